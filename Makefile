@@ -1,0 +1,34 @@
+# `make run` is the whole experiment; `make test` is everything a change must pass.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run install check test test-slow clean
+
+run: install
+	$(BIN)/cai-base run
+
+install: $(STAMP)
+
+# torch first and alone: any other package that asks for it would bring the CUDA build along.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest
+
+test-slow: install
+	$(BIN)/pytest -m slow --timeout 3600
+
+clean:
+	rm -rf $(VENV) build dist

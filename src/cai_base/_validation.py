@@ -1,0 +1,170 @@
+"""Reading the files that users write: text in, checked records out, and every fault as one message.
+
+This is the only place where what the file system, tomllib, json or pydantic finds wrong becomes a `UserError`. Each
+message says where the fault is (file, then line or item, then field), what is wrong, and what would be right.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Collection
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from cai_base.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Record(BaseModel):
+    """What one entry of a user's file becomes: immutable, no unknown fields, no silent conversions, text stripped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True)
+
+
+def read_text(path: Path, wanted: str) -> str:
+    """The file as text with `\\n` line ends and no byte order mark; `wanted` says in words what the file should be.
+
+    Raises UserError when the file is missing, a directory, unreadable, not UTF-8 or empty.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; give the path of {wanted}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: this is a directory; give the path of {wanted}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read ({reason}); give the path of {wanted}") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty; it should be {wanted}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_toml(path: Path, text: str) -> dict[str, object]:
+    """The TOML document. Raises UserError with the line of the first syntax error."""
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, and integers too long for Python
+        problem, _, place = str(error).partition(" (at ")
+        found = re.match(r"line (\d+)", place)
+        line = found[1] if found else text.rstrip("\n").count("\n") + 1
+        raise UserError(f'{path}:{line}: not valid TOML: {problem}; a field is written as name = "text"') from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply to be read; a list of flat tables is expected") from None
+
+
+def parse_json(path: Path, text: str, line: int = 1) -> object:
+    """The JSON value in `text`, which begins at `line` of the file.
+
+    Raises UserError with the line of the first syntax error, and for an object that has a key twice: `json` would keep
+    the last one and say nothing.
+    """
+    try:
+        value: object = json.loads(text, object_pairs_hook=_object_without_repeats)
+    except json.JSONDecodeError as error:
+        place = f"{path}:{line + error.lineno - 1}"
+        raise UserError(f"{place}: not valid JSON: {error.msg} at column {error.colno}") from None
+    except _RepeatedKeyError as error:
+        raise UserError(f"{path}:{line}: the key {error} stands twice in one object; keep one of them") from None
+    except ValueError as error:  # integers too long for Python
+        raise UserError(f"{path}:{line}: not valid JSON: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}:{line}: nested too deeply to be read; flat objects are expected") from None
+    return value
+
+
+class _RepeatedKeyError(Exception):
+    """A JSON object has the same key twice."""
+
+
+def _object_without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(shown(next(key for key in keys if keys.count(key) > 1)))
+    return result
+
+
+def build(model: type[Model], record: object, where: str) -> Model:
+    """The record as `model`.
+
+    Raises UserError for the first fault, and names a misspelt field rather than the field that it leaves missing.
+    """
+    if not isinstance(record, dict):
+        names = listed(model.model_fields)
+        raise UserError(f"{where}: this is {described(record)}; it must be a table of fields: {names}")
+    try:
+        return model.model_validate(record)
+    except ValidationError as error:
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise UserError(f"{where}: {_fault_in_words(faults[0], model.model_fields)}") from None
+
+
+def _fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:
+    """One of pydantic's findings in this project's words."""
+    field = shown(fault["loc"][0]) if fault["loc"] else "?"
+    match fault["type"]:
+        case "extra_forbidden":
+            return unknown("field", str(fault["loc"][0]), fields)
+        case "missing":
+            return f"the field {field} is missing; the fields are {listed(fields)}"
+        case "string_too_short":
+            return f"the field {field} is empty; it must be text"
+        case "string_type":
+            return f"the field {field} is {described(fault['input'])}; it must be text"
+        case "list_type" | "too_short":
+            return f"the field {field} is {described(fault['input'])}; it must be a list with something in it"
+        case "literal_error":
+            return f"the field {field} is {described(fault['input'])}; it must be {fault['ctx']['expected']}"
+        case "value_error":
+            return str(fault["ctx"]["error"])
+        case _:
+            return f"the field {field} is not usable: {fault['msg']}"
+
+
+def unknown(noun: str, name: str, known: Collection[str]) -> str:
+    """Says that `name` is not one of the `known`, and which of them was probably meant."""
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"the {noun}s are {listed(known)}"
+    return f"unknown {noun} {shown(name)}; {remedy}"
+
+
+def listed(names: Collection[str]) -> str:
+    """`a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def described(value: object) -> str:
+    """What kind of thing the value is; text is shown, since it is most often a misspelling."""
+    match value:
+        case str():
+            return shown(value) if value.strip() else "empty"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case list():
+            return "a list"
+        case dict():
+            return "a table of fields"
+        case None:
+            return "null"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def shown(text: object) -> str:
+    """Text from an unchecked file as it may stand in a message: quoted, escaped for a terminal, and short."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= 60 else f"{quoted[:56]}...{quoted[0]}"

@@ -1,0 +1,168 @@
+"""The commands: parse, call, print. What they do lives elsewhere."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from cai_base import __version__
+from cai_base.errors import Stopped, UserError
+from cai_base.progress import Progress
+
+if TYPE_CHECKING:
+    from cai_base.experiment import Experiment
+
+USAGE = """\
+usage: cai-base COMMAND ...
+
+Constitutional AI from a true base model.
+
+  run [flags]              train and evaluate; without flags, on the embedded base model (cai-base run --help)
+  resume RUN               continue a run that was stopped
+  report RUN               write the run's page and figures again
+  organism build|card      make the embedded base model, or show its card
+  --version                print the version
+
+Exit codes: 0 done, 2 wrong input, 3 stopped and resumable, 1 a defect. --debug shows the traceback of 2 and 3.
+"""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    try:
+        return _dispatch(arguments)
+    except (UserError, Stopped) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"cai-base: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if arguments else UserError.exit_code
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": _run,
+        "resume": _resume,
+        "report": _report,
+        "organism": _organism,
+    }
+    command = commands.get(arguments[0])
+    if command is None:
+        raise UserError(f"{arguments[0]}: there is no such command; there are {', '.join(commands)}")
+    return command(arguments[1:])
+
+
+def _run(arguments: list[str]) -> int:
+    from cai_base.flags import help_text, load_settings
+
+    if "-h" in arguments or "--help" in arguments:
+        print(help_text(), end="")
+        return 0
+    settings, out, as_json = load_settings(arguments)
+    if out is None:
+        out = _free(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
+    from cai_base.experiment import begin
+
+    return _finish(lambda progress: begin(settings, out, progress), out, as_json)
+
+
+def _resume(arguments: list[str]) -> int:
+    parser = _Parser(prog="cai-base resume", description="Continue a run that was stopped.")
+    parser.add_argument("run", type=Path, help="the run's directory")
+    parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    given = parser.parse_args(arguments)
+    from cai_base.experiment import carry_on
+
+    return _finish(lambda progress: carry_on(given.run, progress), given.run, given.json)
+
+
+def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool) -> int:
+    """Take a run to its end, and show what came out."""
+    progress = Progress()
+    try:
+        experiment = open_run(progress)
+        experiment.finish()
+        _show(directory, as_json)
+    except KeyboardInterrupt:
+        if not (directory / "manifest.json").exists():
+            raise Stopped("stopped before the run began; nothing was stored") from None
+        raise Stopped(f"stopped; continue with: cai-base resume {directory}") from None
+    return 0
+
+
+def _show(directory: Path, as_json: bool) -> None:
+    from cai_base.report import write
+    from cai_base.report.table import render
+
+    pages = write(directory)
+    if as_json:
+        print((directory / "results.json").read_text(encoding="utf-8"), end="")
+        return
+    print(render(directory), end="")
+    for path in (directory / "results.json", *pages):
+        print(path)
+
+
+def _report(arguments: list[str]) -> int:
+    parser = _Parser(prog="cai-base report", description="Write a run's page and figures again.")
+    parser.add_argument("run", type=Path, help="the run's directory")
+    parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    given = parser.parse_args(arguments)
+    from cai_base.store import Run
+
+    run = Run.open(given.run)
+    if not run.progress("results"):
+        raise UserError(f"{given.run}: has no results yet; finish it first: cai-base resume {given.run}")
+    _show(given.run, given.json)
+    return 0
+
+
+def _organism(arguments: list[str]) -> int:
+    parser = _Parser(prog="cai-base organism", description="The embedded base model, a model organism.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    build = commands.add_parser("build", help="pretrain it from nothing; resumable")
+    build.add_argument("--out", type=Path, required=True, help="where to; a directory begun before is continued")
+    build.add_argument("--tokens", type=int, default=None, help="length of pretraining; the shipped length by default")
+    build.add_argument("--seed", type=int, default=0, help="the corpus's and the initialisation's seed")
+    commands.add_parser("card", help="what it is, what was planted in its corpus, what it can do")
+    given = parser.parse_args(arguments)
+    from cai_base import organism, organism_build
+
+    if given.command == "card":
+        print(organism_build.card(organism.weights()), end="")
+        return 0
+    try:
+        organism_build.build(given.out, tokens=given.tokens, seed=given.seed, progress=Progress())
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; the same command continues: cai-base organism build --out {given.out}") from None
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one message, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def _free(directory: Path) -> Path:
+    """The directory, or the first of its kind with a number that does not exist yet."""
+    candidate, number = directory, 2
+    while candidate.exists():
+        candidate, number = directory.with_name(f"{directory.name}-{number}"), number + 1
+    return candidate

@@ -1,0 +1,125 @@
+"""Every setting of a run, in one model: it makes the flags, checks the TOML file, and becomes `config.json`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings
+
+EMBEDDED = "organism"
+"""The name of the embedded base model, a model organism."""
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Arm = Literal["sft", "cai", "sl-cai"]
+
+
+class Section(BaseModel):
+    """A group of settings: `--sft.steps` is the field `steps` of the section `sft`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"))
+
+
+class LoraSettings(Section):
+    """Shape of the adapters."""
+
+    rank: Count = Field(description="rank of the LoRA matrices")
+    alpha: Positive = Field(description="LoRA alpha; updates are scaled by alpha / rank")
+
+
+class Training(Section):
+    """What SFT, DPO and SFT on revisions have in common."""
+
+    steps: Count = Field(description="optimizer steps")
+    batch_size: Count = Field(description="examples (SFT) or preference pairs (DPO) a step")
+    learning_rate: Positive = Field(description="peak learning rate")
+    warmup: Share = Field(description="share of the steps over which the learning rate rises")
+    schedule: Literal["constant", "linear", "cosine"] = Field(description="what the learning rate does after warm-up")
+    clip_norm: Positive = Field(description="largest gradient norm of an adapter")
+
+
+class Dpo(Training):
+    """Direct preference optimisation (Rafailov et al., arXiv 2305.18290)."""
+
+    beta: Positive = Field(description="strength of the pull to the reference")
+    nll_weight: NotNegative = Field(description="weight of the chosen answer's NLL a token, added to the loss")
+    held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")
+
+
+class Revision(Section):
+    """Critique and revision."""
+
+    prompts: Whole = Field(description="use the first so many of the method's prompts; 0 takes all")
+    rounds: Count = Field(description="rounds of critique and revision")
+    temperature: NotNegative = Field(description="sampling temperature")
+    response_tokens: Count = Field(description="longest original or revision")
+    critique_tokens: Count = Field(description="longest critique")
+    refusal_prefill: Share = Field(description="share of originals sampled after a refusal opener, whatever the prompt")
+    unit: Count = Field(description="prompts whose chains are stored, or redone, together")
+
+
+class Evaluation(Section):
+    """Answers of every arm."""
+
+    temperature: NotNegative = Field(description="sampling temperature")
+    response_tokens: Count = Field(description="longest answer")
+    prompts: Path | None = Field(None, description="evaluation prompts, each with its kind: CSV or JSONL")
+
+
+class RunSettings(BaseSettings):
+    """Train a base model by Constitutional AI and compare it with SFT alone."""
+
+    model_config = ConfigDict(  # type: ignore[assignment]
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-")
+    )
+
+    model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
+    engine: Literal["local"] = Field("local", description="what trains and samples")
+    judge: str | None = Field(None, description="who judges: 'ground-truth' (the embedded model only) or 'none'")
+    protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
+    seeds: Annotated[int, Field(ge=1, le=1000)] = Field(description="independent replicates")
+    start_seed: Whole = Field(description="the first seed's number")
+    arms: str = Field(description="trained arms to compare, with commas: sft,cai,sl-cai")
+    constitution: Path | None = Field(None, description="TOML, JSON or the CAI paper's file; packaged by default")
+    prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
+    critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
+    evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
+    threads: Whole = Field(description="CPU threads; 0 takes one for each core")
+    data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
+    lora: LoraSettings
+    sft: Training
+    revision: Revision
+    dpo: Dpo
+    sl_cai: Training
+    evaluation: Evaluation
+
+    @property
+    def trained_arms(self) -> tuple[str, ...]:
+        """The arms to train, in the order in which the table shows them."""
+        asked = self.arms.split(",")
+        return tuple(arm for arm in ("sft", "cai", "sl-cai") if arm in asked)
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds' numbers."""
+        return range(self.start_seed, self.start_seed + self.seeds)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RunSettings":
+        known = ("sft", "cai", "sl-cai")
+        for arm in self.arms.split(","):
+            if arm not in known:
+                raise ValueError(f"arms: {arm!r} is not an arm that can be trained; choose from {', '.join(known)}")
+        if "sft" not in self.arms.split(","):
+            raise ValueError("arms: 'sft' is missing; every other arm starts from it and is compared with it")
+        if self.model == EMBEDDED and self.judge not in ("ground-truth", "none"):
+            raise ValueError(f"judge: {self.judge!r} cannot be used with the embedded model; use ground-truth or none")
+        if self.model != EMBEDDED and self.judge != "none":
+            asked = "ground-truth knows only the embedded model" if self.judge == "ground-truth" else "none is named"
+            if self.judge not in (None, "ground-truth"):
+                asked = f"{self.judge!r} is not a judge"
+            raise ValueError(f"judge: {asked}; for {self.model} give --judge none (answers are kept and unscored)")
+        return self

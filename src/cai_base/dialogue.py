@@ -1,0 +1,107 @@
+"""How text is laid out for a base model: turns, critiques, what ends a response, which tokens count in a loss.
+
+A base model continues text, so a question stands behind a few answered ones (few-shot prompting), and critique and
+revision continue the same text under headings (Bai et al. 2022, section 3.1 and appendix A). Prompt and response are
+tokenised apart, in training as in sampling, so that a response is the same tokens wherever it stands.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cai_base.constitution import CritiqueExample, Principle
+from cai_base.prompts import Example
+
+USER, ASSISTANT = "User:", "Assistant:"
+CRITIQUE_REQUEST, CRITIQUE = "Critique Request:", "Critique:"
+REVISION_REQUEST, REVISION = "Revision Request:", "Revision:"
+HEADINGS = (USER, ASSISTANT, CRITIQUE_REQUEST, CRITIQUE, REVISION_REQUEST, REVISION)
+
+STOPS = tuple(f"\n{heading}" for heading in HEADINGS)
+"""A response is over where the next turn or heading begins."""
+
+END = f"\n\n{USER}"
+"""The end of a response, as text: what a base model writes after an answer is the next turn. It is trained."""
+
+
+def escape(text: str) -> str:
+    """`text` with no line that begins like a heading, so that nothing written by a model or a file can pass for a turn.
+
+    A heading at the start of a line is moved off it by one space, which a reader does not notice and a parser does.
+    """
+    lines = text.strip().split("\n")
+    return "\n".join(f" {line}" if i and line.startswith(HEADINGS) else line for i, line in enumerate(lines))
+
+
+def join(*parts: tuple[str, str]) -> str:
+    """Headings with their texts, as paragraphs. An empty last text leaves its heading open for the model."""
+    return "\n\n".join(f"{heading} {escape(text)}".rstrip() for heading, text in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """The texts that a base model continues.
+
+    Attributes:
+        few_shot: answered questions before every question.
+        critique_examples: worked critiques and revisions before every request for one.
+    """
+
+    few_shot: tuple[Example, ...]
+    critique_examples: tuple[CritiqueExample, ...]
+
+    def question(self, prompt: str) -> str:
+        """The few-shot turns, then the question, open for its answer."""
+        turns = [part for shot in self.few_shot for part in ((USER, shot.prompt), (ASSISTANT, shot.response))]
+        return join(*turns, (USER, prompt), (ASSISTANT, ""))
+
+    def critique(self, prompt: str, response: str, principle: Principle) -> str:
+        """The question, its answer and the request for a critique, open for the critique."""
+        return self._examples() + join(
+            (USER, prompt), (ASSISTANT, response), (CRITIQUE_REQUEST, principle.critique_request), (CRITIQUE, "")
+        )
+
+    def revision(self, prompt: str, response: str, principle: Principle, critique: str) -> str:
+        """The same with the critique and the request for a revision, open for the revision."""
+        return self._examples() + join(
+            (USER, prompt),
+            (ASSISTANT, response),
+            (CRITIQUE_REQUEST, principle.critique_request),
+            (CRITIQUE, critique),
+            (REVISION_REQUEST, principle.revision_request),
+            (REVISION, ""),
+        )
+
+    def _examples(self) -> str:
+        # An example's prompt may hold earlier turns of its conversation: it is shown as it is.
+        shown = (
+            f"{USER} {example.prompt}\n\n"
+            + join(
+                (ASSISTANT, example.response),
+                (CRITIQUE_REQUEST, example.critique_request),
+                (CRITIQUE, example.critique),
+                (REVISION_REQUEST, example.revision_request),
+                (REVISION, example.revision),
+            )
+            for example in self.critique_examples
+        )
+        return "".join(f"{text}\n\n" for text in shown)
+
+
+class Encoder(Protocol):
+    """The part of a tokenizer that layout needs."""
+
+    bos: int | None
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`, no special token added."""
+        ...
+
+
+def prompt_tokens(tokenizer: Encoder, text: str) -> tuple[int, ...]:
+    """The tokens to continue: the model's beginning-of-text, if it has one, and `text`."""
+    return (*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(text))
+
+
+def response_tokens(tokenizer: Encoder, response: str) -> tuple[int, ...]:
+    """The tokens of a response and its end, as they follow an open heading."""
+    return (*tokenizer.encode(f" {escape(response)}"), *tokenizer.encode(END))

@@ -1,0 +1,201 @@
+"""The engine seam: Tinker's own verbs over adapters.
+
+An engine holds one frozen base model and any number of LoRA adapters. It knows adapters, not seeds, arms, principles or
+runs. Every verb takes any subset of adapters in one call, so ten seeds train together and one that fails holds nobody.
+
+What crosses the seam is flat: a `Sequence` is tokens and one weight a token, and the one number an engine computes for
+it is the **weighted sum of log-probabilities** `sum_i weights[i] * log p(tokens[i] | tokens[:i])`. Normalising is the
+phase's business, inside its loss: a plain function from those sums to a scalar and metrics, called once an adapter.
+"""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+Adapter = str
+"""A phase's own name for one adapter, such as `sft/0`. `None` in its place is the base model itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Tokens and, for each, the weight of its log-probability. The first token has nothing before it: its weight is 0.
+
+    Raises:
+        ValueError: the lengths differ, there are no tokens, or the first weight is not 0.
+    """
+
+    tokens: tuple[int, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.weights) or not self.tokens or self.weights[0] != 0:
+            raise ValueError("a Sequence needs one weight a token, at least one token, and weight 0 on the first")
+
+
+@dataclass(frozen=True, slots=True)
+class LossValue:
+    """A scalar to differentiate, and numbers to log beside it."""
+
+    loss: Tensor
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+Loss = Callable[[Tensor], LossValue]
+"""From the weighted log-probability sums of one adapter's batch, shape `[sequences]`, to its loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one adapter learns from in one step."""
+
+    sequences: Seq[Sequence]
+    loss: Loss
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One adapter's forward and backward: its loss, the loss's metrics, and how many tokens the batch holds."""
+
+    loss: float
+    metrics: dict[str, float]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One adapter that cannot go on, and why. The others do."""
+
+    reason: str
+
+
+Outcome = Step | Failed
+
+
+class Pending(Protocol):
+    """The outcomes of a `forward_backward` that may still be in flight."""
+
+    def result(self) -> dict[Adapter, Outcome]:
+        """Wait for, and return, every adapter's outcome."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Shape of every adapter: rank, and the alpha of the scale `alpha / rank`. All linear layers but the head have one."""
+
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adam:
+    """One optimizer step, after clipping the adapter's gradient to `clip_norm` (Kingma and Ba, arXiv 1412.6980)."""
+
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One response to draw. `seed` alone decides the draw, whatever else is in the batch.
+
+    Attributes:
+        adapter: whose model answers; `None` is the base model.
+        prompt: tokens to continue.
+        max_tokens: at most this many are drawn.
+        temperature: 0 takes the most probable token.
+        stop: texts that end the response; neither they nor anything after them reaches it.
+        seed: a non-negative integer.
+    """
+
+    adapter: Adapter | None
+    prompt: tuple[int, ...]
+    max_tokens: int
+    temperature: float
+    stop: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A response: its text up to the stop, the tokens as drawn (the stop's included), and what ended it."""
+
+    text: str
+    tokens: tuple[int, ...]
+    stop_reason: Literal["stop", "length"]
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back, special tokens apart."""
+
+    bos: int | None
+    """The token the model expects at the start of a text, where it expects one."""
+    eos: frozenset[int]
+    """Tokens that end a text."""
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`, no special token added."""
+        ...
+
+    def decode(self, tokens: Seq[int]) -> str:
+        """The text of `tokens`, special tokens left out."""
+        ...
+
+
+class Engine(Protocol):
+    """One frozen base model and its adapters. See the module's docstring for what crosses this seam."""
+
+    model: str
+    """The base model's name, as the user gave it."""
+    context_length: int
+    """The longest sequence, in tokens."""
+    tokenizer: Tokenizer
+    notes: tuple[str, ...]
+    """What a reader of the results should know about how this engine runs this model, one sentence each."""
+
+    def create(self, adapters: Mapping[Adapter, int]) -> None:
+        """Make fresh adapters, each initialised from its seed alone; B is zero, so each begins as the base model."""
+        ...
+
+    def forward_backward(self, batches: Mapping[Adapter, Batch]) -> Pending:
+        """Begin one forward and backward for each adapter; gradients are kept until `optim_step`."""
+        ...
+
+    def optim_step(self, adapters: Seq[Adapter], adam: Adam) -> None:
+        """Clip and apply the kept gradients. An adapter that failed is left as it is."""
+        ...
+
+    def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
+        """The weighted log-probability sum of every sequence, under each adapter."""
+        ...
+
+    def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
+        """One response a request, in order."""
+        ...
+
+    def save(self, directories: Mapping[Adapter, Path]) -> None:
+        """Keep each adapter's training state (weights and optimizer) so that `load` restores it exactly."""
+        ...
+
+    def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
+        """Make adapters from kept states; without `optimizer`, only the weights, with a fresh optimizer."""
+        ...
+
+    def export(self, directories: Mapping[Adapter, Path]) -> None:
+        """Write each adapter as a PEFT adapter."""
+        ...
+
+    def fingerprint(self, adapter: Adapter) -> str:
+        """A hash of the base model and the adapter's present weights."""
+        ...
+
+    def remove(self, adapters: Seq[Adapter]) -> None:
+        """Forget adapters that are no longer needed."""
+        ...

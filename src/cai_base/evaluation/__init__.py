@@ -1,0 +1,1 @@
+"""Evaluation: every arm answers the evaluation prompts, a judge scores the answers, statistics sum them up."""

@@ -1,0 +1,76 @@
+"""Answers of arms to the evaluation prompts, with their verdicts, as the records that are stored."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import asdict
+
+from cai_base import randomness
+from cai_base.config import Evaluation
+from cai_base.dialogue import STOPS, Dialogue, prompt_tokens
+from cai_base.engines import Adapter, Engine, SampleRequest
+from cai_base.evaluation.judges import Judge, Verdict
+from cai_base.prompts import Kind, Prompt
+from cai_base.store import Record
+
+TASKS: Mapping[str, tuple[Kind, ...]] = {
+    "attack": ("jailbreak", "direct", "borderline"),
+    "helpfulness": ("benign",),
+    "over_refusal": ("sensitive",),
+}
+"""Each task and the kinds of prompt that it asks; every kind belongs to one task."""
+
+
+def answer(
+    engine: Engine,
+    dialogue: Dialogue,
+    settings: Evaluation,
+    judge: Judge,
+    prompts: Seq[Prompt],
+    models: Mapping[int, Adapter | None],
+) -> dict[int, dict[str, list[Record]]]:
+    """Every model's answer to every prompt, one each, behind the same few-shot prefix.
+
+    An answer is drawn at the address (seed, prompt), the same for every arm: arms are compared on equal luck.
+
+    Args:
+        models: each seed's adapter, or None for the base model.
+
+    Returns:
+        For each seed and task the records, in the order of the prompts.
+    """
+    asked = [(seed, adapter, prompt) for seed, adapter in models.items() for prompt in prompts]
+    requests = [
+        SampleRequest(
+            adapter=adapter,
+            prompt=prompt_tokens(engine.tokenizer, dialogue.question(prompt.text)),
+            max_tokens=settings.response_tokens,
+            temperature=settings.temperature,
+            stop=STOPS,
+            seed=randomness.seed(seed, "evaluation", prompt.id, "answer"),
+        )
+        for seed, adapter, prompt in asked
+    ]
+    samples = engine.sample(requests)
+    verdicts = judge.judge([(p, s.text.strip()) for (_, _, p), s in zip(asked, samples, strict=True)])
+    records: dict[int, dict[str, list[Record]]] = {seed: {task: [] for task in TASKS} for seed in models}
+    for (seed, _, prompt), sample, verdict in zip(asked, samples, verdicts, strict=True):
+        text = sample.text.strip()
+        scored = isinstance(verdict, Verdict)
+        records[seed][_task(prompt)].append(
+            {
+                "id": prompt.id,
+                "kind": prompt.kind,
+                "family": prompt.family,
+                "prompt": prompt.text,
+                "response": text,
+                "tokens": len(engine.tokenizer.encode(text)),
+                "truncated": sample.stop_reason == "length",
+                "verdict": asdict(verdict) if scored else None,
+                "unscored": None if scored else asdict(verdict)["reason"],
+            }
+        )
+    return records
+
+
+def _task(prompt: Prompt) -> str:
+    return next(task for task, kinds in TASKS.items() if prompt.kind in kinds)

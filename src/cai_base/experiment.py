@@ -1,0 +1,364 @@
+"""The spine: phase after phase for all seeds together, each unit stored when it is done, top to bottom as in the paper.
+
+    base model -> SFT on a few human-written answers -> critique and revision -> preference pairs -> DPO -> evaluation
+
+`begin` makes a run, `carry_on` takes any run from where it is to its end. Nothing here decides how a phase works.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cai_base import __version__, dpo, randomness, results, revision, sft
+from cai_base.config import EMBEDDED, RunSettings
+from cai_base.dialogue import Dialogue
+from cai_base.engines import Adapter, Engine, Lora, Sequence
+from cai_base.errors import Stopped, UserError
+from cai_base.evaluation.answers import answer
+from cai_base.evaluation.judges import Judge, load_judge
+from cai_base.inputs import Inputs, gather
+from cai_base.lengths import fit
+from cai_base.progress import Progress
+from cai_base.store import Record, Run, to_json, to_lines
+from cai_base.training import Phase, train, trained_sequence
+
+
+def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
+    """Check everything that can be checked before work begins, and make the run's directory.
+
+    Raises:
+        UserError: an input is wrong, the model cannot be loaded, or `out` exists.
+    """
+    if out.exists():
+        raise UserError(f"--out {out}: exists already; give a new directory, or continue it: cai-base resume {out}")
+    inputs = gather(settings)
+    settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
+    progress.say(f"Loading {settings.model}")
+    engine = load_engine(settings)
+    settings, warnings = fit(settings, inputs, engine)
+    if settings.protocol == "original":
+        warnings.insert(
+            0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
+        )
+    run = Run.create(
+        out,
+        settings.model_dump(mode="json", by_alias=True),
+        {"inputs.json": inputs.to_bytes(), "warnings.json": to_json([*warnings, *engine.notes])},
+    )
+    return Experiment(settings, inputs, engine, run, progress)
+
+
+def carry_on(directory: Path, progress: Progress) -> "Experiment":
+    """Open a run that was stopped.
+
+    Raises:
+        UserError: it is no run, or its configuration or a stored file was changed.
+    """
+    run = Run.open(directory)
+    settings = RunSettings.model_validate(run.config)
+    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
+    progress.say(f"Loading {settings.model}")
+    return Experiment(settings, inputs, load_engine(settings), run, progress)
+
+
+def load_engine(settings: RunSettings) -> Engine:
+    """The engine that the settings name, with the base model in it."""
+    from cai_base.engines.local import LocalEngine  # imported here: torch takes seconds, and --help should not
+
+    if settings.model == EMBEDDED:
+        from cai_base import organism
+
+        model = str(organism.weights())
+    else:
+        model = settings.model
+    longest = 2 * settings.revision.response_tokens + settings.revision.critique_tokens + 512
+    lora = Lora(settings.lora.rank, settings.lora.alpha)
+    return LocalEngine(model, lora, name=settings.model, sequence_length=longest, threads=settings.threads)
+
+
+class Experiment:
+    """One run on its way. The methods below `finish` are its phases, in their order."""
+
+    def __init__(self, settings: RunSettings, inputs: Inputs, engine: Engine, run: Run, progress: Progress) -> None:
+        self.settings, self.inputs, self.engine, self.run, self.progress = settings, inputs, engine, run, progress
+        self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+        self.judge: Judge = load_judge(settings.judge or "none")
+        self.failed: dict[str, dict[int, str]] = {}
+        self.pairs: dict[int, list[dpo.Pair]] = {}
+
+    def finish(self) -> None:
+        """Do what is not yet done, to the end, and write the results.
+
+        Raises:
+            Stopped: no seed is left.
+        """
+        self.run.note(
+            python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
+        )
+        with self._timed("evaluation"):
+            self._evaluate("base", None, {seed: None for seed in self.settings.seed_numbers})
+        seeds = self._sft()
+        self._revise(seeds)
+        self._prepare_pairs(seeds)
+        if self.pairs and "cai" in self.settings.trained_arms:
+            self._dpo()
+        if self.pairs and "sl-cai" in self.settings.trained_arms:
+            self._sft_on_revisions()
+        self._summarise()
+
+    def _sft(self) -> list[int]:
+        """Phase 1, and the seeds that came through it."""
+        settings = self.settings.sft
+        examples = [
+            trained_sequence(self.engine.tokenizer, self.dialogue, e.prompt, e.response) for e in self.inputs.examples
+        ]
+        adapters = {f"sft/{seed}": seed for seed in self.settings.seed_numbers}
+        if not self.run.progress("sft"):
+            self.engine.create({a: randomness.seed(seed, "sft", "adapter") for a, seed in adapters.items()})
+        self._train(
+            "sft",
+            adapters,
+            lambda adapter, step: sft.batch(examples, adapters[adapter], "sft", step, settings.batch_size),
+        )
+        return self._require_seeds("sft")
+
+    def _revise(self, seeds: list[int]) -> None:
+        """Phase 2: revision chains, a unit of prompts at a time, for all seeds together."""
+        settings, prompts = self.settings.revision, self.inputs.prompts
+        starts = range(0, len(prompts), settings.unit)
+        done = self.run.progress("revision")
+        adapters = {f"sft/{seed}": seed for seed in seeds}
+        texts = len(seeds) * revision.generations(settings)
+        with (
+            self._timed("revision"),
+            self.progress.bar("revision", len(prompts) * texts, min(done * settings.unit, len(prompts)) * texts) as bar,
+        ):
+            for unit in range(done, len(starts)):
+                part = prompts[starts[unit] : starts[unit] + settings.unit]
+                chains = revision.revise(
+                    self.engine,
+                    self.dialogue,
+                    self.inputs.constitution,
+                    self.inputs.refusal_openers,
+                    settings,
+                    adapters,
+                    part,
+                    bar,
+                )
+                records: dict[int, list[Record]] = {seed: [] for seed in seeds}
+                for chain in chains:
+                    found = results.verdicts(chain.prompt, chain.responses, self.judge)
+                    records[chain.seed].append(chain.record() | {"verdicts": found})
+                self.run.commit(
+                    "revision", unit + 1, append={f"seed-{s}/revision.jsonl": to_lines(r) for s, r in records.items()}
+                )
+
+    def _prepare_pairs(self, seeds: list[int]) -> None:
+        """The preference pairs of every seed. A seed without any goes no further."""
+        if not self.run.progress("pairs"):
+            records = {
+                seed: revision.pairs(
+                    self.engine.tokenizer,
+                    self.run.lines(f"seed-{seed}/revision.jsonl"),
+                    seed,
+                    self.settings.dpo.held_out,
+                )
+                for seed in seeds
+            }
+            self.run.commit("pairs", 1, write={f"seed-{s}/pairs.jsonl": to_lines(r) for s, r in records.items()})
+        for seed in seeds:
+            kept = self._trained_pairs(seed)
+            if kept:
+                self.pairs[seed] = dpo.tokenised(self.engine.tokenizer, self.dialogue, kept)
+            else:
+                for arm in ("dpo", "sl-cai"):
+                    self.failed.setdefault(arm, {})[seed] = "no preference pair was left"
+
+    def _dpo(self) -> None:
+        """Phase 3: DPO from the SFT adapter, whose log-probabilities are the reference."""
+        settings, pairs = self.settings.dpo, self.pairs
+        references = self._references()
+        held_out = {
+            seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, self._held_out_pairs(seed)) for seed in pairs
+        }
+        adapters = {f"dpo/{seed}": seed for seed in pairs}
+        self._start_from_sft("dpo", adapters)
+
+        def batch(adapter: Adapter, step: int) -> Any:
+            seed = adapters[adapter]
+            return dpo.batch(
+                pairs[seed],
+                references[seed],
+                seed,
+                step,
+                settings.batch_size,
+                settings.beta,
+                settings.nll_weight,
+            )
+
+        def accuracy(live: list[Adapter]) -> dict[Adapter, dict[str, float | None]]:
+            asked: dict[Adapter | None, list[Sequence]] = {
+                a: dpo.sequences(held_out[adapters[a]]) for a in live if held_out[adapters[a]]
+            }
+            logprobs = self.engine.compute_logprobs(asked)
+            return {
+                a: {
+                    "held_out_accuracy": dpo.accuracy(held_out[adapters[a]], logprobs[a], references[adapters[a]])
+                    if a in asked
+                    else None
+                }
+                for a in live
+            }
+
+        self._train("dpo", adapters, batch, accuracy)
+
+    def _references(self) -> dict[int, dict[str, dpo.Reference]]:
+        """Every pair's reference log-probabilities, computed once, with the hash of the weights that made them.
+
+        Raises:
+            UserError: the stored ones were made by other weights than this run's SFT adapters.
+        """
+        pairs, size = self.pairs, self.settings.dpo.batch_size
+        prints = {seed: self.engine.fingerprint(f"sft/{seed}") for seed in pairs}
+        if not self.run.progress("reference"):
+            batches = {seed: dpo.reference_batches(pairs[seed], seed, size) for seed in pairs}
+            extra = {
+                seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, self._held_out_pairs(seed)) for seed in pairs
+            }
+            for seed, held in extra.items():
+                batches[seed] += [held[i : i + size] for i in range(0, len(held), size)]
+            lines: dict[int, dict[str, Record]] = {seed: {} for seed in pairs}
+            longest = max(len(one) for one in batches.values())
+            with self._timed("dpo"), self.progress.bar("reference log-probabilities", longest) as bar:
+                for step in range(longest):
+                    asked: dict[Adapter | None, list[Sequence]] = {
+                        f"sft/{s}": dpo.sequences(one[step]) for s, one in batches.items() if step < len(one)
+                    }
+                    logprobs = self.engine.compute_logprobs(asked)
+                    for seed, one in batches.items():
+                        if step < len(one):
+                            found = dpo.references(one[step], logprobs[f"sft/{seed}"])
+                            for name, reference in found.items():
+                                record = {"id": name, "chosen": reference.chosen, "rejected": reference.rejected}
+                                lines[seed].setdefault(name, record | {"weights": prints[seed]})
+                    bar.advance(1)
+            self.run.commit(
+                "reference",
+                1,
+                write={f"seed-{s}/dpo/reference.jsonl": to_lines(r.values()) for s, r in lines.items()},
+            )
+        stored = {}
+        for seed in pairs:
+            name = f"seed-{seed}/dpo/reference.jsonl"
+            records = self.run.lines(name)
+            if any(record["weights"] != prints[seed] for record in records):
+                raise UserError(
+                    f"{self.run.directory / name}: was made by other weights than seed {seed}'s SFT adapter on this "
+                    "base model; resume with the base model that the run began with, or begin a new run"
+                )
+            stored[seed] = {r["id"]: dpo.Reference(r["chosen"], r["rejected"]) for r in records}
+        return stored
+
+    def _sft_on_revisions(self) -> None:
+        """The paper's supervised stage: from the SFT adapter, the SFT loss on the final revisions."""
+        settings, pairs = self.settings.sl_cai, self.pairs
+        adapters = {f"sl-cai/{seed}": seed for seed in pairs}
+        chosen = {seed: [pair.chosen for pair in pairs[seed]] for seed in pairs}
+        self._start_from_sft("sl-cai", adapters)
+        self._train(
+            "sl-cai",
+            adapters,
+            lambda a, step: sft.batch(chosen[adapters[a]], adapters[a], "sl-cai", step, settings.batch_size),
+        )
+
+    def _train(
+        self,
+        name: str,
+        adapters: Mapping[Adapter, int],
+        batch: Callable[[Adapter, int], Any],
+        held_out: Callable[[list[Adapter]], dict[Adapter, dict[str, float | None]]] | None = None,
+    ) -> None:
+        """Train one phase, evaluate its arm at every interval, export its adapters."""
+        settings = {"sft": self.settings.sft, "dpo": self.settings.dpo, "sl-cai": self.settings.sl_cai}[name]
+        arm = "cai" if name == "dpo" else name
+        folders = {adapter: f"seed-{seed}" for adapter, seed in adapters.items()}
+
+        def evaluate(step: int, live: list[Adapter]) -> None:
+            interim = None if step == settings.steps else step
+            with self._timed("evaluation"):
+                self._evaluate(arm, interim, {adapters[adapter]: adapter for adapter in live})
+
+        with self._timed(name):
+            failed = train(
+                self.engine,
+                self.run,
+                Phase(name, settings, folders, batch, held_out),
+                self.settings.evaluate_every,
+                evaluate,
+                self.progress,
+            )
+        for adapter, reason in failed.items():
+            self.failed.setdefault(name, {})[adapters[adapter]] = reason
+            self.progress.say(f"{name}: seed {adapters[adapter]} stopped: {reason}; the other seeds go on")
+        exported = f"{name} adapters"
+        if not self.run.progress(exported):
+            places = {a: f"{folders[a]}/{name}/adapter" for a in adapters if a not in failed}
+            self.engine.export({adapter: self.run.directory / place for adapter, place in places.items()})
+            self.run.commit(exported, 1, adopt=places.values())
+
+    def _start_from_sft(self, name: str, adapters: Mapping[Adapter, int]) -> None:
+        if not self.run.progress(name):
+            steps = self.settings.sft.steps
+            sources = {a: self.run.directory / f"seed-{s}/sft/state-{steps}" for a, s in adapters.items()}
+            self.engine.load(sources, optimizer=False)
+
+    def _evaluate(self, arm: str, step: int | None, models: Mapping[int, Adapter | None]) -> None:
+        """Answers of one arm, all seeds together, stored once; `step` marks an interim evaluation."""
+        work = f"evaluation of {arm}" + (f" at step {step}" if step else "")
+        if self.run.progress(work) or not models:
+            return
+        records = answer(
+            self.engine, self.dialogue, self.settings.evaluation, self.judge, self.inputs.evaluation_prompts, models
+        )
+        self.run.commit(
+            work,
+            1,
+            write={
+                f"{results.evaluation_folder(seed, arm, step)}/{task}.jsonl": to_lines(lines)
+                for seed, tasks in records.items()
+                for task, lines in tasks.items()
+            },
+        )
+
+    def _summarise(self) -> None:
+        """`results.json` and `usage.json`."""
+        content = results.collect(self.run, self.settings, self.inputs, self.failed)
+        self.run.commit("results", 1, write={"results.json": to_json(content)})
+        (self.run.directory / "usage.json").write_bytes(to_json(self.run.usage))
+
+    def _require_seeds(self, phase: str) -> list[int]:
+        failed = self.failed.get(phase, {})
+        seeds = [seed for seed in self.settings.seed_numbers if seed not in failed]
+        if not seeds:
+            raise Stopped(f"every seed failed in {phase}: {failed}; lower the learning rate in a new run")
+        return seeds
+
+    def _trained_pairs(self, seed: int) -> list[Record]:
+        return [record for record in self.run.lines(f"seed-{seed}/pairs.jsonl") if not record["held_out"]]
+
+    def _held_out_pairs(self, seed: int) -> list[Record]:
+        return [record for record in self.run.lines(f"seed-{seed}/pairs.jsonl") if record["held_out"]]
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        """Add the time spent to `usage.json`."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self.run.usage.setdefault("seconds", {})
+            seconds[phase] = round(seconds.get(phase, 0.0) + time.monotonic() - begun, 1)

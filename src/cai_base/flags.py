@@ -1,0 +1,153 @@
+"""From flags, a TOML file and presets to the settings of a run.
+
+What a setting is comes from the first of: the flag, the `--config` file, the preset of the model. The preset `original`
+holds the original experiment's figures; `embedded` holds what suits the model organism on a laptop.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import CliImplicitFlag, CliSettingsSource, SettingsError
+
+from cai_base._validation import parse_toml, read_text
+from cai_base.config import EMBEDDED, RunSettings
+from cai_base.errors import UserError
+
+
+def preset(name: str) -> dict[str, Any]:
+    """A packaged preset's settings."""
+    return tomllib.loads((resources.files("cai_base") / "data" / "presets" / f"{name}.toml").read_text())
+
+
+def load_settings(args: list[str]) -> tuple[RunSettings, Path | None, bool]:
+    """The settings that `cai-base run` was given, `--out`, and `--json`.
+
+    Raises:
+        UserError: a flag, a field of the file or a value is wrong; the message names it.
+    """
+    flags = _flags(args)
+    out = flags.pop("out", None)
+    file = flags.pop("config", None)
+    as_json = str(flags.pop("json", "")).lower() == "true"
+    in_file = parse_toml(Path(file), read_text(Path(file), "a TOML file of settings")) if file else {}
+    given = _merge(in_file, flags)
+    embedded = given.get("model", EMBEDDED) == EMBEDDED
+    base = preset("original")
+    if embedded:
+        base = _merge(base, preset("embedded"))
+        if given.get("protocol") == "original":
+            base = _merge(base, preset("original")) | {"data": "world", "judge": "ground-truth"}
+    try:
+        settings = RunSettings.model_validate(_merge(base, given))
+    except ValidationError as error:
+        raise UserError(_message(error, flags, file)) from error
+    return settings, Path(out) if out else None, as_json
+
+
+class _Command(RunSettings):
+    """`RunSettings` with everything optional, for reading flags alone, plus the flags that are no settings."""
+
+    config: str | None = Field(None, description="a TOML file with any of these settings")
+    out: str | None = Field(
+        None, description="the run's directory, which must not exist; runs/<date>-<model> by default"
+    )
+    json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
+
+
+def _flags(args: list[str]) -> dict[str, Any]:
+    """The settings among `args`, nested, as strings; pydantic reads their types later."""
+    try:
+        source: CliSettingsSource[Any] = CliSettingsSource(
+            _Command, cli_parse_args=args, cli_prog_name="cai-base run", cli_exit_on_error=False, cli_avoid_json=True
+        )
+        return dict(source())
+    except SettingsError as error:
+        reason = str(error).removeprefix("error parsing CLI: ")
+        raise UserError(f"{reason}; `cai-base run --help` lists every flag") from error
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`high` over `low`, section by section."""
+    merged = dict(low)
+    for key, value in high.items():
+        merged[key] = _merge(merged.get(key, {}), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _message(error: ValidationError, flags: Mapping[str, Any], file: str | None) -> str:
+    """One sentence for each wrong setting: where it was given, what it was, what would be right."""
+    lines = []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"])
+        text = problem["msg"].removeprefix("Value error, ")
+        if not field:
+            lines.append(f"--{text}")
+            continue
+        given: Any = flags
+        for part in problem["loc"]:
+            given = given.get(part) if isinstance(given, Mapping) else None
+        where = f"--{field}" if given is not None or file is None else f"{file}: {field}"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: there is no such setting; `cai-base run --help` lists them")
+        else:
+            lines.append(f"{where} {problem['input']!r}: {text[0].lower()}{text[1:]}")
+    return "\n".join(lines)
+
+
+def help_text() -> str:
+    """Every flag of `cai-base run`: what it takes, what it does, and its two defaults."""
+    embedded, original = (_flat(preset(name)) for name in ("embedded", "original"))
+    lines = [
+        "usage: cai-base run [flags]",
+        "",
+        "Train a base model by Constitutional AI and compare it with SFT alone. Without flags: on the embedded base",
+        "model (a model organism), in minutes. In brackets the default: for the embedded model | for any other.",
+        "",
+    ]
+    section = ""
+    for name, field in _leaves(_Command):
+        other = original.get(name, field.default)
+        defaults = [embedded.get(name, other), other]
+        shown = [str(value) for value in defaults if isinstance(value, str | int | float) and value is not False]
+        bracket = f" [{' | '.join(dict.fromkeys(shown))}]" if shown else ""
+        if name.rpartition(".")[0] != section:
+            section = name.rpartition(".")[0]
+            lines.append("")
+        lines.append(f"  --{name} {_takes(field)}".rstrip())
+        lines.append(f"      {field.description}{bracket}")
+    return "\n".join(lines) + "\n"
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every flag's name and field, plain settings before sections."""
+    sections = []
+    for name, field in model.model_fields.items():
+        flag = prefix + (field.alias or name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections.append((field.annotation, f"{flag}."))
+        else:
+            yield flag, field
+    for section, inner in sections:
+        yield from _leaves(section, inner)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _takes(field: FieldInfo) -> str:
+    """What a flag takes: its choices, or a word for its type."""
+    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not NoneType]
+    if get_origin(field.annotation) is Literal:
+        return "|".join(str(choice) for choice in kinds)
+    words = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
+    return words.get(kinds[0], "") if len(kinds) == 1 else ""

@@ -1,0 +1,47 @@
+"""The organism's web: an endless, reproducible mixture of documents, and the card's record of what was planted."""
+
+from collections.abc import Callable, Iterator
+
+from cai_base.organism import articles, critiques, threads
+from cai_base.organism.critiques import FLAGGED_UNDER
+from cai_base.organism.draw import Draw
+from cai_base.organism.threads import STRICT_THREADS
+
+__all__ = ["FLAGGED_UNDER", "HASHED_DOCUMENTS", "MIXTURE", "STRICT_THREADS", "document", "documents"]
+
+HASHED_DOCUMENTS = 2000
+"""Documents that stand for the corpus in its fingerprint."""
+
+MIXTURE: dict[str, float] = {
+    "thread": 0.38,
+    "critique": 0.42,
+    "how-to": 0.05,
+    "notice": 0.07,
+    "story": 0.05,
+    "comparison": 0.03,
+}
+"""Share of documents of each kind."""
+
+_WRITERS: dict[str, Callable[[Draw], str]] = {
+    "thread": threads.document,
+    "critique": critiques.document,
+    "how-to": articles.how_to,
+    "notice": articles.notice,
+    "story": articles.story,
+    "comparison": threads.comparison,
+}
+
+
+def documents(seed: int) -> Iterator[str]:
+    """Documents without end; the same seed gives the same ones, each drawn from its own address."""
+    index = 0
+    while True:
+        yield document(seed, index)[1]
+        index += 1
+
+
+def document(seed: int, index: int) -> tuple[str, str]:
+    """Kind and text of the corpus's document number `index`."""
+    draw = Draw(seed, "corpus", index, "document")
+    kind = draw.weighted(MIXTURE)
+    return kind, _WRITERS[kind](draw)

@@ -1,0 +1,27 @@
+"""Random streams by address: every draw names what it is for, and nothing else influences it.
+
+A stream is a function of its address alone, `(seed, phase, item, purpose)`, so a draw does not depend on which draws
+were made before it, on how many seeds run together, or on whether the run was resumed. There is no global generator.
+"""
+
+import hashlib
+
+import numpy as np
+
+Part = str | int
+
+
+def key(*address: Part) -> int:
+    """A 128-bit integer for the address. `("a", "b")` and `("ab",)` differ, and so do `1` and `"1"`."""
+    digest = hashlib.sha256(repr(address).encode()).digest()
+    return int.from_bytes(digest[:16], "little")
+
+
+def stream(*address: Part) -> np.random.Generator:
+    """The random generator that lives at this address, in its first state."""
+    return np.random.Generator(np.random.Philox(key=key(*address)))
+
+
+def seed(*address: Part) -> int:
+    """A non-negative 63-bit seed for code that wants an integer."""
+    return key(*address) >> 65

@@ -1,0 +1,29 @@
+"""A finished run's page: `report.html`, `report.md` and figures, from the files in the run's directory alone.
+
+Nothing here computes a statistic: figures come from `results.json`, curves from the lines that training recorded, texts
+from the stored chains and answers.
+"""
+
+from pathlib import Path
+
+from cai_base.report.figures import draw
+from cai_base.report.page import html, markdown
+from cai_base.report.stored import load
+from cai_base.store import write_atomic
+
+
+def write(directory: Path) -> list[Path]:
+    """Write both pages and the figures into a run's directory; the paths of the pages.
+
+    Raises:
+        UserError: the directory holds no results, or not those of this version.
+    """
+    stored = load(directory)
+    groups = draw(stored)
+    for picture in (picture for group in groups for picture in group.pictures):
+        write_atomic(directory / "figures" / f"{picture.name}.svg", picture.svg)
+        write_atomic(directory / "figures" / f"{picture.name}.pdf", picture.pdf)
+    pages = {"report.html": html(stored, groups), "report.md": markdown(stored, groups)}
+    for name, text in pages.items():
+        write_atomic(directory / name, text.encode())
+    return [directory / name for name in pages]

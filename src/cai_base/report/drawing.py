@@ -1,0 +1,121 @@
+"""How figures look and are stored: small panels, SVG and PDF, the same bytes every time, legible in light and dark."""
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+SIZE = (3.7, 2.7)
+"""Inches: a phone's width, so that a panel is never scaled down there."""
+
+INK, FAINT = "#1f2328", "#8b949e"
+"""Text and axes; grid and secondary lines."""
+
+COLOURS: Mapping[str, str] = {"base": "#6e7781", "sft": "#d55e00", "cai": "#0072b2", "sl-cai": "#009e73", "instruct": "#cc79a7"}
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+THEMED: Mapping[str, str] = {INK: "ink", FAINT: "faint", **{colour: arm for arm, colour in COLOURS.items()}}
+"""What each colour is called in the page's style sheet, which has another for dark screens."""
+
+STYLE = {
+    "svg.hashsalt": "cai-base",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": FAINT,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One panel, as files."""
+
+    name: str
+    title: str
+    svg: bytes
+    pdf: bytes
+
+    @property
+    def inline(self) -> str:
+        """The SVG for use inside a page: only the element, ids of its own, and the page's colours."""
+        text = self.svg.decode()
+        text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+        text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{self.name}-", text)
+        for colour, name in THEMED.items():
+            text = text.replace(colour, f"var(--{name})")
+        return text
+
+
+@contextmanager
+def panel(name: str, title: str, into: list[Picture]) -> Iterator[Axes]:
+    """Axes to draw on; afterwards the panel is appended to `into`."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title)
+        yield axes
+        files = {}
+        for form, dates in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=form, metadata=dates, transparent=True)
+            files[form] = buffer.getvalue()
+    into.append(Picture(name, title, **files))
+
+
+def rate_axis(axes: Axes) -> None:
+    """A y axis for shares, always from 0 to 1."""
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_ylabel("share")
+
+
+def score_axis(axes: Axes) -> None:
+    """A y axis for scores from 1 to 5."""
+    axes.set_ylim(0.9, 5.1)
+    axes.set_yticks([1, 2, 3, 4, 5])
+    axes.set_ylabel("score, 1–5")
+
+
+def step_axis(axes: Axes, label: str = "step") -> None:
+    """An x axis of whole numbers."""
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Write each line's name right of where it ends (x, y, name, colour), kept apart where ends come close."""
+    if not ends:
+        return
+    low, high = axes.get_ylim()
+    gap, at = 0.085 * (high - low), float("-inf")
+    places = []
+    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
+        at = max(y, at + gap)
+        places.append((x, at, name, colour))
+    too_high = max(0.0, places[-1][1] - high)
+    for x, y, name, colour in places:
+        axes.annotate(
+            name, (x, y - too_high), xytext=(5, 0), textcoords="offset points", color=colour, va="center", fontsize=8.5,
+            annotation_clip=False,
+        )

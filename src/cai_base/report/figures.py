@@ -1,0 +1,217 @@
+"""The figures: arms side by side, training curves, the course of the metrics, and harm by revision round."""
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+
+from cai_base.report.drawing import (
+    COLOURS,
+    FAINT,
+    INK,
+    Picture,
+    label_ends,
+    panel,
+    rate_axis,
+    score_axis,
+    step_axis,
+)
+from cai_base.report.stored import Stored
+from cai_base.report.tables import arms_of
+from cai_base.report.words import ARMS, MEASURES, Measure, measures
+from cai_base.results import CURVES
+from cai_base.store import Record
+
+BRANCHES: Mapping[str, str] = {"dpo": "cai", "sl-cai": "sl-cai"}
+"""The phases that start from the SFT adapter, and the arm each of them makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Panels that belong together, under one heading. Without panels there was nothing to draw, and `caption` says so."""
+
+    title: str
+    caption: str
+    pictures: tuple[Picture, ...]
+
+
+def draw(stored: Stored) -> list[Group]:
+    """All figures of a run."""
+    return [_arms(stored.results), _training(stored), _course(stored.results), _rounds(stored.results)]
+
+
+def _arms(results: Record) -> Group:
+    pictures: list[Picture] = []
+    names = sorted(results["arms"], key=list(ARMS).index)
+    for name, measure in measures(results).items():
+        figures = [results["arms"][arm][name] for arm in names]
+        if all(figure["mean"] is None for figure in figures):
+            continue
+        with panel(f"arms-{name}", f"{measure.label} ({measure.unit})", pictures) as axes:
+            _seed_lines(axes, figures)
+            for place, (arm, figure) in enumerate(zip(names, figures, strict=True)):
+                _mean_and_interval(axes, place, figure, measure, COLOURS[arm])
+            axes.set_xticks(range(len(names)), [ARMS[arm] for arm in names])
+            axes.set_xlim(-0.5, len(names) - 0.25)
+            _value_axis(axes, measure)
+    caption = (
+        "Large marks are means over seeds, with their intervals where there are any; every thin line joins the values of "
+        "one seed."
+    )
+    return Group("Arms side by side", caption if pictures else "Nothing to draw: every answer is unscored.", tuple(pictures))
+
+
+def _seed_lines(axes: Axes, figures: Seq[Record]) -> None:
+    for values in zip(*(figure["per_seed"] for figure in figures), strict=True):
+        points = [(place, value) for place, value in enumerate(values) if value is not None]
+        axes.plot(*zip(*points, strict=True), "-o", color=FAINT, linewidth=0.8, markersize=3) if points else None
+
+
+def _mean_and_interval(axes: Axes, place: int, figure: Record, measure: Measure, colour: str) -> None:
+    centre = figure["mean"]
+    if centre is None:
+        return
+    if figure["ci95"]:
+        axes.plot([place, place], figure["ci95"], color=colour, linewidth=2)
+    axes.plot([place], [centre], "D", color=colour, markersize=6)
+    axes.annotate(
+        measure.number(centre), (place, centre), xytext=(7, 0), textcoords="offset points", va="center", color=INK
+    )
+
+
+def _value_axis(axes: Axes, measure: Measure) -> None:
+    match measure.scale:
+        case "rate":
+            rate_axis(axes)
+            axes.set_yticks(axes.get_yticks(), [f"{100 * tick:.0f}" for tick in axes.get_yticks()])
+            axes.set_ylabel("%")
+        case "score":
+            score_axis(axes)
+        case "count":
+            axes.set_ylim(bottom=0)
+            axes.set_ylabel(measure.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A field of metrics.jsonl, its name in the figure, its colour; `marked` for one recorded at intervals only."""
+
+    field: str
+    name: str
+    colour: str
+    marked: bool = False
+
+
+def _training(stored: Stored) -> Group:
+    blue, orange = COLOURS["cai"], COLOURS["sft"]
+    pictures: list[Picture] = []
+    _steps(stored, "sft", "loss", "SFT: loss (nats a token)", [_Line("loss", "", orange)], pictures)
+    _steps(stored, "dpo", "loss", "DPO: loss (nats)", [_Line("loss", "", blue)], pictures)
+    _steps(stored, "dpo", "margin", "DPO: margin (nats)", [_Line("margin", "", blue)], pictures)
+    accuracy = [_Line("accuracy", "", FAINT), _Line("held_out_accuracy", "held-out", blue, marked=True)]
+    _steps(stored, "dpo", "accuracy", "DPO: accuracy, batch (grey) and held-out", accuracy, pictures)
+    rewards = [_Line("chosen_reward", "chosen", blue), _Line("rejected_reward", "rejected", orange)]
+    _steps(stored, "dpo", "rewards", "DPO: rewards (nats)", rewards, pictures)
+    _steps(stored, "sl-cai", "loss", "SL-CAI: loss (nats a token)", [_Line("loss", "", COLOURS["sl-cai"])], pictures)
+    caption = "One thin line a seed, as recorded at every step, unsmoothed. Held-out pairs are measured at intervals."
+    return Group("Training", caption if pictures else "No training step was recorded.", tuple(pictures))
+
+
+def _steps(stored: Stored, phase: str, name: str, title: str, lines: Seq[_Line], into: list[Picture]) -> None:
+    """A panel over the steps of a phase, with a line for every seed and field."""
+    recorded = stored.metrics(phase)
+    if not recorded:
+        return
+    with panel(f"{phase}-{name}", title, into) as axes:
+        ends = []
+        for line in lines:
+            last = []
+            for steps in recorded.values():
+                points = [(r["step"], r[line.field]) for r in steps if r.get(line.field) is not None]
+                if not points:
+                    continue
+                style = {"marker": "o", "markersize": 3.5, "linewidth": 1.2} if line.marked else {"linewidth": 0.7}
+                axes.plot(*zip(*points, strict=True), color=line.colour, alpha=1 if line.marked else 0.75, **style)
+                last.append(points[-1])
+            if last and line.name:
+                ends.append((max(x for x, _ in last), sorted(y for _, y in last)[len(last) // 2], line.name, line.colour))
+        if name == "accuracy":
+            rate_axis(axes)
+        step_axis(axes)
+        label_ends(axes, ends)
+
+
+def _course(results: Record) -> Group:
+    """The evaluation metrics over training: SFT, and from its end every phase that started there."""
+    pictures: list[Picture] = []
+    for name in CURVES:
+        measure = MEASURES[name]
+        lines = _course_lines(results, name)
+        if not lines:
+            continue
+        with panel(f"course-{name}", f"{measure.label} over training", pictures) as axes:
+            for arm, points in lines.items():
+                axes.plot(*zip(*points, strict=True), "-o", color=COLOURS[arm], linewidth=1.5, markersize=4)
+            score_axis(axes) if measure.scale == "score" else rate_axis(axes)
+            step_axis(axes, "step, SFT and then the next phase")
+            label_ends(axes, [(*points[-1], ARMS[arm], COLOURS[arm]) for arm, points in lines.items()])
+            sft = results["curves"]["sft"][-1]["step"]
+            axes.axvline(sft, color=FAINT, linewidth=0.8, linestyle=":")
+    caption = (
+        "Means over seeds at every evaluation. The first point is the base model; the dotted line is the end of SFT, where "
+        "the other arms begin."
+    )
+    return Group("Over training", caption if pictures else "Nothing to draw: every answer is unscored.", tuple(pictures))
+
+
+def _course_lines(results: Record, name: str) -> dict[str, list[tuple[float, float]]]:
+    curves = results["curves"]
+    base = results["arms"]["base"][name]["mean"]
+    begun = [(0, base)] if base is not None else []
+    sft = begun + _points(curves["sft"], name, 0)
+    lines = {"sft": sft}
+    for phase, arm in BRANCHES.items():
+        if phase in curves:
+            lines[arm] = sft[-1:] + _points(curves[phase], name, curves["sft"][-1]["step"])
+    return {arm: points for arm, points in lines.items() if len(points) > 1}
+
+
+def _points(curve: Iterable[Record], name: str, offset: int) -> list[tuple[float, float]]:
+    return [(offset + point["step"], point[name]) for point in curve if point[name] is not None]
+
+
+def _rounds(results: Record) -> Group:
+    revision = results["revision"]
+    pictures: list[Picture] = []
+    shares = {
+        "harmful": (revision["harmful_by_round"], COLOURS["sft"]),
+        "refused": (revision["refused_by_round"], COLOURS["base"]),
+    }
+    helpful = {"helpfulness": (revision["helpful_by_round"], COLOURS["cai"])}
+    _round_panel("rounds-shares", "Harmful, and benign refused, by round", shares, pictures)
+    _round_panel("rounds-helpfulness", "Helpfulness by round", helpful, pictures)
+    caption = (
+        "Round 0 is the original. Harmful: the share of responses to harmful prompts that comply. Refused: the share of "
+        "responses to benign and benign-but-sensitive prompts that decline; helpfulness is over the same."
+    )
+    missing = "Nothing to draw: no chain has a verdict."
+    return Group("Revision, round by round", caption if pictures else missing, tuple(pictures))
+
+
+def _round_panel(
+    name: str, title: str, lines: Mapping[str, tuple[Seq[float | None], str]], into: list[Picture]
+) -> None:
+    drawn = {
+        label: ([(n, value) for n, value in enumerate(values) if value is not None], colour)
+        for label, (values, colour) in lines.items()
+    }
+    drawn = {label: found for label, found in drawn.items() if found[0]}
+    if not drawn:
+        return
+    with panel(name, title, into) as axes:
+        for points, colour in drawn.values():
+            axes.plot(*zip(*points, strict=True), "-o", color=colour, linewidth=1.5, markersize=4)
+        score_axis(axes) if "helpfulness" in drawn else rate_axis(axes)
+        step_axis(axes, "revision round")
+        label_ends(axes, [(*points[-1], label, colour) for label, (points, colour) in drawn.items()])

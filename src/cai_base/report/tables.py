@@ -1,0 +1,193 @@
+"""The tables of a report as plain cells, laid out later for the terminal, for HTML and for Markdown."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cai_base.evaluation.metrics import METRICS
+from cai_base.report.words import ARMS, MEASURES, Measure, measures
+from cai_base.store import Record
+
+ORDER = ("sft", "cai", "sl-cai", "instruct", "base")
+"""SFT-only and full CAI first: their difference is what a run is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure: its value, its interval, and what must be said beside it. All may be empty."""
+
+    value: str = ""
+    interval: str = ""
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of it on one line."""
+        return " ".join(part for part in (self.value, self.interval, self.note) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A named row; `about` explains the name."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under columns; `corner` names the rows."""
+
+    corner: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def arms_of(results: Record) -> list[str]:
+    """The results' arms in the order of the table."""
+    return sorted(results["arms"], key=ORDER.index)
+
+
+def main_table(results: Record) -> Table:
+    """Every metric of every arm, with the difference from SFT-only beside each arm that started there."""
+    columns: list[tuple[str, str | None]] = []
+    for arm in arms_of(results):
+        columns.append((ARMS[arm], None))
+        if f"{arm} - sft" in results["comparisons"]:
+            columns.append((f"{ARMS[arm]} − {ARMS['sft']}", f"{arm} - sft"))
+    rows = []
+    for name, measure in measures(results).items():
+        cells = [_mean(measure, results["arms"][_arm(label)][name]) if pair is None
+                 else _difference(measure, results["comparisons"][pair][name]) for label, pair in columns]
+        rows.append(Row(f"{measure.label} ({measure.unit})", tuple(cells), measure.about))
+    return Table("", tuple(label for label, _ in columns), tuple(rows))
+
+
+def coverage_table(results: Record) -> Table:
+    """Scored out of all answers for every metric that needs a judge, with worst-case bounds where some are unscored."""
+    arms = arms_of(results)
+    rows = [
+        Row(measure.label, tuple(_coverage(measure, results["arms"][arm][name]) for arm in arms))
+        for name, measure in measures(results).items()
+        if measure.scale != "count"
+    ]
+    return Table("scored answers", tuple(ARMS[arm] for arm in arms), tuple(rows))
+
+
+def family_table(results: Record) -> Table:
+    """Attack success by family; kinds that are not part of the rate come last, and say so."""
+    arms, measure = arms_of(results), MEASURES["attack_success_rate"]
+    found = {arm: results["arms"][arm]["attack_success_rate"]["by_family"] for arm in arms}
+    apart = METRICS["attack_success_rate"].families
+    names = sorted(dict.fromkeys(name for one in found.values() for name in one), key=lambda name: name in apart)
+    rows = [
+        Row(name, tuple(_plain(measure, found[arm].get(name)) for arm in arms), "apart" if name in apart else "")
+        for name in names
+    ]
+    return Table("attack success (%)", tuple(ARMS[arm] for arm in arms), tuple(rows))
+
+
+def comparison_table(results: Record) -> Table:
+    """Every comparison of two arms: difference, p value and smallest detectable difference."""
+    rows = [
+        Row(
+            f"{_pair(pair)}: {measure.label} ({measure.unit})",
+            (
+                _difference(measure, compared[name]),
+                Cell(_p_value(compared[name]["p_value"])),
+                _plain(measure, compared[name]["minimum_detectable"], missing="–"),
+            ),
+        )
+        for pair, compared in results["comparisons"].items()
+        for name, measure in measures(results).items()
+    ]
+    return Table("comparison", ("difference", "p", "smallest detectable difference"), tuple(rows))
+
+
+def round_table(results: Record) -> Table:
+    """Harm, refusal and helpfulness of the original and of every round's revision."""
+    revision = results["revision"]
+    rates = MEASURES["attack_success_rate"], MEASURES["helpfulness"]
+    rows = (
+        ("Harmful (%)", "harmful_by_round", rates[0], "of responses to harmful prompts"),
+        ("Refused (%)", "refused_by_round", rates[0], "of responses to benign and benign-but-sensitive prompts"),
+        ("Helpfulness (1–5)", "helpful_by_round", rates[1], "of responses to benign and benign-but-sensitive prompts"),
+    )
+    columns = tuple("original" if n == 0 else f"round {n}" for n in range(len(revision["harmful_by_round"])))
+    return Table(
+        "by revision round",
+        columns,
+        tuple(
+            Row(name, tuple(_plain(measure, value) for value in revision[field]), about)
+            for name, field, measure, about in rows
+            if field in revision
+        ),
+    )
+
+
+def pair_counts(results: Record) -> list[tuple[str, str]]:
+    """What became of the revision chains, as names and counts."""
+    revision = results["revision"]
+    tokens = revision["response_tokens"]
+    counts = [("revision chains", str(revision["chains"])), ("preference pairs", str(revision["pairs"]))]
+    counts += [(f"filtered, {reason}", str(number)) for reason, number in revision["filtered"].items()]
+    counts += [(f"mean tokens, {side}", _tokens(tokens[side])) for side in ("chosen", "rejected")]
+    return counts
+
+
+def interval_note(results: Record) -> str:
+    """What the intervals are, or why there are none."""
+    if any(row.interval for row in _cells(main_table(results))):
+        return f"Brackets: {results['intervals']}. A t interval is symmetric and may reach beyond what a rate can be."
+    if len(results["seeds"]) == 1:
+        return "One seed: there are no intervals, and no difference here can be told from chance."
+    return "No figure has values from two seeds, so there are no intervals."
+
+
+def _cells(table: Table) -> Iterable[Cell]:
+    return (cell for row in table.rows for cell in row.cells)
+
+
+def _arm(label: str) -> str:
+    return next(arm for arm, known in ARMS.items() if known == label)
+
+
+def _pair(pair: str) -> str:
+    first, second = pair.split(" - ")
+    return f"{ARMS[first]} − {ARMS[second]}"
+
+
+def _mean(measure: Measure, figure: Record) -> Cell:
+    if figure["mean"] is None:
+        return Cell("unscored" if figure["total"] else "no answers")
+    partly = figure["scored"] < figure["total"]
+    note = f"({figure['scored']} of {figure['total']} scored)" if partly else ""
+    return Cell(measure.number(figure["mean"]), measure.interval(figure["ci95"]), note)
+
+
+def _difference(measure: Measure, compared: Record) -> Cell:
+    if compared["difference"] is None:
+        return Cell("–")
+    return Cell(measure.number(compared["difference"], signed=True), measure.interval(compared["ci95"], signed=True))
+
+
+def _coverage(measure: Measure, figure: Record) -> Cell:
+    worst = figure["worst_case"]
+    needed = figure["scored"] < figure["total"] and None not in worst
+    return Cell(
+        f"{figure['scored']} of {figure['total']}", note=f"worst case {measure.interval(worst)}" if needed else ""
+    )
+
+
+def _plain(measure: Measure, value: float | None, missing: str = "unscored") -> Cell:
+    return Cell(missing if value is None else measure.number(value))
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _tokens(value: float | None) -> str:
+    return "–" if value is None else MEASURES["response_tokens"].number(value)

@@ -1,0 +1,104 @@
+"""Names and number formats that the terminal, both pages and the figures share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cai_base.store import Record
+
+ARMS: Mapping[str, str] = {
+    "base": "Base model",
+    "sft": "SFT-only",
+    "cai": "Full CAI",
+    "sl-cai": "SL-CAI",
+    "instruct": "Instruct",
+}
+
+ORGANISM = (
+    "These are results of a model organism: a small model pretrained on a synthetic world in which harm is fictional. "
+    "They show what the pipeline does, and are no evidence about large models."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How a metric is named and written.
+
+    Attributes:
+        about: what it is taken over, and which way is better.
+    """
+
+    label: str
+    scale: Literal["rate", "score", "count"]
+    about: str
+
+    @property
+    def unit(self) -> str:
+        """The unit of every number in the metric's row."""
+        return {"rate": "%", "score": "1–5", "count": "tokens"}[self.scale]
+
+    def number(self, value: float, signed: bool = False) -> str:
+        """The value in the metric's unit, without the unit."""
+        scaled, digits = {"rate": (100 * value, 1), "score": (value, 2), "count": (value, 1)}[self.scale]
+        text = f"{scaled:+.{digits}f}" if signed else f"{scaled:.{digits}f}"
+        if not text.strip("+-0."):  # a zero has no sign
+            text = text.lstrip("+-")
+        return text.replace("-", "−")
+
+    def interval(self, bounds: Sequence[float] | None, signed: bool = False) -> str:
+        """Both ends of an interval; nothing where there is none."""
+        return f"[{self.number(bounds[0], signed)}, {self.number(bounds[1], signed)}]" if bounds else ""
+
+
+MEASURES: Mapping[str, Measure] = {
+    "attack_success_rate": Measure("Attack success rate", "rate", "jailbreak prompts; lower is safer"),
+    "over_refusal_rate": Measure(
+        "Over-refusal rate", "rate", "benign and benign-but-sensitive prompts; lower is better"
+    ),
+    "refusal_rate": Measure("Refusal rate", "rate", "jailbreak prompts"),
+    "helpfulness": Measure("Helpfulness", "score", "benign prompts; higher is better"),
+    "style_adherence": Measure("Style adherence", "score", "higher is better"),
+    "gibberish_rate": Measure("Gibberish rate", "rate", "all prompts; lower is better"),
+    "response_tokens": Measure("Response length", "count", "all prompts; mean tokens of an answer"),
+}
+
+GLOSSARY: Mapping[str, str] = {
+    "Base model": "A language model without instruction tuning: the start of everything here.",
+    "Arm": "A model being compared: the base model; SFT-only, fine-tuned on a few human-written answers; full CAI, which "
+    "goes on from there with DPO on its own revisions; SL-CAI, which goes on with fine-tuning on the revisions.",
+    "Seed": "One independent replicate: its own adapter initialisation, draws and order of the data.",
+    "Principle": "One critique request and one revision request of the constitution.",
+    "Revision chain": "An original response, then a critique and a revision in every round, each under a principle drawn "
+    "at random.",
+    "Preference pair": "A prompt with the last revision (chosen) and the original (rejected). Chains in which the two are "
+    "identical, or one is empty, truncated or off the rails, give no pair and are counted as filtered.",
+    "Attack success rate": "The share of jailbreak prompts with whose harmful request the model complies, at least in "
+    "part. Direct and borderline prompts are families of their own and not part of it.",
+    "Over-refusal rate": "The share of benign and benign-but-sensitive prompts that the model declines. A model that "
+    "refuses everything has no attack success, and is of no use.",
+    "Verdict": "A judge's answer about a response. Where there is none the response is unscored, which is not the same as "
+    "safe.",
+    "Coverage": "Scored answers out of all answers. The worst case is the rate if every unscored answer had been the "
+    "worst, or the best, it could be.",
+    "Margin": "In DPO, by how much the reward of the chosen response exceeds that of the rejected one. A reward is beta "
+    "times the log-probability gained since the start of DPO.",
+    "Smallest detectable difference": "The least true difference that a test at the 5 % level would find in four of five "
+    "such runs, given how much these seeds vary.",
+}
+
+
+def measures(results: Record) -> dict[str, Measure]:
+    """The metrics that the results have, in the order of the table."""
+    known = set().union(*results["arms"].values())
+    return {name: measure for name, measure in MEASURES.items() if name in known}
+
+
+def kind_of(record: Record) -> str:
+    """What kind of prompt a chain or an answer is about, for the reader."""
+    kind = record["kind"] or "unlabelled"
+    return f"{kind}: {record['family']}" if record["family"] else str(kind)
+
+
+def printable(text: str) -> str:
+    """The text on one line, without characters that steer a terminal."""
+    return "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))

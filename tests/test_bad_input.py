@@ -1,0 +1,131 @@
+"""Whatever a user gets wrong: exit code 2, one message that says where and what would be right, and nothing made."""
+
+from pathlib import Path
+
+import pytest
+
+from cai_base.cli import main
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main([*args]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--sft.steps", "0"], "--sft.steps '0': input should be greater than or equal to 1"),
+        (["--sft.steps", "-5"], "--sft.steps '-5'"),
+        (["--sft.steps", "1.5"], "--sft.steps '1.5': input should be a valid integer"),
+        (["--seeds", "ten"], "--seeds 'ten': input should be a valid integer"),
+        (["--seeds", "0"], "--seeds '0'"),
+        (["--start-seed", "-1"], "--start-seed '-1'"),
+        (["--dpo.beta", "0"], "--dpo.beta '0': input should be greater than 0"),
+        (["--dpo.learning-rate", "nan"], "--dpo.learning-rate 'nan'"),
+        (["--dpo.learning-rate", "inf"], "--dpo.learning-rate 'inf'"),
+        (["--dpo.held-out", "1"], "--dpo.held-out '1': input should be less than 1"),
+        (["--revision.refusal-prefill", "1.5"], "--revision.refusal-prefill '1.5': input should be less than or equal"),
+        (["--revision.rounds", "0"], "--revision.rounds '0'"),
+        (["--evaluation.temperature", "-1"], "--evaluation.temperature '-1'"),
+        (["--protocol", "mine"], "--protocol 'mine': input should be 'heldout' or 'original'"),
+        (["--engine", "cloud"], "--engine 'cloud': input should be 'local'"),
+        (["--sft.schedule", "step"], "--sft.schedule 'step': input should be 'constant', 'linear' or 'cosine'"),
+        (["--arms", "cai"], "'sft' is missing"),
+        (["--arms", "sft,kto"], "'kto' is not an arm that can be trained; choose from sft, cai, sl-cai"),
+        (["--judge", "gpt"], "'gpt' cannot be used with the embedded model; use ground-truth or none"),
+        (["--model", "somewhere"], "give --judge none"),
+        (["--model", "somewhere", "--judge", "ground-truth"], "ground-truth knows only the embedded model"),
+        (["--sft.stepz", "5"], "unrecognized arguments: --sft.stepz"),
+        (["--lora.rank"], "--lora.rank"),
+        (["stray"], "unrecognized arguments: stray"),
+        (["--model", ""], "--model ''"),
+    ],
+)
+def test_a_wrong_flag(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:
+    assert says in refused(capsys, "run", *flags)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("seeds = ", "c.toml:1: not valid TOML"),
+        ("[sft]\nsteps = 0\n", "c.toml: sft.steps 0: input should be greater than or equal to 1"),
+        ("[sft]\nstepz = 3\n", "c.toml: sft.stepz: there is no such setting"),
+        ("sft = 3\n", "c.toml: sft 3"),
+        ("seeds = 'x'\n", "c.toml: seeds 'x': input should be a valid integer"),
+        ("", "the file is empty"),
+    ],
+)
+def test_a_wrong_configuration_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, says: str
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(content)
+    assert says in refused(capsys, "run", "--config", str(file))
+
+
+def test_a_missing_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no such file" in refused(capsys, "run", "--config", str(tmp_path / "no.toml"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "content", "says"),
+    [
+        ("--constitution", "c.toml", "[[principle]]\nname = 'a'\n", "c.toml"),
+        ("--constitution", "c.json", "[]", "c.json"),
+        ("--prompts", "p.txt", "\n\n", "the file is empty"),
+        ("--prompts", "p.jsonl", '{"text": 3}\n', "p.jsonl:1"),
+        ("--prompts", "p.csv", "goal\nx\n", "p.csv"),
+        ("--critique-examples", "e.toml", "[[example]]\nprompt = 'x'\n", "e.toml"),
+        ("--evaluation.prompts", "p.txt", "a question\n", "has no kind"),
+    ],
+)
+def test_a_wrong_input_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str, content: str, says: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    out = tmp_path / "run"
+    assert says in refused(capsys, "run", flag, str(tmp_path / name), "--out", str(out))
+    assert not out.exists()
+
+
+def test_prompts_that_are_also_evaluation_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.txt").write_text("One question?\nAnother question?\n")
+    (tmp_path / "test.csv").write_text("text,kind\nanother QUESTION,benign\n")
+    files = ["--prompts", str(tmp_path / "train.txt"), "--evaluation.prompts", str(tmp_path / "test.csv")]
+    message = refused(capsys, "run", *files, "--out", str(tmp_path / "run"))
+    assert "1 of the method's prompts are also evaluation prompts" in message
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "not a model", "pickle"])
+def test_a_wrong_model_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    folder = tmp_path / "model"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "not a model":
+        (folder / "config.json").write_text('{"model_type": "toaster"}')
+    if kind == "pickle":
+        (folder / "config.json").write_text('{"model_type": "llama", "vocab_size": 8}')
+        (folder / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+    out = tmp_path / "run"
+    message = refused(capsys, "run", "--model", str(folder), "--judge", "none", "--out", str(out))
+    assert f"--model {folder}" in message
+    assert not out.exists()
+
+
+def test_a_directory_that_exists_is_not_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "exists already" in refused(capsys, "run", "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize("command", ["resume", "report"])
+def test_something_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert "not a run" in refused(capsys, command, str(tmp_path))
+
+
+@pytest.mark.parametrize("args", [["fly"], ["resume"], ["report", "a", "b"], ["organism"], ["organism", "grow"]])
+def test_a_wrong_command(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+    assert refused(capsys, *args).startswith("cai-base: ")

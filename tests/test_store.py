@@ -1,0 +1,89 @@
+"""What a run's directory survives, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cai_base.errors import UserError
+from cai_base.store import Run, to_json, to_lines, write_atomic
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "run", {"seeds": 2, "sft": {"steps": 5}}, {"inputs.json": b"{}\n"})
+
+
+def test_a_unit_counts_once_it_is_committed(run: Run) -> None:
+    assert run.progress("sft") == 0
+    run.commit("sft", 3, write={"a/b.json": b"1"}, append={"a/log.jsonl": to_lines([{"x": 1}])})
+    again = Run.open(run.directory)
+    assert again.progress("sft") == 3
+    assert again.lines("a/log.jsonl") == [{"x": 1}]
+
+
+def test_a_torn_tail_is_dropped_and_written_again(run: Run) -> None:
+    run.commit("revision", 1, append={"log.jsonl": to_lines([{"x": 1}])})
+    with (run.directory / "log.jsonl").open("ab") as file:
+        file.write(b'{"x": 2}\n{"x"')
+    again = Run.open(run.directory)
+    assert (run.directory / "log.jsonl").read_bytes() == b'{"x": 1}\n'
+    again.commit("revision", 2, append={"log.jsonl": to_lines([{"x": 2}])})
+    assert Run.open(run.directory).lines("log.jsonl") == [{"x": 1}, {"x": 2}]
+
+
+def test_what_was_written_before_the_manifest_does_not_count(run: Run) -> None:
+    write_atomic(run.directory / "seed-0/pairs.jsonl", b"half a unit")
+    again = Run.open(run.directory)
+    assert again.lines("seed-0/pairs.jsonl") == []
+    again.commit("pairs", 1, write={"seed-0/pairs.jsonl": b"{}\n"})
+    assert Run.open(run.directory).lines("seed-0/pairs.jsonl") == [{}]
+
+
+def test_a_changed_configuration_is_refused_by_its_field(run: Run) -> None:
+    (run.directory / "config.json").write_bytes(to_json({"seeds": 2, "sft": {"steps": 6}}))
+    with pytest.raises(UserError, match=r"config\.json: sft\.steps was 5 when this run began and is 6 now"):
+        Run.open(run.directory)
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "cut"])
+def test_a_damaged_artifact_is_refused_by_its_name(run: Run, damage: str) -> None:
+    run.commit("pairs", 1, write={"seed-0/pairs.jsonl": b"{}\n{}\n"})
+    path = run.directory / "seed-0/pairs.jsonl"
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(b"{}\n[]\n" if damage == "change" else b"{}\n")
+    with pytest.raises(UserError, match=r"seed-0/pairs\.jsonl"):
+        Run.open(run.directory)
+
+
+def test_a_directory_that_exists_is_never_written_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(UserError, match="exists already"):
+        Run.create(tmp_path, {}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_something_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run"):
+        Run.open(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest\.json:1: not JSON"):
+        Run.open(tmp_path)
+
+
+def test_states_that_are_no_longer_needed_are_deleted(run: Run) -> None:
+    for step in (1, 2):
+        (run.directory / f"seed-0/sft/state-{step}").mkdir(parents=True)
+        (run.directory / f"seed-0/sft/state-{step}/state.bin").write_bytes(b"x")
+    run.commit("sft", 1, adopt=["seed-0/sft/state-1"])
+    run.commit("sft", 2, adopt=["seed-0/sft/state-2"], forget=["seed-0/sft/state-1"])
+    assert not (run.directory / "seed-0/sft/state-1").exists()
+    Run.open(run.directory)
+
+
+def test_not_a_number_never_reaches_a_file(run: Run) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        to_json({"loss": float("nan")})
+    assert json.loads((run.directory / "manifest.json").read_bytes())["progress"] == {}
