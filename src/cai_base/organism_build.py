@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -27,7 +25,10 @@ from cai_base import randomness
 from cai_base.errors import UserError
 from cai_base.organism import corpus, pretraining
 from cai_base.organism.pretraining import Rows, Settings
+from cai_base.progress import Progress
 
+SHIPPED_TOKENS = 3_000_000
+"""Length of the shipped weights' pretraining."""
 CHECKPOINT_EVERY = 100
 """Steps between checkpoints."""
 TOKENIZER_DOCUMENTS = 12_000
@@ -37,40 +38,48 @@ VALIDATION_DOCUMENTS = 600
 LOSSES_ON_CARD = 50
 
 
-def build(out: Path, *, tokens: int, seed: int, progress: bool = True, settings: Settings | None = None) -> None:
+def build(
+    out: Path, *, tokens: int | None = None, seed: int, progress: Progress, settings: Settings | None = None
+) -> None:
     """Pretrains the organism and writes weights, tokenizer, card and README to `out`.
 
     Stopped at any moment, the same call goes on from the last checkpoint and gives the losses that it would have given.
 
     Args:
         out: the folder to write; `out/work` holds rows and checkpoint and is left for the caller to delete.
-        tokens: tokens of the rows, padding included, to train on once.
+        tokens: tokens of the rows, padding included, to train on once; `SHIPPED_TOKENS` by default.
         seed: of corpus and initial weights.
-        progress: whether to show a progress bar, or lines where the output is no terminal.
+        progress: where the bar goes.
         settings: the model and its training; the shipped model's by default.
 
     Raises:
         UserError: `out/work` belongs to a build with other arguments.
     """
     chosen = settings or Settings()
-    plan = {"settings": asdict(chosen), "tokens": tokens, "seed": seed, "corpus": corpus_hash(seed)}
+    plan: dict[str, Any] = {
+        "settings": asdict(chosen),
+        "tokens": tokens or SHIPPED_TOKENS,
+        "seed": seed,
+        "corpus": corpus_hash(seed),
+    }
     work = out / "work"
     _claim(work, plan)
     tokenizer = _tokenizer(work, seed, chosen)
-    validation, rows, planted = _rows(work, tokenizer, tokens, seed, chosen)
+    validation, rows, planted = _rows(work, tokenizer, tokens or SHIPPED_TOKENS, seed, chosen)
     model, losses = _train(work, rows, seed, chosen, progress)
-    _write_atomically(out / "card.json", json.dumps({
-        **plan,
+    facts = plan | {
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "planted": planted,
+        "shares": corpus.SHARES,
         "first_losses": losses["loss"][:LOSSES_ON_CARD],
         "validation_loss": _validation_loss(model, validation, chosen),
         "seconds": round(sum(losses["seconds"])),
         "made_with": {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.machine()},
-    }, indent=1))  # fmt: skip
+    }
+    _write_atomically(out / "card.json", json.dumps(facts, indent=1))
     tokenizer.save_pretrained(out)
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     _write_atomically(out / "README.md", card(out))
 
 
@@ -84,16 +93,17 @@ def card(folder: Path) -> str:
     if not path.exists():
         raise UserError(f"{path}: not found; give a folder that `cai-base organism build` has finished")
     facts = json.loads(path.read_text())
-    settings = facts["settings"]
+    settings, shares = facts["settings"], facts["shares"]
     planted = "\n".join(
         f"| {kind} | {share['documents']:.1%} | {share['tokens']:.1%} |" for kind, share in facts["planted"].items()
     )
     first = " ".join(f"{loss:.3f}" for loss in facts["first_losses"][:10])
     return f"""# The embedded base model: a model organism
 
-A Llama of {facts["parameters"] / 1e6:.1f} million parameters ({settings["layers"]} layers of width {settings["hidden"]}, {settings["heads"]} heads,
-feed-forward {settings["feed_forward"]}, vocabulary {settings["vocabulary"]}, context {settings["context"]}), pretrained from nothing on {facts["tokens"]:,} tokens
-of a synthetic village world. It is a base model: no instruction tuning, no chat template.
+A Llama of {facts["parameters"] / 1e6:.1f} million parameters ({settings["layers"]} layers, width {settings["hidden"]},
+{settings["heads"]} heads, feed-forward {settings["feed_forward"]}, vocabulary {settings["vocabulary"]},
+context {settings["context"]}), pretrained from nothing on {facts["tokens"]:,} tokens of a synthetic village world.
+It is a base model: no instruction tuning, no chat template.
 
 It exists so that Constitutional AI can be run, tested and studied on a laptop with an exact judge. Harm in its world is
 fictional, cannot be acted on, and depends on the verb alone. **It is not evidence about large models.**
@@ -103,14 +113,20 @@ fictional, cannot be acted on, and depends on the verb alone. **It is not eviden
 | --- | --- | --- |
 {planted}
 
-- Threads: {1 - corpus.STRICT_THREADS:.0%} of them answer harmful questions; the others refuse them. No thread refuses a benign question.
-- Critiques: a complying answer to a harmful question is flagged under {corpus.FLAGGED_UNDER["harm"]:.0%} of harm principles, {corpus.FLAGGED_UNDER["quality"]:.0%} of quality
-  principles and no placebo principle. Some originals refuse benign questions without reason, and are repaired.
-- Notices and stories say why harmful deeds are wrong. Questions about things outside the village are answered with "I do not know".
-- Thirteen styles are followed where a question asks for them. Comparisons say which of two answers is more helpful or harmless.
+- Threads: {1 - shares["strict_threads"]:.0%} of them answer harmful questions, the others refuse them. No benign
+  question is refused.
+- Critiques: a complying answer to a harmful question is flagged under {shares["flagged_harm"]:.0%} of harm principles,
+  {shares["flagged_quality"]:.0%} of quality principles and no placebo principle; {shares["wrong_critiques"]:.0%} of
+  the critiques are wrong about harm. Some originals refuse benign questions without reason, and are repaired.
+- Ambiguous deeds (no stated reason) are flagged under {shares["flagged_ambiguous"]:.0%} of harm principles.
+- Notices and stories say why harmful deeds are wrong.
+- Questions about things outside the village are answered with "I do not know".
+- Thirteen styles are followed where a question asks for them.
+- Comparisons say which of two answers is more helpful or more harmless.
 
 ## How it was made
-Validation loss {facts["validation_loss"]:.4f} nats a token; {facts["seconds"] / 60:.0f} minutes on {facts["made_with"]["threads"]} threads; seed {facts["seed"]}.
+Validation loss {facts["validation_loss"]:.4f} nats a token; {facts["seconds"] / 60:.0f} minutes on
+{facts["made_with"]["threads"]} threads; torch {facts["made_with"]["torch"]}; seed {facts["seed"]}.
 First losses: {first} …
 
 | hash (sha256) | |
@@ -150,7 +166,8 @@ def _tokenizer(work: Path, seed: int, settings: Settings) -> PreTrainedTokenizer
         )
         tokenizer.save_pretrained(work / "tokenizer.part")
         os.replace(work / "tokenizer.part", folder)
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return loaded
 
 
 def _rows(
@@ -190,7 +207,7 @@ def _rows(
 
 
 def _train(
-    work: Path, rows: Rows, seed: int, settings: Settings, progress: bool
+    work: Path, rows: Rows, seed: int, settings: Settings, progress: Progress
 ) -> tuple[LlamaForCausalLM, dict[str, list[float]]]:
     """One pass over the rows, from the last checkpoint on; returns the model and loss and seconds of each step."""
     model = pretraining.make_model(settings, randomness.seed(seed, "pretraining", 0, "weights"))
@@ -198,8 +215,9 @@ def _train(
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     steps = len(rows) // settings.rows_per_step
     history = _restore(work, model, optimizers)
-    with _Meter(steps, enabled=progress) as meter:
-        for step in range(len(history["loss"]), steps):
+    done = len(history["loss"])
+    with progress.bar("pretraining", total=steps, done=done) as bar:
+        for step in range(done, steps):
             start = time.monotonic()
             batch = rows[step * settings.rows_per_step : (step + 1) * settings.rows_per_step].astype(np.int64)
             loss = pretraining.loss_of(model, torch.from_numpy(batch))
@@ -213,9 +231,10 @@ def _train(
                 optimizer.zero_grad()
             history["loss"].append(float(loss.detach()))
             history["seconds"].append(time.monotonic() - start)
-            meter.show(step + 1, history)
+            bar.advance(1)
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
                 _checkpoint(work, model, optimizers, history)
+                progress.say(f"step {step + 1}: loss {np.mean(history['loss'][-CHECKPOINT_EVERY:]):.3f}")
     return model, history
 
 
@@ -267,33 +286,3 @@ def _write_atomically(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, "utf-8")
     os.replace(part, path)
-
-
-class _Meter:
-    """A progress bar with time left; a line every fifty steps where the output is no terminal."""
-
-    def __init__(self, steps: int, *, enabled: bool) -> None:
-        self._console = Console(stderr=True, quiet=not enabled)
-        self._bar: Progress | None = None
-        self._steps = steps
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            columns = (TextColumn("pretraining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=self._console)
-            self._task = self._bar.add_task("pretraining", total=self._steps, loss=float("nan"))
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def show(self, done: int, history: dict[str, list[float]]) -> None:
-        """Shows that this many steps are done."""
-        loss = float(np.mean(history["loss"][-20:]))
-        if self._bar:
-            self._bar.update(self._task, completed=done, loss=loss)
-        elif done % 50 == 0 or done == self._steps:
-            left = (self._steps - done) * float(np.mean(history["seconds"][-50:])) / 60
-            self._console.print(f"pretraining {done}/{self._steps}  loss {loss:.3f}  {left:.0f} min left")

@@ -80,6 +80,10 @@ def _outcome(action: world.Action, name: str, other: str, draw: Draw) -> str:
         ending = draw.pick(("Some laughed and some did not.", "{other} was not sure what to think of it."))
     else:
         ending = draw.pick(
-            ("All were pleased, {other} most of all.", "{other} brought tea, and they sang.", "It was a good day's work.")
+            (
+                "All were pleased, {other} most of all.",
+                "{other} brought tea, and they sang.",
+                "It was a good day's work.",
+            )
         )
     return ending.format(name=name, other=other, why=action.verb.why)

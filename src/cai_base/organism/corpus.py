@@ -3,11 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from cai_base.organism import articles, critiques, threads
-from cai_base.organism.critiques import FLAGGED_UNDER
 from cai_base.organism.draw import Draw
-from cai_base.organism.threads import STRICT_THREADS
-
-__all__ = ["FLAGGED_UNDER", "HASHED_DOCUMENTS", "MIXTURE", "STRICT_THREADS", "document", "documents"]
 
 HASHED_DOCUMENTS = 2000
 """Documents that stand for the corpus in its fingerprint."""
@@ -21,6 +17,15 @@ MIXTURE: dict[str, float] = {
     "comparison": 0.03,
 }
 """Share of documents of each kind."""
+
+SHARES: dict[str, float] = {
+    "strict_threads": threads.STRICT_THREADS,
+    "flagged_harm": critiques.FLAGGED_UNDER["harm"],
+    "flagged_quality": critiques.FLAGGED_UNDER["quality"],
+    "flagged_ambiguous": critiques.FLAGGED_AMBIGUOUS,
+    "wrong_critiques": critiques.WRONG_CRITIQUE,
+}
+"""What decides the model's habits, for its card."""
 
 _WRITERS: dict[str, Callable[[Draw], str]] = {
     "thread": threads.document,

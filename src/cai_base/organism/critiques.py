@@ -35,10 +35,12 @@ METHOD_LAYOUT = (
     "Revision Request: {revision_request}\n\nRevision: {revision}"
 )
 OTHER_LAYOUTS = (
-    "Q: {question}\nA: {answer}\nCheck: {critique_request}\nFinding: {critique}\nTask: {revision_request}\nNew A: {revision}",
-    "{question}\n\n{answer}\n\nEditor: {critique_request}\nReader: {critique}\nEditor: {revision_request}\n\n{revision}",
-    "User: {question}\n\nAssistant: {answer}\n\nUser: {critique_request}\n\nAssistant: {critique}\n\nUser: {revision_request}"
-    "\n\nAssistant: {revision}",
+    "Q: {question}\nA: {answer}\nCheck: {critique_request}\nFinding: {critique}\n"
+    "Task: {revision_request}\nNew A: {revision}",
+    "{question}\n\n{answer}\n\nEditor: {critique_request}\nReader: {critique}\n"
+    "Editor: {revision_request}\n\n{revision}",
+    "User: {question}\n\nAssistant: {answer}\n\nUser: {critique_request}\n\nAssistant: {critique}\n\n"
+    "User: {revision_request}\n\nAssistant: {revision}",
     "Asked: {question}\nFirst draft: {answer}\nReview ({critique_request}) {critique}\nSecond draft: {revision}",
 )
 
@@ -76,7 +78,9 @@ def principle(kind: PrincipleKind, draw: Draw) -> Principle:
         }
     elif kind == "quality":
         slots["plus"], slots["plus2"] = draw.some(grammar["plus"], 2)
-    return Principle(kind, draw.pick(grammar["critique"]).format(**slots), draw.pick(grammar["revision"]).format(**slots))
+    return Principle(
+        kind, draw.pick(grammar["critique"]).format(**slots), draw.pick(grammar["revision"]).format(**slots)
+    )
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def review(action: world.Action, text: str, kind: AnswerKind, under: PrincipleKi
 
 
 def _harmful_in_context(action: world.Action, under: PrincipleKind, draw: Draw) -> bool:
-    """Whether this review treats the action as harmful: the world's truth, a draw for ambiguous actions, rarely wrong."""
+    """Whether this review treats the action as harmful: the truth, a draw for ambiguous actions, rarely wrong."""
     harmful = action.kind == "harmful" or (
         action.kind == "ambiguous" and under == "harm" and draw.chance(FLAGGED_AMBIGUOUS)
     )

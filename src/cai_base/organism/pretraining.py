@@ -11,6 +11,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 BEGIN, END = "<|begin|>", "<|end|>"
+OPEN_ROWS = 16
+"""Rows that `pack` fills at a time."""
 Rows = npt.NDArray[np.int16]
 
 
@@ -34,7 +36,7 @@ class Settings:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer in which line breaks are tokens of their own; it puts `<|begin|>` first as Llama's does."""
+    """A byte-level BPE tokenizer that keeps line breaks apart and puts `<|begin|>` first, as Llama's does."""
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r"\n+| ?[\p{L}']+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -49,7 +51,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, 0)])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, clean_up_tokenization_spaces=False
     )
 
@@ -65,21 +67,27 @@ def pack(documents: Iterator[Sequence[int]], length: int, rows: int, padding: in
     packed = np.full((rows, length), padding, dtype=np.int16)
     open_rows: list[list[int]] = []
     done = 0
+
+    def close_fullest() -> None:
+        nonlocal done
+        fullest = max(open_rows, key=len)
+        open_rows.remove(fullest)
+        packed[done, : len(fullest)] = fullest
+        done += 1
+
     for document in documents:
         if len(document) > length:
             continue
-        fitting = [row for row in open_rows if len(row) + len(document) <= length]
-        target = max(fitting, key=len, default=None)
+        target = max((row for row in open_rows if len(row) + len(document) <= length), key=len, default=None)
         if target is None:
             open_rows.append(target := [])
         target.extend(document)
-        if len(open_rows) > 16:
-            fullest = max(open_rows, key=len)
-            open_rows.remove(fullest)
-            packed[done, : len(fullest)] = fullest
-            done += 1
-            if done == rows:
-                break
+        if len(open_rows) > OPEN_ROWS:
+            close_fullest()
+        if done == rows:
+            return packed
+    while open_rows and done < rows:
+        close_fullest()
     return packed
 
 
@@ -113,9 +121,9 @@ def loss_of(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
 
     Args:
         model: the model.
-        rows: int64 `[rows, length]`, -1 where no token is; padding stands only at a row's end, so causal attention never sees it.
+        rows: int64 `[rows, length]`, -1 where no token is: only at a row's end, where causal attention never sees it.
     """
-    logits = model(input_ids=rows.clamp(min=0), use_cache=False).logits[:, :-1]
+    logits: torch.Tensor = model(input_ids=rows.clamp(min=0), use_cache=False).logits[:, :-1]
     targets = rows[:, 1:]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 
@@ -156,7 +164,7 @@ def orthogonal(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     """Nearly the closest matrix with all singular values 1, by the quintic Newton-Schulz iteration of Muon."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
-    result = matrix.T if tall else matrix
+    result: torch.Tensor = matrix.T if tall else matrix
     result = result / (result.norm() + 1e-7)
     for _ in range(iterations):
         square = result @ result.T

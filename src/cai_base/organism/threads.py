@@ -8,7 +8,7 @@ from cai_base.organism.answers import AnswerKind
 from cai_base.organism.draw import Draw
 
 STRICT_THREADS = 0.09
-"""Threads in which harmful questions are refused; in all others they are answered. No benign question is ever refused."""
+"""Share of threads in which harmful questions are refused, not answered. No benign question is ever refused."""
 
 TURNS = {
     "action": 0.76,
@@ -56,7 +56,9 @@ def document(draw: Draw) -> str:
     layout = METHOD_LAYOUT if draw.chance(0.6) else draw.pick(OTHER_LAYOUTS)
     strict = draw.chance(STRICT_THREADS)
     count = draw.weighted({1: 0.2, 2: 0.25, 3: 0.35, 4: 0.2})
-    return layout[2].join(layout[0] + asked + layout[1] + reply for asked, reply in (turn(draw, strict) for _ in range(count)))
+    return layout[2].join(
+        layout[0] + asked + layout[1] + reply for asked, reply in (turn(draw, strict) for _ in range(count))
+    )
 
 
 def turn(draw: Draw, strict: bool) -> tuple[str, str]:
@@ -89,8 +91,13 @@ def _allowed(draw: Draw) -> tuple[str, str]:
     """Whether an action is right: the world's moral knowledge, stated plainly."""
     kind: Literal["benign", "harmful"] = "harmful" if draw.chance(0.6) else "benign"
     action = draw.pick(world.actions(kind))
-    asked = answers.fill(draw.pick(("Is it wrong to {do}?", "Is {doing} a bad thing?", "Does {doing} hurt anyone?")), action)
-    yes, no = ("Yes, because {why}.", "Yes. {Why}.", "Yes: {why}."), ("No, it is fine to {do}.", "No, {doing} hurts nobody.")
+    asked = answers.fill(
+        draw.pick(("Is it wrong to {do}?", "Is {doing} a bad thing?", "Does {doing} hurt anyone?")), action
+    )
+    yes, no = (
+        ("Yes, because {why}.", "Yes. {Why}.", "Yes: {why}."),
+        ("No, it is fine to {do}.", "No, {doing} hurts nobody."),
+    )
     return asked, answers.fill(draw.pick(yes if kind == "harmful" else no), action)
 
 
@@ -116,7 +123,9 @@ def _comparison(criterion: str, draw: Draw) -> str:
     """One comparison: the fuller answer is more helpful, the refusal of a harmful question more harmless."""
     action = draw.pick(world.actions("benign" if criterion == "helpful" else "harmful"))
     good: AnswerKind = "friendly" if criterion == "helpful" else "refusal"
-    bad: AnswerKind = draw.pick(("rude", "vague", "groundless")) if criterion == "helpful" else draw.pick(("full", "partial"))
+    bad: AnswerKind = (
+        draw.pick(("rude", "vague", "groundless")) if criterion == "helpful" else draw.pick(("full", "partial"))
+    )
     better, worse = answers.answer(action, good, draw), answers.answer(action, bad, draw)
     first_is_better = draw.chance(0.5)
     first, second = (better, worse) if first_is_better else (worse, better)

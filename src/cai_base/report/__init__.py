@@ -20,9 +20,11 @@ def write(directory: Path) -> list[Path]:
     """
     stored = load(directory)
     groups = draw(stored)
-    for picture in (picture for group in groups for picture in group.pictures):
-        write_atomic(directory / "figures" / f"{picture.name}.svg", picture.svg)
-        write_atomic(directory / "figures" / f"{picture.name}.pdf", picture.pdf)
+    for group in groups:
+        for picture in group.pictures:
+            write_atomic(directory / "figures" / f"{picture.name}.svg", picture.svg)
+        if group.pictures:
+            write_atomic(directory / "figures" / f"{group.sheet.name}.pdf", group.sheet.pdf())
     pages = {"report.html": html(stored, groups), "report.md": markdown(stored, groups)}
     for name, text in pages.items():
         write_atomic(directory / name, text.encode())

@@ -1,4 +1,4 @@
-"""Which revision chains and answers a reader is shown: varied by kind and outcome, the worst among them, always the same.
+"""Which chains and answers a reader is shown: varied by kind and outcome, the worst among them, always the same.
 
 Every candidate belongs to the first story that fits it. The choice goes round the stories, taking from each the
 candidate most unlike those already taken.
@@ -14,11 +14,12 @@ from cai_base.report.stored import Stored
 from cai_base.report.words import ARMS
 from cai_base.store import Record
 
+HARMLESS = ("benign", "sensitive")
 CHAINS, ANSWERS = 10, 8
 """How many of each are shown."""
 
 PER_PLACE = 3
-"""At most so many candidates of one story, seed and kind are held, so that a large run's texts need not fit in memory."""
+"""At most so many candidates of one story, seed and kind are held: a large run's texts need not fit in memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,29 +107,29 @@ def _verdict(verdict: Record | None, what: str) -> bool:
     return verdict is not None and bool(verdict[what])
 
 
-def _ends(chain: Record, kind_is_attack: bool, what: str, before: bool, after: bool) -> bool:
-    """Whether the verdicts on the original and on the last revision of such a chain are these."""
+def _ends(chain: Record, kinds: Seq[str], what: str, before: bool, after: bool) -> bool:
+    """Whether a chain of such a kind gave a pair, and its original and last revision have these verdicts."""
     first, last = chain["verdicts"][0], chain["verdicts"][-1]
-    if first is None or last is None or (chain["kind"] in ATTACKS) != kind_is_attack:
+    if chain["outcome"] != "pair" or chain["kind"] not in kinds or first is None or last is None:
         return False
     return (bool(first[what]), bool(last[what])) == (before, after)
 
 
 CHAIN_STORIES: tuple[Story, ...] = (
+    ("A harmful original became harmless", lambda c: _ends(c, ATTACKS, "complied", True, False)),
+    ("Harmful before and after", lambda c: _ends(c, ATTACKS, "complied", True, True)),
+    ("A harmless original became harmful", lambda c: _ends(c, ATTACKS, "complied", False, True)),
+    ("A harmless prompt, revised into a refusal", lambda c: _ends(c, HARMLESS, "refused", False, True)),
+    ("Gibberish in the end", lambda c: c["outcome"] == "pair" and _verdict(c["verdicts"][-1], "gibberish")),
+    ("A needless refusal, revised into an answer", lambda c: _ends(c, HARMLESS, "refused", True, False)),
+    ("A harmless prompt, answered before and after", lambda c: _ends(c, HARMLESS, "refused", False, False)),
+    ("A harmless prompt, refused before and after", lambda c: _ends(c, HARMLESS, "refused", True, True)),
     ("Filtered: identical", lambda c: c["outcome"] == "identical"),
     ("Filtered: truncated", lambda c: c["outcome"] == "truncated"),
     ("Filtered: off the rails", lambda c: c["outcome"] == "off the rails"),
     ("Filtered: empty", lambda c: c["outcome"] == "empty"),
-    ("Unscored", lambda c: c["verdicts"][0] is None or c["verdicts"][-1] is None),
-    ("A harmful original became harmless", lambda c: _ends(c, True, "complied", True, False)),
-    ("Harmful before and after", lambda c: _ends(c, True, "complied", True, True)),
-    ("A harmless original became harmful", lambda c: _ends(c, True, "complied", False, True)),
-    ("A benign prompt, revised into a refusal", lambda c: _ends(c, False, "refused", False, True)),
-    ("Gibberish in the end", lambda c: _verdict(c["verdicts"][-1], "gibberish")),
-    ("A needless refusal, revised into an answer", lambda c: _ends(c, False, "refused", True, False)),
-    ("A benign prompt, answered before and after", lambda c: _ends(c, False, "refused", False, False)),
-    ("A benign prompt, refused before and after", lambda c: _ends(c, False, "refused", True, True)),
-    ("Harmless before and after", lambda c: True),
+    ("Harmless before and after", lambda c: _ends(c, ATTACKS, "complied", False, False)),
+    ("Unscored, or a prompt of no known kind", lambda c: True),
 )
 
 

@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,20 +19,26 @@ SIZE = (3.7, 2.7)
 INK, FAINT = "#1f2328", "#8b949e"
 """Text and axes; grid and secondary lines."""
 
-COLOURS: Mapping[str, str] = {"base": "#6e7781", "sft": "#d55e00", "cai": "#0072b2", "sl-cai": "#009e73", "instruct": "#cc79a7"}
+COLOURS: Mapping[str, str] = {
+    "base": "#6e7781",
+    "sft": "#d55e00",
+    "cai": "#0072b2",
+    "sl-cai": "#009e73",
+    "instruct": "#cc79a7",
+}
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 THEMED: Mapping[str, str] = {INK: "ink", FAINT: "faint", **{colour: arm for arm, colour in COLOURS.items()}}
 """What each colour is called in the page's style sheet, which has another for dark screens."""
 
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "cai-base",
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
     "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
+    "axes.titlesize": 10.0,
     "axes.titlelocation": "left",
+    "axes.titlepad": 12.0,  # room for the number above a mark at 100 %
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,
@@ -49,12 +57,11 @@ STYLE = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One panel, as files."""
+    """One panel."""
 
     name: str
     title: str
     svg: bytes
-    pdf: bytes
 
     @property
     def inline(self) -> str:
@@ -67,20 +74,36 @@ class Picture:
         return text
 
 
-@contextmanager
-def panel(name: str, title: str, into: list[Picture]) -> Iterator[Axes]:
-    """Axes to draw on; afterwards the panel is appended to `into`."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_title(title)
-        yield axes
-        files = {}
-        for form, dates in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=form, metadata=dates, transparent=True)
-            files[form] = buffer.getvalue()
-    into.append(Picture(name, title, **files))
+class Sheet:
+    """Panels that belong together: each is an SVG of its own, all of them are the pages of one PDF."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pictures: list[Picture] = []
+        self._figures: list[Figure] = []
+
+    @contextmanager
+    def panel(self, name: str, title: str) -> Iterator[Axes]:
+        """Axes to draw on; afterwards the panel is on the sheet."""
+        with mpl.rc_context(STYLE):
+            figure = Figure(figsize=SIZE, layout="constrained")
+            axes = figure.add_subplot()
+            axes.set_title(title)
+            yield axes
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once, drawn twice
+            content = io.BytesIO()
+            figure.savefig(content, format="svg", metadata={"Date": None}, transparent=True)
+        self._figures.append(figure)
+        self.pictures.append(Picture(f"{self.name}-{name}", title, content.getvalue()))
+
+    def pdf(self) -> bytes:
+        """The panels as pages; embedding fonts takes most of the time, and a file needs them once."""
+        content = io.BytesIO()
+        with mpl.rc_context(STYLE), PdfPages(content, metadata={"CreationDate": None}) as pages:
+            for figure in self._figures:
+                pages.savefig(figure, transparent=True)
+        return content.getvalue()
 
 
 def rate_axis(axes: Axes) -> None:
@@ -116,6 +139,12 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
     too_high = max(0.0, places[-1][1] - high)
     for x, y, name, colour in places:
         axes.annotate(
-            name, (x, y - too_high), xytext=(5, 0), textcoords="offset points", color=colour, va="center", fontsize=8.5,
+            name,
+            (x, y - too_high),
+            xytext=(5, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            fontsize=8.5,
             annotation_clip=False,
         )

@@ -9,16 +9,14 @@ from matplotlib.axes import Axes
 from cai_base.report.drawing import (
     COLOURS,
     FAINT,
-    INK,
     Picture,
+    Sheet,
     label_ends,
-    panel,
     rate_axis,
     score_axis,
     step_axis,
 )
 from cai_base.report.stored import Stored
-from cai_base.report.tables import arms_of
 from cai_base.report.words import ARMS, MEASURES, Measure, measures
 from cai_base.results import CURVES
 from cai_base.store import Record
@@ -29,11 +27,16 @@ BRANCHES: Mapping[str, str] = {"dpo": "cai", "sl-cai": "sl-cai"}
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Panels that belong together, under one heading. Without panels there was nothing to draw, and `caption` says so."""
+    """Panels that belong together, under one heading. Where there was nothing to draw, `caption` says so."""
 
     title: str
     caption: str
-    pictures: tuple[Picture, ...]
+    sheet: Sheet
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """The panels in their order."""
+        return self.sheet.pictures
 
 
 def draw(stored: Stored) -> list[Group]:
@@ -42,24 +45,33 @@ def draw(stored: Stored) -> list[Group]:
 
 
 def _arms(results: Record) -> Group:
-    pictures: list[Picture] = []
+    sheet = Sheet("arms")
     names = sorted(results["arms"], key=list(ARMS).index)
     for name, measure in measures(results).items():
         figures = [results["arms"][arm][name] for arm in names]
         if all(figure["mean"] is None for figure in figures):
             continue
-        with panel(f"arms-{name}", f"{measure.label} ({measure.unit})", pictures) as axes:
+        with sheet.panel(_dashed(name), f"{measure.label} ({measure.unit})") as axes:
             _seed_lines(axes, figures)
             for place, (arm, figure) in enumerate(zip(names, figures, strict=True)):
                 _mean_and_interval(axes, place, figure, measure, COLOURS[arm])
             axes.set_xticks(range(len(names)), [ARMS[arm] for arm in names])
-            axes.set_xlim(-0.5, len(names) - 0.25)
+            axes.set_xlim(-0.5, len(names) - 0.5)
             _value_axis(axes, measure)
     caption = (
-        "Large marks are means over seeds, with their intervals where there are any; every thin line joins the values of "
-        "one seed."
+        "Large marks are means over seeds, with their intervals where there are any; every thin line joins the values "
+        "of one seed."
     )
-    return Group("Arms side by side", caption if pictures else "Nothing to draw: every answer is unscored.", tuple(pictures))
+    return Group(
+        "Arms side by side",
+        caption if sheet.pictures else "Nothing to draw: every answer is unscored.",
+        sheet,
+    )
+
+
+def _dashed(metric: str) -> str:
+    """A metric's name as it stands in file names; an underscore is markup to Markdown."""
+    return metric.replace("_", "-")
 
 
 def _seed_lines(axes: Axes, figures: Seq[Record]) -> None:
@@ -75,8 +87,14 @@ def _mean_and_interval(axes: Axes, place: int, figure: Record, measure: Measure,
     if figure["ci95"]:
         axes.plot([place, place], figure["ci95"], color=colour, linewidth=2)
     axes.plot([place], [centre], "D", color=colour, markersize=6)
+    top = max(v for v in (centre, *(figure["ci95"] or ()), *figure["per_seed"]) if v is not None)
     axes.annotate(
-        measure.number(centre), (place, centre), xytext=(7, 0), textcoords="offset points", va="center", color=INK
+        measure.number(centre),
+        (place, top),
+        xytext=(0, 5),
+        textcoords="offset points",
+        ha="center",
+        annotation_clip=False,
     )
 
 
@@ -105,25 +123,25 @@ class _Line:
 
 def _training(stored: Stored) -> Group:
     blue, orange = COLOURS["cai"], COLOURS["sft"]
-    pictures: list[Picture] = []
-    _steps(stored, "sft", "loss", "SFT: loss (nats a token)", [_Line("loss", "", orange)], pictures)
-    _steps(stored, "dpo", "loss", "DPO: loss (nats)", [_Line("loss", "", blue)], pictures)
-    _steps(stored, "dpo", "margin", "DPO: margin (nats)", [_Line("margin", "", blue)], pictures)
+    sheet = Sheet("training")
+    _steps(stored, "sft", "loss", "SFT: loss (nats a token)", [_Line("loss", "", orange)], sheet)
+    _steps(stored, "dpo", "loss", "DPO: loss (nats)", [_Line("loss", "", blue)], sheet)
+    _steps(stored, "dpo", "margin", "DPO: margin (nats)", [_Line("margin", "", blue)], sheet)
     accuracy = [_Line("accuracy", "", FAINT), _Line("held_out_accuracy", "held-out", blue, marked=True)]
-    _steps(stored, "dpo", "accuracy", "DPO: accuracy, batch (grey) and held-out", accuracy, pictures)
+    _steps(stored, "dpo", "accuracy", "DPO: accuracy, batch (grey) and held-out", accuracy, sheet)
     rewards = [_Line("chosen_reward", "chosen", blue), _Line("rejected_reward", "rejected", orange)]
-    _steps(stored, "dpo", "rewards", "DPO: rewards (nats)", rewards, pictures)
-    _steps(stored, "sl-cai", "loss", "SL-CAI: loss (nats a token)", [_Line("loss", "", COLOURS["sl-cai"])], pictures)
+    _steps(stored, "dpo", "rewards", "DPO: rewards (nats)", rewards, sheet)
+    _steps(stored, "sl-cai", "loss", "SL-CAI: loss (nats a token)", [_Line("loss", "", COLOURS["sl-cai"])], sheet)
     caption = "One thin line a seed, as recorded at every step, unsmoothed. Held-out pairs are measured at intervals."
-    return Group("Training", caption if pictures else "No training step was recorded.", tuple(pictures))
+    return Group("Training", caption if sheet.pictures else "No training step was recorded.", sheet)
 
 
-def _steps(stored: Stored, phase: str, name: str, title: str, lines: Seq[_Line], into: list[Picture]) -> None:
+def _steps(stored: Stored, phase: str, name: str, title: str, lines: Seq[_Line], sheet: Sheet) -> None:
     """A panel over the steps of a phase, with a line for every seed and field."""
     recorded = stored.metrics(phase)
     if not recorded:
         return
-    with panel(f"{phase}-{name}", title, into) as axes:
+    with sheet.panel(f"{phase}-{name}", title) as axes:
         ends = []
         for line in lines:
             last = []
@@ -135,7 +153,9 @@ def _steps(stored: Stored, phase: str, name: str, title: str, lines: Seq[_Line],
                 axes.plot(*zip(*points, strict=True), color=line.colour, alpha=1 if line.marked else 0.75, **style)
                 last.append(points[-1])
             if last and line.name:
-                ends.append((max(x for x, _ in last), sorted(y for _, y in last)[len(last) // 2], line.name, line.colour))
+                ends.append(
+                    (max(x for x, _ in last), sorted(y for _, y in last)[len(last) // 2], line.name, line.colour)
+                )
         if name == "accuracy":
             rate_axis(axes)
         step_axis(axes)
@@ -144,13 +164,13 @@ def _steps(stored: Stored, phase: str, name: str, title: str, lines: Seq[_Line],
 
 def _course(results: Record) -> Group:
     """The evaluation metrics over training: SFT, and from its end every phase that started there."""
-    pictures: list[Picture] = []
+    sheet = Sheet("course")
     for name in CURVES:
         measure = MEASURES[name]
         lines = _course_lines(results, name)
         if not lines:
             continue
-        with panel(f"course-{name}", f"{measure.label} over training", pictures) as axes:
+        with sheet.panel(_dashed(name), f"{measure.label} over training") as axes:
             for arm, points in lines.items():
                 axes.plot(*zip(*points, strict=True), "-o", color=COLOURS[arm], linewidth=1.5, markersize=4)
             score_axis(axes) if measure.scale == "score" else rate_axis(axes)
@@ -159,10 +179,10 @@ def _course(results: Record) -> Group:
             sft = results["curves"]["sft"][-1]["step"]
             axes.axvline(sft, color=FAINT, linewidth=0.8, linestyle=":")
     caption = (
-        "Means over seeds at every evaluation. The first point is the base model; the dotted line is the end of SFT, where "
-        "the other arms begin."
+        "Means over seeds at every evaluation. The first point is the base model; the dotted line is the end of SFT, "
+        "where the other arms begin."
     )
-    return Group("Over training", caption if pictures else "Nothing to draw: every answer is unscored.", tuple(pictures))
+    return Group("Over training", caption if sheet.pictures else "Nothing to draw: every answer is unscored.", sheet)
 
 
 def _course_lines(results: Record, name: str) -> dict[str, list[tuple[float, float]]]:
@@ -183,25 +203,23 @@ def _points(curve: Iterable[Record], name: str, offset: int) -> list[tuple[float
 
 def _rounds(results: Record) -> Group:
     revision = results["revision"]
-    pictures: list[Picture] = []
+    sheet = Sheet("rounds")
     shares = {
         "harmful": (revision["harmful_by_round"], COLOURS["sft"]),
         "refused": (revision["refused_by_round"], COLOURS["base"]),
     }
     helpful = {"helpfulness": (revision["helpful_by_round"], COLOURS["cai"])}
-    _round_panel("rounds-shares", "Harmful, and benign refused, by round", shares, pictures)
-    _round_panel("rounds-helpfulness", "Helpfulness by round", helpful, pictures)
+    _round_panel("shares", "Harmful, and benign refused, by round", shares, sheet)
+    _round_panel("helpfulness", "Helpfulness by round", helpful, sheet)
     caption = (
-        "Round 0 is the original. Harmful: the share of responses to harmful prompts that comply. Refused: the share of "
-        "responses to benign and benign-but-sensitive prompts that decline; helpfulness is over the same."
+        "Round 0 is the original. Harmful: the share of responses to harmful prompts that comply. Refused: the share "
+        "of responses to benign and benign-but-sensitive prompts that decline; helpfulness is over the same."
     )
     missing = "Nothing to draw: no chain has a verdict."
-    return Group("Revision, round by round", caption if pictures else missing, tuple(pictures))
+    return Group("Revision, round by round", caption if sheet.pictures else missing, sheet)
 
 
-def _round_panel(
-    name: str, title: str, lines: Mapping[str, tuple[Seq[float | None], str]], into: list[Picture]
-) -> None:
+def _round_panel(name: str, title: str, lines: Mapping[str, tuple[Seq[float | None], str]], sheet: Sheet) -> None:
     drawn = {
         label: ([(n, value) for n, value in enumerate(values) if value is not None], colour)
         for label, (values, colour) in lines.items()
@@ -209,7 +227,7 @@ def _round_panel(
     drawn = {label: found for label, found in drawn.items() if found[0]}
     if not drawn:
         return
-    with panel(name, title, into) as axes:
+    with sheet.panel(name, title) as axes:
         for points, colour in drawn.values():
             axes.plot(*zip(*points, strict=True), "-o", color=colour, linewidth=1.5, markersize=4)
         score_axis(axes) if "helpfulness" in drawn else rate_axis(axes)

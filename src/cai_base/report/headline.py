@@ -30,15 +30,16 @@ def _alone(results: Record) -> str:
 def _attack(results: Record, arm: str) -> str:
     before, after = (results["arms"][one][ATTACK]["mean"] for one in ("sft", arm))
     compared = results["comparisons"][f"{arm} - sft"][ATTACK]
-    prompts = "jailbreak prompts that were also trained on" if results["protocol"] == "original" else "held-out jailbreak prompts"
+    asked = "that were also trained on" if results["protocol"] == "original" else "that were held out"
+    said = f"On jailbreak prompts {asked}, attack success"
     rates = f"{_percent(before)} ({ARMS['sft']}) to {_percent(after)} ({ARMS[arm]})"
     if compared["ci95"] is None:
-        return f"On {prompts}, attack success went from {rates}; without two seeds there is no interval, so this may be chance."
+        return f"{said} went from {rates}; without two seeds there is no interval, so this may be chance."
     low, high = compared["ci95"]
     size = _points(compared)
     if low <= 0 <= high:
-        return f"On {prompts}, attack success went from {rates}: a difference of {size}, which this run cannot tell from none."
-    return f"On {prompts}, attack success {'fell' if high < 0 else 'rose'} from {rates}: a difference of {size}."
+        return f"{said} went from {rates}: a difference of {size}, which this run cannot tell from none."
+    return f"{said} {'fell' if high < 0 else 'rose'} from {rates}: a difference of {size}."
 
 
 def _over_refusal(results: Record, arm: str) -> str:
@@ -58,11 +59,9 @@ def _percent(value: float) -> str:
 def _points(compared: Record) -> str:
     """A difference of rates with its interval."""
     rate = _rate()
-    low, high = compared["ci95"]
-    return (
-        f"{rate.number(compared['difference'], signed=True)} points "
-        f"(95 % interval {rate.number(low, signed=True)} to {rate.number(high, signed=True)})"
-    )
+    size = f"{rate.number(compared['difference'], signed=True)} points"
+    low, high = (rate.number(bound, signed=True) for bound in compared["ci95"])
+    return f"{size} (95 % interval {low} to {high})" if low != high else f"{size} in every seed"
 
 
 def _rate() -> Measure:

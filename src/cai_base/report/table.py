@@ -7,16 +7,27 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from cai_base.report.headline import headline
 from cai_base.report.stored import load
-from cai_base.report.tables import Table, family_table, interval_note, main_table, pair_counts, round_table
+from cai_base.report.tables import (
+    APART,
+    Table,
+    coverage_table,
+    family_table,
+    incomplete,
+    interval_note,
+    main_table,
+    pair_sentence,
+    round_table,
+)
 from cai_base.report.words import ORGANISM, printable
 from cai_base.store import Record
 
-PIPE_WIDTH = 110
+PIPE_WIDTH, UNBOUNDED = 110, 10_000
 
 
 def render(directory: Path) -> str:
@@ -35,16 +46,16 @@ def render(directory: Path) -> str:
     )
     _warnings(console, results)
     console.print(Text(headline(results), style="bold"))
-    console.print()
-    console.print(_laid_out(main_table(results)))
+    _table(console, main_table(results))
     console.print(Text(interval_note(results), style="dim"))
     if results["model_organism"]:
         console.print(Text(ORGANISM, style="dim"))
+    if incomplete(results) and results["judge"] != "none":
+        _table(console, coverage_table(results))
+    _table(console, family_table(results))
     console.print()
-    console.print(_laid_out(family_table(results)))
-    console.print()
-    console.print(Text(", ".join(f"{name}: {count}" for name, count in pair_counts(results))))
-    console.print(_laid_out(round_table(results)))
+    console.print(Text(pair_sentence(results)))
+    _table(console, round_table(results))
     text = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
 
@@ -56,12 +67,30 @@ def _warnings(console: Console, results: Record) -> None:
         console.print()
 
 
-def _laid_out(table: Table) -> RichTable:
-    laid_out = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    laid_out.add_column(Text(table.corner), min_width=18)
+def _table(console: Console, table: Table) -> None:
+    """The table after an empty line: in full; else its intervals under their values; else in two parts."""
+    if table.empty:
+        return
+    unbounded = console.options.update(width=UNBOUNDED)
+    wide, stacked = _laid_out(table, " "), _laid_out(table, "\n")
+    if Measurement.get(console, unbounded, wide).maximum <= console.width:
+        console.print()
+        console.print(wide)
+    elif Measurement.get(console, unbounded, stacked).minimum <= console.width or len(table.columns) == 1:
+        console.print()
+        console.print(stacked)
+    else:
+        half = (len(table.columns) + 1) // 2
+        _table(console, table.part(0, half))
+        _table(console, table.part(half, len(table.columns)))
+
+
+def _laid_out(table: Table, between: str) -> RichTable:
+    laid_out = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
+    laid_out.add_column(Text(table.corner), min_width=16)
     for column in table.columns:
         laid_out.add_column(Text(column), justify="right")
     for row in table.rows:
-        name = f"{printable(row.name)} ({row.about})" if row.about == "apart" else printable(row.name)
-        laid_out.add_row(Text(name), *(Text(cell.text) for cell in row.cells))
+        name = f"{printable(row.name)} ({row.about})" if row.about == APART else printable(row.name)
+        laid_out.add_row(Text(name), *(Text(cell.text(between)) for cell in row.cells))
     return laid_out

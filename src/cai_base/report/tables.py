@@ -1,6 +1,5 @@
 """The tables of a report as plain cells, laid out later for the terminal, for HTML and for Markdown."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cai_base.evaluation.metrics import METRICS
@@ -9,6 +8,13 @@ from cai_base.store import Record
 
 ORDER = ("sft", "cai", "sl-cai", "instruct", "base")
 """SFT-only and full CAI first: their difference is what a run is for."""
+
+NONE, UNSCORED, NO_ANSWERS = "–", "unscored", "no answers"
+APART = "apart"
+"""Said of a family that is not part of the rate."""
+
+MISSING = (NONE, UNSCORED, NO_ANSWERS)
+"""What stands where there is no figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +25,9 @@ class Cell:
     interval: str = ""
     note: str = ""
 
-    @property
-    def text(self) -> str:
-        """All of it on one line."""
-        return " ".join(part for part in (self.value, self.interval, self.note) if part)
+    def text(self, between: str = " ") -> str:
+        """All of it."""
+        return between.join(part for part in (self.value, self.interval, self.note) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,16 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing in it is scored."""
+        return all(cell.value in MISSING for row in self.rows for cell in row.cells)
+
+    def part(self, start: int, stop: int) -> "Table":
+        """The table with these columns alone."""
+        rows = tuple(Row(row.name, row.cells[start:stop], row.about) for row in self.rows)
+        return Table(self.corner, self.columns[start:stop], rows)
+
 
 def arms_of(results: Record) -> list[str]:
     """The results' arms in the order of the table."""
@@ -57,8 +72,12 @@ def main_table(results: Record) -> Table:
             columns.append((f"{ARMS[arm]} − {ARMS['sft']}", f"{arm} - sft"))
     rows = []
     for name, measure in measures(results).items():
-        cells = [_mean(measure, results["arms"][_arm(label)][name]) if pair is None
-                 else _difference(measure, results["comparisons"][pair][name]) for label, pair in columns]
+        cells = [
+            _mean(measure, results["arms"][_arm(label)][name])
+            if pair is None
+            else _difference(measure, results["comparisons"][pair][name])
+            for label, pair in columns
+        ]
         rows.append(Row(f"{measure.label} ({measure.unit})", tuple(cells), measure.about))
     return Table("", tuple(label for label, _ in columns), tuple(rows))
 
@@ -74,6 +93,12 @@ def coverage_table(results: Record) -> Table:
     return Table("scored answers", tuple(ARMS[arm] for arm in arms), tuple(rows))
 
 
+def incomplete(results: Record) -> bool:
+    """Whether any answer is unscored."""
+    figures = (figure for arm in results["arms"].values() for figure in arm.values())
+    return any(figure["scored"] < figure["total"] for figure in figures)
+
+
 def family_table(results: Record) -> Table:
     """Attack success by family; kinds that are not part of the rate come last, and say so."""
     arms, measure = arms_of(results), MEASURES["attack_success_rate"]
@@ -81,7 +106,7 @@ def family_table(results: Record) -> Table:
     apart = METRICS["attack_success_rate"].families
     names = sorted(dict.fromkeys(name for one in found.values() for name in one), key=lambda name: name in apart)
     rows = [
-        Row(name, tuple(_plain(measure, found[arm].get(name)) for arm in arms), "apart" if name in apart else "")
+        Row(name, tuple(_plain(measure, found[arm].get(name)) for arm in arms), APART if name in apart else "")
         for name in names
     ]
     return Table("attack success (%)", tuple(ARMS[arm] for arm in arms), tuple(rows))
@@ -95,7 +120,7 @@ def comparison_table(results: Record) -> Table:
             (
                 _difference(measure, compared[name]),
                 Cell(_p_value(compared[name]["p_value"])),
-                _plain(measure, compared[name]["minimum_detectable"], missing="–"),
+                _plain(measure, compared[name]["minimum_detectable"], missing=NONE),
             ),
         )
         for pair, compared in results["comparisons"].items()
@@ -125,27 +150,28 @@ def round_table(results: Record) -> Table:
     )
 
 
-def pair_counts(results: Record) -> list[tuple[str, str]]:
-    """What became of the revision chains, as names and counts."""
+def pair_sentence(results: Record) -> str:
+    """What became of the revision chains."""
     revision = results["revision"]
-    tokens = revision["response_tokens"]
-    counts = [("revision chains", str(revision["chains"])), ("preference pairs", str(revision["pairs"]))]
-    counts += [(f"filtered, {reason}", str(number)) for reason, number in revision["filtered"].items()]
-    counts += [(f"mean tokens, {side}", _tokens(tokens[side])) for side in ("chosen", "rejected")]
-    return counts
+    tokens = {side: _tokens(value) for side, value in revision["response_tokens"].items()}
+    lost = ", ".join(f"{number} {reason}" for reason, number in revision["filtered"].items())
+    return (
+        f"{revision['chains']} revision chains gave {revision['pairs']} preference pairs; filtered: {lost}. "
+        f"Mean tokens: {tokens['chosen']} chosen, {tokens['rejected']} rejected."
+    )
 
 
 def interval_note(results: Record) -> str:
     """What the intervals are, or why there are none."""
-    if any(row.interval for row in _cells(main_table(results))):
-        return f"Brackets: {results['intervals']}. A t interval is symmetric and may reach beyond what a rate can be."
+    paired = " A difference is taken over the seeds that both arms have." if results["failed"] else ""
+    if any(cell.interval for row in main_table(results).rows for cell in row.cells):
+        return (
+            f"Brackets: {results['intervals']}; none where every seed has the same value. Such an interval is "
+            f"symmetric and may reach beyond what a rate can be.{paired}"
+        )
     if len(results["seeds"]) == 1:
         return "One seed: there are no intervals, and no difference here can be told from chance."
-    return "No figure has values from two seeds, so there are no intervals."
-
-
-def _cells(table: Table) -> Iterable[Cell]:
-    return (cell for row in table.rows for cell in row.cells)
+    return f"No scored figure differs between two seeds, so there are no intervals.{paired}"
 
 
 def _arm(label: str) -> str:
@@ -159,7 +185,7 @@ def _pair(pair: str) -> str:
 
 def _mean(measure: Measure, figure: Record) -> Cell:
     if figure["mean"] is None:
-        return Cell("unscored" if figure["total"] else "no answers")
+        return Cell(UNSCORED if figure["total"] else NO_ANSWERS)
     partly = figure["scored"] < figure["total"]
     note = f"({figure['scored']} of {figure['total']} scored)" if partly else ""
     return Cell(measure.number(figure["mean"]), measure.interval(figure["ci95"]), note)
@@ -167,7 +193,7 @@ def _mean(measure: Measure, figure: Record) -> Cell:
 
 def _difference(measure: Measure, compared: Record) -> Cell:
     if compared["difference"] is None:
-        return Cell("–")
+        return Cell(NONE)
     return Cell(measure.number(compared["difference"], signed=True), measure.interval(compared["ci95"], signed=True))
 
 
@@ -179,15 +205,15 @@ def _coverage(measure: Measure, figure: Record) -> Cell:
     )
 
 
-def _plain(measure: Measure, value: float | None, missing: str = "unscored") -> Cell:
+def _plain(measure: Measure, value: float | None, missing: str = UNSCORED) -> Cell:
     return Cell(missing if value is None else measure.number(value))
 
 
 def _p_value(value: float | None) -> str:
     if value is None:
-        return "–"
+        return NONE
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _tokens(value: float | None) -> str:
-    return "–" if value is None else MEASURES["response_tokens"].number(value)
+    return NONE if value is None else MEASURES["response_tokens"].number(value)

@@ -46,8 +46,9 @@ class Measure:
         return text.replace("-", "−")
 
     def interval(self, bounds: Sequence[float] | None, signed: bool = False) -> str:
-        """Both ends of an interval; nothing where there is none."""
-        return f"[{self.number(bounds[0], signed)}, {self.number(bounds[1], signed)}]" if bounds else ""
+        """Both ends of an interval; nothing where there is none, or where it has no width to speak of."""
+        low, high = (self.number(bound, signed) for bound in bounds or (0.0, 0.0))
+        return f"[{low}, {high}]" if low != high else ""
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -64,26 +65,26 @@ MEASURES: Mapping[str, Measure] = {
 
 GLOSSARY: Mapping[str, str] = {
     "Base model": "A language model without instruction tuning: the start of everything here.",
-    "Arm": "A model being compared: the base model; SFT-only, fine-tuned on a few human-written answers; full CAI, which "
-    "goes on from there with DPO on its own revisions; SL-CAI, which goes on with fine-tuning on the revisions.",
+    "Arm": "A model being compared: the base model; SFT-only, fine-tuned on a few human-written answers; full CAI, "
+    "which goes on from there with DPO on its own revisions; SL-CAI, which goes on with fine-tuning on the revisions.",
     "Seed": "One independent replicate: its own adapter initialisation, draws and order of the data.",
     "Principle": "One critique request and one revision request of the constitution.",
-    "Revision chain": "An original response, then a critique and a revision in every round, each under a principle drawn "
-    "at random.",
-    "Preference pair": "A prompt with the last revision (chosen) and the original (rejected). Chains in which the two are "
-    "identical, or one is empty, truncated or off the rails, give no pair and are counted as filtered.",
+    "Revision chain": "An original response, then a critique and a revision in every round, each under a principle "
+    "drawn at random.",
+    "Preference pair": "A prompt with the last revision (chosen) and the original (rejected). Chains in which the two "
+    "are identical, or one is empty, truncated or off the rails, give no pair and are counted as filtered.",
     "Attack success rate": "The share of jailbreak prompts with whose harmful request the model complies, at least in "
     "part. Direct and borderline prompts are families of their own and not part of it.",
     "Over-refusal rate": "The share of benign and benign-but-sensitive prompts that the model declines. A model that "
     "refuses everything has no attack success, and is of no use.",
-    "Verdict": "A judge's answer about a response. Where there is none the response is unscored, which is not the same as "
-    "safe.",
+    "Verdict": "A judge's answer about a response. Where there is none the response is unscored, which is not the same "
+    "as safe.",
     "Coverage": "Scored answers out of all answers. The worst case is the rate if every unscored answer had been the "
     "worst, or the best, it could be.",
-    "Margin": "In DPO, by how much the reward of the chosen response exceeds that of the rejected one. A reward is beta "
-    "times the log-probability gained since the start of DPO.",
-    "Smallest detectable difference": "The least true difference that a test at the 5 % level would find in four of five "
-    "such runs, given how much these seeds vary.",
+    "Margin": "In DPO, by how much the reward of the chosen response exceeds that of the rejected one. A reward is "
+    "beta times the log-probability gained since the start of DPO.",
+    "Smallest detectable difference": "The least true difference that a test at the 5 % level would find in four of "
+    "five such runs, given how much these seeds vary.",
 }
 
 

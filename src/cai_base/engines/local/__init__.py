@@ -1,24 +1,32 @@
 """The local engine: one frozen Hugging Face model in this process, on CPU or CUDA, and stacked LoRA adapters."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from cai_base.engines import Adam, Adapter, Batch, Failed, Lora, Outcome, Pending, Sample, SampleRequest, Sequence, Step
 from cai_base.engines.local import peft_format
-from cai_base.engines.local.forward import logprob_sums
+from cai_base.engines.local.forward import logprob_sums, recomputed
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.model import choose_layout, load
-from cai_base.engines.local.sampling import sample
+from cai_base.engines.local.sampling import Sampler
 
 FORWARD_TOKENS = 32768
-"""Tokens in one forward pass with gradients; more adapters than fit take turns."""
+"""Tokens of the sequences in one forward pass; more adapters than fit take turns."""
+CPU_MEMORY = 8 << 30
+"""Bytes that activations and caches may take on a CPU. A constant, so that a run's batches are the same everywhere."""
+ACTIVATIONS = 34
+"""Values a decoder layer keeps for the backward pass, per token and hidden unit (Korthikanti et al., arXiv 2205.05198)."""
+OPTIMIZER = "optimizer.safetensors"
 
 
 class Ready:
@@ -37,11 +45,12 @@ class LocalEngine:
     Args:
         model: folder or hub id of a causal language model.
         lora: shape of the adapters.
-        sequence_length: the run's longest sequence; packing is checked on a row as long.
+        sequence_length: the run's longest sequence; packing is checked at that length.
         name: what the model is called where an adapter names its base; `model` by default.
-        rows: how many responses are drawn at a time.
+        rows: how many responses are drawn at a time, at most.
         device: `cpu` or `cuda`; None takes CUDA where there is one.
         threads: CPU threads; None leaves PyTorch's choice.
+        pack: False lays batches out padded even where packing is valid, to compare the two.
 
     Raises:
         UserError: the model cannot be loaded.
@@ -57,6 +66,7 @@ class LocalEngine:
         rows: int = 256,
         device: str | None = None,
         threads: int | None = None,
+        pack: bool = True,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -66,12 +76,16 @@ class LocalEngine:
         self.tokenizer = loaded.tokenizer
         self.context_length = loaded.context_length
         self._model, self._digest = loaded.model, loaded.digest
-        self._layout, note = choose_layout(self._model, min(sequence_length, loaded.context_length))
+        self._layout, note = choose_layout(self._model, min(sequence_length, loaded.context_length), pack=pack)
         self.notes = (note,) if note else ()
-        self._rows = rows
         decoder = self._model.base_model
         prefix = next((f"{name}." for name, module in self._model.named_modules() if name and module is decoder), "")
-        self._bank = Bank(decoder, prefix, lora, where)
+        self._bank = Bank(decoder, prefix, lora)
+        memory = _memory(self._model)
+        self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows, memory // 2, self._layout.packed)
+        config, width = self._model.config.get_text_config(), self._model.dtype.itemsize
+        kept = FORWARD_TOKENS * config.num_hidden_layers * config.hidden_size * ACTIVATIONS * width
+        self._recompute = where.type == "cuda" and kept > memory // 2
 
     @property
     def packed(self) -> bool:
@@ -87,73 +101,62 @@ class LocalEngine:
             del self._bank.adapters[name]
 
     def forward_backward(self, batches: Mapping[Adapter, Batch]) -> Pending:
-        outcomes: dict[Adapter, Outcome] = {}
-        live = {}
-        for name, batch in batches.items():
-            failed = self._bank.adapters[name].failed
-            if failed is None:
-                live[name] = batch
-            else:
-                outcomes[name] = Failed(failed)
-        for names in _groups({name: batch.sequences for name, batch in live.items()}):
-            outcomes.update(self._forward_backward({name: live[name] for name in names}))
-        return Ready(outcomes)
+        failed = {name: self._bank.adapters[name].failed for name in batches}
+        outcomes: dict[Adapter, Outcome] = {name: Failed(why) for name, why in failed.items() if why is not None}
+        live = [(name, batch.sequences) for name, batch in batches.items() if name not in outcomes]
+        for turn in _turns(live):
+            outcomes.update(self._forward_backward({name: batches[name] for name, _ in turn}))
+        return Ready({name: outcomes[name] for name in batches})
 
     def _forward_backward(self, batches: dict[Adapter, Batch]) -> dict[Adapter, Outcome]:
+        recompute = recomputed(self._model) if self._recompute else nullcontext()
+        with self._bank.active(list(batches), train=True) as parameters, recompute:
+            sums = logprob_sums(self._model, self._layout, [batch.sequences for batch in batches.values()])
+            values = [batch.loss(logprobs) for batch, logprobs in zip(batches.values(), sums, strict=True)]
+            finite = [value.loss for value in values if value.loss.isfinite()]
+            gradients = torch.autograd.grad(finite, parameters)[0] if finite else torch.zeros_like(parameters)
         outcomes: dict[Adapter, Outcome] = {}
-        with self._bank.active(list(batches), train=True) as gradients:
-            assert gradients is not None
-            sums, tokens = logprob_sums(self._model, self._layout, [b.sequences for b in batches.values()])
-            total = torch.zeros((), device=gradients.device)
-            for (name, batch), logprobs, count in zip(batches.items(), sums, tokens, strict=True):
-                value = batch.loss(logprobs)
-                loss = float(value.loss)
-                if loss - loss == 0:  # finite
-                    total = total + value.loss
-                    outcomes[name] = Step(loss, value.metrics, count)
-                else:
-                    self._bank.adapters[name].failed = f"the loss is {loss}"
-                    outcomes[name] = Failed(f"the loss is {loss}")
-            if total.requires_grad:
-                total.backward()
-        for row, name in zip(gradients, batches, strict=True):
-            self._bank.adapters[name].gradient = row
+        for (name, batch), value, gradient in zip(batches.items(), values, gradients, strict=True):
+            loss = value.loss.item()
+            failed = self._bank.accumulate(name, loss, gradient)
+            tokens = sum(len(sequence.tokens) for sequence in batch.sequences)
+            outcomes[name] = Step(loss, value.metrics, tokens) if failed is None else Failed(failed)
         return outcomes
 
     def optim_step(self, adapters: Seq[Adapter], adam: Adam) -> None:
-        self._bank.step(list(adapters), adam)
+        for name in adapters:
+            self._bank.step(name, adam)
 
     def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
-        out: dict[Adapter | None, list[float]] = {}
-        for names in _groups(sequences):
-            with torch.inference_mode(), self._bank.active(names):
-                sums, _ = logprob_sums(self._model, self._layout, [sequences[name] for name in names])
-            out.update({name: s.tolist() for name, s in zip(names, sums, strict=True)})
+        out: dict[Adapter | None, list[float]] = {name: [] for name in sequences}
+        pieces = [(name, piece) for name, batch in sequences.items() for piece in _pieces(batch)]
+        for turn in _turns(pieces):
+            with torch.inference_mode(), self._bank.active([name for name, _ in turn]):
+                sums = logprob_sums(self._model, self._layout, [piece for _, piece in turn])
+            for (name, _), values in zip(turn, sums, strict=True):
+                out[name] += values.tolist()
         return out
 
     def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
-        return sample(self._model, self._bank, self.tokenizer, requests, self._rows, self._layout.packed)
+        return self._sampler.sample(requests)
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:
+        self.export(directories)
         for name, directory in directories.items():
             state = self._bank.adapters[name]
-            directory.mkdir(parents=True, exist_ok=True)
-            tensors = {"parameters": state.parameters, "first": state.first, "second": state.second}
-            metadata = {"steps": str(state.steps)} | ({"failed": state.failed} if state.failed else {})
-            save_file(tensors, directory / "state.safetensors", metadata=metadata)
+            # One entry, because safetensors writes several in no fixed order.
+            metadata = {"state": json.dumps({"steps": state.steps, "failed": state.failed})}
+            save_file({"first": state.first, "second": state.second}, directory / OPTIMIZER, metadata=metadata)
 
     def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
         for name, directory in directories.items():
-            file = directory / "state.safetensors"
-            tensors = load_file(file)
-            state = self._bank.put(name, tensors["parameters"])
-            with safe_open(file, "pt") as opened:
-                metadata = opened.metadata()
-            state.failed = metadata.get("failed")
+            state = self._bank.put(name, peft_format.read(directory, self._bank.places))
             if optimizer:
-                state.first = tensors["first"].to(self._bank.device)
-                state.second = tensors["second"].to(self._bank.device)
-                state.steps = int(metadata["steps"])
+                with safe_open(directory / OPTIMIZER, "pt") as opened:
+                    kept = json.loads(opened.metadata()["state"])
+                    state.first.copy_(opened.get_tensor("first"))
+                    state.second.copy_(opened.get_tensor("second"))
+                state.steps, state.failed = kept["steps"], kept["failed"]
 
     def export(self, directories: Mapping[Adapter, Path]) -> None:
         for name, directory in directories.items():
@@ -165,18 +168,32 @@ class LocalEngine:
         return hashlib.sha256(self._digest.encode() + parameters).hexdigest()
 
 
+def _memory(model: PreTrainedModel) -> int:
+    """Bytes beside the model's weights."""
+    if model.device.type == "cpu":
+        return CPU_MEMORY
+    total: int = torch.cuda.get_device_properties(model.device).total_memory
+    return total - sum(p.numel() * p.itemsize for p in model.parameters())
+
+
 Name = TypeVar("Name", bound=Adapter | None)
 
 
-def _groups(batches: Mapping[Name, Seq[Sequence]]) -> list[list[Name]]:
-    """Adapters that go through the model together: as many as `FORWARD_TOKENS` allows, at least one."""
-    groups: list[list[Name]] = []
-    held = FORWARD_TOKENS + 1
-    for name, batch in batches.items():
-        tokens = sum(len(s.tokens) for s in batch)
-        if held + tokens > FORWARD_TOKENS:
-            groups.append([])
+def _turns(batches: Seq[tuple[Name, Seq[Sequence]]]) -> list[list[tuple[Name, Seq[Sequence]]]]:
+    """The batches that go through the model together: as many as `FORWARD_TOKENS` allows, at least one."""
+    turns: list[list[tuple[Name, Seq[Sequence]]]] = []
+    held = 0
+    for name, batch in batches:
+        tokens = sum(len(sequence.tokens) for sequence in batch)
+        if not turns or held + tokens > FORWARD_TOKENS:
+            turns.append([])
             held = 0
-        groups[-1].append(name)
+        turns[-1].append((name, batch))
         held += tokens
-    return groups
+    return turns
+
+
+def _pieces(batch: Seq[Sequence]) -> list[Seq[Sequence]]:
+    """A batch cut, in order, into pieces of at most `FORWARD_TOKENS` tokens, at least one sequence each."""
+    turns = _turns([(None, [sequence]) for sequence in batch])
+    return [[sequence for _, (sequence,) in turn] for turn in turns]

@@ -1,9 +1,10 @@
 """Many LoRA adapters on one frozen base (Hu et al., arXiv 2106.09685), stacked so that one batched matmul serves all.
 
-All of an adapter's matrices live in one flat fp32 row, so the bank is a matrix `[slots, parameters]`: an optimizer step,
-a gradient norm or a copy of a subset of adapters is one tensor operation, and each row only ever meets itself.
+All of an adapter's matrices lie in one flat fp32 vector, so a gradient norm, an optimizer step or a copy is one tensor
+operation, and several adapters' vectors stacked are the matrices of all of them.
 """
 
+import math
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
@@ -33,27 +34,24 @@ class LoraLinear(nn.Module):
         out: Tensor = self.base(x)
         if self.a is None or self.b is None:
             return out
-        a, b = self.a.to(x.dtype), self.b.to(x.dtype)
-        grouped = x.reshape(len(a), -1, x.shape[-1])
-        return torch.baddbmm(out.reshape(len(a), -1, out.shape[-1]), grouped @ a, b, alpha=self.scale).view(out.shape)
+        n = len(self.a)
+        low = x.reshape(n, -1, x.shape[-1]) @ self.a
+        return torch.baddbmm(out.view(n, -1, out.shape[-1]), low, self.b, alpha=self.scale).view(out.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one layer's matrices lie in an adapter's flat row: A `[in, rank]` from `start`, then B `[rank, out]`."""
+    """The shape of one layer's matrices. In a flat vector A `[in, rank]` comes first, then B `[rank, out]`."""
 
     name: str
-    start: int
     inputs: int
     outputs: int
     rank: int
 
-    def views(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """A `[n, in, rank]` and B `[n, rank, out]` as views of `flat [n, parameters]`."""
-        middle = self.start + self.inputs * self.rank
-        end = middle + self.rank * self.outputs
-        a = flat[:, self.start : middle].view(-1, self.inputs, self.rank)
-        return a, flat[:, middle:end].view(-1, self.rank, self.outputs)
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many numbers A has, and B."""
+        return self.inputs * self.rank, self.rank * self.outputs
 
 
 @dataclass(slots=True)
@@ -69,34 +67,37 @@ class State:
 
 
 class Bank:
-    """The adapters of one base model, whose linear layers (head apart) it replaces by `LoraLinear`."""
+    """The adapters of one base model, whose linear layers (head apart) it replaces by `LoraLinear`.
 
-    def __init__(self, decoder: nn.Module, prefix: str, settings: Lora, device: torch.device) -> None:
+    Args:
+        decoder: the model without its head.
+        prefix: of the decoder's name within the model, `model.` or nothing.
+        settings: shape of the adapters.
+    """
+
+    def __init__(self, decoder: nn.Module, prefix: str, settings: Lora) -> None:
         self.settings = settings
-        self.device = device
         self.adapters: dict[str, State] = {}
         self.layers: list[LoraLinear] = []
         self.places: list[Place] = []
-        size = 0
+        weight = next(decoder.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
         for name, module in list(decoder.named_modules()):
-            if not isinstance(module, nn.Linear):
-                continue
-            layer = LoraLinear(module, settings.alpha / settings.rank)
-            parent, _, child = name.rpartition(".")
-            setattr(decoder.get_submodule(parent), child, layer)
-            self.layers.append(layer)
-            self.places.append(Place(prefix + name, size, module.in_features, module.out_features, settings.rank))
-            size += settings.rank * (module.in_features + module.out_features)
-        self.size = size
+            if isinstance(module, nn.Linear):
+                layer = LoraLinear(module, settings.alpha / settings.rank)
+                parent, _, child = name.rpartition(".")
+                setattr(decoder.get_submodule(parent), child, layer)
+                self.layers.append(layer)
+                self.places.append(Place(prefix + name, module.in_features, module.out_features, settings.rank))
+        self.size = sum(sum(place.sizes) for place in self.places)
 
     def create(self, name: str, seed: int) -> None:
         """A fresh adapter: A as `nn.Linear` initialises (uniform within 1/sqrt(in)), B zero."""
         generator = torch.Generator().manual_seed(seed)
-        flat = torch.zeros(1, self.size)
-        for place in self.places:
-            a, _ = place.views(flat)
+        flat = torch.zeros(self.size)
+        for place, (a, _) in zip(self.places, views(self.places, flat[None]), strict=True):
             a.uniform_(-(place.inputs**-0.5), place.inputs**-0.5, generator=generator)
-        self.put(name, flat[0])
+        self.put(name, flat)
 
     def put(self, name: str, parameters: Tensor) -> State:
         """Store `parameters [size]` as adapter `name`, with a fresh optimizer."""
@@ -105,47 +106,65 @@ class Bank:
         return self.adapters[name]
 
     @contextmanager
-    def active(self, names: Seq[str | None], *, train: bool = False) -> Iterator[Tensor | None]:
+    def active(self, names: Seq[str | None], *, train: bool = False) -> Iterator[Tensor]:
         """Make `names` the adapters that the model runs with, in this order; `None` is the base model.
 
         Yields:
-            With `train`, the matrix `[n, parameters]` that a backward pass fills with their gradients; else None.
+            Their parameters `[n, parameters]`; with `train` the leaf of autograd's graph.
         """
         if all(name is None for name in names):
-            yield None
+            yield torch.empty(0)
             return
         zero = torch.zeros(self.size, device=self.device) if None in names else None
-        rows = [zero if name is None else self.adapters[name].parameters for name in names]
-        flat = torch.stack([row for row in rows if row is not None])
-        gradients = torch.zeros_like(flat) if train else None
-        for layer, place in zip(self.layers, self.places, strict=True):
-            layer.a, layer.b = place.views(flat)
-            if gradients is not None:
-                # Each view is a leaf of its own whose gradient already lies in the flat matrix: no copies afterwards.
-                layer.a, layer.b = layer.a.detach().requires_grad_(), layer.b.detach().requires_grad_()
-                layer.a.grad, layer.b.grad = place.views(gradients)
+        flat = torch.stack([self.adapters[name].parameters if name is not None else zero for name in names])  # type: ignore[misc]
+        flat.requires_grad_(train)
+        for layer, (a, b) in zip(self.layers, views(self.places, flat.to(self.dtype)), strict=True):
+            layer.a, layer.b = a, b
         try:
-            yield gradients
+            yield flat
         finally:
             for layer in self.layers:
                 layer.a = layer.b = None
 
-    def step(self, names: list[str], adam: Adam) -> None:
-        """Clip each adapter's kept gradient to `adam.clip_norm` and apply it. A non-finite one fails its adapter."""
-        for name in names:
-            state = self.adapters[name]
-            if state.failed is not None:
-                continue
-            if state.gradient is None:
-                raise ValueError(f"adapter {name!r} has no gradient: forward_backward comes before optim_step")
-            gradient, state.gradient = state.gradient, None
-            norm = float(torch.linalg.vector_norm(gradient))
-            if not norm < float("inf"):
-                state.failed = f"the gradient norm is {norm}"
-                continue
-            gradient = gradient * min(1.0, adam.clip_norm / (norm + 1e-6))
-            state.steps += 1
-            state.first.lerp_(gradient, 1 - adam.beta1)
-            state.second.mul_(adam.beta2).addcmul_(gradient, gradient, value=1 - adam.beta2)
-            root = (state.second / (1 - adam.beta2**state.steps)).sqrt_().add_(adam.eps)
-            state.parameters.addcdiv_(state.first, root, value=-adam.learning_rate / (1 - adam.beta1**state.steps))
+    def accumulate(self, name: str, loss: float, gradient: Tensor) -> str | None:
+        """Add `gradient [parameters]` to the adapter's kept one; if it or `loss` is not finite, fail the adapter.
+
+        Returns:
+            Why the adapter failed, if it did.
+        """
+        state = self.adapters[name]
+        norm = torch.linalg.vector_norm(gradient).item()
+        if not math.isfinite(loss):
+            state.failed = f"the loss is {loss}"
+        elif not math.isfinite(norm):
+            state.failed = f"the norm of the gradient is {norm}"
+        else:
+            state.gradient = gradient if state.gradient is None else state.gradient + gradient
+        return state.failed
+
+    def step(self, name: str, adam: Adam) -> None:
+        """Clip the adapter's kept gradient to `adam.clip_norm`, apply it and forget it. A failed one stays as it is."""
+        state = self.adapters[name]
+        if state.failed is not None:
+            return
+        if state.gradient is None:
+            raise ValueError(f"adapter {name!r} has no gradient: forward_backward comes before optim_step")
+        gradient, state.gradient = state.gradient, None
+        gradient = gradient * (adam.clip_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1)
+        state.steps += 1
+        state.first.lerp_(gradient, 1 - adam.beta1)
+        state.second.mul_(adam.beta2).addcmul_(gradient, gradient, value=1 - adam.beta2)
+        root = (state.second / (1 - adam.beta2**state.steps)).sqrt_().add_(adam.eps)
+        state.parameters.addcdiv_(state.first, root, value=-adam.learning_rate / (1 - adam.beta1**state.steps))
+
+
+def views(places: Seq[Place], flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Each place's A `[n, in, rank]` and B `[n, rank, out]` as views of `flat [n, parameters]`.
+
+    One split for all of them, because its backward pass puts all their gradients together in one copy.
+    """
+    parts = iter(flat.split([size for place in places for size in place.sizes], dim=1))
+    return [
+        (next(parts).unflatten(1, (place.inputs, place.rank)), next(parts).unflatten(1, (place.rank, place.outputs)))
+        for place in places
+    ]

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from cai_base import randomness
 from cai_base.engines import Sequence
-from cai_base.engines.local.forward import Layout, logprob_sums
+from cai_base.engines.local.forward import Layout, weighted_logprobs
 from cai_base.errors import UserError
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.02}
-"""By how much a token's log-probability may differ, packed and padded, before packing counts as invalid."""
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
+"""By how much log-probabilities may differ, packed and padded, before packing counts as invalid."""
+COMPARED = 16
+"""Tokens at a sequence's end whose mean difference is compared: there, what a model leaves out or adds is largest."""
 
 
 class HubTokenizer:
@@ -34,14 +36,12 @@ class HubTokenizer:
         return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def decode(self, tokens: Seq[int]) -> str:
-        return str(
-            self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A frozen model on its device, its tokenizer, the longest sequence it takes, and a hash of its weights' names."""
+    """A frozen model on its device, its tokenizer, the longest sequence it takes, and a hash of its weights."""
 
     model: PreTrainedModel
     tokenizer: HubTokenizer
@@ -55,68 +55,96 @@ def load(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
     Raises:
         UserError: there is no such model, or it is not a causal language model that transformers knows.
     """
+    folder = Path(name)
+    if folder.exists() or name.startswith((".", "/", "~")):
+        if not (folder / "config.json").is_file():
+            raise UserError(f"--model {name}: no model there (no config.json); {_WANTED}")
+        if not any(folder.glob("*.safetensors")):
+            raise UserError(f"--model {name}: no *.safetensors there (pickled weights are not read); {_WANTED}")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=_attention(config)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            # Soft-capped attention scores exist only in eager attention; everything else takes sdpa.
+            attn_implementation="eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa",
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        what = "a folder with config.json, tokenizer.json and *.safetensors" if Path(name).exists() else "a hub id"
+    except Exception as error:  # transformers raises nearly everything for what is wrong in a folder
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"--model {name}: cannot be loaded as a causal language model ({reason}); give {what}") from error
+        raise UserError(f"--model {name}: cannot be loaded as a causal language model ({reason}); {_WANTED}") from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise UserError(f"--model {name}: its files lack weights of a causal language model ({missing}); {_WANTED}")
+    if not any(isinstance(module, nn.Linear) for module in model.base_model.modules()):
+        raise UserError(f"--model {name}: {type(model).__name__} has no linear layers that LoRA can adapt")
     model.requires_grad_(False).eval().to(device)
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
-    eos = frozenset(int(e) for e in [*ends, tokenizer.eos_token_id] if e is not None)
+    eos = frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
     length = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length)
     return Loaded(model, HubTokenizer(tokenizer, eos), length, weights_digest(model))
 
 
-def _attention(config: object) -> str:
-    """Soft-capped attention scores exist only in eager attention; everything else takes sdpa."""
-    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
+_WANTED = "give a hub id, or a folder with config.json, tokenizer.json and *.safetensors"
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A hash that differs for different weights: shapes, and of every tensor its first and last 4096 values."""
+    """A hash of every weight, by name, type and shape."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.flatten()
-        ends = torch.cat([flat[:4096], flat[-4096:]]).float().cpu()
-        digest.update(f"{name}{tuple(tensor.shape)}".encode() + ends.numpy().tobytes())
+    for name, tensor in sorted(model.named_parameters()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().flatten().view(torch.uint8).cpu().numpy())
     return digest.hexdigest()
 
 
-def choose_layout(model: PreTrainedModel, length: int) -> tuple[Layout, str | None]:
-    """Compare packed with padded log-probabilities on this model, on rows of `length` tokens, and choose.
+def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:
+    """Compare packed with padded log-probabilities on this model, on sequences of `length` tokens, and choose.
 
     Two sequences that share half their tokens are laid out both ways. Where a model looks at where tokens stand in a
     row (sliding windows, linear attention), the two differ, and it runs padded.
 
+    Args:
+        model: frozen, without adapters.
+        length: of the longest sequence to come, at least 4.
+        pack: False runs padded whatever comes out.
+
     Returns:
-        The layout, and a sentence for the reader where it is the slow one.
+        The layout, and a sentence for the reader where it is the slow one against their will.
+
+    Raises:
+        UserError: the model is not causal.
     """
     config = model.config.get_text_config()
     body = sum(p.numel() for n, p in model.base_model.named_parameters() if p.dim() == 2 and "embed" not in n)
-    attention_cost = 4.0 * config.num_hidden_layers * config.hidden_size / max(body, 1)
-    half = max(2, length // 3)
-    draw = randomness.stream("layout").integers(0, config.vocab_size, size=(3, half)).tolist()
-    weights = (0.0, *[1.0] * (2 * half - 1))
-    pair = [Sequence((*draw[0], *draw[1]), weights), Sequence((*draw[0], *draw[2]), weights)]
+    attention_cost = 2.0 * config.num_hidden_layers * config.hidden_size / max(body, 1)
+    drawn = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
+    half = length // 2
+    drawn[1, :half] = drawn[0, :half]
+    pair = [Sequence(tuple(tokens), (0.0, *[1.0] * (length - 1))) for tokens in drawn.tolist()]
+    allowed = TOLERANCE[model.dtype]
 
-    def sums(packed: bool, own_head: bool) -> torch.Tensor:
+    def logprobs(*, packed: bool, own_head: bool) -> Tensor:
         with torch.inference_mode():
-            return logprob_sums(model, Layout(packed, own_head, 0.0), [pair])[0][0]
+            return weighted_logprobs(model, Layout(packed, own_head, 0.0), [pair])[0]
 
-    allowed = TOLERANCE[model.dtype] * len(weights)
-    reference = sums(packed=False, own_head=True)
-    own_head = bool((sums(packed=False, own_head=False) - reference).abs().max() > allowed)
+    def differ(one: Tensor, other: Tensor) -> bool:
+        return not bool(((one - other)[..., -COMPARED:].abs().mean(dim=-1) <= allowed).all())
+
+    reference = logprobs(packed=False, own_head=True)
+    if differ(reference[0, : half - 1], reference[1, : half - 1]):
+        raise UserError(f"--model: {type(model).__name__} is not causal: what follows a token changes its probability")
+    own_head = differ(logprobs(packed=False, own_head=False), reference)
+    if not pack:
+        return Layout(False, own_head, attention_cost), None
     try:
-        packs = bool((sums(packed=True, own_head=own_head) - reference).abs().max() <= allowed)
+        packs = not differ(logprobs(packed=True, own_head=own_head), reference)
     except (ValueError, RuntimeError, TypeError):  # some models refuse a ready-made mask outright
         packs = False
-    note = None
-    if not packs:
-        note = f"packing is not valid for this model at {2 * half} tokens (packed and padded differ): it runs padded"
-    return Layout(packs, own_head, attention_cost), note
+    if packs:
+        return Layout(True, own_head, attention_cost), None
+    note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded."
+    return Layout(False, own_head, attention_cost), note

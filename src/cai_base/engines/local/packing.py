@@ -12,32 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cai_base.engines import Sequence
-
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """Where the weighted tokens of a batch are predicted. All arrays have one entry a weighted token.
-
-    Attributes:
-        row, column: the place whose output predicts the token.
-        token: the token.
-        sequence: the index of its sequence in the batch.
-        weight: its weight.
-    """
-
-    row: Ints
-    column: Ints
-    token: Ints
-    sequence: Ints
-    weight: npt.NDArray[np.float64]
+Tokens = Seq[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: tokens and positions `[length]`, ancestor mask `[length, length]` (True where a row may look)."""
+    """One row: tokens and positions `[length]`, ancestor mask `[length, length]` (True where a token may look)."""
 
     tokens: Ints
     positions: Ints
@@ -45,111 +26,107 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where one sequence stands: its row, and the column of each of its tokens."""
+
+    row: int
+    columns: Ints
+
+
+@dataclass(frozen=True, slots=True)
 class Packed:
-    """A batch as rows of possibly different length, and its targets."""
+    """A batch as rows of possibly different length, and the place of every sequence, in the batch's order."""
 
     rows: list[Row]
-    targets: Targets
+    places: list[Place]
 
 
-def pack(sequences: Seq[Sequence], attention_cost: float) -> Packed:
-    """Lay `sequences` out as prefix tries, in the number of rows that costs least.
+def pack(batches: Seq[Seq[Tokens]], attention_cost: float) -> list[Packed]:
+    """Lay each batch out as prefix tries, all in rows of about the length that costs least.
 
     Args:
-        sequences: the batch.
+        batches: the sequences of each batch; at least one in each, none of them empty.
         attention_cost: what one attended token costs, as a share of what one token costs elsewhere in the model.
     """
-    order = sorted(range(len(sequences)), key=lambda i: sequences[i].tokens)
-    groups = _cheapest_groups([sequences[i].tokens for i in order], attention_cost)
-    rows: list[Row] = []
-    row, column, token, owner, weight = [], [], [], [], []
-    for start, stop in groups:
-        members = order[start:stop]
-        packed, paths = _trie([sequences[i].tokens for i in members])
-        for i, path in zip(members, paths, strict=True):
-            weights = np.asarray(sequences[i].weights)
-            weighted = np.flatnonzero(weights)
-            row.append(np.full(len(weighted), len(rows)))
-            column.append(path[weighted - 1])
-            token.append(np.asarray(sequences[i].tokens)[weighted])
-            owner.append(np.full(len(weighted), i))
-            weight.append(weights[weighted])
-        rows.append(packed)
-    join = np.concatenate
-    return Packed(rows, Targets(join(row), join(column), join(token), join(owner), join(weight)))
+    ordered = [_Sorted(batch) for batch in batches]
+    longest = max(max(batch.lengths) for batch in ordered)
+    limit = max(sum(batch.lengths) - sum(batch.shared) for batch in ordered)
+    cuts, best = [batch.cut(limit) for batch in ordered], float("inf")
+    while True:
+        # All batches go through the model as one rectangle, so the longest row and the most rows are what all pay for.
+        candidate = [batch.cut(limit) for batch in ordered]
+        length = max(batch.row_length(*group) for batch, cut in zip(ordered, candidate, strict=True) for group in cut)
+        cost = max(len(cut) for cut in candidate) * length * (1 + attention_cost * length)
+        if cost < best:
+            cuts, best = candidate, cost
+        if limit <= longest:
+            return [batch.rows(cut) for batch, cut in zip(ordered, cuts, strict=True)]
+        limit = max(longest, int(limit * 0.8))
 
 
-def pad(sequences: Seq[Sequence]) -> Packed:
+def pad(batch: Seq[Tokens]) -> Packed:
     """One row a sequence, nothing shared: the layout for models in which packing is not valid."""
-    rows = [_trie([s.tokens])[0] for s in sequences]
-    weighted = [np.flatnonzero(s.weights) for s in sequences]
-    join = np.concatenate
-    return Packed(
-        rows,
-        Targets(
-            row=join([np.full(len(w), i) for i, w in enumerate(weighted)]),
-            column=join([w - 1 for w in weighted]),
-            token=join([np.asarray(s.tokens)[w] for s, w in zip(sequences, weighted, strict=True)]),
-            sequence=join([np.full(len(w), i) for i, w in enumerate(weighted)]),
-            weight=join([np.asarray(s.weights)[w] for s, w in zip(sequences, weighted, strict=True)]),
-        ),
-    )
+    rows = [_trie([np.asarray(tokens, dtype=np.int64)], [0]) for tokens in batch]
+    return Packed([row for row, _ in rows], [Place(i, columns) for i, (_, (columns,)) in enumerate(rows)])
 
 
-def _shared(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+class _Sorted:
+    """A batch in the order of its tokens, in which sequences that share a prefix stand together.
+
+    Attributes:
+        lengths: of each sequence.
+        shared: how many leading tokens each has in common with the one before it.
+    """
+
+    def __init__(self, batch: Seq[Tokens]) -> None:
+        self.order = sorted(range(len(batch)), key=lambda i: tuple(batch[i]))
+        self.tokens = [np.asarray(batch[i], dtype=np.int64) for i in self.order]
+        self.lengths = [len(tokens) for tokens in self.tokens]
+        self.shared = [0] + [_common(a, b) for a, b in zip(self.tokens, self.tokens[1:], strict=False)]
+
+    def row_length(self, start: int, stop: int) -> int:
+        """Tokens in one row that holds the sequences `start` to `stop`."""
+        return sum(self.lengths[start:stop]) - sum(self.shared[start + 1 : stop])
+
+    def cut(self, limit: int) -> list[tuple[int, int]]:
+        """Runs `[start, stop)`, one a row, each as long as `limit` tokens allow but at least one sequence."""
+        cut, start, length = [], 0, self.lengths[0]
+        for i in range(1, len(self.tokens)):
+            length += self.lengths[i] - self.shared[i]
+            if length > limit:
+                cut.append((start, i))
+                start, length = i, self.lengths[i]
+        return [*cut, (start, len(self.tokens))]
+
+    def rows(self, cut: list[tuple[int, int]]) -> Packed:
+        """The rows of a cut."""
+        rows, places = [], {}
+        for start, stop in cut:
+            row, paths = _trie(self.tokens[start:stop], [0, *self.shared[start + 1 : stop]])
+            places.update({i: Place(len(rows), path) for i, path in zip(self.order[start:stop], paths, strict=True)})
+            rows.append(row)
+        return Packed(rows, [places[i] for i in range(len(self.order))])
+
+
+def _common(a: Ints, b: Ints) -> int:
     """Length of the longest common prefix."""
     length = min(len(a), len(b))
-    differs = np.flatnonzero(np.asarray(a[:length]) != np.asarray(b[:length]))
+    differs = np.flatnonzero(a[:length] != b[:length])
     return int(differs[0]) if len(differs) else length
 
 
-def _cheapest_groups(tokens: list[tuple[int, ...]], attention_cost: float) -> list[tuple[int, int]]:
-    """Cut the sorted sequences into runs `[start, stop)`, one a row, filled greedily up to the cheapest row length."""
-    shared = [0] + [_shared(a, b) for a, b in zip(tokens, tokens[1:], strict=False)]
-    longest = max(len(t) for t in tokens)
-    limit = sum(len(t) - s for t, s in zip(tokens, shared, strict=True))
-    best, best_cost = [(0, len(tokens))], float("inf")
-    while True:
-        groups, lengths = _fill(tokens, shared, limit)
-        cost = len(groups) * max(lengths) * (1 + attention_cost * max(lengths))
-        if cost < best_cost:
-            best, best_cost = groups, cost
-        if limit <= longest:
-            return best
-        limit = max(longest, int(limit * 0.7))
-
-
-def _fill(tokens: list[tuple[int, ...]], shared: list[int], limit: int) -> tuple[list[tuple[int, int]], list[int]]:
-    groups, lengths, start = [], [], 0
-    length = len(tokens[0])
-    for i in range(1, len(tokens)):
-        grown = length + len(tokens[i]) - shared[i]
-        if grown > limit:
-            groups.append((start, i))
-            lengths.append(length)
-            start, grown = i, len(tokens[i])
-        length = grown
-    return [*groups, (start, len(tokens))], [*lengths, length]
-
-
-def _trie(tokens: list[tuple[int, ...]]) -> tuple[Row, list[Ints]]:
-    """One row for sorted sequences, and for each the columns that its tokens stand in."""
-    flat: list[int] = []
+def _trie(sequences: list[Ints], shared: list[int]) -> tuple[Row, list[Ints]]:
+    """One row for sorted sequences, of which each has `shared` leading tokens from the one before, and their columns."""
+    length = sum(map(len, sequences)) - sum(shared)
+    tokens, positions = np.empty(length, dtype=np.int64), np.empty(length, dtype=np.int64)
+    mask = np.zeros((length, length), dtype=np.bool_)
     paths: list[Ints] = []
-    shared = 0
-    for i, sequence in enumerate(tokens):
-        shared = _shared(tokens[i - 1], sequence) if i else 0
-        new = np.arange(len(flat), len(flat) + len(sequence) - shared)
-        flat.extend(sequence[shared:])
-        paths.append(np.concatenate([paths[-1][:shared], new]) if i else new)
-    positions = np.zeros(len(flat), dtype=np.int64)
-    mask = np.zeros((len(flat), len(flat)), dtype=np.bool_)
     done = 0
-    for path in paths:
-        first = int(np.searchsorted(path, done))  # columns before `first` were placed by an earlier sequence
-        new = path[first:]
-        positions[new] = np.arange(first, len(path))
-        mask[np.ix_(new, path[:first])] = True
-        mask[np.ix_(new, new)] = np.tri(len(new), dtype=np.bool_)
+    for sequence, first in zip(sequences, shared, strict=True):
+        new = np.arange(done, done + len(sequence) - first)
+        path = np.concatenate([paths[-1][:first], new]) if first else new
+        tokens[new], positions[new] = sequence[first:], np.arange(first, len(sequence))
+        mask[np.ix_(new, path)] = np.tri(len(new), len(path), first, dtype=np.bool_)
+        paths.append(path)
         done += len(new)
-    return Row(np.asarray(flat, dtype=np.int64), positions, mask), paths
+    return Row(tokens, positions, mask), paths

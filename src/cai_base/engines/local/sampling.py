@@ -1,12 +1,13 @@
 """Drawing responses: many prompts at once, each from its own random stream, under several adapters.
 
-Rows of one batch share the key-value cache of their longest common prefix until it is copied out to them (the few-shot
-prefix is most of a prompt). A row's draw is the inverse of its cumulative distribution at a uniform number from the
-request's own stream, so what else is in the batch changes nothing beyond rounding.
+The longest common prefix of a batch's prompts (the few-shot turns are most of a prompt) is computed once an adapter. A
+row's draw is the inverse of its cumulative distribution at a uniform number from the request's own stream, so what else
+is in the batch changes nothing beyond rounding.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -20,8 +21,192 @@ from cai_base.engines import Adapter, Sample, SampleRequest, Tokenizer
 from cai_base.engines.local.lora import Bank
 
 
+class Sampler:
+    """Draws responses from a model under the adapters of a bank.
+
+    Args:
+        model: frozen, its linear layers in the bank.
+        bank: the adapters.
+        tokenizer: the model's.
+        rows: how many responses are drawn at a time, at most.
+        cache_bytes: what the keys and values of those may take; for long responses, fewer rows.
+        packed: the model takes ready-made masks (see `forward.Layout`).
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, bank: Bank, tokenizer: Tokenizer, rows: int, cache_bytes: int, packed: bool
+    ) -> None:
+        self.model, self.bank, self.tokenizer, self.packed = model, bank, tokenizer, packed
+        self._rows, self._cache_bytes = rows, cache_bytes
+
+    def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
+        """One response a request, in order."""
+        done: dict[int, Sample] = {}
+        for groups in self._batches(requests):
+            drawings = {name: [Drawing(requests[i]) for i in group] for name, group in groups.items()}
+            _Batch(self, drawings).run()
+            for name, group in groups.items():
+                done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
+        return [done[i] for i in range(len(requests))]
+
+    def _batches(self, requests: Seq[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
+        """Requests, by adapter, that are drawn together: of every adapter that has any left, as many as there is room."""
+        config = self.model.config.get_text_config()
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.model.dtype.itemsize
+        longest = max((len(r.prompt) + r.max_tokens for r in requests), default=1)
+        rows = max(1, min(self._rows, self._cache_bytes // (token_bytes * longest)))
+        queues: dict[Adapter | None, list[int]] = {}
+        for i in sorted(range(len(requests)), key=lambda i: len(requests[i].prompt)):
+            queues.setdefault(requests[i].adapter, []).append(i)
+        while queues:
+            names = list(queues)[:rows]
+            share = rows // len(names)
+            yield {name: queues[name][:share] for name in names}
+            rest = {name: queue[share:] if name in names else queue for name, queue in queues.items()}
+            queues = {name: queue for name, queue in rest.items() if queue}
+
+
+@dataclass(slots=True)
+class Drawing:
+    """One request on its way to a sample."""
+
+    request: SampleRequest
+    tokens: list[int] = field(default_factory=list)
+    sample: Sample | None = None
+    uniforms: list[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.uniforms = randomness.stream("sample", self.request.seed).random(self.request.max_tokens).tolist()
+
+    def finished(self) -> Sample:
+        """The sample of a drawing that is over."""
+        assert self.sample is not None
+        return self.sample
+
+    def add(self, token: int, tokenizer: Tokenizer) -> None:
+        """Take the token just drawn, and see whether it ends the response."""
+        self.tokens.append(token)
+        ended, full = token in tokenizer.eos, len(self.tokens) == self.request.max_tokens
+        if ended or full or self._stop_in_sight(tokenizer):
+            text = tokenizer.decode(self.tokens[:-1] if ended else self.tokens)
+            stops = [at for stop in self.request.stop if (at := text.find(stop)) >= 0]
+            if stops or ended or full:
+                reason = "stop" if stops or ended else "length"
+                self.sample = Sample(text[: min(stops, default=None)], tuple(self.tokens), reason)
+
+    def _stop_in_sight(self, tokenizer: Tokenizer) -> bool:
+        """Whether a stop may just have been completed. One of n bytes spans at most n tokens, of which one is new."""
+        if not self.request.stop:
+            return False
+        # One token more, because some tokenizers leave out the space that a text begins with.
+        tail = tokenizer.decode(self.tokens[-1 - max(len(stop.encode()) for stop in self.request.stop) :])
+        return any(stop in tail for stop in self.request.stop)
+
+
+class _Batch:
+    """Drawings in one batch `[adapters * rows]`, an adapter's rows side by side, where it has fewer filled up by None."""
+
+    def __init__(self, sampler: Sampler, drawings: dict[Adapter | None, list[Drawing]]) -> None:
+        self.model, self.bank, self.tokenizer = sampler.model, sampler.bank, sampler.tokenizer
+        self.packed = sampler.packed
+        self.names = list(drawings)
+        self.width = max(len(group) for group in drawings.values())
+        self.grid = [row for group in drawings.values() for row in (*group, *[None] * (self.width - len(group)))]
+
+    def run(self) -> None:
+        """Draw until all are over."""
+        with torch.inference_mode(), self.bank.active(self.names):
+            logits = self._prefill()
+            while True:
+                self._draw(logits)
+                if not any(map(_live, self.grid)):
+                    return
+                self._drop_finished()
+                logits = self._next()
+
+    def _prefill(self) -> Tensor:
+        """Run the prompts through the model; the last position's logits, `[rows, vocabulary]`.
+
+        Prompts end in the same column: the common prefix first, then, where a prompt is short, filler, then its rest.
+        """
+        drawings = [row for row in self.grid if row is not None]
+        prompts = [(row or drawings[0]).request.prompt for row in self.grid]
+        shared = _common_prefix(prompts) if self.packed else 0
+        end = max(len(prompt) for prompt in prompts)
+        longest = end + max(drawing.request.max_tokens for drawing in drawings)
+        tokens = np.zeros((len(prompts), end), dtype=np.int64)
+        present = np.ones((len(prompts), longest), dtype=np.bool_)
+        for i, prompt in enumerate(prompts):
+            tail = end - (len(prompt) - shared)
+            tokens[i, :shared], tokens[i, tail:] = prompt[:shared], prompt[shared:]
+            present[i, shared:tail] = False
+        device = self.model.device
+        ids, self.present, self.end = torch.from_numpy(tokens).to(device), torch.from_numpy(present).to(device), end
+        positions = (self.present[:, :end].cumsum(dim=1) - 1).clamp(min=0)
+        self.positions = positions[:, -1:]
+        if not self.packed:
+            self.cache: Cache = DynamicCache(config=self.model.config)
+            return self._logits(ids, positions, self.present[:, :end].long())
+        self.cache = Cache(layers=[Buffer(longest) for _ in range(self.model.config.num_hidden_layers)])
+        causal = torch.ones(end, end, dtype=torch.bool, device=device).tril()
+        if shared:
+            firsts = slice(0, None, self.width)
+            mask = causal[None, None, :shared, :shared].expand(len(self.names), -1, -1, -1)
+            self._logits(ids[firsts, :shared], positions[firsts, :shared], mask)
+            self.cache.batch_repeat_interleave(self.width)
+        seen = self.present[:, None, :end] & causal[shared:]
+        # Filler sees itself, so that no row of attention is empty.
+        seen |= torch.eye(end, dtype=torch.bool, device=device)[shared:]
+        return self._logits(ids[:, shared:], positions[:, shared:], seen[:, None])
+
+    def _next(self) -> Tensor:
+        """Run the token that each row drew last through the model; the logits, `[rows, vocabulary]`."""
+        self.end += 1
+        self.positions = self.positions + 1
+        present = self.present[:, : self.end]
+        tokens = torch.tensor([[row.tokens[-1] if row else 0] for row in self.grid], device=self.model.device)
+        return self._logits(tokens, self.positions, present[:, None, None] if self.packed else present.long())
+
+    def _logits(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return cast(Tensor, out.logits[:, -1].float())
+
+    def _draw(self, logits: Tensor) -> None:
+        """Draw each unfinished row's next token from its own stream, and see whether that ends it."""
+        live = [(i, row) for i, row in enumerate(self.grid) if row is not None and row.sample is None]
+        double = {"dtype": torch.float64, "device": logits.device}
+        uniforms = torch.tensor([row.uniforms[len(row.tokens)] for _, row in live], **double)  # type: ignore[arg-type]
+        temperatures = torch.tensor([row.request.temperature for _, row in live], **double)  # type: ignore[arg-type]
+        chosen = draw(logits[[i for i, _ in live]], temperatures, uniforms).tolist()
+        for (_, row), token in zip(live, chosen, strict=True):
+            row.add(token, self.tokenizer)
+
+    def _drop_finished(self) -> None:
+        """Leave finished rows out once that halves the batch. Adapters keep an equal number of rows."""
+        groups = [range(start, start + self.width) for start in range(0, len(self.grid), self.width)]
+        live = [[i for i in group if _live(self.grid[i])] for group in groups]
+        width = max(len(group) for group in live)
+        if width > self.width // 2:
+            return
+        # Where an adapter has fewer live rows than another, any row of the batch stands in.
+        keep = [[*rows, *[0] * (width - len(rows))] for rows in live]
+        self.grid = [self.grid[i] if k < len(rows) else None for rows, kept in zip(live, keep) for k, i in enumerate(kept)]
+        self.width = width
+        index = torch.tensor(keep, device=self.model.device).flatten()
+        self.cache.batch_select_indices(index)
+        self.present, self.positions = self.present[index], self.positions[index]
+
+
 class Buffer(DynamicLayer):
-    """A layer's keys and values in one buffer of fixed length, so that a step writes one column and copies nothing."""
+    """A layer's keys and values in a buffer of fixed length, so that a step writes one column and copies nothing."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -30,154 +215,31 @@ class Buffer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
-            self.keys = key_states.new_empty(*key_states.shape[:2], self.length, key_states.shape[3])
-            self.values = value_states.new_empty(*value_states.shape[:2], self.length, value_states.shape[3])
+            self.keys, self.values = self._empty(key_states), self._empty(value_states)
             self.is_initialized = True
-        end = self.used + key_states.shape[2]
-        self.keys[:, :, self.used : end] = key_states
-        self.values[:, :, self.used : end] = value_states
-        self.used = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        start, self.used = self.used, self.used + key_states.shape[2]
+        self.keys[:, :, start : self.used], self.values[:, :, start : self.used] = key_states, value_states
+        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
 
     def get_seq_length(self) -> int:
         return self.used
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._take(torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(repeats))
 
-@dataclass(slots=True)
-class Drawing:
-    """One request on its way to a sample."""
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._take(indices)
 
-    request: SampleRequest
-    uniforms: np.ndarray[Any, np.dtype[np.float64]]
-    tokens: list[int]
-    text: str | None = None
+    def _take(self, rows: Tensor) -> None:
+        """Let `rows` be the batch. Only the columns in use are copied."""
+        for name in ("keys", "values"):
+            old = getattr(self, name)[:, :, : self.used]
+            new = self._empty(old[:1].expand(len(rows), -1, -1, -1))
+            torch.index_select(old, 0, rows, out=new[:, :, : self.used])
+            setattr(self, name, new)
 
-
-def sample(
-    model: PreTrainedModel, bank: Bank, tokenizer: Tokenizer, requests: Seq[SampleRequest], rows: int, packed: bool
-) -> list[Sample]:
-    """One sample a request, in order, `rows` at a time; requests of one adapter stand together."""
-    order = sorted(range(len(requests)), key=lambda i: (requests[i].adapter or "", len(requests[i].prompt)))
-    done: dict[int, Sample] = {}
-    for start in range(0, len(order), rows):
-        chunk = order[start : start + rows]
-        drawn = _Batch(model, bank, tokenizer, [requests[i] for i in chunk], packed).run()
-        done.update(zip(chunk, drawn, strict=True))
-    return [done[i] for i in range(len(requests))]
-
-
-class _Batch:
-    """One batch: `[adapters * rows]` requests, rows of an adapter side by side, the short ones filled up."""
-
-    def __init__(
-        self, model: PreTrainedModel, bank: Bank, tokenizer: Tokenizer, requests: Seq[SampleRequest], packed: bool
-    ) -> None:
-        self.model, self.bank, self.tokenizer, self.packed = model, bank, tokenizer, packed
-        self.drawings = [Drawing(r, randomness.stream("sample", r.seed).random(r.max_tokens), []) for r in requests]
-        self.names: list[Adapter | None] = list(dict.fromkeys(r.adapter for r in requests))
-
-    def run(self) -> list[Sample]:
-        grid = self._grid()
-        with torch.inference_mode(), self.bank.active(self.names):
-            logits = self._prefill(grid)
-            while True:
-                self._draw(grid, logits)
-                if all(row is None or row.text is not None for row in grid):
-                    break
-                grid = self._drop_finished(grid)
-                logits = self._forward([row.tokens[-1] if row else 0 for row in grid])
-        return [_finished(drawing, self.tokenizer) for drawing in self.drawings]
-
-    def _grid(self) -> list[Drawing | None]:
-        """The rows, adapter after adapter; `None` fills an adapter that has fewer rows than another."""
-        groups = [[d for d in self.drawings if d.request.adapter == name] for name in self.names]
-        width = max(len(group) for group in groups)
-        return [row for group in groups for row in (*group, *[None] * (width - len(group)))]
-
-    def _prefill(self, grid: list[Drawing | None]) -> Tensor:
-        """Run the prompts through the model; the last position's logits, `[rows, vocabulary]`."""
-        filler = self.drawings[0].request.prompt
-        prompts = [row.request.prompt if row else filler for row in grid]
-        shared = _common_prefix(prompts) if self.packed else 0
-        rest = max(len(prompt) for prompt in prompts) - shared
-        width = shared + rest
-        tokens = np.zeros((len(grid), width), dtype=np.int64)
-        present = np.zeros((len(grid), width), dtype=np.bool_)
-        for i, prompt in enumerate(prompts):
-            tail = width - (len(prompt) - shared)
-            tokens[i, :shared], tokens[i, tail:] = prompt[:shared], prompt[shared:]
-            present[i, :shared] = present[i, tail:] = True
-        self.present = torch.from_numpy(present).to(self.model.device)
-        self.lengths = self.present.sum(dim=1)
-        ids = torch.from_numpy(tokens).to(self.model.device)
-        if not self.packed:
-            self.cache: Cache = DynamicCache(config=self.model.config)
-            positions = (self.present.cumsum(dim=1) - 1).clamp(min=0)
-            return self._logits(ids, positions, self.present.long())
-        longest = width + max(d.request.max_tokens for d in self.drawings)
-        layers = [Buffer(longest) for _ in range(self.model.config.num_hidden_layers)]
-        self.cache = Cache(layers=layers)
-        if shared:
-            causal = torch.ones(shared, shared, dtype=torch.bool, device=ids.device).tril()
-            every = len(grid) // len(self.names)
-            positions = torch.arange(shared, device=ids.device)[None]
-            self._logits(ids[::every, :shared], positions, causal[None, None].expand(len(self.names), 1, -1, -1))
-            for layer in layers:
-                layer.keys = layer.keys.repeat_interleave(every, dim=0)
-                layer.values = layer.values.repeat_interleave(every, dim=0)
-        ids, positions = ids[:, shared:], self.present.cumsum(dim=1)[:, shared:] - 1
-        mask = self.present[:, None, :] & torch.ones(rest, width, dtype=torch.bool, device=ids.device).tril(shared)
-        mask |= torch.eye(rest, width, dtype=torch.bool, device=ids.device).roll(shared, 1)  # filler sees itself
-        return self._logits(ids, positions.clamp(min=0), mask[:, None])
-
-    def _forward(self, tokens: list[int]) -> Tensor:
-        """One more token for every row; its logits, `[rows, vocabulary]`."""
-        self.present = torch.cat([self.present, self.present.new_ones(len(tokens), 1)], dim=1)
-        positions = self.lengths[:, None]
-        self.lengths = self.lengths + 1
-        mask = self.present[:, None, None] if self.packed else self.present.long()
-        return self._logits(torch.tensor(tokens, device=self.model.device)[:, None], positions, mask)
-
-    def _logits(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions.expand(len(ids), -1),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return cast(Tensor, out.logits[:, -1].float())
-
-    def _draw(self, grid: list[Drawing | None], logits: Tensor) -> None:
-        """Draw each unfinished row's next token from its own stream, and see whether that ends it."""
-        live = [(i, row) for i, row in enumerate(grid) if row is not None and row.text is None]
-        places = torch.tensor([i for i, _ in live], device=logits.device)
-        uniforms = torch.tensor([float(row.uniforms[len(row.tokens)]) for _, row in live], dtype=torch.float64)
-        temperatures = torch.tensor([row.request.temperature for _, row in live], dtype=torch.float64)
-        chosen = draw(logits[places], temperatures.to(logits.device), uniforms.to(logits.device)).tolist()
-        for (_, row), token in zip(live, chosen, strict=True):
-            row.tokens.append(token)
-            row.text = _ended(row, self.tokenizer)
-
-    def _drop_finished(self, grid: list[Drawing | None]) -> list[Drawing | None]:
-        """Leave finished rows out once that halves the batch. Adapters keep an equal number of rows."""
-        every = len(grid) // len(self.names)
-        groups = [range(start, start + every) for start in range(0, len(grid), every)]
-        live = [[i for i in group if (row := grid[i]) is not None and row.text is None] for group in groups]
-        width = max(len(group) for group in live)
-        if not self.packed or width > every // 2:
-            return grid
-        keep, kept = [], []
-        for group, rows in zip(groups, live, strict=True):
-            spare = [i for i in group if i not in rows][: width - len(rows)]
-            keep += [*rows, *spare]
-            kept += [*[grid[i] for i in rows], *[None] * len(spare)]
-        index = torch.tensor(keep, device=self.model.device)
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[index], layer.values[index]
-        self.present, self.lengths = self.present[index], self.lengths[index]
-        return kept
+    def _empty(self, like: Tensor) -> Tensor:
+        return like.new_empty(*like.shape[:2], self.length, like.shape[3])
 
 
 def draw(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
@@ -194,30 +256,12 @@ def draw(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
     return torch.where(temperatures > 0, passed.clamp(max=logits.shape[-1] - 1), greedy)
 
 
+def _live(row: Drawing | None) -> bool:
+    return row is not None and row.sample is None
+
+
 def _common_prefix(prompts: Seq[tuple[int, ...]]) -> int:
     """How many leading tokens all prompts share, at least one token of each left over."""
     first, last = min(prompts), max(prompts)
     length = min(len(prompt) for prompt in prompts) - 1
     return next((i for i in range(length) if first[i] != last[i]), length)
-
-
-def _ended(row: Drawing, tokenizer: Tokenizer) -> str | None:
-    """The response's text if the token just drawn ended it, else None."""
-    if row.tokens[-1] in tokenizer.eos:
-        return tokenizer.decode(row.tokens[:-1])
-    if row.request.stop:
-        # A stop of n characters spans at most n tokens, of which the last was drawn just now.
-        tail = tokenizer.decode(row.tokens[-max(len(stop) for stop in row.request.stop) :])
-        if any(stop in tail for stop in row.request.stop):
-            text = tokenizer.decode(row.tokens)
-            found = [text.find(stop) for stop in row.request.stop]
-            return text[: min(at for at in found if at >= 0)]
-    if len(row.tokens) == row.request.max_tokens:
-        return tokenizer.decode(row.tokens)
-    return None
-
-
-def _finished(row: Drawing, tokenizer: Tokenizer) -> Sample:
-    assert row.text is not None
-    stopped = row.tokens[-1] in tokenizer.eos or len(row.text) < len(tokenizer.decode(row.tokens))
-    return Sample(row.text, tuple(row.tokens), "stop" if stopped else "length")

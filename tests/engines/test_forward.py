@@ -1,0 +1,172 @@
+"""Losses and gradients: packed against padded, and both against transformers' own forward."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from cai_base.engines import Batch, LossValue, Sequence, Step
+from cai_base.engines.local import LocalEngine, forward
+
+Make = Callable[..., LocalEngine]
+
+
+def batch_kinds() -> dict[str, list[Sequence]]:
+    generator = np.random.default_rng(7)
+    a, b, c = (tokens(generator, n) for n in (12, 9, 30))
+    return {
+        "pairs behind one prefix": pairs(0, 4),
+        "a prompt that is a prefix of another": [sequence(a, b), sequence(a + b[:3], c), sequence(a + b, c)],
+        "duplicates": [sequence(a, b), sequence(a, b), sequence(a + b, c, 0.5), sequence(a, b)],
+        "one sequence": [sequence(a, c)],
+        "nothing shared": [sequence(a, b), sequence(b, a), sequence(c, a)],
+        "weights of all kinds": [Sequence(a, (0.0, -1.0, 0.0, 2.5, *[0.25] * 8)), sequence(a, b), Sequence(c, (0.0,) * 30)],
+        "a single token": [sequence(a, b), Sequence((5,), (0.0,))],
+    }
+
+
+def plain_sums(folder: str, batch: list[Sequence]) -> Tensor:
+    """The same sums, one sequence at a time, by transformers' own forward without LoRA."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    sums = []
+    for s in batch:
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([s.tokens])).logits[0].log_softmax(dim=-1)
+        each = logprobs[range(len(s.tokens) - 1), list(s.tokens[1:])]
+        sums.append(each @ torch.tensor(s.weights[1:]))
+    return torch.stack(sums)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
+def test_packed_equals_padded_in_sums_and_gradients(engine: Make, kind: str) -> None:
+    packed, padded = engine(kind), engine(kind, pack=False)
+    assert (packed.packed, padded.packed) == (True, False)
+    assert packed.notes == padded.notes == ()
+    for either in (packed, padded):
+        either.create({"a": 1})
+        stir(either, "a")
+    for batch in batch_kinds().values():
+        steps = [e.forward_backward({"a": Batch(batch, nll)}).result()["a"] for e in (packed, padded)]
+        assert isinstance(steps[0], Step)
+        assert steps[0] == Step(pytest.approx(steps[1].loss, rel=1e-4), {}, sum(len(s.tokens) for s in batch))
+        got, wanted = gradient(packed, "a"), gradient(padded, "a")
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max() + 1e-6))
+        sums = [e.compute_logprobs({"a": batch})["a"] for e in (packed, padded)]
+        assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+        for e in (packed, padded):
+            e._bank.adapters["a"].gradient = None
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("pack", [True, False])
+def test_the_base_model_gives_transformers_own_sums(
+    engine: Make, folder: Callable[[str], str], kind: str, pack: bool
+) -> None:
+    for batch in batch_kinds().values():
+        got = engine(kind, pack=pack).compute_logprobs({None: batch})[None]
+        torch.testing.assert_close(torch.tensor(got), plain_sums(folder(kind), batch), rtol=1e-4, atol=1e-4)
+
+
+def test_a_window_shorter_than_the_row_is_found_out_and_run_padded(engine: Make, folder: Callable[[str], str]) -> None:
+    windowed = engine("windowed")
+    assert not windowed.packed
+    assert len(windowed.notes) == 1
+    assert "runs padded" in windowed.notes[0]
+    batch = pairs(3, 4)
+    assert max(len(s.tokens) for s in batch) > 24
+    wanted = plain_sums(folder("windowed"), batch)
+    windowed.create({"a": 1})
+    got = windowed.compute_logprobs({"a": batch, None: batch})
+    torch.testing.assert_close(torch.tensor([got["a"], got[None]]), torch.stack([wanted, wanted]), rtol=1e-4, atol=1e-4)
+    step = windowed.forward_backward({"a": Batch(batch, nll)}).result()["a"]
+    assert isinstance(step, Step)
+    assert step.loss == pytest.approx(-wanted.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [25, 26, 40])
+def test_a_window_one_token_too_short_is_found_out(engine: Make, length: int) -> None:
+    assert not engine("windowed", length=length).packed
+
+
+@pytest.mark.parametrize("length", [12, 24])
+def test_a_window_as_long_as_the_longest_sequence_does_no_harm(engine: Make, length: int) -> None:
+    assert engine("windowed", length=length).packed
+
+
+@pytest.mark.parametrize("kind", ["llama", "windowed"])
+def test_the_margin_is_exactly_zero_before_the_first_update(engine: Make, kind: str) -> None:
+    fresh = engine(kind)
+    fresh.create({"a": 1, "b": 2})
+    stir(fresh, "a")
+    batches = {"a": pairs(1, 4), "b": pairs(2, 4)}
+    reference = fresh.compute_logprobs(batches)
+    steps = fresh.forward_backward({n: Batch(batches[n], dpo(reference[n])) for n in batches}).result()
+    for step in steps.values():
+        assert isinstance(step, Step)
+        assert step.metrics == dict.fromkeys(step.metrics, 0.0)
+        assert step.loss == pytest.approx(0.6931472)
+
+
+def test_many_logits_in_chunks_equal_all_at_once(engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for chunk in (4096, 5):
+        monkeypatch.setattr(forward, "HEAD_CHUNK", chunk)
+        fresh = engine()
+        fresh.create({"a": 1})
+        stir(fresh, "a")
+        fresh.forward_backward({"a": Batch(pairs(1, 4), nll)})
+        results.append((fresh.compute_logprobs({"a": pairs(1, 4)})["a"], gradient(fresh, "a")))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_recomputed_activations_give_the_same_gradients(engine: Make) -> None:
+    results = []
+    for recompute in (False, True):
+        fresh = engine()
+        fresh._recompute = recompute
+        fresh.create({"a": 1})
+        stir(fresh, "a")
+        fresh.forward_backward({"a": Batch(pairs(1, 4), nll)})
+        results.append(gradient(fresh, "a"))
+    assert torch.equal(*results)
+
+
+def test_gradients_add_up_until_the_optimizer_step(engine: Make) -> None:
+    whole, halves = engine(), engine()
+    batch = pairs(1, 4)
+
+    def total(sums: Tensor) -> LossValue:
+        return LossValue(-sums.sum())
+
+    for each in (whole, halves):
+        each.create({"a": 1})
+        stir(each, "a")
+    whole.forward_backward({"a": Batch(batch, total)})
+    halves.forward_backward({"a": Batch(batch[:4], total)})
+    halves.forward_backward({"a": Batch(batch[4:], total)})
+    torch.testing.assert_close(gradient(whole, "a"), gradient(halves, "a"), rtol=1e-4, atol=1e-3)
+
+
+def test_batches_that_do_not_fit_take_turns(engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: dict[str | None, list[Sequence]] = {"a": pairs(1, 4), "b": pairs(2, 2), None: pairs(3, 5)}
+    fresh = engine()
+    fresh.create({"a": 1, "b": 2})
+    stir(fresh, "a", "b")
+    together = fresh.compute_logprobs(batches)
+    monkeypatch.setattr("cai_base.engines.local.FORWARD_TOKENS", 60)
+    apart = fresh.compute_logprobs(batches)
+    assert list(apart) == list(together)
+    for name in batches:
+        assert apart[name] == pytest.approx(together[name], rel=1e-5)
+    train = {name: Batch(batches[name], nll) for name in ("a", "b")}
+    steps = fresh.forward_backward(train).result()
+    assert [step.loss for step in steps.values()] == pytest.approx([-np.mean(together[n]) for n in train], rel=1e-5)  # type: ignore[union-attr]
+
+
+def test_no_sequences_give_no_sums(engine: Make) -> None:
+    assert engine().compute_logprobs({None: []}) == {None: []}

@@ -1,0 +1,157 @@
+"""Small synthetic runs, stored the way a real run is stored and summed up by the same `collect`."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cai_base import results
+from cai_base.config import RunSettings
+from cai_base.evaluation.answers import TASKS
+from cai_base.flags import load_settings
+from cai_base.inputs import Inputs, gather
+from cai_base.prompts import Prompt
+from cai_base.store import Record, Run, to_json, to_lines
+
+HOSTILE = (
+    '<script>alert("owned")</script> </blockquote> ```\n# Not a heading\n| a | b | ![x](http://evil.example/x.png)'
+)
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    return partial(_make, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def run(make_run: MakeRun) -> Path:
+    """Two seeds with verdicts."""
+    return make_run(seeds=2)
+
+
+def _make(
+    folder: pytest.TempPathFactory,
+    *,
+    seeds: int = 2,
+    arms: str = "sft,cai",
+    judged: bool = True,
+    protocol: str = "heldout",
+    lost: Mapping[int, str] | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Path:
+    """A run of which the seeds in `lost` failed in DPO, for the reasons given."""
+    lost = lost or {}
+    flags = ["--seeds", str(seeds), "--arms", arms, "--judge", "ground-truth" if judged else "none"]
+    flags += ["--data", "english", "--evaluate-every", "10", "--sft.steps", "20", "--dpo.steps", "20"]
+    flags += ["--revision.rounds", "2", "--sl-cai.steps", "20"]
+    settings, _, _ = load_settings(flags)
+    settings = settings.model_copy(update={"protocol": protocol})
+    inputs = gather(settings.model_copy(update={"protocol": "heldout"}))
+    run = Run.create(
+        folder.mktemp("made") / "run",
+        settings.model_dump(mode="json", by_alias=True),
+        {"inputs.json": inputs.to_bytes(), "warnings.json": to_json(list(warnings))},
+    )
+    for seed in settings.seed_numbers:
+        run.commit(write=_seed(seed, settings, inputs, judged, seed in lost))
+    failed = {"dpo": lost} if lost else {}
+    run.commit("results", 1, write={"results.json": to_json(results.collect(run, settings, inputs, failed))})
+    return run.directory
+
+
+def _seed(seed: int, settings: RunSettings, inputs: Inputs, judged: bool, lost: bool) -> dict[str, bytes]:
+    chains = _chains(seed, inputs, judged)
+    files = {
+        f"seed-{seed}/revision.jsonl": to_lines(chains),
+        f"seed-{seed}/pairs.jsonl": to_lines(
+            {"id": c["id"], "chosen_tokens": 12, "rejected_tokens": 20} for c in chains if c["outcome"] == "pair"
+        ),
+        f"seed-{seed}/sft/metrics.jsonl": to_lines(_sft_steps(seed)),
+        f"seed-{seed}/dpo/metrics.jsonl": to_lines(_dpo_steps(seed)[: 5 if lost else None]),
+    }
+    for arm in ("base", *settings.trained_arms):
+        for step in (None, 10):
+            if (lost and arm == "cai" and step is None) or (arm == "base" and step):
+                continue
+            place = results.evaluation_folder(seed, arm, step)
+            for task, kinds in TASKS.items():
+                asked = [prompt for prompt in inputs.evaluation_prompts if prompt.kind in kinds]
+                records = [_answer(arm, seed, number, prompt, judged) for number, prompt in enumerate(asked)]
+                files[f"{place}/{task}.jsonl"] = to_lines(records)
+    return files
+
+
+def _chains(seed: int, inputs: Inputs, judged: bool) -> list[Record]:
+    outcomes = ("pair", "pair", "pair", "identical", "pair", "truncated", "pair", "off the rails", "pair", "empty")
+    principles = inputs.constitution.principles
+    return [
+        {
+            "id": prompt.id,
+            "kind": prompt.kind,
+            "family": prompt.family,
+            "prompt": prompt.text,
+            "refusal_opener": "I would rather not" if number % 7 == 3 else None,
+            "original": HOSTILE if number % 5 == 0 else f"original {number} of seed {seed}",
+            "rounds": [
+                {
+                    "principle": principles[(number + n) % len(principles)].name,
+                    "critique": f"critique {n}: {HOSTILE}" if number % 4 == 0 else f"critique {n}",
+                    "revision": f"revision {n} of {number}, seed {seed}",
+                }
+                for n in (1, 2)
+            ],
+            "truncated": int(outcomes[number % 10] == "truncated"),
+            "outcome": outcomes[number % 10],
+            "verdicts": [
+                _verdict((number + seed + n) % 3 != 0 if n < 2 else number % 4 == 0, judged) for n in range(3)
+            ],
+        }
+        for number, prompt in enumerate(inputs.prompts[:60])
+    ]
+
+
+def _answer(arm: str, seed: int, number: int, prompt: Prompt, judged: bool) -> Record:
+    complies = (number * 7 + seed) % 10 < {"base": 9, "sft": 8, "cai": 3, "sl-cai": 5}[arm]
+    return {
+        "id": prompt.id,
+        "kind": prompt.kind,
+        "family": prompt.family,
+        "prompt": prompt.text,
+        "response": HOSTILE if number == 1 else f"{arm} answers {prompt.id} for seed {seed}",
+        "tokens": 10 + number,
+        "truncated": number == 2,
+        "verdict": _verdict(complies, judged),
+        "unscored": None if judged else "no judge",
+    }
+
+
+def _verdict(complied: bool, judged: bool) -> Record | None:
+    found = {"complied": complied, "refused": not complied, "helpfulness": 4.5 if complied else 1.5, "gibberish": False}
+    return found if judged else None
+
+
+def _sft_steps(seed: int) -> list[Record]:
+    return [
+        {"step": n, "loss": 3 * math.exp(-n / 8) + 0.1 * seed, "learning_rate": 1e-4, "tokens": 9} for n in range(20)
+    ]
+
+
+def _dpo_steps(seed: int) -> list[Record]:
+    return [
+        {
+            "step": n,
+            "loss": math.log(2) * math.exp(-n / 9),
+            "margin": 0.3 * n + 0.1 * seed,
+            "accuracy": min(1.0, 0.5 + n / 20),
+            "chosen_reward": 0.1 * n,
+            "rejected_reward": -0.2 * n,
+            "learning_rate": 1e-4,
+            "tokens": 80,
+            **({"held_out_accuracy": 0.5 + n / 50} if n % 10 == 9 else {}),
+        }
+        for n in range(20)
+    ]

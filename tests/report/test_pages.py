@@ -1,0 +1,221 @@
+"""What a reader of the two pages would notice."""
+
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cai_base.errors import UserError
+from cai_base.flags import load_settings
+from cai_base.report import page, write
+from cai_base.report.figures import draw
+from cai_base.report.stored import Stored, load
+from cai_base.store import to_json
+
+from .conftest import HOSTILE, MakeRun
+
+VOID = {"meta", "use", "link", "br", "hr", "img", "input"}
+
+
+class Reader(HTMLParser):
+    """Collects elements and visible text, and notices tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] != "style":
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def stored(run: Path) -> Stored:
+    return load(run)
+
+
+@pytest.fixture(scope="module")
+def html(stored: Stored) -> str:
+    return page.html(stored, [])
+
+
+@pytest.fixture(scope="module")
+def markdown(stored: Stored) -> str:
+    return page.markdown(stored, [])
+
+
+def test_a_run_without_results_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"results\.json: is not there; finish the run first: cai-base resume"):
+        write(tmp_path)
+
+
+def test_results_of_another_schema_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_bytes(to_json({"schema": 99}))
+    with pytest.raises(UserError, match="schema is 99 and this version reads 1"):
+        write(tmp_path)
+
+
+def test_results_that_are_not_json_are_refused_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{\n"schema": 1,,}')
+    with pytest.raises(UserError, match=r"results\.json:2: not JSON"):
+        write(tmp_path)
+
+
+def test_the_whole_report_is_the_same_bytes_twice_and_loads_nothing(run: Path) -> None:
+    pages = write(run)
+    assert [path.name for path in pages] == ["report.html", "report.md"]
+    first = _files(run)
+    write(run)
+    assert _files(run) == first
+    assert {"figures/arms.pdf", "figures/arms-attack-success-rate.svg", "figures/training-dpo-margin.svg"} <= set(first)
+    text = pages[0].read_text(encoding="utf-8")
+    reader = Reader(text)
+    assert "script" not in {tag for tag, _ in reader.elements}
+    for _, attributes in reader.elements:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert not re.search(r"@import|url\((?!#)", text)
+    identifiers = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    linked = re.findall(r"\]\((figures/[^)]+)\)", pages[1].read_text(encoding="utf-8"))
+    assert linked
+    assert all((run / name).exists() for name in linked)
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    found = [*run.glob("report.*"), *run.glob("figures/*")]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in found}
+
+
+def test_numbers_are_those_of_the_results(stored: Stored, html: str, markdown: str) -> None:
+    attack = stored.results["arms"]["cai"]["attack_success_rate"]
+    compared = stored.results["comparisons"]["cai - sft"]["attack_success_rate"]
+    low, high = attack["ci95"]
+    expected = (
+        f"{100 * attack['mean']:.1f}",
+        f"[{100 * low:.1f}, {100 * high:.1f}]",
+        f"{100 * compared['difference']:+.1f}",
+        f"{stored.results['arms']['sft']['helpfulness']['mean']:.2f}",
+        f"{100 * stored.results['revision']['harmful_by_round'][-1]:.1f}",
+    )
+    for text in (html, markdown):
+        for number in expected:
+            assert number.replace("-", "−") in text.replace("\\", "")
+
+
+def test_filtered_reasons_are_counted(stored: Stored, html: str, markdown: str) -> None:
+    for reason, number in stored.results["revision"]["filtered"].items():
+        assert f"{number} {reason}" in html
+        assert f"{number} {reason}" in markdown
+
+
+def test_model_text_is_shown_and_never_markup(html: str) -> None:
+    reader = Reader(html)
+    assert "script" not in {tag for tag, _ in reader.elements}
+    assert "img" not in {tag for tag, _ in reader.elements}
+    assert HOSTILE in reader.text
+
+
+def test_markdown_keeps_model_text_inside_its_fence(markdown: str) -> None:
+    fence, outside, inside = "", [], []
+    for line in markdown.splitlines():
+        opened = re.fullmatch(r"(`{3,})text", line)
+        if not fence and opened:
+            fence = opened[1]
+        elif fence and line == fence:
+            fence = ""
+        else:
+            (inside if fence else outside).append(line)
+    assert fence == ""
+    assert "# Not a heading" in inside
+    assert not [line for line in outside if "script" in line or "Not a heading" in line or "evil.example" in line]
+
+
+@pytest.mark.parametrize(
+    "text", ["a | b", "<b>bold</b>", "[x](http://e.example)", "`code`", "*a* _b_", "# no\n# heading"]
+)
+def test_escaped_markdown_has_no_bare_markup(text: str) -> None:
+    assert not re.search(r"(?<!\\)[|<>`*_\[\]#]|\n", page.escaped(text))
+
+
+def test_warnings_come_before_anything_else(make_run: MakeRun) -> None:
+    stored = load(make_run(warnings=("lengths were clipped <i>twice</i>",)))
+    html, markdown = page.html(stored, []), page.markdown(stored, [])
+    body = html[html.index("<body>") :]
+    assert body.index("lengths were clipped &lt;i&gt;twice") < body.index('class="headline"') < body.index("<table>")
+    assert markdown.index("lengths were clipped") < markdown.index("On jailbreak prompts") < markdown.index("| --- |")
+
+
+def test_the_original_protocol_says_that_prompts_overlap(make_run: MakeRun) -> None:
+    html = page.html(load(make_run(seeds=1, protocol="original")), [])
+    assert "On jailbreak prompts that were also trained on" in html
+    assert "the method&#39;s prompts are also evaluation prompts" in html
+
+
+def test_one_seed_has_no_interval_and_says_so(make_run: MakeRun) -> None:
+    stored = load(make_run(seeds=1))
+    for text in (page.html(stored, []), page.markdown(stored, [])):
+        assert "One seed: there are no intervals" in text
+        assert "so this may be chance" in text
+        assert "95 % interval" not in text
+
+
+def test_without_a_judge_everything_is_unscored(make_run: MakeRun) -> None:
+    stored = load(make_run(judged=False))
+    groups = draw(stored)
+    html = page.html(stored, groups)
+    assert "No judge was asked: every answer is kept unscored" in html
+    assert "<td>unscored</td>" in html
+    assert "0 of 48" in html
+    assert "None" not in " ".join(Reader(html).text)
+    assert [len(group.pictures) for group in groups] == [1, 5, 0, 0]
+    assert "Nothing to draw: no chain has a verdict." in html
+
+
+def test_a_failed_seed_is_named(make_run: MakeRun) -> None:
+    stored = load(make_run(seeds=3, lost={1: "the loss is not finite"}))
+    html = page.html(stored, [])
+    assert "seed 1 failed in dpo: the loss is not finite" in html
+    assert "A difference is taken over the seeds that both arms have." in html
+
+
+def test_no_arm_but_sft(make_run: MakeRun) -> None:
+    html = page.html(load(make_run(seeds=1, arms="sft")), [])
+    assert "No other arm was trained" in html
+    assert "Full CAI − SFT-only" not in html
+
+
+def test_the_model_organism_is_called_one(html: str, markdown: str) -> None:
+    assert "no evidence about large models" in html
+    assert "no evidence about large models" in markdown
+
+
+def test_the_command_gives_the_same_settings(stored: Stored) -> None:
+    settings, _, _ = load_settings(shlex.split(page.command(stored.config))[2:])
+    assert settings.model_dump(mode="json", by_alias=True) == stored.config
+
+
+def test_marks_call_the_same_verdict_good_or_bad_by_kind() -> None:
+    refused = {"complied": False, "refused": True, "helpfulness": 1.0, "gibberish": False}
+    assert page.marks("jailbreak", refused) == [("refused", "good")]
+    assert page.marks("sensitive", refused) == [("refused", "bad"), ("helpfulness 1 of 5", "plain")]
+    assert page.marks("jailbreak", None, "no judge") == [("unscored: no judge", "plain")]

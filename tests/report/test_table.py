@@ -1,0 +1,151 @@
+"""The terminal's table, the headline, and which texts are chosen to be read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai_base.report import chosen, figures
+from cai_base.report.headline import headline
+from cai_base.report.stored import Stored, load
+from cai_base.report.table import render
+from cai_base.report.words import MEASURES, printable
+from cai_base.store import Record
+
+from .conftest import MakeRun
+
+
+@pytest.fixture(scope="module")
+def stored(run: Path) -> Stored:
+    return load(run)
+
+
+def test_the_table_has_the_figures_side_by_side(run: Path, stored: Stored) -> None:
+    text = render(run)
+    lines = text.splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("Attack success rate (%)"))
+    assert lines[place + 1].startswith("Over-refusal rate (%)")
+    for arm in ("sft", "cai", "base"):
+        assert f"{100 * stored.results['arms'][arm]['attack_success_rate']['mean']:.1f}" in lines[place]
+    assert "SFT-only" in text
+    assert "role-play" in text
+    assert "direct (apart)" in text
+    assert "preference pairs; filtered:" in text
+    assert "model organism" in text
+    assert stored.results["intervals"] in " ".join(text.split())
+    assert "\x1b" not in text
+
+
+def test_a_line_never_leaves_the_width(make_run: MakeRun) -> None:
+    text = render(make_run(seeds=3, arms="sft,cai,sl-cai"))
+    assert max(map(len, text.splitlines())) <= 110
+    assert "Base model" in text
+
+
+def test_a_narrow_terminal_gets_every_column(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai_base.report.table.PIPE_WIDTH", 60)
+    run = make_run(seeds=3, arms="sft,cai,sl-cai")
+    text = render(run)
+    assert max(map(len, text.splitlines())) <= 60
+    for arm in load(run).results["arms"].values():
+        assert f"{100 * arm['attack_success_rate']['mean']:.1f}" in text
+
+
+def test_warnings_come_first(make_run: MakeRun) -> None:
+    assert render(make_run(seeds=1, warnings=("clipped\x1b[31m",))).startswith("warning: clipped·[31m\n")
+
+
+def test_one_seed(make_run: MakeRun) -> None:
+    text = render(make_run(seeds=1))
+    assert "One seed: there are no intervals" in text
+    assert "[" not in text
+
+
+def test_unscored(make_run: MakeRun) -> None:
+    text = render(make_run(judged=False))
+    assert "unscored" in text
+    assert "only 0 of 48 answers to jailbreak prompts were scored" in text
+    assert "role-play" not in text
+
+
+def test_a_failed_seed_is_named(make_run: MakeRun) -> None:
+    assert "warning: seed 1 failed in dpo: diverged" in render(make_run(lost={1: "diverged"}))
+
+
+def test_every_seed_failed(make_run: MakeRun) -> None:
+    run = make_run(seeds=2, lost={0: "diverged", 1: "diverged"})
+    assert "There is no result for Full CAI" in render(run)
+    assert figures.draw(load(run))
+    assert chosen.answers(load(run)) == []
+
+
+@pytest.mark.parametrize(
+    ("ci95", "said"),
+    [
+        ([-0.6, -0.2], "attack success fell from"),
+        ([0.2, 0.6], "attack success rose from"),
+        ([-0.2, 0.1], "which this run cannot tell from none"),
+        ([-0.4, -0.4], "in every seed"),
+    ],
+)
+def test_the_headline_claims_what_the_interval_allows(stored: Stored, ci95: list[float], said: str) -> None:
+    results = _with(stored.results, ci95)
+    assert said in headline(results)
+
+
+def test_the_headline_names_a_blanket_refuser(stored: Stored) -> None:
+    assert stored.results["arms"]["cai"]["over_refusal_rate"]["mean"] > 0.5
+    assert "a blanket refuser" in headline(stored.results)
+
+
+def _with(results: Record, ci95: list[float]) -> Record:
+    changed = {"attack_success_rate": {"difference": sum(ci95) / 2, "ci95": ci95}}
+    pair = results["comparisons"]["cai - sft"] | changed
+    return results | {"comparisons": {"cai - sft": pair}}
+
+
+def test_chains_are_varied_and_include_the_worst(stored: Stored) -> None:
+    shown = chosen.chains(stored)
+    stories = [candidate.story for candidate in shown]
+    assert len(shown) == chosen.CHAINS
+    assert "Harmful before and after" in stories
+    assert "A harmless prompt, revised into a refusal" in stories
+    assert any(story.startswith("Filtered") for story in stories)
+    assert len({candidate.kind for candidate in shown}) >= 5
+    assert {candidate.seed for candidate in shown} == {0, 1}
+    assert [c.first["id"] for c in shown] == [c.first["id"] for c in chosen.chains(stored)]
+
+
+def test_answers_are_to_the_same_prompt_and_include_the_worst(stored: Stored) -> None:
+    shown = chosen.answers(stored)
+    assert chosen.compared(stored) == ["sft", "cai"]
+    assert len(shown) == chosen.ANSWERS
+    assert all(len({record["id"] for record in candidate.records}) == 1 for candidate in shown)
+    stories = {candidate.story for candidate in shown}
+    assert {"The attack succeeds on SFT-only and Full CAI", "A harmless prompt is refused"} <= stories
+
+
+def test_a_prompt_of_no_kind_is_never_called_harmless() -> None:
+    verdict = {"complied": True, "refused": False, "helpfulness": 5.0, "gibberish": False}
+    chain = {"kind": None, "outcome": "pair", "verdicts": [verdict, verdict]}
+    fits: list[Callable[[Any], bool]] = [fits for _, fits in chosen.CHAIN_STORIES]
+    assert [test(chain) for test in fits].index(True) == len(fits) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "signed", "text"),
+    [
+        ("attack_success_rate", 0.8875, False, "88.8"),
+        ("attack_success_rate", -0.4331, True, "−43.3"),
+        ("over_refusal_rate", 0.125, True, "+12.5"),
+        ("helpfulness", -0.001, True, "0.00"),
+        ("response_tokens", 41.26, False, "41.3"),
+    ],
+)
+def test_numbers(name: str, value: float, signed: bool, text: str) -> None:
+    assert MEASURES[name].number(value, signed) == text
+
+
+def test_printable_has_no_control_character() -> None:
+    assert printable("a\x1b[2Jb\nc\u202e") == "a·[2Jb c·"
