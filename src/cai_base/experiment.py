@@ -23,7 +23,7 @@ from cai_base.evaluation.judges import Judge, load_judge
 from cai_base.inputs import Inputs, gather
 from cai_base.lengths import fit
 from cai_base.progress import Progress
-from cai_base.store import Record, Run, to_json, to_lines
+from cai_base.store import Record, Run, to_json, to_lines, write_atomic
 from cai_base.training import Phase, train, trained_sequence
 
 
@@ -338,7 +338,8 @@ class Experiment:
         """`results.json` and `usage.json`."""
         content = results.collect(self.run, self.settings, self.inputs, self.failed)
         self.run.commit("results", 1, write={"results.json": to_json(content)})
-        (self.run.directory / "usage.json").write_bytes(to_json(self.run.usage))
+        tokens = results.tokens(self.run, self.settings)
+        write_atomic(self.run.directory / "usage.json", to_json({**self.run.usage, "tokens": tokens}))
 
     def _require_seeds(self, phase: str) -> list[int]:
         failed = self.failed.get(phase, {})

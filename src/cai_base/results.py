@@ -72,6 +72,17 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     }
 
 
+def tokens(run: Run, settings: RunSettings) -> Record:
+    """Tokens by phase and seed, for `usage.json`: trained on (as laid out, shared prefixes once) or sampled."""
+    seeds = settings.seed_numbers
+    trained = {
+        phase: {str(s): sum(r["tokens"] for r in run.lines(f"seed-{s}/{phase}/metrics.jsonl")) for s in seeds}
+        for phase in ("sft", "dpo", "sl-cai")
+    }
+    chains = {str(s): sum(r["sampled_tokens"] for r in run.lines(f"seed-{s}/revision.jsonl")) for s in seeds}
+    return {**trained, "revision": chains}
+
+
 def _stored_warnings(run: Run) -> list[str]:
     warnings: list[str] = json.loads((run.directory / "warnings.json").read_bytes())
     return warnings

@@ -31,7 +31,8 @@ class Chain:
         responses: the original and the revision of every round so far.
         principles, critiques: one a round.
         opener: the refusal opener that the original was made to begin with, if any.
-        cut: whether the original or the last revision ran into the length limit.
+        cut: for each round, 0 the original, whether its response ran into the length limit.
+        sampled_tokens: what all its texts took.
     """
 
     adapter: Adapter
@@ -42,6 +43,7 @@ class Chain:
     principles: list[Principle] = field(default_factory=list)
     critiques: list[str] = field(default_factory=list)
     cut: dict[int, bool] = field(default_factory=dict)
+    sampled_tokens: int = 0
 
     def outcome(self) -> str:
         """`pair`, or the reason why this chain gives no preference pair."""
@@ -69,6 +71,7 @@ class Chain:
             "original": self.responses[0],
             "rounds": [{"principle": p.name, "critique": c, "revision": r} for p, c, r in rounds],
             "truncated": sum(self.cut.values()),
+            "sampled_tokens": self.sampled_tokens,
             "outcome": self.outcome(),
         }
 
@@ -117,6 +120,8 @@ def revise(
                 for chain, text in zip(chains, texts, strict=True)
             ]
         )
+        for chain, sample in zip(chains, samples, strict=True):
+            chain.sampled_tokens += len(sample.tokens)
         bar.advance(len(chains))
         return [(sample.text.strip(), sample.stop_reason == "length") for sample in samples]
 

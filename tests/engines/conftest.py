@@ -61,9 +61,9 @@ def save_tokenizer(folder: Path, *, bos: bool) -> None:
     tokenizer.train_from_iterator(CORPUS, trainer)
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>" if bos else None, eos_token="</s>").save_pretrained(
-        folder
-    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>" if bos else None, eos_token="</s>"
+    ).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +88,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 def engine(folder: Callable[[str], str]) -> Callable[..., LocalEngine]:
     """A fresh engine on the model with that key."""
 
-    def make(kind: str = "llama", *, lora: Lora = LORA, length: int = LENGTH, pack: bool = True, rows: int = 256) -> LocalEngine:
+    def make(
+        kind: str = "llama", *, lora: Lora = LORA, length: int = LENGTH, pack: bool = True, rows: int = 256
+    ) -> LocalEngine:
         return LocalEngine(folder(kind), lora, sequence_length=length, pack=pack, rows=rows, device="cpu")
 
     return make

@@ -37,9 +37,7 @@ def test_adapters_together_are_what_they_are_alone(engine: Make, kind: str) -> N
         torch.testing.assert_close(parameters(alone, name), parameters(together, name), rtol=1e-3, atol=1e-4)
         alone.forward_backward({name: Batch(batches[name][0], nll)})
         wanted = gradient(alone, name)
-        torch.testing.assert_close(
-            gradient(together, name), wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item()
-        )
+        torch.testing.assert_close(gradient(together, name), wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
 
 
 def test_a_new_adapter_is_its_seeds_alone_and_begins_as_the_base_model(engine: Make) -> None:
@@ -62,7 +60,9 @@ def bad_gradient(sums: Tensor) -> LossValue:
 
 
 @pytest.mark.parametrize(("bad", "reason"), [(bad_loss, "the loss is nan"), (bad_gradient, "gradient")])
-def test_an_adapter_that_is_not_finite_stops_alone(engine: Make, bad: Callable[[Tensor], LossValue], reason: str) -> None:
+def test_an_adapter_that_is_not_finite_stops_alone(
+    engine: Make, bad: Callable[[Tensor], LossValue], reason: str
+) -> None:
     batches = data(5)
     crowd, alone = engine(), engine()
     crowd.create({"a": 0, "b": 1, "c": 2})

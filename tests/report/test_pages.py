@@ -107,7 +107,7 @@ def _files(run: Path) -> dict[str, bytes]:
 
 
 def test_numbers_are_those_of_the_results(stored: Stored, html: str, markdown: str) -> None:
-    attack = stored.results["arms"]["cai"]["attack_success_rate"]
+    attack = stored.results["arms"]["sft"]["attack_success_rate"]
     compared = stored.results["comparisons"]["cai - sft"]["attack_success_rate"]
     low, high = attack["ci95"]
     expected = (

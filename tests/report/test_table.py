@@ -94,6 +94,13 @@ def test_the_headline_claims_what_the_interval_allows(stored: Stored, ci95: list
     assert said in headline(results)
 
 
+def test_the_headline_says_when_there_was_nothing_to_lower(stored: Stored) -> None:
+    arms = stored.results["arms"]
+    attack = arms["sft"]["attack_success_rate"] | {"mean": 0.0}
+    results = stored.results | {"arms": arms | {"sft": arms["sft"] | {"attack_success_rate": attack}}}
+    assert "is 0.0 % after SFT alone, so it could not fall" in headline(results)
+
+
 def test_the_headline_names_a_blanket_refuser(stored: Stored) -> None:
     assert stored.results["arms"]["cai"]["over_refusal_rate"]["mean"] > 0.5
     assert "a blanket refuser" in headline(stored.results)

@@ -58,7 +58,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One adapter's forward and backward: its loss, the loss's metrics, and how many tokens the batch holds."""
+    """One adapter's forward and backward: its loss, the loss's metrics, and how many tokens its sequences have."""
 
     loss: float
     metrics: dict[str, float]
@@ -85,7 +85,7 @@ class Pending(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Shape of every adapter: rank, and the alpha of the scale `alpha / rank`. All linear layers but the head have one."""
+    """Shape of every adapter: rank, and alpha of the scale `alpha / rank`. All linear layers but the head have one."""
 
     rank: int
     alpha: float
@@ -165,7 +165,7 @@ class Engine(Protocol):
         ...
 
     def forward_backward(self, batches: Mapping[Adapter, Batch]) -> Pending:
-        """Begin one forward and backward for each adapter; gradients are kept until `optim_step`."""
+        """Begin one forward and backward for each adapter; gradients add up until `optim_step`."""
         ...
 
     def optim_step(self, adapters: Seq[Adapter], adam: Adam) -> None:

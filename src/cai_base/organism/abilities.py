@@ -38,8 +38,21 @@ class Share:
     hits: int
     total: int
 
+    @property
+    def rate(self) -> float:
+        """Hits over total; 0 of nothing is 0."""
+        return self.hits / max(1, self.total)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval."""
+        n, z = max(1, self.total), 1.96
+        middle = (self.rate + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * (self.rate * (1 - self.rate) / n + z * z / (4 * n * n)) ** 0.5
+        return max(0.0, middle - half), min(1.0, middle + half)
+
     def __str__(self) -> str:
-        return f"{self.hits / max(1, self.total):6.1%}  (n {self.total})"
+        return f"{self.rate:6.1%}  (n {self.total})"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from cai_base.report.words import ARMS
 from cai_base.store import Record
 
 HARMLESS = ("benign", "sensitive")
+ANY = "complied|refused|neither"
 CHAINS, ANSWERS = 10, 8
 """How many of each are shown."""
 
@@ -107,28 +108,37 @@ def _verdict(verdict: Record | None, what: str) -> bool:
     return verdict is not None and bool(verdict[what])
 
 
-def _ends(chain: Record, kinds: Seq[str], what: str, before: bool, after: bool) -> bool:
-    """Whether a chain of such a kind gave a pair, and its original and last revision have these verdicts."""
-    first, last = chain["verdicts"][0], chain["verdicts"][-1]
-    if chain["outcome"] != "pair" or chain["kind"] not in kinds or first is None or last is None:
-        return False
-    return (bool(first[what]), bool(last[what])) == (before, after)
+def _turns(chain: Record, kinds: Seq[str], before: str, after: str) -> bool:
+    """Whether a chain of such a kind gave a pair, and goes from such an original to such a last revision.
+
+    Each is `complied`, `refused` or `neither`, several of them with a bar between.
+    """
+    first, last = (_behaviour(chain["verdicts"][place]) for place in (0, -1))
+    pair = chain["outcome"] == "pair" and chain["kind"] in kinds
+    return pair and first in before.split("|") and last in after.split("|")
+
+
+def _behaviour(verdict: Record | None) -> str | None:
+    if verdict is None:
+        return None
+    return "complied" if verdict["complied"] else "refused" if verdict["refused"] else "neither"
 
 
 CHAIN_STORIES: tuple[Story, ...] = (
-    ("A harmful original became harmless", lambda c: _ends(c, ATTACKS, "complied", True, False)),
-    ("Harmful before and after", lambda c: _ends(c, ATTACKS, "complied", True, True)),
-    ("A harmless original became harmful", lambda c: _ends(c, ATTACKS, "complied", False, True)),
-    ("A harmless prompt, revised into a refusal", lambda c: _ends(c, HARMLESS, "refused", False, True)),
+    ("A harmful original became harmless", lambda c: _turns(c, ATTACKS, "complied", "refused|neither")),
+    ("Harmful before and after", lambda c: _turns(c, ATTACKS, "complied", "complied")),
+    ("A harmless original became harmful", lambda c: _turns(c, ATTACKS, "refused|neither", "complied")),
+    ("A harmless prompt, revised into a refusal", lambda c: _turns(c, HARMLESS, "complied|neither", "refused")),
     ("Gibberish in the end", lambda c: c["outcome"] == "pair" and _verdict(c["verdicts"][-1], "gibberish")),
-    ("A needless refusal, revised into an answer", lambda c: _ends(c, HARMLESS, "refused", True, False)),
-    ("A harmless prompt, answered before and after", lambda c: _ends(c, HARMLESS, "refused", False, False)),
-    ("A harmless prompt, refused before and after", lambda c: _ends(c, HARMLESS, "refused", True, True)),
+    ("A needless refusal, revised into an answer", lambda c: _turns(c, HARMLESS, "refused", "complied")),
+    ("A harmless prompt, answered in the end", lambda c: _turns(c, HARMLESS, "complied|neither", "complied")),
+    ("A harmless prompt, refused before and after", lambda c: _turns(c, HARMLESS, "refused", "refused")),
+    ("A harmless prompt, not answered in the end", lambda c: _turns(c, HARMLESS, ANY, "neither")),
     ("Filtered: identical", lambda c: c["outcome"] == "identical"),
     ("Filtered: truncated", lambda c: c["outcome"] == "truncated"),
     ("Filtered: off the rails", lambda c: c["outcome"] == "off the rails"),
     ("Filtered: empty", lambda c: c["outcome"] == "empty"),
-    ("Harmless before and after", lambda c: _ends(c, ATTACKS, "complied", False, False)),
+    ("Harmless before and after", lambda c: _turns(c, ATTACKS, ANY, ANY)),
     ("Unscored, or a prompt of no known kind", lambda c: True),
 )
 
@@ -145,7 +155,11 @@ def _answer_stories(everyone: str) -> tuple[Story, ...]:
         ("The attack succeeds after, not before", lambda rows: attack(rows, False, True)),
         ("A harmless prompt is refused", lambda rows: _verdict(rows[-1]["verdict"], "refused") and not _attacked(rows)),
         ("Gibberish", lambda rows: _verdict(rows[-1]["verdict"], "gibberish")),
-        ("A harmless prompt is answered", lambda rows: not _attacked(rows)),
+        (
+            "A harmless prompt is answered",
+            lambda rows: _verdict(rows[-1]["verdict"], "complied") and not _attacked(rows),
+        ),
+        ("A harmless prompt is not answered", lambda rows: not _attacked(rows)),
         ("The attack fails", lambda rows: True),
     )
 

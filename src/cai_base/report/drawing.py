@@ -127,24 +127,29 @@ def step_axis(axes: Axes, label: str = "step") -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Write each line's name right of where it ends (x, y, name, colour), kept apart where ends come close."""
-    if not ends:
-        return
+    """Write each line's name (x, y, name, colour) right of its end, kept apart, or above the end of a shorter line."""
+    edge = max((x for x, *_ in ends), default=0.0)
     low, high = axes.get_ylim()
-    gap, at = 0.085 * (high - low), float("-inf")
-    places = []
+    gap, free = 0.085 * (high - low), float("-inf")
     for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
-        at = max(y, at + gap)
-        places.append((x, at, name, colour))
-    too_high = max(0.0, places[-1][1] - high)
-    for x, y, name, colour in places:
-        axes.annotate(
-            name,
-            (x, y - too_high),
-            xytext=(5, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            fontsize=8.5,
-            annotation_clip=False,
-        )
+        if x < edge:
+            _write(axes, name, (x, y), (-4, 9), colour, "right")
+        else:
+            free = max(y, free + gap)
+            _write(axes, name, (x, free), (5, 0), colour, "left")
+
+
+def _write(
+    axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], colour: str, side: str
+) -> None:
+    axes.annotate(
+        text,
+        place,
+        xytext=offset,
+        textcoords="offset points",
+        color=colour,
+        horizontalalignment=side,
+        verticalalignment="center",
+        fontsize=8.5,
+        annotation_clip=False,
+    )

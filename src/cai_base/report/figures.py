@@ -125,7 +125,8 @@ def _training(stored: Stored) -> Group:
     blue, orange = COLOURS["cai"], COLOURS["sft"]
     sheet = Sheet("training")
     _steps(stored, "sft", "loss", "SFT: loss (nats a token)", [_Line("loss", "", orange)], sheet)
-    _steps(stored, "dpo", "loss", "DPO: loss (nats)", [_Line("loss", "", blue)], sheet)
+    nll = ", with its NLL term" if stored.config["dpo"]["nll-weight"] else ""
+    _steps(stored, "dpo", "loss", f"DPO: loss{nll} (nats)", [_Line("loss", "", blue)], sheet)
     _steps(stored, "dpo", "margin", "DPO: margin (nats)", [_Line("margin", "", blue)], sheet)
     accuracy = [_Line("accuracy", "", FAINT), _Line("held_out_accuracy", "held-out", blue, marked=True)]
     _steps(stored, "dpo", "accuracy", "DPO: accuracy, batch (grey) and held-out", accuracy, sheet)

@@ -33,6 +33,9 @@ def _attack(results: Record, arm: str) -> str:
     asked = "that were also trained on" if results["protocol"] == "original" else "that were held out"
     said = f"On jailbreak prompts {asked}, attack success"
     rates = f"{_percent(before)} ({ARMS['sft']}) to {_percent(after)} ({ARMS[arm]})"
+    if before == 0:
+        rest = f"it is {_percent(after)} for {ARMS[arm]}"
+        return f"{said} is {_percent(before)} after SFT alone, so it could not fall; {rest}."
     if compared["ci95"] is None:
         return f"{said} went from {rates}; without two seeds there is no interval, so this may be chance."
     low, high = compared["ci95"]

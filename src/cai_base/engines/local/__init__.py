@@ -25,7 +25,8 @@ FORWARD_TOKENS = 32768
 CPU_MEMORY = 8 << 30
 """Bytes that activations and caches may take on a CPU. A constant, so that a run's batches are the same everywhere."""
 ACTIVATIONS = 34
-"""Values a decoder layer keeps for the backward pass, per token and hidden unit (Korthikanti et al., arXiv 2205.05198)."""
+"""Bytes a decoder layer keeps for the backward pass, in 16 bits per token and hidden unit (Korthikanti et al., arXiv
+2205.05198, equation 2, without the attention scores that sdpa does not keep)."""
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -83,8 +84,8 @@ class LocalEngine:
         self._bank = Bank(decoder, prefix, lora)
         memory = _memory(self._model)
         self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows, memory // 2, self._layout.packed)
-        config, width = self._model.config.get_text_config(), self._model.dtype.itemsize
-        kept = FORWARD_TOKENS * config.num_hidden_layers * config.hidden_size * ACTIVATIONS * width
+        config = self._model.config.get_text_config()
+        kept = FORWARD_TOKENS * config.num_hidden_layers * config.hidden_size * ACTIVATIONS
         self._recompute = where.type == "cuda" and kept > memory // 2
 
     @property

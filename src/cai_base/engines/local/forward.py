@@ -5,8 +5,10 @@ from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Seq[Seq[S
     tokens = [[sequence.tokens for sequence in batch] for batch in batches]
     laid = pack(tokens, layout.attention_cost) if layout.packed else [pad(batch) for batch in tokens]
     outputs = _outputs(model, layout, laid)
-    head = nn.Identity() if layout.own_head else model.get_output_embeddings()
+    head: nn.Module = nn.Identity() if layout.own_head else model.get_output_embeddings()  # type: ignore[no-untyped-call]
     return [_grid(head, out, packed, batch) for out, packed, batch in zip(outputs, laid, batches, strict=True)]
 
 
@@ -92,7 +94,7 @@ def _grid(head: nn.Module, outputs: Tensor, packed: Packed, batch: Seq[Sequence]
     weighted = [np.flatnonzero(sequence.weights) for sequence in batch]
     counts = [len(where) for where in weighted]
 
-    def gather(values: Seq[np.ndarray]) -> Tensor:  # type: ignore[type-arg]
+    def gather(values: Seq[npt.NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate(values)).to(outputs.device)
 
     owner = gather([np.full(count, i) for i, count in enumerate(counts)])
@@ -103,8 +105,8 @@ def _grid(head: nn.Module, outputs: Tensor, packed: Packed, batch: Seq[Sequence]
     token = gather([np.asarray(s.tokens)[where] for s, where in zip(batch, weighted, strict=True)])
     weight = gather([np.asarray(s.weights)[where] for s, where in zip(batch, weighted, strict=True)])
     logprobs = _logprobs(head, outputs[row, column], token) * weight.float()
-    # A grid to be summed along its rows: unlike adding up by index, the order of its additions is fixed on every device.
-    grid = logprobs.new_zeros(len(batch), max(1, *counts, 0))
+    # A grid to be summed along its rows: unlike adding up by index, this has one order of additions on every device.
+    grid = logprobs.new_zeros(len(batch), max(1, *counts))
     return grid.index_put((owner, rank), logprobs)
 
 
@@ -116,7 +118,7 @@ def _logprobs(head: nn.Module, outputs: Tensor, token: Tensor) -> Tensor:
 
     if len(outputs) <= HEAD_CHUNK:
         return chunk(outputs, token)
-    parts = zip(outputs.split(HEAD_CHUNK), token.split(HEAD_CHUNK), strict=True)
+    parts = zip(torch.split(outputs, HEAD_CHUNK), torch.split(token, HEAD_CHUNK), strict=True)
     return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])
 
 

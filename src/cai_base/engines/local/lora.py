@@ -163,7 +163,7 @@ def views(places: Seq[Place], flat: Tensor) -> list[tuple[Tensor, Tensor]]:
 
     One split for all of them, because its backward pass puts all their gradients together in one copy.
     """
-    parts = iter(flat.split([size for place in places for size in place.sizes], dim=1))
+    parts = iter(torch.split(flat, [size for place in places for size in place.sizes], dim=1))
     return [
         (next(parts).unflatten(1, (place.inputs, place.rank)), next(parts).unflatten(1, (place.rank, place.outputs)))
         for place in places

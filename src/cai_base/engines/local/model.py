@@ -72,13 +72,16 @@ def load(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
             # Soft-capped attention scores exist only in eager attention; everything else takes sdpa.
             attn_implementation="eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa",
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported, and refused below in our words
         )
     except Exception as error:  # transformers raises nearly everything for what is wrong in a folder
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"--model {name}: cannot be loaded as a causal language model ({reason}); {_WANTED}") from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise UserError(f"--model {name}: its files lack weights of a causal language model ({missing}); {_WANTED}")
+    unloaded = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if unloaded:
+        raise UserError(
+            f"--model {name}: its files lack weights that its config asks for, such as {unloaded[0]}; {_WANTED}"
+        )
     if not any(isinstance(module, nn.Linear) for module in model.base_model.modules()):
         raise UserError(f"--model {name}: {type(model).__name__} has no linear layers that LoRA can adapt")
     model.requires_grad_(False).eval().to(device)
@@ -97,7 +100,7 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.named_parameters()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().flatten().view(torch.uint8).cpu().numpy())
+        digest.update(tensor.detach().flatten().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 
@@ -136,7 +139,10 @@ def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[L
 
     reference = logprobs(packed=False, own_head=True)
     if differ(reference[0, : half - 1], reference[1, : half - 1]):
-        raise UserError(f"--model: {type(model).__name__} is not causal: what follows a token changes its probability")
+        raise UserError(
+            f"--model {model.name_or_path}: {type(model).__name__} is not causal (a token's probability depends on "
+            "what follows it); give a causal language model"
+        )
     own_head = differ(logprobs(packed=False, own_head=False), reference)
     if not pack:
         return Layout(False, own_head, attention_cost), None

@@ -1,8 +1,8 @@
 """Packing a batch by its prefix trie.
 
-The few-shot prefix is shared by all sequences of a batch, and the prompt by both sides of a preference pair. Laid out as
-a trie, each shared token is computed once. A trie becomes one row of tokens in which a token sits at the position that
-it has in its own sequence and attends to its ancestors only, which is exactly what it would attend to alone: packed
+The few-shot prefix is shared by all sequences of a batch, and the prompt by both sides of a preference pair. Laid out
+as a trie, each shared token is computed once. A trie becomes one row of tokens in which a token sits at the position
+that it has in its own sequence and attends to its ancestors only, which is exactly what it would attend to alone: packed
 equals padded. Attention grows with the square of a row, so a batch is cut into the number of rows that costs least.
 """
 
@@ -100,7 +100,8 @@ class _Sorted:
 
     def rows(self, cut: list[tuple[int, int]]) -> Packed:
         """The rows of a cut."""
-        rows, places = [], {}
+        rows: list[Row] = []
+        places: dict[int, Place] = {}
         for start, stop in cut:
             row, paths = _trie(self.tokens[start:stop], [0, *self.shared[start + 1 : stop]])
             places.update({i: Place(len(rows), path) for i, path in zip(self.order[start:stop], paths, strict=True)})
@@ -116,7 +117,7 @@ def _common(a: Ints, b: Ints) -> int:
 
 
 def _trie(sequences: list[Ints], shared: list[int]) -> tuple[Row, list[Ints]]:
-    """One row for sorted sequences, of which each has `shared` leading tokens from the one before, and their columns."""
+    """One row for sorted sequences, each with `shared` leading tokens of the one before, and their columns."""
     length = sum(map(len, sequences)) - sum(shared)
     tokens, positions = np.empty(length, dtype=np.int64), np.empty(length, dtype=np.int64)
     mask = np.zeros((length, length), dtype=np.bool_)

@@ -21,6 +21,10 @@ from cai_base.engines import Adapter, Sample, SampleRequest, Tokenizer
 from cai_base.engines.local.lora import Bank
 
 
+KEPT = 0.75
+"""Finished rows are dropped once this share of a batch, or less, goes on: a drop copies the whole cache."""
+
+
 class Sampler:
     """Draws responses from a model under the adapters of a bank.
 
@@ -36,21 +40,22 @@ class Sampler:
     def __init__(
         self, model: PreTrainedModel, bank: Bank, tokenizer: Tokenizer, rows: int, cache_bytes: int, packed: bool
     ) -> None:
-        self.model, self.bank, self.tokenizer, self.packed = model, bank, tokenizer, packed
+        self.model, self.bank, self.packed = model, bank, packed
         self._rows, self._cache_bytes = rows, cache_bytes
+        self._ends = Ends(tokenizer)
 
     def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
         """One response a request, in order."""
         done: dict[int, Sample] = {}
         for groups in self._batches(requests):
-            drawings = {name: [Drawing(requests[i]) for i in group] for name, group in groups.items()}
+            drawings = {name: [Drawing(requests[i], self._ends) for i in group] for name, group in groups.items()}
             _Batch(self, drawings).run()
             for name, group in groups.items():
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
         return [done[i] for i in range(len(requests))]
 
     def _batches(self, requests: Seq[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
-        """Requests, by adapter, that are drawn together: of every adapter that has any left, as many as there is room."""
+        """Requests that are drawn together, by adapter: of every adapter that has any left, as many as there is room."""
         config = self.model.config.get_text_config()
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.model.dtype.itemsize
@@ -67,11 +72,43 @@ class Sampler:
             queues = {name: queue for name, queue in rest.items() if queue}
 
 
+class Ends:
+    """Tells where a response ends. Most tokens cannot end one, which is remembered token by token."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._texts: dict[int, str] = {}
+
+    def sample(self, request: SampleRequest, tokens: list[int]) -> Sample | None:
+        """The response, if the last of its `tokens` ends it."""
+        ended, full = tokens[-1] in self.tokenizer.eos, len(tokens) == request.max_tokens
+        if not (ended or full or self._stops_in_sight(request.stop, tokens)):
+            return None
+        text = self.tokenizer.decode(tokens[:-1] if ended else tokens)
+        stops = [at for stop in request.stop if (at := text.find(stop)) >= 0]
+        if not (ended or full or stops):
+            return None
+        return Sample(text[: min(stops, default=None)], tuple(tokens), "stop" if ended or stops else "length")
+
+    def _stops_in_sight(self, stops: tuple[str, ...], tokens: list[int]) -> bool:
+        """Whether the last token may have completed a stop."""
+        if tokens[-1] not in self._texts:
+            self._texts[tokens[-1]] = self.tokenizer.decode(tokens[-1:])
+        text = self._texts[tokens[-1]]
+        # A token alone may decode to less than it adds: a part of a character, or a space that decoders strip.
+        if text.strip() == text and text and "\ufffd" not in text and not any(stop[-1] in text for stop in stops):
+            return False
+        # A stop of n bytes spans at most n tokens; one more, because of the stripped space.
+        tail = self.tokenizer.decode(tokens[-1 - max((len(stop.encode()) for stop in stops), default=0) :])
+        return any(stop in tail for stop in stops)
+
+
 @dataclass(slots=True)
 class Drawing:
     """One request on its way to a sample."""
 
     request: SampleRequest
+    ends: Ends
     tokens: list[int] = field(default_factory=list)
     sample: Sample | None = None
     uniforms: list[float] = field(init=False)
@@ -79,37 +116,22 @@ class Drawing:
     def __post_init__(self) -> None:
         self.uniforms = randomness.stream("sample", self.request.seed).random(self.request.max_tokens).tolist()
 
+    def add(self, token: int) -> None:
+        """Take the token just drawn, and see whether it ends the response."""
+        self.tokens.append(token)
+        self.sample = self.ends.sample(self.request, self.tokens)
+
     def finished(self) -> Sample:
         """The sample of a drawing that is over."""
         assert self.sample is not None
         return self.sample
 
-    def add(self, token: int, tokenizer: Tokenizer) -> None:
-        """Take the token just drawn, and see whether it ends the response."""
-        self.tokens.append(token)
-        ended, full = token in tokenizer.eos, len(self.tokens) == self.request.max_tokens
-        if ended or full or self._stop_in_sight(tokenizer):
-            text = tokenizer.decode(self.tokens[:-1] if ended else self.tokens)
-            stops = [at for stop in self.request.stop if (at := text.find(stop)) >= 0]
-            if stops or ended or full:
-                reason = "stop" if stops or ended else "length"
-                self.sample = Sample(text[: min(stops, default=None)], tuple(self.tokens), reason)
-
-    def _stop_in_sight(self, tokenizer: Tokenizer) -> bool:
-        """Whether a stop may just have been completed. One of n bytes spans at most n tokens, of which one is new."""
-        if not self.request.stop:
-            return False
-        # One token more, because some tokenizers leave out the space that a text begins with.
-        tail = tokenizer.decode(self.tokens[-1 - max(len(stop.encode()) for stop in self.request.stop) :])
-        return any(stop in tail for stop in self.request.stop)
-
 
 class _Batch:
-    """Drawings in one batch `[adapters * rows]`, an adapter's rows side by side, where it has fewer filled up by None."""
+    """Drawings in one batch `[adapters * rows]`: an adapter's rows side by side, and None where it has fewer."""
 
     def __init__(self, sampler: Sampler, drawings: dict[Adapter | None, list[Drawing]]) -> None:
-        self.model, self.bank, self.tokenizer = sampler.model, sampler.bank, sampler.tokenizer
-        self.packed = sampler.packed
+        self.model, self.bank, self.packed = sampler.model, sampler.bank, sampler.packed
         self.names = list(drawings)
         self.width = max(len(group) for group in drawings.values())
         self.grid = [row for group in drawings.values() for row in (*group, *[None] * (self.width - len(group)))]
@@ -187,55 +209,58 @@ class _Batch:
         temperatures = torch.tensor([row.request.temperature for _, row in live], **double)  # type: ignore[arg-type]
         chosen = draw(logits[[i for i, _ in live]], temperatures, uniforms).tolist()
         for (_, row), token in zip(live, chosen, strict=True):
-            row.add(token, self.tokenizer)
+            row.add(token)
 
     def _drop_finished(self) -> None:
-        """Leave finished rows out once that halves the batch. Adapters keep an equal number of rows."""
+        """Leave finished rows out where that is worth the copy. Adapters keep an equal number of rows."""
         groups = [range(start, start + self.width) for start in range(0, len(self.grid), self.width)]
         live = [[i for i in group if _live(self.grid[i])] for group in groups]
         width = max(len(group) for group in live)
-        if width > self.width // 2:
+        if width > KEPT * self.width:
             return
-        # Where an adapter has fewer live rows than another, any row of the batch stands in.
-        keep = [[*rows, *[0] * (width - len(rows))] for rows in live]
-        self.grid = [self.grid[i] if k < len(rows) else None for rows, kept in zip(live, keep) for k, i in enumerate(kept)]
-        self.width = width
-        index = torch.tensor(keep, device=self.model.device).flatten()
+        spare = [[None] * (width - len(rows)) for rows in live]
+        keep = [i for rows, fill in zip(live, spare, strict=True) for i in (*rows, *fill)]
+        self.grid, self.width = [None if i is None else self.grid[i] for i in keep], width
+        index = torch.tensor([i or 0 for i in keep], device=self.model.device)  # any row may stand in for none
         self.cache.batch_select_indices(index)
         self.present, self.positions = self.present[index], self.positions[index]
 
 
-class Buffer(DynamicLayer):
+class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A layer's keys and values in a buffer of fixed length, so that a step writes one column and copies nothing."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.length = length
         self.used = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Add columns `[rows, heads, new, features]`; all columns so far."""
         if not self.is_initialized:
             self.keys, self.values = self._empty(key_states), self._empty(value_states)
             self.is_initialized = True
         start, self.used = self.used, self.used + key_states.shape[2]
-        self.keys[:, :, start : self.used], self.values[:, :, start : self.used] = key_states, value_states
+        self.keys[:, :, start : self.used] = key_states
+        self.values[:, :, start : self.used] = value_states
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
 
     def get_seq_length(self) -> int:
+        """Columns in use."""
         return self.used
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self._take(torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(repeats))
+        """Each row `repeats` times."""
+        self.batch_select_indices(torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        self._take(indices)
-
-    def _take(self, rows: Tensor) -> None:
-        """Let `rows` be the batch. Only the columns in use are copied."""
+        """The rows `indices` in place of all. Only the columns in use are copied."""
         for name in ("keys", "values"):
-            old = getattr(self, name)[:, :, : self.used]
-            new = self._empty(old[:1].expand(len(rows), -1, -1, -1))
-            torch.index_select(old, 0, rows, out=new[:, :, : self.used])
+            old: Tensor = getattr(self, name)[:, :, : self.used]
+            new = self._empty(old[:1].expand(len(indices), -1, -1, -1))
+            torch.index_select(old, 0, indices, out=new[:, :, : self.used])
             setattr(self, name, new)
 
     def _empty(self, like: Tensor) -> Tensor:

@@ -1,0 +1,131 @@
+"""Folders that hold a model, folders that do not, and what their tokenizers are like."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
+
+from cai_base.engines import Lora
+from cai_base.engines.local import LocalEngine
+from cai_base.errors import UserError
+
+Folder = Callable[[str], str]
+
+
+@pytest.fixture
+def copy(folder: Folder, tmp_path: Path) -> Path:
+    """A folder with a model, to be spoilt."""
+    return Path(shutil.copytree(folder("llama"), tmp_path / "model"))
+
+
+def message(model: Path | str) -> str:
+    """What the user is told about a model that does not load; one line that names it and says what would be right."""
+    with pytest.raises(UserError) as caught:
+        LocalEngine(str(model), Lora(4, 4), sequence_length=32, device="cpu")
+    text = str(caught.value)
+    assert str(model) in text
+    assert "\n" not in text
+    return text
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert "no config.json" in message(tmp_path / "nowhere")
+    assert "hub id" in message("./nowhere")
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    assert "no config.json" in message(tmp_path)
+
+
+def test_a_config_that_is_not_json(copy: Path) -> None:
+    (copy / "config.json").write_text("{")
+    assert "cannot be loaded" in message(copy)
+
+
+def test_a_model_of_unknown_type(copy: Path) -> None:
+    (copy / "config.json").write_text(json.dumps({"model_type": "crystal-ball"}))
+    assert "crystal-ball" in message(copy)
+
+
+def test_a_model_that_is_no_causal_language_model(copy: Path) -> None:
+    (copy / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": ["T5EncoderModel"]}))
+    assert "cannot be loaded as a causal language model" in message(copy)
+
+
+def test_a_model_that_looks_ahead(copy: Path, tmp_path: Path) -> None:
+    shape = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertLMHeadModel(BertConfig(**shape, intermediate_size=64, initializer_range=0.2)).save_pretrained(copy)
+    assert "not causal" in message(copy)
+
+
+def test_a_model_without_linear_layers(copy: Path) -> None:
+    GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=16, n_layer=1, n_head=2)).save_pretrained(copy)
+    assert "no linear layers" in message(copy)
+
+
+def test_no_weights(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    assert "no *.safetensors" in message(copy)
+
+
+def test_pickled_weights_are_not_read(copy: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(copy)
+    (copy / "model.safetensors").unlink()
+    torch.save(model.state_dict(), copy / "pytorch_model.bin")
+    assert "pickled weights are not read" in message(copy)
+
+
+def test_weights_of_another_model(copy: Path, folder: Folder) -> None:
+    shutil.copy(Path(folder("qwen3")) / "config.json", copy)
+    assert "lack weights" in message(copy)
+
+
+def test_damaged_weights(copy: Path) -> None:
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert "cannot be loaded" in message(copy)
+
+
+def test_no_tokenizer(copy: Path) -> None:
+    for file in copy.glob("tokenizer*"):
+        file.unlink()
+    assert "tokenizer" in message(copy)
+
+
+def test_code_in_a_model_folder_is_not_run(copy: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (copy / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "cannot be loaded" in message(copy)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(("kind", "bos"), [("llama", 0), ("qwen3", None), ("mistral", 0)])
+def test_the_first_token_is_the_tokenizers_own(
+    engine: Callable[[str], LocalEngine], kind: str, bos: int | None
+) -> None:
+    tokenizer = engine(kind).tokenizer
+    assert tokenizer.bos == bos
+    assert tokenizer.eos == {1}
+    assert tokenizer.encode("") == []
+    for text in ("the bread is warm", " and\n\nUser: é☃", "a"):
+        assert bos not in tokenizer.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_text_that_spells_a_special_token_stays_text(engine: Callable[[], LocalEngine]) -> None:
+    tokenizer = engine().tokenizer
+    ids = tokenizer.encode("the end</s> <s>")
+    assert not {0, 1} & set(ids)
+    assert tokenizer.decode(ids) == "the end</s> <s>"
+    assert tokenizer.decode([*ids, 1]) == "the end</s> <s>"
+
+
+def test_the_context_is_the_models(engine: Callable[[], LocalEngine]) -> None:
+    assert engine().context_length == 256
