@@ -23,7 +23,7 @@ PHASES = ("evaluation of base", "sft", "revision", "pairs", "reference", "dpo", 
 
 @pytest.fixture(scope="module")
 def quiet() -> Progress:
-    return Progress(open(os.devnull, "w"))  # noqa: SIM115
+    return Progress(open(os.devnull, "w"))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, quiet: Progress) -> 
 
 def artifacts(run: Path) -> dict[str, bytes]:
     """Everything that equal runs have in common: all but times and hosts."""
-    files = [path for path in sorted(run.rglob("*")) if path.is_file() and path.name not in ("manifest.json", "usage.json")]
+    files = [
+        path for path in sorted(run.rglob("*")) if path.is_file() and path.name not in ("manifest.json", "usage.json")
+    ]
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
 
 

@@ -47,7 +47,7 @@ class Scripted:
 
 
 class NoBar:
-    def advance(self, amount: float) -> None:
+    def advance(self, amount: int) -> None:
         pass
 
 

@@ -47,6 +47,7 @@ def test_equal_differences_give_no_p_value_and_no_crash() -> None:
         "ci95": [0.25, 0.25],
         "p_value": None,
         "minimum_detectable": 0.0,
+        "seeds": 2,
     }
 
 

@@ -32,7 +32,12 @@ def test_the_wheel_runs_from_an_empty_directory(tmp_path: Path) -> None:
     found = subprocess.run(where, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.startswith(str(target))
     ended = subprocess.run(
-        [sys.executable, "-m", "cai_base", *TINY], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "cai_base", *TINY],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     assert '"schema": 1' in ended.stdout

@@ -100,7 +100,7 @@ class Experiment:
             python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
         )
         with self._timed("evaluation"):
-            self._evaluate("base", None, {seed: None for seed in self.settings.seed_numbers})
+            self._evaluate("base", None, dict.fromkeys(self.settings.seed_numbers))
         seeds = self._sft()
         self._revise(seeds)
         self._prepare_pairs(seeds)

@@ -17,7 +17,7 @@ PIPE_INTERVAL = 10.0
 class Bar(Protocol):
     """One piece of work under way."""
 
-    def advance(self, amount: float) -> None:
+    def advance(self, amount: int) -> None:
         """Note that `amount` more of it is done."""
         ...
 
@@ -34,7 +34,7 @@ class Progress:
         self._console.print(text, markup=False)
 
     @contextmanager
-    def bar(self, name: str, total: float, done: float = 0) -> Iterator[Bar]:
+    def bar(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
         """A bar from `done` to `total`."""
         if not self._console.is_terminal:
             yield _Lines(self, name, total, done)
@@ -56,17 +56,17 @@ class _Rich:
     def __init__(self, rich: RichProgress, task: TaskID) -> None:
         self._rich, self._task = rich, task
 
-    def advance(self, amount: float) -> None:
+    def advance(self, amount: int) -> None:
         self._rich.advance(self._task, amount)
 
 
 class _Lines:
-    def __init__(self, progress: Progress, name: str, total: float, done: float) -> None:
+    def __init__(self, progress: Progress, name: str, total: int, done: int) -> None:
         self._progress, self._name, self._total = progress, name, total
         self._begun_at, self._begun = time.monotonic(), done
         self._done, self._said = done, time.monotonic()
 
-    def advance(self, amount: float) -> None:
+    def advance(self, amount: int) -> None:
         self._done += amount
         now = time.monotonic()
         finished = self._done >= self._total

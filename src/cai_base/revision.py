@@ -154,7 +154,7 @@ def generations(settings: Revision) -> int:
 
 def _opener(seed: int, prompt: Prompt, openers: Seq[str], share: float) -> str | None:
     draw = randomness.stream(seed, "revision", prompt.id, "refusal prefill")
-    return openers[draw.integers(len(openers))] if draw.random() < share else None
+    return openers[int(draw.integers(len(openers)))] if draw.random() < share else None
 
 
 def pairs(tokenizer: Tokenizer, chains: Seq[Record], seed: int, held_out: float) -> list[Record]:

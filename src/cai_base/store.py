@@ -2,8 +2,8 @@
 
 `manifest.json` says how far each piece of work has come and what every file held at that moment (bytes and SHA-256). A
 unit is stored by writing its files and then replacing the manifest in one rename; until then nothing of it counts. On
-resume, what the manifest does not vouch for is dropped (a torn tail of an appended file) or overwritten, and a file that
-differs from what the manifest vouches for stops the run.
+resume, what the manifest does not vouch for is dropped (a torn tail of an appended file) or overwritten, and a file
+that differs from what the manifest vouches for stops the run.
 """
 
 import hashlib

@@ -112,8 +112,8 @@ def train(
                 continue
             live = [adapter for adapter in phase.adapters if adapter not in failed]
             if phase.held_out is not None:
-                for adapter, values in phase.held_out(live).items():
-                    metrics[adapter][-1].update(values)
+                for adapter, measured in phase.held_out(live).items():
+                    metrics[adapter][-1].update(measured)
             _store(engine, run, phase, done, start, metrics, failures)
             start, failures, metrics = done, [], {adapter: [] for adapter in phase.adapters}
             evaluate(done, live)

@@ -152,13 +152,25 @@ class Tokenizer(Protocol):
 class Engine(Protocol):
     """One frozen base model and its adapters. See the module's docstring for what crosses this seam."""
 
-    model: str
-    """The base model's name, as the user gave it."""
-    context_length: int
-    """The longest sequence, in tokens."""
-    tokenizer: Tokenizer
-    notes: tuple[str, ...]
-    """What a reader of the results should know about how this engine runs this model, one sentence each."""
+    @property
+    def model(self) -> str:
+        """The base model's name, as the user gave it."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence, in tokens."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The base model's tokenizer."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results should know about how this engine runs this model, one sentence each."""
+        ...
 
     def create(self, adapters: Mapping[Adapter, int]) -> None:
         """Make fresh adapters, each initialised from its seed alone; B is zero, so each begins as the base model."""

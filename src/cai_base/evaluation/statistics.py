@@ -32,15 +32,21 @@ def summary(per_seed: Seq[float | None]) -> dict[str, Any]:
 
 
 def paired(first: Seq[float | None], second: Seq[float | None]) -> dict[str, Any]:
-    """First minus second over the seeds that have both: mean difference, 95 % t interval, p of the paired t test, and
-    the least difference that a test at 5 % would find with 80 % power given this spread. Without two seeds, and for the
-    p value where every seed differs by the same amount, there is none."""
+    """First minus second over the seeds that have both.
+
+    Returns:
+        Mean difference, 95 % t interval, p of the paired t test, the least difference that a test at 5 % would find
+        with 80 % power given this spread, and the number of seeds. Without two seeds there is only the difference;
+        where every seed differs by the same amount there is no p value.
+    """
     differences = [a - b for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     about = summary(differences)
+    count = len(differences)
     if about["std"] is None:
-        return {"difference": about["mean"], "ci95": None, "p_value": None, "minimum_detectable": None}
-    freedom = len(differences) - 1
-    error = about["std"] / math.sqrt(len(differences))
+        nothing = {"ci95": None, "p_value": None, "minimum_detectable": None}
+        return {"difference": about["mean"], **nothing, "seeds": count}
+    freedom = count - 1
+    error = about["std"] / math.sqrt(count)
     critical = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
     p_value = None if error == 0 else 2 * float(stats.t.sf(abs(about["mean"]) / error, freedom))
     detectable = (critical + float(stats.t.ppf(POWER, freedom))) * error
@@ -49,4 +55,5 @@ def paired(first: Seq[float | None], second: Seq[float | None]) -> dict[str, Any
         "ci95": about["ci95"],
         "p_value": p_value,
         "minimum_detectable": detectable,
+        "seeds": count,
     }

@@ -164,7 +164,8 @@ def views(places: Seq[Place], flat: Tensor) -> list[tuple[Tensor, Tensor]]:
     One split for all of them, because its backward pass puts all their gradients together in one copy.
     """
     parts = iter(torch.split(flat, [size for place in places for size in place.sizes], dim=1))
+    n = len(flat)
     return [
-        (next(parts).unflatten(1, (place.inputs, place.rank)), next(parts).unflatten(1, (place.rank, place.outputs)))
+        (next(parts).view(n, place.inputs, place.rank), next(parts).view(n, place.rank, place.outputs))
         for place in places
     ]

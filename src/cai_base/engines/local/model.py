@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,18 +63,7 @@ def load(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
         if not any(folder.glob("*.safetensors")):
             raise UserError(f"--model {name}: no *.safetensors there (pickled weights are not read); {_WANTED}")
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            name,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            # Soft-capped attention scores exist only in eager attention; everything else takes sdpa.
-            attn_implementation="eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported, and refused below in our words
-        )
+        model, tokenizer, report = _read(name, dtype)
     except Exception as error:  # transformers raises nearly everything for what is wrong in a folder
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"--model {name}: cannot be loaded as a causal language model ({reason}); {_WANTED}") from error
@@ -88,8 +78,25 @@ def load(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     eos = frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
-    length = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length)
+    length = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length)
     return Loaded(model, HubTokenizer(tokenizer, eos), length, weights_digest(model))
+
+
+def _read(name: str, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase, dict[str, Any]]:
+    """The model, its tokenizer, and what became of each of its weights."""
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        name,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        # Soft-capped attention scores exist only in eager attention; everything else takes sdpa.
+        attn_implementation="eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are reported, and refused by `load`
+    )
+    return loaded[0], tokenizer, loaded[1]
 
 
 _WANTED = "give a hub id, or a folder with config.json, tokenizer.json and *.safetensors"

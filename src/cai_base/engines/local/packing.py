@@ -2,8 +2,8 @@
 
 The few-shot prefix is shared by all sequences of a batch, and the prompt by both sides of a preference pair. Laid out
 as a trie, each shared token is computed once. A trie becomes one row of tokens in which a token sits at the position
-that it has in its own sequence and attends to its ancestors only, which is exactly what it would attend to alone: packed
-equals padded. Attention grows with the square of a row, so a batch is cut into the number of rows that costs least.
+that it has in its own sequence and attends to its ancestors only, which is exactly what it would attend to alone:
+packed equals padded. Attention grows with the square of a row, so a batch is cut into the rows that cost least.
 """
 
 from collections.abc import Sequence as Seq

@@ -20,7 +20,6 @@ from cai_base import randomness
 from cai_base.engines import Adapter, Sample, SampleRequest, Tokenizer
 from cai_base.engines.local.lora import Bank
 
-
 KEPT = 0.75
 """Finished rows are dropped once this share of a batch, or less, goes on: a drop copies the whole cache."""
 
@@ -55,7 +54,7 @@ class Sampler:
         return [done[i] for i in range(len(requests))]
 
     def _batches(self, requests: Seq[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
-        """Requests that are drawn together, by adapter: of every adapter that has any left, as many as there is room."""
+        """What is drawn together, by adapter: of every adapter that has requests left, as many as there is room for."""
         config = self.model.config.get_text_config()
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.model.dtype.itemsize
@@ -95,11 +94,12 @@ class Ends:
         if tokens[-1] not in self._texts:
             self._texts[tokens[-1]] = self.tokenizer.decode(tokens[-1:])
         text = self._texts[tokens[-1]]
-        # A token alone may decode to less than it adds: a part of a character, or a space that decoders strip.
-        if text.strip() == text and text and "\ufffd" not in text and not any(stop[-1] in text for stop in stops):
+        # Alone, a part of a character decodes to U+FFFD, and some tokenizers strip the space a token begins with.
+        if "\ufffd" not in text and not any(stop[-1] in text or stop[-1].isspace() for stop in stops):
             return False
         # A stop of n bytes spans at most n tokens; one more, because of the stripped space.
-        tail = self.tokenizer.decode(tokens[-1 - max((len(stop.encode()) for stop in stops), default=0) :])
+        longest = max((len(stop.encode()) for stop in stops), default=0)
+        tail = self.tokenizer.decode(tokens[-1 - longest :])
         return any(stop in tail for stop in stops)
 
 
