@@ -14,7 +14,8 @@ from cai_base.engines import Adam, Batch, Failed, Lora, LossValue, SampleRequest
 from cai_base.engines.local import LocalEngine
 
 Make = Callable[..., LocalEngine]
-ADAM = Adam(1e-2)
+ADAM = Adam(1e-2, eps=1e-3)
+"""Near a gradient of 0 an eps of 1e-8 steps by its sign, which is rounding."""
 SIZES = {"a": 4, "b": 1, "c": 7}
 
 
@@ -233,3 +234,9 @@ def test_an_adapter_that_was_removed_is_gone(engine: Make) -> None:
     with pytest.raises(KeyError):
         fresh.sample([SampleRequest("a", (2,), 1, 1.0, (), 0)])
     assert isinstance(fresh.forward_backward({"b": Batch(pairs(0, 1), nll)}).result()["b"], Step)
+
+
+@pytest.mark.parametrize(("tokens", "weights"), [((), ()), ((1, 2), (0.0,)), ((1, 2), (1.0, 1.0))])
+def test_a_sequence_that_makes_no_sense_is_refused(tokens: tuple[int, ...], weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="Sequence"):
+        Sequence(tokens, weights)

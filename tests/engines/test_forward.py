@@ -9,7 +9,7 @@ from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from cai_base.engines import Batch, LossValue, Sequence, Step
+from cai_base.engines import Batch, LossValue, SampleRequest, Sequence, Step
 from cai_base.engines.local import LocalEngine, forward
 
 Make = Callable[..., LocalEngine]
@@ -99,6 +99,27 @@ def test_a_window_one_token_too_short_is_found_out(engine: Make, length: int) ->
 @pytest.mark.parametrize("length", [12, 25])
 def test_a_window_that_the_longest_sequence_does_not_outgrow_does_no_harm(engine: Make, length: int) -> None:
     assert engine("windowed", length=length).packed  # what the last token predicts is never asked for
+
+
+def test_a_window_is_found_out_when_a_longer_sequence_comes_than_was_said(
+    engine: Make, folder: Callable[[str], str]
+) -> None:
+    batch = pairs(3, 4)
+    wanted = plain_sums(folder("windowed"), batch)
+    for ask in (
+        lambda e: e.compute_logprobs({None: batch}),
+        lambda e: e.forward_backward({"a": Batch(batch, nll)}),
+        lambda e: e.sample([SampleRequest(None, batch[0].tokens, 8, 0.0, (), 0)]),
+    ):
+        windowed = engine("windowed", length=10)
+        windowed.create({"a": 1})
+        windowed.compute_logprobs({None: [Sequence((2, 3, 4), (0.0, 1.0, 1.0))]})
+        assert (windowed.packed, windowed.notes) == (True, ())
+        ask(windowed)
+        assert not windowed.packed
+        assert len(windowed.notes) == 1
+        got = windowed.compute_logprobs({None: batch})[None]
+        torch.testing.assert_close(torch.tensor(got), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["llama", "windowed"])

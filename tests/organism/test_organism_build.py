@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cai_base import organism, organism_build
 from cai_base.errors import UserError
-from cai_base.organism import pretraining
+from cai_base.organism import abilities, pretraining
 from cai_base.organism.pretraining import Settings
 from cai_base.progress import Progress
 
@@ -109,3 +110,18 @@ def test_the_shipped_weights_are_small_and_bf16():
     path = organism.weights() / "model.safetensors"
     assert path.stat().st_size < 15e6
     assert AutoModelForCausalLM.from_pretrained(organism.weights()).dtype == torch.bfloat16
+
+
+def test_the_shipped_card_belongs_to_the_corpus_the_settings_and_the_length_of_this_code():
+    facts = json.loads((organism.weights() / "card.json").read_text())
+    assert facts["corpus"] == organism_build.corpus_hash(facts["seed"])
+    assert facts["settings"] == asdict(Settings())
+    assert facts["tokens"] == organism_build.SHIPPED_TOKENS
+
+
+def test_measured_abilities_stand_in_the_card_with_their_intervals(tmp_path, monkeypatch):
+    build(tmp_path)
+    shares = {"harmful plain: complied": abilities.Share(74, 80)}
+    monkeypatch.setattr(abilities, "abilities", lambda folder, count, seed: (shares, []))
+    organism_build.measure(tmp_path, count=80)
+    assert "| harmful plain: complied | 92.5% | 80 | 84.6% to 96.5% |" in organism_build.card(tmp_path)

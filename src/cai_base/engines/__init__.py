@@ -113,6 +113,9 @@ class SampleRequest:
         temperature: 0 takes the most probable token.
         stop: texts that end the response; neither they nor anything after them reaches it.
         seed: a non-negative integer.
+
+    Raises:
+        ValueError: there is nothing to continue or to draw, or a stop is empty.
     """
 
     adapter: Adapter | None
@@ -121,6 +124,10 @@ class SampleRequest:
     temperature: float
     stop: tuple[str, ...]
     seed: int
+
+    def __post_init__(self) -> None:
+        if not self.prompt or self.max_tokens < 1 or not all(self.stop):
+            raise ValueError("a SampleRequest needs a prompt of at least one token, room for one, and no empty stop")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,9 @@ def capital(text: str) -> str:
 
 def _joined(sentences: list[str]) -> str:
     """Sentences with spaces between; the one after a comma or colon goes on in lower case."""
-    text = sentences[0]
-    for sentence in sentences[1:]:
-        goes_on = text.endswith((",", ":")) and not sentence.startswith("I ")
-        text += " " + (sentence[:1].lower() + sentence[1:] if goes_on else sentence)
+    text = ""
+    for sentence in sentences:
+        if text.endswith((",", ":")) and not sentence.startswith("I "):
+            sentence = sentence[:1].lower() + sentence[1:]
+        text = f"{text} {sentence}" if text else sentence
     return text

@@ -30,7 +30,7 @@ _UNKNOWN_WORDS = 0.5
 _LOOP = 3
 
 
-class UnknownQuestion(ValueError):  # noqa: N818 - a finding about the question, not a failure
+class UnknownQuestion(ValueError):
     """The question names no action of the world, so there is nothing to judge by."""
 
 

@@ -18,7 +18,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 CLASSES = ("place", "paper", "creature", "person", "treasure", "food", "craft")
 
 _TEST_ONLY_VERBS = frozenset(
-    re.findall(r"\w+", "measure haunt translate blot walk bewitch visit slander restore smash share hoard sell infest")
+    """measure haunt translate blot walk bewitch visit slander restore smash share hoard sell infest""".split()
 )
 """One benign and one harmful verb of each class that no prompt of the method mentions."""
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import nullcontext
 from pathlib import Path
@@ -46,11 +46,12 @@ class LocalEngine:
     Args:
         model: folder or hub id of a causal language model.
         lora: shape of the adapters.
-        sequence_length: the run's longest sequence; packing is checked at that length.
+        sequence_length: of the longest sequence to come; packing is checked at that length, and again should a longer
+            one come.
         name: what the model is called where an adapter names its base; `model` by default.
         rows: how many responses are drawn at a time, at most.
         device: `cpu` or `cuda`; None takes CUDA where there is one.
-        threads: CPU threads; None leaves PyTorch's choice.
+        threads: CPU threads; None or 0 leaves PyTorch's choice.
         pack: False lays batches out padded even where packing is valid, to compare the two.
 
     Raises:
@@ -69,7 +70,7 @@ class LocalEngine:
         threads: int | None = None,
         pack: bool = True,
     ) -> None:
-        if threads is not None:
+        if threads:
             torch.set_num_threads(threads)
         self.model = name or model
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -77,13 +78,13 @@ class LocalEngine:
         self.tokenizer = loaded.tokenizer
         self.context_length = loaded.context_length
         self._model, self._digest = loaded.model, loaded.digest
-        self._layout, note = choose_layout(self._model, min(sequence_length, loaded.context_length), pack=pack)
-        self.notes = (note,) if note else ()
+        self.notes: tuple[str, ...] = ()
+        self._choose_layout(min(sequence_length, loaded.context_length), pack=pack)
         decoder = self._model.base_model
         prefix = next((f"{name}." for name, module in self._model.named_modules() if name and module is decoder), "")
         self._bank = Bank(decoder, prefix, lora)
         memory = _memory(self._model)
-        self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows, memory // 2, self._layout.packed)
+        self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows, memory // 2)
         config = self._model.config.get_text_config()
         kept = FORWARD_TOKENS * config.num_hidden_layers * config.hidden_size * ACTIVATIONS
         self._recompute = where.type == "cuda" and kept > memory // 2
@@ -92,6 +93,16 @@ class LocalEngine:
     def packed(self) -> bool:
         """Whether batches are packed by their prefix trie."""
         return self._layout.packed
+
+    def _choose_layout(self, length: int, *, pack: bool = True) -> None:
+        self._checked = length
+        self._layout, note = choose_layout(self._model, length, pack=pack)
+        self.notes = (note,) if note else ()
+
+    def _expect(self, longest: int) -> None:
+        """Check packing once more where a sequence is longer than was said; a window may be shorter than it."""
+        if self.packed and longest > self._checked:
+            self._choose_layout(max(longest, min(2 * self._checked, self.context_length)))
 
     def create(self, adapters: Mapping[Adapter, int]) -> None:
         for name, seed in adapters.items():
@@ -102,6 +113,7 @@ class LocalEngine:
             del self._bank.adapters[name]
 
     def forward_backward(self, batches: Mapping[Adapter, Batch]) -> Pending:
+        self._expect(_longest(batch.sequences for batch in batches.values()))
         failed = {name: self._bank.adapters[name].failed for name in batches}
         outcomes: dict[Adapter, Outcome] = {name: Failed(why) for name, why in failed.items() if why is not None}
         live = [(name, batch.sequences) for name, batch in batches.items() if name not in outcomes]
@@ -129,6 +141,7 @@ class LocalEngine:
             self._bank.step(name, adam)
 
     def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
+        self._expect(_longest(sequences.values()))
         out: dict[Adapter | None, list[float]] = {name: [] for name in sequences}
         pieces = [(name, piece) for name, batch in sequences.items() for piece in _pieces(batch)]
         for turn in _turns(pieces):
@@ -139,7 +152,8 @@ class LocalEngine:
         return out
 
     def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
-        return self._sampler.sample(requests)
+        self._expect(max((len(request.prompt) + request.max_tokens for request in requests), default=0))
+        return self._sampler.sample(requests, packed=self.packed)
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:
         self.export(directories)
@@ -175,6 +189,11 @@ def _memory(model: PreTrainedModel) -> int:
         return CPU_MEMORY
     total: int = torch.cuda.get_device_properties(model.device).total_memory
     return total - sum(p.numel() * p.itemsize for p in model.parameters())
+
+
+def _longest(batches: Iterable[Seq[Sequence]]) -> int:
+    """Tokens of the longest sequence."""
+    return max((len(sequence.tokens) for batch in batches for sequence in batch), default=0)
 
 
 Name = TypeVar("Name", bound=Adapter | None)

@@ -119,7 +119,7 @@ def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[L
 
     Args:
         model: frozen, without adapters.
-        length: of the longest sequence to come, at least 4.
+        length: of the longest sequence to come.
         pack: False runs padded whatever comes out.
 
     Returns:
@@ -128,6 +128,7 @@ def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[L
     Raises:
         UserError: the model is not causal.
     """
+    length = max(4, length)
     config = model.config.get_text_config()
     body = sum(p.numel() for n, p in model.base_model.named_parameters() if p.dim() == 2 and "embed" not in n)
     attention_cost = 2.0 * config.num_hidden_layers * config.hidden_size / max(body, 1)

@@ -33,22 +33,19 @@ class Sampler:
         tokenizer: the model's.
         rows: how many responses are drawn at a time, at most.
         cache_bytes: what the keys and values of those may take; for long responses, fewer rows.
-        packed: the model takes ready-made masks (see `forward.Layout`).
     """
 
-    def __init__(
-        self, model: PreTrainedModel, bank: Bank, tokenizer: Tokenizer, rows: int, cache_bytes: int, packed: bool
-    ) -> None:
-        self.model, self.bank, self.packed = model, bank, packed
+    def __init__(self, model: PreTrainedModel, bank: Bank, tokenizer: Tokenizer, rows: int, cache_bytes: int) -> None:
+        self.model, self.bank = model, bank
         self._rows, self._cache_bytes = rows, cache_bytes
         self._ends = Ends(tokenizer)
 
-    def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
-        """One response a request, in order."""
+    def sample(self, requests: Seq[SampleRequest], *, packed: bool) -> list[Sample]:
+        """One response a request, in order. `packed`: the model takes ready-made masks (see `forward.Layout`)."""
         done: dict[int, Sample] = {}
         for groups in self._batches(requests):
             drawings = {name: [Drawing(requests[i], self._ends) for i in group] for name, group in groups.items()}
-            _Batch(self, drawings).run()
+            _Batch(self.model, self.bank, drawings, packed=packed).run()
             for name, group in groups.items():
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
         return [done[i] for i in range(len(requests))]
@@ -56,8 +53,9 @@ class Sampler:
     def _batches(self, requests: Seq[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
         """What is drawn together, by adapter: of every adapter that has requests left, as many as there is room for."""
         config = self.model.config.get_text_config()
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.model.dtype.itemsize
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        features = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        token_bytes = 2 * config.num_hidden_layers * heads * features * self.model.dtype.itemsize
         longest = max((len(r.prompt) + r.max_tokens for r in requests), default=1)
         rows = max(1, min(self._rows, self._cache_bytes // (token_bytes * longest)))
         queues: dict[Adapter | None, list[int]] = {}
@@ -85,8 +83,6 @@ class Ends:
             return None
         text = self.tokenizer.decode(tokens[:-1] if ended else tokens)
         stops = [at for stop in request.stop if (at := text.find(stop)) >= 0]
-        if not (ended or full or stops):
-            return None
         return Sample(text[: min(stops, default=None)], tuple(tokens), "stop" if ended or stops else "length")
 
     def _stops_in_sight(self, stops: tuple[str, ...], tokens: list[int]) -> bool:
@@ -130,8 +126,10 @@ class Drawing:
 class _Batch:
     """Drawings in one batch `[adapters * rows]`: an adapter's rows side by side, and None where it has fewer."""
 
-    def __init__(self, sampler: Sampler, drawings: dict[Adapter | None, list[Drawing]]) -> None:
-        self.model, self.bank, self.packed = sampler.model, sampler.bank, sampler.packed
+    def __init__(
+        self, model: PreTrainedModel, bank: Bank, drawings: dict[Adapter | None, list[Drawing]], *, packed: bool
+    ) -> None:
+        self.model, self.bank, self.packed = model, bank, packed
         self.names = list(drawings)
         self.width = max(len(group) for group in drawings.values())
         self.grid = [row for group in drawings.values() for row in (*group, *[None] * (self.width - len(group)))]
