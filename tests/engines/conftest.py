@@ -1,6 +1,6 @@
 """Random small models of three architectures, saved in Hugging Face layout with a byte-level tokenizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,11 +42,13 @@ LENGTH = 96
 """The longest sequence that the tests' engines are made for."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
     """Small tensors gain nothing from threads, and two of them beside another busy process collapse."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
+    yield
+    torch.set_num_threads(threads)
 
 
 def save_tokenizer(folder: Path, *, bos: bool) -> None:

@@ -126,8 +126,8 @@ class LocalEngine:
         with self._bank.active(list(batches), train=True) as parameters, recompute:
             sums = logprob_sums(self._model, self._layout, [batch.sequences for batch in batches.values()])
             values = [batch.loss(logprobs) for batch, logprobs in zip(batches.values(), sums, strict=True)]
-            finite = [value.loss for value in values if value.loss.isfinite()]
-            gradients = torch.autograd.grad(finite, parameters)[0] if finite else torch.zeros_like(parameters)
+            # One that is not finite spoils its own adapter's gradient alone: no two adapters meet in any sum.
+            (gradients,) = torch.autograd.grad([value.loss for value in values], parameters)
         outcomes: dict[Adapter, Outcome] = {}
         for (name, batch), value, gradient in zip(batches.items(), values, gradients, strict=True):
             loss = value.loss.item()
