@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from cai_base import randomness
 from cai_base.engines import Sequence
@@ -84,6 +85,7 @@ def load(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
 
 def _read(name: str, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase, dict[str, Any]]:
     """The model, its tokenizer, and what became of each of its weights."""
+    logging.disable_progress_bar()  # a run has its own progress
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
