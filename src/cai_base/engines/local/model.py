@@ -85,7 +85,7 @@ def load(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
 
 def _read(name: str, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase, dict[str, Any]]:
     """The model, its tokenizer, and what became of each of its weights."""
-    logging.disable_progress_bar()  # a run has its own progress
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a run has its own progress
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
