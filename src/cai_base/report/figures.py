@@ -87,13 +87,11 @@ def _mean_and_interval(axes: Axes, place: int, figure: Record, measure: Measure,
     if figure["ci95"]:
         axes.plot([place, place], figure["ci95"], color=colour, linewidth=2)
     axes.plot([place], [centre], "D", color=colour, markersize=6)
-    top = max(v for v in (centre, *(figure["ci95"] or ()), *figure["per_seed"]) if v is not None)
     axes.annotate(
         measure.number(centre),
-        (place, top),
-        xytext=(0, 5),
+        (place, centre),
+        xytext=(9, 4),
         textcoords="offset points",
-        ha="center",
         annotation_clip=False,
     )
 
