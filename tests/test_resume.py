@@ -6,17 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cai_base import experiment, flags, store
+from cai_base.config import RunSettings
+from cai_base.engines.local import LocalEngine
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 
+PROMPTS = Path(__file__).parent / "resume_prompts.jsonl"
 SMALL = (
     "--seeds 2 --sft.steps 4 --evaluate-every 2 --revision.prompts 8 --revision.unit 4 --revision.rounds 2 "
-    "--dpo.steps 4 --dpo.batch-size 2 --dpo.held-out 0.3 --arms sft,cai,sl-cai --sl-cai.steps 2 --threads 2"
+    "--dpo.steps 4 --dpo.batch-size 2 --dpo.held-out 0.3 --arms sft,cai,sl-cai --sl-cai.steps 2 --threads 1 "
+    "--revision.response-tokens 40 --revision.critique-tokens 16 --evaluation.response-tokens 16 --lora.rank 4 "
+    f"--evaluation.prompts {PROMPTS}"
 ).split()
 PHASES = ("evaluation of base", "sft", "revision", "pairs", "reference", "dpo", "sl-cai")
 
@@ -24,6 +30,22 @@ PHASES = ("evaluation of base", "sft", "revision", "pairs", "reference", "dpo", 
 @pytest.fixture(scope="module")
 def quiet() -> Progress:
     return Progress(open(os.devnull, "w"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> Iterator[LocalEngine]:
+    """One loaded base model for every run in this process, its adapters forgotten when a run is opened."""
+    settings, _, _ = flags.load_settings(SMALL)
+    engine = experiment.load_engine(settings)
+    assert isinstance(engine, LocalEngine)
+
+    def load(settings: RunSettings) -> LocalEngine:
+        engine.remove(list(engine._bank.adapters))
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "load_engine", load)
+        yield engine
 
 
 @pytest.fixture(scope="module")
