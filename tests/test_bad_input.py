@@ -38,7 +38,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["--arms", "sft,kto"], "'kto' is not an arm that can be trained; choose from sft, cai, sl-cai"),
         (["--judge", "gpt"], "'gpt' cannot be used with the embedded model; use ground-truth or none"),
         (["--model", "somewhere"], "give --judge none"),
-        (["--model", "somewhere", "--judge", "ground-truth"], "ground-truth knows only the embedded model"),
+        (["--model", "somewhere", "--judge", "ground-truth"], "only the embedded model has a ground-truth judge"),
         (["--sft.stepz", "5"], "unrecognized arguments: --sft.stepz"),
         (["--lora.rank"], "--lora.rank"),
         (["stray"], "unrecognized arguments: stray"),

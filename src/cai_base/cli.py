@@ -43,6 +43,9 @@ def main(args: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"cai-base: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("cai-base: stopped; nothing was lost", file=sys.stderr)
+        return Stopped.exit_code
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         sys.stderr.close()
         return 0
@@ -86,6 +89,12 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument("run", type=Path, help="the run's directory")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     given = parser.parse_args(arguments)
+    from cai_base.store import Run
+
+    if Run.open(given.run).progress("results"):
+        print(f"cai-base: {given.run} is complete; these are its results", file=sys.stderr)
+        _show(given.run, given.json)
+        return 0
     from cai_base.experiment import carry_on
 
     return _finish(lambda progress: carry_on(given.run, progress), given.run, given.json)

@@ -118,8 +118,8 @@ class RunSettings(BaseSettings):
         if self.model == EMBEDDED and self.judge not in ("ground-truth", "none"):
             raise ValueError(f"judge: {self.judge!r} cannot be used with the embedded model; use ground-truth or none")
         if self.model != EMBEDDED and self.judge != "none":
-            asked = "ground-truth knows only the embedded model" if self.judge == "ground-truth" else "none is named"
-            if self.judge not in (None, "ground-truth"):
-                asked = f"{self.judge!r} is not a judge"
-            raise ValueError(f"judge: {asked}; for {self.model} give --judge none (answers are kept and unscored)")
+            raise ValueError(
+                f"judge: only the embedded model has a ground-truth judge; with {self.model} give --judge none "
+                "(answers are kept and unscored)"
+            )
         return self

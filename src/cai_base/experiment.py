@@ -19,7 +19,7 @@ from cai_base.dialogue import Dialogue
 from cai_base.engines import Adapter, Engine, Lora, Sequence
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.answers import answer
-from cai_base.evaluation.judges import Judge, load_judge
+from cai_base.evaluation.judges import GroundTruth, Judge, Unscored, load_judge
 from cai_base.inputs import Inputs, gather
 from cai_base.lengths import fit
 from cai_base.progress import Progress
@@ -40,6 +40,7 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings)
     settings, warnings = fit(settings, inputs, engine)
+    warnings += _unjudgeable(settings, inputs)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
@@ -50,6 +51,20 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
         {"inputs.json": inputs.to_bytes(), "warnings.json": to_json([*warnings, *engine.notes])},
     )
     return Experiment(settings, inputs, engine, run, progress)
+
+
+def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
+    """A warning where the ground-truth judge does not know what prompts ask for, as with prompts in real English."""
+    if settings.judge != GroundTruth.name:
+        return []
+    found = GroundTruth().judge([(prompt, "-") for prompt in inputs.prompts])
+    unknown = sum(isinstance(verdict, Unscored) for verdict in found)
+    if not unknown:
+        return []
+    return [
+        f"{unknown} of the method's {len(found)} prompts ask for nothing in the embedded model's world: it cannot know what "
+        "they are about, and their revisions mean nothing"
+    ]
 
 
 def carry_on(directory: Path, progress: Progress) -> "Experiment":
@@ -175,8 +190,10 @@ class Experiment:
             if kept:
                 self.pairs[seed] = dpo.tokenised(self.engine.tokenizer, self.dialogue, kept)
             else:
-                for arm in ("dpo", "sl-cai"):
-                    self.failed.setdefault(arm, {})[seed] = "no preference pair was left"
+                phases = {"cai": "dpo", "sl-cai": "sl-cai"}
+                for phase in (phases[arm] for arm in self.settings.trained_arms if arm in phases):
+                    reason = "no preference pair was left to train on; the filter's reasons are in `revision`"
+                    self.failed.setdefault(phase, {})[seed] = reason
 
     def _dpo(self) -> None:
         """Phase 3: DPO from the SFT adapter, whose log-probabilities are the reference."""
@@ -336,10 +353,10 @@ class Experiment:
 
     def _summarise(self) -> None:
         """`results.json` and `usage.json`."""
-        content = results.collect(self.run, self.settings, self.inputs, self.failed)
-        self.run.commit("results", 1, write={"results.json": to_json(content)})
         tokens = results.tokens(self.run, self.settings)
         write_atomic(self.run.directory / "usage.json", to_json({**self.run.usage, "tokens": tokens}))
+        content = results.collect(self.run, self.settings, self.inputs, self.failed)
+        self.run.commit("results", 1, write={"results.json": to_json(content)})
 
     def _require_seeds(self, phase: str) -> list[int]:
         failed = self.failed.get(phase, {})

@@ -84,7 +84,7 @@ class Run:
         """
         try:
             manifest = json.loads((directory / MANIFEST).read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made"
             ) from None

@@ -141,7 +141,7 @@ def _store(
         step,
         append={
             **{f"{folder}/{phase.name}/metrics.jsonl": to_lines(metrics[a]) for a, folder in folders.items()},
-            f"{phase.name}-failed.jsonl": to_lines(failures),
+            **({f"{phase.name}-failed.jsonl": to_lines(failures)} if failures else {}),
         },
         adopt=[_state(folder, phase.name, step) for folder in folders.values()],
         forget=[_state(folder, phase.name, before) for folder in folders.values()] if before else [],
