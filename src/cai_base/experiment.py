@@ -62,8 +62,8 @@ def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
     if not unknown:
         return []
     return [
-        f"{unknown} of the method's {len(found)} prompts ask for nothing in the embedded model's world: it cannot know what "
-        "they are about, and their revisions mean nothing"
+        f"{unknown} of the method's {len(found)} prompts ask for nothing in the embedded model's world: it cannot know "
+        "what they are about, and their revisions mean nothing"
     ]
 
 
