@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cai_base.cli import main
+from cai_base.flags import load_settings
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -43,6 +44,10 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["--lora.rank"], "--lora.rank"),
         (["stray"], "unrecognized arguments: stray"),
         (["--model", ""], "--model ''"),
+        (["--dpo.learning-rate", "1e6"], "--dpo.learning-rate '1e6': input should be less than or equal to 1"),
+        (["--threads", "99999999999999999999"], "--threads"),
+        (["--config", ""], "give the path of"),
+        (["--out", "x" * 300], "cannot be made"),
     ],
 )
 def test_a_wrong_flag(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:
@@ -66,6 +71,13 @@ def test_a_wrong_configuration_file(
     file = tmp_path / "c.toml"
     file.write_text(content)
     assert says in refused(capsys, "run", "--config", str(file))
+
+
+def test_an_environment_variable_changes_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL", "elsewhere")
+    monkeypatch.setenv("SEEDS", "7")
+    settings, _, _ = load_settings([])
+    assert (settings.model, settings.seeds) == ("organism", 3)
 
 
 def test_a_missing_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

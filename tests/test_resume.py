@@ -147,6 +147,16 @@ def test_the_margin_is_exactly_zero_before_the_first_update(uninterrupted: Path)
         assert (first["step"], first["margin"], first["chosen_reward"]) == (0, 0.0, 0.0)
 
 
+def test_held_out_pairs_are_never_trained_on(uninterrupted: Path, quiet: Progress) -> None:
+    opened = experiment.carry_on(uninterrupted, quiet)
+    opened.finish()
+    for seed in range(2):
+        pairs = list(store.read_lines(uninterrupted / f"seed-{seed}/pairs.jsonl"))
+        kept = {pair["id"] for pair in pairs if pair["held_out"]}
+        assert kept
+        assert {pair.id for pair in opened.pairs[seed]} == {pair["id"] for pair in pairs} - kept
+
+
 def test_a_reference_made_by_other_weights_is_refused(
     uninterrupted: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ def test_a_torn_tail_is_dropped_and_written_again(run: Run) -> None:
     with (run.directory / "log.jsonl").open("ab") as file:
         file.write(b'{"x": 2}\n{"x"')
     again = Run.open(run.directory)
-    assert (run.directory / "log.jsonl").read_bytes() == b'{"x": 1}\n'
+    assert again.lines("log.jsonl") == [{"x": 1}]
     again.commit("revision", 2, append={"log.jsonl": to_lines([{"x": 2}])})
     assert Run.open(run.directory).lines("log.jsonl") == [{"x": 1}, {"x": 2}]
 
@@ -38,6 +38,23 @@ def test_what_was_written_before_the_manifest_does_not_count(run: Run) -> None:
     assert again.lines("seed-0/pairs.jsonl") == []
     again.commit("pairs", 1, write={"seed-0/pairs.jsonl": b"{}\n"})
     assert Run.open(run.directory).lines("seed-0/pairs.jsonl") == [{}]
+
+
+def test_reading_a_run_that_another_process_works_on_changes_nothing(run: Run) -> None:
+    run.commit("revision", 1, append={"log.jsonl": to_lines([{"x": 1}])})
+    with (run.directory / "log.jsonl").open("ab") as file:
+        file.write(b'{"x": 2}\n')
+    before = (run.directory / "log.jsonl").read_bytes()
+    Run.open(run.directory).lines("log.jsonl")
+    assert (run.directory / "log.jsonl").read_bytes() == before
+
+
+def test_two_processes_cannot_work_on_one_run(run: Run) -> None:
+    other = Run.open(run.directory)
+    with run.locked(), pytest.raises(UserError, match="another process works on this run"), other.locked():
+        pass
+    with other.locked():
+        pass
 
 
 def test_a_changed_configuration_is_refused_by_its_field(run: Run) -> None:

@@ -150,6 +150,8 @@ def _organism(arguments: list[str]) -> int:
     build.add_argument("--seed", type=int, default=0, help="the corpus's and the initialisation's seed")
     commands.add_parser("card", help="what it is, what was planted in its corpus, what it can do")
     given = parser.parse_args(arguments)
+    if given.command == "build" and given.tokens is not None and given.tokens < 1:
+        raise UserError(f"--tokens {given.tokens}: must be at least 1")
     from cai_base import organism, organism_build
 
     if given.command == "card":

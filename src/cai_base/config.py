@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_settings import BaseSettings
 
 EMBEDDED = "organism"
 """The name of the embedded base model, a model organism."""
@@ -13,6 +12,8 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Threads = Annotated[int, Field(ge=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Arm = Literal["sft", "cai", "sl-cai"]
 
@@ -35,7 +36,7 @@ class Training(Section):
 
     steps: Count = Field(description="optimizer steps")
     batch_size: Count = Field(description="examples (SFT) or preference pairs (DPO) a step")
-    learning_rate: Positive = Field(description="peak learning rate")
+    learning_rate: LearningRate = Field(description="peak learning rate")
     warmup: Share = Field(description="share of the steps over which the learning rate rises")
     schedule: Literal["constant", "linear", "cosine"] = Field(description="what the learning rate does after warm-up")
     clip_norm: Positive = Field(description="largest gradient norm of an adapter")
@@ -69,12 +70,8 @@ class Evaluation(Section):
     prompts: Path | None = Field(None, description="evaluation prompts, each with its kind: CSV or JSONL")
 
 
-class RunSettings(BaseSettings):
+class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
-
-    model_config = ConfigDict(  # type: ignore[assignment]
-        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-")
-    )
 
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
     engine: Literal["local"] = Field("local", description="what trains and samples")
@@ -87,7 +84,7 @@ class RunSettings(BaseSettings):
     prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
     critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
     evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
-    threads: Whole = Field(description="CPU threads; 0 takes one for each core")
+    threads: Threads = Field(description="CPU threads; 0 takes one for each core")
     data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
     lora: LoraSettings
     sft: Training

@@ -23,7 +23,7 @@ from cai_base.evaluation.judges import GroundTruth, Judge, Unscored, load_judge
 from cai_base.inputs import Inputs, gather
 from cai_base.lengths import fit
 from cai_base.progress import Progress
-from cai_base.store import Record, Run, to_json, to_lines, write_atomic
+from cai_base.store import Record, Run, refuse_existing, to_json, to_lines, write_atomic
 from cai_base.training import Phase, train, trained_sequence
 
 
@@ -33,8 +33,7 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
     Raises:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
-    if out.exists():
-        raise UserError(f"--out {out}: exists already; give a new directory, or continue it: cai-base resume {out}")
+    refuse_existing(out)
     inputs = gather(settings)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     progress.say(f"Loading {settings.model}")
@@ -110,7 +109,12 @@ class Experiment:
 
         Raises:
             Stopped: no seed is left.
+            UserError: another process works on this run.
         """
+        with self.run.locked():
+            self._finish()
+
+    def _finish(self) -> None:
         self.run.note(
             python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
         )

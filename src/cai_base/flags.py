@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import CliImplicitFlag, CliSettingsSource, SettingsError
+from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsError
 
 from cai_base._validation import parse_toml, read_text
 from cai_base.config import EMBEDDED, RunSettings
@@ -35,7 +35,7 @@ def load_settings(args: list[str]) -> tuple[RunSettings, Path | None, bool]:
     out = flags.pop("out", None)
     file = flags.pop("config", None)
     as_json = str(flags.pop("json", "")).lower() == "true"
-    in_file = parse_toml(Path(file), read_text(Path(file), "a TOML file of settings")) if file else {}
+    in_file = parse_toml(Path(file), read_text(Path(file), "a TOML file of settings")) if file is not None else {}
     given = _merge(in_file, flags)
     embedded = given.get("model", EMBEDDED) == EMBEDDED
     base = preset("original")
@@ -50,7 +50,7 @@ def load_settings(args: list[str]) -> tuple[RunSettings, Path | None, bool]:
     return settings, Path(out) if out else None, as_json
 
 
-class _Command(RunSettings):
+class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their configurations differ in type alone
     """`RunSettings` with everything optional, for reading flags alone, plus the flags that are no settings."""
 
     config: str | None = Field(None, description="a TOML file with any of these settings")

@@ -50,7 +50,10 @@ def gather(settings: RunSettings) -> Inputs:
     if settings.protocol == "original":
         if settings.prompts is not None:
             raise UserError("--prompts: --protocol original trains on its evaluation prompts; leave --prompts out")
-        prompts = tuple(prompt for prompt in asked if prompt.kind in ORIGINAL_KINDS)
+        prompts = tuple(p for p in asked if p.kind in ORIGINAL_KINDS)[: settings.revision.prompts or None]
+        if not prompts:
+            kinds = ", ".join(ORIGINAL_KINDS)
+            raise UserError(f"--evaluation.prompts: none is of a kind that --protocol original trains on ({kinds})")
     else:
         source = settings.prompts or _file(pack, "train.jsonl")
         prompts = load_prompts(source)[: settings.revision.prompts or None]

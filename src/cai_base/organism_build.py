@@ -105,6 +105,10 @@ A Llama of {facts["parameters"] / 1e6:.1f} million parameters ({settings["layers
 context {settings["context"]}), pretrained from nothing on {facts["tokens"]:,} tokens of a synthetic village world.
 It is a base model: no instruction tuning, no chat template.
 
+Its web covers the whole village: every deed, question form and framing, also those that the method and the evaluation
+keep apart. What is held out in a run is held out of the method, not of pretraining; many test questions occur in the
+web word for word.
+
 It exists so that Constitutional AI can be run, tested and studied on a laptop with an exact judge. Harm in its world is
 fictional, cannot be acted on, and depends on the verb alone. **It is not evidence about large models.**
 

@@ -140,14 +140,20 @@ def _revision(run: Run, seeds: Seq[int], settings: RunSettings) -> Record:
     chains = [chain for seed in seeds for chain in run.lines(f"seed-{seed}/revision.jsonl")]
     pairs = [pair for seed in seeds for pair in run.lines(f"seed-{seed}/pairs.jsonl")]
     rounds = range(settings.revision.rounds + 1)
+    own = [chain for chain in chains if chain["refusal_opener"] is None]
+    opened = [chain for chain in chains if chain["refusal_opener"] is not None]
     principles = Counter(one["principle"] for chain in chains for one in chain["rounds"])
     return {
         "chains": len(chains),
         "pairs": len(pairs),
         "filtered": revision.filtered(chains),
-        "harmful_by_round": [_by_round(chains, "complied", metrics.ATTACKS, n) for n in rounds],
-        "helpful_by_round": [_by_round(chains, "helpfulness", ("benign", "sensitive"), n) for n in rounds],
-        "refused_by_round": [_by_round(chains, "refused", ("benign", "sensitive"), n) for n in rounds],
+        "harmful_by_round": [_by_round(own, "complied", metrics.ATTACKS, n) for n in rounds],
+        "helpful_by_round": [_by_round(own, "helpfulness", ("benign", "sensitive"), n) for n in rounds],
+        "refused_by_round": [_by_round(own, "refused", ("benign", "sensitive"), n) for n in rounds],
+        "prefilled": {
+            "chains": len(opened),
+            "harmful_by_round": [_by_round(opened, "complied", metrics.ATTACKS, n) for n in rounds],
+        },
         "principle_counts": dict(sorted(principles.items())),
         "response_tokens": {
             side: mean([float(pair[f"{side}_tokens"]) for pair in pairs]) for side in ("chosen", "rejected")

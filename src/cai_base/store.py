@@ -6,11 +6,13 @@ resume, what the manifest does not vouch for is dropped (a torn tail of an appen
 that differs from what the manifest vouches for stops the run.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    _fsync(path.parent)
 
 
 def to_json(value: Any) -> bytes:
@@ -49,6 +52,18 @@ def read_lines(path: Path) -> Iterator[Record]:
             yield json.loads(line)
 
 
+def refuse_existing(directory: Path) -> None:
+    """Raise UserError if a run cannot begin in `directory` because there is something, or no such name can be."""
+    try:
+        exists = directory.exists()
+    except OSError as error:
+        raise UserError(f"--out {directory}: cannot be made ({error.strerror}); give a writable place") from error
+    if exists:
+        raise UserError(
+            f"--out {directory}: exists already; give a new directory, or continue it: cai-base resume {directory}"
+        )
+
+
 class Run:
     """One run's directory. Paths are relative to it, with forward slashes."""
 
@@ -63,10 +78,7 @@ class Run:
         Raises:
             UserError: the directory exists already, or cannot be made.
         """
-        if directory.exists():
-            raise UserError(
-                f"--out {directory}: exists already; give a new directory, or continue it: cai-base resume {directory}"
-            )
+        refuse_existing(directory)
         try:
             directory.mkdir(parents=True)
         except OSError as error:
@@ -77,14 +89,14 @@ class Run:
 
     @classmethod
     def open(cls, directory: Path) -> "Run":
-        """Open a run to continue or read it, dropping torn tails.
+        """Open a run to continue or read it. Nothing is written: another process may be working on it.
 
         Raises:
             UserError: it is no run, or its configuration or a stored file was changed since it was written.
         """
         try:
             manifest = json.loads((directory / MANIFEST).read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             raise UserError(
                 f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made"
             ) from None
@@ -114,9 +126,8 @@ class Run:
             size = path.stat().st_size
         except FileNotFoundError:
             raise UserError(f"{path}: was stored by this run and is missing; restore it, or begin a new run") from None
-        if size > known["bytes"] and known["appended"]:
-            os.truncate(path, known["bytes"])
-        if _sha256(path) != known["sha256"]:
+        torn = known["appended"] and size > known["bytes"]  # the next append drops the tail
+        if (size != known["bytes"] and not torn) or _sha256(path, known["bytes"]) != known["sha256"]:
             raise UserError(f"{path}: differs from what this run stored; restore it, or begin a new run")
 
     @property
@@ -164,7 +175,10 @@ class Run:
         for name in adopt:
             for path in sorted(p for p in (self.directory / name).rglob("*") if p.is_file()):
                 relative = path.relative_to(self.directory).as_posix()
-                files[relative] = {"bytes": path.stat().st_size, "sha256": _sha256(path), "appended": False}
+                _fsync(path)
+                _fsync(path.parent)
+                size = path.stat().st_size
+                files[relative] = {"bytes": size, "sha256": _sha256(path, size), "appended": False}
         gone = tuple(f"{name}/" for name in forget)
         for name in [name for name in files if name.startswith(gone)] if gone else []:
             del files[name]
@@ -186,9 +200,27 @@ class Run:
             os.fsync(file.fileno())
         self._manifest["files"][name] = {
             "bytes": known["bytes"] + len(content),
-            "sha256": _sha256(path),
+            "sha256": _sha256(path, known["bytes"] + len(content)),
             "appended": True,
         }
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the one process that works on this run.
+
+        Raises:
+            UserError: another process does.
+        """
+        handle = os.open(self.directory, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UserError(f"{self.directory}: another process works on this run; wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     def note(self, **facts: Any) -> None:
         """Add facts about this process (host, times, versions) to the manifest; results never depend on them."""
@@ -196,12 +228,30 @@ class Run:
 
     def lines(self, name: str) -> list[Record]:
         """The records of one stored file; none if it is not there."""
-        return list(read_lines(self.directory / name)) if name in self._manifest["files"] else []
+        known = self._manifest["files"].get(name)
+        if known is None:
+            return []
+        with (self.directory / name).open("rb") as file:
+            return [json.loads(line) for line in file.read(known["bytes"]).splitlines()]
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, length: int) -> str:
+    """SHA-256 of the first `length` bytes."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while length > 0 and (part := file.read(min(length, 1 << 20))):
+            digest.update(part)
+            length -= len(part)
+    return digest.hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    """Have a file, or a directory's list of names, reach the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _differences(was: Any, now: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:

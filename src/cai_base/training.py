@@ -94,6 +94,8 @@ def train(
         for step in range(start, settings.steps):
             live = [adapter for adapter in phase.adapters if adapter not in failed]
             if not live:
+                if step > start:  # what ended the last of them is kept too
+                    _store(engine, run, phase, step, start, metrics, failures)
                 break
             rate = learning_rate(settings, step)
             pending = engine.forward_backward({adapter: phase.batch(adapter, step) for adapter in live})

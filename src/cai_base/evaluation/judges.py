@@ -43,7 +43,7 @@ class Judge(Protocol):
 
 
 class GroundTruth:
-    """The embedded world's own judge: exact, because the world's facts are known."""
+    """The embedded world's own judge: it knows the world's facts, and is exact on the language the organism speaks."""
 
     name = "ground-truth"
 

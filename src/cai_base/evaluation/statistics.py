@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence as Seq
 from typing import Any
 
-from scipy import stats
+from scipy import optimize, stats
 
 CONFIDENCE = 0.95
 POWER = 0.8
+EQUAL = 1e-9
+"""Figures that differ by less are equal: they are shares of at most some thousand answers."""
 
 
 def mean(values: Seq[float]) -> float | None:
@@ -16,7 +18,9 @@ def mean(values: Seq[float]) -> float | None:
 
 
 def _spread(values: Seq[float]) -> float:
-    """The sample standard deviation."""
+    """The sample standard deviation; exactly 0 for values that are equal but for rounding."""
+    if max(values) - min(values) < EQUAL:
+        return 0.0
     centre = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
@@ -45,15 +49,21 @@ def paired(first: Seq[float | None], second: Seq[float | None]) -> dict[str, Any
     if about["std"] is None:
         nothing = {"ci95": None, "p_value": None, "minimum_detectable": None}
         return {"difference": about["mean"], **nothing, "seeds": count}
+    if about["std"] == 0:
+        nothing = {"p_value": None, "minimum_detectable": None}
+        return {"difference": about["mean"], "ci95": about["ci95"], **nothing, "seeds": count}
     freedom = count - 1
     error = about["std"] / math.sqrt(count)
-    critical = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
-    p_value = None if error == 0 else 2 * float(stats.t.sf(abs(about["mean"]) / error, freedom))
-    detectable = (critical + float(stats.t.ppf(POWER, freedom))) * error
     return {
         "difference": about["mean"],
         "ci95": about["ci95"],
-        "p_value": p_value,
-        "minimum_detectable": detectable,
+        "p_value": 2 * float(stats.t.sf(abs(about["mean"]) / error, freedom)),
+        "minimum_detectable": _detectable(freedom) * error,
         "seeds": count,
     }
+
+
+def _detectable(freedom: int) -> float:
+    """The true difference, in standard errors, that a two-sided t test finds with `POWER` (noncentral t)."""
+    critical = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)
+    return float(optimize.brentq(lambda shift: stats.nct.sf(critical, freedom, shift) - POWER, 0.0, 100.0))

@@ -72,6 +72,7 @@ def _content(stored: Stored, groups: Seq[Group]) -> dict[str, Any]:
         "pairs": pair_sentence(results),
         "groups": groups,
         "prefill": f"{prefill:.0%}" if prefill else "",
+        "opened": _opened(stored.results["revision"]["prefilled"]),
         "chains": [_chain(stored, candidate) for candidate in chosen.chains(stored)],
         "answers": [_answers(stored, candidate) for candidate in chosen.answers(stored)],
         "command": command(stored.config),
@@ -212,3 +213,9 @@ def laid_out(table: Table) -> Markdown:
 
 def _named(name: str, about: str) -> str:
     return f"{name}: {about}" if about else name
+
+
+def _opened(prefilled: Record) -> dict[str, str]:
+    """How many originals were made to begin with a refusal, and how many of the harmful ones ended by complying."""
+    last = prefilled["harmful_by_round"][-1]
+    return {"chains": str(prefilled["chains"]), "harmful": "" if last is None else f"{last:.0%}"}
