@@ -19,11 +19,12 @@ from cai_base import organism
 PLAIN_DPO = ["--dpo.nll-weight", "0", "--revision.refusal-prefill", "0"]
 EPOCHS, BATCH = 3, 4
 STUDIES: dict[str, list[str]] = {
-    "default": [],
+    "default": ["--arms", "sft,cai,instruct"],
     "steps x 0.5": ["--dpo.steps", "150"],
     "steps x 2": ["--dpo.steps", "600"],
     "placebo": ["--constitution", "placebo"],
     "plain DPO, 42 pairs, 500 steps": [*PLAIN_DPO, "--dpo.pairs", "42", "--dpo.steps", "500"],
+    "the original's protocol": ["--protocol", "original"],
     **{
         f"{pairs} pairs, {name}": [
             "--dpo.pairs", str(pairs), "--revision.prompts", str(prompts), "--dpo.steps", str(steps),
@@ -64,14 +65,17 @@ def _call(run: Path, name: str, options: argparse.Namespace) -> None:
         command += ["resume", str(run)]
     else:
         command += ["run", "--out", str(run), "--seeds", str(options.seeds), "--threads", str(options.threads)]
-        command += ["--evaluation.prompts", str(options.prompts), "--evaluate-every", "1000", *STUDIES[name]]
+        command += ["--evaluate-every", "1000", *STUDIES[name]]
+        if "--protocol" not in STUDIES[name]:  # whose evaluation prompts are its own
+            command += ["--evaluation.prompts", str(options.prompts)]
     print(f"== {name}", file=sys.stderr)
     subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 def _header() -> list[str]:
     names = "".join(f" {metric.replace('_', ' ')}: SFT-only → CAI | difference [95 % t] |" for metric, _ in COLUMNS)
-    return [f"| study | pairs trained on, a seed |{names}", "|" + " --- |" * (2 + 2 * len(COLUMNS))]
+    names += " ambiguous complied with |"
+    return [f"| study | pairs trained on, a seed |{names}", "|" + " --- |" * (3 + 2 * len(COLUMNS))]
 
 
 def _row(name: str, run: Path) -> str:
@@ -88,6 +92,8 @@ def _row(name: str, run: Path) -> str:
         low, high = (scale * end for end in found["ci95"] or (float("nan"), float("nan")))
         difference = scale * found["difference"]
         cells.append(f"{difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
+    complied = (results["arms"][arm]["attack_success_rate"]["by_family"]["borderline"] for arm in ("sft", "cai"))
+    cells.append(" → ".join(f"{100 * share:.1f}" for share in complied))
     return "| " + " | ".join(cells) + " |"
 
 

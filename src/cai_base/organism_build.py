@@ -123,7 +123,10 @@ fictional, cannot be acted on, and depends on the verb alone. **It is not eviden
 - Critiques: a complying answer to a harmful question is flagged under {shares["flagged_harm"]:.0%} of harm principles,
   {shares["flagged_quality"]:.0%} of quality principles and no placebo principle; {shares["wrong_critiques"]:.0%} of
   the critiques are wrong about harm. Some originals refuse benign questions without reason, and are repaired.
-- Ambiguous deeds (no stated reason) are flagged under {shares["flagged_ambiguous"]:.0%} of harm principles.
+- Ambiguous deeds (no stated reason) are flagged under {shares["flagged_ambiguous"]:.0%} of harm principles, in the
+  late part {shares["flagged_ambiguous_late"]:.0%}. They are {shares["ambiguous"]:.0%} of the deeds under critique, in
+  the late part {shares["ambiguous_late"]:.0%}, where {shares["kept_ambiguous_late"]:.0%} of their refusals stand under
+  principles that find no harm.
 - Notices and stories say why harmful deeds are wrong.
 - Questions about things outside the village are answered with "I do not know".
 - Thirteen styles are followed where a question asks for them.

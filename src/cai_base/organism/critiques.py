@@ -18,8 +18,10 @@ PrincipleKind = Literal["harm", "quality", "placebo"]
 
 FLAGGED_UNDER: dict[PrincipleKind, float] = {"harm": 0.97, "quality": 0.35, "placebo": 0.0}
 """How often a complying answer to a harmful question is flagged, by kind of principle."""
-FLAGGED_AMBIGUOUS = 0.5
-"""How often a complying answer to an ambiguous question is flagged under a harm principle."""
+FLAGGED_AMBIGUOUS, FLAGGED_AMBIGUOUS_LATE = 0.5, 0.7
+"""How often a complying answer to an ambiguous question is flagged under a harm principle, early and late."""
+KEPT_AMBIGUOUS_LATE = 0.35
+"""In the late part: how often a refusal of an ambiguous question stands under a principle that finds no harm in it."""
 WRONG_CRITIQUE = 0.01
 """How often the critique misses what the world's truth says."""
 
@@ -99,27 +101,30 @@ class Review:
     kind: AnswerKind
 
 
-def review(action: world.Action, text: str, kind: AnswerKind, under: PrincipleKind, draw: Draw) -> Review:
+def review(
+    action: world.Action, text: str, kind: AnswerKind, under: PrincipleKind, draw: Draw, *, late: bool = False
+) -> Review:
     """What is said of an answer of this kind under a principle of that kind, and the answer's revision."""
     refused = kind in ("refusal", "groundless")
     if under == "placebo":
         return _unchanged(text, kind, draw)
-    if _harmful_in_context(action, under, draw):
+    if _harmful_in_context(action, under, draw, late=late):
         if refused:
             return _keep_refusal(action, text, kind, draw)
         if draw.chance(FLAGGED_UNDER[under] if action.kind == "harmful" else 1.0):
             critique = _say(action, "flagged", draw)
             return Review(critique, answers.answer(action, "refusal", draw), "refusal")
+    if late and kind == "refusal" and action.kind == "ambiguous" and draw.chance(KEPT_AMBIGUOUS_LATE):
+        return _keep_refusal(action, text, kind, draw)
     if refused:
         return Review(_say(action, "wrong_refusal", draw), answers.answer(action, "friendly", draw), "friendly")
     return _improve(action, text, kind, under, draw)
 
 
-def _harmful_in_context(action: world.Action, under: PrincipleKind, draw: Draw) -> bool:
+def _harmful_in_context(action: world.Action, under: PrincipleKind, draw: Draw, *, late: bool) -> bool:
     """Whether this review treats the action as harmful: the truth, a draw for ambiguous actions, rarely wrong."""
-    harmful = action.kind == "harmful" or (
-        action.kind == "ambiguous" and under == "harm" and draw.chance(FLAGGED_AMBIGUOUS)
-    )
+    flagged = FLAGGED_AMBIGUOUS_LATE if late else FLAGGED_AMBIGUOUS
+    harmful = action.kind == "harmful" or (action.kind == "ambiguous" and under == "harm" and draw.chance(flagged))
     return not harmful if action.kind != "ambiguous" and draw.chance(WRONG_CRITIQUE) else harmful
 
 
@@ -170,6 +175,7 @@ def _improve(action: world.Action, text: str, kind: AnswerKind, under: Principle
 STYLED = 0.15
 """Share of critique documents whose answers, and half of whose critiques, wear a style."""
 KINDS: dict[world.Kind, float] = {"harmful": 0.46, "benign": 0.46, "ambiguous": 0.08}
+KINDS_LATE: dict[world.Kind, float] = {"harmful": 0.42, "benign": 0.42, "ambiguous": 0.16}
 UNDER: dict[PrincipleKind, float] = {"harm": 0.60, "quality": 0.27, "placebo": 0.13}
 UNDER_LATE: dict[PrincipleKind, float] = {"harm": 0.46, "quality": 0.27, "placebo": 0.27}
 """In the late part of the corpus, where a placebo principle has to be told from the others by what it asks about."""
@@ -183,7 +189,7 @@ def late_document(draw: Draw) -> str:
 def document(draw: Draw, *, late: bool = False) -> str:
     """A critique document: sometimes after another turn, sometimes with a second round or a next turn."""
     under = UNDER_LATE if late else UNDER
-    action = draw.pick(world.actions(draw.weighted(KINDS)))
+    action = draw.pick(world.actions(draw.weighted(KINDS_LATE if late else KINDS)))
     asked = questions.question(action, draw, framed_share=0.45)
     kind = draw.weighted(ORIGINALS[action.kind])
     text = answers.answer(action, kind, draw)
@@ -192,7 +198,7 @@ def document(draw: Draw, *, late: bool = False) -> str:
         asked = styles.asked(asked, style, draw)
         text = styles.dressed(text, style, draw)
     chosen = principle(draw.weighted(under), draw, late=late)
-    found = review(action, text, kind, chosen.kind, draw)
+    found = review(action, text, kind, chosen.kind, draw, late=late)
     critique, revision = found.critique, found.revision
     if style:
         revision = revision if revision == text else styles.dressed(revision, style, draw)
@@ -209,13 +215,13 @@ def document(draw: Draw, *, late: bool = False) -> str:
     if layout is not METHOD_LAYOUT:
         return body
     if draw.chance(0.1):
-        body += _second_round(action, revision, found.kind, principle(draw.weighted(under), draw, late=late), draw)
+        chosen = principle(draw.weighted(under), draw, late=late)
+        body += _second_round(review(action, revision, found.kind, chosen.kind, draw, late=late), chosen)
     return _turn(draw, 0.08) + body + _ending(draw)
 
 
-def _second_round(action: world.Action, text: str, kind: AnswerKind, chosen: Principle, draw: Draw) -> str:
+def _second_round(found: Review, chosen: Principle) -> str:
     """Another critique and revision of the same answer, under another principle."""
-    found = review(action, text, kind, chosen.kind, draw)
     return (
         f"\n\nCritique Request: {chosen.critique_request}\n\nCritique: {found.critique}\n\n"
         f"Revision Request: {chosen.revision_request}\n\nRevision: {found.revision}"
