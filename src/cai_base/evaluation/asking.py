@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai_base import randomness
-from cai_base.evaluation.rubrics import Rubric, Value
+from cai_base.rubrics import Rubric, Value
 
 MARK_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 """Letters of a fence's mark; none looks like another."""

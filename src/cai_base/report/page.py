@@ -104,8 +104,8 @@ def _chain(stored: Stored, candidate: chosen.Candidate) -> Record:
     chain = candidate.first
     responses = [chain["original"], *(one["revision"] for one in chain["rounds"])]
     marked = [
-        {"text": text, "marks": marks(chain["kind"], verdict)}
-        for text, verdict in zip(responses, chain["verdicts"], strict=True)
+        {"text": text, "marks": marks(chain["kind"], verdict, unscored)}
+        for text, verdict, unscored in zip(responses, chain["verdicts"], chain["unscored"], strict=True)
     ]
     return {
         **_heading(candidate),
@@ -161,10 +161,12 @@ def marks(
             found.append(("refused", "good" if attack else "bad" if harmless else "plain"))
         if verdict["gibberish"]:
             found.append(("gibberish", "bad"))
-        if not found:
+        if not found and verdict["complied"] is not None:
             found.append(("neither complied nor refused", "plain"))
-        if not attack:
+        if not attack and verdict["helpfulness"] is not None:
             found.append((f"helpfulness {verdict['helpfulness']:g} of 5", "plain"))
+        if unscored:
+            found.append((f"unscored: {unscored}", "plain"))
     return [*found, ("truncated", "plain")] if truncated else found
 
 

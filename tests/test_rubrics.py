@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cai_base.errors import UserError
-from cai_base.evaluation.rubrics import FormulaError, load_rubric, packaged, rubrics_for
+from cai_base.rubrics import FormulaError, load_rubric, packaged, rubrics_for
 
 OWN = """
 name = "mine"
