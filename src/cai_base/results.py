@@ -11,7 +11,7 @@ from typing import Any
 from cai_base import revision
 from cai_base.config import EMBEDDED, RunSettings
 from cai_base.errors import UserError
-from cai_base.evaluation import failures, fluency, metrics
+from cai_base.evaluation import agreement, failures, fluency, metrics
 from cai_base.evaluation.answers import TASKS
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.statistics import mean
@@ -68,6 +68,9 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         "instruct": _instruct_name(settings),
         "judge": settings.judge,
         "votes": settings.votes,
+        "vote_agreement": agreement.between_votes(
+            record for per_seed in answers.values() for records in per_seed for record in records or ()
+        ),
         "rubrics": {rubric.task: {"name": rubric.name, "sha256": rubric.digest} for rubric in inputs.rubrics},
         "protocol": settings.protocol,
         "seeds": seeds,

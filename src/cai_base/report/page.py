@@ -94,9 +94,19 @@ def _facts(results: Record) -> list[tuple[str, str]]:
         ("Seeds", f"{len(seeds)} ({', '.join(map(str, seeds))})"),
         ("Protocol", protocols.get(results["protocol"], results["protocol"])),
         ("Judge", "none: answers are unscored" if results["judge"] == "none" else results["judge"]),
+        *_votes(results),
         ("Constitution", f"{constitution['name']}, {constitution['principles']} principles"),
         ("Engine", results["engine"]),
     ]
+
+
+def _votes(results: Record) -> list[tuple[str, str]]:
+    """How far the votes agree, where there were several."""
+    found = results["vote_agreement"]
+    if not found:
+        return []
+    alphas = ", ".join(f"{part} {'–' if value is None else f'{value:.2f}'}" for part, value in found.items())
+    return [("Votes", f"{results['votes']} an answer; Krippendorff's alpha: {alphas}")]
 
 
 def _chain(stored: Stored, candidate: chosen.Candidate) -> Record:
