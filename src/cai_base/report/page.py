@@ -102,7 +102,7 @@ def _facts(results: Record) -> list[tuple[str, str]]:
 
 def _votes(results: Record) -> list[tuple[str, str]]:
     """How far the votes agree, where there were several."""
-    found = results["vote_agreement"]
+    found = results.get("vote_agreement")  # a run of an earlier version has none
     if not found:
         return []
     alphas = ", ".join(f"{part} {'–' if value is None else f'{value:.2f}'}" for part, value in found.items())
@@ -113,9 +113,10 @@ def _chain(stored: Stored, candidate: chosen.Candidate) -> Record:
     """A revision chain as it is shown: each response with its marks, each round with its principle's request."""
     chain = candidate.first
     responses = [chain["original"], *(one["revision"] for one in chain["rounds"])]
+    reasons = chain.get("unscored") or [None] * len(responses)  # a run of an earlier version has none
     marked = [
         {"text": text, "marks": marks(chain["kind"], verdict, unscored)}
-        for text, verdict, unscored in zip(responses, chain["verdicts"], chain["unscored"], strict=True)
+        for text, verdict, unscored in zip(responses, chain["verdicts"], reasons, strict=True)
     ]
     return {
         **_heading(candidate),
