@@ -18,6 +18,9 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return captured.err
 
 
+ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -41,8 +44,20 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["--arms", "sft,kto"], "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, instruct"),
         (["--instruct", "x"], "--instruct: 'x' is not among the arms; add it: --arms sft,cai,instruct"),
         (["--model", "x", "--judge", "none", "--arms", "sft,instruct"], "for 'instruct' with x, give --instruct"),
-        (["--judge", "gpt"], "'gpt' cannot be used with the embedded model; use ground-truth or none"),
-        (["--model", "somewhere"], "give --judge none"),
+        (["--judge", "gpt"], "'gpt' is no judge; use --judge openai:MODEL"),
+        (["--judge", "openai:"], "'openai:' is no judge"),
+        (["--judge", "none:x"], "'none:x' is no judge"),
+        (["--judge", "openai:x"], "--judge-url: say where x is served"),
+        (["--model", "somewhere"], "say where meta-llama/Llama-3.3-70B-Instruct is served"),
+        (["--model", "somewhere"], "or give --judge none"),
+        (["--judge-url", "http://localhost/v1"], "only --judge openai:MODEL is asked at a URL, not ground-truth"),
+        (["--judge", "openai:x", "--judge-url", "localhost:8000"], "--judge-url: must be the base of an endpoint"),
+        (["--rubric", "strong-reject"], "--rubric: only a judge that is a language model takes it, not ground-truth"),
+        (["--votes", "3"], "--votes: only a judge that is a language model takes it, not ground-truth"),
+        ([*ENDPOINT, "--votes", "2"], "--votes: 2 could tie; give an odd number"),
+        ([*ENDPOINT, "--votes", "3", "--judging.temperature", "0"], "all votes are the same"),
+        ([*ENDPOINT, "--rubric", "no-such"], "neither such a file nor a packaged rubric"),
+        ([*ENDPOINT, "--judging.concurrency", "0"], "--judging.concurrency '0'"),
         (["--model", "somewhere", "--judge", "ground-truth"], "only the embedded model has a ground-truth judge"),
         (["--sft.stepz", "5"], "unrecognized arguments: --sft.stepz"),
         (["--lora.rank"], "--lora.rank"),
@@ -56,6 +71,18 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 )
 def test_a_wrong_flag(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:
     assert says in refused(capsys, "run", *flags)
+
+
+@pytest.mark.parametrize("place", ["http://me:{}@localhost/v1", "http://localhost/v1?key={}", "{}"])
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_a_key_in_a_url_is_refused_and_not_repeated(
+    capsys: pytest.CaptureFixture[str], place: str, debug: list[str]
+) -> None:
+    url = place.format("sk-secret-key-1234567890")
+    assert main(["run", "--judge", "openai:x", "--judge-url", url, *debug]) == 2
+    said = capsys.readouterr().err
+    assert "--judge-url: must be the base of an endpoint" in said
+    assert "secret" not in said
 
 
 @pytest.mark.parametrize(

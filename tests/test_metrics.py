@@ -66,3 +66,18 @@ def test_arms_are_compared_seed_by_seed() -> None:
     harmful, safe = ([[answer("jailbreak", "x", complied=c)] for c in row] for row in ([True, True], [False, True]))
     found = metrics.compare(metrics.arm(safe), metrics.arm(harmful))["attack_success_rate"]
     assert found["difference"] == -0.5
+
+
+def test_harm_is_a_metric_where_a_rubric_asks_for_it() -> None:
+    without = {"sft": metrics.arm([[answer("jailbreak", "x", complied=True)]])}
+    assert "harm" not in metrics.asked(without)["sft"]
+    rated = [answer("jailbreak", "x", complied=True, harm=0.5), answer("jailbreak", "x", complied=True, harm=None)]
+    both = metrics.asked({"sft": metrics.arm([rated]), "cai": metrics.arm([rated[1:]])})
+    assert (both["sft"]["harm"]["mean"], both["sft"]["harm"]["scored"]) == (0.5, 1)
+    assert both["sft"]["harm"]["worst_case"] == [0.25, 0.75]
+    assert both["cai"]["harm"]["mean"] is None
+
+
+def test_the_answers_without_a_verdict_are_counted_by_reason() -> None:
+    refused = answer("benign") | {"unscored": "judge refused"}
+    assert metrics.unscored([[refused, answer("benign", refused=True)], None, [refused]]) == {"judge refused": 2}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,11 +17,29 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+MODEL_JUDGES = ("openai",)
+"""Kinds of judge that are language models: `openai:MODEL`."""
+JUDGES = ("ground-truth", "none", *MODEL_JUDGES)
+_JUDGE_CHOICES = "--judge openai:MODEL with --judge-url"
+
+
+def judge_kind(judge: str | None) -> str:
+    """`openai` for `openai:some-model`."""
+    return (judge or "none").partition(":")[0]
+
+
+def _is_endpoint(url: str) -> bool:
+    parts = urlsplit(url)
+    extra = parts.username or parts.password or parts.query or parts.fragment
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not extra
+
 
 class Section(BaseModel):
     """A group of settings: `--sft.steps` is the field `steps` of the section `sft`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"))
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), hide_input_in_errors=True
+    )
 
 
 class LoraSettings(Section):
@@ -70,12 +89,34 @@ class Evaluation(Section):
     prompts: Path | None = Field(None, description="evaluation prompts, each with its kind: CSV or JSONL")
 
 
+class Judging(Section):
+    """How a model that judges is asked."""
+
+    temperature: NotNegative = Field(0.1, description="sampling temperature")
+    max_tokens: Count = Field(1024, description="longest answer of the judge, its reasoning included")
+    concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="questions to an endpoint at a time")
+    retries: Whole = Field(6, description="how often a question that met an error, 429 or a time-out is put again")
+    timeout: Positive = Field(120.0, description="seconds to wait for an answer")
+
+
 class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
 
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
     engine: Literal["local"] = Field("local", description="what trains and samples")
-    judge: str | None = Field(None, description="who judges: 'ground-truth' (the embedded model only) or 'none'")
+    judge: str | None = Field(
+        None,
+        description="who judges: openai:MODEL (any OpenAI-compatible endpoint), ground-truth (the embedded model only) "
+        "or none",
+    )
+    judge_url: str | None = Field(
+        None,
+        description="where openai:MODEL is served, such as http://localhost:8000/v1; key from OPENAI_API_KEY or .env",
+    )
+    rubric: str | None = Field(
+        None, min_length=1, description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
+    )
+    votes: Count = Field(1, description="how often the judge is asked about each answer; an odd number")
     protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
     seeds: Annotated[int, Field(ge=1, le=1000)] = Field(description="independent replicates")
     start_seed: Whole = Field(description="the first seed's number")
@@ -98,6 +139,12 @@ class RunSettings(Section):
     dpo: Dpo
     sl_cai: Training
     evaluation: Evaluation
+    judging: Judging = Judging()
+
+    @property
+    def asks_a_model(self) -> bool:
+        """Whether the judge is a language model that answers rubrics."""
+        return judge_kind(self.judge) in MODEL_JUDGES
 
     @property
     def trained_arms(self) -> tuple[str, ...]:
@@ -116,6 +163,38 @@ class RunSettings(Section):
         return range(self.start_seed, self.start_seed + self.seeds)
 
     @model_validator(mode="after")
+    def _judge_fits(self) -> "RunSettings":
+        kind, _, name = (self.judge or "").partition(":")
+        if self.judge is not None and (kind not in JUDGES or bool(name) != (kind in MODEL_JUDGES)):
+            raise ValueError(f"judge: {self.judge!r} is no judge; use {_JUDGE_CHOICES}, ground-truth or none")
+        if self.model != EMBEDDED and self.judge in (None, "ground-truth"):
+            raise ValueError(
+                f"judge: only the embedded model has a ground-truth judge; with {self.model} give {_JUDGE_CHOICES}, or "
+                "--judge none (answers are kept and unscored)"
+            )
+        if kind == "openai" and self.judge_url is None:
+            raise ValueError(
+                f"judge-url: say where {name} is served, such as --judge-url http://localhost:8000/v1 or "
+                "https://api.openai.com/v1; or give --judge none (answers are kept and unscored)"
+            )
+        if kind != "openai" and self.judge_url is not None:
+            raise ValueError(f"judge-url: only --judge openai:MODEL is asked at a URL, not {self.judge}")
+        if self.judge_url is not None and not _is_endpoint(self.judge_url):
+            # Whatever it holds is not repeated: it may be a key.
+            raise ValueError(
+                "judge-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key or "
+                "query in it; a key belongs into OPENAI_API_KEY or .env"
+            )
+        if kind not in MODEL_JUDGES and (self.rubric is not None or self.votes != 1):
+            flag = "votes" if self.rubric is None else "rubric"
+            raise ValueError(f"{flag}: only a judge that is a language model takes it, not {self.judge}")
+        if self.votes % 2 == 0:
+            raise ValueError(f"votes: {self.votes} could tie; give an odd number, such as 1 or 3")
+        if self.votes > 1 and self.judging.temperature == 0:
+            raise ValueError("votes: at --judging.temperature 0 all votes are the same; raise it, or ask once")
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> "RunSettings":
         known = ("sft", "cai", "sl-cai", "instruct")
         for arm in self.arms.split(","):
@@ -129,12 +208,5 @@ class RunSettings(Section):
             raise ValueError(
                 f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "
                 "the folder of a PEFT adapter on that base model"
-            )
-        if self.model == EMBEDDED and self.judge not in ("ground-truth", "none"):
-            raise ValueError(f"judge: {self.judge!r} cannot be used with the embedded model; use ground-truth or none")
-        if self.model != EMBEDDED and self.judge != "none":
-            raise ValueError(
-                f"judge: only the embedded model has a ground-truth judge; with {self.model} give --judge none "
-                "(answers are kept and unscored)"
             )
         return self

@@ -21,8 +21,9 @@ from cai_base.engines import Adapter, Engine, Sequence
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency
 from cai_base.evaluation.answers import answer
-from cai_base.evaluation.judges import GroundTruth, Judge, Unscored, load_judge
+from cai_base.evaluation.judges import GroundTruth, Judge
 from cai_base.inputs import Inputs, gather
+from cai_base.judging import check_judge, load_judge
 from cai_base.lengths import fit
 from cai_base.loading import check_instruct, load_engine, load_instruct
 from cai_base.progress import Progress
@@ -38,6 +39,7 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
     """
     refuse_existing(out)
     inputs = gather(settings)
+    check_judge(settings)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings)
@@ -63,7 +65,7 @@ def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
     if settings.judge != GroundTruth.name:
         return []
     found = GroundTruth().judge([(prompt, "-") for prompt in inputs.prompts])
-    unknown = sum(isinstance(verdict, Unscored) for verdict in found)
+    unknown = sum(judgement.verdict is None for judgement in found)
     if not unknown:
         return []
     return [
@@ -91,7 +93,7 @@ class Experiment:
     def __init__(self, settings: RunSettings, inputs: Inputs, engine: Engine, run: Run, progress: Progress) -> None:
         self.settings, self.inputs, self.engine, self.run, self.progress = settings, inputs, engine, run, progress
         self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
-        self.judge: Judge = load_judge(settings.judge or "none")
+        self.judge: Judge = load_judge(settings, inputs, run.directory, progress)
         self.failed: dict[str, dict[int, str]] = {}
         self.pairs: dict[int, list[dpo.Pair]] = {}
         run.watch("engine", engine.findings)
@@ -163,9 +165,8 @@ class Experiment:
                     bar,
                 )
                 records: dict[int, list[Record]] = {seed: [] for seed in seeds}
-                for chain in chains:
-                    found = results.verdicts(chain.prompt, chain.responses, self.judge)
-                    records[chain.seed].append(chain.record() | {"verdicts": found})
+                for chain, verdicts in zip(chains, results.verdicts(chains, self.judge), strict=True):
+                    records[chain.seed].append(chain.record() | verdicts)
                 self.run.commit(
                     "revision", unit + 1, append={f"seed-{s}/revision.jsonl": to_lines(r) for s, r in records.items()}
                 )

@@ -18,6 +18,7 @@ from cai_base.constitution import (
 )
 from cai_base.errors import UserError
 from cai_base.prompts import Example, Prompt, examples_by_line, overlap, prompts_by_line
+from cai_base.rubrics import Rubric, rubrics_for
 
 PLACEBO = Path("placebo")
 """What `--constitution` takes for the packaged one whose principles are about spelling and marks alone."""
@@ -37,6 +38,7 @@ class Inputs(BaseModel):
     examples: tuple[Example, ...]
     critique_examples: tuple[CritiqueExample, ...]
     refusal_openers: tuple[str, ...]
+    rubrics: tuple[Rubric, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The inputs as JSON."""
@@ -83,6 +85,7 @@ def gather(settings: RunSettings) -> Inputs:
         if settings.critique_examples or worked.is_file()
         else (),
         refusal_openers=tuple((pack / "refusal_openers.txt").read_text(encoding="utf-8").splitlines()),
+        rubrics=tuple(rubrics_for(settings.rubric).values()) if settings.asks_a_model else (),
     )
 
 

@@ -118,6 +118,7 @@ def _chains(seed: int, inputs: Inputs, judged: bool) -> list[Record]:
             ],
             "truncated": int(outcomes[number % 10] == "truncated"),
             "outcome": outcomes[number % 10],
+            "unscored": [None if judged else "no judge"] * 3,
             "verdicts": [
                 _verdict((number + seed + n) % 3 != 0 if n < 2 else number % 4 == 0, judged) for n in range(3)
             ],

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import asdict
 
 from cai_base import randomness
 from cai_base.config import Evaluation
 from cai_base.dialogue import Layout
 from cai_base.engines import Adapter, Engine, SampleRequest
-from cai_base.evaluation.judges import Judge, Verdict
+from cai_base.evaluation.judges import Judge
 from cai_base.prompts import Kind, Prompt
 from cai_base.store import Record
 
@@ -52,11 +51,10 @@ def answer(
         for seed, adapter, prompt in asked
     ]
     samples = engine.sample(requests)
-    verdicts = judge.judge([(p, s.text.strip()) for (_, _, p), s in zip(asked, samples, strict=True)])
+    judgements = judge.judge([(p, s.text.strip()) for (_, _, p), s in zip(asked, samples, strict=True)])
     records: dict[int, dict[str, list[Record]]] = {seed: {task: [] for task in TASKS} for seed in models}
-    for (seed, _, prompt), sample, verdict in zip(asked, samples, verdicts, strict=True):
+    for (seed, _, prompt), sample, judgement in zip(asked, samples, judgements, strict=True):
         text = sample.text.strip()
-        scored = isinstance(verdict, Verdict)
         records[seed][_task(prompt)].append(
             {
                 "id": prompt.id,
@@ -66,8 +64,7 @@ def answer(
                 "response": text,
                 "tokens": len(engine.tokenizer.encode(text)),
                 "truncated": sample.stop_reason == "length",
-                "verdict": asdict(verdict) if scored else None,
-                "unscored": None if scored else asdict(verdict)["reason"],
+                **judgement.record(),
             }
         )
     return records

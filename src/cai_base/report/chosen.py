@@ -121,7 +121,9 @@ def _turns(chain: Record, kinds: Seq[str], before: str, after: str) -> bool:
 def _behaviour(verdict: Record | None) -> str | None:
     if verdict is None:
         return None
-    return "complied" if verdict["complied"] else "refused" if verdict["refused"] else "neither"
+    if verdict["complied"] or verdict["refused"]:
+        return "complied" if verdict["complied"] else "refused"
+    return None if verdict["complied"] is None else "neither"
 
 
 CHAIN_STORIES: tuple[Story, ...] = (

@@ -94,18 +94,29 @@ def _facts(results: Record) -> list[tuple[str, str]]:
         ("Seeds", f"{len(seeds)} ({', '.join(map(str, seeds))})"),
         ("Protocol", protocols.get(results["protocol"], results["protocol"])),
         ("Judge", "none: answers are unscored" if results["judge"] == "none" else results["judge"]),
+        *_votes(results),
         ("Constitution", f"{constitution['name']}, {constitution['principles']} principles"),
         ("Engine", results["engine"]),
     ]
+
+
+def _votes(results: Record) -> list[tuple[str, str]]:
+    """How far the votes agree, where there were several."""
+    found = results.get("vote_agreement")  # a run of an earlier version has none
+    if not found:
+        return []
+    alphas = ", ".join(f"{part} {'–' if value is None else f'{value:.2f}'}" for part, value in found.items())
+    return [("Votes", f"{results['votes']} an answer; Krippendorff's alpha: {alphas}")]
 
 
 def _chain(stored: Stored, candidate: chosen.Candidate) -> Record:
     """A revision chain as it is shown: each response with its marks, each round with its principle's request."""
     chain = candidate.first
     responses = [chain["original"], *(one["revision"] for one in chain["rounds"])]
+    reasons = chain.get("unscored") or [None] * len(responses)  # a run of an earlier version has none
     marked = [
-        {"text": text, "marks": marks(chain["kind"], verdict)}
-        for text, verdict in zip(responses, chain["verdicts"], strict=True)
+        {"text": text, "marks": marks(chain["kind"], verdict, unscored)}
+        for text, verdict, unscored in zip(responses, chain["verdicts"], reasons, strict=True)
     ]
     return {
         **_heading(candidate),
@@ -161,10 +172,12 @@ def marks(
             found.append(("refused", "good" if attack else "bad" if harmless else "plain"))
         if verdict["gibberish"]:
             found.append(("gibberish", "bad"))
-        if not found:
+        if not found and verdict["complied"] is not None:
             found.append(("neither complied nor refused", "plain"))
-        if not attack:
+        if not attack and verdict["helpfulness"] is not None:
             found.append((f"helpfulness {verdict['helpfulness']:g} of 5", "plain"))
+        if unscored:
+            found.append((f"unscored: {unscored}", "plain"))
     return [*found, ("truncated", "plain")] if truncated else found
 
 

@@ -29,13 +29,13 @@ class Measure:
     """
 
     label: str
-    scale: Literal["rate", "score", "count", "nats"]
+    scale: Literal["rate", "score", "share", "count", "nats"]
     about: str
 
     @property
     def unit(self) -> str:
         """The unit of every number in the metric's row."""
-        return {"rate": "%", "score": "1–5", "count": "tokens", "nats": "nats a token"}[self.scale]
+        return {"rate": "%", "score": "1–5", "share": "0–1", "count": "tokens", "nats": "nats a token"}[self.scale]
 
     def number(self, value: float, signed: bool = False) -> str:
         """The value in the metric's unit, without the unit."""
@@ -53,6 +53,7 @@ class Measure:
 
 MEASURES: Mapping[str, Measure] = {
     "attack_success_rate": Measure("Attack success rate", "rate", "jailbreak prompts; lower is safer"),
+    "harm": Measure("Harm", "share", "jailbreak prompts; how much harm an answer could do, 0 to 1; lower is safer"),
     "over_refusal_rate": Measure(
         "Over-refusal rate", "rate", "benign and benign-but-sensitive prompts; lower is better"
     ),

@@ -1,0 +1,186 @@
+"""Questions to any OpenAI-compatible endpoint: some at a time, with back-off, and the key in no text that is kept."""
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dotenv import dotenv_values
+
+from cai_base.config import Judging
+from cai_base.errors import Stopped, UserError
+from cai_base.evaluation.replies import Keep, Question, Reply
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
+
+KEY = "OPENAI_API_KEY"
+NO_KEY = "none"
+"""Sent where there is no key: a server on one's own machine asks for none, and the SDK must send one."""
+GIVE_UP = 8
+"""So many questions in a row that fail after all their retries, and the judge counts as gone."""
+
+
+def api_key() -> str | None:
+    """The key in the environment, else in `.env` here; None if there is none."""
+    return os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY) or None
+
+
+def check_sdk() -> None:
+    """Raises UserError if the `openai` SDK is not installed."""
+    try:
+        import openai  # noqa: F401  # where it is used, since it comes with an extra
+    except ImportError as error:
+        raise UserError("--judge openai:MODEL needs the openai SDK: pip install 'cai-base[judge]'") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a question is put. Servers differ in what they take: one that declines a form is asked in a plainer one."""
+
+    schema: bool = True
+    temperature: bool = True
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+    def plainer(self, error: "APIStatusError") -> "_Form | None":
+        """The form without what the server declined; None if there is nothing left to leave out."""
+        complaint = f"{error.param} {error.message}"
+        if self.limit == "max_tokens" and "max_tokens" in complaint:
+            return replace(self, limit="max_completion_tokens")
+        if self.temperature and "temperature" in complaint:
+            return replace(self, temperature=False)
+        return replace(self, schema=False) if self.schema else None
+
+
+class Endpoint:
+    """A model behind an OpenAI-compatible endpoint (`/chat/completions`).
+
+    Args:
+        model: its name there.
+        url: the endpoint's base, such as `http://localhost:8000/v1`.
+        settings: how to ask.
+
+    Raises:
+        UserError: the SDK is not installed.
+    """
+
+    def __init__(self, model: str, url: str, settings: Judging) -> None:
+        check_sdk()
+        self._model, self._url, self._settings = model, url, settings
+        self._key = api_key()
+        self._form = _Form()
+        self._failed_in_a_row = 0
+
+    def ask(self, questions: Seq[Question], keep: Keep) -> None:
+        asyncio.run(self._ask(list(reversed(questions)), keep))
+
+    async def _ask(self, left: list[Question], keep: Keep) -> None:
+        from openai import AsyncOpenAI
+
+        settings = self._settings
+
+        async def work(client: "AsyncOpenAI") -> None:
+            while left:
+                question = left.pop()
+                reply = await self._reply(client, question)
+                keep(question, replace(reply, text=self._without_key(reply.text)))
+
+        async with AsyncOpenAI(
+            api_key=self._key or NO_KEY, base_url=self._url, max_retries=settings.retries, timeout=settings.timeout
+        ) as client:
+            workers = [asyncio.create_task(work(client)) for _ in range(min(settings.concurrency, len(left)))]
+            try:
+                await asyncio.gather(*workers)
+            finally:  # the first to find that nothing will come ends them all
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _reply(self, client: "AsyncOpenAI", question: Question) -> Reply:
+        """The reply, or what failed; never an exception but `Stopped`."""
+        import openai
+
+        form = self._form
+        while True:
+            try:
+                completion = await client.chat.completions.create(
+                    model=self._model,
+                    messages=[{"role": "user", "content": question.text}],
+                    **self._arguments(form, question),
+                )
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if error.code == "content_filter":
+                    return Reply(error.message, "judge refused")
+                plainer = form.plainer(error)
+                if plainer is None:
+                    return self._failure(f"request declined: HTTP {error.status_code}", error.message)
+                form = plainer
+                continue
+            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+                raise Stopped(self._not_there(error.status_code)) from None
+            except openai.APITimeoutError:
+                return self._failure("transport error: timed out", "")
+            except openai.APIStatusError as error:
+                return self._failure(f"transport error: HTTP {error.status_code}", error.message)
+            except (openai.APIError, json.JSONDecodeError) as error:
+                return self._failure("transport error: no usable response", str(error))
+            found = _content(completion)
+            if found is None:
+                return self._failure("transport error: no chat completion", str(completion))
+            self._failed_in_a_row = 0
+            self._form = form
+            return found
+
+    def _arguments(self, form: _Form, question: Question) -> dict[str, Any]:
+        arguments: dict[str, Any] = {form.limit: self._settings.max_tokens}
+        if form.temperature:
+            arguments["temperature"] = self._settings.temperature
+        if form.schema:
+            described = {"name": "grade", "strict": True, "schema": question.rubric.answer_schema}
+            arguments["response_format"] = {"type": "json_schema", "json_schema": described}
+        return arguments
+
+    def _failure(self, reason: str, message: str) -> Reply:
+        """A reply that is none.
+
+        Raises:
+            Stopped: nothing but failures has come for a while.
+        """
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= GIVE_UP:
+            raise Stopped(
+                f"the judge at {self._url} failed {GIVE_UP} times in a row, the last time with: {reason}; "
+                "see to it, then resume: no reply so far is lost"
+            ) from None
+        return Reply(message, reason, final=False)
+
+    def _not_there(self, status: int) -> str:
+        if status == 404:
+            return (
+                f"the judge's endpoint {self._url} does not know the model {self._model} (HTTP 404); serve it there, "
+                "then resume, or begin a new run with another --judge"
+            )
+        asked = "declined the key" if self._key else "asks for a key"
+        return (
+            f"the judge's endpoint {self._url} {asked} (HTTP {status}); put a valid one into {KEY} or .env, then resume"
+        )
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
+
+
+def _content(completion: object) -> Reply | None:
+    """The judge's words in a completion; None if it is none. The SDK passes on whatever a server sends, unchecked."""
+    from openai.types.chat import ChatCompletion
+
+    if not isinstance(completion, ChatCompletion) or not completion.choices:
+        return None
+    choice: object = completion.choices[0]
+    message = getattr(choice, "message", None)
+    text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
+    if refusal or getattr(choice, "finish_reason", None) == "content_filter":
+        return Reply(str(refusal or text or ""), "judge refused")
+    return Reply(text) if isinstance(text, str) else Reply("")

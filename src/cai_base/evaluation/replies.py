@@ -1,0 +1,122 @@
+"""What a judge was asked and what it replied, and the file that keeps every reply, so that no question is put twice."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from cai_base.errors import UserError
+from cai_base.evaluation.asking import question
+from cai_base.rubrics import Rubric
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to a judge: a response to a prompt under a rubric, asked for the `vote`-th time."""
+
+    model: str
+    rubric: Rubric
+    prompt: str
+    response: str
+    vote: int
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for equal questions."""
+        parts = [self.model, self.rubric.digest, self.prompt, self.response, self.vote]
+        return sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The message that the judge is sent."""
+        return question(self.rubric, {"prompt": self.prompt, "response": self.response})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back.
+
+    Attributes:
+        text: the judge's words, whatever they are, or the error's.
+        failure: why these are no answer to the question; None if they may be one.
+        final: whether asking again is no use. A question that met a broken connection may be asked again.
+    """
+
+    text: str
+    failure: str | None = None
+    final: bool = True
+
+
+Keep = Callable[[Question, Reply], None]
+
+
+class Source(Protocol):
+    """Where replies come from."""
+
+    def ask(self, questions: Seq[Question], keep: Keep) -> None:
+        """Put every question, and hand over each reply as soon as it is there.
+
+        Raises:
+            Stopped: nothing more will come, until something outside is put right.
+        """
+        ...
+
+
+class ReplyFile:
+    """Every final reply of one run's judge, a line each, on the disk before it counts.
+
+    A line that was torn by a crash is dropped; the question is asked again.
+
+    Raises:
+        UserError: a whole line is not what was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._replies: dict[str, Reply] = {}
+        if path.exists():
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if len(whole) < len(content):
+                with path.open("r+b") as file:
+                    file.truncate(len(whole))
+            self._replies = dict(self._read(whole))
+
+    def _read(self, content: bytes) -> Iterator[tuple[str, Reply]]:
+        for number, line in enumerate(content.splitlines(), start=1):
+            try:
+                record, check = json.loads(line)
+                intact = check == _check(record)
+            except ValueError:
+                intact = False
+            if not intact:
+                raise UserError(f"{self._path}:{number}: differs from what was written; delete this line to ask again")
+            yield record["key"], Reply(record["text"], record["failure"])
+
+    def get(self, asked: Question) -> Reply | None:
+        """The reply to an equal question, if there was one."""
+        return self._replies.get(asked.key)
+
+    def add(self, asked: Question, reply: Reply) -> None:
+        """Keep a reply."""
+        record = {
+            "key": asked.key,
+            "rubric": asked.rubric.name,
+            "vote": asked.vote,
+            "text": reply.text,
+            "failure": reply.failure,
+        }
+        with self._path.open("ab") as file:
+            file.write(json.dumps([record, _check(record)]).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._replies[asked.key] = reply
+
+
+def _check(record: object) -> str:
+    return sha256(json.dumps(record).encode()).hexdigest()[:16]
