@@ -119,6 +119,10 @@ def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_js
         if not (directory / "manifest.json").exists():
             raise Stopped("stopped before the run began; nothing was stored") from None
         raise Stopped(f"stopped; continue with: cai-base resume {directory}") from None
+    except Stopped as error:
+        if not (directory / "manifest.json").exists():
+            raise
+        raise Stopped(f"{error}; continue with: cai-base resume {directory}") from error
     return 0
 
 

@@ -74,7 +74,14 @@ class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
 
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
-    engine: Literal["local"] = Field("local", description="what trains and samples")
+    engine: Literal["local", "tinker"] = Field("local", description="what trains and samples")
+    tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
+    tinker_timeout: Positive = Field(
+        1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
+    )
+    tokenizer: Path | None = Field(
+        None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
+    )
     judge: str | None = Field(None, description="who judges: 'ground-truth' (the embedded model only) or 'none'")
     protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
     seeds: Annotated[int, Field(ge=1, le=1000)] = Field(description="independent replicates")
@@ -130,6 +137,11 @@ class RunSettings(Section):
                 f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "
                 "the folder of a PEFT adapter on that base model"
             )
+        if self.engine != "tinker" and (self.tinker_url or self.tokenizer):
+            field = "tinker-url" if self.tinker_url else "tokenizer"
+            raise ValueError(f"{field}: is for --engine tinker; add that, or leave it out")
+        if self.engine == "tinker" and "instruct" in self.evaluated_arms:
+            raise ValueError("arms: 'instruct' cannot be asked of --engine tinker in this version; leave it out")
         if self.model == EMBEDDED and self.judge not in ("ground-truth", "none"):
             raise ValueError(f"judge: {self.judge!r} cannot be used with the embedded model; use ground-truth or none")
         if self.model != EMBEDDED and self.judge != "none":

@@ -42,7 +42,7 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings)
     progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings)
+    engine = load_engine(settings, progress)
     settings, warnings = fit(settings, inputs, engine)
     warnings += _unjudgeable(settings, inputs)
     if settings.protocol == "original":
@@ -82,7 +82,7 @@ def carry_on(directory: Path, progress: Progress) -> "Experiment":
     settings = RunSettings.model_validate(run.config)
     inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
     progress.say(f"Loading {settings.model}")
-    return Experiment(settings, inputs, load_engine(settings, run.found("engine")), run, progress)
+    return Experiment(settings, inputs, load_engine(settings, progress, run.found("engine")), run, progress)
 
 
 class Experiment:
