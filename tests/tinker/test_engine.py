@@ -189,22 +189,24 @@ def test_samples_are_decided_by_their_seeds_and_end_at_their_stops(engine: Tinke
     for sample in drawn:
         assert len(sample.tokens) <= 24
         assert not any(stop in sample.text for stop in STOPS)
-        assert (sample.stop_reason == "stop") == any(stop in engine.tokenizer.decode(sample.tokens) for stop in STOPS)
+        ended = sample.tokens[-1] in engine.tokenizer.eos
+        stopped = any(stop in engine.tokenizer.decode(sample.tokens) for stop in STOPS)
+        assert (sample.stop_reason == "stop") == (ended or stopped)
     assert engine.sample([SampleRequest(None, prompt, 4, 0.0, (), 1)]) == engine.sample(
         [SampleRequest(None, prompt, 4, 0.0, (), 2)]
     )
 
 
-def test_samples_come_from_the_weights_of_their_moment(
-    engine: TinkerEngine, pairs: list[dpo.Pair], step: Train
-) -> None:
+def test_samples_come_from_the_weights_of_their_moment(engine: TinkerEngine, pairs: list[dpo.Pair]) -> None:
     engine.create({"moving": 11})
     prompt = pairs[0].chosen.tokens[: pairs[0].chosen.weights.index(1.0)]
     request = SampleRequest("moving", prompt, 6, 0.0, (), 1)
     base = SampleRequest(None, prompt, 6, 0.0, (), 1)
     (before,) = engine.sample([request])
-    for _ in range(30):
-        step(engine, "moving")
+    sequences = [pair.chosen for pair in pairs]
+    for _ in range(12):
+        engine.forward_backward({"moving": Batch(sequences, sft.nll_loss(sequences))})
+        engine.optim_step(["moving"], Adam(5e-3))
     after, unmoved = engine.sample([request, base])
     assert before.tokens == unmoved.tokens
     assert after.text.startswith(" Use a saw")
@@ -234,8 +236,8 @@ def test_what_cannot_work_is_said_in_one_sentence(
 ) -> None:
     with pytest.raises(UserError, match=r"--model Qwen/Qwen3\.5-9B-Base: .* does not serve it; it serves organism"):
         connect(server, model="Qwen/Qwen3.5-9B-Base")
-    with pytest.raises(UserError, match=r"--lora\.rank 33: .*refused.*between 1 and 32"):
-        connect(server, lora=Lora(33, 32.0))
+    with pytest.raises(UserError, match=r"--lora\.rank 9: .*refused.*between 1 and 8"):
+        connect(server, lora=Lora(9, 32.0))
     with pytest.raises(UserError, match=r"--lora\.alpha 16: a Tinker service trains with alpha 32"):
         connect(server, lora=Lora(16, 16.0))
     with pytest.raises(UserError, match=r"--tokenizer .*cannot be read"):

@@ -119,6 +119,8 @@ class TinkerEngine:
         try:
             (probe,) = self._service.wait("a training client", [self._new_client(0)])
         except Refused as error:
+            if "rank" not in str(error).lower():
+                raise
             raise UserError(
                 f"--lora.rank {lora.rank}: {error}; give a rank that the service takes for {model}"
             ) from error
@@ -145,8 +147,7 @@ class TinkerEngine:
         for name, batch in batches.items():
             self._check_lengths(batch.sequences)
             adapter = self._adapters[name]
-            if adapter.failed is None:
-                flight.send(name, adapter)
+            flight.send(name, adapter)
         return flight
 
     def optim_step(self, adapters: Seq[Adapter], adam: Adam) -> dict[Adapter, Failed]:
@@ -337,7 +338,10 @@ class _Flight:
         self._failed: dict[Adapter, Outcome] = {}
 
     def send(self, name: Adapter, adapter: _Adapter) -> None:
-        """Begin one adapter's forward and backward."""
+        """Begin one adapter's forward and backward, unless it has failed."""
+        if adapter.failed is not None:
+            self._failed[name] = Failed(adapter.failed)
+            return
         batch = self._batches[name]
         if isinstance(batch.loss, LinearLoss):  # the service's cross-entropy is this sum, in one pass instead of two
             guarded = None
@@ -354,12 +358,12 @@ class _Flight:
             batch = self._batches[name]
             value = guarded.value if guarded else batch.loss(_sums(batch.sequences, _logprobs(output)))
             assert value is not None
-            loss = float(value.loss)
+            loss = float(value.loss.detach())
             if not _finite(loss):
                 adapter.failed = f"the loss is {loss}"
             tokens = sum(len(sequence.tokens) for sequence in batch.sequences)
             outcomes[name] = Failed(adapter.failed) if adapter.failed else Step(loss, value.metrics, tokens)
-        return {name: outcomes.get(name) or Failed("it failed before") for name in self._batches}
+        return {name: outcomes.get(name) or self._failed[name] for name in self._batches}
 
 
 def _data(sequences: Seq[Sequence], divisor: float = 1.0) -> list[Any]:
