@@ -79,6 +79,10 @@ class RunSettings(Section):
     tinker_timeout: Positive = Field(
         1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
     )
+    price: str | None = Field(
+        None, description="dollars per million tokens read,sampled,trained on; from the packaged table by default"
+    )
+    max_cost: Positive | None = Field(None, description="dollars after which a run stops, resumable")
     tokenizer: Path | None = Field(
         None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
     )
@@ -137,9 +141,9 @@ class RunSettings(Section):
                 f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "
                 "the folder of a PEFT adapter on that base model"
             )
-        if self.engine != "tinker" and (self.tinker_url or self.tokenizer):
-            field = "tinker-url" if self.tinker_url else "tokenizer"
-            raise ValueError(f"{field}: is for --engine tinker; add that, or leave it out")
+        for field in ("tinker_url", "tokenizer", "price", "max_cost"):
+            if self.engine != "tinker" and getattr(self, field) is not None:
+                raise ValueError(f"{field.replace('_', '-')}: is for --engine tinker; add that, or leave it out")
         if self.engine == "tinker" and "instruct" in self.evaluated_arms:
             raise ValueError("arms: 'instruct' cannot be asked of --engine tinker in this version; leave it out")
         if self.model == EMBEDDED and self.judge not in ("ground-truth", "none"):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from cai_base.engines import (
     SampleRequest,
     Sequence,
     Step,
+    Usage,
 )
 from cai_base.engines.local.model import HubTokenizer
 from cai_base.engines.tinker import adapters as archives
@@ -113,6 +115,7 @@ class TinkerEngine:
         served = self._service.models
         if model not in served:
             raise UserError(f"--model {model}: {self._service.url} does not serve it; {_offer(list(served))}")
+        self.usage: dict[Adapter | None, Usage] = defaultdict(Usage)
         self._adapters: dict[Adapter, _Adapter] = {}
         self._base: Any = None
         # One client before any work: it shows whether the service takes this rank, and has the tokenizer.
@@ -143,7 +146,7 @@ class TinkerEngine:
         self._adapters.update({name: _Adapter(client) for name, client in zip(adapters, clients, strict=True)})
 
     def forward_backward(self, batches: Mapping[Adapter, Batch]) -> Pending:
-        flight = _Flight(self._service, batches)
+        flight = _Flight(self._service, batches, self.usage)
         for name, batch in batches.items():
             self._check_lengths(batch.sequences)
             adapter = self._adapters[name]
@@ -175,8 +178,9 @@ class TinkerEngine:
         return broken
 
     def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
-        for batch in sequences.values():
+        for asked_under, batch in sequences.items():
             self._check_lengths(batch)
+            self.usage[asked_under].prefilled += _tokens(batch)
         under = {n: b for n, b in sequences.items() if n is not None and b}
         asked = [self._adapters[name].client.forward(_data(b), "cross_entropy") for name, b in under.items()]
         found: dict[Adapter | None, list[float]] = {name: [] for name in sequences}
@@ -209,6 +213,9 @@ class TinkerEngine:
             for request in requests
         ]
         answers = self._service.wait("samples", asked)
+        for request, answer in zip(requests, answers, strict=True):
+            drawn = len(answer.sequences[0].tokens)
+            self.usage[request.adapter].add(Usage(prefilled=len(request.prompt), sampled=drawn))
         return [self._sample(request, answer.sequences[0]) for request, answer in zip(requests, answers, strict=True)]
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:
@@ -332,8 +339,10 @@ class TinkerEngine:
 class _Flight:
     """The outcomes of requests that are on their way."""
 
-    def __init__(self, service: Service, batches: Mapping[Adapter, Batch]) -> None:
-        self._service, self._batches = service, batches
+    def __init__(
+        self, service: Service, batches: Mapping[Adapter, Batch], usage: Mapping[Adapter | None, Usage]
+    ) -> None:
+        self._service, self._batches, self._usage = service, batches, usage
         self._sent: dict[Adapter, tuple[_Adapter, _Guarded | None, Answer[Any]]] = {}
         self._failed: dict[Adapter, Outcome] = {}
 
@@ -343,10 +352,12 @@ class _Flight:
             self._failed[name] = Failed(adapter.failed)
             return
         batch = self._batches[name]
+        self._usage[name].trained += _tokens(batch.sequences)
         if isinstance(batch.loss, LinearLoss):  # the service's cross-entropy is this sum, in one pass instead of two
             guarded = None
             adapter.sent = adapter.client.forward_backward(_data(batch.sequences, batch.loss.divisor), "cross_entropy")
         else:
+            self._usage[name].prefilled += _tokens(batch.sequences)  # the loss is computed here, between two passes
             guarded = _Guarded(batch)
             adapter.sent = adapter.client.forward_backward_custom(_data(batch.sequences), guarded)
         self._sent[name] = adapter, guarded, adapter.sent
@@ -361,8 +372,8 @@ class _Flight:
             loss = float(value.loss.detach())
             if not _finite(loss):
                 adapter.failed = f"the loss is {loss}"
-            tokens = sum(len(sequence.tokens) for sequence in batch.sequences)
-            outcomes[name] = Failed(adapter.failed) if adapter.failed else Step(loss, value.metrics, tokens)
+            step = Step(loss, value.metrics, _tokens(batch.sequences))
+            outcomes[name] = Failed(adapter.failed) if adapter.failed else step
         return {name: outcomes.get(name) or self._failed[name] for name in self._batches}
 
 
@@ -379,6 +390,10 @@ def _data(sequences: Seq[Sequence], divisor: float = 1.0) -> list[Any]:
         )
         for one in sequences
     ]
+
+
+def _tokens(sequences: Seq[Sequence]) -> int:
+    return sum(len(sequence.tokens) for sequence in sequences)
 
 
 def _logprobs(output: Any) -> list[Tensor]:
