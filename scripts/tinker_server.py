@@ -365,11 +365,11 @@ def mend_api(api: Any, home: Path) -> None:
     @api.app.middleware("http")
     async def check_key(request: Request, call_next: Any) -> Any:
         asked, given = request.url.path, request.headers.get("X-API-Key")
-        if asked.startswith(SDK_PREFIX) and asked not in OPEN_TO_ALL:
-            if given == NO_CREDIT and not asked.startswith(f"{SDK_PREFIX}client/"):
-                return JSONResponse({"detail": "this account has no credit left"}, status_code=402)
-            if key and given != key:
-                return JSONResponse({"detail": "invalid API key"}, status_code=401)
+        if given == NO_CREDIT and asked.endswith("/get_server_capabilities"):
+            return JSONResponse({"detail": "this account has no credit left"}, status_code=402)
+        closed = asked.startswith(SDK_PREFIX) and asked not in OPEN_TO_ALL
+        if key and closed and given not in (key, NO_CREDIT):
+            return JSONResponse({"detail": "invalid API key"}, status_code=401)
         return await call_next(request)
 
 
