@@ -52,4 +52,4 @@ class Server:
         """End it as its user would."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=300)

@@ -20,8 +20,8 @@ PROMPTS = Path(__file__).parents[1] / "resume_prompts.jsonl"
 SMALL = (
     "--engine tinker --model organism --lora.rank 8 --lora.alpha 32 --sft.steps 4 --evaluate-every 2 "
     "--revision.prompts 8 --revision.unit 4 --revision.rounds 1 --dpo.steps 4 --dpo.batch-size 2 --dpo.held-out 0.3 "
-    "--revision.response-tokens 24 --revision.critique-tokens 24 --evaluation.response-tokens 24 "
-    f"--evaluation.prompts {PROMPTS} --tinker-timeout 300"
+    "--revision.response-tokens 64 --revision.critique-tokens 32 --evaluation.response-tokens 32 "
+    f"--evaluation.prompts {PROMPTS} --tinker-timeout 1200"
 ).split()
 PHASES = ("evaluation of base", "sft", "revision", "reference", "dpo")
 
@@ -31,7 +31,7 @@ def command(args: Seq[str]) -> list[str]:
 
 
 def finish(args: Seq[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(args), capture_output=True, text=True, check=False, timeout=900)
+    return subprocess.run(command(args), capture_output=True, text=True, check=False, timeout=3600)
 
 
 def progress(run: Path) -> dict[str, int]:
@@ -95,7 +95,7 @@ def test_a_run_whose_server_is_killed_in_every_phase_ends_whole(server: Server, 
         process = subprocess.Popen(command(args), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         until(process, run, phase)
         server.kill()
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=1800)
         server.start()
         assert process.returncode == 3, said
         assert "is down" in said
