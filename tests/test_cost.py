@@ -19,7 +19,7 @@ PROMPTS = Path(__file__).parent / "resume_prompts.jsonl"
 PAID = "--engine tinker --model organism --lora.rank 4 --lora.alpha 32 --price 0.1,0.4,0.5".split()
 SMALL = (
     "--seeds 2 --sft.steps 4 --evaluate-every 2 --revision.prompts 6 --revision.unit 3 --revision.rounds 2 "
-    "--dpo.steps 4 --dpo.batch-size 2 --dpo.held-out 0.3 --threads 1 --revision.response-tokens 24 "
+    "--dpo.steps 4 --dpo.batch-size 2 --dpo.held-out 0.3 --threads 1 --revision.response-tokens 60 "
     f"--revision.critique-tokens 16 --evaluation.response-tokens 16 --evaluation.prompts {PROMPTS}"
 ).split()
 

@@ -13,6 +13,7 @@ from cai_base.config import RunSettings, Training
 from cai_base.dialogue import END, Dialogue, prompt_tokens
 from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
+from cai_base.evaluation.fluency import OPENING
 from cai_base.inputs import Inputs
 from cai_base.training import trained_sequence
 
@@ -74,7 +75,7 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dic
     revised += revision.response_tokens + revision.critique_tokens
     chains = seeds * len(questions)
     asked = [length(dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
-    answered = sum(asked) + len(asked) * (evaluation.response_tokens + len(tokenizer.encode(END)))
+    answered = 2 * sum(asked) + len(asked) * (evaluation.response_tokens + OPENING)  # whole, and its opening
     phases = {"sft": settings.sft, "cai": settings.dpo, "sl-cai": settings.sl_cai}
     evaluations = 1 + sum(_evaluations(settings, phases[arm]) for arm in settings.trained_arms)
     pair = 2 * _mean(longest)
