@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install check test test-slow clean
+.PHONY: run install check test test-slow test-tinker clean
 
 run: install
 	$(BIN)/cai-base run
@@ -29,6 +29,12 @@ test: check
 
 test-slow: install
 	$(BIN)/pytest -m slow --timeout 3600
+
+# On a real Tinker-API server on this machine, whose environment (2.3 GB, under .tinker/) is kept between runs.
+test-tinker: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tinker]'
+	PYTHON=$(PYTHON) scripts/tinker-server install
+	$(BIN)/pytest -m tinker --timeout 3600
 
 clean:
 	rm -rf $(VENV) build dist

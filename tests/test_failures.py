@@ -10,6 +10,7 @@ from cai_base.evaluation import failures, fluency, metrics
 from cai_base.inputs import gather
 from cai_base.organism import answers, world
 from cai_base.organism.draw import Draw
+from cai_base.progress import Progress
 from cai_base.store import Record
 
 
@@ -71,7 +72,7 @@ def test_empty_answers_have_no_fluency() -> None:
 
 def test_the_base_model_tells_broken_language_from_language() -> None:
     settings, _, _ = flags.load_settings(["--threads", "1"])
-    inputs, engine = gather(settings), experiment.load_engine(settings)
+    inputs, engine = gather(settings), experiment.load_engine(settings, Progress())
     asked = [prompt.text for prompt in inputs.evaluation_prompts[:6]]
 
     def made(kind: answers.AnswerKind) -> list[Any]:

@@ -34,13 +34,13 @@ def quiet() -> Progress:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def engine() -> Iterator[LocalEngine]:
+def engine(quiet: Progress) -> Iterator[LocalEngine]:
     """One loaded base model for every run in this process, its adapters forgotten when a run is opened."""
     settings, _, _ = flags.load_settings(SMALL)
-    engine = experiment.load_engine(settings)
+    engine = experiment.load_engine(settings, quiet)
     assert isinstance(engine, LocalEngine)
 
-    def load(settings: RunSettings, found: store.Record | None = None) -> LocalEngine:
+    def load(settings: RunSettings, progress: Progress, found: store.Record | None = None) -> LocalEngine:
         engine.remove(list(engine._bank.adapters))
         return engine
 

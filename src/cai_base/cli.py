@@ -23,11 +23,20 @@ Constitutional AI from a true base model.
   run [flags]              train and evaluate; without flags, on the embedded base model (cai-base run --help)
   resume RUN               continue a run that was stopped
   report RUN               write the run's page and figures again
+  cost [flags of run]      the tokens that a run can take at most, and their price on the Tinker service
   organism build|measure|sibling|card
                            make the embedded base model, count what it can do, train its instruct sibling, show the card
   --version                print the version
 
 Exit codes: 0 done, 2 wrong input, 3 stopped and resumable, 1 a defect. --debug shows the traceback of 2 and 3.
+"""
+
+COST_USAGE = """\
+usage: cai-base cost [flags of cai-base run]
+
+The tokens that this run can take at most, by phase, and what they cost on a Tinker service. Nothing is trained or
+sampled, and no service is asked. --price READ,SAMPLED,TRAINED gives dollars per million tokens where the packaged table
+has none, or an old one; --tokenizer FOLDER the tokenizer of a model that is in no folder.
 """
 
 
@@ -63,6 +72,7 @@ def _dispatch(arguments: list[str]) -> int:
         "run": _run,
         "resume": _resume,
         "report": _report,
+        "cost": _cost,
         "organism": _organism,
     }
     command = commands.get(arguments[0])
@@ -89,6 +99,7 @@ def _resume(arguments: list[str]) -> int:
     parser = _Parser(prog="cai-base resume", description="Continue a run that was stopped.")
     parser.add_argument("run", type=Path, help="the run's directory")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    parser.add_argument("--max-cost", type=float, default=None, help="another limit in dollars than it began with")
     given = parser.parse_args(arguments)
     from cai_base.store import Run
 
@@ -102,7 +113,7 @@ def _resume(arguments: list[str]) -> int:
         return 0
     from cai_base.experiment import carry_on
 
-    return _finish(lambda progress: carry_on(given.run, progress), given.run, given.json)
+    return _finish(lambda progress: carry_on(given.run, progress, given.max_cost), given.run, given.json)
 
 
 def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool) -> int:
@@ -119,6 +130,10 @@ def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_js
         if not (directory / "manifest.json").exists():
             raise Stopped("stopped before the run began; nothing was stored") from None
         raise Stopped(f"stopped; continue with: cai-base resume {directory}") from None
+    except Stopped as error:
+        if not (directory / "manifest.json").exists():
+            raise
+        raise Stopped(f"{error}; continue with: cai-base resume {directory}") from error
     return 0
 
 
@@ -147,6 +162,19 @@ def _report(arguments: list[str]) -> int:
     if not Run.open(given.run).progress("results"):
         raise UserError(f"{given.run}: has no results yet; finish it first: cai-base resume {given.run}")
     _show(given.run, given.json)
+    return 0
+
+
+def _cost(arguments: list[str]) -> int:
+    from cai_base.flags import load_settings
+
+    if "-h" in arguments or "--help" in arguments:
+        print(COST_USAGE, end="")
+        return 0
+    settings, _, as_json = load_settings(arguments)
+    from cai_base.experiment import foresee
+
+    print(foresee(settings, as_json=as_json), end="")
     return 0
 
 

@@ -103,7 +103,18 @@ class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
 
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
-    engine: Literal["local"] = Field("local", description="what trains and samples")
+    engine: Literal["local", "tinker"] = Field("local", description="what trains and samples")
+    tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
+    tinker_timeout: Positive = Field(
+        1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
+    )
+    price: str | None = Field(
+        None, description="dollars per million tokens read,sampled,trained on; from the packaged table by default"
+    )
+    max_cost: Positive | None = Field(None, description="dollars after which a run stops, resumable")
+    tokenizer: Path | None = Field(
+        None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
+    )
     judge: str | None = Field(
         None,
         description="who judges: openai:MODEL (any OpenAI-compatible endpoint), ground-truth (the embedded model only) "
@@ -209,4 +220,9 @@ class RunSettings(Section):
                 f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "
                 "the folder of a PEFT adapter on that base model"
             )
+        for field in ("tinker_url", "tokenizer", "price", "max_cost"):
+            if self.engine != "tinker" and getattr(self, field) is not None:
+                raise ValueError(f"{field.replace('_', '-')}: is for --engine tinker; add that, or leave it out")
+        if self.engine == "tinker" and "instruct" in self.evaluated_arms:
+            raise ValueError("arms: 'instruct' cannot be asked of --engine tinker in this version; leave it out")
         return self

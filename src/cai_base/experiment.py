@@ -11,14 +11,15 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cai_base import __version__, dpo, randomness, results, revision, sft
-from cai_base.config import RunSettings
+from cai_base import __version__, cost, dpo, randomness, results, revision, sft
+from cai_base.config import EMBEDDED, RunSettings
 from cai_base.dialogue import Chat, Dialogue, Layout
-from cai_base.engines import Adapter, Engine, Sequence
-from cai_base.errors import UserError
+from cai_base.engines import Adapter, Engine, Sequence, Usage
+from cai_base.errors import Stopped, UserError
 from cai_base.evaluation import fluency
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import GroundTruth, Judge
@@ -44,8 +45,10 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings)
     progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings)
+    engine = load_engine(settings, progress)
     settings, warnings = fit(settings, inputs, engine)
+    if settings.max_cost is not None and cost.price(settings) is None:
+        raise UserError(f"--max-cost: no price is known for {settings.model}; give --price, see cai-base cost --help")
     warnings += _unjudgeable(settings, inputs)
     if settings.protocol == "original":
         warnings.insert(
@@ -74,17 +77,38 @@ def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
     ]
 
 
-def carry_on(directory: Path, progress: Progress) -> "Experiment":
-    """Open a run that was stopped.
+def carry_on(directory: Path, progress: Progress, max_cost: float | None = None) -> "Experiment":
+    """Open a run that was stopped, with another limit to what it may cost if one is given.
 
     Raises:
         UserError: it is no run, or its configuration, a stored file or the base model was changed.
     """
     run = Run.open(directory)
     settings = RunSettings.model_validate(run.config)
+    if max_cost is not None:
+        settings = settings.model_copy(update={"max_cost": max_cost})
     inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
     progress.say(f"Loading {settings.model}")
-    return Experiment(settings, inputs, load_engine(settings, run.found("engine")), run, progress)
+    return Experiment(settings, inputs, load_engine(settings, progress, run.found("engine")), run, progress)
+
+
+def foresee(settings: RunSettings, *, as_json: bool) -> str:
+    """What a run with these settings can cost, as a table or as JSON. Only the model's tokenizer is loaded.
+
+    Raises:
+        UserError: an input is wrong, or the tokenizer cannot be loaded.
+    """
+    from cai_base import organism
+    from cai_base.engines.local.model import load_tokenizer
+
+    inputs = gather(settings)
+    name = settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else settings.model)
+    found = cost.estimate(settings, inputs, load_tokenizer(str(name)))
+    known = cost.price(settings)
+    if as_json:
+        dollars = None if known is None else round(known.of(cost.total(found.values())), 6)
+        return to_json({"tokens": {phase: asdict(u) for phase, u in found.items()}, "dollars": dollars}).decode()
+    return cost.render(found, known, settings.model)
 
 
 class Experiment:
@@ -97,6 +121,14 @@ class Experiment:
         self.failed: dict[str, dict[int, str]] = {}
         self.pairs: dict[int, list[dpo.Pair]] = {}
         run.watch("engine", engine.findings)
+        self._phase = ""
+        self._spent = {
+            phase: {seed: Usage(**found) for seed, found in seeds.items()}
+            for phase, seeds in ((run.found("spent") or {}).get("tokens") or {}).items()
+        }
+        self._counted: dict[Adapter | None, Usage] = {}
+        self._usage = engine.usage  # what is spent stays known when the engine is let go
+        run.watch("spent", self._account)
 
     def finish(self) -> None:
         """Do what is not yet done, to the end, and write the results.
@@ -105,7 +137,11 @@ class Experiment:
             UserError: another process works on this run.
         """
         with self.run.locked():
-            self._finish()
+            try:
+                self._finish()
+            except Stopped:
+                self.run.commit()  # what was spent since the last unit is spent
+                raise
 
     def _finish(self) -> None:
         self.run.note(
@@ -153,6 +189,7 @@ class Experiment:
             self.progress.bar("revision", len(prompts) * texts, min(done * settings.unit, len(prompts)) * texts) as bar,
         ):
             for unit in range(done, len(starts)):
+                self._afford()
                 part = prompts[starts[unit] : starts[unit] + settings.unit]
                 chains = revision.revise(
                     self.engine,
@@ -367,6 +404,7 @@ class Experiment:
         base: Engine | None,
     ) -> None:
         """Draw the answers of an arm, and store them with their verdicts, and their fluency under `base`, as `work`."""
+        self._afford()
         self.progress.say(f"{work}: {len(models) * len(self.inputs.evaluation_prompts)} answers")
         records = answer(engine, layout, self.settings.evaluation, self.judge, self.inputs.evaluation_prompts, models)
         if step is None and base is not None:
@@ -385,7 +423,8 @@ class Experiment:
     def _summarise(self) -> None:
         """`results.json` and `usage.json`."""
         tokens = results.tokens(self.run, self.settings)
-        write_atomic(self.run.directory / "usage.json", to_json({**self.run.usage, "tokens": tokens}))
+        usage = {**self.run.usage, "tokens": tokens, "spent": self._account()}
+        write_atomic(self.run.directory / "usage.json", to_json(usage))
         content = results.collect(self.run, self.settings, self.inputs, self.failed)
         self.run.commit("results", 1, write={"results.json": to_json(content)})
 
@@ -396,12 +435,48 @@ class Experiment:
     def _held_out_pairs(self, seed: int) -> list[Record]:
         return [record for record in self.run.lines(f"seed-{seed}/pairs.jsonl") if record["held_out"]]
 
+    def _count(self) -> None:
+        """Put down to the present phase what the engine has worked on since this was last called."""
+        for adapter, usage in self._usage.items():
+            before = self._counted.get(adapter, Usage())
+            since = Usage(
+                usage.trained - before.trained, usage.prefilled - before.prefilled, usage.sampled - before.sampled
+            )
+            self._counted[adapter] = replace(usage)
+            if since != Usage():
+                seed = "base" if adapter is None else adapter.rpartition("/")[2]
+                self._spent.setdefault(self._phase, {}).setdefault(seed, Usage()).add(since)
+
+    def _account(self) -> Record:
+        """Tokens so far, by phase and seed (the base model's are all seeds'), and what they cost if that is known."""
+        self._count()
+        tokens = {phase: {seed: asdict(u) for seed, u in seeds.items()} for phase, seeds in self._spent.items()}
+        return {"tokens": tokens, "dollars": self._dollars()}
+
+    def _dollars(self) -> float | None:
+        known = cost.price(self.settings) if self.settings.engine == "tinker" else None
+        spent = cost.total(usage for seeds in self._spent.values() for usage in seeds.values())
+        return None if known is None else round(known.of(spent), 6)
+
+    def _afford(self) -> None:
+        """Raises Stopped if the run has cost what it may."""
+        limit, spent = self.settings.max_cost, self._account()["dollars"]
+        if limit is not None and spent is not None and spent >= limit:
+            raise Stopped(
+                f"the run has cost {spent:.4f} of the {limit:g} dollars of --max-cost; to go on, give resume a higher "
+                "--max-cost"
+            )
+
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
-        """Add the time spent to `usage.json`."""
-        begun = time.monotonic()
+        """Add the time and the tokens spent to `usage.json`."""
+        begun, outer = time.monotonic(), self._phase
+        self._count()
+        self._phase = phase
         try:
             yield
         finally:
+            self._count()
+            self._phase = outer
             seconds = self.run.usage.setdefault("seconds", {})
             seconds[phase] = round(seconds.get(phase, 0.0) + time.monotonic() - begun, 1)

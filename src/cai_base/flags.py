@@ -38,6 +38,8 @@ def load_settings(args: list[str]) -> tuple[RunSettings, Path | None, bool]:
     as_json = str(flags.pop("json", "")).lower() == "true"
     in_file = parse_toml(Path(file), read_text(Path(file), "a TOML file of settings")) if file is not None else {}
     given = _merge(in_file, flags)
+    if given.get("engine") == "tinker" and "model" not in given:
+        raise UserError("--model is missing: --engine tinker has no default model; give one that the service serves")
     embedded = given.get("model", EMBEDDED) == EMBEDDED
     base = preset("original")
     if embedded:

@@ -6,18 +6,30 @@ from cai_base import organism
 from cai_base.config import EMBEDDED, RunSettings
 from cai_base.engines import Adapter, Engine, Lora
 from cai_base.errors import UserError
+from cai_base.progress import Progress
 from cai_base.store import Record
 
 INSTRUCT = "instruct"
 """The adapter's name where the instruct model is one."""
 
 
-def load_engine(settings: RunSettings, found: Record | None = None) -> Engine:
+def load_engine(settings: RunSettings, progress: Progress, found: Record | None = None) -> Engine:
     """The engine that the settings name, with the base model in it, as it was `found` by the run that goes on."""
+    lora = Lora(settings.lora.rank, settings.lora.alpha)
+    if settings.engine == "tinker":
+        from cai_base.engines.tinker import TinkerEngine
+
+        return TinkerEngine(
+            settings.model,
+            lora,
+            url=settings.tinker_url,
+            tokenizer=settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else None),
+            timeout=settings.tinker_timeout,
+            say=progress.say,
+        )
     from cai_base.engines.local import LocalEngine  # imported here: torch takes seconds, and --help should not
 
     longest = 2 * settings.revision.response_tokens + settings.revision.critique_tokens + 512
-    lora = Lora(settings.lora.rank, settings.lora.alpha)
     model = _base(settings)
     return LocalEngine(model, lora, name=settings.model, sequence_length=longest, threads=settings.threads, found=found)
 

@@ -6,20 +6,13 @@ supervised stage) is the same loss on other answers, so it stands here too.
 
 from collections.abc import Sequence as Seq
 
-from torch import Tensor
-
-from cai_base.engines import Batch, Loss, LossValue, Sequence
+from cai_base.engines import Batch, LinearLoss, Loss, Sequence
 from cai_base.training import positions
 
 
 def nll_loss(sequences: Seq[Sequence]) -> Loss:
     """Negative log-likelihood a trained token, averaged over all trained tokens of the batch."""
-    tokens = sum(weight for sequence in sequences for weight in sequence.weights)
-
-    def loss(logprobs: Tensor) -> LossValue:
-        return LossValue(-logprobs.sum() / tokens)
-
-    return loss
+    return LinearLoss(sum(weight for sequence in sequences for weight in sequence.weights))
 
 
 def batch(examples: Seq[Sequence], seed: int, phase: str, step: int, size: int) -> Batch:

@@ -53,6 +53,19 @@ Loss = Callable[[Tensor], LossValue]
 
 
 @dataclass(frozen=True, slots=True)
+class LinearLoss:
+    """The loss `-sum / divisor`, said in a form that an engine can see: its gradient is known before any forward pass.
+
+    A service that computes the sum of cross-entropies does in one pass what takes two with a loss it cannot see into.
+    """
+
+    divisor: float
+
+    def __call__(self, logprobs: Tensor) -> LossValue:
+        return LossValue(-logprobs.sum() / self.divisor)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What one adapter learns from in one step."""
 
@@ -143,6 +156,27 @@ class Sample:
     stop_reason: Literal["stop", "length"]
 
 
+@dataclass(slots=True)
+class Usage:
+    """Tokens that were worked on, as a service would count them: shared prefixes as often as they stand there.
+
+    Attributes:
+        trained: tokens that went forward and backward.
+        prefilled: tokens read: prompts before sampling, and forward passes alone.
+        sampled: tokens drawn.
+    """
+
+    trained: int = 0
+    prefilled: int = 0
+    sampled: int = 0
+
+    def add(self, other: "Usage") -> None:
+        """Count what `other` counted, too."""
+        self.trained += other.trained
+        self.prefilled += other.prefilled
+        self.sampled += other.sampled
+
+
 class Tokenizer(Protocol):
     """Text to tokens and back, special tokens apart."""
 
@@ -189,6 +223,11 @@ class Engine(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the results should know about how this engine runs this model, one sentence each."""
+        ...
+
+    @property
+    def usage(self) -> Mapping[Adapter | None, Usage]:
+        """What was worked on so far, by adapter; the same mapping at all times, which goes on counting."""
         ...
 
     def findings(self) -> dict[str, Any]:

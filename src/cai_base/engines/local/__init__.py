@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import nullcontext
@@ -14,7 +15,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from cai_base.engines import Adam, Adapter, Batch, Failed, Lora, Outcome, Pending, Sample, SampleRequest, Sequence, Step
+from cai_base.engines import (
+    Adam,
+    Adapter,
+    Batch,
+    Failed,
+    Lora,
+    Outcome,
+    Pending,
+    Sample,
+    SampleRequest,
+    Sequence,
+    Step,
+    Usage,
+)
 from cai_base.engines.local import peft_format
 from cai_base.engines.local.forward import Layout, logprob_sums, recomputed
 from cai_base.engines.local.lora import Bank
@@ -90,6 +104,7 @@ class LocalEngine:
         self.context_length = loaded.context_length
         self._model, self._digest = loaded.model, loaded.digest
         self.notes: tuple[str, ...] = ()
+        self.usage: dict[Adapter | None, Usage] = defaultdict(Usage)
         if found is None:
             self._choose_layout(min(sequence_length, loaded.context_length), pack=pack)
         else:
@@ -163,6 +178,7 @@ class LocalEngine:
             loss = value.loss.item()
             failed = self._bank.accumulate(name, loss, gradient)
             tokens = sum(len(sequence.tokens) for sequence in batch.sequences)
+            self.usage[name].trained += tokens
             outcomes[name] = Step(loss, value.metrics, tokens) if failed is None else Failed(failed)
         return outcomes
 
@@ -173,6 +189,8 @@ class LocalEngine:
     def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
         self._expect(_longest(sequences.values()))
         out: dict[Adapter | None, list[float]] = {name: [] for name in sequences}
+        for asked, batch in sequences.items():
+            self.usage[asked].prefilled += sum(len(sequence.tokens) for sequence in batch)
         pieces = [(name, piece) for name, batch in sequences.items() for piece in _pieces(batch)]
         for turn in _turns(pieces):
             with torch.inference_mode(), self._bank.active([name for name, _ in turn]):
@@ -183,7 +201,10 @@ class LocalEngine:
 
     def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
         self._expect(max((len(request.prompt) + request.max_tokens for request in requests), default=0))
-        return self._sampler.sample(requests, packed=self.packed)
+        samples = self._sampler.sample(requests, packed=self.packed)
+        for request, sample in zip(requests, samples, strict=True):
+            self.usage[request.adapter].add(Usage(prefilled=len(request.prompt), sampled=len(sample.tokens)))
+        return samples
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:
         self.export(directories)

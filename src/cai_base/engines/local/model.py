@@ -104,6 +104,21 @@ def check_chat(name: str, flag: str) -> None:
         raise UserError(f"{flag} {error}") from error
 
 
+def load_tokenizer(name: str) -> HubTokenizer:
+    """The tokenizer of a folder or a hub id; no weights are loaded.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return HubTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=False), frozenset())
+    except Exception as error:  # transformers raises nearly everything for what is wrong in a folder
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"--tokenizer {name}: cannot be loaded ({reason}); give a folder with tokenizer.json"
+        ) from error
+
+
 def load(
     name: str, device: torch.device, dtype: torch.dtype, *, tokenizer_of: str | None = None, flag: str = "--model"
 ) -> Loaded:

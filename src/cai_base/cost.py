@@ -1,0 +1,140 @@
+"""What a run costs on a service that is paid by the token: an upper bound before it, an account after it.
+
+A service charges for three things: tokens trained on (forward and backward), tokens read (prompts before sampling, and
+forward passes alone), and tokens drawn.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+from cai_base.config import RunSettings, Training
+from cai_base.dialogue import END, Dialogue, prompt_tokens
+from cai_base.engines import Tokenizer, Usage
+from cai_base.errors import UserError
+from cai_base.evaluation.fluency import OPENING
+from cai_base.inputs import Inputs
+from cai_base.training import trained_sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars per million tokens, and where they were read."""
+
+    prefill: float
+    sample: float
+    train: float
+    source: str
+
+    def of(self, usage: Usage) -> float:
+        """What these tokens cost, in dollars."""
+        return (usage.prefilled * self.prefill + usage.sampled * self.sample + usage.trained * self.train) / 1e6
+
+
+def price(settings: RunSettings) -> Price | None:
+    """The price of the settings' model: from `--price`, else from the packaged table; None where neither has one.
+
+    Raises:
+        UserError: `--price` is not three numbers.
+    """
+    if settings.price is not None:
+        try:
+            prefill, sample, train = (float(part) for part in settings.price.split(","))
+        except ValueError:
+            prefill = sample = train = -1.0
+        if not min(prefill, sample, train) >= 0:
+            raise UserError(
+                f"--price {settings.price}: give dollars per million tokens read, sampled and trained on, such as "
+                "0.13,0.40,0.40"
+            )
+        return Price(prefill, sample, train, "--price")
+    table = tomllib.loads((resources.files("cai_base") / "data" / "prices.toml").read_text(encoding="utf-8"))
+    row = table.get(settings.model)
+    if row is None:
+        return None
+    return Price(row["prefill"], row["sample"], row["train"], f"{row['source']}, {row['date']}")
+
+
+def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dict[str, Usage]:
+    """The most tokens that each phase can take, for all seeds: responses as long as they may be, no chain filtered."""
+    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+    seeds, revision, evaluation = settings.seeds, settings.revision, settings.evaluation
+
+    def length(text: str) -> int:
+        return len(prompt_tokens(tokenizer, text))
+
+    questions = [length(dialogue.question(prompt.text)) for prompt in inputs.prompts]
+    longest = [question + revision.response_tokens + len(tokenizer.encode(END)) for question in questions]
+    examples = [len(trained_sequence(tokenizer, dialogue, e.prompt, e.response).tokens) for e in inputs.examples]
+
+    principles, by_length = inputs.constitution.principles, sorted(inputs.prompts, key=lambda p: len(p.text))
+    middle = by_length[len(by_length) // 2].text
+    critique = _mean([length(dialogue.critique(middle, "", one)) for one in principles]) + revision.response_tokens
+    revised = _mean([length(dialogue.revision(middle, "", one, "")) for one in principles])
+    revised += revision.response_tokens + revision.critique_tokens
+    chains = seeds * len(questions)
+    asked = [length(dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
+    answered = 2 * sum(asked) + len(asked) * (evaluation.response_tokens + OPENING)  # whole, and its opening
+    phases = {"sft": settings.sft, "cai": settings.dpo, "sl-cai": settings.sl_cai}
+    evaluations = 1 + sum(_evaluations(settings, phases[arm]) for arm in settings.trained_arms)
+    pair = 2 * _mean(longest)
+    found = {
+        "sft": Usage(trained=_whole(seeds * settings.sft.steps * settings.sft.batch_size * _mean(examples))),
+        "revision": Usage(
+            prefilled=_whole(seeds * sum(questions) + chains * revision.rounds * (critique + revised)),
+            sampled=chains
+            * (revision.response_tokens + revision.rounds * (revision.critique_tokens + revision.response_tokens)),
+        ),
+        "evaluation": Usage(
+            # At the end, the base model is asked how likely it finds every answer.
+            prefilled=seeds * (evaluations * sum(asked) + len(settings.evaluated_arms) * answered),
+            sampled=seeds * evaluations * len(asked) * evaluation.response_tokens,
+        ),
+    }
+    if "cai" in settings.trained_arms:
+        drawn = seeds * settings.dpo.steps * settings.dpo.batch_size
+        held_out = chains * settings.dpo.held_out * _evaluations(settings, settings.dpo)
+        # A loss of one's own takes a forward pass before the one that is differentiated.
+        found["dpo"] = Usage(trained=_whole(drawn * pair), prefilled=_whole((drawn + chains + held_out) * pair))
+    if "sl-cai" in settings.trained_arms:
+        drawn = seeds * settings.sl_cai.steps * settings.sl_cai.batch_size
+        found["sl-cai"] = Usage(trained=_whole(drawn * _mean(longest)))
+    return found
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Their sum."""
+    added = Usage()
+    for usage in usages:
+        added.add(usage)
+    return added
+
+
+def render(found: Mapping[str, Usage], known: Price | None, model: str) -> str:
+    """The estimate as a table, and what it rests on."""
+    lines = [f"{'phase':<12}{'read':>15}{'sampled':>15}{'trained on':>15}{'dollars':>12}"]
+    for name, usage in {**found, "all": total(found.values())}.items():
+        money = "-" if known is None else f"{known.of(usage):,.2f}"
+        lines.append(f"{name:<12}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{money:>12}")
+    lines.append("")
+    lines.append("At most: every response is counted as long as it may be, and no chain as filtered out.")
+    if known is None:
+        lines.append(f"No price is known for {model}; give --price READ,SAMPLED,TRAINED, dollars per million tokens.")
+    else:
+        prices = f"{known.prefill:g} read, {known.sample:g} sampled, {known.train:g} trained on"
+        lines.append(f"Dollars per million tokens: {prices} ({known.source}).")
+    return "\n".join(lines) + "\n"
+
+
+def _evaluations(settings: RunSettings, phase: Training) -> int:
+    """How often an arm is evaluated: at every interval, and at its end."""
+    return -(-phase.steps // settings.evaluate_every)
+
+
+def _mean(values: list[int]) -> float:
+    return sum(values) / len(values)
+
+
+def _whole(value: float) -> int:
+    return round(value)

@@ -1,0 +1,81 @@
+"""An adapter as a Tinker service archives it, and as PEFT reads it."""
+
+import io
+import json
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+LARGEST = 32 << 30
+"""Bytes that an adapter may have unpacked."""
+
+
+def unpack(archive: bytes) -> dict[str, bytes]:
+    """The adapter's two files from a tar archive. Nothing is written, and nothing else in it is read.
+
+    Raises:
+        ValueError: it is no tar archive, lacks a file, or has a link or a path that leads outside.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts:
+                    raise ValueError(f"its archive has a path that leads outside: {member.name!r}")
+                if member.isdir():
+                    continue
+                if not member.isreg():
+                    raise ValueError(f"its archive has a link or a device: {member.name!r}")
+                if str(path) in (WEIGHTS, CONFIG):
+                    if member.size > LARGEST:
+                        raise ValueError(f"{member.name} has {member.size} bytes")
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    found[str(path)] = content.read()
+    except tarfile.TarError as error:
+        raise ValueError(f"it is no tar archive ({error})") from error
+    for name in (WEIGHTS, CONFIG):
+        if name not in found:
+            raise ValueError(f"its archive has no {name}")
+    return found
+
+
+def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
+    """Write an unpacked adapter as PEFT reads it, with the modules it adapts filled in from its weights.
+
+    Raises:
+        ValueError: the files are not those of a LoRA adapter, or a weight is not finite.
+    """
+    try:
+        config: dict[str, Any] = json.loads(files[CONFIG])
+        tensors = load(files[WEIGHTS])
+    except (json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(f"its files cannot be read ({error})") from error
+    modules = set()
+    for name, tensor in tensors.items():
+        place, dot, half = name.removesuffix(".weight").rpartition(".lora_")
+        if not dot or half not in ("A", "B") or not place.startswith("base_model.model."):
+            raise ValueError(f"{name!r} is no weight of a LoRA adapter")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} is not finite")
+        modules.add(place.rpartition(".")[2])
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    kept = {
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": config["lora_alpha"],
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": config["r"],
+        "target_modules": sorted(modules),
+        "task_type": "CAUSAL_LM",
+    }
+    (directory / CONFIG).write_text(json.dumps(kept, indent=2) + "\n")

@@ -1,0 +1,263 @@
+"""One Tinker service: how it is reached, how its answers are waited for, and what its errors mean to a user."""
+
+import atexit
+import logging
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from dotenv import dotenv_values
+
+from cai_base.errors import Stopped, UserError
+
+KEY = "TINKER_API_KEY"
+NOTICE = 10.0
+"""Seconds without any answer after which a wait is said to be one."""
+PROBE = 10.0
+"""Seconds that a service has to say that it is there."""
+SILENT_PROBES = 3
+"""A service that did not say so this many times in a row is down."""
+
+Value = TypeVar("Value")
+
+
+class Answer(Protocol[Value]):
+    """What the SDK gives for a request in flight."""
+
+    def future(self) -> "futures.Future[Value]":
+        """The future behind it."""
+        ...
+
+
+def sdk() -> Any:
+    """The Tinker SDK.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import tinker
+    except ImportError as error:
+        raise UserError(
+            f"--engine tinker: the Tinker SDK is not installed ({error}); install it: pip install 'cai-base[tinker]'"
+        ) from error
+    return tinker
+
+
+def api_key() -> str:
+    """The key, from the environment or from `.env` in the working directory. It is never stored or shown.
+
+    Raises:
+        UserError: there is none.
+    """
+    key = os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY)
+    if not key:
+        raise UserError(f"--engine tinker: there is no key; set {KEY}, or write it to .env (see .env.example)")
+    return key
+
+
+class Service:
+    """A connection to one Tinker service.
+
+    Args:
+        url: of a server of one's own; None is the hosted service (or what TINKER_BASE_URL names).
+        timeout: seconds without any answer after which a wait is given up; the run is then resumable.
+        say: shows a line to whoever waits.
+
+    Raises:
+        UserError: no SDK, no key, a wrong key, or nothing answers there.
+        Stopped: the account is out of credit.
+    """
+
+    def __init__(self, url: str | None, timeout: float, say: Callable[[str], None]) -> None:
+        tinker = sdk()
+        from tinker.lib.base_url import resolve_base_url
+
+        self.url: str = resolve_base_url(url)
+        self._timeout, self._say = timeout, say
+        self._heard = _Heard()
+        logger = logging.getLogger("tinker")
+        logger.handlers, logger.propagate = [self._heard], False  # its warnings are said while a wait lasts
+        key = api_key()
+        silence = self._probe()
+        if silence is not None:
+            raise UserError(
+                f"--tinker-url {self.url}: no Tinker service answers there ({silence}); start it, or correct the URL"
+            )
+        try:
+            rest = self.call("the list of models", lambda: tinker.RestClient(base_url=self.url, api_key=key))
+            (capabilities,) = self.wait("the list of models", [rest.get_server_capabilities()])
+            self.models: dict[str, Any] = {m.model_name: m for m in capabilities.supported_models if m.model_name}
+            self.client: Any = self.call(
+                "a session", lambda: _session(tinker.ServiceClient(base_url=self.url, api_key=key))
+            )
+        except tinker.APIError:
+            raise  # an answer that is no user's fault
+        except tinker.TinkerError as error:  # the SDK refuses the key before it is sent
+            raise UserError(f"{KEY}: is not a key of a Tinker service ({_line(error)}); correct it") from None
+        self._key = key
+        atexit.register(self._close)
+
+    def wait(self, what: str, answers: Iterable[Answer[Value]]) -> list[Value]:
+        """The results of requests that are in flight, in order.
+
+        Raises:
+            Stopped: the service is down, does not answer, is out of credit or refused a request; what is stored stays,
+                and a resumed run does the rest.
+            UserError: the key is refused.
+        """
+        waited = [answer.future() for answer in answers]
+        left = set(waited)
+        begun = answered = said = time.monotonic()
+        silent = 0
+        while left:
+            done, left = futures.wait(left, timeout=1.0)
+            now = time.monotonic()
+            if done:
+                answered = now
+            for one in waited if done else ():
+                if one in done and (error := one.exception()) is not None:
+                    for other in left:
+                        other.cancel()
+                    self._refuse(what, error)
+            if not left or now - max(answered, said) < NOTICE:
+                continue
+            said = now
+            if self._heard.billing is not None:
+                raise Stopped(
+                    f"the Tinker account is out of credit, or billing is not set up ({self._heard.billing}); put that "
+                    "right"
+                )
+            silence = self._probe()
+            silent = silent + 1 if silence is not None else 0
+            waiting = f"waiting for the Tinker service: {what}, {len(waited) - len(left)} of {len(waited)} answered"
+            self._say(f"{waiting}, {now - begun:.0f} s{self._heard.last()}")
+            if silent >= SILENT_PROBES:
+                raise Stopped(f"the Tinker service at {self.url} is down ({silence}); {_again(what)}")
+            if now - answered > self._timeout:
+                raise Stopped(
+                    f"the Tinker service at {self.url} gave no answer for {self._timeout:.0f} s; {_again(what)}"
+                )
+        return [one.result() for one in waited]
+
+    def call(self, what: str, function: Callable[[], Value]) -> Value:
+        """The result of a function of the SDK that waits by itself, with this class's time-out and errors."""
+        running: futures.Future[Value] = futures.Future()
+
+        def run() -> None:
+            try:
+                running.set_result(function())
+            except BaseException as error:
+                running.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        (result,) = self.wait(what, [_Running(running)])
+        return result
+
+    def download(self, path: str) -> bytes:
+        """The content of an address of the service, which may send us on to where it keeps files.
+
+        Raises:
+            OSError: it cannot be had.
+        """
+        import httpx
+
+        with httpx.Client(timeout=self._timeout) as client:
+            answer = client.get(f"{self.url}{path}", headers={"X-API-Key": self._key})
+            if answer.is_redirect:
+                place = answer.next_request
+                assert place is not None
+                # The key is for the service alone; a file store has its own signature in the address.
+                key = {"X-API-Key": self._key} if place.url.host == answer.url.host else {}
+                answer = client.get(place.url, headers=key, follow_redirects=True)
+        if answer.status_code != 200:
+            raise OSError(f"status {answer.status_code}: {answer.text[:200]}")
+        content: bytes = answer.content
+        return content
+
+    def _probe(self) -> str | None:
+        """None if the service is there, else why it is not."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v1/healthz", timeout=PROBE):
+                return None
+        except urllib.error.HTTPError as error:
+            return f"status {error.code}" if error.code >= 500 else None
+        except (OSError, ValueError) as error:
+            return _line(getattr(error, "reason", error))
+
+    def _refuse(self, what: str, error: BaseException) -> None:
+        """Raise what a failed request means."""
+        tinker = sdk()
+        status = getattr(error, "status_code", None) or getattr(error.__cause__, "status_code", None)
+        if status in (401, 403):
+            raise UserError(f"{KEY}: {self.url} refuses this key (status {status}); correct it") from error
+        if status == 402:
+            raise Stopped(
+                f"the Tinker account is out of credit, or billing is not set up ({_line(error)}); put that right"
+            ) from error
+        if isinstance(error, tinker.APIConnectionError):
+            raise Stopped(f"the Tinker service at {self.url} is down ({_line(error)}); {_again(what)}") from error
+        if isinstance(error, tinker.APIError | tinker.RequestFailedError) or status is not None:
+            raise Refused(f"the Tinker service at {self.url} refused {what} ({_line(error)})") from error
+        raise error
+
+    def _close(self) -> None:
+        """Say that the session is over, so that the service need not keep its adapters; best effort, at exit."""
+        closing = self.client.close("success").future()
+        futures.wait([closing], timeout=5.0)
+
+
+class Refused(Stopped):
+    """The service answered that it will not do what it was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running(Generic[Value]):
+    """A future of our own behind the SDK's protocol."""
+
+    running: "futures.Future[Value]"
+
+    def future(self) -> "futures.Future[Value]":
+        return self.running
+
+
+class _Heard(logging.Handler):
+    """Keeps what the SDK says beside its results: that the service is short of capacity, or a bill unpaid."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.billing: str | None = None
+        self._last: str | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = _line(record.getMessage())
+        if "billing" in text:
+            self.billing = text
+        if "try_again" not in text:
+            self._last = text
+
+    def last(self) -> str:
+        """The last warning, once, as the end of a line."""
+        text, self._last = self._last, None
+        return f"; it says: {text}" if text else ""
+
+
+def _session(client: Any) -> Any:
+    """The service client with its session begun, which otherwise happens, and waits, at its first use."""
+    client.holder  # noqa: B018
+    return client
+
+
+def _again(what: str) -> str:
+    return f"{what} was waited for, and is asked for again when the run is resumed"
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
