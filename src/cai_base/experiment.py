@@ -24,7 +24,7 @@ from cai_base.evaluation import fluency
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import GroundTruth, Judge
 from cai_base.inputs import Inputs, gather
-from cai_base.judging import check_judge, load_judge
+from cai_base.judging import check_judges, load_judges
 from cai_base.lengths import fit
 from cai_base.loading import check_instruct, load_engine, load_instruct
 from cai_base.progress import Progress
@@ -40,7 +40,7 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
     """
     refuse_existing(out)
     inputs = gather(settings)
-    check_judge(settings)
+    check_judges(settings)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings)
@@ -117,7 +117,9 @@ class Experiment:
     def __init__(self, settings: RunSettings, inputs: Inputs, engine: Engine, run: Run, progress: Progress) -> None:
         self.settings, self.inputs, self.engine, self.run, self.progress = settings, inputs, engine, run, progress
         self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
-        self.judge: Judge = load_judge(settings, inputs, run.directory, progress)
+        judges = load_judges(settings, inputs, run.directory, progress)
+        self.judge: Judge = judges["judge"]
+        self.second_judge: Judge | None = judges.get("second-judge")
         self.failed: dict[str, dict[int, str]] = {}
         self.pairs: dict[int, list[dpo.Pair]] = {}
         run.watch("engine", engine.findings)
@@ -407,9 +409,11 @@ class Experiment:
         self._afford()
         self.progress.say(f"{work}: {len(models) * len(self.inputs.evaluation_prompts)} answers")
         records = answer(engine, layout, self.settings.evaluation, self.judge, self.inputs.evaluation_prompts, models)
+        every = [record for tasks in records.values() for lines in tasks.values() for record in lines]
         if step is None and base is not None:
-            every = [record for tasks in records.values() for lines in tasks.values() for record in lines]
             fluency.measure(base, self.dialogue, every)
+        if step is None and self.second_judge is not None:
+            self._judge_again(self.second_judge, every)
         self.run.commit(
             work,
             1,
@@ -419,6 +423,13 @@ class Experiment:
                 for task, lines in tasks.items()
             },
         )
+
+    def _judge_again(self, judge: Judge, records: list[Record]) -> None:
+        """Put what the second judge finds about stored answers beside them."""
+        prompts = {prompt.id: prompt for prompt in self.inputs.evaluation_prompts}
+        found = judge.judge([(prompts[record["id"]], record["response"]) for record in records])
+        for record, judgement in zip(records, found, strict=True):
+            record["second"] = judgement.record()
 
     def _summarise(self) -> None:
         """`results.json` and `usage.json`."""

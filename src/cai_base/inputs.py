@@ -85,7 +85,7 @@ def gather(settings: RunSettings) -> Inputs:
         if settings.critique_examples or worked.is_file()
         else (),
         refusal_openers=tuple((pack / "refusal_openers.txt").read_text(encoding="utf-8").splitlines()),
-        rubrics=tuple(rubrics_for(settings.rubric).values()) if settings.asks_a_model else (),
+        rubrics=tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else (),
     )
 
 

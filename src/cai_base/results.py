@@ -16,6 +16,7 @@ from cai_base.evaluation.answers import TASKS
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.statistics import mean
 from cai_base.inputs import Inputs
+from cai_base.judging import judge_name
 from cai_base.store import Record, Run
 
 CURVES = ("attack_success_rate", "over_refusal_rate", "helpfulness")
@@ -66,7 +67,8 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         "model_organism": settings.model == EMBEDDED,
         "engine": settings.engine,
         "instruct": _instruct_name(settings),
-        "judge": settings.judge,
+        "judge": judge_name(settings.judge),
+        "second_judge": None if settings.second_judge is None else _second_judge(settings.second_judge, answers, kinds),
         "votes": settings.votes,
         "vote_agreement": agreement.between_votes(
             record for per_seed in answers.values() for records in per_seed for record in records or ()
@@ -102,6 +104,30 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         },
         "failed": {phase: {str(seed): why for seed, why in found.items()} for phase, found in failed.items()},
         "warnings": _warnings([*_uncovered(arms, settings), *_stored_warnings(run), *_found(arms), *_failures(failed)]),
+    }
+
+
+def _second_judge(judge: str, answers: Mapping[str, Seq[Seq[Record] | None]], kinds: Seq[str]) -> Record:
+    """What the second judge finds: its own rates of every arm, and its agreement with the first over the same answers.
+
+    Its verdicts are in no other figure.
+    """
+    arms = metrics.asked(
+        {
+            name: metrics.arm([None if rs is None else [r | r["second"] for r in rs] for rs in per_seed], kinds)
+            for name, per_seed in answers.items()
+        }
+    )
+    judged = {metric for metric, one in metrics.METRICS.items() if one.bounds is not None}
+    kept = ("mean", "scored", "total")
+    every = [record for per_seed in answers.values() for records in per_seed for record in records or ()]
+    return {
+        "name": judge_name(judge),
+        "agreement": agreement.between_judges(every),
+        "arms": {
+            name: {metric: {k: figure[k] for k in kept} for metric, figure in arm.items() if metric in judged}
+            for name, arm in arms.items()
+        },
     }
 
 

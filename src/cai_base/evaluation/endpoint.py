@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dotenv import dotenv_values
 
@@ -16,6 +16,7 @@ from cai_base.evaluation.replies import Keep, Question, Reply
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
+    from openai.types.chat import ChatCompletionMessageParam
 
 KEY = "OPENAI_API_KEY"
 NO_KEY = "none"
@@ -108,7 +109,7 @@ class Endpoint:
             try:
                 completion = await client.chat.completions.create(
                     model=self._model,
-                    messages=[{"role": "user", "content": question.text}],
+                    messages=cast(list["ChatCompletionMessageParam"], list(question.messages)),
                     **self._arguments(form, question),
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -138,8 +139,8 @@ class Endpoint:
         arguments: dict[str, Any] = {form.limit: self._settings.max_tokens}
         if form.temperature:
             arguments["temperature"] = self._settings.temperature
-        if form.schema:
-            described = {"name": "grade", "strict": True, "schema": question.rubric.answer_schema}
+        if form.schema and question.grading.answer_schema is not None:
+            described = {"name": "grade", "strict": True, "schema": question.grading.answer_schema}
             arguments["response_format"] = {"type": "json_schema", "json_schema": described}
         return arguments
 

@@ -10,17 +10,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from cai_base.engines import Message
 from cai_base.errors import UserError
-from cai_base.evaluation.asking import question
-from cai_base.rubrics import Rubric
+from cai_base.evaluation.grading import Grading
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a judge: a response to a prompt under a rubric, asked for the `vote`-th time."""
+    """One question to a judge: a response to a prompt, to be graded in one way, asked for the `vote`-th time."""
 
     model: str
-    rubric: Rubric
+    grading: Grading
     prompt: str
     response: str
     vote: int
@@ -28,13 +28,13 @@ class Question:
     @cached_property
     def key(self) -> str:
         """Equal for equal questions."""
-        parts = [self.model, self.rubric.digest, self.prompt, self.response, self.vote]
+        parts = [self.model, self.grading.digest, self.prompt, self.response, self.vote]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
-    def text(self) -> str:
-        """The message that the judge is sent."""
-        return question(self.rubric, {"prompt": self.prompt, "response": self.response})
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation that the judge answers."""
+        return self.grading.messages(self.prompt, self.response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class ReplyFile:
         """Keep a reply."""
         record = {
             "key": asked.key,
-            "rubric": asked.rubric.name,
+            "rubric": asked.grading.name,
             "vote": asked.vote,
             "text": reply.text,
             "failure": reply.failure,
