@@ -170,6 +170,9 @@ class RunSettings(Section):
     evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
     threads: Threads = Field(description="CPU threads; 0 takes one for each core")
     data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
+    accept: str | None = Field(
+        None, min_length=1, description="checks of preflight, with commas, whose failure does not stop the run"
+    )
     lora: LoraSettings
     sft: Training
     revision: Revision

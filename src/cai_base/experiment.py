@@ -11,11 +11,11 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cai_base import __version__, cost, dpo, randomness, results, revision, sft
+from cai_base import __version__, cost, dpo, preflight, randomness, results, revision, sft
 from cai_base.config import EMBEDDED, RunSettings
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Engine, Sequence, Usage
@@ -23,8 +23,9 @@ from cai_base.errors import Stopped, UserError
 from cai_base.evaluation import fluency
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import GroundTruth, Judge
+from cai_base.evaluation.preflight import Check
 from cai_base.inputs import Inputs, gather
-from cai_base.judging import check_judges, load_judges
+from cai_base.judging import check_judges, keep_replies, load_judges
 from cai_base.lengths import fit
 from cai_base.loading import check_instruct, load_engine, load_instruct
 from cai_base.progress import Progress
@@ -32,18 +33,35 @@ from cai_base.store import Record, Run, refuse_existing, to_json, to_lines, writ
 from cai_base.training import Phase, train, trained_sequence
 
 
-def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
-    """Check everything that can be checked before work begins, and make the run's directory.
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a run begins with, once preflight has looked at it."""
+
+    settings: RunSettings
+    inputs: Inputs
+    engine: Engine
+    judges: Mapping[str, Judge]
+    warnings: list[str]
+    checks: list[Check]
+
+
+def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
+    """Check everything that can be checked before work begins. Nothing is trained or stored.
 
     Raises:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
+    preflight.accepted_names(settings.accept)
     inputs = gather(settings)
     check_judges(settings)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
+    instruct = None
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings)
+        progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
+        instruct = preflight.ask_instruct(settings, inputs)
+        gc.collect()  # two models may not fit
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress)
     settings, warnings = fit(settings, inputs, engine)
@@ -54,13 +72,31 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
+    judges = load_judges(settings, inputs, None, progress)
+    checks = preflight.checks(settings, inputs, engine, judges, instruct, out, progress)
+    return Examined(settings, inputs, engine, judges, warnings, checks)
+
+
+def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
+    """Check everything that can be checked before work begins, and make the run's directory.
+
+    Raises:
+        UserError: as `examine`, or a check failed that `--accept` does not name.
+    """
+    found = examine(settings, out, progress)
+    warnings = [*found.warnings, *preflight.refuse(found.checks, settings.accept)]
     run = Run.create(
         out,
-        settings.model_dump(mode="json", by_alias=True),
-        {"inputs.json": inputs.to_bytes(), "warnings.json": to_json(warnings)},
-        {"engine": engine.findings()},
+        found.settings.model_dump(mode="json", by_alias=True),
+        {
+            "inputs.json": found.inputs.to_bytes(),
+            "warnings.json": to_json(warnings),
+            "preflight.json": to_json([asdict(check) for check in found.checks]),
+        },
+        {"engine": found.engine.findings()},
     )
-    return Experiment(settings, inputs, engine, run, progress)
+    keep_replies(found.judges, run.directory)
+    return Experiment(found.settings, found.inputs, found.engine, found.judges, run, progress)
 
 
 def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
@@ -89,7 +125,8 @@ def carry_on(directory: Path, progress: Progress, max_cost: float | None = None)
         settings = settings.model_copy(update={"max_cost": max_cost})
     inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
     progress.say(f"Loading {settings.model}")
-    return Experiment(settings, inputs, load_engine(settings, progress, run.found("engine")), run, progress)
+    engine = load_engine(settings, progress, run.found("engine"))
+    return Experiment(settings, inputs, engine, load_judges(settings, inputs, directory, progress), run, progress)
 
 
 def foresee(settings: RunSettings, *, as_json: bool) -> str:
@@ -114,10 +151,17 @@ def foresee(settings: RunSettings, *, as_json: bool) -> str:
 class Experiment:
     """One run on its way. The methods below `finish` are its phases, in their order."""
 
-    def __init__(self, settings: RunSettings, inputs: Inputs, engine: Engine, run: Run, progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        inputs: Inputs,
+        engine: Engine,
+        judges: Mapping[str, Judge],
+        run: Run,
+        progress: Progress,
+    ) -> None:
         self.settings, self.inputs, self.engine, self.run, self.progress = settings, inputs, engine, run, progress
         self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
-        judges = load_judges(settings, inputs, run.directory, progress)
         self.judge: Judge = judges["judge"]
         self.second_judge: Judge | None = judges.get("second-judge")
         self.failed: dict[str, dict[int, str]] = {}

@@ -1,5 +1,6 @@
 """From settings to the judges."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -33,14 +34,31 @@ def check_judges(settings: RunSettings) -> None:
             check_chat_model(name, f"--{flag}", judged=kind == "hf-guard")
 
 
-def load_judges(settings: RunSettings, inputs: Inputs, directory: Path, progress: Progress) -> dict[str, Judge]:
+def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, progress: Progress) -> dict[str, Judge]:
     """The judges of a run, by the flag that names each. Every reply of `judge` is kept in `judge.jsonl`, and so on.
+
+    Args:
+        directory: the run's; None if it has none yet, see `keep_replies`.
 
     Raises:
         UserError: one cannot be asked, or the replies kept in the run's directory were changed.
     """
     check_judges(settings)
-    return {flag: _load(settings, inputs, flag, directory / f"{flag}.jsonl", progress) for flag in settings.judges}
+    return {
+        flag: _load(settings, inputs, flag, ReplyFile(directory and _file(directory, flag)), progress)
+        for flag in settings.judges
+    }
+
+
+def keep_replies(judges: Mapping[str, Judge], directory: Path) -> None:
+    """Keep what was and will be replied in the run's directory."""
+    for flag, judge in judges.items():
+        if isinstance(judge, ModelJudge):
+            judge.keep_in(_file(directory, flag))
+
+
+def _file(directory: Path, flag: str) -> Path:
+    return directory / f"{flag}.jsonl"
 
 
 def judge_name(judge: str | None) -> str | None:
@@ -49,7 +67,7 @@ def judge_name(judge: str | None) -> str | None:
     return f"{kind}:{Path(name).name}" if kind in ("hf", "hf-guard") else judge
 
 
-def _load(settings: RunSettings, inputs: Inputs, flag: str, file: Path, progress: Progress) -> Judge:
+def _load(settings: RunSettings, inputs: Inputs, flag: str, file: ReplyFile, progress: Progress) -> Judge:
     judge, url = settings.judges[flag]
     kind, _, name = (judge or "none").partition(":")
     if kind in ("ground-truth", "none"):
@@ -59,7 +77,7 @@ def _load(settings: RunSettings, inputs: Inputs, flag: str, file: Path, progress
     votes, source = settings.votes, _source(settings, flag, kind, name, url, progress)
     if kind == "hf-guard":
         gradings, votes = {"attack": ByGuard()}, 1  # at temperature 0 all its votes would be the same
-    return ModelJudge(judge, gradings, votes, source, ReplyFile(file), progress)
+    return ModelJudge(judge, gradings, votes, source, file, progress)
 
 
 def _source(settings: RunSettings, flag: str, kind: str, name: str, url: str | None, progress: Progress) -> Source:

@@ -198,11 +198,18 @@ def test_a_second_judge_changes_no_figure_and_its_agreement_is_reported(chat: Pa
     (tmp_path / "asked.jsonl").write_text(QUESTIONS)
     flags = [*RUN, "--evaluation.prompts", str(tmp_path / "asked.jsonl")]
     assert main(["run", *flags, "--out", str(tmp_path / "one")]) == 0
-    assert main(["run", *flags, "--second-judge", f"hf:{chat}", "--out", str(tmp_path / "two")]) == 0
+    assert (
+        main(
+            ["run", *flags, "--second-judge", f"hf:{chat}", "--accept", "second-judge", "--out", str(tmp_path / "two")]
+        )
+        == 0
+    )
     one, two = (json.loads((tmp_path / run / "results.json").read_bytes()) for run in ("one", "two"))
     second = two.pop("second_judge")
     assert one.pop("second_judge") is None
     del one["rubrics"], two["rubrics"]
+    assert any(warning.startswith("preflight, second-judge failed") for warning in two["warnings"])
+    two["warnings"] = [warning for warning in two["warnings"] if "second-judge" not in warning]
     assert one == two
     assert second["name"] == f"hf:{chat.name}"
     assert second["agreement"]["complied"]["answers"] == 8

@@ -154,7 +154,7 @@ class Endpoint:
         if self._failed_in_a_row >= GIVE_UP:
             raise Stopped(
                 f"the judge at {self._url} failed {GIVE_UP} times in a row, the last time with: {reason}; "
-                "see to it, then resume: no reply so far is lost"
+                "see to it: no reply so far is lost"
             ) from None
         return Reply(message, reason, final=False)
 
@@ -162,12 +162,10 @@ class Endpoint:
         if status == 404:
             return (
                 f"the judge's endpoint {self._url} does not know the model {self._model} (HTTP 404); serve it there, "
-                "then resume, or begin a new run with another --judge"
+                "or begin a new run with another --judge"
             )
         asked = "declined the key" if self._key else "asks for a key"
-        return (
-            f"the judge's endpoint {self._url} {asked} (HTTP {status}); put a valid one into {KEY} or .env, then resume"
-        )
+        return f"the judge's endpoint {self._url} {asked} (HTTP {status}); put a valid one into {KEY} or .env"
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from pathlib import Path
 
 from cai_base.evaluation.asking import Unreadable
 from cai_base.evaluation.grading import Grading, Parts
@@ -59,6 +60,10 @@ class ModelJudge:
     ) -> None:
         self.name = name
         self._gradings, self._votes, self._source, self._file, self._progress = gradings, votes, source, file, progress
+
+    def keep_in(self, path: Path) -> None:
+        """From now on keep the replies in this new file, those that are there already included."""
+        self._file.keep_in(path)
 
     def judge(self, items: Seq[tuple[Prompt, str]]) -> list[Judgement]:
         questions = [self._questions(prompt, response) for prompt, response in items]

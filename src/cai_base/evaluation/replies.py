@@ -72,14 +72,18 @@ class ReplyFile:
 
     A line that was torn by a crash is dropped; the question is asked again.
 
+    Args:
+        path: the file; None until the run has a directory, see `keep_in`.
+
     Raises:
         UserError: a whole line is not what was written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._replies: dict[str, Reply] = {}
-        if path.exists():
+        self._unwritten: list[bytes] = []
+        if path is not None and path.exists():
             content = path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
             if len(whole) < len(content):
@@ -111,11 +115,23 @@ class ReplyFile:
             "text": reply.text,
             "failure": reply.failure,
         }
+        self._unwritten.append(json.dumps([record, _check(record)]).encode() + b"\n")
+        self._write()
+        self._replies[asked.key] = reply
+
+    def keep_in(self, path: Path) -> None:
+        """From now on keep the replies in this new file, those that are there already included."""
+        self._path = path
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
         with self._path.open("ab") as file:
-            file.write(json.dumps([record, _check(record)]).encode() + b"\n")
+            file.writelines(self._unwritten)
             file.flush()
             os.fsync(file.fileno())
-        self._replies[asked.key] = reply
+        self._unwritten.clear()
 
 
 def _check(record: object) -> str:
