@@ -21,6 +21,8 @@ RUBRIC_JUDGES = ("openai", "hf")
 """Kinds of judge that answer rubrics: `openai:MODEL` at an endpoint, `hf:PATH` on the local engine."""
 MODEL_JUDGES = (*RUBRIC_JUDGES, "hf-guard")
 """Kinds of judge that are language models; `hf-guard:PATH` answers in its own words."""
+CONTROLS = ("shuffled", "placebo", "a-a")
+"""Arms that must show nothing of what the constitution does."""
 JUDGES = ("ground-truth", "none", *MODEL_JUDGES)
 _JUDGE_CHOICES = "--judge openai:MODEL with --judge-url, hf:PATH or hf-guard:PATH"
 
@@ -164,6 +166,12 @@ class RunSettings(Section):
         description="for the arm instruct: a model (folder or hub id) or the folder of a PEFT adapter on --model; "
         "the embedded model has one",
     )
+    control: str | None = Field(
+        None,
+        min_length=1,
+        description="controls, with commas, each an arm of the table: shuffled (chosen and rejected swapped at "
+        "random), placebo (the packaged unrelated constitution), a-a (SFT again under another sampling seed)",
+    )
     constitution: Path | None = Field(None, description="TOML, JSON, the CAI paper's file or placebo; else packaged")
     prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
     critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
@@ -199,9 +207,16 @@ class RunSettings(Section):
         return tuple(arm for arm in ("sft", "cai", "sl-cai") if arm in asked)
 
     @property
+    def controls(self) -> tuple[str, ...]:
+        """The controls that are asked for, in the order in which the table shows them."""
+        asked = (self.control or "").split(",")
+        return tuple(control for control in CONTROLS if control in asked)
+
+    @property
     def evaluated_arms(self) -> tuple[str, ...]:
-        """All arms of the table: the base model, those that are trained, the instruct model if it is asked for."""
-        return ("base", *self.trained_arms, *(["instruct"] if "instruct" in self.arms.split(",") else []))
+        """All arms: the base model, those that are trained, the controls, the instruct model if it is asked for."""
+        instruct = ["instruct"] if "instruct" in self.arms.split(",") else []
+        return ("base", *self.trained_arms, *self.controls, *instruct)
 
     @property
     def seed_numbers(self) -> range:
@@ -238,6 +253,11 @@ class RunSettings(Section):
         for arm in self.arms.split(","):
             if arm not in known:
                 raise ValueError(f"arms: {arm!r} is not an arm that can be asked for; choose from {', '.join(known)}")
+        for control in (self.control or "").split(",") if self.control else ():
+            if control not in CONTROLS:
+                raise ValueError(f"control: {control!r} is no control; choose from {', '.join(CONTROLS)}")
+        if "placebo" in self.controls and self.constitution == Path("placebo"):
+            raise ValueError("control: 'placebo' beside --constitution placebo compares it with itself; leave one out")
         if "sft" not in self.arms.split(","):
             raise ValueError("arms: 'sft' is missing; every other arm starts from it and is compared with it")
         if "instruct" not in self.evaluated_arms and self.instruct is not None:
