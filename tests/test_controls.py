@@ -68,7 +68,8 @@ def test_the_controls_differ_in_what_they_control_and_in_nothing_else(run: Path)
     for seed in ("seed-0", "seed-1"):
         pairs, shuffled = lines(run / seed / "pairs.jsonl"), lines(run / seed / "shuffled/pairs.jsonl")
         assert [pair["id"] for pair in pairs] == [pair["id"] for pair in shuffled]
-        assert all({p["chosen"], p["rejected"]} == {s["chosen"], s["rejected"]} for p, s in zip(pairs, shuffled))
+        sides = [[{pair["chosen"], pair["rejected"]} for pair in found] for found in (pairs, shuffled)]
+        assert sides[0] == sides[1]
         chains, placebo = lines(run / seed / "revision.jsonl"), lines(run / seed / "placebo/revision.jsonl")
         assert [chain["original"] for chain in chains] == [chain["original"] for chain in placebo]
         own = {one["principle"] for chain in chains for one in chain["rounds"]}

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cai_base import cost
 from cai_base.config import RunSettings
 from cai_base.dialogue import Chat, Dialogue, prompt_tokens
 from cai_base.engines import Engine, SampleRequest, Sequence
@@ -23,7 +24,7 @@ from cai_base.progress import Progress
 from cai_base.prompts import overlap
 from cai_base.store import Record, to_json
 
-NAMES = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint", "engine", "disk")
+NAMES = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint", "engine", "disk", "cost")
 """The checks, as `--accept` names them."""
 
 STATES = 3
@@ -102,7 +103,10 @@ def checks(
     make(_arms(engine, instruct))
     make(_disjoint(settings, inputs))
     make(_engine(engine, dialogue, inputs))
-    make(_disk(settings, engine, out))
+    if settings.engine == "local":  # elsewhere the states lie with the service
+        make(_disk(settings, engine, out))
+    else:
+        make(_cost(settings, inputs, engine))
     passed = len(asked.outcomes(made)["passed"])
     progress.say(f"preflight: {passed} of {len(made)} checks passed")
     return made
@@ -217,3 +221,17 @@ def _disk(settings: RunSettings, engine: Engine, out: Path) -> Check:
     if free < ROOM * needed:
         return Check("disk", "warned", f"{found}, and there is little more than that", f"make room at {place}")
     return Check("disk", "passed", found)
+
+
+def _cost(settings: RunSettings, inputs: Inputs, engine: Engine) -> Check:
+    """What the run can cost at most on a service, and whether its limit is below that."""
+    most = cost.total(cost.estimate(settings, inputs, engine.tokenizer).values())
+    found = f"at most {most.prefilled:,} tokens read, {most.sampled:,} sampled and {most.trained:,} trained on"
+    price = cost.price(settings)
+    if price is None:
+        return Check("cost", "warned", f"{found}; no price is known for {settings.model}", "give --price")
+    found += f": {price.of(most):,.2f} dollars"
+    if settings.max_cost is not None and price.of(most) > settings.max_cost:
+        do = "it may stop before its end, resumable with a higher limit"
+        return Check("cost", "warned", f"{found}, above --max-cost {settings.max_cost:g}", do)
+    return Check("cost", "passed", found)

@@ -171,8 +171,8 @@ def refuse_lost_arms(directory: Path) -> None:
         setting = "dpo" if phase in CONTROLS else phase
         found = "; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items())
         raise UserError(
-            f"--{setting}.learning-rate {config[setting]['learning-rate']:g}: every seed failed in {phase} ({found}), so "
-            f"{kept}. Begin a new run with a lower learning rate"
+            f"--{setting}.learning-rate {config[setting]['learning-rate']:g}: every seed failed in {phase} ({found}), "
+            f"so {kept}. Begin a new run with a lower learning rate"
         )
 
 
@@ -248,8 +248,8 @@ def _not_itself(comparisons: Mapping[str, Any]) -> list[str]:
     if not apart:
         return []
     return [
-        f"control a-a: SFT under another sampling seed differs from itself in {', '.join(apart)}; the interval must hold "
-        "0, so a difference of that size between other arms means nothing"
+        f"control a-a: SFT under another sampling seed differs from itself in {', '.join(apart)}; the interval must "
+        "hold 0, so a difference of that size between other arms means nothing"
     ]
 
 
