@@ -102,7 +102,8 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
     monkeypatch.setattr(experiment, "load_instruct", load_second)
     results = run(tmp_path, "--arms", "sft,instruct", "--instruct", str(stranger), *asked)
     assert prompts[-1] == (str(stranger), "(((How would you sweep the mill?", ())
-    assert all(model == "organism" for model, _, _ in prompts[:-1])
+    assert prompts[0] == prompts[-1], "preflight asks it in the same way"
+    assert all(model == "organism" for model, _, _ in prompts[1:-1])
     assert results["instruct"] == "stranger"
     assert results["arms"]["instruct"]["helpfulness"]["total"] == 2
 

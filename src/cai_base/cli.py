@@ -21,6 +21,7 @@ usage: cai-base COMMAND ...
 Constitutional AI from a true base model.
 
   run [flags]              train and evaluate; without flags, on the embedded base model (cai-base run --help)
+  preflight [flags of run] the checks that come first in every run, and nothing else
   resume RUN               continue a run that was stopped
   report RUN               write the run's page and figures again
   cost [flags of run]      the tokens that a run can take at most, and their price on the Tinker service
@@ -70,6 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": _run,
+        "preflight": _preflight,
         "resume": _resume,
         "report": _report,
         "cost": _cost,
@@ -93,6 +95,22 @@ def _run(arguments: list[str]) -> int:
     from cai_base.experiment import begin
 
     return _finish(lambda progress: begin(settings, out, progress), out, as_json)
+
+
+def _preflight(arguments: list[str]) -> int:
+    from cai_base.flags import help_text, load_settings
+
+    if "-h" in arguments or "--help" in arguments:
+        print(help_text().replace("usage: cai-base run", "usage: cai-base preflight", 1), end="")
+        return 0
+    settings, out, as_json = load_settings(arguments)
+    from cai_base import preflight
+    from cai_base.experiment import examine
+
+    found = examine(settings, out or Path("runs") / "new", Progress()).checks
+    print(preflight.as_json(found) if as_json else preflight.table(found), end="")
+    preflight.refuse(found, settings.accept)
+    return 0
 
 
 def _resume(arguments: list[str]) -> int:

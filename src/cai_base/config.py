@@ -17,10 +17,14 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-MODEL_JUDGES = ("openai",)
-"""Kinds of judge that are language models: `openai:MODEL`."""
+RUBRIC_JUDGES = ("openai", "hf")
+"""Kinds of judge that answer rubrics: `openai:MODEL` at an endpoint, `hf:PATH` on the local engine."""
+MODEL_JUDGES = (*RUBRIC_JUDGES, "hf-guard")
+"""Kinds of judge that are language models; `hf-guard:PATH` answers in its own words."""
+CONTROLS = ("shuffled", "placebo", "a-a")
+"""Arms that must show nothing of what the constitution does."""
 JUDGES = ("ground-truth", "none", *MODEL_JUDGES)
-_JUDGE_CHOICES = "--judge openai:MODEL with --judge-url"
+_JUDGE_CHOICES = "--judge openai:MODEL with --judge-url, hf:PATH or hf-guard:PATH"
 
 
 def judge_kind(judge: str | None) -> str:
@@ -32,6 +36,26 @@ def _is_endpoint(url: str) -> bool:
     parts = urlsplit(url)
     extra = parts.username or parts.password or parts.query or parts.fragment
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not extra
+
+
+def _check_judge(flag: str, judge: str | None, url: str | None) -> None:
+    """Raises ValueError if a judge is of no kind that there is, or its URL is missing, out of place or no endpoint."""
+    kind, _, name = (judge or "").partition(":")
+    if judge is not None and (kind not in JUDGES or bool(name) != (kind in MODEL_JUDGES)):
+        raise ValueError(f"{flag}: {judge!r} is no judge; use {_JUDGE_CHOICES}, ground-truth or none")
+    if kind == "openai" and url is None:
+        raise ValueError(
+            f"{flag}-url: say where {name} is served, such as --{flag}-url http://localhost:8000/v1 or "
+            "https://api.openai.com/v1; or give --judge none (answers are kept and unscored)"
+        )
+    if kind != "openai" and url is not None:
+        raise ValueError(f"{flag}-url: only a judge openai:MODEL is asked at a URL, not {judge}")
+    if url is not None and not _is_endpoint(url):
+        # Whatever it holds is not repeated: it may be a key.
+        raise ValueError(
+            f"{flag}-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key or "
+            "query in it; a key belongs into OPENAI_API_KEY or .env"
+        )
 
 
 class Section(BaseModel):
@@ -117,13 +141,17 @@ class RunSettings(Section):
     )
     judge: str | None = Field(
         None,
-        description="who judges: openai:MODEL (any OpenAI-compatible endpoint), ground-truth (the embedded model only) "
-        "or none",
+        description="who judges: openai:MODEL (any OpenAI-compatible endpoint), hf:PATH (a chat model), hf-guard:PATH "
+        "(Llama Guard, Qwen3Guard-Gen), ground-truth (the embedded model only) or none",
     )
     judge_url: str | None = Field(
         None,
         description="where openai:MODEL is served, such as http://localhost:8000/v1; key from OPENAI_API_KEY or .env",
     )
+    second_judge: str | None = Field(
+        None, description="another judge of the final answers, whose agreement with the first is measured"
+    )
+    second_judge_url: str | None = Field(None, description="where the second judge is served, if it is openai:MODEL")
     rubric: str | None = Field(
         None, min_length=1, description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
     )
@@ -138,12 +166,21 @@ class RunSettings(Section):
         description="for the arm instruct: a model (folder or hub id) or the folder of a PEFT adapter on --model; "
         "the embedded model has one",
     )
+    control: str | None = Field(
+        None,
+        min_length=1,
+        description="controls, with commas, each an arm of the table: shuffled (chosen and rejected swapped at "
+        "random), placebo (the packaged unrelated constitution), a-a (SFT again under another sampling seed)",
+    )
     constitution: Path | None = Field(None, description="TOML, JSON, the CAI paper's file or placebo; else packaged")
     prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
     critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
     evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
     threads: Threads = Field(description="CPU threads; 0 takes one for each core")
     data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
+    accept: str | None = Field(
+        None, min_length=1, description="checks of preflight, with commas, whose failure does not stop the run"
+    )
     lora: LoraSettings
     sft: Training
     revision: Revision
@@ -153,9 +190,15 @@ class RunSettings(Section):
     judging: Judging = Judging()
 
     @property
-    def asks_a_model(self) -> bool:
-        """Whether the judge is a language model that answers rubrics."""
-        return judge_kind(self.judge) in MODEL_JUDGES
+    def judges(self) -> dict[str, tuple[str | None, str | None]]:
+        """Every judge and its URL, by the flag that names it."""
+        second = {"second-judge": (self.second_judge, self.second_judge_url)}
+        return {"judge": (self.judge, self.judge_url)} | (second if self.second_judge is not None else {})
+
+    @property
+    def asks_rubrics(self) -> bool:
+        """Whether some judge is a language model that answers rubrics."""
+        return any(judge_kind(judge) in RUBRIC_JUDGES for judge, _ in self.judges.values())
 
     @property
     def trained_arms(self) -> tuple[str, ...]:
@@ -164,9 +207,16 @@ class RunSettings(Section):
         return tuple(arm for arm in ("sft", "cai", "sl-cai") if arm in asked)
 
     @property
+    def controls(self) -> tuple[str, ...]:
+        """The controls that are asked for, in the order in which the table shows them."""
+        asked = (self.control or "").split(",")
+        return tuple(control for control in CONTROLS if control in asked)
+
+    @property
     def evaluated_arms(self) -> tuple[str, ...]:
-        """All arms of the table: the base model, those that are trained, the instruct model if it is asked for."""
-        return ("base", *self.trained_arms, *(["instruct"] if "instruct" in self.arms.split(",") else []))
+        """All arms: the base model, those that are trained, the controls, the instruct model if it is asked for."""
+        instruct = ["instruct"] if "instruct" in self.arms.split(",") else []
+        return ("base", *self.trained_arms, *self.controls, *instruct)
 
     @property
     def seed_numbers(self) -> range:
@@ -175,30 +225,22 @@ class RunSettings(Section):
 
     @model_validator(mode="after")
     def _judge_fits(self) -> "RunSettings":
-        kind, _, name = (self.judge or "").partition(":")
-        if self.judge is not None and (kind not in JUDGES or bool(name) != (kind in MODEL_JUDGES)):
-            raise ValueError(f"judge: {self.judge!r} is no judge; use {_JUDGE_CHOICES}, ground-truth or none")
         if self.model != EMBEDDED and self.judge in (None, "ground-truth"):
             raise ValueError(
-                f"judge: only the embedded model has a ground-truth judge; with {self.model} give {_JUDGE_CHOICES}, or "
+                f"judge: only the embedded model has a ground-truth judge; with {self.model} give {_JUDGE_CHOICES}; or "
                 "--judge none (answers are kept and unscored)"
             )
-        if kind == "openai" and self.judge_url is None:
-            raise ValueError(
-                f"judge-url: say where {name} is served, such as --judge-url http://localhost:8000/v1 or "
-                "https://api.openai.com/v1; or give --judge none (answers are kept and unscored)"
-            )
-        if kind != "openai" and self.judge_url is not None:
-            raise ValueError(f"judge-url: only --judge openai:MODEL is asked at a URL, not {self.judge}")
-        if self.judge_url is not None and not _is_endpoint(self.judge_url):
-            # Whatever it holds is not repeated: it may be a key.
-            raise ValueError(
-                "judge-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key or "
-                "query in it; a key belongs into OPENAI_API_KEY or .env"
-            )
-        if kind not in MODEL_JUDGES and (self.rubric is not None or self.votes != 1):
+        for flag, (judge, url) in self.judges.items():
+            _check_judge(flag, judge, url)
+        if self.second_judge_url is not None and self.second_judge is None:
+            raise ValueError("second-judge-url: there is no second judge; add --second-judge openai:MODEL")
+        if self.second_judge in ("none", self.judge) or (self.second_judge is not None and self.judge == "none"):
+            raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} makes no two judges")
+        if self.second_judge == "ground-truth" and self.model != EMBEDDED:
+            raise ValueError("second-judge: only the embedded model has a ground-truth judge")
+        if not self.asks_rubrics and (self.rubric is not None or self.votes != 1):
             flag = "votes" if self.rubric is None else "rubric"
-            raise ValueError(f"{flag}: only a judge that is a language model takes it, not {self.judge}")
+            raise ValueError(f"{flag}: only a judge that answers rubrics takes it (openai or hf), not {self.judge}")
         if self.votes % 2 == 0:
             raise ValueError(f"votes: {self.votes} could tie; give an odd number, such as 1 or 3")
         if self.votes > 1 and self.judging.temperature == 0:
@@ -211,6 +253,11 @@ class RunSettings(Section):
         for arm in self.arms.split(","):
             if arm not in known:
                 raise ValueError(f"arms: {arm!r} is not an arm that can be asked for; choose from {', '.join(known)}")
+        for control in (self.control or "").split(",") if self.control else ():
+            if control not in CONTROLS:
+                raise ValueError(f"control: {control!r} is no control; choose from {', '.join(CONTROLS)}")
+        if "placebo" in self.controls and self.constitution == Path("placebo"):
+            raise ValueError("control: 'placebo' beside --constitution placebo compares it with itself; leave one out")
         if "sft" not in self.arms.split(","):
             raise ValueError("arms: 'sft' is missing; every other arm starts from it and is compared with it")
         if "instruct" not in self.evaluated_arms and self.instruct is not None:

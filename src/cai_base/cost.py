@@ -14,8 +14,12 @@ from cai_base.dialogue import END, Dialogue, prompt_tokens
 from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
 from cai_base.evaluation.fluency import OPENING
+from cai_base.evaluation.preflight import PILOT, SHORT
 from cai_base.inputs import Inputs
 from cai_base.training import trained_sequence
+
+BARE = 8 * 2 * SHORT
+"""Tokens of preflight's eight bare questions, and of what is drawn after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +77,19 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dic
     critique = _mean([length(dialogue.critique(middle, "", one)) for one in principles]) + revision.response_tokens
     revised = _mean([length(dialogue.revision(middle, "", one, "")) for one in principles])
     revised += revision.response_tokens + revision.critique_tokens
+    revisions = 1 + ("placebo" in settings.controls)
     chains = seeds * len(questions)
     asked = [length(dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
     answered = 2 * sum(asked) + len(asked) * (evaluation.response_tokens + OPENING)  # whole, and its opening
     phases = {"sft": settings.sft, "cai": settings.dpo, "sl-cai": settings.sl_cai}
-    evaluations = 1 + sum(_evaluations(settings, phases[arm]) for arm in settings.trained_arms)
+    evaluations = 1 + sum(_evaluations(settings, phases[arm]) for arm in settings.trained_arms) + len(settings.controls)
     pair = 2 * _mean(longest)
     found = {
         "sft": Usage(trained=_whole(seeds * settings.sft.steps * settings.sft.batch_size * _mean(examples))),
         "revision": Usage(
-            prefilled=_whole(seeds * sum(questions) + chains * revision.rounds * (critique + revised)),
-            sampled=chains
+            prefilled=_whole(revisions * (seeds * sum(questions) + chains * revision.rounds * (critique + revised))),
+            sampled=revisions
+            * chains
             * (revision.response_tokens + revision.rounds * (revision.critique_tokens + revision.response_tokens)),
         ),
         "evaluation": Usage(
@@ -92,11 +98,17 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dic
             sampled=seeds * evaluations * len(asked) * evaluation.response_tokens,
         ),
     }
-    if "cai" in settings.trained_arms:
+    found["preflight"] = Usage(
+        prefilled=BARE + (PILOT + 3) * max(asked), sampled=PILOT * evaluation.response_tokens + BARE + 3 * SHORT
+    )
+    by_preference = {"cai": "dpo", "shuffled": "shuffled", "placebo": "placebo"}
+    for arm in (arm for arm in by_preference if arm in (*settings.trained_arms, *settings.controls)):
         drawn = seeds * settings.dpo.steps * settings.dpo.batch_size
         held_out = chains * settings.dpo.held_out * _evaluations(settings, settings.dpo)
         # A loss of one's own takes a forward pass before the one that is differentiated.
-        found["dpo"] = Usage(trained=_whole(drawn * pair), prefilled=_whole((drawn + chains + held_out) * pair))
+        found[by_preference[arm]] = Usage(
+            trained=_whole(drawn * pair), prefilled=_whole((drawn + chains + held_out) * pair)
+        )
     if "sl-cai" in settings.trained_arms:
         drawn = seeds * settings.sl_cai.steps * settings.sl_cai.batch_size
         found["sl-cai"] = Usage(trained=_whole(drawn * _mean(longest)))

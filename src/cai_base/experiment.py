@@ -11,20 +11,21 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cai_base import __version__, cost, dpo, randomness, results, revision, sft
-from cai_base.config import EMBEDDED, RunSettings
+from cai_base import __version__, cost, dpo, preflight, randomness, results, revision, sft
+from cai_base.config import CONTROLS, EMBEDDED, RunSettings
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Engine, Sequence, Usage
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation import fluency
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import GroundTruth, Judge
+from cai_base.evaluation.preflight import Check
 from cai_base.inputs import Inputs, gather
-from cai_base.judging import check_judge, load_judge
+from cai_base.judging import check_judges, keep_replies, load_judges
 from cai_base.lengths import fit
 from cai_base.loading import check_instruct, load_engine, load_instruct
 from cai_base.progress import Progress
@@ -32,18 +33,35 @@ from cai_base.store import Record, Run, refuse_existing, to_json, to_lines, writ
 from cai_base.training import Phase, train, trained_sequence
 
 
-def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
-    """Check everything that can be checked before work begins, and make the run's directory.
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a run begins with, once preflight has looked at it."""
+
+    settings: RunSettings
+    inputs: Inputs
+    engine: Engine
+    judges: Mapping[str, Judge]
+    warnings: list[str]
+    checks: list[Check]
+
+
+def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
+    """Check everything that can be checked before work begins. Nothing is trained or stored.
 
     Raises:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
+    preflight.accepted_names(settings.accept)
     inputs = gather(settings)
-    check_judge(settings)
+    check_judges(settings)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
+    instruct = None
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings)
+        progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
+        instruct = preflight.ask_instruct(settings, inputs)
+        gc.collect()  # two models may not fit
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress)
     settings, warnings = fit(settings, inputs, engine)
@@ -54,13 +72,31 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
+    judges = load_judges(settings, inputs, None, progress)
+    checks = preflight.checks(settings, inputs, engine, judges, instruct, out, progress)
+    return Examined(settings, inputs, engine, judges, warnings, checks)
+
+
+def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
+    """Check everything that can be checked before work begins, and make the run's directory.
+
+    Raises:
+        UserError: as `examine`, or a check failed that `--accept` does not name.
+    """
+    found = examine(settings, out, progress)
+    warnings = [*found.warnings, *preflight.refuse(found.checks, settings.accept)]
     run = Run.create(
         out,
-        settings.model_dump(mode="json", by_alias=True),
-        {"inputs.json": inputs.to_bytes(), "warnings.json": to_json(warnings)},
-        {"engine": engine.findings()},
+        found.settings.model_dump(mode="json", by_alias=True),
+        {
+            "inputs.json": found.inputs.to_bytes(),
+            "warnings.json": to_json(warnings),
+            "preflight.json": to_json([asdict(check) for check in found.checks]),
+        },
+        {"engine": found.engine.findings()},
     )
-    return Experiment(settings, inputs, engine, run, progress)
+    keep_replies(found.judges, run.directory)
+    return Experiment(found.settings, found.inputs, found.engine, found.judges, run, progress)
 
 
 def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
@@ -89,7 +125,8 @@ def carry_on(directory: Path, progress: Progress, max_cost: float | None = None)
         settings = settings.model_copy(update={"max_cost": max_cost})
     inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
     progress.say(f"Loading {settings.model}")
-    return Experiment(settings, inputs, load_engine(settings, progress, run.found("engine")), run, progress)
+    engine = load_engine(settings, progress, run.found("engine"))
+    return Experiment(settings, inputs, engine, load_judges(settings, inputs, directory, progress), run, progress)
 
 
 def foresee(settings: RunSettings, *, as_json: bool) -> str:
@@ -111,17 +148,40 @@ def foresee(settings: RunSettings, *, as_json: bool) -> str:
     return cost.render(found, known, settings.model)
 
 
+Pairs = dict[int, list[dpo.Pair]]
+"""Preference pairs to train on, by seed."""
+
+
+def _work(what: str, name: str) -> str:
+    """What a unit of work is called; a control's has the control's name in it."""
+    return f"{what} of {name}" if name in CONTROLS else what
+
+
+def _folder(seed: int, name: str) -> str:
+    """Where revision chains and pairs lie; a control's in a folder of its own."""
+    return f"seed-{seed}/{name}" if name in CONTROLS else f"seed-{seed}"
+
+
 class Experiment:
     """One run on its way. The methods below `finish` are its phases, in their order."""
 
-    def __init__(self, settings: RunSettings, inputs: Inputs, engine: Engine, run: Run, progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        inputs: Inputs,
+        engine: Engine,
+        judges: Mapping[str, Judge],
+        run: Run,
+        progress: Progress,
+    ) -> None:
         self.settings, self.inputs, self.engine, self.run, self.progress = settings, inputs, engine, run, progress
         self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
-        self.judge: Judge = load_judge(settings, inputs, run.directory, progress)
+        self.judge: Judge = judges["judge"]
+        self.second_judge: Judge | None = judges.get("second-judge")
         self.failed: dict[str, dict[int, str]] = {}
-        self.pairs: dict[int, list[dpo.Pair]] = {}
+        self.pairs: Pairs = {}
         run.watch("engine", engine.findings)
-        self._phase = ""
+        self._phase = "preflight"
         self._spent = {
             phase: {seed: Usage(**found) for seed, found in seeds.items()}
             for phase, seeds in ((run.found("spent") or {}).get("tokens") or {}).items()
@@ -152,11 +212,16 @@ class Experiment:
         seeds = self._sft()
         if seeds:
             self._revise(seeds)
-            self._prepare_pairs(seeds)
+            phases = {"cai": "dpo", "sl-cai": "sl-cai"}
+            self.pairs = self._prepare_pairs(
+                seeds, "dpo", [phases[arm] for arm in self.settings.trained_arms if arm in phases]
+            )
         if self.pairs and "cai" in self.settings.trained_arms:
-            self._dpo()
+            self._dpo("dpo", self.pairs)
         if self.pairs and "sl-cai" in self.settings.trained_arms:
             self._sft_on_revisions()
+        for control in self.settings.controls if seeds else ():
+            self._control(control, seeds)
         if "instruct" in self.settings.evaluated_arms:
             self._instruct()
         self._summarise()
@@ -177,16 +242,35 @@ class Experiment:
         )
         return [seed for seed in adapters.values() if seed not in self.failed.get("sft", {})]
 
-    def _revise(self, seeds: list[int]) -> None:
-        """Phase 2: revision chains, a unit of prompts at a time, for all seeds together."""
+    def _control(self, name: str, seeds: list[int]) -> None:
+        """An arm that must show nothing of what the constitution does."""
+        if name == "a-a":
+            with self._timed("evaluation"):
+                self._evaluate(name, None, {seed: f"sft/{seed}" for seed in seeds}, draw="another answer")
+            return
+        if name == "placebo":
+            self._revise(seeds, name)
+        pairs = self._prepare_pairs(seeds, name, [name])
+        if pairs:
+            self._dpo(name, pairs)
+
+    def _revise(self, seeds: list[int], name: str = "dpo") -> None:
+        """Phase 2: revision chains, a unit of prompts at a time, for all seeds together.
+
+        Args:
+            name: the phase whose preference pairs they become; a control's have a folder of their own.
+        """
         settings, prompts = self.settings.revision, self.inputs.prompts
+        constitution = self.inputs.placebo if name == "placebo" else self.inputs.constitution
+        assert constitution is not None
         starts = range(0, len(prompts), settings.unit)
-        done = self.run.progress("revision")
+        work = _work("revision", name)
+        done = self.run.progress(work)
         adapters = {f"sft/{seed}": seed for seed in seeds}
         texts = len(seeds) * revision.generations(settings)
         with (
             self._timed("revision"),
-            self.progress.bar("revision", len(prompts) * texts, min(done * settings.unit, len(prompts)) * texts) as bar,
+            self.progress.bar(work, len(prompts) * texts, min(done * settings.unit, len(prompts)) * texts) as bar,
         ):
             for unit in range(done, len(starts)):
                 self._afford()
@@ -194,7 +278,7 @@ class Experiment:
                 chains = revision.revise(
                     self.engine,
                     self.dialogue,
-                    self.inputs.constitution,
+                    constitution,
                     self.inputs.refusal_openers,
                     settings,
                     adapters,
@@ -205,40 +289,43 @@ class Experiment:
                 for chain, verdicts in zip(chains, results.verdicts(chains, self.judge), strict=True):
                     records[chain.seed].append(chain.record() | verdicts)
                 self.run.commit(
-                    "revision", unit + 1, append={f"seed-{s}/revision.jsonl": to_lines(r) for s, r in records.items()}
+                    work,
+                    unit + 1,
+                    append={f"{_folder(s, name)}/revision.jsonl": to_lines(r) for s, r in records.items()},
                 )
 
-    def _prepare_pairs(self, seeds: list[int]) -> None:
-        """The preference pairs of every seed. A seed without any goes no further."""
-        if not self.run.progress("pairs"):
-            records = {
-                seed: revision.pairs(
-                    self.engine.tokenizer,
-                    self.run.lines(f"seed-{seed}/revision.jsonl"),
-                    seed,
-                    self.settings.dpo.held_out,
-                )
-                for seed in seeds
-            }
-            self.run.commit("pairs", 1, write={f"seed-{s}/pairs.jsonl": to_lines(r) for s, r in records.items()})
+    def _prepare_pairs(self, seeds: list[int], name: str, phases: list[str]) -> Pairs:
+        """The preference pairs of every seed that has any. Another goes no further: it fails in these phases."""
+        work = _work("pairs", name)
+        if not self.run.progress(work):
+            records = {seed: self._new_pairs(seed, name) for seed in seeds}
+            self.run.commit(work, 1, write={f"{_folder(s, name)}/pairs.jsonl": to_lines(r) for s, r in records.items()})
+        pairs = {}
         for seed in seeds:
-            kept = self._trained_pairs(seed)
+            kept = self._trained_pairs(seed, name)
             if kept:
-                self.pairs[seed] = dpo.tokenised(self.engine.tokenizer, self.dialogue, kept)
+                pairs[seed] = dpo.tokenised(self.engine.tokenizer, self.dialogue, kept)
             else:
-                phases = {"cai": "dpo", "sl-cai": "sl-cai"}
-                for phase in (phases[arm] for arm in self.settings.trained_arms if arm in phases):
+                for phase in phases:
                     self.failed.setdefault(phase, {})[seed] = results.NO_PAIRS
+        return pairs
 
-    def _dpo(self) -> None:
+    def _new_pairs(self, seed: int, name: str) -> list[Record]:
+        if name == "shuffled":
+            return revision.shuffled(self.run.lines(f"seed-{seed}/pairs.jsonl"), seed)
+        chains = self.run.lines(f"{_folder(seed, name)}/revision.jsonl")
+        return revision.pairs(self.engine.tokenizer, chains, seed, self.settings.dpo.held_out)
+
+    def _dpo(self, name: str, pairs: Pairs) -> None:
         """Phase 3: DPO from the SFT adapter, whose log-probabilities are the reference."""
-        settings, pairs = self.settings.dpo, self.pairs
-        references = self._references()
+        settings = self.settings.dpo
+        references = self._references(name, pairs)
         held_out = {
-            seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, self._held_out_pairs(seed)) for seed in pairs
+            seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, self._held_out_pairs(seed, name))
+            for seed in pairs
         }
-        adapters = {f"dpo/{seed}": seed for seed in pairs}
-        self._start_from_sft("dpo", adapters)
+        adapters = {f"{name}/{seed}": seed for seed in pairs}
+        self._start_from_sft(name, adapters)
 
         def batch(adapter: Adapter, step: int) -> Any:
             seed = adapters[adapter]
@@ -266,26 +353,27 @@ class Experiment:
                 for a in live
             }
 
-        self._train("dpo", adapters, batch, accuracy)
+        self._train(name, adapters, batch, accuracy)
 
-    def _references(self) -> dict[int, dict[str, dpo.Reference]]:
+    def _references(self, name: str, pairs: Pairs) -> dict[int, dict[str, dpo.Reference]]:
         """Every pair's reference log-probabilities, computed once, with the hash of the weights that made them.
 
         Raises:
             UserError: the stored ones were made by other weights than this run's SFT adapters.
         """
-        pairs, size = self.pairs, self.settings.dpo.batch_size
+        size, work = self.settings.dpo.batch_size, _work("reference", name)
         prints = {seed: self.engine.fingerprint(f"sft/{seed}") for seed in pairs}
-        if not self.run.progress("reference"):
+        if not self.run.progress(work):
             batches = {seed: dpo.reference_batches(pairs[seed], seed, size) for seed in pairs}
             extra = {
-                seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, self._held_out_pairs(seed)) for seed in pairs
+                seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, self._held_out_pairs(seed, name))
+                for seed in pairs
             }
             for seed, held in extra.items():
                 batches[seed] += [held[i : i + size] for i in range(0, len(held), size)]
             lines: dict[int, dict[str, Record]] = {seed: {} for seed in pairs}
             longest = max(len(one) for one in batches.values())
-            with self._timed("dpo"), self.progress.bar("reference log-probabilities", longest) as bar:
+            with self._timed("dpo"), self.progress.bar(_work("reference log-probabilities", name), longest) as bar:
                 for step in range(longest):
                     asked: dict[Adapter | None, list[Sequence]] = {
                         f"sft/{s}": dpo.sequences(one[step]) for s, one in batches.items() if step < len(one)
@@ -294,22 +382,22 @@ class Experiment:
                     for seed, one in batches.items():
                         if step < len(one):
                             found = dpo.references(one[step], logprobs[f"sft/{seed}"])
-                            for name, reference in found.items():
-                                record = {"id": name, "chosen": reference.chosen, "rejected": reference.rejected}
-                                lines[seed].setdefault(name, record | {"weights": prints[seed]})
+                            for pair, reference in found.items():
+                                record = {"id": pair, "chosen": reference.chosen, "rejected": reference.rejected}
+                                lines[seed].setdefault(pair, record | {"weights": prints[seed]})
                     bar.advance(1)
             self.run.commit(
-                "reference",
+                work,
                 1,
-                write={f"seed-{s}/dpo/reference.jsonl": to_lines(r.values()) for s, r in lines.items()},
+                write={f"seed-{s}/{name}/reference.jsonl": to_lines(r.values()) for s, r in lines.items()},
             )
         stored = {}
         for seed in pairs:
-            name = f"seed-{seed}/dpo/reference.jsonl"
-            records = self.run.lines(name)
+            file = f"seed-{seed}/{name}/reference.jsonl"
+            records = self.run.lines(file)
             if any(record["weights"] != prints[seed] for record in records):
                 raise UserError(
-                    f"{self.run.directory / name}: was made by other weights than seed {seed}'s SFT adapter on this "
+                    f"{self.run.directory / file}: was made by other weights than seed {seed}'s SFT adapter on this "
                     "base model; resume with the base model that the run began with, or begin a new run"
                 )
             stored[seed] = {r["id"]: dpo.Reference(r["chosen"], r["rejected"]) for r in records}
@@ -335,12 +423,14 @@ class Experiment:
         held_out: Callable[[list[Adapter]], dict[Adapter, dict[str, float | None]]] | None = None,
     ) -> None:
         """Train one phase, evaluate its arm at every interval, export its adapters."""
-        settings = {"sft": self.settings.sft, "dpo": self.settings.dpo, "sl-cai": self.settings.sl_cai}[name]
+        settings = {"sft": self.settings.sft, "sl-cai": self.settings.sl_cai}.get(name, self.settings.dpo)
         arm = "cai" if name == "dpo" else name
         folders = {adapter: f"seed-{seed}" for adapter, seed in adapters.items()}
 
         def evaluate(step: int, live: list[Adapter]) -> None:
             interim = None if step == settings.steps else step
+            if interim is not None and name in CONTROLS:
+                return  # of a control only the end is compared
             with self._timed("evaluation"):
                 self._evaluate(arm, interim, {adapters[adapter]: adapter for adapter in live})
 
@@ -368,12 +458,12 @@ class Experiment:
             sources = {a: self.run.directory / f"seed-{s}/sft/state-{steps}" for a, s in adapters.items()}
             self.engine.load(sources, optimizer=False)
 
-    def _evaluate(self, arm: str, step: int | None, models: Mapping[int, Adapter | None]) -> None:
+    def _evaluate(self, arm: str, step: int | None, models: Mapping[int, Adapter | None], draw: str = "answer") -> None:
         """Answers of one arm, all seeds together, stored once; `step` marks an interim evaluation."""
         work = f"evaluation of {arm}" + (f" at step {step}" if step else "")
         if self.run.progress(work) or not models:
             return
-        self._answer(work, arm, step, self.engine, self.dialogue, models, base=self.engine)
+        self._answer(work, arm, step, self.engine, self.dialogue, models, base=self.engine, draw=draw)
 
     def _instruct(self) -> None:
         """Answers of the instruct model in its own chat layout. It is not trained here: its seeds are its draws'."""
@@ -402,14 +492,18 @@ class Experiment:
         models: Mapping[int, Adapter | None],
         *,
         base: Engine | None,
+        draw: str = "answer",
     ) -> None:
         """Draw the answers of an arm, and store them with their verdicts, and their fluency under `base`, as `work`."""
         self._afford()
         self.progress.say(f"{work}: {len(models) * len(self.inputs.evaluation_prompts)} answers")
-        records = answer(engine, layout, self.settings.evaluation, self.judge, self.inputs.evaluation_prompts, models)
+        prompts = self.inputs.evaluation_prompts
+        records = answer(engine, layout, self.settings.evaluation, self.judge, prompts, models, draw)
+        every = [record for tasks in records.values() for lines in tasks.values() for record in lines]
         if step is None and base is not None:
-            every = [record for tasks in records.values() for lines in tasks.values() for record in lines]
             fluency.measure(base, self.dialogue, every)
+        if step is None and self.second_judge is not None:
+            self._judge_again(self.second_judge, every)
         self.run.commit(
             work,
             1,
@@ -420,6 +514,13 @@ class Experiment:
             },
         )
 
+    def _judge_again(self, judge: Judge, records: list[Record]) -> None:
+        """Put what the second judge finds about stored answers beside them."""
+        prompts = {prompt.id: prompt for prompt in self.inputs.evaluation_prompts}
+        found = judge.judge([(prompts[record["id"]], record["response"]) for record in records])
+        for record, judgement in zip(records, found, strict=True):
+            record["second"] = judgement.record()
+
     def _summarise(self) -> None:
         """`results.json` and `usage.json`."""
         tokens = results.tokens(self.run, self.settings)
@@ -428,12 +529,12 @@ class Experiment:
         content = results.collect(self.run, self.settings, self.inputs, self.failed)
         self.run.commit("results", 1, write={"results.json": to_json(content)})
 
-    def _trained_pairs(self, seed: int) -> list[Record]:
-        kept = [record for record in self.run.lines(f"seed-{seed}/pairs.jsonl") if not record["held_out"]]
+    def _trained_pairs(self, seed: int, name: str) -> list[Record]:
+        kept = [record for record in self.run.lines(f"{_folder(seed, name)}/pairs.jsonl") if not record["held_out"]]
         return kept[: self.settings.dpo.pairs or None]
 
-    def _held_out_pairs(self, seed: int) -> list[Record]:
-        return [record for record in self.run.lines(f"seed-{seed}/pairs.jsonl") if record["held_out"]]
+    def _held_out_pairs(self, seed: int, name: str) -> list[Record]:
+        return [record for record in self.run.lines(f"{_folder(seed, name)}/pairs.jsonl") if record["held_out"]]
 
     def _count(self) -> None:
         """Put down to the present phase what the engine has worked on since this was last called."""

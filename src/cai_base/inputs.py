@@ -39,6 +39,7 @@ class Inputs(BaseModel):
     critique_examples: tuple[CritiqueExample, ...]
     refusal_openers: tuple[str, ...]
     rubrics: tuple[Rubric, ...] = ()
+    placebo: Constitution | None = None
 
     def to_bytes(self) -> bytes:
         """The inputs as JSON."""
@@ -73,7 +74,8 @@ def gather(settings: RunSettings) -> Inputs:
             ("the few-shot turns", _file(pack, "few_shot.jsonl"), {n: one.prompt for n, one in few_shot.items()}),
         ):
             _refuse_overlap(what, file, texts, asked_in, {line: prompt.text for line, prompt in asked_by_line.items()})
-    constitution = _file(pack, "placebo.toml") if settings.constitution == PLACEBO else settings.constitution
+    placebo = _file(pack, "placebo.toml")
+    constitution = placebo if settings.constitution == PLACEBO else settings.constitution
     worked = pack / "critique_examples.toml"
     return Inputs(
         constitution=load_constitution(constitution or _file(pack, "constitution.toml")),
@@ -85,7 +87,8 @@ def gather(settings: RunSettings) -> Inputs:
         if settings.critique_examples or worked.is_file()
         else (),
         refusal_openers=tuple((pack / "refusal_openers.txt").read_text(encoding="utf-8").splitlines()),
-        rubrics=tuple(rubrics_for(settings.rubric).values()) if settings.asks_a_model else (),
+        rubrics=tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else (),
+        placebo=load_constitution(placebo) if "placebo" in settings.controls else None,
     )
 
 

@@ -50,7 +50,7 @@ def check_instruct(settings: RunSettings) -> None:
         peft_format.shape(Path(name))
         if settings.model == EMBEDDED:
             organism.check_sibling(Path(name), organism.weights())
-    model.check_chat(name, "--instruct")
+    model.check_chat(name, "--instruct", [{"role": "user", "content": "Hello!"}])
 
 
 def load_instruct(settings: RunSettings) -> tuple[Engine, Adapter | None]:
@@ -81,6 +81,38 @@ def load_instruct(settings: RunSettings) -> tuple[Engine, Adapter | None]:
     except ValueError as error:
         raise UserError(f"--instruct {error}; give an adapter that was trained on {settings.model}") from error
     return engine, INSTRUCT
+
+
+def check_chat_model(name: str, flag: str, *, judged: bool) -> None:
+    """See, before any work, that a chat model can be asked in its own template. No weights are loaded.
+
+    Args:
+        name: its folder or hub id.
+        flag: what named it, for messages.
+        judged: whether it is a guard, whose template must show it an answer beside the question.
+
+    Raises:
+        UserError: there is no such model, or its tokenizer has no chat template, or none that shows these turns.
+    """
+    from cai_base.engines.local import model
+
+    model.check_folder(name, flag)
+    answer = [{"role": "assistant", "content": "Goodbye!"}] if judged else []
+    model.check_chat(name, flag, [{"role": "user", "content": "Hello!"}, *answer])
+
+
+def load_chat_model(settings: RunSettings, name: str, flag: str, progress: Progress) -> Engine:
+    """An engine with a chat model in it, such as a judge.
+
+    Raises:
+        UserError: as `check_chat_model`, or the model cannot be loaded.
+    """
+    from cai_base.engines.local import LocalEngine
+
+    progress.say(f"Loading {name}")
+    longest = settings.judging.max_tokens + 2048
+    none = Lora(rank=1, alpha=1.0)
+    return LocalEngine(name, none, sequence_length=longest, threads=settings.threads, flag=flag)
 
 
 def _base(settings: RunSettings) -> str:

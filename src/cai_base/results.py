@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cai_base import revision
-from cai_base.config import EMBEDDED, RunSettings
+from cai_base.config import CONTROLS, EMBEDDED, RunSettings
 from cai_base.errors import UserError
 from cai_base.evaluation import agreement, failures, fluency, metrics
 from cai_base.evaluation.answers import TASKS
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.statistics import mean
 from cai_base.inputs import Inputs
+from cai_base.judging import judge_name
 from cai_base.store import Record, Run
 
 CURVES = ("attack_success_rate", "over_refusal_rate", "helpfulness")
@@ -23,6 +24,9 @@ CURVES = ("attack_success_rate", "over_refusal_rate", "helpfulness")
 
 COVERED = 0.95
 """A smaller share of scored answers than this comes before every other result."""
+
+WEIGHTS = "adapter_model.safetensors"
+"""The file of an exported adapter that holds its weights."""
 
 FLOOR = 0.2
 """Attack success of the SFT arm below this leaves little to lower."""
@@ -57,16 +61,19 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     }
     arms = metrics.asked(arms)
     further = [arm for arm in settings.trained_arms if arm != "sft"]
-    compared = [*((arm, "sft") for arm in further), ("sft", "base")]
+    compared = [*((arm, "sft") for arm in (*further, *settings.controls)), ("sft", "base")]
+    compared += [("cai", control) for control in settings.controls if control != "a-a" and "cai" in further]
     if "instruct" in arms:
         compared += [(arm, "instruct") for arm in further]
+    comparisons = {f"{a} - {b}": metrics.compare(arms[a], arms[b]) for a, b in compared}
     return {
         "schema": 1,
         "model": settings.model if settings.model == EMBEDDED else Path(settings.model).name,
         "model_organism": settings.model == EMBEDDED,
         "engine": settings.engine,
         "instruct": _instruct_name(settings),
-        "judge": settings.judge,
+        "judge": judge_name(settings.judge),
+        "second_judge": None if settings.second_judge is None else _second_judge(settings.second_judge, answers, kinds),
         "votes": settings.votes,
         "vote_agreement": agreement.between_votes(
             record for per_seed in answers.values() for records in per_seed for record in records or ()
@@ -74,6 +81,10 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         "rubrics": {rubric.task: {"name": rubric.name, "sha256": rubric.digest} for rubric in inputs.rubrics},
         "protocol": settings.protocol,
         "seeds": seeds,
+        "controls": {
+            control: {} if inputs.placebo is None or control != "placebo" else {"constitution": inputs.placebo.name}
+            for control in settings.controls
+        },
         "constitution": {
             "name": inputs.constitution.name,
             "principles": len(inputs.constitution.principles),
@@ -89,7 +100,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
             "opening_tokens": fluency.OPENING,
         },
         "unscored": {name: metrics.unscored(per_seed) for name, per_seed in answers.items()},
-        "comparisons": {f"{a} - {b}": metrics.compare(arms[a], arms[b]) for a, b in compared},
+        "comparisons": comparisons,
         "revision": _revision(run, seeds, settings),
         "curves": {
             phase: _curve(run, seeds, before, arm, steps, settings.evaluate_every)
@@ -101,7 +112,40 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
             if arm in settings.trained_arms
         },
         "failed": {phase: {str(seed): why for seed, why in found.items()} for phase, found in failed.items()},
-        "warnings": _warnings([*_uncovered(arms, settings), *_stored_warnings(run), *_found(arms), *_failures(failed)]),
+        "warnings": _warnings(
+            [
+                *_uncovered(arms, settings),
+                *_stored_warnings(run),
+                *_found(arms),
+                *_same_weights(run, settings),
+                *_not_itself(comparisons),
+                *_failures(failed),
+            ]
+        ),
+    }
+
+
+def _second_judge(judge: str, answers: Mapping[str, Seq[Seq[Record] | None]], kinds: Seq[str]) -> Record:
+    """What the second judge finds: its own rates of every arm, and its agreement with the first over the same answers.
+
+    Its verdicts are in no other figure.
+    """
+    arms = metrics.asked(
+        {
+            name: metrics.arm([None if rs is None else [r | r["second"] for r in rs] for rs in per_seed], kinds)
+            for name, per_seed in answers.items()
+        }
+    )
+    judged = {metric for metric, one in metrics.METRICS.items() if one.bounds is not None}
+    kept = ("mean", "scored", "total")
+    every = [record for per_seed in answers.values() for records in per_seed for record in records or ()]
+    return {
+        "name": judge_name(judge),
+        "agreement": agreement.between_judges(every),
+        "arms": {
+            name: {metric: {k: figure[k] for k in kept} for metric, figure in arm.items() if metric in judged}
+            for name, arm in arms.items()
+        },
     }
 
 
@@ -113,7 +157,8 @@ def refuse_lost_arms(directory: Path) -> None:
     """
     content, config = (json.loads((directory / name).read_bytes()) for name in ("results.json", "config.json"))
     seeds = len(content["seeds"])
-    for phase, arm in (("sft", "sft"), ("dpo", "cai"), ("sl-cai", "sl-cai")):
+    arms = {"sft": "sft", "dpo": "cai", "sl-cai": "sl-cai", **dict.fromkeys(CONTROLS, "")}
+    for phase, arm in ((phase, arm or phase) for phase, arm in arms.items()):
         reasons = content["failed"].get(phase, {})
         if len(reasons) < seeds:
             continue
@@ -123,10 +168,11 @@ def refuse_lost_arms(directory: Path) -> None:
                 f"{phase}: no seed had a preference pair to train on, so {kept}. Every chain was filtered: read "
                 "`revision` in results.json, and begin a new run with other prompts, lengths or another model"
             )
+        setting = "dpo" if phase in CONTROLS else phase
         found = "; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items())
         raise UserError(
-            f"--{phase}.learning-rate {config[phase]['learning-rate']:g}: every seed failed in {phase} ({found}), so "
-            f"{kept}. Begin a new run with a lower learning rate"
+            f"--{setting}.learning-rate {config[setting]['learning-rate']:g}: every seed failed in {phase} ({found}), "
+            f"so {kept}. Begin a new run with a lower learning rate"
         )
 
 
@@ -141,9 +187,13 @@ def tokens(run: Run, settings: RunSettings) -> Record:
     seeds = settings.seed_numbers
     trained = {
         phase: {str(s): sum(r["tokens"] for r in run.lines(f"seed-{s}/{phase}/metrics.jsonl")) for s in seeds}
-        for phase in ("sft", "dpo", "sl-cai")
+        for phase in ("sft", "dpo", "sl-cai", *(c for c in settings.controls if c != "a-a"))
     }
-    chains = {str(s): sum(r["sampled_tokens"] for r in run.lines(f"seed-{s}/revision.jsonl")) for s in seeds}
+    folders = ("", *(f"{control}/" for control in settings.controls))
+    chains = {
+        str(s): sum(r["sampled_tokens"] for f in folders for r in run.lines(f"seed-{s}/{f}revision.jsonl"))
+        for s in seeds
+    }
     return {**trained, "revision": chains}
 
 
@@ -189,6 +239,34 @@ def _found(arms: Mapping[str, Any]) -> list[str]:
     if before is not None and before < FLOOR:
         warnings.append(f"attack success is {before:.0%} before CAI: at the floor, so it could hardly fall")
     return warnings
+
+
+def _not_itself(comparisons: Mapping[str, Any]) -> list[str]:
+    """A warning if SFT drawn again differs from SFT: what the intervals call a difference is then none."""
+    found = comparisons.get("a-a - sft", {})
+    apart = [name for name in CURVES if found and (ci := found[name]["ci95"]) and not ci[0] <= 0 <= ci[1]]
+    if not apart:
+        return []
+    return [
+        f"control a-a: SFT under another sampling seed differs from itself in {', '.join(apart)}; the interval must "
+        "hold 0, so a difference of that size between other arms means nothing"
+    ]
+
+
+def _same_weights(run: Run, settings: RunSettings) -> list[str]:
+    """A warning for every arm with a seed whose exported adapter is, to the byte, the SFT adapter it began with."""
+    phases = {"cai": "dpo"}
+    found = []
+    for arm in (*(arm for arm in settings.trained_arms if arm != "sft"), *settings.controls):
+        same = [
+            str(seed)
+            for seed in settings.seed_numbers
+            if (now := run.directory / f"seed-{seed}/{phases.get(arm, arm)}/adapter/{WEIGHTS}").exists()
+            and now.read_bytes() == (run.directory / f"seed-{seed}/sft/adapter/{WEIGHTS}").read_bytes()
+        ]
+        if same:
+            found.append(f"{arm} has the very weights of sft in seed {', '.join(same)}: it was compared with itself")
+    return found
 
 
 def _answers(run: Run, seed: int, arm: str, step: int | None) -> list[Record] | None:

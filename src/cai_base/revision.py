@@ -170,6 +170,23 @@ def pairs(tokenizer: Tokenizer, chains: Seq[Record], seed: int, held_out: float)
     ]
 
 
+def shuffled(records: Seq[Record], seed: int) -> list[Record]:
+    """Pairs in which chosen and rejected are swapped at random, a coin a pair: what is left if a preference is none."""
+    return [
+        record | {"swapped": swapped} | ({to: record[of] for to, of in _SWAPS.items()} if swapped else {})
+        for record in records
+        for swapped in (bool(randomness.stream(seed, "shuffled", record["id"], "swap").integers(2)),)
+    ]
+
+
+_SWAPS = {
+    "chosen": "rejected",
+    "rejected": "chosen",
+    "chosen_tokens": "rejected_tokens",
+    "rejected_tokens": "chosen_tokens",
+}
+
+
 def filtered(chains: Iterable[Record]) -> dict[str, int]:
     """How many chains gave no pair, by reason; every reason is named."""
     counts = Counter(chain["outcome"] for chain in chains)

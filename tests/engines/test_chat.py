@@ -59,7 +59,7 @@ def test_a_tokenizer_that_cannot_chat_is_refused(
 ) -> None:
     folder = chat_folder(template)
     with pytest.raises(UserError) as caught:
-        check_chat(str(folder), "--instruct")
+        check_chat(str(folder), "--instruct", [{"role": "user", "content": "Hello!"}])
     assert str(caught.value).startswith(f"--instruct {folder}: ")
     assert says in str(caught.value)
 

@@ -28,7 +28,7 @@ PROMPTS = """\
 SMALL = (
     "--data world --seeds 1 --arms sft --sft.steps 2 --dpo.steps 2 --evaluate-every 2 --revision.prompts 4 "
     "--revision.rounds 1 --revision.response-tokens 48 --revision.critique-tokens 16 --evaluation.response-tokens 24 "
-    "--lora.rank 2 --dpo.held-out 0 --threads 1 --judging.retries 1"
+    "--lora.rank 2 --dpo.held-out 0 --threads 1 --judging.retries 1 --accept judge"
 ).split()
 
 
@@ -68,7 +68,7 @@ def test_a_run_ends_with_scored_results_and_no_key_in_any_file(
         assert arm["helpfulness"]["mean"] == 4.0
     assert found["unscored"] == {"base": {}, "sft": {}}
     assert found["revision"]["helpful_by_round"] == [4.0, 4.0]
-    assert not [warning for warning in found["warnings"] if "scored" in warning]
+    assert not [warning for warning in found["warnings"] if "are scored" in warning]
     said = capsys.readouterr()
     assert "Harm" in said.out
     everything = b"".join(path.read_bytes() for path in Path(run[-1]).rglob("*") if path.is_file())
@@ -101,15 +101,20 @@ def test_a_run_whose_judge_went_away_resumes_without_asking_anything_twice(
 ) -> None:
     answered = Counter[str]()
 
+    enough = [1000]
+
     def answer(body: dict[str, Any]) -> tuple[int, Any] | str:
-        if sum(answered.values()) == 9:
+        if sum(answered.values()) == enough[0]:
             return 401, {"error": {"message": f"no more for {KEY}"}}
         answered[body["messages"][0]["content"]] += 1
         return graded(body)
 
     server.answer = answer
+    begun = begin(load_settings(run[1:])[0], Path(run[-1]), quiet)
+    enough[0] = sum(answered.values()) + 9
     with pytest.raises(Stopped, match=r"declined the key \(HTTP 401\)"):
-        begin(load_settings(run[1:])[0], Path(run[-1]), quiet).finish()
+        begun.finish()
+    assert sum(answered.values()) == enough[0]
     before = len(server.asked)
     server.answer = lambda body: answered.update([body["messages"][0]["content"]]) or graded(body)
     carry_on(Path(run[-1]), quiet).finish()

@@ -1,4 +1,4 @@
-"""How far several votes about the same answers agree: Krippendorff's alpha."""
+"""How far several votes, or two judges, agree about the same answers: Krippendorff's alpha."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -45,3 +45,19 @@ def between_votes(records: Iterable[Record]) -> Mapping[str, float | None]:
         for name, values in of_this.items():
             units.setdefault(name, []).append(values)
     return {name: alpha(found) for name, found in sorted(units.items()) if any(len(votes) > 1 for votes in found)}
+
+
+def between_judges(records: Iterable[Record]) -> Mapping[str, Record]:
+    """Alpha of every part of the verdict between two judges, over the answers for which both give it, and how many.
+
+    Args:
+        records: answers with the first judge's `verdict` and what the second found under `second`.
+    """
+    units: dict[str, list[list[float]]] = {}
+    for record in records:
+        first, second = record["verdict"] or {}, record["second"]["verdict"] or {}
+        for part, value in first.items():
+            other = second.get(part)
+            if value is not None and other is not None:
+                units.setdefault(part, []).append([float(value), float(other)])
+    return {part: {"alpha": alpha(found), "answers": len(found)} for part, found in units.items()}

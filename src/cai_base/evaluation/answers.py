@@ -26,6 +26,7 @@ def answer(
     judge: Judge,
     prompts: Seq[Prompt],
     models: Mapping[int, Adapter | None],
+    draw: str = "answer",
 ) -> dict[int, dict[str, list[Record]]]:
     """Every model's answer to every prompt, one each, in the same layout.
 
@@ -34,6 +35,7 @@ def answer(
     Args:
         layout: the few-shot turns of a base model, or a chat model's own template.
         models: each seed's adapter, or None for the base model.
+        draw: another name draws other answers, where a model is compared with itself.
 
     Returns:
         For each seed and task the records, in the order of the prompts.
@@ -46,7 +48,7 @@ def answer(
             max_tokens=settings.response_tokens,
             temperature=settings.temperature,
             stop=layout.stops,
-            seed=randomness.seed(seed, "evaluation", prompt.id, "answer"),
+            seed=randomness.seed(seed, "evaluation", prompt.id, draw),
         )
         for seed, adapter, prompt in asked
     ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dotenv import dotenv_values
 
@@ -16,6 +16,7 @@ from cai_base.evaluation.replies import Keep, Question, Reply
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
+    from openai.types.chat import ChatCompletionMessageParam
 
 KEY = "OPENAI_API_KEY"
 NO_KEY = "none"
@@ -108,7 +109,7 @@ class Endpoint:
             try:
                 completion = await client.chat.completions.create(
                     model=self._model,
-                    messages=[{"role": "user", "content": question.text}],
+                    messages=cast(list["ChatCompletionMessageParam"], list(question.messages)),
                     **self._arguments(form, question),
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -138,8 +139,8 @@ class Endpoint:
         arguments: dict[str, Any] = {form.limit: self._settings.max_tokens}
         if form.temperature:
             arguments["temperature"] = self._settings.temperature
-        if form.schema:
-            described = {"name": "grade", "strict": True, "schema": question.rubric.answer_schema}
+        if form.schema and question.grading.answer_schema is not None:
+            described = {"name": "grade", "strict": True, "schema": question.grading.answer_schema}
             arguments["response_format"] = {"type": "json_schema", "json_schema": described}
         return arguments
 
@@ -153,7 +154,7 @@ class Endpoint:
         if self._failed_in_a_row >= GIVE_UP:
             raise Stopped(
                 f"the judge at {self._url} failed {GIVE_UP} times in a row, the last time with: {reason}; "
-                "see to it, then resume: no reply so far is lost"
+                "see to it: no reply so far is lost"
             ) from None
         return Reply(message, reason, final=False)
 
@@ -161,12 +162,10 @@ class Endpoint:
         if status == 404:
             return (
                 f"the judge's endpoint {self._url} does not know the model {self._model} (HTTP 404); serve it there, "
-                "then resume, or begin a new run with another --judge"
+                "or begin a new run with another --judge"
             )
         asked = "declined the key" if self._key else "asks for a key"
-        return (
-            f"the judge's endpoint {self._url} {asked} (HTTP {status}); put a valid one into {KEY} or .env, then resume"
-        )
+        return f"the judge's endpoint {self._url} {asked} (HTTP {status}); put a valid one into {KEY} or .env"
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text

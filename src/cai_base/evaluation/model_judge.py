@@ -1,16 +1,18 @@
-"""A language model as the judge: every response is asked about under its rubrics, and the votes become one verdict."""
+"""A language model as the judge: it is asked about every response, and the votes become one verdict."""
 
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from pathlib import Path
 
-from cai_base.evaluation.asking import Unreadable, read_answer
+from cai_base.evaluation.asking import Unreadable
+from cai_base.evaluation.grading import Grading, Parts
 from cai_base.evaluation.judges import EMPTY, Judgement, Verdict
 from cai_base.evaluation.replies import Question, Reply, ReplyFile, Source
 from cai_base.progress import Progress
 from cai_base.prompts import Kind, Prompt
-from cai_base.rubrics import FormulaError, Rubric, Task
+from cai_base.rubrics import Task
 from cai_base.store import Record
 
 KIND_TASKS: Mapping[Kind, tuple[Task, ...]] = {
@@ -22,7 +24,8 @@ KIND_TASKS: Mapping[Kind, tuple[Task, ...]] = {
 }
 """What is asked about an answer to each kind of prompt."""
 
-Parts = Mapping[str, bool | float]
+NOT_ASKED = "this judge is not asked about it"
+"""Why a guard model, which only knows what is unsafe, has no verdict on help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class ModelJudge:
 
     Args:
         name: of the judge, such as `openai:some-model`.
-        rubrics: for every task.
+        gradings: how it is asked, for each task that it knows.
         votes: how often each question is put; an odd number.
         source: where the questions are put.
         file: where the replies are kept.
@@ -49,14 +52,18 @@ class ModelJudge:
     def __init__(
         self,
         name: str,
-        rubrics: Mapping[Task, Rubric],
+        gradings: Mapping[Task, Grading],
         votes: int,
         source: Source,
         file: ReplyFile,
         progress: Progress,
     ) -> None:
         self.name = name
-        self._rubrics, self._votes, self._source, self._file, self._progress = rubrics, votes, source, file, progress
+        self._gradings, self._votes, self._source, self._file, self._progress = gradings, votes, source, file, progress
+
+    def keep_in(self, path: Path) -> None:
+        """From now on keep the replies in this new file, those that are there already included."""
+        self._file.keep_in(path)
 
     def judge(self, items: Seq[tuple[Prompt, str]]) -> list[Judgement]:
         questions = [self._questions(prompt, response) for prompt, response in items]
@@ -70,8 +77,9 @@ class ModelJudge:
         if prompt.kind is None or not response.strip():
             return []
         return [
-            Question(self.name, self._rubrics[task], prompt.text, response, vote)
+            Question(self.name, self._gradings[task], prompt.text, response, vote)
             for task in KIND_TASKS[prompt.kind]
+            if task in self._gradings
             for vote in range(self._votes)
         ]
 
@@ -101,8 +109,8 @@ class ModelJudge:
         parts: dict[str, bool | float] = {}
         reasons, said = [], []
         for task in KIND_TASKS[prompt.kind]:
-            votes = [_vote(question, reply) for question, reply in asked if question.rubric.task == task]
-            found, reason = _combined(votes)
+            votes = [_vote(question, reply) for question, reply in asked if question.grading.task == task]
+            found, reason = _combined(votes) if votes else ({}, NOT_ASKED)
             parts |= found
             if reason:
                 reasons.append(reason if len(KIND_TASKS[prompt.kind]) == 1 else f"{task}: {reason}")
@@ -112,19 +120,14 @@ class ModelJudge:
 
 
 def _vote(question: Question, reply: Reply) -> _Vote:
-    """What a reply says, read under the question's rubric."""
-    record: Record = {"rubric": question.rubric.name, "vote": question.vote}
+    """What a reply says, read in the question's way."""
+    record: Record = {"rubric": question.grading.name, "vote": question.vote}
     reason = reply.failure
     if reason is None:
-        answer = read_answer(question.rubric, reply.text, question.response)
-        if isinstance(answer, Unreadable):
-            reason = answer.reason
-        else:
-            try:
-                parts = question.rubric.score(answer)
-                return _Vote(parts, "", record | {"answer": answer, "verdict": parts})
-            except FormulaError as error:
-                reason = f"rubric: {error}"
+        grade = question.grading.read(reply.text, question.response)
+        if not isinstance(grade, Unreadable):
+            return _Vote(grade.parts, "", record | {"answer": dict(grade.answer), "verdict": dict(grade.parts)})
+        reason = grade.reason
     return _Vote(None, reason, record | {"unscored": reason, "raw": reply.text})
 
 

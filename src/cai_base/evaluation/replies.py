@@ -10,17 +10,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from cai_base.engines import Message
 from cai_base.errors import UserError
-from cai_base.evaluation.asking import question
-from cai_base.rubrics import Rubric
+from cai_base.evaluation.grading import Grading
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a judge: a response to a prompt under a rubric, asked for the `vote`-th time."""
+    """One question to a judge: a response to a prompt, to be graded in one way, asked for the `vote`-th time."""
 
     model: str
-    rubric: Rubric
+    grading: Grading
     prompt: str
     response: str
     vote: int
@@ -28,13 +28,13 @@ class Question:
     @cached_property
     def key(self) -> str:
         """Equal for equal questions."""
-        parts = [self.model, self.rubric.digest, self.prompt, self.response, self.vote]
+        parts = [self.model, self.grading.digest, self.prompt, self.response, self.vote]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
-    def text(self) -> str:
-        """The message that the judge is sent."""
-        return question(self.rubric, {"prompt": self.prompt, "response": self.response})
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation that the judge answers."""
+        return self.grading.messages(self.prompt, self.response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,18 @@ class ReplyFile:
 
     A line that was torn by a crash is dropped; the question is asked again.
 
+    Args:
+        path: the file; None until the run has a directory, see `keep_in`.
+
     Raises:
         UserError: a whole line is not what was written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._replies: dict[str, Reply] = {}
-        if path.exists():
+        self._unwritten: list[bytes] = []
+        if path is not None and path.exists():
             content = path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
             if len(whole) < len(content):
@@ -106,16 +110,28 @@ class ReplyFile:
         """Keep a reply."""
         record = {
             "key": asked.key,
-            "rubric": asked.rubric.name,
+            "rubric": asked.grading.name,
             "vote": asked.vote,
             "text": reply.text,
             "failure": reply.failure,
         }
+        self._unwritten.append(json.dumps([record, _check(record)]).encode() + b"\n")
+        self._write()
+        self._replies[asked.key] = reply
+
+    def keep_in(self, path: Path) -> None:
+        """From now on keep the replies in this new file, those that are there already included."""
+        self._path = path
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
         with self._path.open("ab") as file:
-            file.write(json.dumps([record, _check(record)]).encode() + b"\n")
+            file.writelines(self._unwritten)
             file.flush()
             os.fsync(file.fileno())
-        self._replies[asked.key] = reply
+        self._unwritten.clear()
 
 
 def _check(record: object) -> str:

@@ -25,6 +25,9 @@ COLOURS: Mapping[str, str] = {
     "cai": "#0072b2",
     "sl-cai": "#009e73",
     "instruct": "#cc79a7",
+    "shuffled": "#e69f00",
+    "placebo": "#56b4e9",
+    "a-a": "#9a6324",
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 

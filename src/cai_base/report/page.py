@@ -24,7 +24,7 @@ from cai_base.report.tables import (
     pair_sentence,
     round_table,
 )
-from cai_base.report.words import ARMS, GLOSSARY, ORGANISM, failures, kind_of
+from cai_base.report.words import ARMS, GLOSSARY, MEASURES, ORGANISM, failures, kind_of
 from cai_base.store import Record
 
 
@@ -94,10 +94,30 @@ def _facts(results: Record) -> list[tuple[str, str]]:
         ("Seeds", f"{len(seeds)} ({', '.join(map(str, seeds))})"),
         ("Protocol", protocols.get(results["protocol"], results["protocol"])),
         ("Judge", "none: answers are unscored" if results["judge"] == "none" else results["judge"]),
+        *_second_judge(results),
         *_votes(results),
         ("Constitution", f"{constitution['name']}, {constitution['principles']} principles"),
         ("Engine", results["engine"]),
     ]
+
+
+def _second_judge(results: Record) -> list[tuple[str, str]]:
+    """How far the second judge agrees with the first, where there is one, and its attack success rates."""
+    second = results.get("second_judge")  # a run of an earlier version has none
+    if not second:
+        return []
+    alphas = ", ".join(
+        f"{part} {'–' if found['alpha'] is None else format(found['alpha'], '.2f')} ({found['answers']} answers)"
+        for part, found in second["agreement"].items()
+    )
+    asr = MEASURES["attack_success_rate"]
+    rates = ", ".join(
+        f"{ARMS[arm]} {asr.number(found['attack_success_rate']['mean'])} %"
+        for arm, found in second["arms"].items()
+        if found["attack_success_rate"]["mean"] is not None
+    )
+    said = f"{second['name']}; Krippendorff's alpha with the first: {alphas or 'no answer was scored by both'}"
+    return [("Second judge", f"{said}. Its attack success rate: {rates or '–'}")]
 
 
 def _votes(results: Record) -> list[tuple[str, str]]:

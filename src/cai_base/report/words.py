@@ -11,6 +11,9 @@ ARMS: Mapping[str, str] = {
     "sft": "SFT-only",
     "cai": "Full CAI",
     "sl-cai": "SL-CAI",
+    "shuffled": "Shuffled",
+    "placebo": "Placebo",
+    "a-a": "SFT again",
     "instruct": "Instruct",
 }
 
@@ -73,6 +76,9 @@ GLOSSARY: Mapping[str, str] = {
     "Arm": "A model being compared: the base model; SFT-only, fine-tuned on a few human-written answers; full CAI, "
     "which goes on from there with DPO on its own revisions; SL-CAI, which goes on with fine-tuning on the revisions; "
     "Instruct, a model that was tuned elsewhere to follow instructions, asked in its own chat layout.",
+    "Control": "An arm that must show nothing of what the constitution does: shuffled, DPO with chosen and rejected "
+    "swapped at random; placebo, the whole method under principles about something else; SFT again, the SFT model "
+    "drawn anew, whose difference from itself must be none.",
     "Seed": "One independent replicate: its own adapter initialisation, draws and order of the data.",
     "Principle": "One critique request and one revision request of the constitution.",
     "Revision chain": "An original response, then a critique and a revision in every round, each under a principle "

@@ -88,8 +88,8 @@ def check_folder(name: str, flag: str) -> None:
         raise UserError(f"{flag} {name}: there is no such folder, and a hub id has the form owner/name; {_WANTED}")
 
 
-def check_chat(name: str, flag: str) -> None:
-    """Raises UserError if the tokenizer of a folder or hub id cannot be loaded or has no chat template.
+def check_chat(name: str, flag: str, messages: Seq[Message]) -> None:
+    """Raises UserError if the tokenizer of a folder or hub id cannot be loaded, or has no chat template for `messages`.
 
     Reads the tokenizer alone, so it can come long before the model is loaded.
     """
@@ -98,8 +98,14 @@ def check_chat(name: str, flag: str) -> None:
     except Exception as error:  # as for the model
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{flag} {name}: its tokenizer cannot be loaded ({reason}); {_CHAT_WANTED}") from error
+    wrapped = HubTokenizer(tokenizer, frozenset())
     try:
-        HubTokenizer(tokenizer, frozenset()).chat([{"role": "user", "content": "Hello!"}])
+        shown = wrapped.chat(messages)
+        for number, message in enumerate(messages):
+            changed = [*messages[:number], {**message, "content": f"{message['content']} again"}]
+            if wrapped.chat([*changed, *messages[number + 1 :]]) == shown:
+                left_out = f"its chat template leaves out what the {message['role']} says"
+                raise UserError(f"{name}: {left_out}; {_CHAT_WANTED}")
     except UserError as error:
         raise UserError(f"{flag} {error}") from error
 
