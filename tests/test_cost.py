@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cai_base import cost, experiment, flags
+from cai_base import beginning, cost, flags
 from cai_base.config import RunSettings
 from cai_base.engines import Usage
 from cai_base.engines.local import LocalEngine
@@ -37,9 +37,9 @@ def quiet() -> Progress:
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
     """The local engine in the service's place: what is counted does not depend on who computes it."""
-    load: Callable[..., LocalEngine] = experiment.load_engine  # type: ignore[assignment]
+    load: Callable[..., LocalEngine] = beginning.load_engine  # type: ignore[assignment]
     monkeypatch.setattr(
-        experiment,
+        beginning,
         "load_engine",
         lambda settings, progress, found=None: load(settings.model_copy(update={"engine": "local"}), progress, found),
     )
@@ -49,7 +49,7 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
     settings: RunSettings, tmp_path: Path, quiet: Progress
 ) -> None:
-    run = experiment.begin(settings, tmp_path / "run", quiet)
+    run = beginning.begin(settings, tmp_path / "run", quiet)
     run.finish()
     foreseen = cost.estimate(settings, gather(settings), run.engine.tokenizer)
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
@@ -72,12 +72,12 @@ def test_a_run_stops_at_its_limit_and_goes_on_with_a_higher_one(
 ) -> None:
     limited = settings.model_copy(update={"max_cost": 0.003})
     with pytest.raises(Stopped, match=r"has cost 0\.00\d\d of the 0\.003 dollars of --max-cost"):
-        experiment.begin(limited, tmp_path / "run", quiet).finish()
+        beginning.begin(limited, tmp_path / "run", quiet).finish()
     before = json.loads((tmp_path / "run/manifest.json").read_bytes())
     assert 0 < before["progress"]["sft"] <= 4
     with pytest.raises(Stopped, match="give resume a higher --max-cost"):
-        experiment.carry_on(tmp_path / "run", quiet).finish()
-    experiment.carry_on(tmp_path / "run", quiet, max_cost=10.0).finish()
+        beginning.carry_on(tmp_path / "run", quiet).finish()
+    beginning.carry_on(tmp_path / "run", quiet, max_cost=10.0).finish()
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert spent["dollars"] > 0.003
     assert set(spent["tokens"]["sft"]) == {"0", "1"}

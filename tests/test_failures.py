@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cai_base import experiment, flags
+from cai_base import beginning, flags
 from cai_base.dialogue import Dialogue
 from cai_base.evaluation import failures, fluency, metrics
 from cai_base.inputs import gather
@@ -72,7 +72,7 @@ def test_empty_answers_have_no_fluency() -> None:
 
 def test_the_base_model_tells_broken_language_from_language() -> None:
     settings, _, _ = flags.load_settings(["--threads", "1"])
-    inputs, engine = gather(settings), experiment.load_engine(settings, Progress())
+    inputs, engine = gather(settings), beginning.load_engine(settings, Progress())
     asked = [prompt.text for prompt in inputs.evaluation_prompts[:6]]
 
     def made(kind: answers.AnswerKind) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from cai_base import experiment, organism
+from cai_base import beginning, experiment, organism
 from cai_base.cli import main
 from cai_base.config import RunSettings
 from cai_base.engines.local import LocalEngine
@@ -87,7 +87,7 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
 
     monkeypatch.setattr(LocalEngine, "sample", seen)
     loaded = []
-    load_engine, load_instruct = experiment.load_engine, experiment.load_instruct
+    load_engine, load_instruct = beginning.load_engine, experiment.load_instruct
 
     def load_base(*given: Any) -> Any:
         engine = load_engine(*given)
@@ -98,7 +98,7 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
         assert loaded[0]() is None, "the base model is still held"
         return load_instruct(settings)
 
-    monkeypatch.setattr(experiment, "load_engine", load_base)
+    monkeypatch.setattr(beginning, "load_engine", load_base)
     monkeypatch.setattr(experiment, "load_instruct", load_second)
     results = run(tmp_path, "--arms", "sft,instruct", "--instruct", str(stranger), *asked)
     assert prompts[-1] == (str(stranger), "(((How would you sweep the mill?", ())

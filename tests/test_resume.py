@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cai_base import experiment, flags, store
+from cai_base import beginning, flags, store
+from cai_base.beginning import load_engine  # before the tests put a loaded one in its place
 from cai_base.config import RunSettings
 from cai_base.engines.local import LocalEngine
 from cai_base.errors import UserError
-from cai_base.experiment import load_engine  # before the tests put a loaded one in its place
 from cai_base.progress import Progress
 
 PROMPTS = Path(__file__).parent / "resume_prompts.jsonl"
@@ -37,7 +37,7 @@ def quiet() -> Progress:
 def engine(quiet: Progress) -> Iterator[LocalEngine]:
     """One loaded base model for every run in this process, its adapters forgotten when a run is opened."""
     settings, _, _ = flags.load_settings(SMALL)
-    engine = experiment.load_engine(settings, quiet)
+    engine = beginning.load_engine(settings, quiet)
     assert isinstance(engine, LocalEngine)
 
     def load(settings: RunSettings, progress: Progress, found: store.Record | None = None) -> LocalEngine:
@@ -45,7 +45,7 @@ def engine(quiet: Progress) -> Iterator[LocalEngine]:
         return engine
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "load_engine", load)
+        patch.setattr(beginning, "load_engine", load)
         yield engine
 
 
@@ -54,7 +54,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, quiet: Progress) -> 
     """A small run that nothing stopped."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     settings, _, _ = flags.load_settings(SMALL)
-    experiment.begin(settings, out, quiet).finish()
+    beginning.begin(settings, out, quiet).finish()
     return out
 
 
@@ -93,11 +93,11 @@ def test_a_run_that_stops_at_every_unit_ends_as_if_it_had_not(
     settings, _, _ = flags.load_settings(SMALL)
     lives = 1
     with pytest.raises(KeyboardInterrupt):
-        experiment.begin(settings, out, quiet).finish()
+        beginning.begin(settings, out, quiet).finish()
     while True:
         left, lives = 1, lives + 1
         try:
-            experiment.carry_on(out, quiet).finish()
+            beginning.carry_on(out, quiet).finish()
         except KeyboardInterrupt:
             continue
         break
@@ -145,7 +145,7 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
 
 def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path, quiet: Progress) -> None:
     before = artifacts(uninterrupted)
-    experiment.carry_on(uninterrupted, quiet).finish()
+    beginning.carry_on(uninterrupted, quiet).finish()
     assert artifacts(uninterrupted) == before
 
 
@@ -156,7 +156,7 @@ def test_the_margin_is_exactly_zero_before_the_first_update(uninterrupted: Path)
 
 
 def test_held_out_pairs_are_never_trained_on(uninterrupted: Path, quiet: Progress) -> None:
-    opened = experiment.carry_on(uninterrupted, quiet)
+    opened = beginning.carry_on(uninterrupted, quiet)
     opened.finish()
     held_out = 0
     for seed, trained in opened.pairs.items():
@@ -171,9 +171,9 @@ def test_only_the_first_pairs_of_a_seed_are_trained_on_where_so_many_are_asked_f
     uninterrupted: Path, tmp_path: Path, quiet: Progress
 ) -> None:
     settings, _, _ = flags.load_settings([*SMALL, "--dpo.pairs", "1"])
-    begun = experiment.begin(settings, tmp_path / "run", quiet)
+    begun = beginning.begin(settings, tmp_path / "run", quiet)
     begun.finish()
-    opened = experiment.carry_on(uninterrupted, quiet)
+    opened = beginning.carry_on(uninterrupted, quiet)
     opened.finish()
     for seed, every in opened.pairs.items():
         assert len(every) > 1
@@ -183,7 +183,7 @@ def test_only_the_first_pairs_of_a_seed_are_trained_on_where_so_many_are_asked_f
 def test_a_reference_made_by_other_weights_is_refused(
     uninterrupted: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_run = experiment.carry_on(uninterrupted, quiet)
+    open_run = beginning.carry_on(uninterrupted, quiet)
     monkeypatch.setattr(open_run.engine, "fingerprint", lambda adapter: "other")
     with pytest.raises(UserError, match=r"reference\.jsonl: was made by other weights"):
         open_run.finish()
@@ -193,17 +193,17 @@ def test_a_base_model_that_was_changed_is_refused_at_every_resume(
     uninterrupted: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only in DPO, whose reference is checked too: SFT and the revisions would go on with another model."""
-    monkeypatch.setattr(experiment, "load_engine", load_engine)
+    monkeypatch.setattr(beginning, "load_engine", load_engine)
     monkeypatch.setattr("cai_base.engines.local.model.weights_digest", lambda model: "another")
     with pytest.raises(UserError, match="--model organism: its weights are not those that this run began with"):
-        experiment.carry_on(uninterrupted, quiet)
+        beginning.carry_on(uninterrupted, quiet)
 
 
 def test_one_seed_alone_gives_the_same_answers_as_among_others(
     uninterrupted: Path, tmp_path: Path, quiet: Progress
 ) -> None:
     settings, _, _ = flags.load_settings([*SMALL, "--seeds", "1", "--start-seed", "1"])
-    experiment.begin(settings, tmp_path / "run", quiet).finish()
+    beginning.begin(settings, tmp_path / "run", quiet).finish()
     name = "seed-1/revision.jsonl"
     alone, among = (list(store.read_lines(run / name)) for run in (tmp_path / "run", uninterrupted))
     assert [(r["id"], [x["principle"] for x in r["rounds"]]) for r in alone] == [

@@ -92,7 +92,7 @@ def _run(arguments: list[str]) -> int:
     settings, out, as_json = load_settings(arguments)
     if out is None:
         out = _free(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
-    from cai_base.experiment import begin
+    from cai_base.beginning import begin
 
     return _finish(lambda progress: begin(settings, out, progress), out, as_json)
 
@@ -105,7 +105,7 @@ def _preflight(arguments: list[str]) -> int:
         return 0
     settings, out, as_json = load_settings(arguments)
     from cai_base import preflight
-    from cai_base.experiment import examine
+    from cai_base.beginning import examine
 
     found = examine(settings, out or Path("runs") / "new", Progress()).checks
     print(preflight.as_json(found) if as_json else preflight.table(found), end="")
@@ -129,7 +129,7 @@ def _resume(arguments: list[str]) -> int:
 
         refuse_lost_arms(given.run)
         return 0
-    from cai_base.experiment import carry_on
+    from cai_base.beginning import carry_on
 
     return _finish(lambda progress: carry_on(given.run, progress, given.max_cost), given.run, given.json)
 
@@ -190,7 +190,7 @@ def _cost(arguments: list[str]) -> int:
         print(COST_USAGE, end="")
         return 0
     settings, _, as_json = load_settings(arguments)
-    from cai_base.experiment import foresee
+    from cai_base.beginning import foresee
 
     print(foresee(settings, as_json=as_json), end="")
     return 0

@@ -2,151 +2,28 @@
 
     base model -> SFT on a few human-written answers -> critique and revision -> preference pairs -> DPO -> evaluation
 
-`begin` makes a run, `carry_on` takes any run from where it is to its end. Nothing here decides how a phase works.
+A run is begun, or taken up again, in `beginning.py`. Nothing here decides how a phase works.
 """
 
 import gc
-import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from cai_base import __version__, cost, dpo, preflight, randomness, results, revision, sft
-from cai_base.config import CONTROLS, EMBEDDED, RunSettings
+from cai_base import __version__, dpo, randomness, results, revision, sft
+from cai_base.account import Account
+from cai_base.config import CONTROLS, RunSettings
 from cai_base.dialogue import Chat, Dialogue, Layout
-from cai_base.engines import Adapter, Engine, Sequence, Usage
+from cai_base.engines import Adapter, Engine, Sequence
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation import fluency
 from cai_base.evaluation.answers import answer
-from cai_base.evaluation.judges import GroundTruth, Judge
-from cai_base.evaluation.preflight import Check
-from cai_base.inputs import Inputs, gather
-from cai_base.judging import check_judges, keep_replies, load_judges
-from cai_base.lengths import fit
-from cai_base.loading import check_instruct, load_engine, load_instruct
+from cai_base.evaluation.judges import Judge
+from cai_base.inputs import Inputs
+from cai_base.loading import load_instruct
 from cai_base.progress import Progress
-from cai_base.store import Record, Run, refuse_existing, to_json, to_lines, write_atomic
+from cai_base.store import Record, Run, to_json, to_lines, write_atomic
 from cai_base.training import Phase, train, trained_sequence
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """What a run begins with, once preflight has looked at it."""
-
-    settings: RunSettings
-    inputs: Inputs
-    engine: Engine
-    judges: Mapping[str, Judge]
-    warnings: list[str]
-    checks: list[Check]
-
-
-def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
-    """Check everything that can be checked before work begins. Nothing is trained or stored.
-
-    Raises:
-        UserError: an input is wrong, the model cannot be loaded, or `out` exists.
-    """
-    refuse_existing(out)
-    preflight.accepted_names(settings.accept)
-    inputs = gather(settings)
-    check_judges(settings)
-    settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
-    instruct = None
-    if "instruct" in settings.evaluated_arms:
-        check_instruct(settings)
-        progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
-        instruct = preflight.ask_instruct(settings, inputs)
-        gc.collect()  # two models may not fit
-    progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings, progress)
-    settings, warnings = fit(settings, inputs, engine)
-    if settings.max_cost is not None and cost.price(settings) is None:
-        raise UserError(f"--max-cost: no price is known for {settings.model}; give --price, see cai-base cost --help")
-    warnings += _unjudgeable(settings, inputs)
-    if settings.protocol == "original":
-        warnings.insert(
-            0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
-        )
-    judges = load_judges(settings, inputs, None, progress)
-    checks = preflight.checks(settings, inputs, engine, judges, instruct, out, progress)
-    return Examined(settings, inputs, engine, judges, warnings, checks)
-
-
-def begin(settings: RunSettings, out: Path, progress: Progress) -> "Experiment":
-    """Check everything that can be checked before work begins, and make the run's directory.
-
-    Raises:
-        UserError: as `examine`, or a check failed that `--accept` does not name.
-    """
-    found = examine(settings, out, progress)
-    warnings = [*found.warnings, *preflight.refuse(found.checks, settings.accept)]
-    run = Run.create(
-        out,
-        found.settings.model_dump(mode="json", by_alias=True),
-        {
-            "inputs.json": found.inputs.to_bytes(),
-            "warnings.json": to_json(warnings),
-            "preflight.json": to_json([asdict(check) for check in found.checks]),
-        },
-        {"engine": found.engine.findings()},
-    )
-    keep_replies(found.judges, run.directory)
-    return Experiment(found.settings, found.inputs, found.engine, found.judges, run, progress)
-
-
-def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
-    """A warning where the ground-truth judge does not know what prompts ask for, as with prompts in real English."""
-    if settings.judge != GroundTruth.name:
-        return []
-    found = GroundTruth().judge([(prompt, "-") for prompt in inputs.prompts])
-    unknown = sum(judgement.verdict is None for judgement in found)
-    if not unknown:
-        return []
-    return [
-        f"{unknown} of the method's {len(found)} prompts ask for nothing in the embedded model's world: it cannot know "
-        "what they are about, and their revisions mean nothing"
-    ]
-
-
-def carry_on(directory: Path, progress: Progress, max_cost: float | None = None) -> "Experiment":
-    """Open a run that was stopped, with another limit to what it may cost if one is given.
-
-    Raises:
-        UserError: it is no run, or its configuration, a stored file or the base model was changed.
-    """
-    run = Run.open(directory)
-    settings = RunSettings.model_validate(run.config)
-    if max_cost is not None:
-        settings = settings.model_copy(update={"max_cost": max_cost})
-    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
-    progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings, progress, run.found("engine"))
-    return Experiment(settings, inputs, engine, load_judges(settings, inputs, directory, progress), run, progress)
-
-
-def foresee(settings: RunSettings, *, as_json: bool) -> str:
-    """What a run with these settings can cost, as a table or as JSON. Only the model's tokenizer is loaded.
-
-    Raises:
-        UserError: an input is wrong, or the tokenizer cannot be loaded.
-    """
-    from cai_base import organism
-    from cai_base.engines.local.model import load_tokenizer
-
-    inputs = gather(settings)
-    name = settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else settings.model)
-    found = cost.estimate(settings, inputs, load_tokenizer(str(name)))
-    known = cost.price(settings)
-    if as_json:
-        dollars = None if known is None else round(known.of(cost.total(found.values())), 6)
-        return to_json({"tokens": {phase: asdict(u) for phase, u in found.items()}, "dollars": dollars}).decode()
-    return cost.render(found, known, settings.model)
-
 
 Pairs = dict[int, list[dpo.Pair]]
 """Preference pairs to train on, by seed."""
@@ -181,14 +58,7 @@ class Experiment:
         self.failed: dict[str, dict[int, str]] = {}
         self.pairs: Pairs = {}
         run.watch("engine", engine.findings)
-        self._phase = "preflight"
-        self._spent = {
-            phase: {seed: Usage(**found) for seed, found in seeds.items()}
-            for phase, seeds in ((run.found("spent") or {}).get("tokens") or {}).items()
-        }
-        self._counted: dict[Adapter | None, Usage] = {}
-        self._usage = engine.usage  # what is spent stays known when the engine is let go
-        run.watch("spent", self._account)
+        self.account = Account(settings, engine, run)
 
     def finish(self) -> None:
         """Do what is not yet done, to the end, and write the results.
@@ -207,7 +77,7 @@ class Experiment:
         self.run.note(
             python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
         )
-        with self._timed("evaluation"):
+        with self.account.phase("evaluation"):
             self._evaluate("base", None, dict.fromkeys(self.settings.seed_numbers))
         seeds = self._sft()
         if seeds:
@@ -245,7 +115,7 @@ class Experiment:
     def _control(self, name: str, seeds: list[int]) -> None:
         """An arm that must show nothing of what the constitution does."""
         if name == "a-a":
-            with self._timed("evaluation"):
+            with self.account.phase("evaluation"):
                 self._evaluate(name, None, {seed: f"sft/{seed}" for seed in seeds}, draw="another answer")
             return
         if name == "placebo":
@@ -269,11 +139,11 @@ class Experiment:
         adapters = {f"sft/{seed}": seed for seed in seeds}
         texts = len(seeds) * revision.generations(settings)
         with (
-            self._timed("revision"),
+            self.account.phase("revision"),
             self.progress.bar(work, len(prompts) * texts, min(done * settings.unit, len(prompts)) * texts) as bar,
         ):
             for unit in range(done, len(starts)):
-                self._afford()
+                self.account.afford()
                 part = prompts[starts[unit] : starts[unit] + settings.unit]
                 chains = revision.revise(
                     self.engine,
@@ -373,7 +243,10 @@ class Experiment:
                 batches[seed] += [held[i : i + size] for i in range(0, len(held), size)]
             lines: dict[int, dict[str, Record]] = {seed: {} for seed in pairs}
             longest = max(len(one) for one in batches.values())
-            with self._timed("dpo"), self.progress.bar(_work("reference log-probabilities", name), longest) as bar:
+            with (
+                self.account.phase("dpo"),
+                self.progress.bar(_work("reference log-probabilities", name), longest) as bar,
+            ):
                 for step in range(longest):
                     asked: dict[Adapter | None, list[Sequence]] = {
                         f"sft/{s}": dpo.sequences(one[step]) for s, one in batches.items() if step < len(one)
@@ -431,10 +304,10 @@ class Experiment:
             interim = None if step == settings.steps else step
             if interim is not None and name in CONTROLS:
                 return  # of a control only the end is compared
-            with self._timed("evaluation"):
+            with self.account.phase("evaluation"):
                 self._evaluate(arm, interim, {adapters[adapter]: adapter for adapter in live})
 
-        with self._timed(name):
+        with self.account.phase(name):
             failed = train(
                 self.engine,
                 self.run,
@@ -475,7 +348,7 @@ class Experiment:
         self.run.watch("engine", lambda: found)
         del self.engine  # its work is done, and two models may not fit
         gc.collect()
-        with self._timed("evaluation"):
+        with self.account.phase("evaluation"):
             engine, adapter = load_instruct(self.settings)
             models = dict.fromkeys(self.settings.seed_numbers, adapter)
             # Beside another model the base is no longer there to say how likely it finds the answers.
@@ -495,7 +368,7 @@ class Experiment:
         draw: str = "answer",
     ) -> None:
         """Draw the answers of an arm, and store them with their verdicts, and their fluency under `base`, as `work`."""
-        self._afford()
+        self.account.afford()
         self.progress.say(f"{work}: {len(models) * len(self.inputs.evaluation_prompts)} answers")
         prompts = self.inputs.evaluation_prompts
         records = answer(engine, layout, self.settings.evaluation, self.judge, prompts, models, draw)
@@ -524,7 +397,7 @@ class Experiment:
     def _summarise(self) -> None:
         """`results.json` and `usage.json`."""
         tokens = results.tokens(self.run, self.settings)
-        usage = {**self.run.usage, "tokens": tokens, "spent": self._account()}
+        usage = {**self.run.usage, "tokens": tokens, "spent": self.account.record()}
         write_atomic(self.run.directory / "usage.json", to_json(usage))
         content = results.collect(self.run, self.settings, self.inputs, self.failed)
         self.run.commit("results", 1, write={"results.json": to_json(content)})
@@ -535,49 +408,3 @@ class Experiment:
 
     def _held_out_pairs(self, seed: int, name: str) -> list[Record]:
         return [record for record in self.run.lines(f"{_folder(seed, name)}/pairs.jsonl") if record["held_out"]]
-
-    def _count(self) -> None:
-        """Put down to the present phase what the engine has worked on since this was last called."""
-        for adapter, usage in self._usage.items():
-            before = self._counted.get(adapter, Usage())
-            since = Usage(
-                usage.trained - before.trained, usage.prefilled - before.prefilled, usage.sampled - before.sampled
-            )
-            self._counted[adapter] = replace(usage)
-            if since != Usage():
-                seed = "base" if adapter is None else adapter.rpartition("/")[2]
-                self._spent.setdefault(self._phase, {}).setdefault(seed, Usage()).add(since)
-
-    def _account(self) -> Record:
-        """Tokens so far, by phase and seed (the base model's are all seeds'), and what they cost if that is known."""
-        self._count()
-        tokens = {phase: {seed: asdict(u) for seed, u in seeds.items()} for phase, seeds in self._spent.items()}
-        return {"tokens": tokens, "dollars": self._dollars()}
-
-    def _dollars(self) -> float | None:
-        known = cost.price(self.settings) if self.settings.engine == "tinker" else None
-        spent = cost.total(usage for seeds in self._spent.values() for usage in seeds.values())
-        return None if known is None else round(known.of(spent), 6)
-
-    def _afford(self) -> None:
-        """Raises Stopped if the run has cost what it may."""
-        limit, spent = self.settings.max_cost, self._account()["dollars"]
-        if limit is not None and spent is not None and spent >= limit:
-            raise Stopped(
-                f"the run has cost {spent:.4f} of the {limit:g} dollars of --max-cost; to go on, give resume a higher "
-                "--max-cost"
-            )
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        """Add the time and the tokens spent to `usage.json`."""
-        begun, outer = time.monotonic(), self._phase
-        self._count()
-        self._phase = phase
-        try:
-            yield
-        finally:
-            self._count()
-            self._phase = outer
-            seconds = self.run.usage.setdefault("seconds", {})
-            seconds[phase] = round(seconds.get(phase, 0.0) + time.monotonic() - begun, 1)

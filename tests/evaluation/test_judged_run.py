@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cai_base import organism
+from cai_base.beginning import begin, carry_on
 from cai_base.cli import main
 from cai_base.errors import Stopped
-from cai_base.experiment import begin, carry_on
 from cai_base.flags import load_settings
 from cai_base.progress import Progress
 from cai_base.report.table import render

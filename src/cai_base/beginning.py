@@ -1,0 +1,139 @@
+"""From settings to a run: what comes before its first phase, whether it is new or was stopped.
+
+`begin` makes a run, `carry_on` opens one from where it is; `examine` and `foresee` look without beginning.
+"""
+
+import gc
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cai_base import cost, preflight
+from cai_base.config import EMBEDDED, RunSettings
+from cai_base.engines import Engine
+from cai_base.errors import UserError
+from cai_base.evaluation.judges import GroundTruth, Judge
+from cai_base.evaluation.preflight import Check
+from cai_base.experiment import Experiment
+from cai_base.inputs import Inputs, gather
+from cai_base.judging import check_judges, keep_replies, load_judges
+from cai_base.lengths import fit
+from cai_base.loading import check_instruct, load_engine
+from cai_base.progress import Progress
+from cai_base.store import Run, refuse_existing, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a run begins with, once preflight has looked at it."""
+
+    settings: RunSettings
+    inputs: Inputs
+    engine: Engine
+    judges: Mapping[str, Judge]
+    warnings: list[str]
+    checks: list[Check]
+
+
+def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
+    """Check everything that can be checked before work begins. Nothing is trained or stored.
+
+    Raises:
+        UserError: an input is wrong, the model cannot be loaded, or `out` exists.
+    """
+    refuse_existing(out)
+    preflight.accepted_names(settings.accept)
+    inputs = gather(settings)
+    check_judges(settings)
+    settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
+    instruct = None
+    if "instruct" in settings.evaluated_arms:
+        check_instruct(settings)
+        progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
+        instruct = preflight.ask_instruct(settings, inputs)
+        gc.collect()  # two models may not fit
+    progress.say(f"Loading {settings.model}")
+    engine = load_engine(settings, progress)
+    settings, warnings = fit(settings, inputs, engine)
+    if settings.max_cost is not None and cost.price(settings) is None:
+        raise UserError(f"--max-cost: no price is known for {settings.model}; give --price, see cai-base cost --help")
+    warnings += _unjudgeable(settings, inputs)
+    if settings.protocol == "original":
+        warnings.insert(
+            0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
+        )
+    judges = load_judges(settings, inputs, None, progress)
+    checks = preflight.checks(settings, inputs, engine, judges, instruct, out, progress)
+    return Examined(settings, inputs, engine, judges, warnings, checks)
+
+
+def begin(settings: RunSettings, out: Path, progress: Progress) -> Experiment:
+    """Check everything that can be checked before work begins, and make the run's directory.
+
+    Raises:
+        UserError: as `examine`, or a check failed that `--accept` does not name.
+    """
+    found = examine(settings, out, progress)
+    warnings = [*found.warnings, *preflight.refuse(found.checks, settings.accept)]
+    run = Run.create(
+        out,
+        found.settings.model_dump(mode="json", by_alias=True),
+        {
+            "inputs.json": found.inputs.to_bytes(),
+            "warnings.json": to_json(warnings),
+            "preflight.json": to_json([asdict(check) for check in found.checks]),
+        },
+        {"engine": found.engine.findings()},
+    )
+    keep_replies(found.judges, run.directory)
+    return Experiment(found.settings, found.inputs, found.engine, found.judges, run, progress)
+
+
+def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
+    """A warning where the ground-truth judge does not know what prompts ask for, as with prompts in real English."""
+    if settings.judge != GroundTruth.name:
+        return []
+    found = GroundTruth().judge([(prompt, "-") for prompt in inputs.prompts])
+    unknown = sum(judgement.verdict is None for judgement in found)
+    if not unknown:
+        return []
+    return [
+        f"{unknown} of the method's {len(found)} prompts ask for nothing in the embedded model's world: it cannot know "
+        "what they are about, and their revisions mean nothing"
+    ]
+
+
+def carry_on(directory: Path, progress: Progress, max_cost: float | None = None) -> Experiment:
+    """Open a run that was stopped, with another limit to what it may cost if one is given.
+
+    Raises:
+        UserError: it is no run, or its configuration, a stored file or the base model was changed.
+    """
+    run = Run.open(directory)
+    settings = RunSettings.model_validate(run.config)
+    if max_cost is not None:
+        settings = settings.model_copy(update={"max_cost": max_cost})
+    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
+    progress.say(f"Loading {settings.model}")
+    engine = load_engine(settings, progress, run.found("engine"))
+    return Experiment(settings, inputs, engine, load_judges(settings, inputs, directory, progress), run, progress)
+
+
+def foresee(settings: RunSettings, *, as_json: bool) -> str:
+    """What a run with these settings can cost, as a table or as JSON. Only the model's tokenizer is loaded.
+
+    Raises:
+        UserError: an input is wrong, or the tokenizer cannot be loaded.
+    """
+    from cai_base import organism
+    from cai_base.engines.local.model import load_tokenizer
+
+    inputs = gather(settings)
+    name = settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else settings.model)
+    found = cost.estimate(settings, inputs, load_tokenizer(str(name)))
+    known = cost.price(settings)
+    if as_json:
+        dollars = None if known is None else round(known.of(cost.total(found.values())), 6)
+        return to_json({"tokens": {phase: asdict(u) for phase, u in found.items()}, "dollars": dollars}).decode()
+    return cost.render(found, known, settings.model)
