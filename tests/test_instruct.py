@@ -100,7 +100,8 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
 
     monkeypatch.setattr(beginning, "load_engine", load_base)
     monkeypatch.setattr(experiment, "load_instruct", load_second)
-    results = run(tmp_path, "--arms", "sft,instruct", "--instruct", str(stranger), *asked)
+    # Its weights are random, so preflight finds its answers to be gibberish.
+    results = run(tmp_path, "--arms", "sft,instruct", "--instruct", str(stranger), "--accept", "instruct", *asked)
     assert prompts[-1] == (str(stranger), "(((How would you sweep the mill?", ())
     assert prompts[0] == prompts[-1], "preflight asks it in the same way"
     assert all(model == "organism" for model, _, _ in prompts[1:-1])
