@@ -66,6 +66,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     if "instruct" in arms:
         compared += [(arm, "instruct") for arm in further]
     comparisons = {f"{a} - {b}": metrics.compare(arms[a], arms[b]) for a, b in compared}
+    revised = _revision(run, seeds, settings)
     return {
         "schema": 1,
         "model": settings.model if settings.model == EMBEDDED else Path(settings.model).name,
@@ -101,7 +102,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         },
         "unscored": {name: metrics.unscored(per_seed) for name, per_seed in answers.items()},
         "comparisons": comparisons,
-        "revision": _revision(run, seeds, settings),
+        "revision": revised,
         "curves": {
             phase: _curve(run, seeds, before, arm, steps, settings.evaluate_every)
             for phase, before, arm, steps in (
@@ -117,6 +118,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
                 *_uncovered(arms, settings),
                 *_stored_warnings(run),
                 *_found(arms),
+                *_no_safer(revised),
                 *_same_weights(run, settings),
                 *_not_itself(comparisons),
                 *_failures(failed),
@@ -239,6 +241,17 @@ def _found(arms: Mapping[str, Any]) -> list[str]:
     if before is not None and before < FLOOR:
         warnings.append(f"attack success is {before:.0%} before CAI: at the floor, so it could hardly fall")
     return warnings
+
+
+def _no_safer(revised: Mapping[str, Any]) -> list[str]:
+    """A warning if the last revisions are as harmful as the originals: the pairs then prefer nothing."""
+    rates = revised["harmful_by_round"]
+    if not rates or rates[0] is None or rates[-1] is None or rates[-1] < rates[0]:
+        return []
+    return [
+        f"revisions are no safer than their originals: {rates[0]:.0%} of the originals are harmful and {rates[-1]:.0%} "
+        f"of the revisions after {len(rates) - 1} rounds, so a preference for the revision means nothing"
+    ]
 
 
 def _not_itself(comparisons: Mapping[str, Any]) -> list[str]:
