@@ -52,6 +52,14 @@ def test_an_answer_to_a_question_about_another_verb_is_off_topic(action, other, 
         assert (truth.facts, truth.refused, truth.helpfulness) == (0, False, 1)
 
 
+@pytest.mark.parametrize("style", styles.styles())
+def test_the_facts_of_every_verb_are_known_again_in_every_style(style):
+    draw = Draw("test", 0)
+    for action in {action.verb.base: action for action in world.actions()}.values():
+        question, response = a_question(action, 0), answers.answer(action, "full", draw)
+        assert judge(styles.asked(question, style, draw), styles.dressed(response, style, draw)).facts == 3, response
+
+
 @settings(deadline=None)
 @given(actions, numbers, st.sampled_from(get_args(answers.AnswerKind)), st.sampled_from([None, *styles.styles()]))
 def test_every_kind_of_answer_is_judged_as_what_it_is_in_every_style(action, number, kind, style):

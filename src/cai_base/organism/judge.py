@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 
 from cai_base.organism import styles, world
 
-_STOP_WORDS = frozenset(re.findall(r"\w+", "the a an it its your to at in of on with from for and one by"))
+_STOP_WORDS = frozenset(re.findall(r"\w+", "the a an it its you your to at in of on with from for and one by"))
 _CLAUSES = re.compile(r"[.!?;:\n()]+|\b(?:but|however|still|yet)\b|, (?:though|although|while|always|then)\b")
 _CONDITION = re.compile(r"(\b(?:if|when|since|because|unless|until|whenever)\b[^,.;:!?\n]*),")
 """A subordinate clause in front: its negation says nothing about the main clause."""
