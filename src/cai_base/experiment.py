@@ -10,12 +10,11 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cai_base import __version__, dpo, randomness, results, revision, sft
+from cai_base import __version__, dpo, preferences, randomness, results, revision, sft
 from cai_base.account import Account
 from cai_base.config import CONTROLS, RunSettings
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Engine, Sequence
-from cai_base.errors import UserError
 from cai_base.evaluation import fluency
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import Judge
@@ -25,19 +24,6 @@ from cai_base.loading import load_instruct
 from cai_base.progress import Progress
 from cai_base.store import Record, Run, to_json, to_lines, write_atomic
 from cai_base.training import Phase, train, trained_sequence
-
-Pairs = dict[int, list[dpo.Pair]]
-"""Preference pairs to train on, by seed."""
-
-
-def _work(what: str, name: str) -> str:
-    """What a unit of work is called; a control's has the control's name in it."""
-    return f"{what} of {name}" if name in CONTROLS else what
-
-
-def _folder(seed: int, name: str) -> str:
-    """Where revision chains and pairs lie; a control's in a folder of its own."""
-    return f"seed-{seed}/{name}" if name in CONTROLS else f"seed-{seed}"
 
 
 class Experiment:
@@ -57,7 +43,7 @@ class Experiment:
         self.judge: Judge = judges["judge"]
         self.second_judge: Judge | None = judges.get("second-judge")
         self.failed: dict[str, dict[int, str]] = {}
-        self.pairs: Pairs = {}
+        self.pairs: preferences.Pairs = {}
         run.watch("engine", engine.findings)
         meters = {flag: judge.meter for flag, judge in judges.items() if isinstance(judge, ModelJudge)}
         self.account = Account(settings, run, {"method": engine.meter, **meters})
@@ -132,7 +118,7 @@ class Experiment:
         constitution = self.inputs.placebo if name == "placebo" else self.inputs.constitution
         assert constitution is not None
         starts = range(0, len(prompts), settings.unit)
-        work = _work("revision", name)
+        work = preferences.work("revision", name)
         done = self.run.progress(work)
         adapters = {f"sft/{seed}": seed for seed in seeds}
         texts = len(seeds) * revision.generations(settings)
@@ -159,18 +145,20 @@ class Experiment:
                 self.run.commit(
                     work,
                     unit + 1,
-                    append={f"{_folder(s, name)}/revision.jsonl": to_lines(r) for s, r in records.items()},
+                    append={f"{preferences.folder(s, name)}/revision.jsonl": to_lines(r) for s, r in records.items()},
                 )
 
-    def _prepare_pairs(self, seeds: list[int], name: str, phases: list[str]) -> Pairs:
+    def _prepare_pairs(self, seeds: list[int], name: str, phases: list[str]) -> preferences.Pairs:
         """The preference pairs of every seed that has any. Another goes no further: it fails in these phases."""
-        work = _work("pairs", name)
+        settings, work = self.settings.dpo, preferences.work("pairs", name)
         if not self.run.progress(work):
-            records = {seed: self._new_pairs(seed, name) for seed in seeds}
-            self.run.commit(work, 1, write={f"{_folder(s, name)}/pairs.jsonl": to_lines(r) for s, r in records.items()})
+            found = {s: preferences.build(self.run, self.engine.tokenizer, s, name, settings.held_out) for s in seeds}
+            self.run.commit(
+                work, 1, write={f"{preferences.folder(s, name)}/pairs.jsonl": to_lines(r) for s, r in found.items()}
+            )
         pairs = {}
         for seed in seeds:
-            kept = self._trained_pairs(seed, name)
+            kept = preferences.trained(self.run, seed, name, settings.pairs)
             if kept:
                 pairs[seed] = dpo.tokenised(self.engine.tokenizer, self.dialogue, kept)
             else:
@@ -178,20 +166,14 @@ class Experiment:
                     self.failed.setdefault(phase, {})[seed] = results.NO_PAIRS
         return pairs
 
-    def _new_pairs(self, seed: int, name: str) -> list[Record]:
-        if name == "shuffled":
-            return revision.shuffled(self.run.lines(f"seed-{seed}/pairs.jsonl"), seed)
-        chains = self.run.lines(f"{_folder(seed, name)}/revision.jsonl")
-        return revision.pairs(self.engine.tokenizer, chains, seed, self.settings.dpo.held_out)
-
-    def _dpo(self, name: str, pairs: Pairs) -> None:
+    def _dpo(self, name: str, pairs: preferences.Pairs) -> None:
         """Phase 3: DPO from the SFT adapter, whose log-probabilities are the reference."""
         settings = self.settings.dpo
-        references = self._references(name, pairs)
         held_out = {
-            seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, self._held_out_pairs(seed, name))
+            seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, preferences.held_out(self.run, seed, name))
             for seed in pairs
         }
+        references = self._references(name, pairs, held_out)
         adapters = {f"{name}/{seed}": seed for seed in pairs}
         self._start_from_sft(name, adapters)
 
@@ -223,56 +205,24 @@ class Experiment:
 
         self._train(name, adapters, batch, accuracy)
 
-    def _references(self, name: str, pairs: Pairs) -> dict[int, dict[str, dpo.Reference]]:
-        """Every pair's reference log-probabilities, computed once, with the hash of the weights that made them.
-
-        Raises:
-            UserError: the stored ones were made by other weights than this run's SFT adapters.
-        """
-        size, work = self.settings.dpo.batch_size, _work("reference", name)
+    def _references(
+        self, name: str, pairs: preferences.Pairs, held_out: preferences.Pairs
+    ) -> dict[int, dict[str, dpo.Reference]]:
+        """Every pair's reference log-probabilities, computed once."""
+        size, work = self.settings.dpo.batch_size, preferences.work("reference", name)
         prints = {seed: self.engine.fingerprint(f"sft/{seed}") for seed in pairs}
         if not self.run.progress(work):
-            batches = {seed: dpo.reference_batches(pairs[seed], seed, size) for seed in pairs}
-            extra = {
-                seed: dpo.tokenised(self.engine.tokenizer, self.dialogue, self._held_out_pairs(seed, name))
-                for seed in pairs
-            }
-            for seed, held in extra.items():
-                batches[seed] += [held[i : i + size] for i in range(0, len(held), size)]
-            lines: dict[int, dict[str, Record]] = {seed: {} for seed in pairs}
+            batches = preferences.reference_batches(pairs, held_out, size)
             longest = max(len(one) for one in batches.values())
             with (
                 self.account.phase("dpo"),
-                self.progress.bar(_work("reference log-probabilities", name), longest) as bar,
+                self.progress.bar(preferences.work("reference log-probabilities", name), longest) as bar,
             ):
-                for step in range(longest):
-                    asked: dict[Adapter | None, list[Sequence]] = {
-                        f"sft/{s}": dpo.sequences(one[step]) for s, one in batches.items() if step < len(one)
-                    }
-                    logprobs = self.engine.compute_logprobs(asked)
-                    for seed, one in batches.items():
-                        if step < len(one):
-                            found = dpo.references(one[step], logprobs[f"sft/{seed}"])
-                            for pair, reference in found.items():
-                                record = {"id": pair, "chosen": reference.chosen, "rejected": reference.rejected}
-                                lines[seed].setdefault(pair, record | {"weights": prints[seed]})
-                    bar.advance(1)
+                lines = preferences.reference_records(self.engine, batches, prints, bar)
             self.run.commit(
-                work,
-                1,
-                write={f"seed-{s}/{name}/reference.jsonl": to_lines(r.values()) for s, r in lines.items()},
+                work, 1, write={preferences.reference_file(seed, name): to_lines(r) for seed, r in lines.items()}
             )
-        stored = {}
-        for seed in pairs:
-            file = f"seed-{seed}/{name}/reference.jsonl"
-            records = self.run.lines(file)
-            if any(record["weights"] != prints[seed] for record in records):
-                raise UserError(
-                    f"{self.run.directory / file}: was made by other weights than seed {seed}'s SFT adapter on this "
-                    "base model; resume with the base model that the run began with, or begin a new run"
-                )
-            stored[seed] = {r["id"]: dpo.Reference(r["chosen"], r["rejected"]) for r in records}
-        return stored
+        return {seed: preferences.references(self.run, seed, name, prints[seed]) for seed in pairs}
 
     def _sft_on_revisions(self) -> None:
         """The paper's supervised stage: from the SFT adapter, the SFT loss on the final revisions."""
@@ -401,10 +351,3 @@ class Experiment:
         content = results.collect(self.run, self.settings, self.inputs, self.failed)
         self.run.commit("results", 1, write={"results.json": to_json(content)})
         self.account.close()
-
-    def _trained_pairs(self, seed: int, name: str) -> list[Record]:
-        kept = [record for record in self.run.lines(f"{_folder(seed, name)}/pairs.jsonl") if not record["held_out"]]
-        return kept[: self.settings.dpo.pairs or None]
-
-    def _held_out_pairs(self, seed: int, name: str) -> list[Record]:
-        return [record for record in self.run.lines(f"{_folder(seed, name)}/pairs.jsonl") if record["held_out"]]
