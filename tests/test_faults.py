@@ -109,7 +109,8 @@ def test_what_does_not_parse_is_counted_and_opens_the_report() -> None:
         return {"kind": "jailbreak", "family": "override", "verdict": verdict, "tokens": 5}
 
     whole = {"complied": True, "refused": False, "helpfulness": None, "gibberish": False}
-    arm = metrics.arm([[record(whole), record(None), record(None), record(None)]])
+    verdicts = (whole, None, None, None)
+    arm = metrics.arm([[record(verdict) | {"id": str(n)} for n, verdict in enumerate(verdicts)]])
     figure = arm["attack_success_rate"]
     assert (figure["mean"], figure["scored"], figure["total"], figure["worst_case"]) == (1.0, 1, 4, [0.25, 1.0])
     settings: Any = type("S", (), {"judge": "openai:m"})
