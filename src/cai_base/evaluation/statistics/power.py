@@ -39,8 +39,8 @@ def _freedom(components: Components, seeds: int, prompts: int) -> float:
     """Degrees of freedom where the mean squares are what the components let expect."""
     of_seeds = components.rest + prompts * components.seed
     of_prompts = components.rest + seeds * components.prompt
-    squares = (np.asarray(value, dtype=float) for value in (of_seeds, of_prompts, components.rest))
-    return float(freedom(*squares, seeds, prompts))
+    one, two, rest = (np.asarray(value, dtype=float) for value in (of_seeds, of_prompts, components.rest))
+    return float(freedom(one, two, rest, seeds, prompts))
 
 
 def _noncentrality(degrees: float) -> float:
