@@ -96,8 +96,9 @@ def paired(
             None if np.isnan(a - b).all() else asdict(mcnemar(a, b)) for a, b in zip(first, second, strict=True)
         ]
     if margin is not None:
-        known = interval is not None and difference is not None
-        found["non_inferiority"] = asdict(non_inferiority(difference, interval, margin)) if known else None
+        found["non_inferiority"] = (
+            None if interval is None or difference is None else asdict(non_inferiority(difference, interval, margin))
+        )
     return found
 
 
