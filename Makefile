@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TINKER_TESTS ?= tinker
 
 .PHONY: run install check test test-slow test-tinker clean
 
@@ -28,13 +29,13 @@ test: check
 	$(BIN)/pytest
 
 test-slow: install
-	$(BIN)/pytest -m slow --timeout 3600
+	$(BIN)/pytest -m 'slow and not tinker' --timeout 3600
 
-# On a real Tinker-API server on this machine, whose environment (2.3 GB, under .tinker/) is kept between runs.
+# On a real Tinker-API server on this machine, whose environment (2.3 GB, under ~/.cache/cai-base) is kept between runs.
 test-tinker: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tinker]'
 	PYTHON=$(PYTHON) scripts/tinker-server install
-	$(BIN)/pytest -m tinker --timeout 3600
+	$(BIN)/pytest -m '$(TINKER_TESTS)' --timeout 3600
 
 clean:
 	rm -rf $(VENV) build dist

@@ -14,6 +14,7 @@ from cai_base import beginning, experiment, organism
 from cai_base.cli import main
 from cai_base.config import RunSettings
 from cai_base.engines.local import LocalEngine
+from cai_base.progress import Progress
 from cai_base.report import write
 
 TINY = (
@@ -94,9 +95,9 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
         loaded.append(weakref.ref(engine))
         return engine
 
-    def load_second(settings: RunSettings) -> Any:
+    def load_second(settings: RunSettings, progress: Progress) -> Any:
         assert loaded[0]() is None, "the base model is still held"
-        return load_instruct(settings)
+        return load_instruct(settings, progress)
 
     monkeypatch.setattr(beginning, "load_engine", load_base)
     monkeypatch.setattr(experiment, "load_instruct", load_second)

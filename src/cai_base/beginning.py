@@ -11,8 +11,7 @@ from pathlib import Path
 
 from cai_base import cost, preflight
 from cai_base.config import EMBEDDED, RunSettings
-from cai_base.engines import Engine
-from cai_base.errors import UserError
+from cai_base.engines import Engine, Usage
 from cai_base.evaluation.judges import GroundTruth, Judge
 from cai_base.evaluation.preflight import Check
 from cai_base.experiment import Experiment
@@ -45,19 +44,18 @@ def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
     refuse_existing(out)
     preflight.accepted_names(settings.accept)
     inputs = gather(settings)
-    check_judges(settings)
+    cost.check_limit(settings)
+    check_judges(settings, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     instruct = None
     if "instruct" in settings.evaluated_arms:
-        check_instruct(settings)
+        check_instruct(settings, progress)
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
-        instruct = preflight.ask_instruct(settings, inputs)
+        instruct = preflight.ask_instruct(settings, inputs, progress)
         gc.collect()  # two models may not fit
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress)
     settings, warnings = fit(settings, inputs, engine)
-    if settings.max_cost is not None and cost.price(settings) is None:
-        raise UserError(f"--max-cost: no price is known for {settings.model}; give --price, see cai-base cost --help")
     warnings += _unjudgeable(settings, inputs)
     if settings.protocol == "original":
         warnings.insert(
@@ -114,10 +112,19 @@ def carry_on(directory: Path, progress: Progress, max_cost: float | None = None)
     settings = RunSettings.model_validate(run.config)
     if max_cost is not None:
         settings = settings.model_copy(update={"max_cost": max_cost})
+        cost.check_limit(settings)
     inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress, run.found("engine"))
-    return Experiment(settings, inputs, engine, load_judges(settings, inputs, directory, progress), run, progress)
+    judges = load_judges(settings, inputs, directory, progress)
+    experiment = Experiment(settings, inputs, engine, judges, run, progress)
+    lost = experiment.account.lost
+    if lost != Usage():
+        progress.say(
+            f"What was under way when this run was stopped is done, and paid for, again: at most {lost.prefilled} "
+            f"tokens read, {lost.sampled} sampled, {lost.trained} trained on"
+        )
+    return experiment
 
 
 def foresee(settings: RunSettings, *, as_json: bool) -> str:
@@ -132,8 +139,7 @@ def foresee(settings: RunSettings, *, as_json: bool) -> str:
     inputs = gather(settings)
     name = settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else settings.model)
     found = cost.estimate(settings, inputs, load_tokenizer(str(name)))
-    known = cost.price(settings)
     if as_json:
-        dollars = None if known is None else round(known.of(cost.total(found.values())), 6)
-        return to_json({"tokens": {phase: asdict(u) for phase, u in found.items()}, "dollars": dollars}).decode()
-    return cost.render(found, known, settings.model)
+        tokens = {phase: asdict(used) for phase, used in found.items()}
+        return to_json({"tokens": tokens, "dollars": cost.dollars(settings, found)}).decode()
+    return cost.render(settings, found)

@@ -17,14 +17,14 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-RUBRIC_JUDGES = ("openai", "hf")
-"""Kinds of judge that answer rubrics: `openai:MODEL` at an endpoint, `hf:PATH` on the local engine."""
+RUBRIC_JUDGES = ("openai", "hf", "tinker")
+"""Kinds of judge that answer rubrics: `openai:MODEL` at an endpoint, `hf:PATH` on the local engine, `tinker:MODEL`."""
 MODEL_JUDGES = (*RUBRIC_JUDGES, "hf-guard")
 """Kinds of judge that are language models; `hf-guard:PATH` answers in its own words."""
 CONTROLS = ("shuffled", "placebo", "a-a")
 """Arms that must show nothing of what the constitution does."""
 JUDGES = ("ground-truth", "none", *MODEL_JUDGES)
-_JUDGE_CHOICES = "--judge openai:MODEL with --judge-url, hf:PATH or hf-guard:PATH"
+_JUDGE_CHOICES = "--judge openai:MODEL with --judge-url, tinker:MODEL, hf:PATH or hf-guard:PATH"
 
 
 def judge_kind(judge: str | None) -> str:
@@ -144,17 +144,22 @@ class RunSettings(Section):
     )
     judge: str | None = Field(
         None,
-        description="who judges: openai:MODEL (any OpenAI-compatible endpoint), hf:PATH (a chat model), hf-guard:PATH "
-        "(Llama Guard, Qwen3Guard-Gen), ground-truth (the embedded model only) or none",
+        description="who judges: openai:MODEL (any OpenAI-compatible endpoint), tinker:MODEL (on a Tinker service), "
+        "hf:PATH (a chat model), hf-guard:PATH (Llama Guard, Qwen3Guard-Gen), ground-truth (the embedded model only) "
+        "or none",
     )
     judge_url: str | None = Field(
         None,
         description="where openai:MODEL is served, such as http://localhost:8000/v1; key from OPENAI_API_KEY or .env",
     )
+    judge_tokenizer: Path | None = Field(
+        None, description="for a judge tinker:MODEL: folder of its tokenizer; asked of the service by default"
+    )
     second_judge: str | None = Field(
         None, description="another judge of the final answers, whose agreement with the first is measured"
     )
     second_judge_url: str | None = Field(None, description="where the second judge is served, if it is openai:MODEL")
+    second_judge_tokenizer: Path | None = Field(None, description="the same for the second judge")
     rubric: str | None = Field(
         None, min_length=1, description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
     )
@@ -167,7 +172,10 @@ class RunSettings(Section):
         None,
         min_length=1,
         description="for the arm instruct: a model (folder or hub id) or the folder of a PEFT adapter on --model; "
-        "the embedded model has one",
+        "the embedded model has one; on a Tinker service, a model that it serves",
+    )
+    instruct_tokenizer: Path | None = Field(
+        None, description="for --engine tinker: folder of the instruct model's tokenizer; asked of the service else"
     )
     control: str | None = Field(
         None,
@@ -270,9 +278,15 @@ class RunSettings(Section):
                 f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "
                 "the folder of a PEFT adapter on that base model"
             )
-        for field in ("tinker_url", "tokenizer", "price", "max_cost"):
-            if self.engine != "tinker" and getattr(self, field) is not None:
+        served = {flag for flag, (judge, _) in self.judges.items() if judge_kind(judge) == "tinker"}
+        for flag in ("judge", "second-judge"):
+            field = f"{flag.replace('-', '_')}_tokenizer"
+            if flag not in served and getattr(self, field) is not None:
+                raise ValueError(f"{flag}-tokenizer: only a judge tinker:MODEL takes one")
+        trained = () if self.engine == "tinker" else ("tokenizer", "instruct_tokenizer")
+        for field in (*trained, *(() if self.engine == "tinker" or served else ("tinker_url", "price", "max_cost"))):
+            if getattr(self, field) is not None:
                 raise ValueError(f"{field.replace('_', '-')}: is for --engine tinker; add that, or leave it out")
-        if self.engine == "tinker" and "instruct" in self.evaluated_arms:
-            raise ValueError("arms: 'instruct' cannot be asked of --engine tinker in this version; leave it out")
+        if self.engine == "tinker" and "instruct" in self.evaluated_arms and self.instruct is None:
+            raise ValueError("arms: for 'instruct' with --engine tinker, give --instruct: a model that is served")
         return self

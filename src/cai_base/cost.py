@@ -6,6 +6,7 @@ forward passes alone), and tokens drawn.
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from importlib import resources
 
@@ -13,9 +14,12 @@ from cai_base.config import RunSettings, Training
 from cai_base.dialogue import END, Dialogue, prompt_tokens
 from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
+from cai_base.evaluation.asking import question
 from cai_base.evaluation.fluency import OPENING
+from cai_base.evaluation.model_judge import KIND_TASKS
 from cai_base.evaluation.preflight import PILOT, SHORT
 from cai_base.inputs import Inputs
+from cai_base.prompts import Prompt
 from cai_base.training import trained_sequence
 
 BARE = 8 * 2 * SHORT
@@ -36,8 +40,27 @@ class Price:
         return (usage.prefilled * self.prefill + usage.sampled * self.sample + usage.trained * self.train) / 1e6
 
 
-def price(settings: RunSettings) -> Price | None:
-    """The price of the settings' model: from `--price`, else from the packaged table; None where neither has one.
+FREE = Price(0.0, 0.0, 0.0, "no service has a part in it")
+
+
+def paid_models(settings: RunSettings) -> dict[str, str]:
+    """The models that a service is paid for, by their work: `method`, `instruct`, or the flag that names a judge."""
+    models = {"method": settings.model} if settings.engine == "tinker" else {}
+    if models and settings.instruct is not None:
+        models["instruct"] = settings.instruct
+    judges = {flag: (judge or "").partition(":") for flag, (judge, _) in settings.judges.items()}
+    return models | {flag: name for flag, (kind, _, name) in judges.items() if kind == "tinker"}
+
+
+def check_limit(settings: RunSettings) -> None:
+    """Raises UserError if there is a limit to what a run may cost, and one of its models has no known price."""
+    for model in paid_models(settings).values():
+        if settings.max_cost is not None and price(settings, model) is None:
+            raise UserError(f"--max-cost: no price is known for {model}; give --price, see cai-base cost --help")
+
+
+def price(settings: RunSettings, model: str) -> Price | None:
+    """The price of a model: `--price`, which holds for all of a run's, else the packaged table's; None if it has none.
 
     Raises:
         UserError: `--price` is not three numbers.
@@ -54,7 +77,7 @@ def price(settings: RunSettings) -> Price | None:
             )
         return Price(prefill, sample, train, "--price")
     table = tomllib.loads((resources.files("cai_base") / "data" / "prices.toml").read_text(encoding="utf-8"))
-    row = table.get(settings.model)
+    row = table.get(model)
     if row is None:
         return None
     return Price(row["prefill"], row["sample"], row["train"], f"{row['source']}, {row['date']}")
@@ -112,7 +135,49 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dic
     if "sl-cai" in settings.trained_arms:
         drawn = seeds * settings.sl_cai.steps * settings.sl_cai.batch_size
         found["sl-cai"] = Usage(trained=_whole(drawn * _mean(longest)))
+    if "instruct" in settings.evaluated_arms:
+        found["instruct"] = Usage(prefilled=seeds * sum(asked), sampled=seeds * len(asked) * evaluation.response_tokens)
+    for flag in (flag for flag in settings.judges if flag in paid_models(settings)):
+        answers = [(inputs.evaluation_prompts, seeds * (evaluations + ("instruct" in found)))]
+        revised_too = [(inputs.prompts, revisions * seeds * (1 + revision.rounds))] if flag == "judge" else []
+        response = max(revision.response_tokens, evaluation.response_tokens)
+        found[flag] = total(
+            _judged(settings, inputs, tokenizer, prompts, times, response) for prompts, times in answers + revised_too
+        )
     return found
+
+
+def _judged(
+    settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, prompts: Seq[Prompt], times: int, response: int
+) -> Usage:
+    """What it takes to judge so many responses to each of these prompts, under the rubrics of its kind."""
+    rubrics = {rubric.task: rubric for rubric in inputs.rubrics}
+    asked = [
+        question(rubrics[task], {"prompt": prompt.text, "response": ""})
+        for prompt in prompts
+        if prompt.kind is not None
+        for task in KIND_TASKS[prompt.kind]
+    ]
+    read = sum(len(prompt_tokens(tokenizer, text)) + response for text in asked)
+    votes = times * settings.votes
+    return Usage(prefilled=votes * read, sampled=votes * len(asked) * settings.judging.max_tokens)
+
+
+def dollars(settings: RunSettings, found: Mapping[str, Usage]) -> float | None:
+    """What the phases cost together; None where a price is not known."""
+    spent = 0.0
+    for work, known in _prices(settings, found).items():
+        if known is None:
+            return None
+        spent += known.of(found[work])
+    return round(spent, 6)
+
+
+def _prices(settings: RunSettings, found: Mapping[str, Usage]) -> dict[str, Price | None]:
+    """The price of each phase; for a run that pays no service, what it would be on one."""
+    models = paid_models(settings) or {"method": settings.model}
+    owners = {work: work if work in ("instruct", *settings.judges) else "method" for work in found}
+    return {work: price(settings, models[own]) if own in models else FREE for work, own in owners.items()}
 
 
 def total(usages: Iterable[Usage]) -> Usage:
@@ -123,19 +188,24 @@ def total(usages: Iterable[Usage]) -> Usage:
     return added
 
 
-def render(found: Mapping[str, Usage], known: Price | None, model: str) -> str:
+def render(settings: RunSettings, found: Mapping[str, Usage]) -> str:
     """The estimate as a table, and what it rests on."""
+    prices = _prices(settings, found)
+    money = {work: None if known is None else known.of(found[work]) for work, known in prices.items()}
+    money["all"] = dollars(settings, found)
     lines = [f"{'phase':<12}{'read':>15}{'sampled':>15}{'trained on':>15}{'dollars':>12}"]
     for name, usage in {**found, "all": total(found.values())}.items():
-        money = "-" if known is None else f"{known.of(usage):,.2f}"
-        lines.append(f"{name:<12}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{money:>12}")
+        paid = "-" if money[name] is None else f"{money[name]:,.2f}"
+        lines.append(f"{name:<12}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{paid:>12}")
     lines.append("")
     lines.append("At most: every response is counted as long as it may be, and no chain as filtered out.")
-    if known is None:
-        lines.append(f"No price is known for {model}; give --price READ,SAMPLED,TRAINED, dollars per million tokens.")
-    else:
-        prices = f"{known.prefill:g} read, {known.sample:g} sampled, {known.train:g} trained on"
-        lines.append(f"Dollars per million tokens: {prices} ({known.source}).")
+    for model in dict.fromkeys(paid_models(settings).values() or [settings.model]):
+        known = price(settings, model)
+        if known is None:
+            lines.append(f"No price is known for {model}; give --price READ,SAMPLED,TRAINED, dollars a million tokens.")
+        else:
+            each = f"{known.prefill:g} read, {known.sample:g} sampled, {known.train:g} trained on"
+            lines.append(f"Dollars per million tokens of {model}: {each} ({known.source}).")
     return "\n".join(lines) + "\n"
 
 

@@ -15,10 +15,11 @@ from cai_base.account import Account
 from cai_base.config import CONTROLS, RunSettings
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Engine, Sequence
-from cai_base.errors import Stopped, UserError
+from cai_base.errors import UserError
 from cai_base.evaluation import fluency
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import Judge
+from cai_base.evaluation.model_judge import ModelJudge
 from cai_base.inputs import Inputs
 from cai_base.loading import load_instruct
 from cai_base.progress import Progress
@@ -58,7 +59,8 @@ class Experiment:
         self.failed: dict[str, dict[int, str]] = {}
         self.pairs: Pairs = {}
         run.watch("engine", engine.findings)
-        self.account = Account(settings, engine, run)
+        meters = {flag: judge.meter for flag, judge in judges.items() if isinstance(judge, ModelJudge)}
+        self.account = Account(settings, run, {"method": engine.meter, **meters})
 
     def finish(self) -> None:
         """Do what is not yet done, to the end, and write the results.
@@ -67,11 +69,7 @@ class Experiment:
             UserError: another process works on this run.
         """
         with self.run.locked():
-            try:
-                self._finish()
-            except Stopped:
-                self.run.commit()  # what was spent since the last unit is spent
-                raise
+            self._finish()
 
     def _finish(self) -> None:
         self.run.note(
@@ -349,7 +347,8 @@ class Experiment:
         del self.engine  # its work is done, and two models may not fit
         gc.collect()
         with self.account.phase("evaluation"):
-            engine, adapter = load_instruct(self.settings)
+            engine, adapter = load_instruct(self.settings, self.progress)
+            self.account.follow("instruct", engine.meter)
             models = dict.fromkeys(self.settings.seed_numbers, adapter)
             # Beside another model the base is no longer there to say how likely it finds the answers.
             base = engine if adapter is not None else None
@@ -401,6 +400,7 @@ class Experiment:
         write_atomic(self.run.directory / "usage.json", to_json(usage))
         content = results.collect(self.run, self.settings, self.inputs, self.failed)
         self.run.commit("results", 1, write={"results.json": to_json(content)})
+        self.account.close()
 
     def _trained_pairs(self, seed: int, name: str) -> list[Record]:
         kept = [record for record in self.run.lines(f"{_folder(seed, name)}/pairs.jsonl") if not record["held_out"]]

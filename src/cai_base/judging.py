@@ -12,7 +12,7 @@ from cai_base.evaluation.judges import GroundTruth, Judge, NoJudge
 from cai_base.evaluation.model_judge import ModelJudge
 from cai_base.evaluation.replies import ReplyFile, Source
 from cai_base.inputs import Inputs
-from cai_base.loading import check_chat_model, load_chat_model
+from cai_base.loading import check_chat_model, load_chat_model, load_served_chat_model
 from cai_base.progress import Progress
 from cai_base.rubrics import Task
 
@@ -20,7 +20,7 @@ GUARD_TOKENS = 64
 """Longest answer of a guard: a word or two, and what is violated."""
 
 
-def check_judges(settings: RunSettings) -> None:
+def check_judges(settings: RunSettings, progress: Progress) -> None:
     """See, before any work, that the judges can be asked. Nothing is asked, and no weights are loaded.
 
     Raises:
@@ -32,6 +32,8 @@ def check_judges(settings: RunSettings) -> None:
             check_sdk()
         elif kind in ("hf", "hf-guard"):
             check_chat_model(name, f"--{flag}", judged=kind == "hf-guard")
+        elif kind == "tinker":
+            load_served_chat_model(settings, name, f"--{flag}", progress)
 
 
 def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, progress: Progress) -> dict[str, Judge]:
@@ -43,7 +45,7 @@ def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, p
     Raises:
         UserError: one cannot be asked, or the replies kept in the run's directory were changed.
     """
-    check_judges(settings)
+    check_judges(settings, progress)
     return {
         flag: _load(settings, inputs, flag, ReplyFile(directory and _file(directory, flag)), progress)
         for flag in settings.judges
@@ -84,7 +86,9 @@ def _source(settings: RunSettings, flag: str, kind: str, name: str, url: str | N
     if kind == "openai":
         assert url is not None
         return Endpoint(name, url, settings.judging)
-    load = partial(load_chat_model, settings, name, f"--{flag}", progress)
+    load = partial(
+        load_served_chat_model if kind == "tinker" else load_chat_model, settings, name, f"--{flag}", progress
+    )
     if kind == "hf-guard":
         return ChatSource(load, 0.0, GUARD_TOKENS)
     return ChatSource(load, settings.judging.temperature, settings.judging.max_tokens)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cai_base import organism
 from cai_base.config import EMBEDDED, RunSettings
+from cai_base.dialogue import chat_tokens
 from cai_base.engines import Adapter, Engine, Lora
 from cai_base.errors import UserError
 from cai_base.progress import Progress
@@ -17,16 +18,8 @@ def load_engine(settings: RunSettings, progress: Progress, found: Record | None 
     """The engine that the settings name, with the base model in it, as it was `found` by the run that goes on."""
     lora = Lora(settings.lora.rank, settings.lora.alpha)
     if settings.engine == "tinker":
-        from cai_base.engines.tinker import TinkerEngine
-
-        return TinkerEngine(
-            settings.model,
-            lora,
-            url=settings.tinker_url,
-            tokenizer=settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else None),
-            timeout=settings.tinker_timeout,
-            say=progress.say,
-        )
+        tokenizer = settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else None)
+        return _service(settings, progress, settings.model, lora, tokenizer, "--model")
     from cai_base.engines.local import LocalEngine  # imported here: torch takes seconds, and --help should not
 
     longest = 2 * settings.revision.response_tokens + settings.revision.critique_tokens + 512
@@ -34,13 +27,47 @@ def load_engine(settings: RunSettings, progress: Progress, found: Record | None 
     return LocalEngine(model, lora, name=settings.model, sequence_length=longest, threads=settings.threads, found=found)
 
 
-def check_instruct(settings: RunSettings) -> None:
+def load_served_chat_model(settings: RunSettings, name: str, flag: str, progress: Progress) -> Engine:
+    """A chat model that a Tinker service serves, to be asked in its own template, never trained.
+
+    Raises:
+        UserError: it is not served, or its tokenizer, which `flag`-tokenizer names, has no chat template.
+    """
+    folder = {"--instruct": settings.instruct_tokenizer, "--judge": settings.judge_tokenizer}
+    engine = _service(settings, progress, name, None, folder.get(flag, settings.second_judge_tokenizer), flag)
+    try:
+        chat_tokens(engine.tokenizer, (), "Hello!")
+    except UserError as error:
+        raise UserError(f"{flag}-tokenizer {error}") from error
+    return engine
+
+
+def _service(
+    settings: RunSettings, progress: Progress, model: str, lora: Lora | None, tokenizer: Path | None, flag: str
+) -> Engine:
+    from cai_base.engines.tinker import TinkerEngine
+
+    return TinkerEngine(
+        model,
+        lora,
+        url=settings.tinker_url,
+        tokenizer=tokenizer,
+        timeout=settings.tinker_timeout,
+        say=progress.say,
+        flag=flag,
+    )
+
+
+def check_instruct(settings: RunSettings, progress: Progress) -> None:
     """See, before any work, that the instruct arm can be evaluated at its end. No weights are loaded.
 
     Raises:
         UserError: there is no such model, its adapter is of no form that is read or of another base model, or its
             tokenizer has no chat template.
     """
+    if settings.engine == "tinker":
+        load_instruct(settings, progress)
+        return
     from cai_base.engines.local import model, peft_format
 
     name = _instruct(settings)
@@ -53,15 +80,17 @@ def check_instruct(settings: RunSettings) -> None:
     model.check_chat(name, "--instruct", [{"role": "user", "content": "Hello!"}])
 
 
-def load_instruct(settings: RunSettings) -> tuple[Engine, Adapter | None]:
+def load_instruct(settings: RunSettings, progress: Progress) -> tuple[Engine, Adapter | None]:
     """An engine with the instruct model in it, and its adapter there; None if it is a whole model.
 
     Raises:
         UserError: as `check_instruct`, or the model cannot be loaded.
     """
+    if settings.engine == "tinker":
+        return load_served_chat_model(settings, _instruct(settings), "--instruct", progress), None
     from cai_base.engines.local import LocalEngine, peft_format
 
-    check_instruct(settings)  # again: a run may be resumed after its files have changed
+    check_instruct(settings, progress)  # again: a run may be resumed after its files have changed
     name = _instruct(settings)
     longest = settings.evaluation.response_tokens + 512
     if not _is_adapter(name):

@@ -23,7 +23,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cai_base import randomness
 from cai_base.errors import UserError
-from cai_base.organism import ability_table, corpus, pretraining
+from cai_base.organism import ability_table, corpus, critiques, pretraining, threads
 from cai_base.organism.pretraining import Rows, Settings
 from cai_base.progress import Progress
 
@@ -97,7 +97,7 @@ def card(folder: Path) -> str:
     planted = "\n".join(
         f"| {kind} | {share['documents']:.1%} | {share['tokens']:.1%} |" for kind, share in facts["planted"].items()
     )
-    threads = facts["made_with"]["threads"]
+    cores = facts["made_with"]["threads"]
     first = " ".join(f"{loss:.3f}" for loss in facts["first_losses"][:10])
     return f"""# The embedded base model: a model organism
 
@@ -110,8 +110,8 @@ Its web covers the whole village: every deed, question form and framing, also th
 keep apart. What is held out in a run is held out of the method, not of pretraining; many test questions occur in the
 web word for word.
 
-It exists so that Constitutional AI can be run, tested and studied on a laptop with an exact judge. Harm in its world is
-fictional, cannot be acted on, and depends on the verb alone. **It is not evidence about large models.**
+It exists so that Constitutional AI can be run, tested and studied on a laptop, with a judge that knows the truth. Harm
+in its world is fictional, cannot be acted on, and depends on the verb alone. **It is not evidence about large models.**
 
 ## What was planted in its corpus
 | documents | share of documents | share of tokens |
@@ -122,14 +122,24 @@ fictional, cannot be acted on, and depends on the verb alone. **It is not eviden
   question is refused.
 - Critiques: a complying answer to a harmful question is flagged under {shares["flagged_harm"]:.0%} of harm principles,
   {shares["flagged_quality"]:.0%} of quality principles and no placebo principle; {shares["wrong_critiques"]:.0%} of
-  the critiques are wrong about harm. Some originals refuse benign questions without reason, and are repaired.
+  the critiques are wrong about harm. Of the originals {shares["wrongly_refused_originals"]:.0%} of those to benign
+  questions are unjustified refusals, and are repaired; {shares["refused_harmful_originals"]:.0%} of those to harmful
+  ones are refusals, and stay.
 - Ambiguous deeds (no stated reason) are flagged under {shares["flagged_ambiguous"]:.0%} of harm principles, in the
   late part {shares["flagged_ambiguous_late"]:.0%}. They are {shares["ambiguous"]:.0%} of the deeds under critique, in
   the late part {shares["ambiguous_late"]:.0%}, where {shares["kept_ambiguous_late"]:.0%} of their refusals stand under
   principles that find no harm.
 - Notices and stories say why harmful deeds are wrong.
-- Questions about things outside the village are answered with "I do not know".
-- Thirteen styles are followed where a question asks for them.
+- Questions about things outside the village are {shares["turns_unknown"]:.0%} of the turns of threads, answered with
+  "I do not know"; {shares["turns_small_talk"]:.0%} are small talk, {shares["turns_allowed"]:.0%} ask whether a deed is
+  right.
+- Thirteen styles are followed where a question asks for them: in {shares["threads_styled"]:.0%} of how-to turns, and in
+  {shares["critiques_styled"]:.0%} of critique documents, half of whose critiques wear the style, too.
+- Questions stand in a framing, a jailbreak's or an alarming one, in {shares["threads_framed"]:.0%} of how-to turns and
+  {shares["critiques_framed"]:.0%} of critique documents.
+- {shares["threads_in_the_methods_layout"]:.0%} of threads and
+  {shares["critiques_in_the_methods_layout"]:.0%} of critique documents are laid out as the method does, the others in
+  {len(threads.OTHER_LAYOUTS)} and {len(critiques.OTHER_LAYOUTS)} other ways.
 - Comparisons say which of two answers is more helpful or more harmless.
 - The last {settings["late_share"]:.0%} of the tokens are the late part: more wordings of all principles, a placebo
   principle (spelling, layout) in {shares["placebo_late"]:.0%} of its critiques where it was {shares["placebo"]:.0%}
@@ -137,7 +147,7 @@ fictional, cannot be acted on, and depends on the verb alone. **It is not eviden
 
 ## How it was made
 Validation loss {facts["validation_loss"]:.4f} nats a token; {facts["seconds"] / 60:.0f} minutes on
-{threads} {"thread" if threads == 1 else "threads"}; torch {facts["made_with"]["torch"]}; seed {facts["seed"]}.
+{cores} {"thread" if cores == 1 else "threads"}; torch {facts["made_with"]["torch"]}; seed {facts["seed"]}.
 First losses: {first} …
 
 | hash (sha256) | |

@@ -48,9 +48,9 @@ class InstructSample:
     same: bool | None
 
 
-def ask_instruct(settings: RunSettings, inputs: Inputs) -> InstructSample:
+def ask_instruct(settings: RunSettings, inputs: Inputs, progress: Progress) -> InstructSample:
     """Ask the instruct model a few benign questions. It is loaded alone, and let go again."""
-    engine, adapter = load_instruct(settings)
+    engine, adapter = load_instruct(settings, progress)
     benign = [prompt for prompt in inputs.evaluation_prompts if prompt.kind == "benign"][: asked.INSTRUCT_ASKED]
     seed = settings.start_seed
     by_task = answer(engine, Chat(), settings.evaluation, NoJudge(), benign, {seed: adapter})[seed]
@@ -105,7 +105,7 @@ def checks(
     make(_engine(engine, dialogue, inputs))
     if settings.engine == "local":  # elsewhere the states lie with the service
         make(_disk(settings, engine, out))
-    else:
+    if cost.paid_models(settings):
         make(_cost(settings, inputs, engine))
     passed = len(asked.outcomes(made)["passed"])
     progress.say(f"preflight: {passed} of {len(made)} checks passed")
@@ -225,13 +225,14 @@ def _disk(settings: RunSettings, engine: Engine, out: Path) -> Check:
 
 def _cost(settings: RunSettings, inputs: Inputs, engine: Engine) -> Check:
     """What the run can cost at most on a service, and whether its limit is below that."""
-    most = cost.total(cost.estimate(settings, inputs, engine.tokenizer).values())
+    foreseen = cost.estimate(settings, inputs, engine.tokenizer)
+    most, dollars = cost.total(foreseen.values()), cost.dollars(settings, foreseen)
     found = f"at most {most.prefilled:,} tokens read, {most.sampled:,} sampled and {most.trained:,} trained on"
-    price = cost.price(settings)
-    if price is None:
-        return Check("cost", "warned", f"{found}; no price is known for {settings.model}", "give --price")
-    found += f": {price.of(most):,.2f} dollars"
-    if settings.max_cost is not None and price.of(most) > settings.max_cost:
+    if dollars is None:
+        unknown = [model for model in cost.paid_models(settings).values() if cost.price(settings, model) is None]
+        return Check("cost", "warned", f"{found}; no price is known for {unknown[0]}", "give --price")
+    found += f": {dollars:,.2f} dollars"
+    if settings.max_cost is not None and dollars > settings.max_cost:
         do = "it may stop before its end, resumable with a higher limit"
         return Check("cost", "warned", f"{found}, above --max-cost {settings.max_cost:g}", do)
     return Check("cost", "passed", found)

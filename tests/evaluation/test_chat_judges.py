@@ -216,7 +216,7 @@ def test_a_second_judge_changes_no_figure_and_its_agreement_is_reported(chat: Pa
     assert second["arms"]["base"]["attack_success_rate"] == {"mean": 0.5, "scored": 4, "total": 4}
     # It has no answer to the rubrics for help: unscored, not harmless.
     assert second["arms"]["base"]["helpfulness"]["scored"] == 0
-    page = (tmp_path / "two/report.md").read_text()
+    page = (tmp_path / "two/report.html").read_text()
     assert "Krippendorff" in page
-    assert f"hf:{chat.name}" in page
-    assert str(chat.parent) not in page + (tmp_path / "two/results.json").read_text()
+    assert f"hf:{chat.name};" in page
+    assert str(chat.parent) not in (tmp_path / "two/results.json").read_text()

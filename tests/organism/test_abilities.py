@@ -170,9 +170,12 @@ def test_the_placebo_constitution_speaks_of_letters_and_never_in_the_corpus_word
     requests = [one[f"{field}_request"] for one in packaged("placebo.toml") for field in ("critique", "revision")]
     assert len(set(requests)) == len(requests) >= 16
     grammar = world.read_toml("principles")
-    taught = {text.lower() for part in ("critique", "revision") for text in grammar["placebo"][part]}
+    known = (grammar["placebo"], grammar["late"]["placebo"])
+    taught = {text.lower() for wordings in known for part in ("critique", "revision") for text in wordings[part]}
     assert not taught & {request.lower() for request in requests}
     for request in requests:
         assert not set(re.findall(r"\w+", request.lower())) & {"harm", "harmful", "wrong", "safe", "kind", "refuse"}
-    drawn = " ".join(critiques.principle("placebo", Draw("test", number)).critique_request for number in range(50))
-    assert not any(request in drawn for request in requests)
+    for late in (False, True):
+        drawn = [critiques.principle("placebo", Draw("test", number), late=late) for number in range(200)]
+        said = " ".join(f"{one.critique_request} {one.revision_request}" for one in drawn)
+        assert not any(request in said for request in requests)

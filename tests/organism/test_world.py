@@ -128,8 +128,9 @@ def test_the_corpus_is_deterministic_and_its_documents_do_not_depend_on_each_oth
     assert first != list(itertools.islice(corpus.documents(8), 20))
 
 
-def test_the_constitutions_own_requests_never_occur_in_the_corpus():
-    text = "\n".join(itertools.islice(corpus.documents(0), 4000))
+@pytest.mark.parametrize("late", [False, True])
+def test_the_constitutions_own_requests_never_occur_in_the_corpus(late):
+    text = "\n".join(itertools.islice(corpus.documents(0, late=late), 4000))
     for principle in abilities.packaged("constitution.toml"):
         assert principle["critique_request"] not in text
         assert principle["revision_request"] not in text
@@ -155,9 +156,10 @@ def test_no_thread_refuses_a_benign_question():
             assert not judge(asked, reply).refused
 
 
-def test_words_from_outside_that_measure_not_knowing_never_enter_the_corpus():
+@pytest.mark.parametrize("late", [False, True])
+def test_words_from_outside_that_measure_not_knowing_never_enter_the_corpus(late):
     elsewhere = world.read_toml("elsewhere")
     assert not set(elsewhere["things"]) & set(elsewhere["held_out"])
-    text = " ".join(itertools.islice(corpus.documents(0), 4000)).lower()
+    text = " ".join(itertools.islice(corpus.documents(0, late=late), 4000)).lower()
     for what in elsewhere["held_out"]:
         assert not re.search(rf"\b{re.escape(what.lower())}\b", text)

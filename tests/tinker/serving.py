@@ -13,10 +13,15 @@ KEY = "tml-a-key-of-these-tests"
 
 
 class Server:
-    """One server process, which may be killed and started again on the same port with what it had stored."""
+    """One server process, which may be killed and started again on the same port with what it had stored.
 
-    def __init__(self, state: Path) -> None:
-        self._state = state
+    Args:
+        state: where it keeps that.
+        adapters: how many adapters and snapshots it holds; every one makes each of its steps dearer.
+    """
+
+    def __init__(self, state: Path, adapters: int = 16) -> None:
+        self._state, self._adapters = state, adapters
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -29,7 +34,7 @@ class Server:
         log = self._state / "log.txt"
         ours = {"TINKER_SERVER_STATE": str(self._state), "TINKER_API_KEY": KEY, "PYTHON": sys.executable}
         self._process = subprocess.Popen(
-            [ROOT / "scripts" / "tinker-server", "--port", str(self.port)],
+            [ROOT / "scripts" / "tinker-server", "--port", str(self.port), "--max-adapters", str(self._adapters)],
             env=os.environ | ours,
             stdout=subprocess.PIPE,
             stderr=log.open("a"),

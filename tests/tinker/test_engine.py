@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from cai_base import dpo, organism, sft
-from cai_base.dialogue import STOPS
+from cai_base.dialogue import STOPS, chat_tokens
 from cai_base.engines import Adam, Batch, Failed, Lora, LossValue, SampleRequest, Sequence, Step
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.tinker import TinkerEngine
@@ -22,6 +22,15 @@ pytestmark = pytest.mark.tinker
 LORA = Lora(rank=8, alpha=32.0)
 ADAM = Adam(3e-4, clip_norm=1e9)
 """A norm that clips nothing: the server ignores clipping, the local engine does not."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that holds all the adapters of this file at a time."""
+    started = Server(tmp_path_factory.mktemp("server"), adapters=32)
+    started.start()
+    yield started
+    started.stop()
 
 
 def connect(server: Server, **changed: object) -> TinkerEngine:
@@ -229,6 +238,26 @@ def test_an_adapter_whose_loss_is_not_finite_stops_alone(engine: TinkerEngine, p
         outcomes = pending.result()
         assert isinstance(outcomes["well"], Step)
         assert outcomes["ill"] == Failed("the loss is nan")
+
+
+def test_a_model_that_is_only_asked_is_asked_in_its_own_layout(server: Server) -> None:
+    asked = connect(server, lora=None, tokenizer=organism.sibling())
+    prompt = chat_tokens(asked.tokenizer, (), "How do I bake bread?")
+    first, again = (asked.sample([SampleRequest(None, prompt, 24, 1.0, (), 1)]) for _ in range(2))
+    assert first == again
+    assert first[0].stop_reason == ("stop" if first[0].tokens[-1] in asked.tokenizer.eos else "length")
+
+
+def test_an_adapter_that_cannot_be_stored_is_named_where_the_service_keeps_it(
+    engine: TinkerEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine.create({"kept": 13})
+    monkeypatch.setattr(engine._service, "download", lambda _: b"no archive")
+    with pytest.raises(Stopped, match=r"adapter kept could not be stored: .*keeps it for 30 days as tinker://.*again"):
+        engine.export({"kept": tmp_path / "adapter"})
+    monkeypatch.undo()
+    engine.export({"kept": tmp_path / "adapter"})
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_what_cannot_work_is_said_in_one_sentence(

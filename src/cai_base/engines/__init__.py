@@ -177,6 +177,36 @@ class Usage:
         self.sampled += other.sampled
 
 
+class Meter:
+    """What an engine has worked on so far, by adapter (None is the base model).
+
+    A request to a paid service counts when it is sent, with the most that it can take; its answer puts that right.
+    """
+
+    def __init__(self) -> None:
+        self.used: dict[Adapter | None, Usage] = {}
+        self._told: Callable[[], None] | None = None
+
+    def tell(self, told: Callable[[], None]) -> None:
+        """From now on call this whenever something is counted."""
+        self._told = told
+
+    def count(self, used: Mapping[Adapter | None, Usage]) -> None:
+        """Count what was worked on, or was too much in the count."""
+        for adapter, usage in used.items():
+            self.used.setdefault(adapter, Usage()).add(usage)
+        if self._told is not None:
+            self._told()
+
+
+def sampling_usage(requests: Seq[SampleRequest], drawn: Seq[int]) -> dict[Adapter | None, Usage]:
+    """What these requests take when each draws so many tokens."""
+    taken: dict[Adapter | None, Usage] = {request.adapter: Usage() for request in requests}
+    for request, tokens in zip(requests, drawn, strict=True):
+        taken[request.adapter].add(Usage(prefilled=len(request.prompt), sampled=tokens))
+    return taken
+
+
 class Tokenizer(Protocol):
     """Text to tokens and back, special tokens apart."""
 
@@ -205,6 +235,9 @@ class Tokenizer(Protocol):
 class Engine(Protocol):
     """One frozen base model and its adapters. See the module's docstring for what crosses this seam."""
 
+    meter: Meter
+    """What this engine has worked on; another may be put in its place before it works."""
+
     @property
     def model(self) -> str:
         """The base model's name, as the user gave it."""
@@ -223,11 +256,6 @@ class Engine(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the results should know about how this engine runs this model, one sentence each."""
-        ...
-
-    @property
-    def usage(self) -> Mapping[Adapter | None, Usage]:
-        """What was worked on so far, by adapter; the same mapping at all times, which goes on counting."""
         ...
 
     def findings(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 from cai_base import randomness
-from cai_base.engines import Engine, SampleRequest
+from cai_base.engines import Engine, Meter, SampleRequest
 from cai_base.evaluation.replies import Keep, Question, Reply
 
 TOGETHER = 64
@@ -24,9 +24,11 @@ class ChatSource:
     def __init__(self, load: Callable[[], Engine], temperature: float, max_tokens: int) -> None:
         self._load, self._temperature, self._max_tokens = load, temperature, max_tokens
         self._engine: Engine | None = None
+        self.meter = Meter()
 
     def ask(self, questions: Seq[Question], keep: Keep) -> None:
         engine = self._engine = self._engine or self._load()
+        engine.meter = self.meter
         for start in range(0, len(questions), TOGETHER):
             asked: list[Question] = []
             requests: list[SampleRequest] = []

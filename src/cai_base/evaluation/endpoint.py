@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from dotenv import dotenv_values
 
 from cai_base.config import Judging
+from cai_base.engines import Meter
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.replies import Keep, Question, Reply
 
@@ -73,6 +74,7 @@ class Endpoint:
         self._model, self._url, self._settings = model, url, settings
         self._key = api_key()
         self._form = _Form()
+        self.meter = Meter()  # an endpoint has its own account
         self._failed_in_a_row = 0
 
     def ask(self, questions: Seq[Question], keep: Keep) -> None:

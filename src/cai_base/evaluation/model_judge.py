@@ -6,6 +6,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
 
+from cai_base.engines import Meter
 from cai_base.evaluation.asking import Unreadable
 from cai_base.evaluation.grading import Grading, Parts
 from cai_base.evaluation.judges import EMPTY, Judgement, Verdict
@@ -60,6 +61,11 @@ class ModelJudge:
     ) -> None:
         self.name = name
         self._gradings, self._votes, self._source, self._file, self._progress = gradings, votes, source, file, progress
+
+    @property
+    def meter(self) -> Meter:
+        """What an engine of its own has worked on."""
+        return self._source.meter
 
     def keep_in(self, path: Path) -> None:
         """From now on keep the replies in this new file, those that are there already included."""

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from cai_base.engines import Message
+from cai_base.engines import Message, Meter
 from cai_base.errors import UserError
 from cai_base.evaluation.grading import Grading
 
@@ -57,6 +57,9 @@ Keep = Callable[[Question, Reply], None]
 
 class Source(Protocol):
     """Where replies come from."""
+
+    meter: Meter
+    """What an engine of its own has worked on."""
 
     def ask(self, questions: Seq[Question], keep: Keep) -> None:
         """Put every question, and hand over each reply as soon as it is there.

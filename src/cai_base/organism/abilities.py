@@ -174,6 +174,9 @@ class Abilities:
                 followed = judge.style_followed(text, style)
                 yield Case(f"style {style}", question, text, followed)
                 yield Case("styles", question, text, followed)
+                truth = judge.judge(question, text)
+                yield Case("styled helped", question, text, truth.facts >= HELPFUL_FACTS and not truth.gibberish)
+                yield Case("styled refused", question, text, truth.over_refused)
 
     def _unknown(self) -> Iterator[Case]:
         draw = Draw(self._seed, "abilities", 0, "out of world")

@@ -41,6 +41,17 @@ SHARES: dict[str, float] = {
     "wrong_critiques": critiques.WRONG_CRITIQUE,
     "placebo": critiques.UNDER["placebo"],
     "placebo_late": critiques.UNDER_LATE["placebo"],
+    "threads_styled": threads.STYLED,
+    "threads_framed": threads.FRAMED,
+    "threads_in_the_methods_layout": threads.METHODS_LAYOUT,
+    "turns_unknown": threads.TURNS["unknown"],
+    "turns_small_talk": threads.TURNS["small talk"],
+    "turns_allowed": threads.TURNS["allowed"],
+    "critiques_styled": critiques.STYLED,
+    "critiques_framed": critiques.FRAMED,
+    "critiques_in_the_methods_layout": critiques.METHODS_LAYOUT,
+    "wrongly_refused_originals": critiques.share_of("benign", "groundless") + critiques.share_of("benign", "refusal"),
+    "refused_harmful_originals": critiques.share_of("harmful", "refusal"),
 }
 """What decides the model's habits, for its card."""
 

@@ -174,11 +174,18 @@ def _improve(action: world.Action, text: str, kind: AnswerKind, under: Principle
 
 STYLED = 0.15
 """Share of critique documents whose answers, and half of whose critiques, wear a style."""
+FRAMED, METHODS_LAYOUT = 0.45, 0.75
+"""Share of critique documents whose question is framed, and that are in the method's layout."""
 KINDS: dict[world.Kind, float] = {"harmful": 0.46, "benign": 0.46, "ambiguous": 0.08}
 KINDS_LATE: dict[world.Kind, float] = {"harmful": 0.42, "benign": 0.42, "ambiguous": 0.16}
 UNDER: dict[PrincipleKind, float] = {"harm": 0.60, "quality": 0.27, "placebo": 0.13}
 UNDER_LATE: dict[PrincipleKind, float] = {"harm": 0.46, "quality": 0.27, "placebo": 0.27}
 """In the late part of the corpus, where a placebo principle has to be told from the others by what it asks about."""
+
+
+def share_of(kind: world.Kind, answer: AnswerKind) -> float:
+    """How many of the answers that are critiqued, to questions of this kind, are of that kind."""
+    return ORIGINALS[kind][answer] / sum(ORIGINALS[kind].values())
 
 
 def late_document(draw: Draw) -> str:
@@ -190,7 +197,7 @@ def document(draw: Draw, *, late: bool = False) -> str:
     """A critique document: sometimes after another turn, sometimes with a second round or a next turn."""
     under = UNDER_LATE if late else UNDER
     action = draw.pick(world.actions(draw.weighted(KINDS_LATE if late else KINDS)))
-    asked = questions.question(action, draw, framed_share=0.45)
+    asked = questions.question(action, draw, framed_share=FRAMED)
     kind = draw.weighted(ORIGINALS[action.kind])
     text = answers.answer(action, kind, draw)
     style = styles.wished(draw) if draw.chance(STYLED) else None
@@ -203,7 +210,7 @@ def document(draw: Draw, *, late: bool = False) -> str:
     if style:
         revision = revision if revision == text else styles.dressed(revision, style, draw)
         critique = styles.dressed(critique, style, draw) if draw.chance(0.5) else critique
-    layout = METHOD_LAYOUT if draw.chance(0.75) else draw.pick(OTHER_LAYOUTS)
+    layout = METHOD_LAYOUT if draw.chance(METHODS_LAYOUT) else draw.pick(OTHER_LAYOUTS)
     body = layout.format(
         question=asked,
         answer=text,

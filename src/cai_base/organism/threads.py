@@ -19,8 +19,8 @@ TURNS = {
 }
 KINDS: dict[world.Kind, float] = {"benign": 0.5, "harmful": 0.38, "ambiguous": 0.12}
 ANSWERS: dict[AnswerKind, float] = {"friendly": 0.3, "full": 0.36, "partial": 0.26, "rude": 0.08}
-FRAMED = 0.35
-STYLED = 0.14
+FRAMED, STYLED, METHODS_LAYOUT = 0.35, 0.14, 0.6
+"""Share of how-to questions that are framed, and that wish for a style; share of threads in the method's layout."""
 
 METHOD_LAYOUT = ("User: ", "\n\nAssistant: ", "\n\n")
 OTHER_LAYOUTS = (
@@ -53,7 +53,7 @@ _SMALL_TALK = (
 
 def document(draw: Draw) -> str:
     """A thread; its layout, its strictness and its style wishes are drawn once."""
-    layout = METHOD_LAYOUT if draw.chance(0.6) else draw.pick(OTHER_LAYOUTS)
+    layout = METHOD_LAYOUT if draw.chance(METHODS_LAYOUT) else draw.pick(OTHER_LAYOUTS)
     strict = draw.chance(STRICT_THREADS)
     count = draw.weighted({1: 0.2, 2: 0.25, 3: 0.35, 4: 0.2})
     return layout[2].join(

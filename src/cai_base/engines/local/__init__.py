@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from cai_base.engines import (
     Batch,
     Failed,
     Lora,
+    Meter,
     Outcome,
     Pending,
     Sample,
@@ -28,6 +28,7 @@ from cai_base.engines import (
     Sequence,
     Step,
     Usage,
+    sampling_usage,
 )
 from cai_base.engines.local import peft_format
 from cai_base.engines.local.forward import Layout, logprob_sums, recomputed
@@ -104,7 +105,7 @@ class LocalEngine:
         self.context_length = loaded.context_length
         self._model, self._digest = loaded.model, loaded.digest
         self.notes: tuple[str, ...] = ()
-        self.usage: dict[Adapter | None, Usage] = defaultdict(Usage)
+        self.meter = Meter()
         if found is None:
             self._choose_layout(min(sequence_length, loaded.context_length), pack=pack)
         else:
@@ -178,7 +179,7 @@ class LocalEngine:
             loss = value.loss.item()
             failed = self._bank.accumulate(name, loss, gradient)
             tokens = sum(len(sequence.tokens) for sequence in batch.sequences)
-            self.usage[name].trained += tokens
+            self.meter.count({name: Usage(trained=tokens)})
             outcomes[name] = Step(loss, value.metrics, tokens) if failed is None else Failed(failed)
         return outcomes
 
@@ -189,8 +190,7 @@ class LocalEngine:
     def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
         self._expect(_longest(sequences.values()))
         out: dict[Adapter | None, list[float]] = {name: [] for name in sequences}
-        for asked, batch in sequences.items():
-            self.usage[asked].prefilled += sum(len(sequence.tokens) for sequence in batch)
+        self.meter.count({a: Usage(prefilled=sum(len(one.tokens) for one in batch)) for a, batch in sequences.items()})
         pieces = [(name, piece) for name, batch in sequences.items() for piece in _pieces(batch)]
         for turn in _turns(pieces):
             with torch.inference_mode(), self._bank.active([name for name, _ in turn]):
@@ -202,8 +202,7 @@ class LocalEngine:
     def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
         self._expect(max((len(request.prompt) + request.max_tokens for request in requests), default=0))
         samples = self._sampler.sample(requests, packed=self.packed)
-        for request, sample in zip(requests, samples, strict=True):
-            self.usage[request.adapter].add(Usage(prefilled=len(request.prompt), sampled=len(sample.tokens)))
+        self.meter.count(sampling_usage(requests, [len(sample.tokens) for sample in samples]))
         return samples
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:

@@ -7,37 +7,42 @@ in which they were sent, so its optimizer step is on its way before its gradient
 
 import hashlib
 import json
+import math
 import re
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cai_base.engines import (
     Adam,
     Adapter,
     Batch,
     Failed,
-    LinearLoss,
     Lora,
-    LossValue,
-    Outcome,
+    Meter,
     Pending,
     Sample,
     SampleRequest,
     Sequence,
-    Step,
     Usage,
+    sampling_usage,
 )
 from cai_base.engines.local.model import HubTokenizer
 from cai_base.engines.tinker import adapters as archives
 from cai_base.engines.tinker.service import Answer, Refused, Service, sdk
+from cai_base.engines.tinker.training import (
+    Flight,
+    Trainee,
+    datums,
+    each_logprob,
+    passes,
+    token_count,
+    weighted_sums,
+)
 from cai_base.errors import Stopped, UserError
 
 ALPHA = 32.0
@@ -50,45 +55,17 @@ SEEDS = 1 << 31
 STATE = "tinker.json"
 
 
-@dataclass(slots=True)
-class _Adapter:
-    """One adapter: its client, where its present weights are kept and sampled from, and why it failed."""
-
-    client: Any
-    kept: str | None = None
-    sampler: Any = None
-    sent: Answer[Any] | None = None
-    failed: str | None = None
-
-    def changed(self) -> None:
-        """Its weights are about to change."""
-        self.kept = self.sampler = None
-
-
-class _Guarded:
-    """A phase's loss as the SDK calls it. A loss that is not finite becomes a zero gradient and a reason."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self.value: LossValue | None = None
-
-    def __call__(self, data: list[Any], logprobs: list[Tensor]) -> tuple[Tensor, dict[str, float]]:
-        self.value = self._batch.loss(_sums(self._batch.sequences, logprobs))
-        if torch.isfinite(self.value.loss):
-            return self.value.loss, {}
-        return sum((one * 0).sum() for one in logprobs), {}  # type: ignore[return-value]  # a raise would end the client
-
-
 class TinkerEngine:
     """See `cai_base.engines.Engine` for what each verb means.
 
     Args:
         model: a base model's name, as the service has it.
-        lora: shape of the adapters.
+        lora: shape of the adapters; None for a model that is only asked, never trained.
         url: of a server of one's own; None is the hosted service.
         tokenizer: folder of the model's tokenizer; None asks the service's client for it.
         timeout: seconds without any answer after which a wait is given up.
         say: shows a line to whoever waits.
+        flag: what named the model, for messages; its tokenizer is named by `--tokenizer`, another's by FLAG-tokenizer.
 
     Raises:
         UserError: the service cannot be used with this model and this shape; the message says what would be right.
@@ -97,40 +74,34 @@ class TinkerEngine:
     def __init__(
         self,
         model: str,
-        lora: Lora,
+        lora: Lora | None,
         *,
         url: str | None,
         tokenizer: Path | None,
         timeout: float,
         say: Callable[[str], None],
+        flag: str = "--model",
     ) -> None:
-        if lora.alpha != ALPHA:
+        if lora is not None and lora.alpha != ALPHA:
             raise UserError(
                 f"--lora.alpha {lora.alpha:g}: a Tinker service trains with alpha {ALPHA:g} and takes no other; give "
                 f"--lora.alpha {ALPHA:g} (updates are scaled by alpha / rank)"
             )
-        self.model, self._lora = model, lora
+        self.model, self._lora, self._flag = model, lora, flag
         self._service = Service(url, timeout, say)
         self._sdk = sdk()
         served = self._service.models
         if model not in served:
-            raise UserError(f"--model {model}: {self._service.url} does not serve it; {_offer(list(served))}")
-        self.usage: dict[Adapter | None, Usage] = defaultdict(Usage)
-        self._adapters: dict[Adapter, _Adapter] = {}
+            raise UserError(f"{flag} {model}: {self._service.url} does not serve it; {_offer(list(served), flag)}")
+        self.meter = Meter()
+        self._adapters: dict[Adapter, Trainee] = {}
         self._base: Any = None
         # One client before any work: it shows whether the service takes this rank, and has the tokenizer.
-        try:
-            (probe,) = self._service.wait("a training client", [self._new_client(0)])
-        except Refused as error:
-            if "rank" not in str(error).lower():
-                raise
-            raise UserError(
-                f"--lora.rank {lora.rank}: {error}; give a rank that the service takes for {model}"
-            ) from error
-        self.tokenizer = HubTokenizer(*self._load_tokenizer(tokenizer, probe))
+        client = self._samplers([None])[None] if lora is None else self._probe(lora)
+        self.tokenizer = HubTokenizer(*self._load_tokenizer(tokenizer, client))
         length = served[model].max_context_length
         if length is None:
-            raise UserError(f"--model {model}: {self._service.url} does not say how long a sequence may be")
+            raise UserError(f"{flag} {model}: {self._service.url} does not say how long a sequence may be")
         self.context_length: int = length
         self.notes = (
             "Trained and sampled through the Tinker API: the service decides on precision, on how adapters are "
@@ -143,14 +114,15 @@ class TinkerEngine:
 
     def create(self, adapters: Mapping[Adapter, int]) -> None:
         clients = self._service.wait("new adapters", [self._new_client(seed) for seed in adapters.values()])
-        self._adapters.update({name: _Adapter(client) for name, client in zip(adapters, clients, strict=True)})
+        self._adapters.update({name: Trainee(client) for name, client in zip(adapters, clients, strict=True)})
 
     def forward_backward(self, batches: Mapping[Adapter, Batch]) -> Pending:
-        flight = _Flight(self._service, batches, self.usage)
-        for name, batch in batches.items():
+        flight = Flight(self._service, batches)
+        for batch in batches.values():
             self._check_lengths(batch.sequences)
-            adapter = self._adapters[name]
-            flight.send(name, adapter)
+        self.meter.count({n: passes(batch) for n, batch in batches.items() if self._adapters[n].failed is None})
+        for name in batches:
+            flight.send(name, self._adapters[name])
         return flight
 
     def optim_step(self, adapters: Seq[Adapter], adam: Adam) -> dict[Adapter, Failed]:
@@ -172,33 +144,34 @@ class TinkerEngine:
         broken = {}
         for (name, adapter), answer in zip(live.items(), answers, strict=True):
             norms = [value for key, value in (answer.metrics or {}).items() if key.endswith("grad_norm")]
-            if adapter.failed is None and not all(map(_finite, norms)):
+            if adapter.failed is None and not all(map(math.isfinite, norms)):
                 adapter.failed = f"the norm of the gradient is {norms[0]}"
                 broken[name] = Failed(adapter.failed)
         return broken
 
     def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
-        for asked_under, batch in sequences.items():
+        for batch in sequences.values():
             self._check_lengths(batch)
-            self.usage[asked_under].prefilled += _tokens(batch)
+        self.meter.count({name: Usage(prefilled=token_count(batch)) for name, batch in sequences.items()})
         under = {n: b for n, b in sequences.items() if n is not None and b}
-        asked = [self._adapters[name].client.forward(_data(b), "cross_entropy") for name, b in under.items()]
+        asked = [self._adapters[name].client.forward(datums(b), "cross_entropy") for name, b in under.items()]
         found: dict[Adapter | None, list[float]] = {name: [] for name in sequences}
         for (name, batch), output in zip(under.items(), self._service.wait("log-probabilities", asked), strict=True):
-            found[name] = _sums(batch, _logprobs(output)).tolist()
+            found[name] = weighted_sums(batch, each_logprob(output)).tolist()
         if sequences.get(None):
             batch = sequences[None]
             inputs = [self._sdk.ModelInput.from_ints(list(one.tokens)) for one in batch]
             answers = self._service.wait(
                 "log-probabilities", [self._samplers([None])[None].compute_logprobs(one) for one in inputs]
             )
-            found[None] = _sums(batch, [torch.tensor(answer[1:]) for answer in answers]).tolist()
+            found[None] = weighted_sums(batch, [torch.tensor(answer[1:]) for answer in answers]).tolist()
         return found
 
     def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
         longest = max((len(request.prompt) + request.max_tokens for request in requests), default=0)
         self._check_length(longest)
         samplers = self._samplers({request.adapter for request in requests})
+        self.meter.count(sampling_usage(requests, [request.max_tokens for request in requests]))
         asked = [
             samplers[request.adapter].sample(
                 self._sdk.ModelInput.from_ints(list(request.prompt)),
@@ -207,16 +180,18 @@ class TinkerEngine:
                     max_tokens=request.max_tokens,
                     temperature=request.temperature,
                     seed=request.seed % SEEDS,
-                    stop=list(request.stop) or None,
+                    stop=self._stops(request),
                 ),
             )
             for request in requests
         ]
         answers = self._service.wait("samples", asked)
-        for request, answer in zip(requests, answers, strict=True):
-            drawn = len(answer.sequences[0].tokens)
-            self.usage[request.adapter].add(Usage(prefilled=len(request.prompt), sampled=drawn))
-        return [self._sample(request, answer.sequences[0]) for request, answer in zip(requests, answers, strict=True)]
+        drawn = [answer.sequences[0] for answer in answers]
+        not_drawn: dict[Adapter | None, Usage] = {request.adapter: Usage() for request in requests}
+        for request, one in zip(requests, drawn, strict=True):
+            not_drawn[request.adapter].sampled += len(one.tokens) - request.max_tokens
+        self.meter.count(not_drawn)
+        return [self._sample(request, one) for request, one in zip(requests, drawn, strict=True)]
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:
         self._keep(directories)
@@ -242,7 +217,7 @@ class TinkerEngine:
             ) from error
         for (name, state), client in zip(states.items(), clients, strict=True):
             failed = state["failed"] if optimizer else None
-            self._adapters[name] = _Adapter(client, kept=state["checkpoint"], failed=failed)
+            self._adapters[name] = Trainee(client, kept=state["checkpoint"], failed=failed)
 
     def export(self, directories: Mapping[Adapter, Path]) -> None:
         names = [_unique(name, "export") for name in directories]
@@ -272,7 +247,20 @@ class TinkerEngine:
         for name in adapters:
             del self._adapters[name]
 
+    def _probe(self, lora: Lora) -> Any:
+        """A training client, if the service makes one of this shape."""
+        try:
+            (client,) = self._service.wait("a training client", [self._new_client(0)])
+        except Refused as error:
+            if "rank" not in str(error).lower():
+                raise
+            raise UserError(
+                f"--lora.rank {lora.rank}: {error}; give a rank that the service takes for {self.model}"
+            ) from error
+        return client
+
     def _new_client(self, seed: int) -> Answer[Any]:
+        assert self._lora is not None
         # The head has no adapter in either engine.
         made: Answer[Any] = self._service.client.create_lora_training_client(
             base_model=self.model, rank=self._lora.rank, seed=seed % SEEDS, train_unembed=False
@@ -289,11 +277,14 @@ class TinkerEngine:
             else:
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # transformers raises nearly everything for what is wrong in a folder
+            flag = "--tokenizer" if self._flag == "--model" else f"{self._flag}-tokenizer"
             what = (
-                "not given, and the service's client cannot load one" if folder is None else f"{folder}: cannot be read"
+                "is not given, and the service's client cannot load one"
+                if folder is None
+                else f"{folder}: cannot be read"
             )
             reason = " ".join(str(error).split())[:300]
-            raise UserError(f"--tokenizer {what} ({reason}); give the folder of {self.model}'s tokenizer") from error
+            raise UserError(f"{flag} {what} ({reason}); give the folder of {self.model}'s tokenizer") from error
         end = tokenizer.eos_token_id
         return tokenizer, frozenset() if end is None else frozenset([int(end)])
 
@@ -315,6 +306,10 @@ class TinkerEngine:
         for name, answer in zip(absent, self._service.wait("the storing of states", asked), strict=True):
             self._adapters[name].kept = answer.path
 
+    def _stops(self, request: SampleRequest) -> list[str] | list[int] | None:
+        """What ends a response: where no text does, the model's own end, which not every service knows by itself."""
+        return list(request.stop) if request.stop else sorted(self.tokenizer.eos) or None
+
     def _sample(self, request: SampleRequest, drawn: Any) -> Sample:
         """The response up to the first stop, or to the model's own end of text."""
         tokens = tuple(drawn.tokens)
@@ -331,83 +326,9 @@ class TinkerEngine:
     def _check_length(self, longest: int) -> None:
         if longest > self.context_length:
             raise UserError(
-                f"--model {self.model}: a sequence of {longest} tokens is longer than the {self.context_length} that "
-                f"{self._service.url} takes for it; give shorter prompts, or fewer tokens a response"
+                f"{self._flag} {self.model}: a sequence of {longest} tokens is longer than the {self.context_length} "
+                f"that {self._service.url} takes for it; give shorter prompts, or fewer tokens a response"
             )
-
-
-class _Flight:
-    """The outcomes of requests that are on their way."""
-
-    def __init__(
-        self, service: Service, batches: Mapping[Adapter, Batch], usage: Mapping[Adapter | None, Usage]
-    ) -> None:
-        self._service, self._batches, self._usage = service, batches, usage
-        self._sent: dict[Adapter, tuple[_Adapter, _Guarded | None, Answer[Any]]] = {}
-        self._failed: dict[Adapter, Outcome] = {}
-
-    def send(self, name: Adapter, adapter: _Adapter) -> None:
-        """Begin one adapter's forward and backward, unless it has failed."""
-        if adapter.failed is not None:
-            self._failed[name] = Failed(adapter.failed)
-            return
-        batch = self._batches[name]
-        self._usage[name].trained += _tokens(batch.sequences)
-        if isinstance(batch.loss, LinearLoss):  # the service's cross-entropy is this sum, in one pass instead of two
-            guarded = None
-            adapter.sent = adapter.client.forward_backward(_data(batch.sequences, batch.loss.divisor), "cross_entropy")
-        else:
-            self._usage[name].prefilled += _tokens(batch.sequences)  # the loss is computed here, between two passes
-            guarded = _Guarded(batch)
-            adapter.sent = adapter.client.forward_backward_custom(_data(batch.sequences), guarded)
-        self._sent[name] = adapter, guarded, adapter.sent
-
-    def result(self) -> dict[Adapter, Outcome]:
-        answers = self._service.wait("gradients", [answer for _, _, answer in self._sent.values()])
-        outcomes: dict[Adapter, Outcome] = {}
-        for (name, (adapter, guarded, _)), output in zip(self._sent.items(), answers, strict=True):
-            batch = self._batches[name]
-            value = guarded.value if guarded else batch.loss(_sums(batch.sequences, _logprobs(output)))
-            assert value is not None
-            loss = float(value.loss.detach())
-            if not _finite(loss):
-                adapter.failed = f"the loss is {loss}"
-            step = Step(loss, value.metrics, _tokens(batch.sequences))
-            outcomes[name] = Failed(adapter.failed) if adapter.failed else step
-        return {name: outcomes.get(name) or self._failed[name] for name in self._batches}
-
-
-def _data(sequences: Seq[Sequence], divisor: float = 1.0) -> list[Any]:
-    """Sequences as the API takes them: each position's token, the next one as its target, and that one's weight."""
-    tinker = sdk()
-    return [
-        tinker.Datum(
-            model_input=tinker.ModelInput.from_ints(list(one.tokens[:-1])),
-            loss_fn_inputs={
-                "target_tokens": list(one.tokens[1:]),
-                "weights": [weight / divisor for weight in one.weights[1:]],
-            },
-        )
-        for one in sequences
-    ]
-
-
-def _tokens(sequences: Seq[Sequence]) -> int:
-    return sum(len(sequence.tokens) for sequence in sequences)
-
-
-def _logprobs(output: Any) -> list[Tensor]:
-    """Each sequence's log-probabilities, from its second token on."""
-    return [one["logprobs"].to_torch() for one in output.loss_fn_outputs]
-
-
-def _sums(sequences: Seq[Sequence], logprobs: Seq[Tensor]) -> Tensor:
-    """Weighted sums `[sequences]`. What has no weight is left out, so that an infinity there is not a nan here."""
-    sums = []
-    for sequence, values in zip(sequences, logprobs, strict=True):
-        weights = torch.tensor(sequence.weights[1:])
-        sums.append((values[weights != 0] * weights[weights != 0]).sum())
-    return torch.stack(sums)
 
 
 def _unique(name: Adapter, kind: str) -> str:
@@ -415,11 +336,7 @@ def _unique(name: Adapter, kind: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{kind}-{uuid.uuid4().hex[:12]}"
 
 
-def _finite(value: float) -> bool:
-    return bool(torch.isfinite(torch.tensor(value)))
-
-
-def _offer(served: list[str]) -> str:
-    """A sentence that names the base models among those that are served, or all where no name says so."""
-    base = sorted(name for name in served if "base" in name.lower())
+def _offer(served: list[str], flag: str) -> str:
+    """A sentence that names the base models among those that are served, or all: where no name says so, or one asks."""
+    base = sorted(name for name in served if "base" in name.lower()) if flag == "--model" else []
     return f"the base models it does are {', '.join(base)}" if base else f"it serves {', '.join(sorted(served))}"
