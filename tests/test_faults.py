@@ -21,8 +21,10 @@ from cai_base.evaluation import metrics
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.grading import ByRubric
 from cai_base.evaluation.judges import GroundTruth, NoJudge
-from cai_base.evaluation.preflight import check_instruct, check_rate
-from cai_base.preflight import refuse
+from cai_base.evaluation.preflight import Check, check_instruct, check_rate
+from cai_base.flags import load_settings
+from cai_base.inputs import gather
+from cai_base.preflight import check_power, refuse
 from cai_base.prompts import Prompt
 from cai_base.results import _no_safer, _same_weights, _uncovered
 from cai_base.rubrics import load_rubric
@@ -75,6 +77,17 @@ def test_training_prompts_that_are_evaluation_prompts(tmp_path: Path, capsys: py
     asked.write_text('{"kind": "benign", "text": "How do I mend the gate?"}\n')
     flags = ["--prompts", str(file), "--evaluation.prompts", str(asked)]
     said(begun(["run", *flags, "--out", str(tmp_path / "run")], capsys), FILE=file, TEST=asked)
+
+
+def test_too_few_seeds_or_prompts_to_show_anything() -> None:
+    def check(*flags: str) -> Check:
+        settings = load_settings(["--seeds", *flags])[0]
+        return check_power(settings, gather(settings))
+
+    said("\n".join(f"warning: {warning}" for warning in refuse([check("2")], None)))
+    assert check("1").outcome == "warned"
+    assert check("10").outcome == "passed"
+    assert "to detect 5 points you need about 19 seeds with 400 prompts" in check("10").found
 
 
 def test_prompts_at_the_floor() -> None:

@@ -26,8 +26,9 @@ def stored(run: Path) -> Stored:
 def test_the_table_has_the_figures_side_by_side(run: Path, stored: Stored) -> None:
     text = render(run)
     lines = text.splitlines()
-    place = next(n for n, line in enumerate(lines) if line.startswith("Attack success rate (%)"))
-    assert lines[place + 1].startswith("Over-refusal rate (%)")
+    names = [line.split("  ")[0] for line in lines]
+    place = names.index("Attack success")  # the name goes over two lines where a failure is marked in the row below
+    assert "Over-refusal" in names[place + 1 : place + 3]
     for arm in ("sft", "cai", "base"):
         assert f"{100 * stored.results['arms'][arm]['attack_success_rate']['mean']:.1f}" in lines[place]
     assert "SFT-only" in text

@@ -120,7 +120,10 @@ def _score(table: Crossed, confidence: float) -> Interval:
     prompts_share = np.where(inside, np.maximum(table.between_prompts / scale, 1 / size), 1 / table.prompts)
     seeds_share = np.where(inside, (table.between_seeds - table.rest) / scale, 0.0)
     yes = table.seed_means * table.prompts
-    odds = np.log((yes + 0.5) / (table.prompts - yes + 0.5)).var(-1, ddof=1) / table.seeds
+    no = table.prompts - yes
+    # Seeds answer the same prompts: by chance alone they differ by the rest, not by all of a binomial's spread.
+    by_chance = (1 / (yes + 0.5) + 1 / (no + 0.5)).mean(-1) * np.where(inside, table.rest * size / scale, 1.0)
+    odds = np.maximum(np.log((yes + 0.5) / (no + 0.5)).var(-1, ddof=1) - by_chance, 0.0) / table.seeds
     # Where no answer differs from another there is no variance that was estimated.
     t = np.where(inside, _t(confidence, table.freedom), special.ndtri(0.5 + confidence / 2))
 

@@ -14,8 +14,23 @@ from cai_base.evaluation.statistics.crossed import Components, freedom
 from cai_base.evaluation.statistics.intervals import CONFIDENCE
 
 POWER = 0.8
+PROMPT_SHARE, REST_SHARE = 0.1, 1.1
+"""What prompts and the rest are taken to have of a yes-or-no answer's variance: in the studies of docs/organism.md they
+have 0 to 0.2 and 0.5 to 1.2."""
+
 MOST_SEEDS, MOST_PROMPTS = 100, 100_000
 """What is looked through for a design that is large enough."""
+
+
+def planned(rate: float, seed_odds: float) -> Components:
+    """The variances to be expected of the paired differences of two arms' yes-or-no answers, before any is known.
+
+    Args:
+        rate: about which both arms' rates lie; half is the cautious assumption.
+        seed_odds: the variance between seeds of the difference of their log-odds.
+    """
+    spread = rate * (1 - rate)
+    return Components(seed=seed_odds * spread**2, prompt=PROMPT_SHARE * spread, rest=REST_SHARE * spread)
 
 
 def detectable(components: Components, seeds: int, prompts: int, width: float | None = None) -> float:
