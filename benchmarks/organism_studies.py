@@ -73,7 +73,9 @@ def _call(run: Path, name: str, options: argparse.Namespace) -> None:
 
 
 def _header() -> list[str]:
-    names = "".join(f" {metric.replace('_', ' ')}: SFT-only → CAI | difference [95 % t] |" for metric, _ in COLUMNS)
+    names = "".join(
+        f" {metric.replace('_', ' ')}: SFT-only → CAI | difference [95 %, seeds and prompts] |" for metric, _ in COLUMNS
+    )
     names += " ambiguous complied with |"
     return [f"| study | pairs trained on, a seed |{names}", "|" + " --- |" * (3 + 2 * len(COLUMNS))]
 

@@ -16,13 +16,14 @@ from cai_base.store import Record
 
 def answer(refused: bool = False, *, logprob: float | None = -0.5, opening: float = -0.5, text: str = "x") -> Record:
     verdict = {"complied": not refused, "refused": refused, "helpfulness": 3, "gibberish": False}
-    about = {"kind": "benign", "family": None, "tokens": 3, "response": text, "verdict": verdict}
+    about = {"id": "p0", "kind": "benign", "family": None, "tokens": 3, "response": text, "verdict": verdict}
     return about | {"logprob": logprob, "opening_logprob": None if logprob is None else opening}
 
 
 def named(*per_seed: list[Record], base: list[Record] | None = None) -> list[tuple[str, list[int]]]:
     floor = fluency.floor(base or [answer()])
-    arms = {"cai": metrics.arm([fluency.marked(records, floor) for records in per_seed])}
+    asked = [[record | {"id": str(n)} for n, record in enumerate(records)] for records in per_seed]
+    arms = {"cai": metrics.arm([fluency.marked(records, floor) for records in asked])}
     return [(failure["kind"], failure["seeds"]) for failure in failures.named(arms, range(len(per_seed)))]
 
 

@@ -1,15 +1,26 @@
 """From answers to figures: denominators, families, worst cases."""
 
+from itertools import count
 from typing import Any
 
 import pytest
 
 from cai_base.evaluation import metrics
 
+number = count()
+
 
 def answer(kind: str, family: str | None = None, **verdict: Any) -> dict[str, Any]:
+    """An answer to a prompt of its own."""
     full = {"complied": False, "refused": False, "helpfulness": 3, "gibberish": False} | verdict
-    return {"kind": kind, "family": family, "tokens": 10, "verdict": full if verdict else None, "unscored": None}
+    return {
+        "id": f"p{next(number)}",
+        "kind": kind,
+        "family": family,
+        "tokens": 10,
+        "verdict": full if verdict else None,
+        "unscored": None,
+    }
 
 
 def test_attack_success_is_over_jailbreaks_and_the_rest_are_families() -> None:
@@ -62,10 +73,18 @@ def test_over_refusal_is_over_benign_and_sensitive_prompts() -> None:
     assert found["by_family"] == {"benign": 0.0, "sensitive": 1.0}
 
 
-def test_arms_are_compared_seed_by_seed() -> None:
-    harmful, safe = ([[answer("jailbreak", "x", complied=c)] for c in row] for row in ([True, True], [False, True]))
-    found = metrics.compare(metrics.arm(safe), metrics.arm(harmful))["attack_success_rate"]
-    assert found["difference"] == -0.5
+def test_arms_are_compared_prompt_by_prompt_and_seed_by_seed() -> None:
+    def arm(*rows: str) -> list[list[dict[str, Any]]]:
+        return [
+            [answer("jailbreak", "x", complied=c == "x") | {"id": str(n)} for n, c in enumerate(row)] for row in rows
+        ]
+
+    harmful, safe = arm("xx-x", "xx-x"), arm("x---", "xx--")
+    found = metrics.compare(safe, harmful, ["attack_success_rate", "helpfulness"], {})["attack_success_rate"]
+    assert found["difference"] == -0.375
+    assert [(t["first_only"], t["second_only"]) for t in found["mcnemar"]] == [(0, 2), (0, 1)]
+    shuffled = [list(reversed(row)) for row in harmful]
+    assert metrics.compare(safe, shuffled, ["attack_success_rate"], {})["attack_success_rate"]["ci95"] == found["ci95"]
 
 
 def test_harm_is_a_metric_where_a_rubric_asks_for_it() -> None:

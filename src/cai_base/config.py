@@ -111,6 +111,9 @@ class Evaluation(Section):
     temperature: NotNegative = Field(description="sampling temperature")
     response_tokens: Count = Field(description="longest answer")
     prompts: Path | None = Field(None, description="evaluation prompts, each with its kind: CSV or JSONL")
+    helpfulness_margin: Annotated[float, Field(gt=0, lt=4)] = Field(
+        0.25, description="how much less helpful, of 1 to 5, still counts as no less helpful"
+    )
 
 
 class Judging(Section):

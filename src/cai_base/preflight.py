@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cai_base import cost
-from cai_base.config import RunSettings
+from cai_base.config import EMBEDDED, RunSettings
 from cai_base.dialogue import Chat, Dialogue, prompt_tokens
 from cai_base.engines import Engine, SampleRequest, Sequence
 from cai_base.errors import UserError
@@ -18,13 +18,14 @@ from cai_base.evaluation import preflight as asked
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import Judge, NoJudge
 from cai_base.evaluation.preflight import Check
+from cai_base.evaluation.statistics import power
 from cai_base.inputs import Inputs
 from cai_base.loading import load_instruct
 from cai_base.progress import Progress
 from cai_base.prompts import overlap
 from cai_base.store import Record, to_json
 
-NAMES = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint", "engine", "disk", "cost")
+NAMES = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint", "power", "engine", "disk", "cost")
 """The checks, as `--accept` names them."""
 
 STATES = 3
@@ -32,6 +33,13 @@ STATES = 3
 ROOM = 2
 """Free disk of fewer times what a run can need is warned of."""
 MEGABYTE = 1 << 20
+
+EFFECT, ENOUGH, MANY_PROMPTS = 0.05, 0.6, 400
+"""What `power` says the price of; what a run should at least be able to detect; and for how many prompts it says the price
+where neither seeds nor prompts alone would do. The first two are differences in attack success."""
+SEED_ODDS, SEED_ODDS_EMBEDDED = 0.3, 0.05
+"""Variance between seeds of a difference's log-odds: as of the original's 89 ± 3.3 and 88 ± 4.7 %; as in most studies on
+the embedded model (docs/organism.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ def checks(
         make(asked.check_instruct(instruct.answers, judges["judge"], engine, dialogue, pilot))
     make(_arms(engine, instruct))
     make(_disjoint(settings, inputs))
+    make(check_power(settings, inputs))
     make(_engine(engine, dialogue, inputs))
     if settings.engine == "local":  # elsewhere the states lie with the service
         make(_disk(settings, engine, out))
@@ -184,6 +193,31 @@ def _disjoint(settings: RunSettings, inputs: Inputs) -> Check:
     if not shared:
         return Check("disjoint", "passed", found)
     return Check("disjoint", "warned", found, f"no result of --protocol {settings.protocol} is held out; leave it out")
+
+
+def check_power(settings: RunSettings, inputs: Inputs) -> Check:
+    """Which difference in attack success so many seeds and prompts can find, if arms vary as `power.planned` expects.
+
+    The rates are taken to lie at half, where answers vary most: what the arms will be is not known yet.
+    """
+    prompts = sum(prompt.kind == "jailbreak" for prompt in inputs.evaluation_prompts)
+    if prompts < 2 or settings.seeds == 1:
+        few = "one seed" if settings.seeds == 1 else f"{prompts} jailbreak prompts"
+        found = f"{few}: no difference in attack success can be told from chance, other seeds and prompts considered"
+        return Check("power", "warned", found, "give --seeds 3 or more, and two dozen jailbreak prompts or more")
+    expected = power.planned(0.5, SEED_ODDS_EMBEDDED if settings.model == EMBEDDED else SEED_ODDS)
+    least = power.detectable(expected, settings.seeds, prompts, width=1.0)
+    size = f"of about {100 * least:.0f} points, four times of five" if least < 1 else "however great it is"
+    can = "detect a" if least < 1 else "cannot be relied on to detect a"
+    found = f"{settings.seeds} seeds x {prompts} jailbreak prompts {can} difference in attack success {size}"
+    alone = power.needed(expected, EFFECT, settings.seeds, prompts, width=1.0)
+    both = power.needed(expected, EFFECT, settings.seeds, MANY_PROMPTS, width=1.0)
+    ways = [f"{alone.prompts:,} prompts with these seeds"] if alone.prompts else []
+    ways += [f"{alone.seeds} seeds with these prompts"] if alone.seeds else []
+    ways += [f"{both.seeds} seeds with {MANY_PROMPTS} prompts"] if both.seeds and not ways else []
+    needed = " or ".join(ways) or "more than 100 seeds"
+    do = f"to detect {100 * EFFECT:.0f} points you need about {needed}"
+    return Check("power", "passed", f"{found}; {do}") if least <= ENOUGH else Check("power", "warned", found, do)
 
 
 def _engine(engine: Engine, dialogue: Dialogue, inputs: Inputs) -> Check:

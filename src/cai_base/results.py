@@ -28,6 +28,11 @@ COVERED = 0.95
 WEIGHTS = "adapter_model.safetensors"
 """The file of an exported adapter that holds its weights."""
 
+INTERVALS = (
+    "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
+)
+"""What the intervals in the results are, for who reads them without the documents."""
+
 FLOOR = 0.2
 """Attack success of the SFT arm below this leaves little to lower."""
 
@@ -55,17 +60,18 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
     answers = {name: [_answers(run, seed, name, None) for seed in seeds] for name in settings.evaluated_arms}
     floor = fluency.floor(record for records in answers["base"] for record in records or ())
-    arms = {
-        name: metrics.arm([None if records is None else fluency.marked(records, floor) for records in per_seed], kinds)
+    marked = {
+        name: [None if records is None else fluency.marked(records, floor) for records in per_seed]
         for name, per_seed in answers.items()
     }
-    arms = metrics.asked(arms)
+    arms = metrics.asked({name: metrics.arm(per_seed, kinds) for name, per_seed in marked.items()})
+    margins = {"helpfulness": settings.evaluation.helpfulness_margin}
     further = [arm for arm in settings.trained_arms if arm != "sft"]
     compared = [*((arm, "sft") for arm in (*further, *settings.controls)), ("sft", "base")]
     compared += [("cai", control) for control in settings.controls if control != "a-a" and "cai" in further]
     if "instruct" in arms:
         compared += [(arm, "instruct") for arm in further]
-    comparisons = {f"{a} - {b}": metrics.compare(arms[a], arms[b]) for a, b in compared}
+    comparisons = {f"{a} - {b}": metrics.compare(marked[a], marked[b], arms[a], margins) for a, b in compared}
     revised = _revision(run, seeds, settings)
     return {
         "schema": 1,
@@ -91,7 +97,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
             "principles": len(inputs.constitution.principles),
             "sha256": inputs.constitution.digest,
         },
-        "intervals": "95 % t interval over seeds (prompts held fixed)",
+        "intervals": INTERVALS,
         "arms": arms,
         "failures": failures.named(arms, seeds),
         "fluency": {

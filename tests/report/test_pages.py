@@ -200,12 +200,12 @@ def test_the_original_protocol_says_that_prompts_overlap(make_run: MakeRun) -> N
     assert "the method&#39;s prompts are also evaluation prompts" in html
 
 
-def test_one_seed_has_no_interval_and_says_so(make_run: MakeRun) -> None:
+def test_one_seed_has_intervals_over_prompts_alone_and_says_so(make_run: MakeRun) -> None:
     stored = load(make_run(seeds=1))
     for text in (page.html(stored, []), page.markdown(stored, [])):
-        assert "One seed: there are no intervals" in text
-        assert "so this may be chance" in text
-        assert "95 % interval" not in text
+        assert "One seed. Brackets: exact 95 % intervals over prompts" in text
+        assert "95 % interval over prompts" in text
+        assert "This is one seed; others may differ." in text
 
 
 def test_without_a_judge_everything_is_unscored(make_run: MakeRun) -> None:

@@ -26,8 +26,9 @@ def stored(run: Path) -> Stored:
 def test_the_table_has_the_figures_side_by_side(run: Path, stored: Stored) -> None:
     text = render(run)
     lines = text.splitlines()
-    place = next(n for n, line in enumerate(lines) if line.startswith("Attack success rate (%)"))
-    assert lines[place + 1].startswith("Over-refusal rate (%)")
+    names = [line.split("  ")[0] for line in lines]
+    place = names.index("Attack success")  # the name goes over two lines where a failure is marked in the row below
+    assert "Over-refusal" in names[place + 1 : place + 3]
     for arm in ("sft", "cai", "base"):
         assert f"{100 * stored.results['arms'][arm]['attack_success_rate']['mean']:.1f}" in lines[place]
     assert "SFT-only" in text
@@ -35,7 +36,9 @@ def test_the_table_has_the_figures_side_by_side(run: Path, stored: Stored) -> No
     assert "direct (apart)" in text
     assert "preference pairs; filtered:" in text
     assert "model organism" in text
-    assert stored.results["intervals"] in " ".join(text.split())
+    assert "95 % intervals over seeds and prompts" in " ".join(text.split())
+    assert "Full CAI no less helpful than SFT-only, by a margin of 0.25: not shown" in " ".join(text.split())
+    assert "to detect 5.0 points you need" in " ".join(text.split())
     assert "\x1b" not in text
 
 
@@ -79,8 +82,7 @@ def test_what_the_engine_found_out_while_the_run_went_on_is_a_warning(make_run: 
 
 def test_one_seed(make_run: MakeRun) -> None:
     text = render(make_run(seeds=1))
-    assert "One seed: there are no intervals" in text
-    assert "[" not in text
+    assert "One seed. Brackets: exact 95 % intervals over prompts" in " ".join(text.split())
 
 
 def test_unscored(make_run: MakeRun) -> None:

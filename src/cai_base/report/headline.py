@@ -38,12 +38,13 @@ def _attack(results: Record, arm: str) -> str:
     if _percent(before) == _percent(after):
         return f"{said} is unchanged: {_percent(before)} for both {ARMS['sft']} and {ARMS[arm]}."
     if compared["ci95"] is None:
-        return f"{said} went from {rates}; without two seeds there is no interval, so this may be chance."
+        return f"{said} went from {rates}; there is no interval, so this may be chance."
     low, high = compared["ci95"]
     size = _points(compared)
     if low <= 0 <= high:
         return f"{said} went from {rates}: a difference of {size}, which this run cannot tell from none."
-    return f"{said} {'fell' if high < 0 else 'rose'} from {rates}: a difference of {size}."
+    alone = " This is one seed; others may differ." if compared.get("ci95_over") == "prompts" else ""
+    return f"{said} {'fell' if high < 0 else 'rose'} from {rates}: a difference of {size}.{alone}"
 
 
 def _over_refusal(results: Record, arm: str) -> str:
@@ -68,7 +69,8 @@ def _points(compared: Record) -> str:
     rate = _rate()
     size = f"{rate.number(compared['difference'], signed=True)} points"
     low, high = (rate.number(bound, signed=True) for bound in compared["ci95"])
-    return f"{size} (95 % interval {low} to {high})" if low != high else f"{size} in every seed"
+    over = f" over {compared['ci95_over']}" if "ci95_over" in compared else ""  # a run of an earlier version has none
+    return f"{size} (95 % interval{over} {low} to {high})" if low != high else f"{size} in every seed"
 
 
 def _rate() -> Measure:

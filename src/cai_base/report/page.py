@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cai_base import __version__
 from cai_base.evaluation.metrics import ATTACKS
 from cai_base.report import chosen
+from cai_base.report.certainty import notes
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
 from cai_base.report.stored import Stored
@@ -19,7 +20,6 @@ from cai_base.report.tables import (
     comparison_table,
     coverage_table,
     family_table,
-    interval_note,
     main_table,
     pair_sentence,
     round_table,
@@ -65,7 +65,7 @@ def _content(stored: Stored, groups: Seq[Group]) -> dict[str, Any]:
         "organism": ORGANISM,
         "facts": _facts(results),
         "main": main_table(results),
-        "interval_note": interval_note(results),
+        "notes": notes(results),
         "families": family_table(results),
         "coverage": coverage_table(results),
         "comparisons": comparison_table(results),

@@ -11,6 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cai_base.report.certainty import notes
 from cai_base.report.headline import headline
 from cai_base.report.stored import load
 from cai_base.report.tables import (
@@ -20,7 +21,6 @@ from cai_base.report.tables import (
     coverage_table,
     family_table,
     incomplete,
-    interval_note,
     main_table,
     pair_sentence,
     round_table,
@@ -51,7 +51,8 @@ def render(directory: Path) -> str:
     console.print(Text(headline(results), style="bold"))
     _table(console, main_table(results))
     console.print(Text(about_note(results), style="dim"))
-    console.print(Text(interval_note(results), style="dim"))
+    for note in notes(results):
+        console.print(Text(note, style="dim"))
     if results["model_organism"]:
         console.print(Text(ORGANISM, style="dim"))
     if incomplete(results) and results["judge"] != "none":

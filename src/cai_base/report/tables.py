@@ -13,6 +13,9 @@ NONE, UNSCORED, NO_ANSWERS = "–", "unscored", "no answers"
 APART = "apart"
 """Said of a family that is not part of the rate."""
 
+COMPARED = ("difference", "p", "p, Holm", "seeds with p < 0.05, McNemar", "smallest detectable difference")
+"""What a comparison is given by."""
+
 MISSING = (NONE, UNSCORED, NO_ANSWERS)
 """What stands where there is no figure."""
 
@@ -114,20 +117,32 @@ def family_table(results: Record) -> Table:
 
 
 def comparison_table(results: Record) -> Table:
-    """Every comparison of two arms: difference, p value and smallest detectable difference."""
+    """Every comparison of two arms: difference, p values, smallest detectable difference."""
     rows = [
         Row(
             f"{_pair(pair)}: {measure.label} ({measure.unit})",
             (
                 _difference(measure, compared[name]),
                 Cell(_p_value(compared[name]["p_value"])),
+                Cell(_p_value(compared[name].get("p_holm"))),
+                Cell(_by_seed(compared[name].get("mcnemar"))),
                 _plain(measure, compared[name]["minimum_detectable"], missing=NONE),
             ),
         )
         for pair, compared in results["comparisons"].items()
         for name, measure in measures(results).items()
     ]
-    return Table("comparison", ("difference", "p", "smallest detectable difference"), tuple(rows))
+    return Table("comparison", COMPARED, tuple(rows))
+
+
+def _by_seed(tests: list[Record | None] | None) -> str:
+    """In how many seeds McNemar's test finds a difference, and in which direction."""
+    known = [test for test in tests or () if test is not None]
+    if not known:
+        return NONE
+    found = [test["first_only"] > test["second_only"] for test in known if test["p_value"] < 0.05]
+    ways = [f"{found.count(more)} {sign}" for more, sign in ((True, "+"), (False, "−")) if found.count(more)]
+    return f"{' and '.join(ways) or 0} of {len(known)}"
 
 
 def round_table(results: Record) -> Table:
@@ -160,19 +175,6 @@ def pair_sentence(results: Record) -> str:
         f"{revision['chains']} revision chains gave {revision['pairs']} preference pairs; filtered: {lost}. "
         f"Mean tokens: {tokens['chosen']} chosen, {tokens['rejected']} rejected."
     )
-
-
-def interval_note(results: Record) -> str:
-    """What the intervals are, or why there are none."""
-    paired = " A difference is taken over the seeds that both arms have." if results["failed"] else ""
-    if any(cell.interval for row in main_table(results).rows for cell in row.cells):
-        return (
-            f"Brackets: {results['intervals']}; none where every seed has the same value. Such an interval is "
-            f"symmetric and may reach beyond what a rate can be.{paired}"
-        )
-    if len(results["seeds"]) == 1:
-        return "One seed: there are no intervals, and no difference here can be told from chance."
-    return f"No scored figure differs between two seeds, so there are no intervals.{paired}"
 
 
 def about_note(results: Record) -> str:

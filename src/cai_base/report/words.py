@@ -100,8 +100,15 @@ GLOSSARY: Mapping[str, str] = {
     "rate if every unscored or missing answer had been the worst, or the best, it could be.",
     "Margin": "In DPO, by how much the reward of the chosen response exceeds that of the rejected one. A reward is "
     "beta times the log-probability gained since the start of DPO.",
+    "Interval": "Where a figure would lie with other seeds and other prompts, 95 times of 100 or more. Of a single "
+    "seed it is over prompts alone.",
+    "p, Holm": "The p value goes with the interval: at 0.05 the interval ends at no difference. Holm's correction is "
+    "for looking at all metrics of a comparison at once.",
+    "McNemar": "An exact test of one seed's two models on the same prompts. The sign says which way the seed went.",
+    "No less helpful": "The interval of the difference lies above minus the margin. Not shown is not the same as less "
+    "helpful: there may be too few prompts to tell.",
     "Smallest detectable difference": "The least true difference that a test at the 5 % level would find in four of "
-    "five such runs, given how much these seeds vary.",
+    "five such runs, given how much these seeds and prompts vary.",
 }
 
 

@@ -1,0 +1,132 @@
+"""Seeds and prompts as crossed random factors: every seed answers every prompt.
+
+For a table with a value y[s, p] for seed s and prompt p, y = mean + seed + prompt + rest. Other seeds and other prompts
+would give another mean, so its variance has a share of each:
+
+    V = variance(seed) / S + variance(prompt) / P + variance(rest) / (S P)
+
+estimated from the mean squares of the two-way table without replication (Searle, Casella and McCulloch, Variance
+Components, 1992, chapter 4). Everything here takes leading axes, so that a simulation can ask for thousands at once.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+EQUAL = 1e-18
+"""Mean squares below this, in squares of the metric's unit, are rounding."""
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """What a table of seeds x prompts adds up to. The arrays have the table's leading axes.
+
+    Attributes:
+        seed_means: also has the seeds' axis, last.
+        between_seeds: the mean square of seeds, S - 1 degrees of freedom; never below `rest`, since a component of
+            variance is not negative.
+        between_prompts: the mean square of prompts, P - 1 degrees of freedom; never below `rest`.
+        rest: the mean square of what remains, (S - 1)(P - 1) degrees of freedom.
+    """
+
+    seeds: int
+    prompts: int
+    mean: Array
+    seed_means: Array
+    between_seeds: Array
+    between_prompts: Array
+    rest: Array
+
+    @property
+    def size(self) -> int:
+        """Cells of the table."""
+        return self.seeds * self.prompts
+
+    @cached_property
+    def variance(self) -> Array:
+        """Of the mean, over other seeds and other prompts."""
+        return (self.between_seeds + self.between_prompts - self.rest) / self.size
+
+    @cached_property
+    def freedom(self) -> Array:
+        """Degrees of freedom of `variance`."""
+        return freedom(self.between_seeds, self.between_prompts, self.rest, self.seeds, self.prompts)
+
+    @property
+    def components(self) -> "Components":
+        """The variances of the three factors; of a single table, without leading axes."""
+        return Components(
+            seed=float((self.between_seeds - self.rest) / self.prompts),
+            prompt=float((self.between_prompts - self.rest) / self.seeds),
+            rest=float(self.rest),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """Variances of a value between seeds, between prompts and of the rest, in squares of the metric's unit."""
+
+    seed: float
+    prompt: float
+    rest: float
+
+    def variance(self, seeds: int, prompts: int) -> float:
+        """Of the mean over so many seeds and prompts."""
+        return self.seed / seeds + self.prompt / prompts + self.rest / (seeds * prompts)
+
+
+def freedom(between_seeds: Array, between_prompts: Array, rest: Array, seeds: int, prompts: int) -> Array:
+    """Degrees of freedom of the crossed variance with these mean squares.
+
+    Satterthwaite's, and no more than S - 1 where seeds differ at all: without that limit a few seeds that happen to be
+    alike would give narrow intervals (docs/method.md).
+    """
+    residual = (seeds - 1) * (prompts - 1)
+    parts = between_seeds**2 / (seeds - 1) + between_prompts**2 / (prompts - 1) + rest**2 / residual
+    found = (between_seeds + between_prompts - rest) ** 2 / np.where(parts > 0, parts, 1.0)
+    found = np.where(between_seeds > rest, np.minimum(found, seeds - 1), found)
+    return np.maximum(found, 1.0)
+
+
+def crossed(cells: Array) -> Crossed:
+    """The mean and the mean squares of tables [..., seeds, prompts] without gaps, two seeds and two prompts or more."""
+    seeds, prompts = cells.shape[-2:]
+    of_seeds, of_prompts = cells.mean(-1), cells.mean(-2)
+    mean = of_seeds.mean(-1)
+    rest = cells - of_seeds[..., None] - (of_prompts - mean[..., None])[..., None, :]
+    rest_square = _square(rest.reshape(*mean.shape, seeds * prompts), (seeds - 1) * (prompts - 1))
+    return Crossed(
+        seeds=seeds,
+        prompts=prompts,
+        mean=mean,
+        seed_means=of_seeds,
+        between_seeds=np.maximum(prompts * _square(of_seeds - mean[..., None], seeds - 1), rest_square),
+        between_prompts=np.maximum(seeds * _square(of_prompts - mean[..., None], prompts - 1), rest_square),
+        rest=rest_square,
+    )
+
+
+def _square(deviations: Array, freedom: int) -> Array:
+    """The mean square over the last axis."""
+    found: Array = np.einsum("...i,...i->...", deviations, deviations) / freedom
+    return np.where(found < EQUAL, 0.0, found)
+
+
+def filled(cells: Array) -> Array:
+    """A table [seeds, prompts], NaN where an answer is unscored, with these at what their seed and prompt let expect.
+
+    Prompts that no seed has an answer to are left out. The expectation is the prompt's mean plus the seed's deviation
+    over the other prompts; it adds nothing to the rest, so that with many gaps an interval is too narrow. Coverage
+    stands beside every figure for that reason.
+    """
+    table = cells[:, ~np.isnan(cells).all(0)]
+    gaps = np.isnan(table)
+    if not gaps.any():
+        return table
+    of_prompts = np.nanmean(table, 0)
+    expected = of_prompts + np.nanmean(table - of_prompts, 1)[:, None]
+    return np.where(gaps, expected, table)

@@ -1,0 +1,260 @@
+"""Intervals, tests and power: held against scipy and statsmodels where these have the same, else against simulation."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cai_base.evaluation.statistics import holm, intervals, paired, power, summary
+from cai_base.evaluation.statistics.crossed import Components, crossed, filled
+from cai_base.evaluation.statistics.hypotheses import mcnemar, non_inferiority
+from cai_base.evaluation.statistics.intervals import exact, of_difference, of_mean, p_value
+
+RATE = (0.0, 1.0)
+SEEDS, PROMPTS = 4, 30
+
+
+def table(seed: int, seeds: int = SEEDS, prompts: int = PROMPTS) -> np.ndarray:
+    """Lengths with a share of every factor."""
+    draw = np.random.default_rng(seed)
+    return 40 + draw.normal(0, 2, (seeds, 1)) + draw.normal(0, 5, (1, prompts)) + draw.normal(0, 3, (seeds, prompts))
+
+
+def answers(rate: float, seed: int, seeds: int = SEEDS, prompts: int = PROMPTS) -> np.ndarray:
+    return (np.random.default_rng(seed).random((seeds, prompts)) < rate).astype(float)
+
+
+def test_mean_squares_are_those_of_a_two_way_analysis_of_variance() -> None:
+    smf = pytest.importorskip("statsmodels.formula.api")
+    from statsmodels.stats.anova import anova_lm
+
+    cells = table(1)
+    seed, prompt = np.indices(cells.shape)
+    data = {"y": cells.ravel(), "seed": seed.ravel(), "prompt": prompt.ravel()}
+    peer = (
+        anova_lm(smf.ols("y ~ C(seed) + C(prompt)", data).fit())["sum_sq"]
+        / anova_lm(smf.ols("y ~ C(seed) + C(prompt)", data).fit())["df"]
+    )
+    found = crossed(cells)
+    assert [found.between_seeds, found.between_prompts, found.rest] == pytest.approx(list(peer))
+
+
+def test_the_exact_interval_is_scipys_clopper_pearson() -> None:
+    for yes in (0, 1, 7, 23, 24):
+        peer = stats.binomtest(yes, 24).proportion_ci(0.95, "exact")
+        assert [float(end) for end in exact(np.array(float(yes)), 24)] == pytest.approx([peer.low, peer.high])
+
+
+def test_one_seed_has_an_exact_interval_over_prompts_that_says_so() -> None:
+    found = summary(answers(0.3, 2, seeds=1), RATE)
+    peer = stats.binomtest(round(found["mean"] * PROMPTS), PROMPTS).proportion_ci(0.95, "exact")
+    assert found["ci95"] == pytest.approx([peer.low, peer.high])
+    assert (found["ci95_over"], found["std"], found["ci95_seeds"]) == ("prompts", None, None)
+    lengths = summary(table(3, seeds=1), None)
+    peer_t = stats.t.interval(0.95, PROMPTS - 1, table(3, seeds=1).mean(), stats.sem(table(3, seeds=1)[0]))
+    assert lengths["ci95"] == pytest.approx(list(peer_t))
+
+
+def test_a_difference_of_one_seed_is_covered_by_its_exact_interval() -> None:
+    draw = np.random.default_rng(4)
+    held = 0
+    for _ in range(300):
+        luck = draw.random((1, 24))
+        low, high = of_difference((luck < 0.6) * 1.0, (luck + 0.2 * draw.random((1, 24)) < 0.4) * 1.0, RATE)(0.95)
+        held += bool(low <= 0.3 <= high)  # the second arm says yes at 0.4 less half of 0.2
+    assert held / 300 >= 0.95
+
+
+def test_the_interval_over_seeds_is_scipys() -> None:
+    cells = table(5)
+    means = cells.mean(1)
+    found = summary(cells, None)
+    assert found["ci95_seeds"] == pytest.approx(stats.t.interval(0.95, SEEDS - 1, means.mean(), stats.sem(means)))
+    assert found["std"] == pytest.approx(means.std(ddof=1))
+    assert found["ci95_over"] == "seeds and prompts"
+
+
+def test_with_prompts_that_do_not_differ_the_interval_is_the_t_interval_over_seeds() -> None:
+    cells = np.repeat(np.random.default_rng(6).normal(40, 3, (5, 1)), 12, axis=1)
+    found = summary(cells, None)
+    assert found["ci95"] == pytest.approx(found["ci95_seeds"])
+
+
+def test_where_every_seed_says_the_same_the_interval_is_wilsons_over_prompts() -> None:
+    found = summary(np.zeros((3, 24)), RATE)
+    peer = stats.binomtest(0, 24).proportion_ci(0.95, "wilson")
+    assert found["ci95"] == pytest.approx([peer.low, peer.high], abs=1e-9)
+
+
+def test_an_interval_of_a_rate_stays_within_0_and_1_and_holds_the_mean() -> None:
+    for rate in (0.0, 0.02, 0.5, 0.98, 1.0):
+        for seed in range(20):
+            cells = answers(rate, seed, seeds=3, prompts=12)
+            low, high = summary(cells, RATE)["ci95"]
+            assert 0 <= low <= cells.mean() <= high <= 1
+
+
+def test_more_prompts_narrow_an_interval_that_few_prompts_widened() -> None:
+    wide, narrow = (summary(answers(0.4, 7, prompts=p), RATE)["ci95"] for p in (24, 400))
+    assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 2
+
+
+def test_a_score_is_a_rate_on_another_scale() -> None:
+    cells = answers(0.7, 8)
+    rate, score = summary(cells, RATE)["ci95"], summary(1 + 4 * cells, (1.0, 5.0))["ci95"]
+    assert score == pytest.approx([1 + 4 * end for end in rate])
+
+
+def test_the_p_value_goes_with_the_interval() -> None:
+    first, second = answers(0.6, 9), answers(0.4, 10)
+    found = paired(first, second, RATE)
+    at = of_difference(first, second, RATE)
+    nearest = min(abs(float(end)) for end in at(1 - found["p_value"]))
+    assert nearest == pytest.approx(0, abs=1e-3)
+    assert (found["p_value"] < 0.05) == (not found["ci95"][0] <= 0 <= found["ci95"][1])
+    swapped = paired(second, first, RATE)
+    assert swapped["p_value"] == pytest.approx(found["p_value"], rel=1e-2)
+    assert swapped["ci95"] == pytest.approx([-end for end in reversed(found["ci95"])])
+
+
+def test_of_lengths_that_differ_by_seed_alone_the_p_value_is_that_of_the_paired_t_test() -> None:
+    first, second = (np.repeat(np.random.default_rng(n).normal(40, 3, (5, 1)), 12, axis=1) for n in (1, 2))
+    peer = stats.ttest_rel(first[:, 0], second[:, 0])
+    assert paired(first, second, None)["p_value"] == pytest.approx(peer.pvalue, rel=1e-3)
+
+
+def test_arms_with_the_same_answers_differ_by_nothing_that_is_known_for_certain() -> None:
+    cells = answers(0.5, 11)
+    found = paired(cells, cells, RATE, binary=True, margin=0.1)
+    assert found["difference"] == 0
+    assert found["p_value"] == 1
+    assert found["ci95"][0] < -0.05 < 0.05 < found["ci95"][1]
+    assert found["minimum_detectable"] > 0
+    assert [test["p_value"] for test in found["mcnemar"]] == [1.0] * SEEDS
+
+
+def test_pairing_narrows_the_interval_of_arms_that_fail_on_the_same_prompts() -> None:
+    hard = np.random.default_rng(12).random((1, 100)) < 0.5
+    one, two = (((np.random.default_rng(n).random((SEEDS, 100)) < 0.9) & hard) * 1.0 for n in (13, 14))
+    together = paired(one, two, RATE)["ci95"]
+    apart = paired(one, two[:, np.random.default_rng(15).permutation(100)], RATE)["ci95"]
+    assert together[1] - together[0] < 0.6 * (apart[1] - apart[0])
+
+
+def test_a_failed_seed_is_left_out_of_both_sides_of_a_difference() -> None:
+    first, second = answers(0.9, 16, seeds=3), answers(0.2, 17, seeds=3)
+    first[1] = np.nan
+    found = paired(first, second, RATE, binary=True)
+    kept = paired(first[[0, 2]], second[[0, 2]], RATE)
+    assert (found["difference"], found["ci95"], found["seeds"]) == (kept["difference"], kept["ci95"], 2)
+    assert found["mcnemar"][1] is None
+
+
+def test_a_difference_is_over_the_prompts_that_both_arms_have_scored() -> None:
+    first, second = np.array([[1.0, 1, 0, np.nan]] * 2), np.array([[0.0, 1, np.nan, 1]] * 2)
+    assert paired(first, second, RATE)["difference"] == 0.5
+
+
+def test_nothing_scored_or_a_single_prompt_has_no_interval() -> None:
+    nothing = summary(np.full((3, 5), np.nan), RATE)
+    assert (nothing["mean"], nothing["ci95"], nothing["ci95_over"]) == (None, None, None)
+    assert summary(np.ones((3, 1)), RATE)["ci95"] is None
+    found = paired(np.full((3, 5), np.nan), np.ones((3, 5)), RATE, margin=0.2)
+    assert (found["difference"], found["p_value"], found["non_inferiority"]) == (None, None, None)
+
+
+def test_unscored_answers_stand_at_what_seed_and_prompt_let_expect() -> None:
+    cells = np.add.outer([0.0, 1.0, 2.0], np.arange(6.0))
+    holed = cells.copy()
+    holed[1, 2] = holed[2, 0] = np.nan
+    assert filled(holed)[1, 2] == pytest.approx(cells[1, 2], abs=0.5)
+    holed[:, 4] = np.nan
+    assert filled(holed).shape == (3, 5)
+
+
+def test_mcnemar_is_statsmodels_exact_test() -> None:
+    peers = pytest.importorskip("statsmodels.stats.contingency_tables")
+    first, second = answers(0.7, 18)[0], answers(0.4, 19)[0]
+    counts = [[int(((first == a) & (second == b)).sum()) for b in (1, 0)] for a in (1, 0)]
+    found = mcnemar(first, second)
+    assert (found.first_only, found.second_only) == (counts[0][1], counts[1][0])
+    assert found.p_value == pytest.approx(peers.mcnemar(counts, exact=True).pvalue)
+
+
+def test_holm_is_statsmodels() -> None:
+    peers = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = [0.04, 0.001, 0.6, 0.012, 0.013]
+    assert holm(p_values) == pytest.approx(list(peers.multipletests(p_values, method="holm")[1]))
+    assert holm([None, 0.04, None]) == [None, 0.04, None]
+
+
+def test_no_less_helpful_is_shown_where_the_interval_lies_above_the_margin() -> None:
+    draw = np.random.default_rng(20)
+    before = 3 + draw.random((5, 200))
+    after = before + 0.05 * draw.standard_normal((5, 200))
+    near = non_inferiority(0.0, of_difference(after, before, (1.0, 5.0)), 0.25)
+    assert near.shown
+    assert near.p_value < 0.025
+    worse = non_inferiority(-0.5, of_difference(after - 0.5, before, (1.0, 5.0)), 0.25)
+    assert not worse.shown
+    assert worse.p_value > 0.5
+
+
+def test_the_minimum_detectable_difference_is_found_80_percent_of_the_time() -> None:
+    components = Components(seed=1.0, prompt=4.0, rest=9.0)
+    effect = power.detectable(components, 6, 40)
+    draw = np.random.default_rng(21)
+    shape = (3000, 6, 40)
+    cells = draw.normal(0, 1, (3000, 6, 1)) + draw.normal(0, 2, (3000, 1, 40)) + draw.normal(0, 3, shape) + effect
+    low, _ = of_mean(cells, None)(0.95)
+    assert 0.75 < (low > 0).mean() < 0.86
+
+
+def test_power_is_statsmodels_where_only_seeds_differ() -> None:
+    peers = pytest.importorskip("statsmodels.stats.power")
+    effect = power.detectable(Components(seed=1.0, prompt=0.0, rest=0.0), 8, 50)
+    assert peers.TTestPower().power(effect, 8, 0.05) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_what_is_needed_is_the_least_that_detects_the_effect() -> None:
+    components = Components(seed=0.002, prompt=0.05, rest=0.1)
+    found = power.needed(components, 0.1, 5, 24, width=1.0)
+    assert found.prompts is not None
+    assert (
+        power.detectable(components, 5, found.prompts, 1.0)
+        <= 0.1
+        < power.detectable(components, 5, found.prompts - 1, 1.0)
+    )
+    assert power.needed(Components(0.1, 0.05, 0.1), 0.01, 3, 24, 1.0) == power.Needed(0.01, None, None)
+
+
+def test_intervals_cover_and_a_true_null_is_kept_in_the_hardest_cells_of_the_grid() -> None:
+    """All cells: `benchmarks/interval_coverage.py`."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import interval_coverage as simulation
+
+    hard = {
+        ("one arm", 10, 24, -4.0, 1.5, 1.0),
+        ("one arm", 3, 24, -2.0, 1.5, 0.0),
+        ("one arm", 5, 24, 0.0, 0.0, 3.0),
+        ("difference", 5, 24, 0.0, 1.5, 1.0),
+        ("difference", 10, 24, -2.0, 0.0, 3.0),
+        ("difference", 3, 24, 1.5, 0.5, 3.0),
+    }
+    tried = 0
+    for cell in simulation.grid():
+        place = (cell["of"], cell["seeds"], cell["prompts"], cell["means"][0], cell["seed"][0], cell["prompt"])
+        if cell["kind"] != "rate" or place not in hard or len(set(cell["means"])) > 1:
+            continue
+        tried += 1
+        covers = simulation.measure(cell, 500)["covers"]
+        assert covers["chosen"] >= 0.93 - 3 * math.sqrt(0.93 * 0.07 / 500), cell
+    assert tried == len(hard)
+
+
+def test_p_values_end_at_one_and_at_the_least_that_is_told_apart() -> None:
+    assert p_value(lambda confidence: (np.array(-1.0), np.array(1.0))) == 1
+    assert p_value(lambda confidence: (np.array(0.5), np.array(1.0))) == intervals.LEAST_P
