@@ -35,11 +35,11 @@ ROOM = 2
 MEGABYTE = 1 << 20
 
 EFFECT, ENOUGH, MANY_PROMPTS = 0.05, 0.6, 400
-"""What `power` says the price of; what a run should at least be able to detect; and for how many prompts it says the price
-where neither seeds nor prompts alone would do. The first two are differences in attack success."""
+"""Differences in attack success that `power` says the price of, and that a run should at least be able to detect; and
+the prompts for which it says that price where neither seeds nor prompts alone would do."""
 SEED_ODDS, SEED_ODDS_EMBEDDED = 0.3, 0.05
-"""Variance between seeds of a difference's log-odds: as of the original's 89 ± 3.3 and 88 ± 4.7 %; as in most studies on
-the embedded model (docs/organism.md)."""
+"""Variance between seeds of a difference's log-odds: as of the original's 89 ± 3.3 and 88 ± 4.7 %; as in most studies
+on the embedded model (docs/organism.md)."""
 
 
 @dataclass(frozen=True, slots=True)
