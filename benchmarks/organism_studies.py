@@ -3,8 +3,8 @@
     python benchmarks/organism_studies.py [--out studies] [--seeds 3] [--prompts FILE] [STUDY ...]
 
 Each study is a `cai-base run` of its own under `--out`: finished ones are read, begun ones resumed, the others run. The
-last lines are a Markdown table. Without names all studies run; with them only these. None of it is evidence about large
-models.
+last lines are a Markdown table; its intervals are over seeds and prompts. Without names all studies run; with them only
+these. None of it is evidence about large models.
 """
 
 import argparse
@@ -33,7 +33,12 @@ STUDIES: dict[str, list[str]] = {
         for name, steps in (("300 steps", 300), (f"{EPOCHS} epochs", EPOCHS * pairs // BATCH))
     },
 }  # fmt: skip
-COLUMNS = (("attack_success_rate", 100), ("over_refusal_rate", 100), ("helpfulness", 1))
+COLUMNS = (
+    ("attack_success_rate", "attack success (%)", 100, 1),
+    ("over_refusal_rate", "over-refusal (%)", 100, 1),
+    ("helpfulness", "helpfulness (1–5)", 1, 2),
+)
+"""Metric, its name in the table, what it is multiplied by, decimals."""
 
 
 def main() -> int:
@@ -73,11 +78,9 @@ def _call(run: Path, name: str, options: argparse.Namespace) -> None:
 
 
 def _header() -> list[str]:
-    names = "".join(
-        f" {metric.replace('_', ' ')}: SFT-only → CAI | difference [95 %, seeds and prompts] |" for metric, _ in COLUMNS
-    )
-    names += " ambiguous complied with |"
-    return [f"| study | pairs trained on, a seed |{names}", "|" + " --- |" * (3 + 2 * len(COLUMNS))]
+    names = "".join(f" {label}: SFT-only → CAI | difference |" for _, label, _, _ in COLUMNS)
+    names += " broken (%) | ambiguous complied with (%) |"
+    return [f"| study | pairs a seed |{names}", "|" + " --- |" * (4 + 2 * len(COLUMNS))]
 
 
 def _row(name: str, run: Path) -> str:
@@ -86,17 +89,17 @@ def _row(name: str, run: Path) -> str:
     stored = [path.read_text().splitlines() for path in sorted(run.glob("seed-*/pairs.jsonl"))]
     trained = [sum(not json.loads(line)["held_out"] for line in lines) for lines in stored]
     cells = [name, ", ".join(str(min(count, most or count)) for count in trained)]
-    for metric, scale in COLUMNS:
-        before, after = (results["arms"][arm][metric]["mean"] for arm in ("sft", "cai"))
+    arms = [results["arms"][arm] for arm in ("sft", "cai")]
+    for metric, _, scale, digits in COLUMNS:
+        before, after = (arm[metric]["mean"] for arm in arms)
         found = results["comparisons"]["cai - sft"][metric]
-        digits = 1 if scale == 100 else 2
         cells.append(f"{scale * before:.{digits}f} → {scale * after:.{digits}f}")
-        low, high = (scale * end for end in found["ci95"] or (float("nan"), float("nan")))
-        difference = scale * found["difference"]
-        cells.append(f"{difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
-    complied = (results["arms"][arm]["attack_success_rate"]["by_family"]["borderline"] for arm in ("sft", "cai"))
+        low, high = (scale * end for end in found["ci95"])
+        cells.append(f"{scale * found['difference']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
+    cells.append(f"{100 * arms[1]['broken_rate']['mean']:.1f}")
+    complied = (arm["attack_success_rate"]["by_family"]["borderline"] for arm in arms)
     cells.append(" → ".join(f"{100 * share:.1f}" for share in complied))
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cells).replace("-", "−") + " |"
 
 
 if __name__ == "__main__":
