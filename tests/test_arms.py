@@ -66,3 +66,31 @@ def test_a_run_that_is_not_finished_is_refused_with_the_command_that_finishes_it
     (begun / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="not finished; finish it first: cai-base resume"):
         of_run(begun, Progress())
+
+
+def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = finished.parent / "village.jsonl"
+    suite.write_text(PROMPTS)
+    asked = ["evaluate", str(finished), "--suite", str(suite), "--threads", "1"]
+    assert main([*asked, "--arms", "sft,cai"]) == 0
+    results = finished / "suites" / "village" / "results.json"
+    assert list(json.loads(results.read_bytes())["arms"]) == ["sft", "cai"]
+    sampled = (results.parent / "cai" / "seed-1.jsonl").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(asked) == 0
+    shown = capsys.readouterr()
+    assert "answers of base" in shown.err
+    assert "answers of cai" not in shown.err
+    found = json.loads(results.read_bytes())
+    assert list(found["arms"]) == ["base", "sft", "cai", "shuffled", "instruct"]
+    assert found["layouts"]["cai"] == "few-shot dialogue"
+    assert found["layouts"]["instruct"] == "chat template"
+    assert (results.parent / "cai" / "seed-1.jsonl").stat().st_mtime_ns == sampled
+    ours = json.loads((finished / "results.json").read_bytes())
+    for arm in ("base", "cai", "instruct"):  # the very prompts of the run, so the very answers
+        assert (
+            found["arms"][arm]["attack_success_rate"]["per_seed"]
+            == (ours["arms"][arm]["attack_success_rate"]["per_seed"])
+        )
+    assert found["comparisons"]["cai - sft"]["attack_success_rate"]["seeds"] == 2
+    assert Run.open(finished).progress("results")  # the run itself is as it was

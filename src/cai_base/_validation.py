@@ -40,6 +40,14 @@ def read_text(path: Path, wanted: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}); give the path of {wanted}") from None
+    return decoded(path, data, wanted)
+
+
+def decoded(path: Path, data: bytes, wanted: str) -> str:
+    """What `path` held as text, as `read_text` gives it.
+
+    Raises UserError when it is not UTF-8 or empty.
+    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

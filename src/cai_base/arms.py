@@ -33,13 +33,16 @@ class Arm:
     models: dict[int, Adapter | None]
 
 
-def of_run(directory: Path, progress: Progress, wanted: Collection[str] | None = None) -> Iterator[Arm]:
+def of_run(
+    directory: Path, progress: Progress, wanted: Collection[str] | None = None, threads: int | None = None
+) -> Iterator[Arm]:
     """The arms of a run, base model first, the instruct model last: by then the base model's engine is let go.
 
     A seed that a phase lost is not in that arm.
 
     Args:
         wanted: names of arms; all that the run has, by default.
+        threads: CPU threads; the run's by default.
 
     Raises:
         UserError: it is no finished run, it has no such arm, or its models cannot be loaded.
@@ -48,6 +51,8 @@ def of_run(directory: Path, progress: Progress, wanted: Collection[str] | None =
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
     settings = RunSettings.model_validate(run.config)
+    if threads is not None:
+        settings = settings.model_copy(update={"threads": threads})
     there = [arm for arm in settings.evaluated_arms if arm in PHASES or arm in ("base", "instruct")]
     for name in wanted or ():
         if name not in there:

@@ -24,6 +24,7 @@ Constitutional AI from a true base model.
   preflight [flags of run] the checks that come first in every run, and nothing else
   resume RUN               continue a run that was stopped
   report RUN               write the run's page and figures again
+  evaluate RUN|MODEL       ask a standard suite, or a file of prompts, of a run's arms or of any model
   cost [flags of run]      the tokens that a run can take at most, and their price on the Tinker service
   organism build|measure|sibling|card
                            make the embedded base model, count what it can do, train its instruct sibling, show the card
@@ -38,6 +39,26 @@ usage: cai-base cost [flags of cai-base run]
 The tokens that this run can take at most, by phase, and what they cost on a Tinker service. Nothing is trained or
 sampled, and no service is asked. --price READ,SAMPLED,TRAINED gives dollars per million tokens where the packaged table
 has none, or an old one; --tokenizer FOLDER the tokenizer of a model that is in no folder.
+"""
+
+EVALUATE_USAGE = """\
+usage: cai-base evaluate RUN|MODEL --suite NAME|FILE [flags]
+
+Ask a suite of the arms of a finished run, or of a model: organism, a folder, a hub id, or the folder of a PEFT adapter
+that need not be made here. What is answered and judged is kept, and the same command goes on where it was stopped.
+
+  --suite NAME|FILE|NAME:FILE  harmbench, advbench, jailbreakbench, strongreject, xstest, hh-red-team (their authors'
+                               files, downloaded once), hhh (the CAI paper's comparisons, by log-probability), a file
+                               of one of these forms, or one's own prompts with their kinds
+  --limit N                    ask N of its prompts, drawn from the whole, the same every time
+  --arms base,sft,cai          of a run; all by default
+  --layout chat|dialogue       of a model; by default its chat template, or the few-shot dialogue where it has none
+  --base MODEL                 of a PEFT adapter; by default what its adapter_config.json names
+  --out DIR                    by default RUN/suites/<suite>, or evaluations/<date>-<model>-<suite>
+  --json                       print results.json instead of the table
+
+and these flags of cai-base run: --judge, --judge-url, --second-judge, --rubric, --votes, --judging.*, --evaluation.*,
+--threads; for a model also --seeds, --engine, --tokenizer, --data. A run is judged by its own judge by default.
 """
 
 
@@ -74,6 +95,7 @@ def _dispatch(arguments: list[str]) -> int:
         "preflight": _preflight,
         "resume": _resume,
         "report": _report,
+        "evaluate": _evaluate,
         "cost": _cost,
         "organism": _organism,
     }
@@ -180,6 +202,37 @@ def _report(arguments: list[str]) -> int:
     if not Run.open(given.run).progress("results"):
         raise UserError(f"{given.run}: has no results yet; finish it first: cai-base resume {given.run}")
     _show(given.run, given.json)
+    return 0
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from cai_base.evaluating import LAYOUTS, Request, evaluate
+
+    parser = _Parser(prog="cai-base evaluate", usage=EVALUATE_USAGE, allow_abbrev=False, add_help=False)
+    parser.add_argument("--suite", required=True)
+    parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--layout", choices=LAYOUTS, default="auto")
+    parser.add_argument("--base", default=None)
+    parser.add_argument("--arms", type=lambda text: tuple(text.split(",")), default=None)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--json", action="store_true")
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(EVALUATE_USAGE, end="")
+        return 0 if arguments else UserError.exit_code
+    target, *rest = arguments
+    if target.startswith("-"):
+        raise UserError(f"{target}: the run or the model comes first: cai-base evaluate RUN|MODEL --suite NAME|FILE")
+    given, flags = parser.parse_known_args(rest)
+    as_json = given.json
+    del given.json
+    directory = evaluate(Request(target, flags=flags, **vars(given)), Progress())
+    if as_json:
+        print((directory / "results.json").read_text(encoding="utf-8"), end="")
+        return 0
+    from cai_base.report.suite_table import render
+
+    print(render(directory), end="")
+    print(directory / "results.json")
     return 0
 
 

@@ -25,6 +25,9 @@ STOPS = tuple(f"\n{heading}" for heading in HEADINGS)
 END = f"\n\n{USER}"
 """The end of a response, as text: what a base model writes after an answer is the next turn. It is trained."""
 
+Turns = Seq[tuple[str, str]]
+"""Earlier turns of a conversation: prompts with their replies."""
+
 
 def escape(text: str) -> str:
     """`text` with no line that begins like a heading, so that nothing written by a model or a file can pass for a turn.
@@ -57,14 +60,19 @@ class Dialogue:
         """Texts that end a response."""
         return STOPS
 
-    def asked(self, tokenizer: "Encoder", prompt: str) -> tuple[int, ...]:
-        """The tokens of the few-shot turns and the question, open for its answer."""
-        return prompt_tokens(tokenizer, self.question(prompt))
+    def asked(self, tokenizer: "Encoder", prompt: str, before: Turns = ()) -> tuple[int, ...]:
+        """The tokens of the few-shot turns, the turns before and the question, open for its answer."""
+        return prompt_tokens(tokenizer, self.question(prompt, before))
 
-    def question(self, prompt: str) -> str:
+    def answered(self, tokenizer: "Encoder", response: str) -> tuple[int, ...]:
+        """The tokens of an answer as they follow, its end not included."""
+        return tuple(tokenizer.encode(f" {escape(response)}"))
+
+    def question(self, prompt: str, before: Turns = ()) -> str:
         """The few-shot turns, then the question, open for its answer."""
-        turns = [part for shot in self.few_shot for part in ((USER, shot.prompt), (ASSISTANT, shot.response))]
-        return join(*turns, (USER, prompt), (ASSISTANT, ""))
+        turns = (*((shot.prompt, shot.response) for shot in self.few_shot), *before)
+        said = [part for asked, answer in turns for part in ((USER, asked), (ASSISTANT, answer))]
+        return join(*said, (USER, prompt), (ASSISTANT, ""))
 
     def critique(self, prompt: str, response: str, principle: Principle) -> str:
         """The question, its answer and the request for a critique, open for the critique."""
@@ -108,9 +116,13 @@ class Chat:
         """Texts that end a response: none."""
         return ()
 
-    def asked(self, tokenizer: "Encoder", prompt: str) -> tuple[int, ...]:
-        """The tokens of the question in the model's chat template, open for its answer."""
-        return chat_tokens(tokenizer, (), prompt)
+    def asked(self, tokenizer: "Encoder", prompt: str, before: Turns = ()) -> tuple[int, ...]:
+        """The tokens of the turns before and the question in the model's chat template, open for its answer."""
+        return chat_tokens(tokenizer, before, prompt)
+
+    def answered(self, tokenizer: "Encoder", response: str) -> tuple[int, ...]:
+        """The tokens of an answer as they follow, its end not included."""
+        return tuple(tokenizer.encode(response))
 
 
 class Encoder(Protocol):
@@ -135,12 +147,16 @@ class Layout(Protocol):
         """Texts that end a response."""
         ...
 
-    def asked(self, tokenizer: Encoder, prompt: str) -> tuple[int, ...]:
-        """The tokens to continue."""
+    def asked(self, tokenizer: Encoder, prompt: str, before: Turns = ()) -> tuple[int, ...]:
+        """The tokens to continue: a question, after the turns of its conversation before it."""
+        ...
+
+    def answered(self, tokenizer: Encoder, response: str) -> tuple[int, ...]:
+        """The tokens of a response as they follow these, its end not included."""
         ...
 
 
-def chat_tokens(tokenizer: Encoder, before: Seq[tuple[str, str]], prompt: str) -> tuple[int, ...]:
+def chat_tokens(tokenizer: Encoder, before: Turns, prompt: str) -> tuple[int, ...]:
     """The tokens of earlier turns (prompt, reply) and a question in the model's chat template, open for its answer."""
     said = [message for turn in before for message in zip(("user", "assistant"), turn, strict=True)]
     messages = [{"role": role, "content": text} for role, text in (*said, ("user", prompt))]

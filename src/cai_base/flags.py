@@ -26,8 +26,12 @@ def preset(name: str) -> dict[str, Any]:
     return tomllib.loads((resources.files("cai_base") / "data" / "presets" / f"{name}.toml").read_text())
 
 
-def load_settings(args: list[str]) -> tuple[RunSettings, Path | None, bool]:
+def load_settings(args: list[str], defaults: Mapping[str, Any] | None = None) -> tuple[RunSettings, Path | None, bool]:
     """The settings that `cai-base run` was given, `--out`, and `--json`.
+
+    Args:
+        args: the flags.
+        defaults: settings that another command has by default, in place of the preset's.
 
     Raises:
         UserError: a flag, a field of the file or a value is wrong; the message names it.
@@ -46,11 +50,34 @@ def load_settings(args: list[str]) -> tuple[RunSettings, Path | None, bool]:
         base = _merge(base, preset("embedded"))
         if given.get("protocol") == "original":
             base = _merge(base, preset("original")) | {"data": "world", "judge": "ground-truth"}
+    base = _merge(base, defaults or {})
     try:
         settings = RunSettings.model_validate(_merge(base, given))
     except ValidationError as error:
         raise UserError(_message(error, flags, file)) from error
     return settings, Path(out) if out else None, as_json
+
+
+def flag_names(args: list[str]) -> set[str]:
+    """The settings that are among the flags, a section's by its own name.
+
+    Raises:
+        UserError: one is not a flag of `run`.
+    """
+    return set(_flags(args))
+
+
+def settings_anew(config: Mapping[str, Any], args: list[str]) -> RunSettings:
+    """A run's settings with those that the flags name in their place.
+
+    Raises:
+        UserError: the message names the flag.
+    """
+    flags = _flags(args)
+    try:
+        return RunSettings.model_validate(_merge(config, flags))
+    except ValidationError as error:
+        raise UserError(_message(error, flags, None)) from error
 
 
 class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their configurations differ in type alone

@@ -1,5 +1,6 @@
 """From settings to engines: the base model's, and the one in which the instruct model answers."""
 
+import json
 from pathlib import Path
 
 from cai_base import organism
@@ -12,6 +13,8 @@ from cai_base.store import Record
 
 INSTRUCT = "instruct"
 """The adapter's name where the instruct model is one."""
+ASKED = "model"
+"""The adapter's name where a model that is only asked is one."""
 
 
 def load_engine(settings: RunSettings, progress: Progress, found: Record | None = None) -> Engine:
@@ -110,6 +113,65 @@ def load_instruct(settings: RunSettings, progress: Progress) -> tuple[Engine, Ad
     except ValueError as error:
         raise UserError(f"--instruct {error}; give an adapter that was trained on {settings.model}") from error
     return engine, INSTRUCT
+
+
+def base_of(adapter: Path) -> str | None:
+    """The base model that a PEFT adapter names, by its folder or hub id; None if `adapter` is no PEFT adapter.
+
+    Raises:
+        UserError: it is one of a variety that is not read here, or names no base model.
+    """
+    if not _is_adapter(str(adapter)):
+        return None
+    from cai_base.engines.local import peft_format
+
+    peft_format.shape(adapter)
+    path = adapter / "adapter_config.json"
+    found = json.loads(path.read_bytes()).get("base_model_name_or_path")
+    if not isinstance(found, str) or not found:
+        raise UserError(f"{path}: base_model_name_or_path names no base model; give it with --base")
+    return found
+
+
+def load_any(
+    settings: RunSettings, adapter: Path | None, flag: str, progress: Progress
+) -> tuple[Engine, Adapter | None]:
+    """An engine with a model that is only asked, never trained, and its adapter there; None if it is a whole model.
+
+    Args:
+        settings: with the model, or the base model of the adapter.
+        adapter: folder of a PEFT adapter, made here or elsewhere.
+        flag: what named the model, for messages.
+        progress: where it is said.
+
+    Raises:
+        UserError: the model cannot be loaded, or the adapter is of another one.
+    """
+    progress.say(f"Loading {settings.model}" + (f" with the adapter {adapter}" if adapter else ""))
+    if settings.engine == "tinker":
+        if adapter is not None:
+            raise UserError(f"{adapter}: a Tinker service loads no PEFT adapter; leave --engine tinker out")
+        tokenizer = settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else None)
+        return _service(settings, progress, settings.model, None, tokenizer, flag), None
+    from cai_base.engines.local import LocalEngine, peft_format
+
+    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    engine = LocalEngine(
+        _base(settings),
+        peft_format.shape(adapter) if adapter else Lora(rank=1, alpha=1.0),
+        name=settings.model,
+        sequence_length=settings.evaluation.response_tokens + 512,
+        threads=settings.threads,
+        tokenizer_of=str(adapter) if own else None,
+        flag=flag,
+    )
+    if adapter is None:
+        return engine, None
+    try:
+        engine.load({ASKED: adapter}, optimizer=False)
+    except ValueError as error:
+        raise UserError(f"{error}; it adapts layers that are not read here, or another model: give --base") from error
+    return engine, ASKED
 
 
 def check_chat_model(name: str, flag: str, *, judged: bool) -> None:

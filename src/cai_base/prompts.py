@@ -75,7 +75,7 @@ def prompts_by_line(path: Path) -> dict[int, Prompt]:
         case ".csv":
             records = _csv_records(path, text)
         case ".jsonl":
-            records = _jsonl_records(path, text)
+            records = jsonl_records(path, text)
         case suffix:
             raise UserError(f"{path}: cannot tell the form from the ending {shown(suffix)}; give {_PROMPTS_FILE}")
     prompts: dict[int, Prompt] = {line: _prompt(record, f"{path}:{line}") for line, record in records}
@@ -98,7 +98,7 @@ def examples_by_line(path: Path) -> dict[int, Example]:
     text = read_text(path, _EXAMPLES_FILE)
     if path.suffix.lower() != ".jsonl":
         raise UserError(f"{path}: cannot tell the form from the ending {shown(path.suffix)}; give {_EXAMPLES_FILE}")
-    return {line: build(Example, record, f"{path}:{line}") for line, record in _jsonl_records(path, text)}
+    return {line: build(Example, record, f"{path}:{line}") for line, record in jsonl_records(path, text)}
 
 
 def normalised_hash(text: str) -> str:
@@ -146,7 +146,8 @@ def _txt_records(text: str) -> Iterator[tuple[int, object]]:
             yield number, {"text": line}
 
 
-def _jsonl_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
+def jsonl_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
+    """The value on each line that is not empty, with the line's number."""
     # Not splitlines(): U+2028 and its like may stand inside a JSON string.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -154,7 +155,7 @@ def _jsonl_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
 
 
 def _csv_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
-    rows = _csv_rows(path, text)
+    rows = csv_rows(path, text)
     line, header = next(rows)
     columns = [column.strip() for column in header]
     fields = tuple(Prompt.model_fields)
@@ -178,7 +179,7 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
         yield line, {column: cell for column, cell in zip(columns, row, strict=True) if cell.strip()}
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Each row that is not empty, with the line it begins on."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1

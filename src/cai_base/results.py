@@ -66,12 +66,9 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     }
     arms = metrics.asked({name: metrics.arm(per_seed, kinds) for name, per_seed in marked.items()})
     margins = {"helpfulness": settings.evaluation.helpfulness_margin}
-    further = [arm for arm in settings.trained_arms if arm != "sft"]
-    compared = [*((arm, "sft") for arm in (*further, *settings.controls)), ("sft", "base")]
-    compared += [("cai", control) for control in settings.controls if control != "a-a" and "cai" in further]
-    if "instruct" in arms:
-        compared += [(arm, "instruct") for arm in further]
-    comparisons = {f"{a} - {b}": metrics.compare(marked[a], marked[b], arms[a], margins) for a, b in compared}
+    comparisons = {
+        f"{a} - {b}": metrics.compare(marked[a], marked[b], arms[a], margins) for a, b in compared_arms(settings)
+    }
     revised = _revision(run, seeds, settings)
     return {
         "schema": 1,
@@ -80,7 +77,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         "engine": settings.engine,
         "instruct": _instruct_name(settings),
         "judge": judge_name(settings.judge),
-        "second_judge": None if settings.second_judge is None else _second_judge(settings.second_judge, answers, kinds),
+        "second_judge": None if settings.second_judge is None else second_judge(settings.second_judge, answers, kinds),
         "votes": settings.votes,
         "vote_agreement": agreement.between_votes(
             record for per_seed in answers.values() for records in per_seed for record in records or ()
@@ -121,7 +118,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         "failed": {phase: {str(seed): why for seed, why in found.items()} for phase, found in failed.items()},
         "warnings": _warnings(
             [
-                *_uncovered(arms, settings),
+                *uncovered(arms, settings),
                 *_stored_warnings(run),
                 *_found(arms),
                 *_no_safer(revised),
@@ -133,7 +130,17 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     }
 
 
-def _second_judge(judge: str, answers: Mapping[str, Seq[Seq[Record] | None]], kinds: Seq[str]) -> Record:
+def compared_arms(settings: RunSettings) -> list[tuple[str, str]]:
+    """The pairs of arms whose difference is a result."""
+    further = [arm for arm in settings.trained_arms if arm != "sft"]
+    compared = [*((arm, "sft") for arm in (*further, *settings.controls)), ("sft", "base")]
+    compared += [("cai", control) for control in settings.controls if control != "a-a" and "cai" in further]
+    if "instruct" in settings.evaluated_arms:
+        compared += [(arm, "instruct") for arm in further]
+    return compared
+
+
+def second_judge(judge: str, answers: Mapping[str, Seq[Seq[Record] | None]], kinds: Seq[str]) -> Record:
     """What the second judge finds: its own rates of every arm, and its agreement with the first over the same answers.
 
     Its verdicts are in no other figure.
@@ -220,7 +227,7 @@ def _failures(failed: Mapping[str, Mapping[int, str]]) -> list[str]:
     return [f"seed {seed} failed in {phase}: {why}" for phase, seeds in failed.items() for seed, why in seeds.items()]
 
 
-def _uncovered(arms: Mapping[str, Any], settings: RunSettings) -> list[str]:
+def uncovered(arms: Mapping[str, Any], settings: RunSettings) -> list[str]:
     """A warning if too few answers are scored for some metric of some arm; it names the worst arm of each."""
     if settings.judge == "none":
         asked = sum(arm["attack_success_rate"]["answered"] for arm in arms.values())

@@ -3,6 +3,7 @@
 import io
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich import box
@@ -40,6 +41,11 @@ def render(directory: Path) -> str:
         UserError: the directory holds no results, or not those of this version.
     """
     results = load(directory).results
+    return page(lambda console: _write(console, results))
+
+
+def page(write: Callable[[Console], None]) -> str:
+    """What `write` prints, as wide as the terminal, with colour if it is one."""
     terminal = sys.stdout.isatty()
     console = Console(
         file=io.StringIO(),
@@ -47,22 +53,26 @@ def render(directory: Path) -> str:
         width=shutil.get_terminal_size().columns if terminal else PIPE_WIDTH,
         highlight=False,
     )
+    write(console)
+    text = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
+    return "".join(line.rstrip() + "\n" for line in text.splitlines())
+
+
+def _write(console: Console, results: Record) -> None:
     _warnings(console, results)
     console.print(Text(headline(results), style="bold"))
-    _table(console, main_table(results))
+    draw(console, main_table(results))
     console.print(Text(about_note(results), style="dim"))
     for note in notes(results):
         console.print(Text(note, style="dim"))
     if results["model_organism"]:
         console.print(Text(ORGANISM, style="dim"))
     if incomplete(results) and results["judge"] != "none":
-        _table(console, coverage_table(results))
-    _table(console, family_table(results))
+        draw(console, coverage_table(results))
+    draw(console, family_table(results))
     console.print()
     console.print(Text(pair_sentence(results)))
-    _table(console, round_table(results))
-    text = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
-    return "".join(line.rstrip() + "\n" for line in text.splitlines())
+    draw(console, round_table(results))
 
 
 def _warnings(console: Console, results: Record) -> None:
@@ -74,7 +84,7 @@ def _warnings(console: Console, results: Record) -> None:
         console.print()
 
 
-def _table(console: Console, table: Table) -> None:
+def draw(console: Console, table: Table) -> None:
     """The table after an empty line: in full; else its intervals under their values; else in two parts."""
     if table.empty:
         return
@@ -88,8 +98,8 @@ def _table(console: Console, table: Table) -> None:
         console.print(stacked)
     else:
         half = (len(table.columns) + 1) // 2
-        _table(console, table.part(0, half))
-        _table(console, table.part(half, len(table.columns)))
+        draw(console, table.part(0, half))
+        draw(console, table.part(half, len(table.columns)))
 
 
 def _laid_out(table: Table, between: str) -> RichTable:

@@ -6,7 +6,7 @@ from cai_base.evaluation.metrics import METRICS
 from cai_base.report.words import ARMS, MEASURES, Measure, measures
 from cai_base.store import Record
 
-ORDER = ("sft", "cai", "sl-cai", "shuffled", "placebo", "a-a", "instruct", "base")
+ORDER = ("sft", "cai", "sl-cai", "shuffled", "placebo", "a-a", "instruct", "base", "model")
 """SFT-only and full CAI first: their difference is what a run is for."""
 
 NONE, UNSCORED, NO_ANSWERS = "–", "unscored", "no answers"

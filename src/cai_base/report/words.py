@@ -15,6 +15,7 @@ ARMS: Mapping[str, str] = {
     "placebo": "Placebo",
     "a-a": "SFT again",
     "instruct": "Instruct",
+    "model": "Model",
 }
 
 ORGANISM = (

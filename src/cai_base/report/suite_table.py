@@ -1,0 +1,124 @@
+"""The table that `cai-base evaluate` ends with in the terminal."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from cai_base.evaluation.hhh import NAME, VALUES
+from cai_base.evaluation.suite_files import published
+from cai_base.report.table import draw, page
+from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table
+from cai_base.report.words import ARMS, MEASURES, ORGANISM, Measure, measures, printable
+from cai_base.store import Record
+
+ACCURACY = Measure("Accuracy", "rate", "comparisons in which the better answer is the more probable; higher is better")
+
+
+def render(directory: Path) -> str:
+    """Warnings, what was asked of whom, the table, coverage where something is unscored, and the table by category.
+
+    Args:
+        directory: a finished evaluation's.
+    """
+    results: Record = json.loads((directory / "results.json").read_bytes())
+    return page(lambda console: _write(console, results))
+
+
+def _write(console: Console, results: Record) -> None:
+    for warning in results["warnings"]:
+        console.print(Text(f"warning: {printable(warning)}", style="bold yellow"))
+    if results["warnings"]:
+        console.print()
+    console.print(Text(_headline(results), style="bold"))
+    (_comparisons if results["suite"]["name"] == NAME else _suite)(console, results)
+    for layout in dict.fromkeys(results["layouts"].values()):
+        arms = ", ".join(ARMS[arm] for arm, one in results["layouts"].items() if one == layout)
+        console.print(Text(f"Asked in the {layout}: {arms}.", style="dim"))
+    if results["model_organism"]:
+        console.print(Text(ORGANISM, style="dim"))
+
+
+def _headline(results: Record) -> str:
+    suite = results["suite"]
+    title = published().get(suite["name"], {}).get("title", suite["name"])
+    who = results["model"] + (f" on {results['base']}" if results["base"] else "")
+    whose = f"the arms of a run on {who}" if results["of"] == "run" else who
+    if suite["name"] == NAME:
+        return f"{title}: {suite['asked']} of {suite['comparisons']} asked, of {whose}."
+    parts = [
+        f"{suite[part]} {word}" for part, word in (("attacks", "attacks"), ("safe", "safe prompts")) if suite[part]
+    ]
+    of = f" (of {suite['prompts']} prompts)" if suite["asked"] < suite["prompts"] else ""
+    left = "".join(f" Left out: {number}, each {reason}." for reason, number in suite["left_out"].items())
+    return f"{printable(title)}: {' and '.join(parts)}{of}, of {printable(whose)}. Judge: {results['judge']}.{left}"
+
+
+def _suite(console: Console, results: Record) -> None:
+    draw(console, main_table(results))
+    if results["judge"] != "none":
+        console.print(
+            Text(
+                f"Brackets: {results['intervals']}. Attack success and refusal are over the attacks, "
+                "over-refusal over the safe prompts.",
+                style="dim",
+            )
+        )
+        if incomplete(results):
+            draw(console, coverage_table(results))
+    for name in ("attack_success_rate", "over_refusal_rate"):
+        if name in measures(results):
+            draw(console, _by_category(results, name))
+
+
+def _by_category(results: Record, name: str) -> Table:
+    """A rate by the suite's own categories, where it has any."""
+    arms, measure = list(results["arms"]), MEASURES[name]
+    found = {arm: results["arms"][arm][name]["by_family"] for arm in arms}
+    names = dict.fromkeys(category for one in found.values() for category in one)
+    values = {category: [found[arm].get(category) for arm in arms] for category in names} if len(names) > 1 else {}
+    return Table(
+        f"{measure.label.lower()} (%)",
+        tuple(ARMS[arm] for arm in arms),
+        tuple(
+            Row(printable(category), tuple(Cell("–" if v is None else measure.number(v)) for v in row))
+            for category, row in values.items()
+        ),
+    )
+
+
+def _comparisons(console: Console, results: Record) -> None:
+    arms = list(results["arms"])
+    rows = []
+    for how in VALUES:
+        whole = {arm: results["arms"][arm][how] for arm in arms}
+        rows.append(Row(f"{how} (%)", tuple(_accuracy(figure) for figure in whole.values())))
+        for category in next(iter(whole.values()))["by_category"]:
+            cells = tuple(_accuracy(figure["by_category"][category]) for figure in whole.values())
+            rows.append(Row(f"· {printable(category)}", cells))
+    draw(console, Table("log-probability", tuple(ARMS[arm] for arm in arms), tuple(rows)))
+    exact = any(one[how]["interval"] == "exact" for one in results["arms"].values() for how in VALUES)
+    console.print(
+        Text(f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 %; a sum favours short answers.", style="dim")
+    )
+    label = results["intervals"]["exact"] + "; " if exact else ""
+    seeds = results["intervals"]["seeds"] if len(arms) > 1 or not exact else ""
+    console.print(Text(f"Brackets: {label}{seeds}".rstrip("; ") + ".", style="dim"))
+    for pair, compared in results["comparisons"].items():
+        first, second = (ARMS[arm] for arm in pair.split(" - "))
+        said = [f"{how} {_difference(one)}" for how, one in compared.items() if one["difference"] is not None]
+        console.print(Text(f"{first} − {second}: {'; '.join(said)}"))
+
+
+def _difference(compared: Record) -> str:
+    size = ACCURACY.number(compared["difference"], signed=True)
+    return f"{size} {ACCURACY.interval(compared['ci95'], signed=True)}".strip()
+
+
+def _accuracy(figure: Record) -> Cell:
+    if figure["mean"] is None:
+        return Cell("unscored")
+    partly = figure["scored"] < figure["total"]
+    note = f"({figure['scored']} of {figure['total']})" if partly else f"({figure['total']})"
+    return Cell(ACCURACY.number(figure["mean"]), ACCURACY.interval(figure["ci95"]), note)
