@@ -159,7 +159,8 @@ def figures(per_seed: Seq[Seq[Record] | None], *, one_model: bool) -> dict[str, 
             and else a t interval over seeds.
     """
     there = next((records for records in per_seed if records is not None), ())
-    names = dict.fromkeys(name for record in there for name in record["categories"])
+    parts = (slice(None, -2), slice(-2, -1), slice(-1, None))  # the file's own, then by turns, then by length
+    names = dict.fromkeys(name for part in parts for record in there for name in record["categories"][part])
     out = {}
     for how in VALUES:
         every = _accuracy(how, per_seed, None, one_model=one_model)
