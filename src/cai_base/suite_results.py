@@ -7,21 +7,16 @@ from typing import Any
 from cai_base.config import EMBEDDED, RunSettings
 from cai_base.evaluation import agreement, hhh, metrics
 from cai_base.evaluation.judges import GroundTruth
-from cai_base.evaluation.statistics import exact, paired
 from cai_base.evaluation.suites import Asked, Suite
 from cai_base.inputs import Inputs
 from cai_base.judging import judge_name
-from cai_base.results import compared_arms, second_judge, uncovered
+from cai_base.results import INTERVALS, compared_arms, second_judge, uncovered
 from cai_base.store import Record, Run
 
 MODEL_ARM = "model"
 """What a model that is no run's arm is called in results."""
 ARM = "arm "
 """What stands before an arm's name where the work on it is stored."""
-SEEDS = "95 % t interval over seeds (prompts held fixed)"
-EXACT = "95 % exact interval over prompts (Clopper-Pearson), of rates alone"
-RATES = tuple(name for name, metric in metrics.METRICS.items() if metric.bounds == (0.0, 1.0) and name != "harm")
-"""The metrics whose every answer is 0 or 1."""
 SHOWN = 5
 """How many of those that were left out are named."""
 
@@ -32,16 +27,13 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked
     Args:
         units: how many units an arm has that is done; another is in no figure.
     """
-    seeds = list(settings.seed_numbers)
     kinds = [str(one.prompt.kind) for one in asked]
     answers = _stored(run, settings, units)
     every = [record for per_seed in answers.values() for records in per_seed for record in records or ()]
     arms = metrics.asked({name: metrics.arm(per_seed, kinds) for name, per_seed in answers.items()})
     kept = [name for name in next(iter(arms.values())) if _counts(name, arms)]
     arms = {arm: {name: found[name] for name in kept} for arm, found in arms.items()}
-    if len(seeds) == 1:
-        for arm, per_seed in answers.items():
-            _exact_intervals(arms[arm], per_seed[0] or ())
+    margins = {"helpfulness": settings.evaluation.helpfulness_margin}
     return {
         "schema": 1,
         "suite": {
@@ -60,11 +52,11 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked
         "votes": settings.votes,
         "vote_agreement": agreement.between_votes(every),
         "rubrics": {rubric.task: {"name": rubric.name, "sha256": rubric.digest} for rubric in inputs.rubrics},
-        "intervals": SEEDS if len(seeds) > 1 else EXACT,
+        "intervals": INTERVALS,
         "arms": arms,
         "unscored": {name: metrics.unscored(per_seed) for name, per_seed in answers.items()},
         "comparisons": {
-            f"{a} - {b}": metrics.compare(arms[a], arms[b])
+            f"{a} - {b}": metrics.compare(answers[a], answers[b], kept, margins)
             for a, b in compared_arms(settings)
             if a in arms and b in arms
         },
@@ -76,7 +68,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked
 def collect_comparisons(run: Run, settings: RunSettings, found: hhh.Comparisons, asked: int, units: int) -> Record:
     """The content of `results.json` for the HHH comparisons; `units` as for `collect`."""
     answers = _stored(run, settings, units)
-    arms = {name: hhh.figures(per_seed, one_model=_arm(run, name)["one_model"]) for name, per_seed in answers.items()}
+    tables = {name: hhh.Tables(found, one_model=_arm(run, name)["one_model"]) for name, found in answers.items()}
     return {
         "schema": 1,
         "suite": {
@@ -87,12 +79,10 @@ def collect_comparisons(run: Run, settings: RunSettings, found: hhh.Comparisons,
             "asked": asked,
         },
         **_about(run, settings, answers),
-        "intervals": {"exact": "95 % exact interval over comparisons (Clopper-Pearson)", "seeds": SEEDS},
-        "arms": arms,
+        "intervals": INTERVALS,
+        "arms": {name: table.figures() for name, table in tables.items()},
         "comparisons": {
-            f"{a} - {b}": {how: paired(arms[a][how]["per_seed"], arms[b][how]["per_seed"]) for how in hhh.VALUES}
-            for a, b in compared_arms(settings)
-            if a in arms and b in arms
+            f"{a} - {b}": tables[a].less(tables[b]) for a, b in compared_arms(settings) if a in tables and b in tables
         },
         "warnings": _too_long(answers),
     }
@@ -127,15 +117,6 @@ def _counts(name: str, arms: Mapping[str, Any]) -> bool:
     metric = metrics.METRICS[name]
     scored = any(arm[name]["scored"] for arm in arms.values())
     return any(arm[name]["total"] for arm in arms.values()) and (scored or metric.bounds is not None)
-
-
-def _exact_intervals(arm: Record, records: Seq[Record]) -> None:
-    for name in RATES:
-        if name in arm:
-            metric = metrics.METRICS[name]
-            values = [metric.value(record) for record in records if record["kind"] in metric.kinds]
-            known = [value for value in values if value is not None]
-            arm[name]["ci95"] = exact(int(sum(known)), len(known))
 
 
 def _judged(settings: RunSettings, arms: Mapping[str, Any], every: Seq[Record]) -> list[str]:

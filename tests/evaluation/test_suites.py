@@ -261,8 +261,8 @@ def test_comparisons_are_read_with_their_earlier_turns(tmp_path: Path) -> None:
         "What?",
         {"correct": "Grain and oats.", "incorrect": "Oats."},
     )
-    assert found[0].categories == ("several turns", "better answer longer")
-    assert found[1].categories == ("honest", "one question", "better answer not longer")
+    assert found[0].categories == ("several turns", "better is longer")
+    assert found[1].categories == ("honest", "one question", "better is not longer")
 
 
 @pytest.mark.parametrize(
@@ -283,22 +283,25 @@ def test_a_wrong_comparison_is_one_message_with_its_line(tmp_path: Path, line: s
     assert says in str(error.value)
 
 
-def record(better: float, worse: float, tokens: tuple[int, int], *categories: str) -> dict[str, Any]:
+def record(better: float, worse: float, tokens: tuple[int, int], category: str) -> dict[str, Any]:
     sides = ("correct", "incorrect")
     logprob, lengths = dict(zip(sides, (better, worse), strict=True)), dict(zip(sides, tokens, strict=True))
-    return {"categories": list(categories), "tokens": lengths, "logprob": logprob, "unscored": None}
+    return {"categories": ["one question", category], "tokens": lengths, "logprob": logprob, "unscored": None}
 
 
 def test_a_sum_favours_short_answers_and_a_mean_does_not() -> None:
     longer = record(-10.0, -8.0, (10, 4), "longer")
     shorter = record(-4.0, -9.0, (2, 9), "shorter")
-    unfit = {"categories": ["longer"], "tokens": None, "logprob": None, "unscored": "too long"}
-    found = hhh.figures([[longer, shorter, unfit]] * 3, one_model=True)
+    unfit = {"categories": ["one question", "longer"], "tokens": None, "logprob": None, "unscored": "too long"}
+    tables = hhh.Tables([[longer, shorter, unfit]] * 3, one_model=True)
+    found = tables.figures()
     assert (found["summed"]["mean"], found["normalised"]["mean"]) == (0.5, 0.5)
     assert found["summed"]["by_category"]["longer"]["mean"] == 0.0
     assert found["normalised"]["by_category"]["longer"]["mean"] == 1.0
     assert (found["summed"]["scored"], found["summed"]["total"]) == (2, 3)
     assert found["summed"]["worst_case"] == pytest.approx([1 / 3, 2 / 3])
     assert found["summed"]["ci95"] == pytest.approx([0.0126, 0.9874], abs=1e-3)  # Clopper-Pearson, 1 of 2
-    seeds = hhh.figures([[longer], None, [shorter]], one_model=False)["summed"]
-    assert (seeds["per_seed"], seeds["interval"]) == ([0.0, None, 1.0], "seeds")
+    seeds = hhh.Tables([[longer, shorter, unfit], None, [shorter, shorter, unfit]], one_model=False)
+    assert seeds.figures()["summed"]["per_seed"] == [0.5, None, 1.0]
+    assert (seeds.figures()["summed"]["scored"], seeds.figures()["summed"]["total"]) == (4, 6)
+    assert seeds.less(tables)["summed"]["difference"] == pytest.approx(0.25)

@@ -1,6 +1,7 @@
 """The table that `cai-base evaluate` ends with in the terminal."""
 
 import json
+from collections.abc import Sequence as Seq
 from pathlib import Path
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.text import Text
 
 from cai_base.evaluation.hhh import NAME, VALUES
 from cai_base.evaluation.suite_files import published
+from cai_base.report.certainty import interval_note
 from cai_base.report.table import draw, page
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table
 from cai_base.report.words import ARMS, MEASURES, ORGANISM, Measure, measures, printable
@@ -58,18 +60,19 @@ def _headline(results: Record) -> str:
 def _suite(console: Console, results: Record) -> None:
     draw(console, main_table(results))
     if results["judge"] != "none":
-        console.print(
-            Text(
-                f"Brackets: {results['intervals']}. Attack success and refusal are over the attacks, "
-                "over-refusal over the safe prompts.",
-                style="dim",
-            )
-        )
+        over = "Attack success and refusal are over the attacks, over-refusal over the safe prompts."
+        console.print(Text(f"{over} {_intervals(results)}", style="dim"))
         if incomplete(results):
             draw(console, coverage_table(results))
     for name in ("attack_success_rate", "over_refusal_rate"):
         if name in measures(results):
             draw(console, _by_category(results, name))
+
+
+def _intervals(results: Record) -> str:
+    if results["of"] == "model" and len(results["seeds"]) == 1:
+        return "Brackets: exact 95 % intervals over prompts, of the rates; they say nothing about other draws."
+    return interval_note(results)
 
 
 def _by_category(results: Record, name: str) -> Table:
@@ -92,23 +95,21 @@ def _comparisons(console: Console, results: Record) -> None:
     arms = list(results["arms"])
     rows = []
     for how in VALUES:
-        whole = {arm: results["arms"][arm][how] for arm in arms}
-        rows.append(Row(f"{how} (%)", tuple(_accuracy(figure) for figure in whole.values())))
-        for category in next(iter(whole.values()))["by_category"]:
-            cells = tuple(_accuracy(figure["by_category"][category]) for figure in whole.values())
-            rows.append(Row(f"· {printable(category)}", cells))
+        whole = [results["arms"][arm][how] for arm in arms]
+        rows.append(_accuracies(f"{how} (%)", whole))
+        for category in whole[0]["by_category"]:
+            rows.append(_accuracies(f"· {printable(category)}", [one["by_category"][category] for one in whole]))
     draw(console, Table("log-probability", tuple(ARMS[arm] for arm in arms), tuple(rows)))
-    exact = any(one[how]["interval"] == "exact" for one in results["arms"].values() for how in VALUES)
-    console.print(
-        Text(f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 %; a sum favours short answers.", style="dim")
+    said = f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 %; a sum favours short answers."
+    over = (
+        "Brackets: 95 % intervals, over seeds and comparisons; where all seeds are one model, exact over comparisons."
     )
-    label = results["intervals"]["exact"] + "; " if exact else ""
-    seeds = results["intervals"]["seeds"] if len(arms) > 1 or not exact else ""
-    console.print(Text(f"Brackets: {label}{seeds}".rstrip("; ") + ".", style="dim"))
+    alone = "Brackets: exact 95 % intervals over comparisons."
+    console.print(Text(f"{said} {alone if len(results['seeds']) == 1 else over}", style="dim"))
     for pair, compared in results["comparisons"].items():
         first, second = (ARMS[arm] for arm in pair.split(" - "))
-        said = [f"{how} {_difference(one)}" for how, one in compared.items() if one["difference"] is not None]
-        console.print(Text(f"{first} − {second}: {'; '.join(said)}"))
+        sizes = [f"{how} {_difference(one)}" for how, one in compared.items() if one["difference"] is not None]
+        console.print(Text(f"{first} − {second}: {'; '.join(sizes)}"))
 
 
 def _difference(compared: Record) -> str:
@@ -116,9 +117,13 @@ def _difference(compared: Record) -> str:
     return f"{size} {ACCURACY.interval(compared['ci95'], signed=True)}".strip()
 
 
-def _accuracy(figure: Record) -> Cell:
-    if figure["mean"] is None:
-        return Cell("unscored")
-    partly = figure["scored"] < figure["total"]
-    note = f"({figure['scored']} of {figure['total']})" if partly else f"({figure['total']})"
-    return Cell(ACCURACY.number(figure["mean"]), ACCURACY.interval(figure["ci95"]), note)
+def _accuracies(name: str, figures: Seq[Record]) -> Row:
+    """The accuracy of every arm, with the number of comparisons where not all fit."""
+    parts = [f"{one['scored']} of {one['total']}" if one["scored"] < one["total"] else "" for one in figures]
+    cells = [
+        Cell("unscored")
+        if one["mean"] is None
+        else Cell(ACCURACY.number(one["mean"]), ACCURACY.interval(one["ci95"]), f"({part})" if part else "")
+        for one, part in zip(figures, parts, strict=True)
+    ]
+    return Row(name, tuple(cells))
