@@ -1,11 +1,23 @@
 """Settings for all tests."""
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from cai_base import cli
 
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("searching", max_examples=2000)
 # The same examples every time: a change is judged by what it does, not by luck.
 # HYPOTHESIS_PROFILE=searching looks for new ones.
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_logs_for_inspect() -> Iterator[None]:
+    """Runs write no logs for Inspect, be it installed or not: that takes seconds, and few tests are about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "inspect_is_there", lambda: False)
+        yield

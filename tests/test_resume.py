@@ -59,10 +59,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, quiet: Progress) -> 
 
 
 def artifacts(run: Path) -> dict[str, bytes]:
-    """Everything that equal runs have in common: all but times and hosts."""
-    files = [
-        path for path in sorted(run.rglob("*")) if path.is_file() and path.name not in ("manifest.json", "usage.json")
-    ]
+    """Everything that equal runs have in common: all but times and hosts, and the logs that are made for Inspect."""
+    others = (run / "manifest.json", run / "usage.json", *run.glob("inspect/*"))
+    files = [path for path in sorted(run.rglob("*")) if path.is_file() and path not in others]
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
 
 

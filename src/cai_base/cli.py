@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -25,6 +26,7 @@ Constitutional AI from a true base model.
   resume RUN               continue a run that was stopped
   report RUN               write the run's page and figures again
   evaluate RUN|MODEL       ask a standard suite, or a file of prompts, of a run's arms or of any model
+  inspect RUN              write the run's evaluations as logs for `inspect view`
   cost [flags of run]      the tokens that a run can take at most, and their price on the Tinker service
   organism build|measure|sibling|card
                            make the embedded base model, count what it can do, train its instruct sibling, show the card
@@ -96,6 +98,7 @@ def _dispatch(arguments: list[str]) -> int:
         "resume": _resume,
         "report": _report,
         "evaluate": _evaluate,
+        "inspect": _inspect,
         "cost": _cost,
         "organism": _organism,
     }
@@ -183,6 +186,8 @@ def _show(directory: Path, as_json: bool) -> None:
     from cai_base.report.table import render
 
     pages = write(directory)
+    if inspect_is_there():
+        _write_logs(directory)
     if as_json:
         print((directory / "results.json").read_text(encoding="utf-8"), end="")
         return
@@ -196,11 +201,7 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument("run", type=Path, help="the run's directory")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     given = parser.parse_args(arguments)
-    from cai_base.store import Run
-
-    Progress().say(f"Checking the files of {given.run}")
-    if not Run.open(given.run).progress("results"):
-        raise UserError(f"{given.run}: has no results yet; finish it first: cai-base resume {given.run}")
+    _refuse_unfinished(given.run)
     _show(given.run, given.json)
     return 0
 
@@ -234,6 +235,37 @@ def _evaluate(arguments: list[str]) -> int:
     print(render(directory), end="")
     print(directory / "results.json")
     return 0
+
+
+def _refuse_unfinished(directory: Path) -> None:
+    from cai_base.store import Run
+
+    Progress().say(f"Checking the files of {directory}")
+    if not Run.open(directory).progress("results"):
+        raise UserError(f"{directory}: has no results yet; finish it first: cai-base resume {directory}")
+
+
+def _inspect(arguments: list[str]) -> int:
+    parser = _Parser(prog="cai-base inspect", description="Write a run's evaluations as logs for `inspect view`.")
+    parser.add_argument("run", type=Path, help="the run's directory")
+    given = parser.parse_args(arguments)
+    if not inspect_is_there():
+        raise UserError("Inspect is not installed; pip install 'cai-base[inspect]'")
+    _refuse_unfinished(given.run)
+    for path in _write_logs(given.run):
+        print(path)
+    return 0
+
+
+def _write_logs(directory: Path) -> list[Path]:
+    Progress().say(f"Writing logs for Inspect; see them with: inspect view --log-dir {directory / 'inspect'}")
+    from cai_base.inspect_logs import write
+
+    return write(directory)
+
+
+def inspect_is_there() -> bool:
+    return find_spec("inspect_ai") is not None
 
 
 def _cost(arguments: list[str]) -> int:
