@@ -131,6 +131,7 @@ def test_a_run_whose_process_is_killed_in_every_phase_ends_whole(server: Server,
     for phase in PHASES:
         process = subprocess.Popen(command(args), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         until(process, run, phase)
+        time.sleep(3.0)  # so that something is under way again
         process.send_signal(signal.SIGKILL)
         said.append(process.communicate()[1])
         args = ["resume", str(run)]
