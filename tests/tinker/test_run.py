@@ -87,7 +87,7 @@ def test_three_seeds_from_the_base_model_to_the_results(server: Server, tmp_path
     """With an instruct arm, for which the base model stands in: the server has one model."""
     run = tmp_path / "run"
     instruct = ["--arms", "sft,cai,instruct", "--instruct", "organism", "--instruct-tokenizer", str(organism.sibling())]
-    instruct += ["--accept", "arms,instruct,rate"]
+    instruct += ["--accept", "arms,instruct,rate", "--evaluate-every", "4"]
     ended = finish(["run", *SMALL, *instruct, "--seeds", "3", "--tinker-url", server.url, "--out", str(run)])
     assert ended.returncode == 0, ended.stderr
     assert_whole(run, 3)
@@ -131,6 +131,7 @@ def test_a_run_whose_process_is_killed_in_every_phase_ends_whole(server: Server,
     for phase in PHASES:
         process = subprocess.Popen(command(args), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         until(process, run, phase)
+        time.sleep(3.0)  # so that something is under way again
         process.send_signal(signal.SIGKILL)
         said.append(process.communicate()[1])
         args = ["resume", str(run)]
