@@ -1,16 +1,15 @@
 """Where the files of a suite come from: the user's disk, or the place where the suite's authors publish them."""
 
 import os
-import shutil
 import tomllib
 from importlib import resources
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.request import urlopen
 
 from cai_base.errors import UserError
 from cai_base.evaluation.suites import FORMS
+from cai_base.store import write_atomic
 
 TIMEOUT = 60.0
 """Seconds without a byte after which a download is given up."""
@@ -49,7 +48,9 @@ def _downloaded(name: str, about: dict[str, Any]) -> list[Path]:
     try:
         if "hub" in about:
             from huggingface_hub import hf_hub_download
+            from huggingface_hub.utils import logging
 
+            logging.set_verbosity_error()  # the message below says it once
             return [Path(hf_hub_download(about["hub"], file, repo_type="dataset")) for file in about["files"]]
         return [_kept(name, about["url"])]
     except Exception as error:  # the hub's client raises nearly everything, as does a network that is not there
@@ -66,7 +67,7 @@ def _kept(name: str, url: str) -> Path:
     path = cache / name / url.rpartition("/")[2]
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with urlopen(url, timeout=TIMEOUT) as answer, NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        shutil.copyfileobj(answer, file)
-    return Path(file.name).replace(path)
+    with urlopen(url, timeout=TIMEOUT) as answer:
+        content = answer.read()
+    write_atomic(path, content)
+    return path
