@@ -50,7 +50,7 @@ def _downloaded(name: str, about: dict[str, Any]) -> list[Path]:
             from huggingface_hub import hf_hub_download
             from huggingface_hub.utils import logging
 
-            logging.set_verbosity_error()  # the message below says it once
+            logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the message below says it once
             return [Path(hf_hub_download(about["hub"], file, repo_type="dataset")) for file in about["files"]]
         return [_kept(name, about["url"])]
     except Exception as error:  # the hub's client raises nearly everything, as does a network that is not there
