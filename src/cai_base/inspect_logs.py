@@ -74,7 +74,12 @@ def _logs(stored: Stored) -> Iterator[EvalLog]:
     created = datetime.fromtimestamp((stored.directory / "results.json").stat().st_mtime, UTC).isoformat()
     for arm, step in _evaluations(stored):
         answers = {seed: _answers(stored, arm, step, seed) for seed in stored.seeds}
-        figures = stored.results["arms"][arm] if step is None else metrics.arm(list(answers.values()))
+        if not any(answers.values()):
+            continue  # every seed of the arm was lost
+        if step is None:
+            figures = stored.results["arms"][arm]
+        else:
+            figures = metrics.asked({arm: metrics.arm([found or None for found in answers.values()])})[arm]
         for name, asked in TASKS.items():
             yield _log(stored, arm if step is None else f"{arm}-step-{step}", name, asked, answers, figures, created)
 
@@ -97,9 +102,9 @@ def _answers(stored: Stored, arm: str, step: int | None, seed: int) -> list[Reco
 def _log(
     stored: Stored, arm: str, name: str, asked: Asked, answers: Answers, figures: Mapping[str, Any], created: str
 ) -> EvalLog:
-    kinds = metrics.METRICS[next(iter(asked.metrics.values()))]
-    every = (*kinds.kinds, *kinds.families)
-    wanted = {seed: [record for record in records if record["kind"] in every] for seed, records in answers.items()}
+    first = metrics.METRICS[next(iter(asked.metrics.values()))]
+    kinds = (*first.kinds, *first.families)
+    wanted = {seed: [record for record in records if record["kind"] in kinds] for seed, records in answers.items()}
     metrics_by_part = {part: metric for part, metric in asked.metrics.items() if metric in figures}
     model = f"{stored.results['model']}/{arm}"
     samples = [
@@ -143,8 +148,10 @@ def _id(*parts: str) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:22]
 
 
-def _headline(score: EvalScore) -> HeadlineMetric:
-    return HeadlineMetric(scorer=VERDICT, score=score.name, metric=next(iter(score.metrics)))
+def _headline(score: EvalScore) -> HeadlineMetric | None:
+    """The figure that sums the log up; none if none of its prompts was of the kinds that the figure is over."""
+    figure = next(iter(score.metrics), None)
+    return HeadlineMetric(scorer=VERDICT, score=score.name, metric=figure) if figure else None
 
 
 def _about(stored: Stored) -> Record:
@@ -205,5 +212,7 @@ def _score(part: str, metric: str, figure: Mapping[str, Any], samples: list[Eval
         scored_samples=sum(has),
         unscored_samples=len(has) - sum(has),
         metrics={name: EvalMetric(name=name, value=value) for name, value in shown.items() if value is not None},
-        metadata={name: figure[name] for name in ("by_family", "per_seed", "worst_case", "scored", "total")},
+        metadata={
+            name: figure[name] for name in ("ci95_over", "by_family", "per_seed", "worst_case", "scored", "total")
+        },
     )

@@ -75,9 +75,11 @@ def test_a_sample_is_an_answer_of_the_run(run: Path, logs: Mapping[str, EvalLog]
         assert sample.scores["verdict"].value["complied"] == record["verdict"]["complied"]  # type: ignore[call-overload,index]
 
 
-def test_answers_without_a_verdict_are_unscored_with_their_reason(make_run: MakeRun) -> None:
-    run = make_run(seeds=1, arms="sft", judged=False)
-    log = next(read_eval_log(str(path)) for path in write(run) if path.stem == "sft-attack")
+def test_answers_without_a_verdict_are_unscored_and_a_lost_arm_has_no_log(make_run: MakeRun) -> None:
+    run = make_run(seeds=1, judged=False, lost={0: "the loss was not a number"})
+    written = {path.stem: path for path in write(run)}
+    assert not any(name.startswith("cai") and "step" not in name for name in written), "it has no answers"
+    log = read_eval_log(str(written["sft-attack"]))
     for sample in log.samples or ():
         assert sample.scores is not None
         score = sample.scores["verdict"]
