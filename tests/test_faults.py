@@ -26,7 +26,7 @@ from cai_base.flags import load_settings
 from cai_base.inputs import gather
 from cai_base.preflight import check_power, refuse
 from cai_base.prompts import Prompt
-from cai_base.results import _no_safer, _same_weights, _uncovered
+from cai_base.results import _no_safer, _same_weights, uncovered
 from cai_base.rubrics import load_rubric
 from cai_base.store import Run
 from cai_base.training import trained_sequence
@@ -128,7 +128,7 @@ def test_what_does_not_parse_is_counted_and_opens_the_report() -> None:
     assert (figure["mean"], figure["scored"], figure["total"], figure["worst_case"]) == (1.0, 1, 4, [0.25, 1.0])
     settings: Any = type("S", (), {"judge": "openai:m"})
     kept = {"attack_success_rate": figure}
-    (warning,) = _uncovered({"base": kept}, settings)
+    (warning,) = uncovered({"base": kept}, settings)
     said(f"warning: {warning}")
 
 

@@ -43,6 +43,8 @@ about = "how much it helps"
 helpfulness = "grade"
 """
 PHASES = ("evaluation of base", "sft", "revision", "reference", "dpo")
+UNDER_WAY = 3.0
+"""Seconds after a phase has stored something, in which it begins something else."""
 
 
 def command(args: Seq[str]) -> list[str]:
@@ -131,7 +133,7 @@ def test_a_run_whose_process_is_killed_in_every_phase_ends_whole(server: Server,
     for phase in PHASES:
         process = subprocess.Popen(command(args), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         until(process, run, phase)
-        time.sleep(3.0)  # so that something is under way again
+        time.sleep(UNDER_WAY)
         process.send_signal(signal.SIGKILL)
         said.append(process.communicate()[1])
         args = ["resume", str(run)]
@@ -149,6 +151,7 @@ def test_a_run_whose_server_is_killed_in_every_phase_ends_whole(server: Server, 
     for phase in PHASES:
         process = subprocess.Popen(command(args), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         until(process, run, phase)
+        time.sleep(UNDER_WAY)
         server.kill()
         said.append(process.communicate(timeout=1800)[1])
         server.start()
