@@ -26,8 +26,9 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes of one thread each: threads of two processes on two cores wait for each other.
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/pytest -m 'slow and not tinker' --timeout 3600
