@@ -94,3 +94,16 @@ def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pyt
         )
     assert found["comparisons"]["cai - sft"]["attack_success_rate"]["seeds"] == 2
     assert Run.open(finished).progress("results")  # the run itself is as it was
+
+
+def test_an_exported_adapter_alone_answers_what_its_arm_answered(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("village.jsonl").write_text(PROMPTS)
+    settings = "--start-seed 1 --threads 1 --evaluation.response-tokens 24 --out out --suite village.jsonl".split()
+    assert main(["evaluate", str(finished / "seed-1" / "dpo" / "adapter"), *settings]) == 0
+    alone = [json.loads(line) for line in Path("out/model/seed-1.jsonl").read_text().splitlines()]
+    stored = finished / "seed-1" / "evaluation" / "cai"
+    there = [json.loads(line) for path in sorted(stored.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    assert {record["id"]: record["response"] for record in alone} == {r["id"]: r["response"] for r in there}

@@ -5,7 +5,8 @@ from collections.abc import Sequence as Seq
 from typing import Any
 
 from cai_base.config import EMBEDDED, RunSettings
-from cai_base.evaluation import agreement, hhh, metrics
+from cai_base.errors import UserError
+from cai_base.evaluation import agreement, failures, hhh, metrics
 from cai_base.evaluation.judges import GroundTruth
 from cai_base.evaluation.suites import Asked, Suite
 from cai_base.inputs import Inputs
@@ -54,6 +55,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked
         "rubrics": {rubric.task: {"name": rubric.name, "sha256": rubric.digest} for rubric in inputs.rubrics},
         "intervals": INTERVALS,
         "arms": arms,
+        "failures": failures.named(arms, list(settings.seed_numbers)),
         "unscored": {name: metrics.unscored(per_seed) for name, per_seed in answers.items()},
         "comparisons": {
             f"{a} - {b}": metrics.compare(answers[a], answers[b], kept, margins)
@@ -89,10 +91,18 @@ def collect_comparisons(run: Run, settings: RunSettings, found: hhh.Comparisons,
 
 
 def _stored(run: Run, settings: RunSettings, units: int) -> dict[str, list[list[Record] | None]]:
-    """The records by seed of every arm that is done, None for a seed that it lost, in the order of a run's arms."""
+    """The records by seed of every arm that is done, None for a seed that it lost, in the order of a run's arms.
+
+    Raises:
+        UserError: there is none with a seed.
+    """
     done = [name for name in (*settings.evaluated_arms, MODEL_ARM) if run.progress(f"{ARM}{name}") == units]
     seeds = settings.seed_numbers
-    return {name: [run.lines(f"{name}/seed-{seed}.jsonl") or None for seed in seeds] for name in done}
+    stored = {name: [run.lines(f"{name}/seed-{seed}.jsonl") or None for seed in seeds] for name in done}
+    found = {name: per_seed for name, per_seed in stored.items() if any(per_seed)}
+    if not found:
+        raise UserError(f"{run.directory}: {', '.join(done)} lost every seed in the run, so there is nobody to ask")
+    return found
 
 
 def _arm(run: Run, name: str) -> Record:

@@ -71,6 +71,7 @@ def test_attacks_and_safe_prompts_are_counted_apart_with_exact_intervals(
     assert found["attack_success_rate"]["ci95"] == pytest.approx([0.0126, 0.9874], abs=1e-3)
     assert (found["attack_success_rate"]["total"], found["over_refusal_rate"]["total"]) == (2, 2)
     assert found["over_refusal_rate"]["by_family"] == {"homonyms": 0.5}
+    assert "FAILURE: Model: blanket refusal: refuses 50 %" in shown
     assert "XSTest: 2 attacks and 2 safe prompts, of organism. Judge: openai:grader." in shown
     assert "Asked in the few-shot dialogue: Model." in shown
     assert [record["id"] for record in answers("e")] == ["xstest-1", "xstest-2", "xstest-3", "xstest-4"]

@@ -10,7 +10,7 @@ from rich.text import Text
 from cai_base.evaluation.hhh import NAME, VALUES
 from cai_base.evaluation.suite_files import published
 from cai_base.report.certainty import interval_note
-from cai_base.report.table import draw, page
+from cai_base.report.table import draw, page, warn
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table
 from cai_base.report.words import ARMS, MEASURES, ORGANISM, Measure, measures, printable
 from cai_base.store import Record
@@ -19,7 +19,7 @@ ACCURACY = Measure("Accuracy", "rate", "comparisons in which the better answer i
 
 
 def render(directory: Path) -> str:
-    """Warnings, what was asked of whom, the table, coverage where something is unscored, and the table by category.
+    """Failures, warnings, what was asked of whom, the table, coverage where something is unscored, rates by category.
 
     Args:
         directory: a finished evaluation's.
@@ -29,10 +29,7 @@ def render(directory: Path) -> str:
 
 
 def _write(console: Console, results: Record) -> None:
-    for warning in results["warnings"]:
-        console.print(Text(f"warning: {printable(warning)}", style="bold yellow"))
-    if results["warnings"]:
-        console.print()
+    warn(console, results)
     console.print(Text(_headline(results), style="bold"))
     (_comparisons if results["suite"]["name"] == NAME else _suite)(console, results)
     for layout in dict.fromkeys(results["layouts"].values()):

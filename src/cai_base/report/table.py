@@ -59,7 +59,7 @@ def page(write: Callable[[Console], None]) -> str:
 
 
 def _write(console: Console, results: Record) -> None:
-    _warnings(console, results)
+    warn(console, results)
     console.print(Text(headline(results), style="bold"))
     draw(console, main_table(results))
     console.print(Text(about_note(results), style="dim"))
@@ -75,7 +75,8 @@ def _write(console: Console, results: Record) -> None:
     draw(console, round_table(results))
 
 
-def _warnings(console: Console, results: Record) -> None:
+def warn(console: Console, results: Record) -> None:
+    """What failed, and the warnings, before everything else."""
     for failure in failures(results):
         console.print(Text(f"FAILURE: {printable(failure)}", style="bold red"))
     for warning in results["warnings"]:
