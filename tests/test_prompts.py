@@ -177,6 +177,7 @@ def test_examples_are_read_from_jsonl(tmp_path: Path) -> None:
             "text,kind\nx,benign\nHow, then?,benign\n",
             [":3: the header has 2 columns but this row has 3", "double quotes"],
         ),
+        ("a.csv", "text;kind\nx;benign\n", [":1: columns are separated by semicolons here; separate them by commas"]),
         ("a.csv", "text,kind\nx\n", [":2: the header has 2 columns but this row has 1"]),
         ("a.csv", 'text\n"two\nlines"\n"open', [":4: not valid CSV"]),
         ("a.csv", 'text\n"x"y\n', [":2: not valid CSV", "double the quotes"]),

@@ -12,6 +12,7 @@ from pathlib import Path
 from cai_base import cost, preflight
 from cai_base.config import EMBEDDED, RunSettings
 from cai_base.engines import Engine, Usage
+from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth, Judge
 from cai_base.evaluation.preflight import Check
 from cai_base.experiment import Experiment
@@ -116,6 +117,7 @@ def carry_on(directory: Path, progress: Progress, max_cost: float | None = None)
     inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress, run.found("engine"))
+    check_judges(settings, progress)
     judges = load_judges(settings, inputs, directory, progress)
     experiment = Experiment(settings, inputs, engine, judges, run, progress)
     lost = experiment.account.lost
@@ -137,6 +139,8 @@ def foresee(settings: RunSettings, *, as_json: bool) -> str:
     from cai_base.engines.local.model import load_tokenizer
 
     inputs = gather(settings)
+    if settings.tokenizer is not None and not settings.tokenizer.is_dir():
+        raise UserError(f"--tokenizer {settings.tokenizer}: there is no such folder; give one with tokenizer.json")
     name = settings.tokenizer or (organism.weights() if settings.model == EMBEDDED else settings.model)
     found = cost.estimate(settings, inputs, load_tokenizer(str(name)))
     if as_json:

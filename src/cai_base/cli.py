@@ -35,6 +35,11 @@ Constitutional AI from a true base model.
 Exit codes: 0 done, 2 wrong input, 3 stopped and resumable, 1 a defect. --debug shows the traceback of 2 and 3.
 """
 
+PREFLIGHT_USAGE = (
+    "Make the checks that come first in every run, and nothing else: nothing is trained or stored. Takes the flags of\n"
+    "the run."
+)
+
 COST_USAGE = """\
 usage: cai-base cost [flags of cai-base run]
 
@@ -126,13 +131,16 @@ def _preflight(arguments: list[str]) -> int:
     from cai_base.flags import help_text, load_settings
 
     if "-h" in arguments or "--help" in arguments:
-        print(help_text().replace("usage: cai-base run", "usage: cai-base preflight", 1), end="")
+        print(help_text("preflight", PREFLIGHT_USAGE), end="")
         return 0
     settings, out, as_json = load_settings(arguments)
     from cai_base import preflight
     from cai_base.beginning import examine
 
-    found = examine(settings, out or Path("runs") / "new", Progress()).checks
+    examined = examine(settings, out or Path("runs") / "new", Progress())
+    found = examined.checks
+    for warning in examined.warnings:
+        Progress().say(f"warning: {warning}")
     print(preflight.as_json(found) if as_json else preflight.table(found), end="")
     preflight.refuse(found, settings.accept)
     return 0

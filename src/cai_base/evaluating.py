@@ -23,7 +23,7 @@ from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import Judge
 from cai_base.flags import flag_names, load_settings, settings_anew
 from cai_base.inputs import Inputs, gather
-from cai_base.judging import load_judges
+from cai_base.judging import check_judges, load_judges
 from cai_base.loading import base_of, load_any
 from cai_base.progress import Progress
 from cai_base.rubrics import rubrics_for
@@ -250,6 +250,8 @@ def _ask(run: Run, suite: suites.Suite, limit: int | None, target: _Target, prog
     asked = suites.some(suite.asked, limit)
     units = range(0, len(asked), UNIT)
     missing = [name for name in target.names if run.progress(f"{ARM}{name}") < len(units)]
+    if missing:
+        check_judges(target.settings, progress)
     judges = load_judges(target.settings, target.inputs, run.directory, progress) if missing else {}
     for arm in target.arms(missing) if missing else ():
         _keep_arm(run, arm)

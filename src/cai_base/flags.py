@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -103,7 +103,7 @@ def _flags(args: list[str]) -> dict[str, Any]:
         return dict(source())
     except SettingsError as error:
         reason = str(error).removeprefix("error parsing CLI: ")
-        unknown = [word.partition("=")[0] for word in reason.split() if word.startswith("--")]
+        unknown = [word.partition("=")[0].rstrip(":") for word in reason.split() if word.startswith("--")]
         flags = [f"--{name}" for name, _ in _leaves(_Command)]
         meant = _meant(unknown[0], flags) if unknown and unknown[0] not in flags else ""
         raise UserError(f"{reason}; {meant or '`cai-base run --help` lists every flag'}") from error
@@ -155,14 +155,24 @@ def _message(error: ValidationError, flags: Mapping[str, Any], file: str | None)
     return "\n".join(lines)
 
 
-def help_text() -> str:
-    """Every flag of `cai-base run`: what it takes, what it does, and its two defaults."""
+RUN_USAGE = (
+    "Train a base model by Constitutional AI and compare it with SFT alone. Without flags: on the embedded base\n"
+    "model (a model organism), in minutes."
+)
+
+
+def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
+    """Every flag of `cai-base run`: what it takes, what it does, and its two defaults.
+
+    Args:
+        command: another that takes the same flags.
+        does: what that does.
+    """
     embedded, original = (_flat(preset(name)) for name in ("embedded", "original"))
     lines = [
-        "usage: cai-base run [flags]",
+        f"usage: cai-base {command} [flags]",
         "",
-        "Train a base model by Constitutional AI and compare it with SFT alone. Without flags: on the embedded base",
-        "model (a model organism), in minutes. In brackets the default: for the embedded model | for any other.",
+        f"{does} In brackets the default: for the embedded model | for any other.",
         "",
     ]
     section = ""
@@ -202,6 +212,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _takes(field: FieldInfo) -> str:
     """What a flag takes: its choices, or a word for its type."""
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not NoneType]
+    kinds = [kind.__origin__ if get_origin(kind) is Annotated else kind for kind in kinds]
     if get_origin(field.annotation) is Literal:
         return "|".join(str(choice) for choice in kinds)
     words = {int: "N", float: "X", str: "TEXT", Path: "FILE"}

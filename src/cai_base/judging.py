@@ -43,9 +43,8 @@ def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, p
         directory: the run's; None if it has none yet, see `keep_replies`.
 
     Raises:
-        UserError: one cannot be asked, or the replies kept in the run's directory were changed.
+        UserError: the replies kept in the run's directory were changed.
     """
-    check_judges(settings, progress)
     return {
         flag: _load(settings, inputs, flag, ReplyFile(directory and _file(directory, flag)), progress)
         for flag in settings.judges

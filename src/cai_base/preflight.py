@@ -248,7 +248,8 @@ def _disk(settings: RunSettings, engine: Engine, out: Path) -> Check:
     engine.remove([name])
     needed = STATES * state * settings.seeds * len(settings.trained_arms)
     free = shutil.disk_usage(place).free
-    found = f"adapters of {settings.seeds} seeds and {len(settings.trained_arms)} arms take up to "
+    seeds = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
+    found = f"adapters of {seeds} and {len(settings.trained_arms)} arms take up to "
     found += f"{math.ceil(needed / MEGABYTE)} MB"
     if free < needed:
         return Check("disk", "failed", f"{found}; {free // MEGABYTE} MB are free", f"make room at {place}")

@@ -161,6 +161,8 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
     fields = tuple(Prompt.model_fields)
     if "text" not in columns:
         found = listed([shown(column) for column in columns])
+        if len(columns) == 1 and ";" in columns[0]:
+            raise UserError(f"{path}:{line}: columns are separated by semicolons here; separate them by commas")
         raise UserError(
             f"{path}:{line}: there is no column 'text'; found {found}: rename the one that holds the prompts to text, "
             f"and keep no column but {listed(fields)}"

@@ -179,7 +179,7 @@ def pair_sentence(results: Record) -> str:
 
 def about_note(results: Record) -> str:
     """What each row of the main table is taken over, and which way is better."""
-    return "Taken over: " + ". ".join(f"{one.label}: {one.about}" for one in measures(results).values()) + "."
+    return "Measured on: " + ". ".join(f"{one.label}: {one.about}" for one in measures(results).values()) + "."
 
 
 def _arm(label: str) -> str:
