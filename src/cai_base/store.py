@@ -167,11 +167,6 @@ class Run:
         """How many units (or steps) of `work` are stored."""
         return int(self._manifest["progress"].get(work, 0))
 
-    @property
-    def work(self) -> list[str]:
-        """Every piece of work of which some unit is stored, in the order in which they were begun."""
-        return list(self._manifest["progress"])
-
     def commit(
         self,
         work: str | None = None,
