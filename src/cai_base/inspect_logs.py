@@ -1,11 +1,13 @@
 """A finished run's evaluations as logs that `inspect view` opens: one for each arm and task, an epoch for each seed.
 
-They stand beside the run's artifacts and are none of them: they are written from `results.json` and the stored answers,
-and can be deleted and written again.
+Those of suites that the run's arms were asked are among them. The logs stand beside the run's artifacts and are none of
+them: they are made from `results.json` and the stored answers, and can be deleted and made again.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -45,20 +47,29 @@ FOLDER = "inspect"
 SHOWN = ("kind", "family", "tokens", "truncated", "logprob", "said", "second")
 """What of an answer's record stands beside it in a log."""
 
+ABOUT = (
+    "model_organism suite judge second_judge votes rubrics protocol seeds controls constitution intervals warnings"
+).split()
+"""What of a results.json a reader of a log must know."""
+
 Answers = Mapping[int, list[Record]]
 """The answers of one arm, by seed."""
 
 
 def write(directory: Path) -> list[Path]:
-    """Write the logs of a finished run into its folder `inspect`, in place of those that are there; their paths.
+    """Write the logs of a finished run, or of one suite, into its folder `inspect`, in place of others; their paths.
 
     Raises:
         UserError: the directory holds no results, or not those of this version.
     """
-    stored = load(directory)
     with TemporaryDirectory(prefix=".inspect-", dir=directory) as folder:
-        for log in _logs(stored):
-            write_eval_log(log, Path(folder) / _file(log))
+        for evaluation in _evaluations(directory):
+            suite = f"{evaluation.results.parent.name}-" if "suite" in evaluation.about else ""
+            for name, asked in TASKS.items():
+                log = _log(evaluation, name, asked)
+                if log is not None:
+                    file = f"{suite}{evaluation.label}-{name.replace('_', '-')}.eval"
+                    write_eval_log(log, Path(folder) / file)
         there = directory / FOLDER
         there.mkdir(exist_ok=True)
         for old in there.glob("*.eval"):
@@ -66,74 +77,114 @@ def write(directory: Path) -> list[Path]:
         return [new.rename(there / new.name) for new in sorted(Path(folder).iterdir())]
 
 
-def _file(log: EvalLog) -> str:
-    return f"{log.eval.model.rpartition('/')[2]}-{log.eval.task.rpartition('/')[2]}.eval".replace("_", "-")
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation of one arm.
+
+    Attributes:
+        results: the file of figures that it is in.
+        about: the content of that file.
+        prompts: what was asked, in words.
+        label: the arm, and if it was during training the step.
+        figures: each metric, as in `results.json`.
+    """
+
+    results: Path
+    about: Record
+    prompts: str
+    label: str
+    answers: Answers
+    figures: Mapping[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The model's name in the log."""
+        return f"{Path(self.about['model']).name}/{self.label}"
 
 
-def _logs(stored: Stored) -> Iterator[EvalLog]:
-    created = datetime.fromtimestamp((stored.directory / "results.json").stat().st_mtime, UTC).isoformat()
-    for arm, step in _evaluations(stored):
-        answers = {seed: _answers(stored, arm, step, seed) for seed in stored.seeds}
-        if not any(answers.values()):
-            continue  # every seed of the arm was lost
-        if step is None:
-            figures = stored.results["arms"][arm]
-        else:
-            figures = metrics.asked({arm: metrics.arm([found or None for found in answers.values()])})[arm]
-        for name, asked in TASKS.items():
-            yield _log(stored, arm if step is None else f"{arm}-step-{step}", name, asked, answers, figures, created)
+def _evaluations(directory: Path) -> Iterator[Evaluation]:
+    found = json.loads((directory / "results.json").read_bytes()) if (directory / "results.json").exists() else {}
+    if "suite" in found:
+        yield from _of_suite(directory, found)
+        return
+    yield from _of_run(load(directory))
+    for results in sorted(directory.glob("suites/*/results.json")):
+        yield from _of_suite(results.parent, json.loads(results.read_bytes()))
 
 
-def _evaluations(stored: Stored) -> Iterator[tuple[str, int | None]]:
-    """Each arm, with None for its final evaluation, and before that with the steps of those during training."""
+def _of_run(stored: Stored) -> Iterator[Evaluation]:
+    """Each arm's evaluations during training, and then its last."""
     for arm in stored.results["arms"]:
         found = {int(p.name.removeprefix("step-")) for p in stored.directory.glob(f"seed-*/evaluation/{arm}/step-*")}
-        for step in sorted(found):
-            yield arm, step
-        yield arm, None
+        for step in (*sorted(found), None):
+            answers = {seed: _stored(stored, arm, step, seed) for seed in stored.seeds}
+            if step is None:
+                label, figures = arm, stored.results["arms"][arm]
+            else:
+                label = f"{arm}-step-{step}"
+                figures = metrics.asked({arm: metrics.arm([each or None for each in answers.values()])})[arm]
+            results, prompts = stored.directory / "results.json", "evaluation prompts of the run"
+            yield Evaluation(results, stored.results, prompts, label, answers, figures)
 
 
-def _answers(stored: Stored, arm: str, step: int | None, seed: int) -> list[Record]:
+def _stored(stored: Stored, arm: str, step: int | None, seed: int) -> list[Record]:
     """All answers of an arm and seed; none if the seed failed before."""
     folder = stored.directory / evaluation_folder(seed, arm, step)
-    return [record for task in FILES if (file := folder / f"{task}.jsonl").exists() for record in read_lines(file)]
+    return [record for task in FILES for record in _lines(folder / f"{task}.jsonl")]
 
 
-def _log(
-    stored: Stored, arm: str, name: str, asked: Asked, answers: Answers, figures: Mapping[str, Any], created: str
-) -> EvalLog:
+def _of_suite(directory: Path, results: Record) -> Iterator[Evaluation]:
+    """The evaluations of the arms that answered; comparisons of given texts have no answers, and no log."""
+    for arm, figures in results["arms"].items():
+        answers = {seed: list(_lines(directory / arm / f"seed-{seed}.jsonl")) for seed in results["seeds"]}
+        if all("verdict" in record for records in answers.values() for record in records):
+            prompts = f"suite {results['suite']['name']}"
+            yield Evaluation(directory / "results.json", results, prompts, arm, answers, figures)
+
+
+def _lines(file: Path) -> Iterator[Record]:
+    return read_lines(file) if file.exists() else iter(())
+
+
+def _log(evaluation: Evaluation, name: str, asked: Asked) -> EvalLog | None:
+    """The log of one task; None if it has no answers."""
     first = metrics.METRICS[next(iter(asked.metrics.values()))]
     kinds = (*first.kinds, *first.families)
-    wanted = {seed: [record for record in records if record["kind"] in kinds] for seed, records in answers.items()}
-    metrics_by_part = {part: metric for part, metric in asked.metrics.items() if metric in figures}
-    model = f"{stored.results['model']}/{arm}"
+    figures = {
+        part: evaluation.figures[m] | {"name": m} for part, m in asked.metrics.items() if m in evaluation.figures
+    }
     samples = [
-        _sample(model, tuple(metrics_by_part), seed, epoch, record)
-        for epoch, (seed, records) in enumerate(wanted.items(), start=1)
+        _sample(evaluation, tuple(figures), seed, epoch, record)
+        for epoch, (seed, records) in enumerate(evaluation.answers.items(), start=1)
         for record in records
+        if record["kind"] in kinds
     ]
+    if not samples or not figures:
+        return None
     ids = list(dict.fromkeys(str(sample.id) for sample in samples))
-    scores = [_score(part, metric, figures[metric], samples) for part, metric in metrics_by_part.items()]
-    digest = sha256((stored.directory / "results.json").read_bytes()).hexdigest()
+    scores = [_score(part, figure, samples) for part, figure in figures.items()]
+    digest = sha256(evaluation.results.read_bytes()).hexdigest()
+    created = datetime.fromtimestamp(evaluation.results.stat().st_mtime, UTC).isoformat()
+    epochs = {str(epoch): f"seed {seed}" for epoch, seed in enumerate(evaluation.answers, start=1)}
     return EvalLog(
         status="success",
         eval=EvalSpec(
-            eval_id=_id(digest, arm, name),
+            eval_id=_id(digest, evaluation.label, name),
             run_id=_id(digest),
-            task_id=_id(digest, arm, name, "task"),
+            task_id=_id(digest, evaluation.label, name, "task"),
             created=created,
             task=f"cai_base/{name}",
             task_version=VERSION,
-            model=model,
-            dataset=EvalDataset(name="evaluation prompts of the run", samples=len(ids), sample_ids=ids, shuffled=False),
-            config=EvalConfig(epochs=len(stored.seeds), epochs_reducer=["mean"]),
+            model=evaluation.model,
+            dataset=EvalDataset(name=evaluation.prompts, samples=len(ids), sample_ids=ids, shuffled=False),
+            config=EvalConfig(epochs=len(epochs), epochs_reducer=["mean"]),
             packages={"inspect_ai": inspect_ai.__version__, "cai_base": __version__},
             headline_metric=_headline(scores[0]),
-            metadata={"epochs": {str(n): f"seed {seed}" for n, seed in enumerate(wanted, start=1)}, **_about(stored)},
+            metadata={"epochs": epochs, **{key: evaluation.about[key] for key in ABOUT if key in evaluation.about}},
         ),
-        plan=EvalPlan(steps=[EvalPlanStep(solver="generate", params=stored.config["evaluation"])]),
+        plan=EvalPlan(steps=[EvalPlanStep(solver="generate")]),
         results=EvalResults(
-            total_samples=len(ids) * len(stored.seeds),
+            total_samples=len(ids) * len(epochs),
             completed_samples=len(samples),
             scores=scores,
             headline=_headline(scores[0]),
@@ -154,16 +205,8 @@ def _headline(score: EvalScore) -> HeadlineMetric | None:
     return HeadlineMetric(scorer=VERDICT, score=score.name, metric=figure) if figure else None
 
 
-def _about(stored: Stored) -> Record:
-    """What a reader of the log must know of the run."""
-    kept = (
-        "model_organism judge second_judge votes rubrics protocol seeds controls constitution intervals warnings"
-    ).split()
-    return {name: stored.results[name] for name in kept}
-
-
-def _sample(model: str, parts: tuple[str, ...], seed: int, epoch: int, record: Record) -> EvalSample:
-    name = f"{model}/{seed}/{record['id']}"
+def _sample(evaluation: Evaluation, parts: tuple[str, ...], seed: int, epoch: int, record: Record) -> EvalSample:
+    name, model = f"{evaluation.prompts}/{evaluation.model}/{seed}/{record['id']}", evaluation.model
     question = ChatMessageUser(id=_id(name, "prompt"), content=record["prompt"])
     answer = ChatMessageAssistant(id=_id(name, "answer"), content=record["response"], model=model, source="generate")
     truncated = record.get("truncated", False)
@@ -186,7 +229,9 @@ def _verdict(parts: tuple[str, ...], record: Record) -> Score:
     verdict, reason = record["verdict"] or {}, record["unscored"]
     found = {part: verdict.get(part) for part in parts}
     if all(value is None for value in found.values()):
-        why = "no_response" if not record["response"].strip() else "grader_failed"
+        why = "grader_failed" if "said" in record else "scoring_failed"
+        if not record["response"].strip():
+            why = "no_response"
         return Score.unscored(reason=why, answer=record["response"], explanation=reason)
     return Score(
         value={part: math.nan if value is None else float(value) for part, value in found.items()},
@@ -196,11 +241,11 @@ def _verdict(parts: tuple[str, ...], record: Record) -> Score:
     )
 
 
-def _score(part: str, metric: str, figure: Mapping[str, Any], samples: list[EvalSample]) -> EvalScore:
+def _score(part: str, figure: Mapping[str, Any], samples: list[EvalSample]) -> EvalScore:
     """The run's own figure for a part of the verdict: its mean over seeds, interval and coverage."""
     low, high = figure["ci95"] or (None, None)
     shown = {
-        metric: figure["mean"],
+        figure["name"]: figure["mean"],
         "ci95_low": low,
         "ci95_high": high,
         COVERED: figure["scored"] / figure["total"] if figure["total"] else None,

@@ -118,6 +118,24 @@ def test_where_inspect_is_installed_a_report_writes_the_logs_too(
     assert (run / "inspect/sft-attack.eval").is_file()
 
 
+def test_suites_that_the_arms_were_asked_have_logs_too(make_run: MakeRun) -> None:
+    run = make_run(seeds=1, arms="sft")
+    results = json.loads((run / "results.json").read_bytes())
+    folder = run / "suites/mine"
+    (folder / "sft").mkdir(parents=True)
+    (folder / "results.json").write_text(
+        json.dumps(results | {"suite": {"name": "mine"}, "arms": {"sft": results["arms"]["sft"]}})
+    )
+    (folder / "sft/seed-0.jsonl").write_bytes((run / "seed-0/evaluation/sft/attack.jsonl").read_bytes())
+    (path,) = [path for path in write(run) if path.name.startswith("mine")]
+    log = read_eval_log(str(path))
+    assert path.stem == "mine-sft-attack", "the suite has no benign prompts, so no log of helpfulness"
+    assert log.eval.dataset.name == "suite mine"
+    assert headline(log) == ("attack_success_rate", results["arms"]["sft"]["attack_success_rate"]["mean"])
+    (alone,) = write(folder)
+    assert alone == folder / "inspect/mine-sft-attack.eval"
+
+
 def test_where_it_is_not_the_command_says_what_to_install(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(run)]) == 2
     assert "pip install 'cai-base[inspect]'" in capsys.readouterr().err
