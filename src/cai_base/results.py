@@ -28,6 +28,9 @@ COVERED = 0.95
 WEIGHTS = "adapter_model.safetensors"
 """The file of an exported adapter that holds its weights."""
 
+ONE_MODEL = ("base", "instruct")
+"""The arms that no seed trains: their seeds are draws from one model."""
+
 INTERVALS = (
     "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
 )
@@ -64,7 +67,9 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         name: [None if records is None else fluency.marked(records, floor) for records in per_seed]
         for name, per_seed in answers.items()
     }
-    arms = metrics.asked({name: metrics.arm(per_seed, kinds) for name, per_seed in marked.items()})
+    arms = metrics.asked(
+        {name: metrics.arm(per_seed, kinds, one_model=name in ONE_MODEL) for name, per_seed in marked.items()}
+    )
     margins = {"helpfulness": settings.evaluation.helpfulness_margin}
     comparisons = {
         f"{a} - {b}": metrics.compare(marked[a], marked[b], arms[a], margins) for a, b in compared_arms(settings)

@@ -31,7 +31,12 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked
     kinds = [str(one.prompt.kind) for one in asked]
     answers = _stored(run, settings, units)
     every = [record for per_seed in answers.values() for records in per_seed for record in records or ()]
-    arms = metrics.asked({name: metrics.arm(per_seed, kinds) for name, per_seed in answers.items()})
+    arms = metrics.asked(
+        {
+            name: metrics.arm(per_seed, kinds, one_model=_arm(run, name)["one_model"])
+            for name, per_seed in answers.items()
+        }
+    )
     kept = [name for name in next(iter(arms.values())) if _counts(name, arms)]
     arms = {arm: {name: found[name] for name in kept} for arm, found in arms.items()}
     margins = {"helpfulness": settings.evaluation.helpfulness_margin}

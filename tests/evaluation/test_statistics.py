@@ -58,6 +58,16 @@ def test_one_seed_has_an_exact_interval_over_prompts_that_says_so() -> None:
     assert lengths["ci95"] == pytest.approx(list(peer_t))
 
 
+def test_draws_from_one_model_are_no_seeds_and_its_interval_is_over_prompts() -> None:
+    draws = np.array([[1.0] * 17 + [0.0] * 7, [1.0] * 21 + [0.0] * 3, [1.0] * 23 + [0.0]])
+    found = summary(draws, (0.0, 1.0), one_model=True)
+    exact = stats.binomtest(61, 72).proportion_ci(0.95, method="exact")
+    assert found["ci95_over"] == "prompts"
+    assert found["mean"] == pytest.approx(61 / 72)
+    assert found["ci95"][0] < exact.low < 61 / 72 < exact.high < found["ci95"][1]  # 24 prompts know less than 72 would
+    assert found["ci95"][0] > summary(draws, (0.0, 1.0))["ci95"][0]
+
+
 def test_a_difference_of_one_seed_is_covered_by_its_exact_interval() -> None:
     draw = np.random.default_rng(4)
     held = 0

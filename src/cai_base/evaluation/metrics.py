@@ -74,14 +74,15 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def arm(per_seed: Seq[Seq[Record] | None], kinds: Seq[str] = ()) -> dict[str, Any]:
+def arm(per_seed: Seq[Seq[Record] | None], kinds: Seq[str] = (), *, one_model: bool = False) -> dict[str, Any]:
     """An arm's metrics from every seed's answers; None in place of a seed that failed.
 
     Args:
         kinds: the kind of every prompt that each seed is asked: what a seed that failed has no answer to is counted as
             asked (`total`, and in the worst case), though not as `answered`.
+        one_model: the seeds are draws from one model, as of the base model.
     """
-    return {name: _metric(metric, per_seed, kinds) for name, metric in METRICS.items()}
+    return {name: _metric(metric, per_seed, kinds, one_model) for name, metric in METRICS.items()}
 
 
 def asked(arms: Mapping[str, Record]) -> dict[str, Record]:
@@ -90,13 +91,13 @@ def asked(arms: Mapping[str, Record]) -> dict[str, Record]:
     return {name: {metric: arm[metric] for metric in kept} for name, arm in arms.items()}
 
 
-def _metric(metric: Metric, per_seed: Seq[Seq[Record] | None], kinds: Seq[str]) -> dict[str, Any]:
+def _metric(metric: Metric, per_seed: Seq[Seq[Record] | None], kinds: Seq[str], one_model: bool) -> dict[str, Any]:
     asked = [None if answers is None else [r for r in answers if r["kind"] in metric.kinds] for answers in per_seed]
     every = [record for answers in asked if answers is not None for record in answers]
     missing = asked.count(None) * sum(kind in metric.kinds for kind in kinds)
     shown = [r for answers in per_seed if answers is not None for r in answers if r["kind"] in metric.families]
     return {
-        **summary(_table(metric, asked, _ids(asked)), metric.range),
+        **summary(_table(metric, asked, _ids(asked)), metric.range, one_model=one_model),
         "scored": len(_values(metric, every)),
         "answered": len(every),
         "total": len(every) + missing,

@@ -28,7 +28,11 @@ def interval_note(results: Record) -> str:
     one = "exact 95 % intervals over prompts (t for lengths and fluency)"
     if BOTH not in over:
         return f"One seed. Brackets: {one}; with another seed, training may end elsewhere.{paired}"
-    return f"Brackets: 95 % intervals over seeds and prompts; where an arm has one seed, {one}.{paired}"
+    return (
+        "Brackets: 95 % intervals over seeds and prompts, that is, how far a figure would move with other seeds and "
+        f"other prompts of these kinds; of an arm that is one model, as the base model is, {one}. Differences are "
+        f"paired by seed and prompt.{paired}"
+    )
 
 
 def _over(results: Record) -> set[str | None]:

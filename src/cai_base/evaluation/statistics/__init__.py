@@ -42,12 +42,14 @@ def mean(values: Seq[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def summary(cells: Array, bounds: Bounds | None) -> dict[str, Any]:
+def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> dict[str, Any]:
     """An arm's figure over the seeds that have a value.
 
     Args:
         cells: the table of its values.
         bounds: the least and greatest a value can be; None where there are none.
+        one_model: the seeds are draws from one model, so that only prompts are a factor: the interval is that of
+            the prompts' means.
 
     Returns:
         The mean of the seeds' means, these, their standard deviation; the 95 % interval and what it is over; and the
@@ -56,6 +58,8 @@ def summary(cells: Array, bounds: Bounds | None) -> dict[str, Any]:
     per_seed = _per_seed(cells)
     found = {"mean": mean([value for value in per_seed if value is not None]), "per_seed": per_seed}
     table = _kept(cells)
+    if one_model and len(table):
+        table = table.mean(0, keepdims=True)
     interval = of_mean(table, bounds) if table.shape[1] > 1 else None
     return found | _over_seeds(per_seed) | _interval(interval, table.shape[0])
 
