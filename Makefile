@@ -41,7 +41,7 @@ $(TINKER_STAMP): $(STAMP)
 # With TINKER_TESTS='tinker and not slow' without the two sweeps that kill it, and us, in every phase.
 test-tinker: $(TINKER_STAMP)
 	PYTHON=$(PYTHON) scripts/tinker-server install
-	$(BIN)/pytest tests/tinker -m '$(TINKER_TESTS)' --numprocesses 2 --dist loadfile --timeout 3600
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/tinker -m '$(TINKER_TESTS)' --numprocesses 2 --dist loadfile --timeout 3600
 
 clean:
 	rm -rf $(VENV) build dist
