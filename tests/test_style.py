@@ -61,7 +61,7 @@ def test_every_model_answers_in_thirteen_styles_and_all_of_it_is_kept(styled: Pa
         measured = found["arms"][arm]
         assert measured["answers"] == measured["scored"] == 2 * 13 * 3 * 2
         assert set(measured["by_style"]) == set(found["styles"])
-        for name in style.MEASURES:
+        for name in style.IN_WORLD:
             assert 0 <= measured[name]["mean"] <= 1
     Run.open(styled)  # what is stored is vouched for
 
@@ -144,6 +144,7 @@ def test_a_page_of_a_run_without_styles_says_nothing_of_them(unstyled: Path) -> 
         (["--questions", "99"], "--questions 99: there are 10 neutral questions"),
         (["--samples", "1"], "--samples 1: must be at least 2"),
         (["--arms", "cai,sl-cai"], "has no arm 'sl-cai'; it has base, sft, cai"),
+        (["--threads", "-1"], "--threads -1: must be from 0"),
         (["--samples", "two"], "invalid int value"),
     ],
 )

@@ -34,9 +34,12 @@ QUESTIONS: Mapping[str, int] = {"world": 6, "english": 3}
 LEAST_QUESTIONS = 3
 """With fewer a style could hardly be told from what is asked."""
 SAMPLES = 2
+MOST_THREADS = 1024
 
 SHARE: Bounds = (0.0, 1.0)
 MEASURES = ("adherence", "markers", "distinctiveness", "diversity", "gibberish")
+IN_WORLD = (*MEASURES, "helped")
+"""In the village it is also known whether an answer in a style still helps."""
 ASKED = "Does base-derived CAI keep more style than the instruct model?"
 OVER = (
     "over seeds and styled prompts (a question in a style), as crossed factors; over prompts alone with one seed. The "
@@ -65,6 +68,8 @@ def evaluate(
         UserError: it is no finished run, has no such arm, or there are not so many questions.
         Stopped: the judge cannot be asked any more; what it said is kept.
     """
+    if threads is not None and not 0 <= threads <= MOST_THREADS:
+        raise UserError(f"--threads {threads}: must be from 0, one for each core, to {MOST_THREADS}")
     run = Run.open(directory)
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
@@ -94,6 +99,11 @@ class _Plan:
     questions: Mapping[str, str]
     prompts: list[StyledPrompt]
     samples: int
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What is measured."""
+        return IN_WORLD if isinstance(self.styles, World) else MEASURES
 
     def stored(self, run: Run, settings: RunSettings, arm: str) -> dict[int, list[Record]]:
         """An arm's stored answers by seed, where they answer this plan."""
@@ -165,9 +175,9 @@ def _collect(run: Run, settings: RunSettings, plan: _Plan) -> Record:
     stored = {arm: answers for arm, answers in stored.items() if answers}
     tables = {arm: _tables([answers.get(seed) for seed in seeds], plan) for arm, answers in stored.items()}
     world = isinstance(plan.styles, World)
-    bounds = dict.fromkeys(MEASURES, SHARE) | ({} if world else {"adherence": (1.0, 5.0)})
+    bounds = dict.fromkeys(plan.measures, SHARE) | ({} if world else {"adherence": (1.0, 5.0)})
     comparisons = {
-        f"{a} - {b}": {name: paired(tables[a][name], tables[b][name], bounds[name]) for name in MEASURES}
+        f"{a} - {b}": {name: paired(tables[a][name], tables[b][name], bounds[name]) for name in plan.measures}
         for a, b in _compared(list(stored))
     }
     return {
@@ -238,7 +248,7 @@ def _tables(per_seed: Seq[Seq[Record] | None], plan: _Plan) -> dict[str, Array]:
     rows = [None if records is None else _rows(records, plan.styles, plan.samples) for records in per_seed]
     return {
         name: np.stack([empty if row is None else np.array(row[name], dtype=float) for row in rows])
-        for name in MEASURES
+        for name in plan.measures
     }
 
 
@@ -246,7 +256,7 @@ def _rows(records: Seq[Record], styles: World | English, samples: int) -> dict[s
     """One model's values of every measure for every styled prompt, each the mean over its samples."""
     texts, usable = [r["response"] for r in records], [bool(r["response"]) and not r["gibberish"] for r in records]
     known = style_measures.recognised(texts, [r["style"] for r in records], [r["question"] for r in records], usable)
-    found: dict[str, list[float | None]] = {name: [] for name in MEASURES}
+    found: dict[str, list[float | None]] = {name: [] for name in IN_WORLD}
     for start in range(0, len(records), samples):
         part = range(start, start + samples)
         adherence = [records[n]["adherence"] for n in part if records[n]["adherence"] is not None]
@@ -256,4 +266,6 @@ def _rows(records: Seq[Record], styles: World | English, samples: int) -> dict[s
         found["distinctiveness"].append(mean([float(known[n]) for n in part]))
         found["diversity"].append(style_measures.diversity([texts[n] for n in part if usable[n]]))
         found["gibberish"].append(mean([float(records[n]["gibberish"]) for n in part]))
+        if isinstance(styles, World):
+            found["helped"].append(mean([float(styles.helped(records[n]["prompt"], texts[n])) for n in part]))
     return found

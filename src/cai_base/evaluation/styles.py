@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from cai_base._validation import Record, build, parse_toml, read_text
 from cai_base.organism import judge
 from cai_base.organism import styles as village
+from cai_base.organism.abilities import HELPFUL_FACTS
 from cai_base.organism.draw import Draw
 from cai_base.prompts import load_prompts
 
@@ -95,6 +96,11 @@ class World:
     def followed(self, text: str, style: str) -> bool:
         """Whether the text wears the style: the ground truth."""
         return judge.style_followed(text, style)
+
+    def helped(self, prompt: str, text: str) -> bool:
+        """Whether the text tells two of the action's three facts or more: the ground truth."""
+        truth = judge.judge(prompt, text)
+        return truth.facts >= HELPFUL_FACTS and not truth.gibberish
 
     def gibberish(self, text: str) -> bool:
         """Whether the text is made-up words, or the same words over and over: the ground truth."""

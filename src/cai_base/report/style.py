@@ -26,7 +26,7 @@ def measures(style: Record) -> dict[str, Measure]:
     """Every measure by its name, with words for what it is."""
     chance = f"{100 * style['chance']:.1f} %"
     samples, world = style["samples"], style["data"] == "world"
-    return {
+    known = {
         "adherence": Measure(
             "Adherence",
             "rate" if world else "score",
@@ -38,7 +38,10 @@ def measures(style: Record) -> dict[str, Measure]:
         ),
         "diversity": Measure("Diversity", "share", f"1 − similarity of the {samples} samples of a prompt"),
         "gibberish": Measure("Gibberish", "rate", "never counted as adherence; lower is better"),
+        "helped": Measure("Helped", "rate", "answers that tell two facts of three or more; ground truth"),
     }
+    measured = set().union(*style["arms"].values())
+    return {name: measure for name, measure in known.items() if name in measured}
 
 
 def style_table(style: Record) -> Table:
