@@ -133,7 +133,8 @@ def _plan(settings: RunSettings, inputs: Inputs, questions: int | None, samples:
         raise UserError(f"--samples {samples}: must be at least 2, or diversity between samples means nothing")
     styles = style_set(settings.data)
     shown = [one.text for one in inputs.prompts]
-    shown += [one.prompt for one in (*inputs.examples, *inputs.few_shot, *inputs.critique_examples)]
+    shown += [one.prompt for one in (*inputs.examples, *inputs.few_shot)]
+    shown += [one.prompt for one in inputs.critique_examples]
     trained = {name for name, _ in overlap(styles.questions, dict(enumerate(shown)))}
     free = {name: text for name, text in styles.questions.items() if name not in trained}
     if count > len(free):
