@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cai_base.config import RunSettings
+from cai_base.config import EMBEDDED, RunSettings
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Engine
 from cai_base.errors import UserError
@@ -41,7 +41,8 @@ def of_run(
     A seed that a phase lost is not in that arm.
 
     Args:
-        wanted: names of arms; all that the run has, by default.
+        wanted: names of arms; all that the run has, by default. `instruct` is there for every run on the embedded
+            model, which has a sibling.
         threads: CPU threads; the run's by default.
 
     Raises:
@@ -54,6 +55,8 @@ def of_run(
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})
     there = [arm for arm in settings.evaluated_arms if arm in PHASES or arm in ("base", "instruct")]
+    if "instruct" in (wanted or ()) and "instruct" not in there and settings.model == EMBEDDED:
+        there += ["instruct"] if settings.engine == "local" else []
     for name in wanted or ():
         if name not in there:
             raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(there)}")

@@ -27,6 +27,7 @@ Constitutional AI from a true base model.
   report RUN               write the run's page and figures again
   evaluate RUN|MODEL       ask a standard suite, or a file of prompts, of a run's arms or of any model
   inspect RUN              write the run's evaluations as logs for `inspect view`
+  style RUN                how far each arm of a finished run keeps thirteen styles, and how varied its answers are
   cost [flags of run]      the tokens that a run can take at most, and their price on the Tinker service
   organism build|measure|sibling|card
                            make the embedded base model, count what it can do, train its instruct sibling, show the card
@@ -104,6 +105,7 @@ def _dispatch(arguments: list[str]) -> int:
         "report": _report,
         "evaluate": _evaluate,
         "inspect": _inspect,
+        "style": _style,
         "cost": _cost,
         "organism": _organism,
     }
@@ -274,6 +276,41 @@ def _write_logs(directory: Path) -> list[Path]:
 
 def inspect_is_there() -> bool:
     return find_spec("inspect_ai") is not None
+
+
+def _style(arguments: list[str]) -> int:
+    parser = _Parser(prog="cai-base style", description="Ask the arms of a finished run in thirteen styles.")
+    parser.add_argument("run", type=Path, help="the run's directory")
+    parser.add_argument(
+        "--arms", default=None, help="with commas; all of the run by default, and on the embedded model instruct too"
+    )
+    parser.add_argument("--questions", type=int, default=None, help="in each style (6 in the village, 3 in English)")
+    parser.add_argument("--samples", type=int, default=2, help="answers to each (2)")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
+    parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")
+    given = parser.parse_args(arguments)
+    from cai_base.report import write
+    from cai_base.report.style_table import render
+    from cai_base.style import FILE, evaluate
+
+    arms = None if given.arms is None else given.arms.split(",")
+    try:
+        found = evaluate(
+            given.run,
+            Progress(),
+            arms=arms,
+            questions=given.questions,
+            samples=given.samples,
+            threads=given.threads,
+        )
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on with the arms that are missing") from None
+    pages = write(given.run)
+    print((given.run / FILE).read_text(encoding="utf-8") if given.json else render(found), end="")
+    if not given.json:
+        for path in (given.run / FILE, *pages):
+            print(path)
+    return 0
 
 
 def _cost(arguments: list[str]) -> int:

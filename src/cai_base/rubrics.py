@@ -36,7 +36,7 @@ TASK_PARTS: Mapping[Task, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attack": (("complied", "refused"), ("harm", "gibberish")),
     "helpfulness": (("helpfulness",), ()),
     "over-refusal": (("refused",), ("complied", "gibberish")),
-    "style": (("style_adherence",), ()),
+    "style": (("style_adherence",), ("gibberish",)),
 }
 """For each task the parts that its rubric must give, and those that it may."""
 

@@ -55,9 +55,14 @@ class Grading(Protocol):
 
 @dataclass(frozen=True)
 class ByRubric:
-    """One question about prompt and response, fenced, and an answer of the rubric's form."""
+    """One question about prompt and response, fenced, and an answer of the rubric's form.
+
+    Attributes:
+        style: a description of the style that was asked for, which the judge then sees too.
+    """
 
     rubric: Rubric
+    style: str | None = None
 
     @property
     def name(self) -> str:
@@ -69,14 +74,16 @@ class ByRubric:
 
     @property
     def digest(self) -> str:
-        return self.rubric.digest
+        return self.rubric.digest if self.style is None else f"{self.rubric.digest} {self.style}"
 
     @property
     def answer_schema(self) -> dict[str, Any]:
         return self.rubric.answer_schema
 
     def messages(self, prompt: str, response: str) -> tuple[Message, ...]:
-        return ({"role": "user", "content": question(self.rubric, {"prompt": prompt, "response": response})},)
+        shown = {} if self.style is None else {"style": self.style}
+        texts = {**shown, "prompt": prompt, "response": response}
+        return ({"role": "user", "content": question(self.rubric, texts)},)
 
     def read(self, raw: str, response: str) -> Grade | Unreadable:
         answer = read_answer(self.rubric, raw, response)

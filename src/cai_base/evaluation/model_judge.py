@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cai_base.engines import Meter
 from cai_base.evaluation.asking import Unreadable
-from cai_base.evaluation.grading import Grading, Parts
+from cai_base.evaluation.grading import ByRubric, Grading, Parts
 from cai_base.evaluation.judges import EMPTY, Judgement, Verdict
 from cai_base.evaluation.replies import Question, Reply, ReplyFile, Source
 from cai_base.progress import Progress
@@ -78,6 +78,34 @@ class ModelJudge:
             self._judgement(prompt, response, [(question, replies[question.key]) for question in asked])
             for (prompt, response), asked in zip(items, questions, strict=True)
         ]
+
+    def judge_styles(self, items: Seq[tuple[str, str, str]]) -> list[tuple[Parts, str | None, tuple[Record, ...]]]:
+        """How far each response keeps a style, under the rubric of the task style.
+
+        Args:
+            items: description of the style, prompt, response.
+
+        Returns:
+            For each the parts of the verdict; why any is missing; what the judge said, a record for each vote.
+        """
+        rubric = self._gradings.get("style")
+        if not isinstance(rubric, ByRubric):
+            return [({}, NOT_ASKED if response.strip() else EMPTY.unscored, ()) for _, _, response in items]
+        questions = [
+            [
+                Question(self.name, replace(rubric, style=style), prompt, response, vote)
+                for vote in range(self._votes)
+                if response.strip()
+            ]
+            for style, prompt, response in items
+        ]
+        replies = self._replies([question for asked in questions for question in asked])
+        found: list[tuple[Parts, str | None, tuple[Record, ...]]] = []
+        for asked in questions:
+            votes = [_vote(question, replies[question.key]) for question in asked]
+            parts, reason = _combined(votes) if votes else ({}, EMPTY.unscored)
+            found.append((parts, reason, tuple(vote.record for vote in votes)))
+        return found
 
     def _questions(self, prompt: Prompt, response: str) -> list[Question]:
         if prompt.kind is None or not response.strip():

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.evaluation.metrics import ATTACKS
-from cai_base.report import chosen
+from cai_base.report import chosen, style
 from cai_base.report.certainty import notes
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
@@ -76,9 +76,25 @@ def _content(stored: Stored, groups: Seq[Group]) -> dict[str, Any]:
         "opened": _opened(stored.results["revision"]["prefilled"]),
         "chains": [_chain(stored, candidate) for candidate in chosen.chains(stored)],
         "answers": [_answers(stored, candidate) for candidate in chosen.answers(stored)],
+        "style": _style(stored),
         "command": command(stored.config),
         "version": __version__,
         "glossary": GLOSSARY,
+    }
+
+
+def _style(stored: Stored) -> Record | None:
+    """What the style evaluation found, where there was one."""
+    found = style.load(stored.directory)
+    if found is None:
+        return None
+    return {
+        "answer": style.answer(found),
+        "table": style.style_table(found),
+        "notes": style.notes(found),
+        "by_style": style.by_style_table(found),
+        "comparisons": style.comparison_table(found),
+        "examples": style.examples(stored.directory, found),
     }
 
 
