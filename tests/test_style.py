@@ -167,3 +167,11 @@ def test_a_run_that_is_not_finished_is_refused_with_the_command_that_finishes_it
     (begun / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="not finished; finish it first: cai-base resume"):
         style.evaluate(begun, Progress())
+
+
+def test_evaluate_with_the_suite_style_is_the_same(styled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (styled / "style.json").read_bytes()
+    assert (
+        main(["evaluate", str(styled), "--suite", "style", "--json", "--questions", "3", "--arms", ",".join(ARMS)]) == 0
+    )
+    assert capsys.readouterr().out.encode() == before

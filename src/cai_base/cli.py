@@ -56,8 +56,9 @@ Ask a suite of the arms of a finished run, or of a model: organism, a folder, a 
 that need not be made here. What is answered and judged is kept, and the same command goes on where it was stopped.
 
   --suite NAME|FILE|NAME:FILE  harmbench, advbench, jailbreakbench, strongreject, xstest, hh-red-team (their authors'
-                               files, downloaded once), hhh (the CAI paper's comparisons, by log-probability), a file
-                               of one of these forms, or one's own prompts with their kinds
+                               files, downloaded once), hhh (the CAI paper's comparisons, by log-probability), style
+                               (of a run: as cai-base style), a file of one of these forms, or one's own prompts with
+                               their kinds
   --limit N                    ask N of its prompts, drawn from the whole, the same every time
   --arms base,sft,cai          of a run; all by default
   --layout chat|dialogue       of a model; by default its chat template, or the few-shot dialogue where it has none
@@ -234,6 +235,8 @@ def _evaluate(arguments: list[str]) -> int:
     if target.startswith("-"):
         raise UserError(f"{target}: the run or the model comes first: cai-base evaluate RUN|MODEL --suite NAME|FILE")
     given, flags = parser.parse_known_args(rest)
+    if given.suite == "style":  # not a set of prompts with verdicts, but asked of a run's arms all the same
+        return _style([target, *(word for word in rest if word not in ("--suite", "style", "--suite=style"))])
     as_json = given.json
     del given.json
     directory = evaluate(Request(target, flags=flags, **vars(given)), Progress())

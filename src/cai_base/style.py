@@ -26,6 +26,7 @@ from cai_base.inputs import Inputs
 from cai_base.judging import judge_name, load_judges
 from cai_base.progress import Progress
 from cai_base.prompts import overlap
+from cai_base.results import ONE_MODEL
 from cai_base.store import Record, Run, to_json, to_lines
 
 FILE = "style.json"
@@ -42,8 +43,8 @@ IN_WORLD = (*MEASURES, "helped")
 """In the village it is also known whether an answer in a style still helps."""
 ASKED = "Does base-derived CAI keep more style than the instruct model?"
 OVER = (
-    "over seeds and styled prompts (a question in a style), as crossed factors; over prompts alone with one seed. The "
-    "base model and the instruct model are one set of weights each: their seeds are seeds of sampling"
+    "over seeds and styled prompts (a question in a style), as crossed factors; over prompts alone with one seed, and "
+    "of the base model and the instruct model, which are one set of weights each"
 )
 
 
@@ -195,7 +196,7 @@ def _collect(run: Run, settings: RunSettings, plan: _Plan) -> Record:
         "chance": 1 / len(KINDS),
         "intervals": f"95 % intervals {OVER}",
         "arms": {
-            arm: _arm(tables[arm], bounds, plan, [r for rs in answers.values() for r in rs])
+            arm: _arm(tables[arm], bounds, plan, [r for rs in answers.values() for r in rs], arm in ONE_MODEL)
             for arm, answers in stored.items()
         },
         "comparisons": comparisons,
@@ -224,10 +225,12 @@ def _answer(compared: Mapping[str, Any] | None) -> Record | None:
     return {"question": ASKED, "answer": said, "comparison": "cai - instruct", "measure": "adherence", **kept}
 
 
-def _arm(tables: Mapping[str, Array], bounds: Mapping[str, Bounds], plan: _Plan, records: Seq[Record]) -> Record:
+def _arm(
+    tables: Mapping[str, Array], bounds: Mapping[str, Bounds], plan: _Plan, records: Seq[Record], one_model: bool
+) -> Record:
     places = {style: [n for n, prompt in enumerate(plan.prompts) if prompt.style == style] for style in KINDS}
     return {
-        **{name: summary(table, bounds[name]) for name, table in tables.items()},
+        **{name: summary(table, bounds[name], one_model=one_model) for name, table in tables.items()},
         "by_style": {
             style: {name: _mean(table[:, columns]) for name, table in tables.items()}
             for style, columns in places.items()
