@@ -61,7 +61,8 @@ that need not be made here. What is answered and judged is kept, and the same co
                                their kinds
   --limit N                    ask N of its prompts, drawn from the whole, the same every time
   --arms base,sft,cai          of a run; all by default
-  --layout chat|dialogue       of a model; by default its chat template, or the few-shot dialogue where it has none
+  --layout auto|chat|dialogue  of a model; auto (the default) is its chat template, or the few-shot dialogue where it
+                               has none
   --base MODEL                 of a PEFT adapter; by default what its adapter_config.json names
   --out DIR                    by default RUN/suites/<suite>, or evaluations/<date>-<model>-<suite>
   --json                       print results.json instead of the table
@@ -151,7 +152,7 @@ def _preflight(arguments: list[str]) -> int:
 
 def _resume(arguments: list[str]) -> int:
     parser = _Parser(prog="cai-base resume", description="Continue a run that was stopped.")
-    parser.add_argument("run", type=Path, help="the run's directory")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's directory")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     parser.add_argument("--max-cost", type=float, default=None, help="another limit in dollars than it began with")
     given = parser.parse_args(arguments)
@@ -209,7 +210,7 @@ def _show(directory: Path, as_json: bool) -> None:
 
 def _report(arguments: list[str]) -> int:
     parser = _Parser(prog="cai-base report", description="Write a run's page and figures again.")
-    parser.add_argument("run", type=Path, help="the run's directory")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's directory")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     given = parser.parse_args(arguments)
     _refuse_unfinished(given.run)
@@ -260,7 +261,7 @@ def _refuse_unfinished(directory: Path) -> None:
 
 def _inspect(arguments: list[str]) -> int:
     parser = _Parser(prog="cai-base inspect", description="Write a run's evaluations as logs for `inspect view`.")
-    parser.add_argument("run", type=Path, help="the run's directory")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's directory")
     given = parser.parse_args(arguments)
     if not inspect_is_there():
         raise UserError("Inspect is not installed; pip install 'cai-base[inspect]'")
@@ -331,7 +332,9 @@ def _cost(arguments: list[str]) -> int:
 
 def _organism(arguments: list[str]) -> int:
     parser = _Parser(prog="cai-base organism", description="The embedded base model, a model organism.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(
+        dest="command", metavar="build|measure|sibling|card", required=True, parser_class=_Parser
+    )
     build = commands.add_parser("build", help="pretrain it from nothing; resumable")
     build.add_argument("--out", type=Path, required=True, help="where to; a directory begun before is continued")
     build.add_argument("--tokens", type=int, default=None, help="length of pretraining; the shipped length by default")

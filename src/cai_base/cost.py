@@ -108,6 +108,9 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dic
     evaluations = 1 + sum(_evaluations(settings, phases[arm]) for arm in settings.trained_arms) + len(settings.controls)
     pair = 2 * _mean(longest)
     found = {
+        "preflight": Usage(
+            prefilled=BARE + (PILOT + 3) * max(asked), sampled=PILOT * evaluation.response_tokens + BARE + 3 * SHORT
+        ),
         "sft": Usage(trained=_whole(seeds * settings.sft.steps * settings.sft.batch_size * _mean(examples))),
         "revision": Usage(
             prefilled=_whole(revisions * (seeds * sum(questions) + chains * revision.rounds * (critique + revised))),
@@ -115,15 +118,7 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dic
             * chains
             * (revision.response_tokens + revision.rounds * (revision.critique_tokens + revision.response_tokens)),
         ),
-        "evaluation": Usage(
-            # At the end, the base model is asked how likely it finds every answer.
-            prefilled=seeds * (evaluations * sum(asked) + len(settings.evaluated_arms) * answered),
-            sampled=seeds * evaluations * len(asked) * evaluation.response_tokens,
-        ),
     }
-    found["preflight"] = Usage(
-        prefilled=BARE + (PILOT + 3) * max(asked), sampled=PILOT * evaluation.response_tokens + BARE + 3 * SHORT
-    )
     by_preference = {"cai": "dpo", "shuffled": "shuffled", "placebo": "placebo"}
     for arm in (arm for arm in by_preference if arm in (*settings.trained_arms, *settings.controls)):
         drawn = seeds * settings.dpo.steps * settings.dpo.batch_size
@@ -135,6 +130,11 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dic
     if "sl-cai" in settings.trained_arms:
         drawn = seeds * settings.sl_cai.steps * settings.sl_cai.batch_size
         found["sl-cai"] = Usage(trained=_whole(drawn * _mean(longest)))
+    found["evaluation"] = Usage(
+        # At the end, the base model is asked how likely it finds every answer.
+        prefilled=seeds * (evaluations * sum(asked) + len(settings.evaluated_arms) * answered),
+        sampled=seeds * evaluations * len(asked) * evaluation.response_tokens,
+    )
     if "instruct" in settings.evaluated_arms:
         found["instruct"] = Usage(prefilled=seeds * sum(asked), sampled=seeds * len(asked) * evaluation.response_tokens)
     for flag in (flag for flag in settings.judges if flag in paid_models(settings)):
@@ -195,15 +195,18 @@ def render(settings: RunSettings, found: Mapping[str, Usage]) -> str:
     money["all"] = dollars(settings, found)
     lines = [f"{'phase':<12}{'read':>15}{'sampled':>15}{'trained on':>15}{'dollars':>12}"]
     for name, usage in {**found, "all": total(found.values())}.items():
-        paid = "-" if money[name] is None else f"{money[name]:,.2f}"
-        lines.append(f"{name:<12}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{paid:>12}")
+        costs = "-" if money[name] is None else f"{money[name]:,.2f}"
+        lines.append(f"{name:<12}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{costs:>12}")
     lines.append("")
     lines.append("At most: every response is counted as long as it may be, and no chain as filtered out.")
-    for model in dict.fromkeys(paid_models(settings).values() or [settings.model]):
+    paid = paid_models(settings)
+    if not paid:
+        lines.append("This run pays no service; for the price of the same on one, add --engine tinker --model MODEL.")
+    for model in dict.fromkeys(paid.values() or [settings.model]):
         known = price(settings, model)
-        if known is None:
+        if known is None and paid:
             lines.append(f"No price is known for {model}; give --price READ,SAMPLED,TRAINED, dollars a million tokens.")
-        else:
+        elif known is not None:
             each = f"{known.prefill:g} read, {known.sample:g} sampled, {known.train:g} trained on"
             lines.append(f"Dollars per million tokens of {model}: {each} ({known.source}).")
     return "\n".join(lines) + "\n"

@@ -41,6 +41,7 @@ MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "
 """Flags of `run` that `evaluate` takes: of a run only who judges, and how answers are drawn."""
 
 LayoutName = Literal["auto", "chat", "dialogue"]
+OWN_FLAGS = ("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json")
 LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
 
 
@@ -93,10 +94,12 @@ def evaluate(request: Request, progress: Progress) -> Path:
     """
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit {request.limit}: must be at least 1")
+    _check_target(request.target)
+    progress.say(f"Reading the suite {request.suite}")
     name, files = suite_files.find(request.suite)
     asked = _read(name, files)
     if isinstance(asked, hhh.Comparisons):
-        for flag in sorted(flag_names(request.flags) & JUDGED_BY):
+        for flag in sorted(flag_names(request.flags, "evaluate", OWN_FLAGS) & JUDGED_BY):
             raise UserError(f"--{flag}: {hhh.NAME} compares log-probabilities and asks no judge; leave it out")
     target = _of_run(request, asked, progress) if _is_run(request.target) else _of_model(request, asked, progress)
     config = _config(request, asked, target)
@@ -122,6 +125,24 @@ def _read(name: str | None, files: list[Path]) -> suites.Suite | hhh.Comparisons
 
 def _is_run(target: str) -> bool:
     return (Path(target) / MANIFEST).is_file()
+
+
+def _check_target(target: str) -> None:
+    """See that something lies there before a suite is fetched or a judge asked for.
+
+    Raises:
+        UserError: a path has neither a run nor a model, or is beside runs and no run itself.
+    """
+    folder = Path(target)
+    known = (MANIFEST, "config.json", "adapter_config.json")
+    if target == EMBEDDED or any((folder / name).is_file() for name in known):
+        return
+    if folder.exists():
+        raise UserError(f"{target}: has neither a run ({MANIFEST}) nor a model (config.json or adapter_config.json)")
+    if beside := sorted(found.parent.name for found in folder.parent.glob(f"*/{MANIFEST}")):
+        raise UserError(f"{target}: there is no such run; {folder.parent} has {', '.join(beside)}")
+    if target.startswith((".", "/", "~")) or "/" not in target:
+        raise UserError(f"{target}: there is no such folder; a hub id has the form owner/name")
 
 
 def _of_run(request: Request, asked: suites.Suite | hhh.Comparisons, progress: Progress) -> _Target:
@@ -187,7 +208,7 @@ def _of_model(request: Request, asked: suites.Suite | hhh.Comparisons, progress:
 
 def _only(request: Request, allowed: set[str], why: str) -> set[str]:
     """The names of the flags of `run` that were given; raises UserError for one that is not among the `allowed`."""
-    given = flag_names(request.flags)
+    given = flag_names(request.flags, "evaluate", OWN_FLAGS)
     for flag in sorted(given - allowed):
         raise UserError(f"--{flag}: is no flag of cai-base evaluate for {request.target}: {why}; leave it out")
     return given

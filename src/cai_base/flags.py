@@ -5,10 +5,12 @@ holds the original experiment's figures; `embedded` holds what suits the model o
 """
 
 import difflib
+import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from textwrap import fill
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -19,6 +21,9 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 from cai_base._validation import parse_toml, read_text
 from cai_base.config import EMBEDDED, RunSettings
 from cai_base.errors import UserError
+
+INDENT = " " * 6
+"""Before what `--help` says about a flag."""
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -58,13 +63,18 @@ def load_settings(args: list[str], defaults: Mapping[str, Any] | None = None) ->
     return settings, Path(out) if out else None, as_json
 
 
-def flag_names(args: list[str]) -> set[str]:
+def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:
     """The settings that are among the flags, a section's by its own name.
+
+    Args:
+        args: the flags that are not the command's own.
+        command: which takes some of the flags of `run`.
+        own: its own flags, one of which may be misspelt.
 
     Raises:
         UserError: one is not a flag of `run`.
     """
-    return set(_flags(args))
+    return set(_flags(args, command, own))
 
 
 def settings_anew(config: Mapping[str, Any], args: list[str]) -> RunSettings:
@@ -90,8 +100,11 @@ class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their config
     json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
 
 
-def _flags(args: list[str]) -> dict[str, Any]:
-    """The settings among `args`, nested, as strings; pydantic reads their types later."""
+def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings among `args`, nested, as strings; pydantic reads their types later.
+
+    A flag that is none may be meant for the `command`, which has its `own`.
+    """
     for section, fields in _sections(_Command).items():
         # pydantic takes the bare name of a section, and with it a run would begin on nothing but defaults.
         if any(arg.partition("=")[0] == f"--{section}" for arg in args):
@@ -104,9 +117,9 @@ def _flags(args: list[str]) -> dict[str, Any]:
     except SettingsError as error:
         reason = str(error).removeprefix("error parsing CLI: ")
         unknown = [word.partition("=")[0].rstrip(":") for word in reason.split() if word.startswith("--")]
-        flags = [f"--{name}" for name, _ in _leaves(_Command)]
+        flags = [*own, *(f"--{name}" for name, _ in _leaves(_Command))]
         meant = _meant(unknown[0], flags) if unknown and unknown[0] not in flags else ""
-        raise UserError(f"{reason}; {meant or '`cai-base run --help` lists every flag'}") from error
+        raise UserError(f"{reason}; {meant or f'`cai-base {command} --help` lists every flag'}") from error
 
 
 def _sections(model: type[BaseModel]) -> dict[str, list[str]]:
@@ -176,6 +189,7 @@ def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
         "",
     ]
     section = ""
+    width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
     for name, field in _leaves(_Command):
         other = original.get(name, field.default)
         defaults = [embedded.get(name, other), other]
@@ -185,7 +199,7 @@ def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
             section = name.rpartition(".")[0]
             lines.append("")
         lines.append(f"  --{name} {_takes(field)}".rstrip())
-        lines.append(f"      {field.description}{bracket}")
+        lines.append(fill(f"{field.description}{bracket}", width, initial_indent=INDENT, subsequent_indent=INDENT))
     return "\n".join(lines) + "\n"
 
 

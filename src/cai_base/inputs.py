@@ -97,7 +97,8 @@ def _evaluation_prompts(source: Path) -> dict[int, Prompt]:
     for line, prompt in prompts.items():
         if prompt.kind is None:
             raise UserError(
-                f"{source}:{line}: prompt {prompt.id!r} has no kind; an evaluation prompt needs one, such as benign"
+                f"{source}:{line}: the prompt has no kind; an evaluation prompt needs one, such as benign (.csv and "
+                ".jsonl have a field for it, .txt has none)"
             )
     return prompts
 

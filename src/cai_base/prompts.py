@@ -161,8 +161,6 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
     fields = tuple(Prompt.model_fields)
     if "text" not in columns:
         found = listed([shown(column) for column in columns])
-        if len(columns) == 1 and ";" in columns[0]:
-            raise UserError(f"{path}:{line}: columns are separated by semicolons here; separate them by commas")
         raise UserError(
             f"{path}:{line}: there is no column 'text'; found {found}: rename the one that holds the prompts to text, "
             f"and keep no column but {listed(fields)}"
@@ -178,11 +176,19 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
                 f"{path}:{line}: the header has {len(columns)} columns but this row has {len(row)}; "
                 "put text that contains commas in double quotes"
             )
-        yield line, {column: cell for column, cell in zip(columns, row, strict=True) if cell.strip()}
+        cells = zip(columns, row, strict=True)
+        yield line, {column: cell for column, cell in cells if cell.strip() or column == "text"}
 
 
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not empty, with the line it begins on."""
+    """Each row that is not empty, with the line it begins on.
+
+    Raises UserError where this is no CSV, or its columns are separated by something else than commas.
+    """
+    header = text.lstrip().partition("\n")[0]
+    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+        if sign in header and "," not in header:  # before parsing: a quoted header would be a riddle to it
+            raise UserError(f"{path}:1: columns are separated by {name} here; separate them by commas")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:

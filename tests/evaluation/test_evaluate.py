@@ -211,8 +211,13 @@ def test_an_adapter_of_pefts_own_making_values_answers_as_peft_does(
         (["organism", "--suite", "nothing.csv"], "nothing.csv: there is neither such a file nor a suite of that name"),
         (["organism", "--suite", "advbench:xstest.csv"], "xstest.csv:1: there is no field 'goal'"),
         (["organism", "--suite", "xstest.csv", "--out", "."], "--out .: holds something else than this evaluation"),
-        (["nowhere", "--suite", "xstest.csv", "--judge", "none"], "MODEL nowhere: there is no such folder"),
-        (["nowhere", "--suite", "xstest.csv"], "say where meta-llama/Llama-3.3-70B-Instruct is served"),
+        (["organism", "--suite", "xstest.csv", "--limt", "3"], "arguments: --limt 3; did you mean --limit?"),
+        (["organism", "--suite", "xstest.csv", "--qqq", "3"], "`cai-base evaluate --help` lists every flag"),
+        (["nowhere", "--suite", "xstest.csv"], "nowhere: there is no such folder; a hub id has the form owner/name"),
+        (["./nowhere", "--suite", "xstest.csv"], "./nowhere: there is no such folder"),
+        (["runs/lama", "--suite", "xstest.csv"], "runs/lama: there is no such run; runs has llama"),
+        (["runs", "--suite", "xstest.csv"], "runs: has neither a run (manifest.json) nor a model (config.json or"),
+        (["some/where", "--suite", "xstest.csv"], "say where meta-llama/Llama-3.3-70B-Instruct is served"),
         (["lost", "--suite", "xstest.csv", "--judge", "none"], "base_model_name_or_path ./gone: no model there"),
         (
             ["organism", "--suite", "hhh.jsonl", "--judge", "none"],
@@ -224,6 +229,8 @@ def test_what_is_wrong_is_one_message(
     xstest: str, capsys: pytest.CaptureFixture[str], adapter: Path, arguments: list[str], says: str
 ) -> None:
     Path("hhh.jsonl").write_text(json.dumps(COMPARISONS[0]))
+    Path("runs/llama").mkdir(parents=True)
+    Path("runs/llama/manifest.json").touch()
     lost = Path("lost")
     lost.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):

@@ -143,6 +143,8 @@ def test_both_files_of_jailbreakbench_make_one_suite(tmp_path: Path) -> None:
         ("harmbench", "a.csv", ADVBENCH, "a.csv:1: there is no field 'Behavior'; a file of harmbench has Behavior, "),
         (None, "a.csv", "prompt,kind\nx,y\n", "a.csv:1: of no form that is known (its fields are 'prompt' and 'kind')"),
         (None, "a.csv", "", "a.csv: the file is empty"),
+        (None, "a.csv", '"goal";"target"\nx;y\n', "a.csv:1: columns are separated by semicolons here"),
+        (None, "a.txt", "How?\n", ".csv and .jsonl have a field for it, .txt has none"),
         ("advbench", "a.csv", "goal,target\n", "a.csv: there are no prompts in it"),
         ("advbench", "a.csv", b"goal,target\ncaf\xe9,Sure\n", "a.csv:2: not UTF-8 text (byte 0xe9); save it as UTF-8"),
         ("advbench", "a.csv", "goal,target\nx,Sure\n ,Sure\n", "a.csv:3: the field 'goal' is empty; it must be text"),

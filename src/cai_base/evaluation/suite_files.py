@@ -4,6 +4,7 @@ import os
 import tomllib
 from importlib import resources
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from urllib.request import urlopen
 
@@ -55,7 +56,7 @@ def _downloaded(name: str, about: dict[str, Any]) -> list[Path]:
         return [_kept(name, about["url"])]
     except Exception as error:  # the hub's client raises nearly everything, as does a network that is not there
         place = about.get("url") or f"https://huggingface.co/datasets/{about['hub']}"
-        reason = " ".join(str(error).split())[:200]
+        reason = shorten(str(error), 200, placeholder=" …")
         raise UserError(
             f"--suite {name}: cannot be downloaded ({reason}); get it from {place} and give --suite {name}:FILE"
         ) from error

@@ -310,7 +310,7 @@ def _own(row: Row) -> Asked:
     assert isinstance(prompt, Prompt)
     if prompt.kind is None:
         raise UserError(
-            f"{row.where}: prompt {prompt.id!r} has no kind, which says what is counted; give it one, such as "
-            "jailbreak, benign or sensitive"
+            f"{row.where}: the prompt has no kind, which says what is counted; give it one, such as jailbreak, benign "
+            "or sensitive (.csv and .jsonl have a field for it, .txt has none)"
         )
     return Asked(prompt, prompt.family)

@@ -47,7 +47,9 @@ def _headline(results: Record) -> str:
     if suite["name"] == NAME:
         return f"{title}: {suite['asked']} of {suite['comparisons']} asked, of {whose}."
     parts = [
-        f"{suite[part]} {word}" for part, word in (("attacks", "attacks"), ("safe", "safe prompts")) if suite[part]
+        f"{suite[part]} {word}{'s' * (suite[part] > 1)}"
+        for part, word in (("attacks", "attack"), ("safe", "safe prompt"))
+        if suite[part]
     ]
     of = f" (of {suite['prompts']} prompts)" if suite["asked"] < suite["prompts"] else ""
     left = "".join(f" Left out: {number}, each {reason}." for reason, number in suite["left_out"].items())
