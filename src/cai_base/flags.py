@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from textwrap import fill
+from textwrap import fill, indent
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -199,7 +199,8 @@ def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
             section = name.rpartition(".")[0]
             lines.append("")
         lines.append(f"  --{name} {_takes(field)}".rstrip())
-        lines.append(fill(f"{field.description}{bracket}", width, initial_indent=INDENT, subsequent_indent=INDENT))
+        said = f"{field.description}{bracket}"
+        lines.append(indent(fill(said, width - len(INDENT), break_on_hyphens=False, break_long_words=False), INDENT))
     return "\n".join(lines) + "\n"
 
 
