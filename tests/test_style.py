@@ -79,6 +79,8 @@ def test_whether_full_cai_keeps_more_style_is_answered_with_an_interval(styled: 
     assert low <= answer["difference"] <= high
     assert answer["answer"] == ("yes" if low > 0 else "no, less" if high < 0 else "cannot be told")
     assert answer["ci95_over"] == "seeds and prompts"
+    over = {arm: found["adherence"]["ci95_over"] for arm, found in content(styled)["arms"].items()}
+    assert over == {"cai": "seeds and prompts", "instruct": "prompts"}
     text = render(content(styled))
     assert answer["question"] in " ".join(text.split())
     assert f"{100 * low:+.1f}".replace("-", "−") in text
