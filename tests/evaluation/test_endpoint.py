@@ -138,6 +138,11 @@ def test_what_is_no_verdict_is_unscored_with_its_reason_and_the_raw_text(
         assert bool(raw) == bool(found.said[0]["raw"])
 
 
+def test_an_answer_that_is_whole_before_the_greatest_length_counts(server: Server, make_judge: MakeJudge) -> None:
+    server.answer = lambda body: (200, cut(graded(body) + "\n" * 50))
+    assert make_judge().judge(items(1))[0].verdict is not None
+
+
 def test_a_part_that_is_missing_is_named_and_the_other_kept(server: Server, make_judge: MakeJudge) -> None:
     server.answer = lambda body: "hm" if '- "overall", ' in body["messages"][0]["content"] else graded(body)
     (found,) = make_judge().judge([(BENIGN, "Knead the dough.")])
@@ -211,7 +216,7 @@ def test_what_the_server_says_is_repeated_where_the_judge_cannot_be_asked(
     with pytest.raises(Stopped, match=r"HTTP 400 .*Server is pinned to x, your key is \[key\]"):
         make_judge(concurrency=1, retries=0).judge(items(20))
     server.answer = lambda body: (404, {"detail": "Not Found"})
-    with pytest.raises(Stopped, match=r"Not Found.* most end in /v1"):
+    with pytest.raises(Stopped, match=r"Not Found.*most end in /v1"):
         make_judge().judge(items(1))
 
 

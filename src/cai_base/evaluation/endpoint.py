@@ -13,6 +13,7 @@ from cai_base._validation import shown
 from cai_base.config import Judging
 from cai_base.engines import Meter
 from cai_base.errors import Stopped, UserError
+from cai_base.evaluation.asking import Unreadable
 from cai_base.evaluation.replies import Keep, Question, Reply
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def check_sdk() -> None:
     try:
         import openai  # noqa: F401  # where it is used, since it comes with an extra
     except ImportError as error:
-        raise UserError("--judge openai:MODEL needs the openai SDK: pip install 'cai-base[judge]'") from error
+        raise UserError(
+            "--judge openai:MODEL needs the openai SDK: pip install 'cai-base[judge]', or '.[judge]' in a clone"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class Endpoint:
             # What the SDK passes on when a server sends no UTF-8, no JSON, or too much of it.
             except (openai.APIError, ValueError, RecursionError) as error:
                 return self._failure("transport error: no usable response", str(error))
-            found = _content(completion)
+            found = _content(completion, question)
             if found is None:
                 return self._failure("transport error: no chat completion", str(completion))
             self._failed_in_a_row = 0
@@ -180,8 +183,8 @@ class Endpoint:
         status = error.status_code
         if status == 404:
             return (
-                f"the judge's endpoint {self._url} does not know the model {self._model} (HTTP 404"
-                f"{self._quoted(_words(error))}); serve it there, see that the URL is the endpoint's base (most end in "
+                f"the judge's endpoint {self._url} does not know the model {self._model}: HTTP 404"
+                f"{self._quoted(_words(error))}; serve it there, see that the URL is the endpoint's base (most end in "
                 "/v1), or begin a new run with another --judge"
             )
         asked = "declined the key" if self._key else "asks for a key"
@@ -199,7 +202,7 @@ def _words(error: "APIStatusError") -> str:
     )
 
 
-def _content(completion: object) -> Reply | None:
+def _content(completion: object, question: Question) -> Reply | None:
     """The judge's words in a completion; None if it is none. The SDK passes on whatever a server sends, unchecked."""
     from openai.types.chat import ChatCompletion
 
@@ -212,7 +215,10 @@ def _content(completion: object) -> Reply | None:
     why = getattr(choice, "finish_reason", None)
     if refusal or why == "content_filter":
         return Reply(_whole(str(refusal or text or "")), "judge refused")
-    return Reply(_whole(text) if isinstance(text, str) else "", CUT if why == "length" else None)
+    said = _whole(text) if isinstance(text, str) else ""
+    # A whole answer may be followed by empty lines up to the greatest length.
+    cut = why == "length" and isinstance(question.grading.read(said, question.response), Unreadable)
+    return Reply(said, CUT if cut else None)
 
 
 def _whole(text: str) -> str:
