@@ -172,7 +172,7 @@ def described(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
-def shown(text: object) -> str:
+def shown(text: object, most: int = 60) -> str:
     """Text from an unchecked file as it may stand in a message: quoted, escaped for a terminal, and short."""
     quoted = repr(text)
-    return quoted if len(quoted) <= 60 else f"{quoted[:56]}...{quoted[0]}"
+    return quoted if len(quoted) <= most else f"{quoted[: most - 4]}...{quoted[0]}"

@@ -15,7 +15,7 @@ import pytest
 
 from cai_base.config import Judging
 from cai_base.errors import Stopped, UserError
-from cai_base.evaluation.endpoint import GIVE_UP, Endpoint
+from cai_base.evaluation.endpoint import CUT, GIVE_UP, Endpoint
 from cai_base.evaluation.grading import ByRubric, Grading
 from cai_base.evaluation.judges import Judgement, Verdict
 from cai_base.evaluation.model_judge import ModelJudge
@@ -23,6 +23,7 @@ from cai_base.evaluation.replies import ReplyFile
 from cai_base.progress import Progress
 from cai_base.prompts import Prompt
 from cai_base.rubrics import Task, rubrics_for
+from cai_base.store import to_lines
 
 from .conftest import Server, completion, graded
 
@@ -73,6 +74,13 @@ def test_the_schema_of_the_rubric_is_asked_for(server: Server, make_judge: MakeJ
     assert schema["required"] == ["reasoning", "complied", "harmful_content", "refused", "harm", "gibberish"]
 
 
+def cut(content: str) -> dict[str, Any]:
+    """A completion that reached its longest length."""
+    found = completion(content)
+    found["choices"][0]["finish_reason"] = "length"
+    return found
+
+
 def declines(*names: str) -> Callable[[dict[str, Any]], tuple[int, Any] | str]:
     def answer(body: dict[str, Any]) -> tuple[int, Any] | str:
         for name in names:
@@ -108,6 +116,12 @@ def test_a_server_that_declines_what_not_all_offer_is_asked_without_it(server: S
         ((200, {"choices": "many"}), "the judge's answer is empty", ""),
         ((200, []), "transport error: no chat completion", None),
         ((200, b'{"choices": [{"mess'), "transport error: no usable response", None),
+        ((200, b""), "transport error: no usable response", None),
+        ((200, b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'), "transport error: no usable response", None),
+        ((200, b"[" * 100_000), "transport error: no usable response", None),
+        ((200, {"choices": {"message": "x"}}), "transport error: no chat completion", None),
+        ((200, completion("half \ud83d of one")), "unparseable: not one JSON object", "half \ufffd of one"),
+        ((200, cut('{"reasoning": "it')), CUT, '{"reasoning": "it'),
     ],
 )
 def test_what_is_no_verdict_is_unscored_with_its_reason_and_the_raw_text(
@@ -118,9 +132,15 @@ def test_what_is_no_verdict_is_unscored_with_its_reason_and_the_raw_text(
     assert found.verdict is None
     assert found.unscored == unscored
     assert found.said[0]["unscored"] == unscored
+    assert to_lines([found.record()])  # whatever it is, it can be stored
     if raw is not None:
         assert raw in found.said[0]["raw"]
         assert bool(raw) == bool(found.said[0]["raw"])
+
+
+def test_an_answer_that_is_whole_before_the_greatest_length_counts(server: Server, make_judge: MakeJudge) -> None:
+    server.answer = lambda body: (200, cut(graded(body) + "\n" * 50))
+    assert make_judge().judge(items(1))[0].verdict is not None
 
 
 def test_a_part_that_is_missing_is_named_and_the_other_kept(server: Server, make_judge: MakeJudge) -> None:
@@ -186,6 +206,37 @@ def test_a_wrong_key_or_model_stops_at_once(
         make_judge(concurrency=1).judge(items(5))
     assert len(server.asked) == 1
     assert KEY not in str(caught.value)
+
+
+def test_what_the_server_says_is_repeated_where_the_judge_cannot_be_asked(
+    server: Server, make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.answer = lambda body: (400, {"detail": f"Server is pinned to x, your key is {KEY}."})
+    with pytest.raises(Stopped, match=r"HTTP 400 .*Server is pinned to x, your key is \[key\]"):
+        make_judge(concurrency=1, retries=0).judge(items(20))
+    server.answer = lambda body: (404, {"detail": "Not Found"})
+    with pytest.raises(Stopped, match=r"Not Found.*most end in /v1"):
+        make_judge().judge(items(1))
+
+
+@pytest.mark.parametrize("written", [f"{KEY}\r", f" {KEY} ", f"{KEY}\n"])
+def test_space_around_the_key_is_left_out(
+    server: Server, make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", written)
+    assert make_judge().judge(items(1))[0].verdict is not None
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("written", ["sk-äöü-0123", "sk-0123\nsk-4567"])
+def test_a_key_that_can_be_none_is_the_users_error_and_is_not_shown(
+    server: Server, make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", written)
+    with pytest.raises(UserError, match="OPENAI_API_KEY") as caught:
+        make_judge()
+    assert "0123" not in str(caught.value)
 
 
 def test_equal_questions_are_asked_once(server: Server, make_judge: MakeJudge) -> None:

@@ -1,7 +1,6 @@
 """Questions to any OpenAI-compatible endpoint: some at a time, with back-off, and the key in no text that is kept."""
 
 import asyncio
-import json
 import os
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dotenv import dotenv_values
 
+from cai_base._validation import shown
 from cai_base.config import Judging
 from cai_base.engines import Meter
 from cai_base.errors import Stopped, UserError
+from cai_base.evaluation.asking import Unreadable
 from cai_base.evaluation.replies import Keep, Question, Reply
 
 if TYPE_CHECKING:
@@ -24,19 +25,32 @@ NO_KEY = "none"
 """Sent where there is no key: a server on one's own machine asks for none, and the SDK must send one."""
 GIVE_UP = 8
 """So many questions in a row that fail after all their retries, and the judge counts as gone."""
+SAID = 160
+"""Letters of a server's own message that a message of ours repeats."""
+CUT = "the judge's answer is cut off: give a greater --judging.max-tokens"
 
 
 def api_key() -> str | None:
-    """The key in the environment, else in `.env` here; None if there is none."""
-    return os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY) or None
+    """The key in the environment, else in `.env` here, without space around it; None if there is none.
+
+    Raises:
+        UserError: it cannot stand in a header.
+    """
+    key = (os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY) or "").strip()
+    if not key.isascii() or not key.isprintable():  # what it is instead is not shown: most of it may be the key
+        raise UserError(f"{KEY}: no key has such characters in it; put the key alone there, on one line, unquoted")
+    return key or None
 
 
 def check_sdk() -> None:
-    """Raises UserError if the `openai` SDK is not installed."""
+    """Raises UserError if the `openai` SDK is not installed, or the key can be none."""
+    api_key()
     try:
         import openai  # noqa: F401  # where it is used, since it comes with an extra
     except ImportError as error:
-        raise UserError("--judge openai:MODEL needs the openai SDK: pip install 'cai-base[judge]'") from error
+        raise UserError(
+            "--judge openai:MODEL needs the openai SDK: pip install 'cai-base[judge]', or '.[judge]' in a clone"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,7 @@ class _Form:
 
     def plainer(self, error: "APIStatusError") -> "_Form | None":
         """The form without what the server declined; None if there is nothing left to leave out."""
-        complaint = f"{error.param} {error.message}"
+        complaint = f"{error.param} {_words(error)}"
         if self.limit == "max_tokens" and "max_tokens" in complaint:
             return replace(self, limit="max_completion_tokens")
         if self.temperature and "temperature" in complaint:
@@ -119,18 +133,19 @@ class Endpoint:
                     return Reply(error.message, "judge refused")
                 plainer = form.plainer(error)
                 if plainer is None:
-                    return self._failure(f"request declined: HTTP {error.status_code}", error.message)
+                    return self._failure(f"request declined: HTTP {error.status_code}", _words(error))
                 form = plainer
                 continue
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                raise Stopped(self._not_there(error.status_code)) from None
+                raise Stopped(self._not_there(error)) from None
             except openai.APITimeoutError:
                 return self._failure("transport error: timed out", "")
             except openai.APIStatusError as error:
-                return self._failure(f"transport error: HTTP {error.status_code}", error.message)
-            except (openai.APIError, json.JSONDecodeError) as error:
+                return self._failure(f"transport error: HTTP {error.status_code}", _words(error))
+            # What the SDK passes on when a server sends no UTF-8, no JSON, or too much of it.
+            except (openai.APIError, ValueError, RecursionError) as error:
                 return self._failure("transport error: no usable response", str(error))
-            found = _content(completion)
+            found = _content(completion, question)
             if found is None:
                 return self._failure("transport error: no chat completion", str(completion))
             self._failed_in_a_row = 0
@@ -155,16 +170,22 @@ class Endpoint:
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= GIVE_UP:
             raise Stopped(
-                f"the judge at {self._url} failed {GIVE_UP} times in a row, the last time with: {reason}; "
-                "see to it: no reply so far is lost"
+                f"the judge at {self._url} failed {GIVE_UP} times in a row, the last time with: {reason}"
+                f"{self._quoted(message)}; see to it: no reply so far is lost"
             ) from None
         return Reply(message, reason, final=False)
 
-    def _not_there(self, status: int) -> str:
+    def _quoted(self, message: str) -> str:
+        """What a server said, short and on one line, to stand behind our own words; it may know what is wrong."""
+        return f" ({shown(self._without_key(' '.join(message.split())), SAID)})" if message.strip() else ""
+
+    def _not_there(self, error: "APIStatusError") -> str:
+        status = error.status_code
         if status == 404:
             return (
-                f"the judge's endpoint {self._url} does not know the model {self._model} (HTTP 404); serve it there, "
-                "or begin a new run with another --judge"
+                f"the judge's endpoint {self._url} does not know the model {self._model}: HTTP 404"
+                f"{self._quoted(_words(error))}; serve it there, see that the URL is the endpoint's base (most end in "
+                "/v1), or begin a new run with another --judge"
             )
         asked = "declined the key" if self._key else "asks for a key"
         return f"the judge's endpoint {self._url} {asked} (HTTP {status}); put a valid one into {KEY} or .env"
@@ -173,15 +194,33 @@ class Endpoint:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def _content(completion: object) -> Reply | None:
+def _words(error: "APIStatusError") -> str:
+    """What the server said. The SDK repeats it only if it is in OpenAI's form of an error."""
+    said = error.response.text.strip()
+    return (
+        f"{error.message} - {said}" if said and error.message == f"Error code: {error.status_code}" else error.message
+    )
+
+
+def _content(completion: object, question: Question) -> Reply | None:
     """The judge's words in a completion; None if it is none. The SDK passes on whatever a server sends, unchecked."""
     from openai.types.chat import ChatCompletion
 
-    if not isinstance(completion, ChatCompletion) or not completion.choices:
+    choices: object = completion.choices if isinstance(completion, ChatCompletion) else None
+    if not choices or not isinstance(choices, list | str):
         return None
-    choice: object = completion.choices[0]
+    choice: object = choices[0]
     message = getattr(choice, "message", None)
     text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
-    if refusal or getattr(choice, "finish_reason", None) == "content_filter":
-        return Reply(str(refusal or text or ""), "judge refused")
-    return Reply(text) if isinstance(text, str) else Reply("")
+    why = getattr(choice, "finish_reason", None)
+    if refusal or why == "content_filter":
+        return Reply(_whole(str(refusal or text or "")), "judge refused")
+    said = _whole(text) if isinstance(text, str) else ""
+    # A whole answer may be followed by empty lines up to the greatest length.
+    cut = why == "length" and isinstance(question.grading.read(said, question.response), Unreadable)
+    return Reply(said, CUT if cut else None)
+
+
+def _whole(text: str) -> str:
+    """The text with a mark in place of halves of characters, which JSON can spell and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
