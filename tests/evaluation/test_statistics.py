@@ -180,9 +180,18 @@ def test_unscored_answers_stand_at_what_seed_and_prompt_let_expect() -> None:
     cells = np.add.outer([0.0, 1.0, 2.0], np.arange(6.0))
     holed = cells.copy()
     holed[1, 2] = holed[2, 0] = np.nan
-    assert filled(holed)[1, 2] == pytest.approx(cells[1, 2], abs=0.5)
+    assert filled(holed, None)[1, 2] == pytest.approx(cells[1, 2], abs=0.5)
     holed[:, 4] = np.nan
-    assert filled(holed).shape == (3, 5)
+    assert filled(holed, None).shape == (3, 5)
+
+
+def test_an_interval_with_unscored_answers_stays_within_what_values_can_be_and_holds_the_mean() -> None:
+    gap = math.nan
+    most = np.array([[1, gap, gap, gap, gap, gap], [0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]], dtype=float)
+    for cells, bounds in ((most, RATE), (1 - most, RATE), (1 + 4 * most, (1.0, 5.0))):
+        found = summary(cells, bounds)
+        low, high = found["ci95"]
+        assert bounds[0] <= low < found["mean"] < high <= bounds[1]
 
 
 def test_mcnemar_is_statsmodels_exact_test() -> None:

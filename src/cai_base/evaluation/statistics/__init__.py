@@ -57,7 +57,7 @@ def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> 
     """
     per_seed = _per_seed(cells)
     found = {"mean": mean([value for value in per_seed if value is not None]), "per_seed": per_seed}
-    table = _kept(cells)
+    table = _kept(cells, bounds)
     if one_model and len(table):
         table = table.mean(0, keepdims=True)
     interval = of_mean(table, bounds) if table.shape[1] > 1 else None
@@ -84,7 +84,7 @@ def paired(
     differences = [
         None if a is None or b is None else a - b for a, b in zip(_per_seed(first), _per_seed(second), strict=True)
     ]
-    one, two = _kept(first), _kept(second)
+    one, two = _kept(first, bounds), _kept(second, bounds)
     interval = of_difference(one, two, bounds) if one.shape[1] > 1 else None
     difference = mean([value for value in differences if value is not None])
     found = {
@@ -110,9 +110,9 @@ def _per_seed(cells: Array) -> list[float | None]:
     return [mean(row[~np.isnan(row)].tolist()) for row in cells]
 
 
-def _kept(cells: Array) -> Array:
+def _kept(cells: Array, bounds: Bounds | None) -> Array:
     """The table without the seeds that have no value, and without gaps."""
-    return filled(cells[~np.isnan(cells).all(1)])
+    return filled(cells[~np.isnan(cells).all(1)], bounds)
 
 
 def _interval(interval: AtConfidence | None, seeds: int) -> dict[str, Any]:

@@ -116,12 +116,15 @@ def _square(deviations: Array, freedom: int) -> Array:
     return np.where(found < EQUAL, 0.0, found)
 
 
-def filled(cells: Array) -> Array:
+def filled(cells: Array, bounds: tuple[float, float] | None) -> Array:
     """A table [seeds, prompts], NaN where an answer is unscored, with these at what their seed and prompt let expect.
 
     Prompts that no seed has an answer to are left out. The expectation is the prompt's mean plus the seed's deviation
-    over the other prompts; it adds nothing to the rest, so that with many gaps an interval is too narrow. Coverage
-    stands beside every figure for that reason.
+    over the other prompts, and at most as great or small as a value can be; it adds nothing to the rest, so that with
+    many gaps an interval is too narrow. Coverage stands beside every figure for that reason.
+
+    Args:
+        bounds: the least and greatest a value can be; None where there are none.
     """
     table = cells[:, ~np.isnan(cells).all(0)]
     gaps = np.isnan(table)
@@ -129,4 +132,4 @@ def filled(cells: Array) -> Array:
         return table
     of_prompts = np.nanmean(table, 0)
     expected = of_prompts + np.nanmean(table - of_prompts, 1)[:, None]
-    return np.where(gaps, expected, table)
+    return np.where(gaps, expected if bounds is None else np.clip(expected, *bounds), table)
