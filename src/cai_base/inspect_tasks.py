@@ -132,10 +132,8 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
         Sample(
             input=prompt.text,
             id=prompt.id,
-            metadata={
-                "style": prompt.style,
-                "about": chosen.about(prompt.style) if isinstance(chosen, English) else "",
-            },
+            metadata={"style": prompt.style}
+            | ({ABOUT: chosen.about(prompt.style)} if isinstance(chosen, English) else {}),
         )
         for prompt in styled_prompts(chosen, chosen.questions)
         if prompt.style in names
