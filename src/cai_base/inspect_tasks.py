@@ -126,7 +126,7 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
     """
     if data not in get_args(Data):
         raise UserError(f"-T data={data}: {unknown('set', data, get_args(Data))}")
-    chosen = style_set(data)  # type: ignore[arg-type]  # it is one of them
+    chosen = style_set(data)
     names = _names("styles", styles, tuple(STYLES)) if styles else tuple(STYLES)
     samples = [
         Sample(
