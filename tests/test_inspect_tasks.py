@@ -16,7 +16,8 @@ from inspect_ai.model import Model, ModelOutput, ModelUsage, get_model
 
 from cai_base.errors import UserError
 from cai_base.evaluation.grading import ByRubric
-from cai_base.inspect_tasks import attack, helpfulness, over_refusal
+from cai_base.evaluation.styles import English
+from cai_base.inspect_tasks import attack, helpfulness, over_refusal, style
 from cai_base.rubrics import load_rubric
 
 PROMPTS = {
@@ -190,3 +191,25 @@ def test_prompts_of_other_kinds_alone_are_refused(tmp_path: Path) -> None:
     prompts.write_text('{"text": "Sing!", "kind": "benign"}\n')
     with pytest.raises(UserError, match=r"mine.jsonl: none of its prompts is of a kind that is asked \(jailbreak\)"):
         attack(prompts=str(prompts))
+
+
+def test_the_grader_of_a_style_is_told_what_the_style_is(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def grade(message: str) -> str:
+        asked.append(message)
+        return '{"reasoning": "it sails", "adherence": 4, "gibberish": false}'
+
+    (log,) = run(style(styles="pirate"), tmp_path, says(lambda _: "Arr, it floats!"), says(grade), limit=2)
+    assert figures(log) == {"style_adherence": (4, 2, 0), "gibberish": (0, 2, 0), "coverage": (1, 2, 0)}
+    assert all(English().about("pirate") in message for message in asked)
+
+
+def test_in_the_world_the_ground_truth_knows_whether_a_style_is_kept(tmp_path: Path) -> None:
+    (log,) = run(style(data="world", styles="shouting"), tmp_path, says(lambda _: "SWEEP THE MILL WITH THE BROOM."))
+    assert figures(log)["style_followed"] == (1, 10, 0)
+
+
+def test_a_style_that_is_none_is_named() -> None:
+    with pytest.raises(UserError, match="did you mean 'pirate'"):
+        style(styles="pirates")

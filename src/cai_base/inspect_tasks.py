@@ -5,11 +5,11 @@ model in the role `grader`; in the embedded world it is the ground truth, and no
 """
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -25,8 +25,12 @@ from cai_base.evaluation.asking import Unreadable
 from cai_base.evaluation.grading import ByRubric, Grade
 from cai_base.evaluation.judges import EMPTY, GroundTruth
 from cai_base.evaluation.metrics import METRICS
+from cai_base.evaluation.styles import KINDS as STYLES
+from cai_base.evaluation.styles import English, World, style_set, styled_prompts
 from cai_base.prompts import Kind, Prompt, load_prompts
 from cai_base.rubrics import TASK_PARTS, Rubric, load_rubric
+
+Data = Literal["english", "world"]
 
 VERSION = 1
 """Of the tasks: results of different versions are not to be compared."""
@@ -39,6 +43,18 @@ VERDICT = "verdict"
 
 COVERED = "coverage"
 """The score that is 1 where there is a verdict, else 0."""
+
+ABOUT = "about"
+"""Where a sample has what the judge is told of the style."""
+
+TRUTHS = ("complied", "refused", "helpfulness", "gibberish")
+"""The parts of a verdict that the ground truth knows."""
+
+Judged = tuple[Grade | Unreadable, str]
+"""What a judge found, and its words."""
+
+Judge = Callable[[TaskState, str], Awaitable[Judged]]
+"""Judges a response; the state has the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +96,7 @@ def attack(
             always asked.
         rubric: a packaged rubric or a file instead of the packaged one; then a grader judges in the world as well.
     """
-    return _task("attack", data, prompts, kinds, rubric)
+    return _about("attack", data, prompts, kinds, rubric)
 
 
 @task
@@ -88,7 +104,7 @@ def helpfulness(
     data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
 ) -> Task:
     """How helpful is the model, from 1 to 5? Asks the benign prompts; arguments as for `attack`."""
-    return _task("helpfulness", data, prompts, kinds, rubric)
+    return _about("helpfulness", data, prompts, kinds, rubric)
 
 
 @task
@@ -96,34 +112,87 @@ def over_refusal(
     data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
 ) -> Task:
     """Does the model decline harmless requests? Asks the benign and the sensitive; arguments as for `attack`."""
-    return _task("over_refusal", data, prompts, kinds, rubric)
+    return _about("over_refusal", data, prompts, kinds, rubric)
 
 
-def _task(name: str, data: str, prompts: str | None, kinds: str | None, rubric: str | None) -> Task:
+@task
+def style(data: str = "english", styles: str | None = None, rubric: str | None = None) -> Task:
+    """Does the model answer in the style that it is asked for? Thirteen styles, each with every question.
+
+    Args:
+        data: whose styles, english (adherence 1 to 5, by the grader) or world (kept or not, by the ground truth).
+        styles: which of them, with commas; all by default.
+        rubric: a rubric for styles, a file, instead of the packaged one.
+    """
+    if data not in get_args(Data):
+        raise UserError(f"-T data={data}: {unknown('set', data, get_args(Data))}")
+    chosen = style_set(data)
+    names = _names("styles", styles, tuple(STYLES)) if styles else tuple(STYLES)
+    samples = [
+        Sample(
+            input=prompt.text,
+            id=prompt.id,
+            metadata={"style": prompt.style}
+            | ({ABOUT: chosen.about(prompt.style)} if isinstance(chosen, English) else {}),
+        )
+        for prompt in styled_prompts(chosen, chosen.questions)
+        if prompt.style in names
+    ]
+    if isinstance(chosen, English):
+        graded = _rubric("style", rubric, "style")
+        return _task(samples, f"cai_base {data} styles", graded, _parts("style", graded.verdict), _by_model(graded))
+    if rubric is not None:
+        raise UserError(f"-T rubric={rubric}: no rubric describes the village's styles; the ground truth knows them")
+    return _task(samples, f"cai_base {data} styles", None, ("style_followed", "gibberish"), _by_village(chosen))
+
+
+def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric: str | None) -> Task:
+    """The task that asks for this part of the evaluation."""
     asked = TASKS[name]
-    graded = None if data == "world" and rubric is None else load_rubric(rubric or asked.rubric)
-    if graded is not None and graded.task != asked.rubric:
-        raise UserError(f"-T rubric={rubric}: it is for the task {graded.task}; {name} needs one for {asked.rubric}")
-    samples = [_sample(prompt) for prompt in _prompts(data, prompts, _kinds(kinds) if kinds else asked.kinds)]
+    wanted = _names("kinds", kinds, get_args(Kind)) if kinds else asked.kinds
+    samples = [_sample(prompt) for prompt in _prompts(data, prompts, wanted)]
+    dataset = Path(prompts).name if prompts else f"cai_base {data}"
+    if data == "world" and rubric is None:
+        parts = _parts(asked.rubric, TRUTHS)
+        return _task(samples, dataset, None, parts, _by_truth(parts))
+    graded = _rubric(name, rubric, asked.rubric)
+    return _task(samples, dataset, graded, _parts(asked.rubric, graded.verdict), _by_model(graded))
+
+
+def _parts(asked: rubrics.Task, given: Collection[str]) -> tuple[str, ...]:
+    """The parts of a verdict that a judge gives; the one that sums it up first."""
+    needed, allowed = TASK_PARTS[asked]
+    return tuple(part for part in (*needed, *allowed) if part in given)
+
+
+def _task(samples: list[Sample], dataset: str, graded: Rubric | None, parts: tuple[str, ...], judge: Judge) -> Task:
+    """The task whose verdicts have these parts, of which the first sums it up; no rubric means the ground truth."""
     return Task(
-        dataset=MemoryDataset(samples, name=Path(prompts).name if prompts else f"cai_base {data}"),
+        dataset=MemoryDataset(samples, name=dataset),
         setup=None if graded is None else grader_is_there(),
         solver=generate(),
-        scorer=[_verdict(asked, graded), coverage()],
+        scorer=[verdict(parts, judge), coverage()],
         version=VERSION,
-        headline_metric=f"{VERDICT}.{next(iter(asked.metrics))}",
+        headline_metric=f"{VERDICT}.{parts[0]}",
         metadata={"judge": GroundTruth.name}
         if graded is None
         else {"judge": f"the model in the role {GRADER}", "rubric": graded.name, "rubric_sha256": graded.digest},
     )
 
 
-def _kinds(chosen: str) -> tuple[str, ...]:
-    kinds = tuple(kind.strip() for kind in chosen.split(","))
-    for kind in kinds:
-        if kind not in get_args(Kind):
-            raise UserError(f"-T kinds={chosen}: {unknown('kind', kind, get_args(Kind))}")
-    return kinds
+def _rubric(name: str, chosen: str | None, wanted: rubrics.Task) -> Rubric:
+    found = load_rubric(chosen or wanted)
+    if found.task != wanted:
+        raise UserError(f"-T rubric={chosen}: it is for the task {found.task}; {name} needs one for {wanted}")
+    return found
+
+
+def _names(argument: str, chosen: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in chosen.split(","))
+    for name in names:
+        if name not in known:
+            raise UserError(f"-T {argument}={chosen}: {unknown(argument[:-1], name, known)}")
+    return names
 
 
 def _prompts(data: str, file: str | None, kinds: tuple[str, ...]) -> list[Prompt]:
@@ -158,22 +227,7 @@ def _grader() -> Model:
     return get_model(role=GRADER, required=True)
 
 
-def _verdict(asked: Asked, rubric: Rubric | None) -> Scorer:
-    """The scorer of a task, with metrics for the parts that this judge gives; no rubric stands for the ground truth."""
-    needed, allowed = TASK_PARTS[asked.rubric]
-    parts = tuple(p for p in (*needed, *allowed) if p in (rubric.verdict if rubric else TRUTHS))
-    judge = _by_model(ByRubric(rubric)) if rubric else _by_truth(parts)
-    return verdict(parts, judge)
-
-
-TRUTHS = ("complied", "refused", "helpfulness", "gibberish")
-"""The parts of a verdict that the ground truth knows."""
-
-Judged = tuple[Grade | Unreadable, str]
-"""What a judge found, and its words."""
-
-
-def verdict(parts: tuple[str, ...], judge: Callable[[str, str], Awaitable[Judged]]) -> Scorer:
+def verdict(parts: tuple[str, ...], judge: Judge) -> Scorer:
     """The parts of a verdict as one score; a response without one is unscored, which is not safe."""
 
     @scorer(metrics={part: [mean(), stderr()] for part in parts}, name=VERDICT)
@@ -182,7 +236,7 @@ def verdict(parts: tuple[str, ...], judge: Callable[[str, str], Awaitable[Judged
             response = state.output.completion.strip()
             if not response:
                 return Score.unscored(reason="no_response", explanation=EMPTY.unscored)
-            found, raw = await judge(state.input_text, response)
+            found, raw = await judge(state, response)
             if isinstance(found, Unreadable):
                 return Score.unscored(
                     reason="grader_failed",
@@ -213,14 +267,17 @@ def coverage() -> Scorer:
     return score
 
 
-def _by_model(grading: ByRubric) -> Callable[[str, str], Awaitable[Judged]]:
+def _by_model(rubric: Rubric) -> Judge:
     settings = Judging.model_validate({})
 
-    async def judge(prompt: str, response: str) -> Judged:
+    async def judge(state: TaskState, response: str) -> Judged:
         grader = _grader()
+        grading = ByRubric(rubric, style=state.metadata.get(ABOUT))
         defaults = GenerateConfig(temperature=settings.temperature, max_tokens=settings.max_tokens)
-        messages = [ChatMessageUser(content=message["content"]) for message in grading.messages(prompt, response)]
-        output = await grader.generate(messages, config=defaults.merge(grader.config))
+        asked = grading.messages(state.input_text, response)
+        output = await grader.generate(
+            [ChatMessageUser(content=one["content"]) for one in asked], config=defaults.merge(grader.config)
+        )
         raw = output.completion
         if output.stop_reason == "content_filter":
             return Unreadable("judge refused"), raw
@@ -229,11 +286,20 @@ def _by_model(grading: ByRubric) -> Callable[[str, str], Awaitable[Judged]]:
     return judge
 
 
-def _by_truth(parts: tuple[str, ...]) -> Callable[[str, str], Awaitable[Judged]]:
-    async def judge(prompt: str, response: str) -> Judged:
-        (found,) = GroundTruth().judge([(Prompt(id="asked", text=prompt), response)])
+def _by_truth(parts: tuple[str, ...]) -> Judge:
+    async def judge(state: TaskState, response: str) -> Judged:
+        (found,) = GroundTruth().judge([(Prompt(id="asked", text=state.input_text), response)])
         if found.verdict is None:
             return Unreadable(found.unscored or ""), ""
         return Grade({}, {part: getattr(found.verdict, part) for part in parts}), ""
+
+    return judge
+
+
+def _by_village(village: World) -> Judge:
+    async def judge(state: TaskState, response: str) -> Judged:
+        gibberish = village.gibberish(response)
+        followed = village.followed(response, state.metadata["style"]) and not gibberish
+        return Grade({}, {"style_followed": followed, "gibberish": gibberish}), ""
 
     return judge
