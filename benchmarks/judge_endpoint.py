@@ -11,6 +11,7 @@ answers can be read; some cannot, and stay unscored.
 """
 
 import argparse
+import http.client
 import json
 import os
 import platform
@@ -144,7 +145,7 @@ class Server:
                     outer.asked[body] += 1
                 try:
                     status, answer = outer.pass_on(self.path, body)
-                except OSError:  # the server is gone, or went while it worked on this
+                except (OSError, http.client.HTTPException):  # the server is gone, or went while it worked on this
                     with outer.lock:
                         outer.dropped += 1
                     self.close_connection = True
