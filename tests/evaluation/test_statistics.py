@@ -214,12 +214,20 @@ def test_no_less_helpful_is_shown_where_the_interval_lies_above_the_margin() -> 
     draw = np.random.default_rng(20)
     before = 3 + draw.random((5, 200))
     after = before + 0.05 * draw.standard_normal((5, 200))
-    near = non_inferiority(0.0, of_difference(after, before, (1.0, 5.0)), 0.25)
+    alike = of_difference(np.full((5, 200), 5.0), np.full((5, 200), 5.0), (1.0, 5.0))
+    near = non_inferiority(0.0, of_difference(after, before, (1.0, 5.0)), 0.25, alike)
     assert near.shown
     assert near.p_value < 0.025
-    worse = non_inferiority(-0.5, of_difference(after - 0.5, before, (1.0, 5.0)), 0.25)
+    worse = non_inferiority(-0.5, of_difference(after - 0.5, before, (1.0, 5.0)), 0.25, alike)
     assert not worse.shown
+    assert worse.could_be
     assert worse.p_value > 0.5
+
+
+def test_ten_prompts_cannot_show_that_help_is_no_less_whatever_the_answers() -> None:
+    few, many = np.full((10, 10), 5.0), np.full((10, 60), 5.0)
+    assert not paired(few, few, (1.0, 5.0), margin=0.25)["non_inferiority"]["could_be"]
+    assert paired(many, many, (1.0, 5.0), margin=0.25)["non_inferiority"]["shown"]
 
 
 def test_the_minimum_detectable_difference_is_found_80_percent_of_the_time() -> None:

@@ -55,11 +55,10 @@ def _no_less_helpful(results: Record) -> list[str]:
             continue
         low = measure.number(compared["helpfulness"]["ci95"][0], signed=True)
         margin = measure.number(found["margin"])
-        verdict = "shown" if found["shown"] else "not shown"
-        said.append(
-            f"{ARMS[first]} no less helpful than {ARMS[second]}, by a margin of {margin}: {verdict} (the difference "
-            f"may be as low as {low})."
-        )
+        verdict = f"{'shown' if found['shown'] else 'not shown'} (the difference may be as low as {low})"
+        if not found.get("could_be", True):
+            verdict = "not shown, and with so few benign prompts it could not be, whatever the answers"
+        said.append(f"{ARMS[first]} no less helpful than {ARMS[second]}, by a margin of {margin}: {verdict}.")
     return said
 
 

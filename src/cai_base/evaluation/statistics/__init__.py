@@ -100,8 +100,11 @@ def paired(
             None if np.isnan(a - b).all() else asdict(mcnemar(a, b)) for a, b in zip(first, second, strict=True)
         ]
     if margin is not None:
+        alike = np.full_like(one, 0.0 if bounds is None else bounds[1])
         found["non_inferiority"] = (
-            None if interval is None or difference is None else asdict(non_inferiority(difference, interval, margin))
+            None
+            if interval is None or difference is None
+            else asdict(non_inferiority(difference, interval, margin, of_difference(alike, alike, bounds)))
         )
     return found
 

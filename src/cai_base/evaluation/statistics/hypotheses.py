@@ -52,15 +52,22 @@ class NonInferiority:
         margin: how much less still counts as no worse, in the metric's unit.
         p_value: one-sided, of the difference being -`margin` or less.
         shown: the whole interval lies above -`margin`; so the error is 2.5 % at most.
+        could_be: it would be shown if both arms' answers were all alike. If not, there are too few prompts.
     """
 
     margin: float
     p_value: float
     shown: bool
+    could_be: bool
 
 
-def non_inferiority(difference: float, interval: AtConfidence, margin: float) -> NonInferiority:
-    """The test of a difference with its interval; of one table, without leading axes."""
+def non_inferiority(difference: float, interval: AtConfidence, margin: float, alike: AtConfidence) -> NonInferiority:
+    """The test of a difference with its interval; of one table, without leading axes.
+
+    Args:
+        alike: the interval of as many seeds and prompts where all answers of both arms are the same.
+    """
     two_sided = p_value(interval, -margin)
     one_sided = two_sided / 2 if difference > -margin else 1 - two_sided / 2
-    return NonInferiority(margin, one_sided, float(interval(CONFIDENCE)[0]) > -margin)
+    shown, could_be = (float(one(CONFIDENCE)[0]) > -margin for one in (interval, alike))
+    return NonInferiority(margin, one_sided, shown, could_be)
