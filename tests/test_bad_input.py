@@ -41,6 +41,7 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--engine", "cloud"], "--engine 'cloud': input should be 'local'"),
         (["--sft.schedule", "step"], "--sft.schedule 'step': input should be 'constant', 'linear' or 'cosine'"),
         (["--arms", "cai"], "'sft' is missing"),
+        (["--model", "./no-such"], "--model ./no-such: there is no such folder"),
         (["--arms", "sft,kto"], "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, instruct"),
         (["--control", "random"], "--control: 'random' is no control; choose from shuffled, placebo, a-a"),
         (["--control", "placebo", "--constitution", "placebo"], "compares it with itself"),

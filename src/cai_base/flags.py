@@ -49,6 +49,9 @@ def load_settings(args: list[str], defaults: Mapping[str, Any] | None = None) ->
     given = _merge(in_file, flags)
     if given.get("engine") == "tinker" and "model" not in given:
         raise UserError("--model is missing: --engine tinker has no default model; give one that the service serves")
+    named = str(given.get("model", EMBEDDED))
+    if named.startswith((".", "/", "~")) and not Path(named).is_dir():  # before a judge is asked for, which is no help
+        raise UserError(f"--model {named}: there is no such folder; give a folder in Hugging Face layout or a hub id")
     embedded = given.get("model", EMBEDDED) == EMBEDDED
     base = preset("original")
     if embedded:
