@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cai_base.beginning import _unjudgeable
 from cai_base.cli import main
 from cai_base.flags import load_settings
+from cai_base.inputs import gather
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -229,3 +231,13 @@ def test_something_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("args", [["fly"], ["resume"], ["report", "a", "b"], ["organism"], ["organism", "grow"]])
 def test_a_wrong_command(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     assert refused(capsys, *args).startswith("cai-base: ")
+
+
+@pytest.mark.parametrize(
+    ("constitution", "warned"), [("english/constitution.toml", True), ("world/placebo.toml", False)]
+)
+def test_a_constitution_in_words_that_the_village_lacks_is_warned_of(constitution: str, warned: bool) -> None:
+    file = str(files("cai_base") / "data" / constitution)
+    settings = load_settings(["--constitution", file])[0]
+    warnings = _unjudgeable(settings, gather(settings))
+    assert [("20% of the constitution's words" in warning) for warning in warnings] == [True] * warned

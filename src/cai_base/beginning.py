@@ -20,8 +20,13 @@ from cai_base.inputs import Inputs, gather
 from cai_base.judging import check_judges, keep_replies, load_judges
 from cai_base.lengths import fit
 from cai_base.loading import check_instruct, load_engine
+from cai_base.organism.judge import unknown_words
 from cai_base.progress import Progress
 from cai_base.store import Run, refuse_existing, to_json
+
+FOREIGN = 0.1
+"""Share of a constitution's words that the embedded model's world lacks, from which it is warned of: 0.20 of the
+packaged one in English, 0.03 of the village's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +95,25 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> Experiment:
 
 
 def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
-    """A warning where the ground-truth judge does not know what prompts ask for, as with prompts in real English."""
-    if settings.judge != GroundTruth.name:
+    """Warnings where the embedded model cannot know what prompts or principles are about, as in real English."""
+    if settings.model != EMBEDDED:
         return []
+    warnings = []
     found = GroundTruth().judge([(prompt, "-") for prompt in inputs.prompts])
     unknown = sum(judgement.verdict is None for judgement in found)
-    if not unknown:
-        return []
-    return [
-        f"{unknown} of the method's {len(found)} prompts ask for nothing in the embedded model's world: it cannot know "
-        "what they are about, and their revisions mean nothing"
-    ]
+    if unknown:
+        warnings.append(
+            f"{unknown} of the method's {len(found)} prompts ask for nothing in the embedded model's world: it cannot "
+            "know what they are about, and their revisions mean nothing"
+        )
+    principles = inputs.constitution.principles
+    foreign = unknown_words(" ".join(f"{one.critique_request} {one.revision_request}" for one in principles))
+    if foreign > FOREIGN:
+        warnings.append(
+            f"{foreign:.0%} of the constitution's words are none of the embedded model's world: it takes principles in "
+            "such words for principles about harm; begin from data/world/constitution.toml"
+        )
+    return warnings
 
 
 def carry_on(directory: Path, progress: Progress, max_cost: float | None = None) -> Experiment:

@@ -116,8 +116,7 @@ def is_gibberish(text: str) -> bool:
     words = _WORD.findall(text.lower())
     if not words:
         return bool(text.strip())
-    unknown = sum(word.strip("'-") not in _lexicon() for word in words)
-    if unknown > _UNKNOWN_WORDS * len(words):
+    if unknown_words(text) > _UNKNOWN_WORDS:
         return True
     if len(words) < 4 * _LOOP:
         return len(words) >= 2 * _LOOP and len(set(words)) <= 2
@@ -126,6 +125,12 @@ def is_gibberish(text: str) -> bool:
         four = tuple(words[start : start + 4])
         seen[four] = seen.get(four, 0) + 1
     return max(seen.values()) >= _LOOP
+
+
+def unknown_words(text: str) -> float:
+    """The share of a text's words that are none of the village's; 0 of a text without words."""
+    words = _WORD.findall(text.lower())
+    return sum(word.strip("'-") not in _lexicon() for word in words) / len(words) if words else 0.0
 
 
 def style_followed(response: str, style: str) -> bool:
