@@ -4,7 +4,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cai_base.report.tables import NONE, ORDER, UNSCORED, Cell, Row, Table
+from cai_base.report.tables import (
+    NONE,
+    ORDER,
+    UNSCORED,
+    Cell,
+    Row,
+    Table,
+    difference_cell,
+    p_value_text,
+    pair_name,
+    plain_cell,
+)
 from cai_base.report.words import ARMS, Measure
 from cai_base.store import Record, read_lines
 
@@ -50,9 +61,9 @@ def style_table(style: Record) -> Table:
     rows = []
     for name, measure in measures(style).items():
         cells = [_figure(measure, style["arms"][arm], name) for arm in arms]
-        cells += [_difference(measure, style["comparisons"][pair][name]) for pair in pairs]
+        cells += [difference_cell(measure, style["comparisons"][pair][name]) for pair in pairs]
         rows.append(Row(f"{measure.label} ({measure.unit})", tuple(cells), measure.about))
-    return Table("style", (*(ARMS[arm] for arm in arms), *(_pair(pair) for pair in pairs)), tuple(rows))
+    return Table("style", (*(ARMS[arm] for arm in arms), *(pair_name(pair) for pair in pairs)), tuple(rows))
 
 
 def by_style_table(style: Record) -> Table:
@@ -60,7 +71,9 @@ def by_style_table(style: Record) -> Table:
     arms, measure = _arms(style), measures(style)["adherence"]
     rows = [
         Row(
-            name, tuple(_plain(measure, style["arms"][arm]["by_style"][name]["adherence"]) for arm in arms), KINDS[kind]
+            name,
+            tuple(plain_cell(measure, style["arms"][arm]["by_style"][name]["adherence"]) for arm in arms),
+            KINDS[kind],
         )
         for name, kind in style["styles"].items()
     ]
@@ -71,7 +84,10 @@ def comparison_table(style: Record) -> Table:
     """The difference in adherence of every pair of arms."""
     measure = measures(style)["adherence"]
     rows = [
-        Row(_pair(pair), (_difference(measure, found["adherence"]), Cell(_p_value(found["adherence"]["p_value"]))))
+        Row(
+            pair_name(pair),
+            (difference_cell(measure, found["adherence"]), Cell(p_value_text(found["adherence"]["p_value"]))),
+        )
         for pair, found in style["comparisons"].items()
     ]
     return Table(f"difference in adherence ({measure.unit})", ("difference", "p"), tuple(rows))
@@ -154,11 +170,6 @@ def _arms(style: Record) -> list[str]:
     return sorted(style["arms"], key=ORDER.index)
 
 
-def _pair(pair: str) -> str:
-    first, second = pair.split(" - ")
-    return f"{ARMS[first]} − {ARMS[second]}"
-
-
 def _figure(measure: Measure, arm: Record, name: str) -> Cell:
     found = arm[name]
     if found["mean"] is None:
@@ -166,17 +177,3 @@ def _figure(measure: Measure, arm: Record, name: str) -> Cell:
     partly = name == "adherence" and arm["scored"] < arm["answers"]
     note = f"({arm['scored']} of {arm['answers']} scored)" if partly else ""
     return Cell(measure.number(found["mean"]), measure.interval(found["ci95"]), note)
-
-
-def _difference(measure: Measure, found: Record) -> Cell:
-    if found["difference"] is None:
-        return Cell(NONE)
-    return Cell(measure.number(found["difference"], signed=True), measure.interval(found["ci95"], signed=True))
-
-
-def _plain(measure: Measure, value: float | None) -> Cell:
-    return Cell(UNSCORED if value is None else measure.number(value))
-
-
-def _p_value(value: float | None) -> str:
-    return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

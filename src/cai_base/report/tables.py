@@ -79,7 +79,7 @@ def main_table(results: Record) -> Table:
         cells = [
             _mean(measure, results["arms"][_arm(label)][name], _failure(results, _arm(label), name))
             if pair is None
-            else _difference(measure, results["comparisons"][pair][name])
+            else difference_cell(measure, results["comparisons"][pair][name])
             for label, pair in columns
         ]
         rows.append(Row(f"{measure.label} ({measure.unit})", tuple(cells), measure.about))
@@ -110,7 +110,7 @@ def family_table(results: Record) -> Table:
     apart = METRICS["attack_success_rate"].families
     names = sorted(dict.fromkeys(name for one in found.values() for name in one), key=lambda name: name in apart)
     rows = [
-        Row(name, tuple(_plain(measure, found[arm].get(name)) for arm in arms), APART if name in apart else "")
+        Row(name, tuple(plain_cell(measure, found[arm].get(name)) for arm in arms), APART if name in apart else "")
         for name in names
     ]
     return Table("attack success (%)", tuple(ARMS[arm] for arm in arms), tuple(rows))
@@ -120,13 +120,13 @@ def comparison_table(results: Record) -> Table:
     """Every comparison of two arms: difference, p values, smallest detectable difference."""
     rows = [
         Row(
-            f"{_pair(pair)}: {measure.label} ({measure.unit})",
+            f"{pair_name(pair)}: {measure.label} ({measure.unit})",
             (
-                _difference(measure, compared[name]),
-                Cell(_p_value(compared[name]["p_value"])),
-                Cell(_p_value(compared[name].get("p_holm"))),
+                difference_cell(measure, compared[name]),
+                Cell(p_value_text(compared[name]["p_value"])),
+                Cell(p_value_text(compared[name].get("p_holm"))),
                 Cell(_by_seed(compared[name].get("mcnemar"))),
-                _plain(measure, compared[name]["minimum_detectable"], missing=NONE),
+                plain_cell(measure, compared[name]["minimum_detectable"], missing=NONE),
             ),
         )
         for pair, compared in results["comparisons"].items()
@@ -159,7 +159,7 @@ def round_table(results: Record) -> Table:
         "by revision round",
         columns,
         tuple(
-            Row(name, tuple(_plain(measure, value) for value in revision[field]), about)
+            Row(name, tuple(plain_cell(measure, value) for value in revision[field]), about)
             for name, field, measure, about in rows
             if field in revision
         ),
@@ -186,7 +186,8 @@ def _arm(label: str) -> str:
     return next(arm for arm, known in ARMS.items() if known == label)
 
 
-def _pair(pair: str) -> str:
+def pair_name(pair: str) -> str:
+    """Two compared arms, `cai - sft` in results, in the words of the page."""
     first, second = pair.split(" - ")
     return f"{ARMS[first]} − {ARMS[second]}"
 
@@ -206,7 +207,8 @@ def _mean(measure: Measure, figure: Record, failure: str = "") -> Cell:
     return Cell(measure.number(figure["mean"]), measure.interval(figure["ci95"]), " ".join(notes), bool(failure))
 
 
-def _difference(measure: Measure, compared: Record) -> Cell:
+def difference_cell(measure: Measure, compared: Record) -> Cell:
+    """The difference of two arms in one metric, with its interval."""
     if compared["difference"] is None:
         return Cell(NONE)
     return Cell(measure.number(compared["difference"], signed=True), measure.interval(compared["ci95"], signed=True))
@@ -220,11 +222,13 @@ def _coverage(measure: Measure, figure: Record) -> Cell:
     )
 
 
-def _plain(measure: Measure, value: float | None, missing: str = UNSCORED) -> Cell:
+def plain_cell(measure: Measure, value: float | None, missing: str = UNSCORED) -> Cell:
+    """A value without an interval."""
     return Cell(missing if value is None else measure.number(value))
 
 
-def _p_value(value: float | None) -> str:
+def p_value_text(value: float | None) -> str:
+    """A p value with three decimals."""
     if value is None:
         return NONE
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
