@@ -21,7 +21,7 @@ from cai_base.errors import Stopped, UserError
 from cai_base.evaluation import hhh, suite_files, suites
 from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import Judge
-from cai_base.flags import flag_names, load_settings, settings_anew
+from cai_base.flags import check_folder, flag_names, load_settings, settings_anew
 from cai_base.inputs import Inputs, gather
 from cai_base.judging import check_judges, load_judges
 from cai_base.loading import base_of, load_any
@@ -189,8 +189,9 @@ def _of_model(request: Request, asked: suites.Suite | hhh.Comparisons, progress:
     defaults: Record = {"seeds": 1}
     if isinstance(asked, hhh.Comparisons):
         defaults["judge"] = "none"
-    settings, _, _ = load_settings([*request.flags, "--model", model], defaults)
     flag = f"{adapter}/adapter_config.json: base_model_name_or_path" if named else "--base" if adapter else "MODEL"
+    check_folder(flag, model)
+    settings, _, _ = load_settings([*request.flags, "--model", model], defaults)
     inputs = gather(settings)
 
     def arms(names: Seq[str]) -> Iterator[Arm]:

@@ -49,9 +49,7 @@ def load_settings(args: list[str], defaults: Mapping[str, Any] | None = None) ->
     given = _merge(in_file, flags)
     if given.get("engine") == "tinker" and "model" not in given:
         raise UserError("--model is missing: --engine tinker has no default model; give one that the service serves")
-    named = str(given.get("model", EMBEDDED))
-    if named.startswith((".", "/", "~")) and not Path(named).is_dir():  # before a judge is asked for, which is no help
-        raise UserError(f"--model {named}: there is no such folder; give a folder in Hugging Face layout or a hub id")
+    check_folder("--model", str(given.get("model", EMBEDDED)))  # before a judge is asked for, which is no help
     embedded = given.get("model", EMBEDDED) == EMBEDDED
     base = preset("original")
     if embedded:
@@ -64,6 +62,20 @@ def load_settings(args: list[str], defaults: Mapping[str, Any] | None = None) ->
     except ValidationError as error:
         raise UserError(_message(error, flags, file)) from error
     return settings, Path(out) if out else None, as_json
+
+
+def check_folder(flag: str, model: str) -> None:
+    """See that a model whose name can only be a path is there.
+
+    Args:
+        flag: where the name was given.
+        model: the model's name: a path, a hub id or the embedded model.
+
+    Raises:
+        UserError: it is a path, and no folder is there.
+    """
+    if model.startswith((".", "/", "~")) and not Path(model).is_dir():
+        raise UserError(f"{flag} {model}: there is no such folder; give a folder in Hugging Face layout or a hub id")
 
 
 def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:
