@@ -219,7 +219,10 @@ def test_an_adapter_of_pefts_own_making_values_answers_as_peft_does(
         (["runs", "--suite", "xstest.csv"], "runs: has neither a run (manifest.json) nor a model (config.json or"),
         (["some/where", "--suite", "xstest.csv"], "say where meta-llama/Llama-3.3-70B-Instruct is served"),
         (["lost", "--base", "./nix", "--suite", "xstest.csv", "--judge", "none"], "--base ./nix: there is no such f"),
-        (["lost", "--suite", "xstest.csv", "--judge", "none"], "lost/adapter_config.json: base_model_name_or_path ./gone: there is no such folder"),
+        (
+            ["lost", "--suite", "xstest.csv", "--judge", "none"],
+            "lost/adapter_config.json: base_model_name_or_path ./gone: there is no such folder",
+        ),
         (
             ["organism", "--suite", "hhh.jsonl", "--judge", "none"],
             "--judge: hhh compares log-probabilities and asks no",
