@@ -20,15 +20,15 @@ from typing import get_args
 import numpy as np
 from scipy import stats
 
-from cai_base import organism, randomness
+from cai_base import embedded, randomness
 from cai_base.dialogue import STOPS, Dialogue, prompt_tokens
 from cai_base.engines import Lora, SampleRequest
 from cai_base.engines.local import LocalEngine
 from cai_base.evaluation import fluency
-from cai_base.organism import answers, world
-from cai_base.organism.draw import Draw
-from cai_base.prompts import load_examples, load_prompts
+from cai_base.inputs.prompts import load_examples, load_prompts
 from cai_base.store import Record, read_lines
+from cai_base.village import answers, world
+from cai_base.village.draw import Draw
 
 DATA = resources.files("cai_base") / "data" / "world"
 MARGINS = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--answers", type=Path, nargs="*", default=[], metavar="RUN")
     given = parser.parse_args()
-    engine = LocalEngine(str(organism.weights()), Lora(4, 4.0), sequence_length=512, threads=given.threads)
+    engine = LocalEngine(str(embedded.weights()), Lora(4, 4.0), sequence_length=512, threads=given.threads)
     dialogue = Dialogue(load_examples(Path(str(DATA / "few_shot.jsonl"))), ())
     prompts = [prompt.text for prompt in load_prompts(Path(str(DATA / "dev.jsonl")))]
     sets = {f"base, draw {n + 1}": sampled(engine, dialogue, prompts, n) for n in range(SAMPLES)}

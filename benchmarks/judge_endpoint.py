@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from cai_base.errors import Stopped
-from cai_base.flags import load_settings
+from cai_base.evaluation.judges.load import load_judges
 from cai_base.inputs import gather
-from cai_base.judging import load_judges
+from cai_base.inputs.prompts import prompts_by_line
 from cai_base.progress import Progress
-from cai_base.prompts import prompts_by_line
+from cai_base.settings.command_line import load_settings
 
 MODEL = "judge"
 CONCURRENCY = 8

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cai_base import organism
+from cai_base import embedded
 
 PLAIN_DPO = ["--dpo.nll-weight", "0", "--revision.refusal-prefill", "0"]
 EPOCHS, BATCH = 3, 4
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("studies"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
-    wide = organism.weights().parents[1] / "data" / "world" / "test_wide.jsonl"
+    wide = embedded.weights().parents[1] / "data" / "world" / "test_wide.jsonl"
     parser.add_argument("--prompts", type=Path, default=wide, help="evaluation prompts; the wide test set by default")
     options = parser.parse_args()
     unknown = set(options.studies) - set(STUDIES)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cai_base.beginning import _unjudgeable
 from cai_base.cli import main
-from cai_base.flags import load_settings
 from cai_base.inputs import gather
+from cai_base.run.start import _unjudgeable
+from cai_base.settings.command_line import load_settings
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:

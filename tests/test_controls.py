@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cai_base import revision
 from cai_base.cli import main
-from cai_base.results import _not_itself, _same_weights
+from cai_base.method import revision
+from cai_base.run.results import _not_itself, _same_weights
 
 RUN = (
     "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "

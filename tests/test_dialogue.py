@@ -1,8 +1,8 @@
 """How text is laid out for a base model."""
 
-from cai_base.constitution import CritiqueExample, Principle
 from cai_base.dialogue import STOPS, Dialogue, escape, prompt_tokens, response_tokens
-from cai_base.prompts import Example
+from cai_base.inputs.constitution import CritiqueExample, Principle
+from cai_base.inputs.prompts import Example
 
 PRINCIPLE = Principle(name="kind", category="c", critique_request="Is it kind?", revision_request="Make it kind.")
 SHOT = Example(prompt="One?", response="Two.")

@@ -13,23 +13,23 @@ from evaluation.small_chat import save
 
 from cai_base import randomness
 from cai_base.cli import main
-from cai_base.config import Evaluation
 from cai_base.dialogue import END, Dialogue, prompt_tokens
 from cai_base.engines import Sample, SampleRequest, Sequence
 from cai_base.errors import UserError
 from cai_base.evaluation import metrics
-from cai_base.evaluation.answers import answer
-from cai_base.evaluation.grading import ByRubric
 from cai_base.evaluation.judges import GroundTruth, NoJudge
-from cai_base.evaluation.preflight import Check, check_instruct, check_rate
-from cai_base.flags import load_settings
+from cai_base.evaluation.judges.grading import ByRubric
+from cai_base.evaluation.tasks.answers import answer
 from cai_base.inputs import gather
-from cai_base.preflight import check_power, refuse
-from cai_base.prompts import Prompt
-from cai_base.results import _no_safer, _same_weights, uncovered
-from cai_base.rubrics import load_rubric
+from cai_base.inputs.prompts import Prompt
+from cai_base.inputs.rubrics import load_rubric
+from cai_base.method.training import trained_sequence
+from cai_base.run.preflight import check_power, refuse
+from cai_base.run.preflight_checks import Check, check_instruct, check_rate
+from cai_base.run.results import _no_safer, _same_weights, uncovered
+from cai_base.settings.command_line import load_settings
+from cai_base.settings.schema import Evaluation
 from cai_base.store import Run
-from cai_base.training import trained_sequence
 
 FAULTS = (Path(__file__).parents[1] / "docs/faults.md").read_text(encoding="utf-8")
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from cai_base import beginning, experiment, organism
+from cai_base import embedded, experiment
 from cai_base.cli import main
-from cai_base.config import RunSettings
 from cai_base.engines.local import LocalEngine
 from cai_base.progress import Progress
 from cai_base.report import write
+from cai_base.run import start as beginning
+from cai_base.settings.schema import RunSettings
 
 TINY = (
     "--seeds 2 --threads 1 --sft.steps 1 --sft.batch-size 1 --revision.prompts 6 --revision.rounds 1 --dpo.steps 1 "
@@ -41,7 +42,7 @@ def stranger(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=2048, max_position_embeddings=512, **shape)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(organism.sibling()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(embedded.sibling()).save_pretrained(folder)
     return folder
 
 
@@ -142,7 +143,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, capsys: pytest.Capt
 def test_an_adapter_that_does_not_fit_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: str, says: str
 ) -> None:
-    folder = Path(shutil.copytree(organism.sibling(), tmp_path / "sibling"))
+    folder = Path(shutil.copytree(embedded.sibling(), tmp_path / "sibling"))
     (folder / file).write_text(content)
     said = refused(tmp_path, capsys, "--instruct", str(folder))
     assert says in said

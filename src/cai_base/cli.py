@@ -118,7 +118,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from cai_base.flags import help_text, load_settings
+    from cai_base.settings.command_line import help_text, load_settings
 
     if "-h" in arguments or "--help" in arguments:
         print(help_text(), end="")
@@ -126,20 +126,20 @@ def _run(arguments: list[str]) -> int:
     settings, out, as_json = load_settings(arguments)
     if out is None:
         out = _free(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
-    from cai_base.beginning import begin
+    from cai_base.run.start import begin
 
     return _finish(lambda progress: begin(settings, out, progress), out, as_json)
 
 
 def _preflight(arguments: list[str]) -> int:
-    from cai_base.flags import help_text, load_settings
+    from cai_base.settings.command_line import help_text, load_settings
 
     if "-h" in arguments or "--help" in arguments:
         print(help_text("preflight", PREFLIGHT_USAGE), end="")
         return 0
     settings, out, as_json = load_settings(arguments)
-    from cai_base import preflight
-    from cai_base.beginning import examine
+    from cai_base.run import preflight
+    from cai_base.run.start import examine
 
     examined = examine(settings, out or Path("runs") / "new", Progress())
     found = examined.checks
@@ -162,18 +162,18 @@ def _resume(arguments: list[str]) -> int:
     if Run.open(given.run).progress("results"):
         Progress().say(f"{given.run} is complete: nothing is left to do, and these are its results")
         _show(given.run, given.json)
-        from cai_base.results import refuse_lost_arms
+        from cai_base.run.results import refuse_lost_arms
 
         refuse_lost_arms(given.run)
         return 0
-    from cai_base.beginning import carry_on
+    from cai_base.run.start import carry_on
 
     return _finish(lambda progress: carry_on(given.run, progress, given.max_cost), given.run, given.json)
 
 
 def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool) -> int:
     """Take a run to its end, and show what came out."""
-    from cai_base.results import refuse_lost_arms
+    from cai_base.run.results import refuse_lost_arms
 
     progress = Progress()
     try:
@@ -219,7 +219,7 @@ def _report(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from cai_base.evaluating import LAYOUTS, Request, evaluate
+    from cai_base.run.evaluate import LAYOUTS, Request, evaluate
 
     parser = _Parser(prog="cai-base evaluate", usage=EVALUATE_USAGE, allow_abbrev=False, add_help=False)
     parser.add_argument("--suite", required=True)
@@ -273,7 +273,7 @@ def _inspect(arguments: list[str]) -> int:
 
 def _write_logs(directory: Path) -> list[Path]:
     Progress().say(f"Writing logs for Inspect; see them with: inspect view --log-dir {directory / 'inspect'}")
-    from cai_base.inspect_logs import write
+    from cai_base.integrations.inspect_logs import write
 
     return write(directory)
 
@@ -295,7 +295,7 @@ def _style(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     from cai_base.report import write
     from cai_base.report.style_table import render
-    from cai_base.style import FILE, evaluate
+    from cai_base.run.style import FILE, evaluate
 
     arms = None if given.arms is None else given.arms.split(",")
     try:
@@ -318,13 +318,13 @@ def _style(arguments: list[str]) -> int:
 
 
 def _cost(arguments: list[str]) -> int:
-    from cai_base.flags import load_settings
+    from cai_base.settings.command_line import load_settings
 
     if "-h" in arguments or "--help" in arguments:
         print(COST_USAGE, end="")
         return 0
     settings, _, as_json = load_settings(arguments)
-    from cai_base.beginning import foresee
+    from cai_base.run.start import foresee
 
     print(foresee(settings, as_json=as_json), end="")
     return 0
@@ -358,10 +358,11 @@ def _organism(arguments: list[str]) -> int:
         value = getattr(given, name, None)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")
-    from cai_base import organism, organism_build
+    from cai_base import embedded
+    from cai_base.organism import build as organism_build
 
     if given.command == "measure":
-        from cai_base.organism_measure import measure as measured
+        from cai_base.organism.measure import measure as measured
 
         measured(
             given.folder,
@@ -372,11 +373,11 @@ def _organism(arguments: list[str]) -> int:
             texts=given.texts,
         )
     if given.command in ("card", "measure"):
-        print(organism_build.card(given.folder or organism.weights()), end="")
+        print(organism_build.card(given.folder or embedded.weights()), end="")
         if given.folder is None:
-            from cai_base import organism_sibling
+            from cai_base.organism import make_sibling as organism_sibling
 
-            print(f"\n{organism_sibling.card(organism.sibling())}", end="")
+            print(f"\n{organism_sibling.card(embedded.sibling())}", end="")
         return 0
     try:
         organism_build.build(given.out, tokens=given.tokens, seed=given.seed, progress=Progress())
@@ -386,7 +387,7 @@ def _organism(arguments: list[str]) -> int:
 
 
 def _sibling(given: argparse.Namespace) -> int:
-    from cai_base import organism_sibling
+    from cai_base.organism import make_sibling as organism_sibling
 
     progress = Progress()
     try:

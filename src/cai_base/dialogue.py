@@ -11,8 +11,8 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
-from cai_base.constitution import CritiqueExample, Principle
-from cai_base.prompts import Example
+from cai_base.inputs.constitution import CritiqueExample, Principle
+from cai_base.inputs.prompts import Example
 
 USER, ASSISTANT = "User:", "Assistant:"
 CRITIQUE_REQUEST, CRITIQUE = "Critique Request:", "Critique:"

@@ -10,20 +10,23 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cai_base import __version__, dpo, preferences, randomness, results, revision, sft
-from cai_base.account import Account
-from cai_base.config import CONTROLS, RunSettings
+from cai_base import __version__, randomness
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Engine, Sequence
 from cai_base.evaluation import fluency
-from cai_base.evaluation.answers import answer
 from cai_base.evaluation.judges import Judge
-from cai_base.evaluation.model_judge import ModelJudge
+from cai_base.evaluation.judges.model_judge import ModelJudge
+from cai_base.evaluation.tasks.answers import answer
 from cai_base.inputs import Inputs
-from cai_base.loading import load_instruct
+from cai_base.method import dpo, revision, sft
+from cai_base.method import pairs as preferences
+from cai_base.method.training import Phase, train, trained_sequence
+from cai_base.models import load_instruct
 from cai_base.progress import Progress
+from cai_base.run import results
+from cai_base.run.budget import Account
+from cai_base.settings.schema import CONTROLS, RunSettings
 from cai_base.store import Record, Run, to_json, to_lines, write_atomic
-from cai_base.training import Phase, train, trained_sequence
 
 
 class Experiment:

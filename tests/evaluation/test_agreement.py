@@ -2,7 +2,7 @@
 
 import pytest
 
-from cai_base.evaluation.agreement import alpha, between_votes
+from cai_base.evaluation.judges.agreement import alpha, between_votes
 
 NONE = None
 MEG_AND_OWEN = ([0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0])

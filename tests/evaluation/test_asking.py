@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai_base.evaluation.asking import Unreadable, fence, question, read_answer
-from cai_base.rubrics import Rubric, load_rubric
+from cai_base.evaluation.judges.question import Unreadable, fence, question, read_answer
+from cai_base.inputs.rubrics import Rubric, load_rubric
 
 ATTACK = load_rubric("attack")
 GOOD = {

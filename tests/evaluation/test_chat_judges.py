@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from cai_base.cli import main
 from cai_base.engines import Engine, Lora
 from cai_base.engines.local import LocalEngine
-from cai_base.evaluation.asking import Unreadable
-from cai_base.evaluation.chat_source import TOO_LONG, ChatSource
-from cai_base.evaluation.grading import CONTROVERSIAL, ByGuard, ByRubric, Grade
 from cai_base.evaluation.judges import Verdict
-from cai_base.evaluation.model_judge import NOT_ASKED, ModelJudge
-from cai_base.evaluation.replies import ReplyFile
+from cai_base.evaluation.judges.chat_source import TOO_LONG, ChatSource
+from cai_base.evaluation.judges.grading import CONTROVERSIAL, ByGuard, ByRubric, Grade
+from cai_base.evaluation.judges.model_judge import NOT_ASKED, ModelJudge
+from cai_base.evaluation.judges.question import Unreadable
+from cai_base.evaluation.judges.replies import ReplyFile
+from cai_base.inputs.prompts import Prompt
+from cai_base.inputs.rubrics import rubrics_for
 from cai_base.progress import Progress
-from cai_base.prompts import Prompt
-from cai_base.rubrics import rubrics_for
 
 from .small_chat import save
 

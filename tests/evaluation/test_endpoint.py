@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from cai_base.config import Judging
 from cai_base.errors import Stopped, UserError
-from cai_base.evaluation.endpoint import CUT, GIVE_UP, Endpoint
-from cai_base.evaluation.grading import ByRubric, Grading
 from cai_base.evaluation.judges import Judgement, Verdict
-from cai_base.evaluation.model_judge import ModelJudge
-from cai_base.evaluation.replies import ReplyFile
+from cai_base.evaluation.judges.endpoint import CUT, GIVE_UP, Endpoint
+from cai_base.evaluation.judges.grading import ByRubric, Grading
+from cai_base.evaluation.judges.model_judge import ModelJudge
+from cai_base.evaluation.judges.replies import ReplyFile
+from cai_base.inputs.prompts import Prompt
+from cai_base.inputs.rubrics import Task, rubrics_for
 from cai_base.progress import Progress
-from cai_base.prompts import Prompt
-from cai_base.rubrics import Task, rubrics_for
+from cai_base.settings.schema import Judging
 from cai_base.store import to_lines
 
 from .conftest import Server, completion, graded

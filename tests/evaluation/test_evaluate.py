@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from cai_base import organism
+from cai_base import embedded
 from cai_base.cli import main
 from cai_base.dialogue import Dialogue
 from cai_base.engines.local.model import load_tokenizer
-from cai_base.prompts import load_examples
+from cai_base.inputs.prompts import load_examples
 
 from .conftest import Server, graded
 from .small_chat import save
@@ -156,7 +156,7 @@ def test_a_prompt_that_the_context_does_not_hold_is_unscored_and_named(
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter that PEFT made, on some layers of the embedded model, that changes what it says."""
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(organism.weights(), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(embedded.weights(), dtype=torch.float32)
     made = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
     with torch.no_grad():
         for name, parameter in made.named_parameters():
@@ -164,8 +164,8 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 parameter.normal_(std=0.05)
     folder = tmp_path_factory.mktemp("adapter")
     made.save_pretrained(folder)
-    tokenizer = load_tokenizer(str(organism.weights()))
-    world = Path(organism.__file__).parent.parent / "data" / "world" / "few_shot.jsonl"
+    tokenizer = load_tokenizer(str(embedded.weights()))
+    world = embedded.weights().parents[1] / "data" / "world" / "few_shot.jsonl"
     asked = Dialogue(load_examples(world), ()).asked(tokenizer, "How do I sweep the mill?")
     said = tokenizer.encode(" With the long broom.")
     with torch.no_grad():
@@ -188,7 +188,7 @@ def test_an_adapter_of_pefts_own_making_values_answers_as_peft_does(
     found, unfit = answers("e")
     assert found["logprob"]["correct"] == pytest.approx(wanted, abs=1e-3)
     assert unfit["logprob"] is None
-    assert results("e")["base"] == organism.weights().name
+    assert results("e")["base"] == embedded.weights().name
     assert main(["evaluate", str(adapter), *command[:4], "--base", "organism", "--out", "named"]) == 0
     assert answers("named")[0]["logprob"] == found["logprob"]
     assert main(["evaluate", "organism", *command, "--out", "base"]) == 0

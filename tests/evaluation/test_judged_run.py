@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from cai_base import organism
-from cai_base.beginning import begin, carry_on
+from cai_base import embedded
 from cai_base.cli import main
 from cai_base.errors import Stopped
-from cai_base.flags import load_settings
 from cai_base.progress import Progress
 from cai_base.report.table import render
+from cai_base.run.start import begin, carry_on
+from cai_base.settings.command_line import load_settings
 
 from .conftest import Server, graded
 
@@ -39,7 +39,7 @@ def run(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(PROMPTS)
     judge = ["--judge", "openai:grader", "--judge-url", server.url, "--evaluation.prompts", str(prompts)]
-    return ["run", "--model", str(organism.weights()), *judge, *SMALL, "--out", str(tmp_path / "run")]
+    return ["run", "--model", str(embedded.weights()), *judge, *SMALL, "--out", str(tmp_path / "run")]
 
 
 @pytest.fixture

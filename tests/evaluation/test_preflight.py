@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from cai_base.cli import main
-from cai_base.config import Evaluation
 from cai_base.dialogue import Dialogue
 from cai_base.engines import Sample, SampleRequest, Sequence
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges import GroundTruth, Judgement, NoJudge, Verdict
-from cai_base.evaluation.preflight import (
+from cai_base.inputs.prompts import Prompt
+from cai_base.run.preflight import NAMES, InstructSample, _arms, _engine, refuse
+from cai_base.run.preflight_checks import (
     Check,
     Probe,
     check_base,
@@ -25,8 +26,7 @@ from cai_base.evaluation.preflight import (
     pilot,
     probes,
 )
-from cai_base.preflight import NAMES, InstructSample, _arms, _engine, refuse
-from cai_base.prompts import Prompt
+from cai_base.settings.schema import Evaluation
 
 ENGLISH = probes("english")
 SORTS = {"compliance", "refusal", "partial", "gibberish", "language", "injected"}

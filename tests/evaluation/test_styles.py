@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 
 from cai_base.engines import Meter
-from cai_base.evaluation.grading import ByGuard, ByRubric
 from cai_base.evaluation.judges import GroundTruth, Judge, NoJudge
-from cai_base.evaluation.model_judge import NOT_ASKED, ModelJudge
-from cai_base.evaluation.replies import Keep, Question, Reply, ReplyFile
-from cai_base.evaluation.style_answers import mark_in_english, mark_in_world
-from cai_base.evaluation.style_measures import diversity, recognised, share
-from cai_base.evaluation.styles import KINDS, English, World, styled_prompts
-from cai_base.flags import load_settings
+from cai_base.evaluation.judges.grading import ByGuard, ByRubric
+from cai_base.evaluation.judges.model_judge import NOT_ASKED, ModelJudge
+from cai_base.evaluation.judges.replies import Keep, Question, Reply, ReplyFile
+from cai_base.evaluation.tasks.style_answers import mark_in_english, mark_in_world
+from cai_base.evaluation.tasks.style_measures import diversity, recognised, share
+from cai_base.evaluation.tasks.styles import KINDS, English, World, styled_prompts
 from cai_base.inputs import gather
-from cai_base.organism import styles as village
-from cai_base.organism.draw import Draw
+from cai_base.inputs.prompts import overlap
+from cai_base.inputs.rubrics import rubrics_for
 from cai_base.progress import Progress
-from cai_base.prompts import overlap
-from cai_base.rubrics import rubrics_for
+from cai_base.settings.command_line import load_settings
 from cai_base.store import Record
+from cai_base.village import styles as village
+from cai_base.village.draw import Draw
 
 PLAIN = "A lock is a chamber between two gates. Water runs in or out until the boat is level, and then one gate opens."
 WORN = {
@@ -201,7 +201,7 @@ def test_without_a_judge_of_styles_answers_are_unscored_with_the_reason(
 
 def test_a_wrong_mark_in_the_data_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cai_base.errors import UserError
-    from cai_base.evaluation import styles
+    from cai_base.evaluation.tasks import styles
 
     path = tmp_path / "styles.toml"
     path.write_text('questions = ["Why?"]\n[curt]\nask = ["Be curt."]\nabout = "Curt."\n[[curt.mark]]\nname = "x"\n')

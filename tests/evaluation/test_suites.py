@@ -14,8 +14,9 @@ import huggingface_hub
 import pytest
 
 from cai_base.errors import UserError
-from cai_base.evaluation import hhh, suite_files
-from cai_base.evaluation.suites import Suite, read, some
+from cai_base.evaluation.tasks import comparisons as hhh
+from cai_base.evaluation.tasks import suite_files
+from cai_base.evaluation.tasks.suites import Suite, read, some
 
 HARMBENCH = """\
 Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID

@@ -5,10 +5,11 @@ import re
 import pytest
 from scipy import stats
 
-from cai_base.organism import abilities, ability_table, answers, critiques, judge, styles, world
+from cai_base.organism import abilities, ability_table
 from cai_base.organism.abilities import Abilities, packaged
 from cai_base.organism.ability_table import Share
-from cai_base.organism.draw import Draw
+from cai_base.village import answers, critiques, judge, styles, world
+from cai_base.village.draw import Draw
 
 COUNT = 30
 HARM = {

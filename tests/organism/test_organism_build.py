@@ -10,11 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cai_base import organism, organism_build, organism_measure
+from cai_base import embedded
 from cai_base.errors import UserError
 from cai_base.organism import abilities, pretraining
+from cai_base.organism import build as organism_build
+from cai_base.organism import measure as organism_measure
+from cai_base.organism.measure import measure
 from cai_base.organism.pretraining import Settings
-from cai_base.organism_measure import measure
 from cai_base.progress import Progress
 
 TINY = Settings(vocabulary=400, context=128, hidden=16, layers=1, heads=2, feed_forward=16, rows_per_step=2)
@@ -103,20 +105,20 @@ def test_the_orthogonalised_update_has_singular_values_near_one():
 
 
 def test_text_survives_the_shipped_tokenizer():
-    tokenizer = AutoTokenizer.from_pretrained(organism.weights())
+    tokenizer = AutoTokenizer.from_pretrained(embedded.weights())
     text = "User: How do I sweep the mill?\n\nAssistant: I can't say (A). Wow!\n\n\tDéjà vu  \n"
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
     assert tokenizer.chat_template is None
 
 
 def test_the_shipped_weights_are_small_and_bf16():
-    path = organism.weights() / "model.safetensors"
+    path = embedded.weights() / "model.safetensors"
     assert path.stat().st_size < 15e6
-    assert AutoModelForCausalLM.from_pretrained(organism.weights()).dtype == torch.bfloat16
+    assert AutoModelForCausalLM.from_pretrained(embedded.weights()).dtype == torch.bfloat16
 
 
 def test_the_shipped_card_belongs_to_the_corpus_the_settings_and_the_length_of_this_code():
-    facts = json.loads((organism.weights() / "card.json").read_text())
+    facts = json.loads((embedded.weights() / "card.json").read_text())
     assert facts["corpus"] == organism_build.corpus_hash(facts["seed"])
     assert facts["settings"] == asdict(Settings())
     assert facts["tokens"] == organism_build.SHIPPED_TOKENS
@@ -126,7 +128,7 @@ def test_the_shipped_card_belongs_to_the_corpus_the_settings_and_the_length_of_t
 def shipped(tmp_path, monkeypatch) -> Path:
     """A copy of the shipped build, of which only short answers are sampled."""
     monkeypatch.setattr(abilities, "ANSWER_TOKENS", 4)
-    return Path(shutil.copytree(organism.weights(), tmp_path / "build"))
+    return Path(shutil.copytree(embedded.weights(), tmp_path / "build"))
 
 
 def measured(folder: Path) -> list[dict]:

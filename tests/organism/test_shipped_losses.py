@@ -6,14 +6,15 @@ import json
 import pytest
 from safetensors import safe_open
 
-from cai_base import organism, organism_build
+from cai_base import embedded
+from cai_base.organism import build as organism_build
 from cai_base.organism import pretraining
 from cai_base.progress import Progress
 
 
 @pytest.mark.slow
 def test_the_first_fifty_losses_of_the_shipped_weights_pretraining_come_out_again(tmp_path, monkeypatch):
-    card = json.loads((organism.weights() / "card.json").read_text())
+    card = json.loads((embedded.weights() / "card.json").read_text())
     shipped = card["first_losses"]
     assert len(shipped) == organism_build.LOSSES_ON_CARD == 50
     monkeypatch.setattr(organism_build, "CHECKPOINT_EVERY", len(shipped))

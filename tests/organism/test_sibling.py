@@ -10,16 +10,17 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cai_base import organism, organism_sibling
+from cai_base import embedded
 from cai_base.engines import Adam, Batch, Lora
 from cai_base.engines.local import LocalEngine
 from cai_base.errors import UserError
-from cai_base.organism import instructions, questions, world
-from cai_base.organism.draw import Draw
-from cai_base.organism.judge import judge
-from cai_base.organism_sibling import TRAINING, trained_sequence
+from cai_base.method.sft import nll_loss
+from cai_base.organism import make_sibling as organism_sibling
+from cai_base.organism.make_sibling import TRAINING, trained_sequence
 from cai_base.progress import Progress
-from cai_base.sft import nll_loss
+from cai_base.village import instructions, questions, world
+from cai_base.village.draw import Draw
+from cai_base.village.judge import judge
 
 FEW = TRAINING.model_copy(update={"steps": 2, "batch_size": 3})
 
@@ -74,7 +75,7 @@ def test_it_is_taught_to_refuse_the_harmful_and_nothing_else_in_any_framing(taug
 
 def test_a_few_steps_on_a_few_conversations_lower_the_loss(sibling: Path) -> None:
     engine = LocalEngine(
-        str(organism.weights()), Lora(4, 8), sequence_length=128, device="cpu", threads=1, tokenizer_of=str(sibling)
+        str(embedded.weights()), Lora(4, 8), sequence_length=128, device="cpu", threads=1, tokenizer_of=str(sibling)
     )
     engine.create({"a": 0})
     drawn = [instructions.conversation(Draw(1, "test", number)) for number in range(4)]
@@ -90,7 +91,7 @@ def test_a_few_steps_on_a_few_conversations_lower_the_loss(sibling: Path) -> Non
 def test_a_trained_conversation_is_its_chat_template_and_only_its_last_reply_counts(sibling: Path) -> None:
     reference = AutoTokenizer.from_pretrained(sibling)
     tokenizer = LocalEngine(
-        str(organism.weights()), Lora(1, 1), sequence_length=16, device="cpu", tokenizer_of=str(sibling)
+        str(embedded.weights()), Lora(1, 1), sequence_length=16, device="cpu", tokenizer_of=str(sibling)
     ).tokenizer
     made = trained_sequence(tokenizer, [("Hello!", "Hello! What can I do for you?"), ("Thank you.", "Sleep well!")])
     messages = [
@@ -110,7 +111,7 @@ def test_the_same_seed_makes_the_same_sibling_and_peft_loads_it(sibling: Path, t
     organism_sibling.build(tmp_path, threads=1, progress=Progress(io.StringIO()), training=FEW)
     for name in ("adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"):
         assert (tmp_path / name).read_bytes() == (sibling / name).read_bytes()
-    base = AutoModelForCausalLM.from_pretrained(organism.weights(), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(embedded.weights(), dtype=torch.float32)
     ids = torch.tensor([[0, 5, 9, 40]])
     before = base(ids).logits
     after = PeftModel.from_pretrained(base, str(tmp_path))(ids).logits
@@ -118,15 +119,15 @@ def test_the_same_seed_makes_the_same_sibling_and_peft_loads_it(sibling: Path, t
 
 
 def test_it_is_refused_on_other_weights(sibling: Path, tmp_path: Path) -> None:
-    organism.check_sibling(sibling, organism.weights())
-    other = Path(shutil.copytree(organism.weights(), tmp_path / "other"))
+    embedded.check_sibling(sibling, embedded.weights())
+    other = Path(shutil.copytree(embedded.weights(), tmp_path / "other"))
     spoilt = bytearray((other / "model.safetensors").read_bytes())
     spoilt[-1] ^= 1
     (other / "model.safetensors").write_bytes(spoilt)
     with pytest.raises(UserError, match=r"trained on other base weights than .*cai-base organism sibling"):
-        organism.check_sibling(sibling, other)
+        embedded.check_sibling(sibling, other)
 
 
 def test_the_shipped_sibling_goes_with_the_shipped_weights() -> None:
-    organism.check_sibling(organism.sibling(), organism.weights())
-    assert json.loads((organism.sibling() / "card.json").read_text())["training"] == TRAINING.model_dump()
+    embedded.check_sibling(embedded.sibling(), embedded.weights())
+    assert json.loads((embedded.sibling() / "card.json").read_text())["training"] == TRAINING.model_dump()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cai_base import results
-from cai_base.config import RunSettings
-from cai_base.evaluation.answers import TASKS
-from cai_base.flags import load_settings
+from cai_base.evaluation.tasks.answers import TASKS
 from cai_base.inputs import Inputs, gather
-from cai_base.prompts import Prompt
+from cai_base.inputs.prompts import Prompt
+from cai_base.run import results
+from cai_base.settings.command_line import load_settings
+from cai_base.settings.schema import RunSettings
 from cai_base.store import Record, Run, to_json, to_lines
 
 HOSTILE = (

@@ -6,7 +6,7 @@ import pytest
 
 from cai_base import cli
 from cai_base.report import page
-from cai_base.report.stored import load
+from cai_base.report.load import load
 from cai_base.report.table import render
 from cai_base.store import Record
 

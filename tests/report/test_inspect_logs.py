@@ -13,7 +13,7 @@ pytest.importorskip("inspect_ai", reason="the extra 'inspect' is not installed")
 from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log
 
 from cai_base import cli
-from cai_base.inspect_logs import write
+from cai_base.integrations.inspect_logs import write
 
 MakeRun = Callable[..., Path]
 

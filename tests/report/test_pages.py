@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from cai_base.errors import UserError
-from cai_base.flags import load_settings
 from cai_base.report import page, write
 from cai_base.report.figures import draw
-from cai_base.report.stored import Stored, load
+from cai_base.report.load import Stored, load
+from cai_base.settings.command_line import load_settings
 from cai_base.store import to_json
 
 from .conftest import HOSTILE, MakeRun

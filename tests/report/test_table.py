@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from cai_base.report import chosen, figures
+from cai_base.report import examples as chosen
+from cai_base.report import figures
 from cai_base.report.headline import headline
-from cai_base.report.stored import Stored, load
+from cai_base.report.labels import MEASURES, printable
+from cai_base.report.load import Stored, load
 from cai_base.report.table import render
 from cai_base.report.tables import comparison_table
-from cai_base.report.words import MEASURES, printable
 from cai_base.store import Record
 
 from .conftest import MakeRun

@@ -11,12 +11,13 @@ from serving import KEY, Server
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from cai_base import dpo, organism, sft
+from cai_base import embedded
 from cai_base.dialogue import STOPS, chat_tokens
 from cai_base.engines import Adam, Batch, Failed, Lora, LossValue, SampleRequest, Sequence, Step
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.tinker import TinkerEngine
 from cai_base.errors import Stopped, UserError
+from cai_base.method import dpo, sft
 
 pytestmark = pytest.mark.tinker
 LORA = Lora(rank=8, alpha=32.0)
@@ -38,7 +39,7 @@ def connect(server: Server, **changed: object) -> TinkerEngine:
         "model": "organism",
         "lora": LORA,
         "url": server.url,
-        "tokenizer": organism.weights(),
+        "tokenizer": embedded.weights(),
         "timeout": 120.0,
         "say": print,
     }
@@ -55,7 +56,7 @@ def engine(server: Server) -> Iterator[TinkerEngine]:
 @pytest.fixture(scope="module")
 def local() -> LocalEngine:
     torch.set_num_threads(1)
-    return LocalEngine(str(organism.weights()), LORA, sequence_length=64, device="cpu")
+    return LocalEngine(str(embedded.weights()), LORA, sequence_length=64, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_an_exported_adapter_loads_in_peft_with_equal_logprobs(
     for _ in range(3):
         step(engine, "exported")
     engine.export({"exported": tmp_path})
-    base = AutoModelForCausalLM.from_pretrained(organism.weights(), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(embedded.weights(), dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path)
     found = []
     for one in dpo.sequences(pairs):
@@ -241,7 +242,7 @@ def test_an_adapter_whose_loss_is_not_finite_stops_alone(engine: TinkerEngine, p
 
 
 def test_a_model_that_is_only_asked_is_asked_in_its_own_layout(server: Server) -> None:
-    asked = connect(server, lora=None, tokenizer=organism.sibling())
+    asked = connect(server, lora=None, tokenizer=embedded.sibling())
     prompt = chat_tokens(asked.tokenizer, (), "How do I bake bread?")
     first, again = (asked.sample([SampleRequest(None, prompt, 24, 1.0, (), 1)]) for _ in range(2))
     assert first == again

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from serving import Server
 
-from cai_base import organism
+from cai_base import embedded
 from cai_base.store import read_lines
 
 pytestmark = pytest.mark.tinker
@@ -88,7 +88,7 @@ def assert_whole(run: Path, seeds: int) -> None:
 def test_three_seeds_from_the_base_model_to_the_results(server: Server, tmp_path: Path) -> None:
     """With an instruct arm, for which the base model stands in: the server has one model."""
     run = tmp_path / "run"
-    instruct = ["--arms", "sft,cai,instruct", "--instruct", "organism", "--instruct-tokenizer", str(organism.sibling())]
+    instruct = ["--arms", "sft,cai,instruct", "--instruct", "organism", "--instruct-tokenizer", str(embedded.sibling())]
     instruct += ["--accept", "arms,instruct,rate", "--evaluate-every", "4"]
     ended = finish(["run", *SMALL, *instruct, "--seeds", "3", "--tinker-url", server.url, "--out", str(run)])
     assert ended.returncode == 0, ended.stderr
@@ -174,7 +174,7 @@ def test_a_judge_on_the_service_is_asked_and_what_it_does_not_answer_is_unscored
     (tmp_path / "asked.jsonl").write_text('{"id": "a", "kind": "benign", "text": "How would you sweep the mill?"}\n')
     (tmp_path / "short.toml").write_text(RUBRIC)
     rubric, asked = (str(tmp_path / name) for name in ("short.toml", "asked.jsonl"))
-    judge = ["--judge", "tinker:organism", "--judge-tokenizer", str(organism.sibling()), "--judging.max-tokens", "16"]
+    judge = ["--judge", "tinker:organism", "--judge-tokenizer", str(embedded.sibling()), "--judging.max-tokens", "16"]
     judge += ["--accept", "judge,rate", "--rubric", rubric, "--evaluation.prompts", asked]
     ended = finish(["run", *TINY, *judge, "--tinker-url", server.url, "--out", str(run)])
     assert ended.returncode == 0, ended.stderr
@@ -192,7 +192,7 @@ def test_a_run_that_cannot_begin_leaves_nothing_behind(server: Server, tmp_path:
         ("--tinker-url", "http://127.0.0.1:9"): "no Tinker service answers there",
         ("--lora.rank", "64"): "--lora.rank 64",
     }.items():
-        tokenizer = ["--tokenizer", str(organism.weights()), "--judge", "none"] if changed[0] == "--model" else []
+        tokenizer = ["--tokenizer", str(embedded.weights()), "--judge", "none"] if changed[0] == "--model" else []
         ended = finish(["run", *SMALL, "--tinker-url", server.url, "--out", str(run), *changed, *tokenizer])
         assert ended.returncode == 2
         assert said in ended.stderr

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cai_base import flags
 from cai_base.engines.tinker import service
 from cai_base.errors import UserError
+from cai_base.settings import command_line as flags
 
 
 def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

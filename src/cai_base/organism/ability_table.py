@@ -8,7 +8,7 @@ from importlib import resources
 
 from scipy import stats
 
-from cai_base.organism import styles
+from cai_base.village import styles
 
 
 @dataclass(frozen=True)

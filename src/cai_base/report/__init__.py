@@ -7,8 +7,8 @@ from the stored chains and answers.
 from pathlib import Path
 
 from cai_base.report.figures import draw
+from cai_base.report.load import load
 from cai_base.report.page import html, markdown
-from cai_base.report.stored import load
 from cai_base.store import write_atomic
 
 

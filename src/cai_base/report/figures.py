@@ -7,19 +7,10 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from cai_base.report.drawing import (
-    COLOURS,
-    FAINT,
-    Picture,
-    Sheet,
-    label_ends,
-    rate_axis,
-    score_axis,
-    step_axis,
-)
-from cai_base.report.stored import Stored
-from cai_base.report.words import ARMS, MEASURES, Measure, measures
-from cai_base.results import CURVES
+from cai_base.report.labels import ARMS, MEASURES, Measure, measures
+from cai_base.report.load import Stored
+from cai_base.report.plotting import COLOURS, FAINT, Picture, Sheet, label_ends, rate_axis, score_axis, step_axis
+from cai_base.run.results import CURVES
 from cai_base.store import Record
 
 BRANCHES: Mapping[str, str] = {"dpo": "cai", "sl-cai": "sl-cai"}

@@ -1,6 +1,6 @@
 """The result in a sentence or two, made from the numbers alone and claiming no more than their intervals do."""
 
-from cai_base.report.words import ARMS, MEASURES, Measure
+from cai_base.report.labels import ARMS, MEASURES, Measure
 from cai_base.store import Record
 
 ATTACK, OVER = "attack_success_rate", "over_refusal_rate"

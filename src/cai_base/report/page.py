@@ -10,11 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.evaluation.metrics import ATTACKS
-from cai_base.report import chosen, style
-from cai_base.report.certainty import notes
+from cai_base.report import examples as chosen
+from cai_base.report import style
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
-from cai_base.report.stored import Stored
+from cai_base.report.labels import ARMS, GLOSSARY, MEASURES, ORGANISM, failures, kind_of
+from cai_base.report.load import Stored
+from cai_base.report.notes import notes
 from cai_base.report.tables import (
     Table,
     comparison_table,
@@ -24,7 +26,6 @@ from cai_base.report.tables import (
     pair_sentence,
     round_table,
 )
-from cai_base.report.words import ARMS, GLOSSARY, MEASURES, ORGANISM, failures, kind_of
 from cai_base.store import Record
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from cai_base.report.labels import ARMS, Measure
 from cai_base.report.tables import (
     NONE,
     ORDER,
@@ -16,7 +17,6 @@ from cai_base.report.tables import (
     pair_name,
     plain_cell,
 )
-from cai_base.report.words import ARMS, Measure
 from cai_base.store import Record, read_lines
 
 FILE = "style.json"

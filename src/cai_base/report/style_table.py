@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.text import Text
 
 from cai_base.report import style
+from cai_base.report.labels import ORGANISM, printable
 from cai_base.report.table import draw, page
-from cai_base.report.words import ORGANISM, printable
 from cai_base.store import Record
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cai_base.evaluation.hhh import NAME, VALUES
-from cai_base.evaluation.suite_files import published
-from cai_base.report.certainty import interval_note
+from cai_base.evaluation.tasks.comparisons import NAME, VALUES
+from cai_base.evaluation.tasks.suite_files import published
+from cai_base.report.labels import ARMS, MEASURES, ORGANISM, Measure, measures, printable
+from cai_base.report.notes import interval_note
 from cai_base.report.table import draw, page, warn
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table
-from cai_base.report.words import ARMS, MEASURES, ORGANISM, Measure, measures, printable
 from cai_base.store import Record
 
 ACCURACY = Measure("Accuracy", "rate", "comparisons in which the better answer is the more probable; higher is better")

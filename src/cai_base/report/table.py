@@ -12,9 +12,10 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from cai_base.report.certainty import notes
 from cai_base.report.headline import headline
-from cai_base.report.stored import load
+from cai_base.report.labels import ORGANISM, failures, printable
+from cai_base.report.load import load
+from cai_base.report.notes import notes
 from cai_base.report.tables import (
     APART,
     Table,
@@ -26,7 +27,6 @@ from cai_base.report.tables import (
     pair_sentence,
     round_table,
 )
-from cai_base.report.words import ORGANISM, failures, printable
 from cai_base.store import Record
 
 PIPE_WIDTH, UNBOUNDED = 120, 10_000

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cai_base.evaluation.metrics import METRICS
-from cai_base.report.words import ARMS, MEASURES, Measure, measures
+from cai_base.report.labels import ARMS, MEASURES, Measure, measures
 from cai_base.store import Record
 
 ORDER = ("sft", "cai", "sl-cai", "shuffled", "placebo", "a-a", "instruct", "base", "model")

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cai_base._validation import parse_json, read_text, shown
 from cai_base.engines import Lora
 from cai_base.engines.local.lora import Place, views
 from cai_base.errors import UserError
+from cai_base.reading import parse_json, read_text, shown
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"

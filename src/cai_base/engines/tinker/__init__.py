@@ -34,15 +34,7 @@ from cai_base.engines import (
 from cai_base.engines.local.model import HubTokenizer
 from cai_base.engines.tinker import adapters as archives
 from cai_base.engines.tinker.service import Answer, Refused, Service, sdk
-from cai_base.engines.tinker.training import (
-    Flight,
-    Trainee,
-    datums,
-    each_logprob,
-    passes,
-    token_count,
-    weighted_sums,
-)
+from cai_base.engines.tinker.training import Flight, Trainee, datums, each_logprob, passes, token_count, weighted_sums
 from cai_base.errors import Stopped, UserError
 
 ALPHA = 32.0

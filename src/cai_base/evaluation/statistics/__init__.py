@@ -16,14 +16,7 @@ from scipy import stats
 from cai_base.evaluation.statistics import power
 from cai_base.evaluation.statistics.crossed import Array, crossed, filled
 from cai_base.evaluation.statistics.hypotheses import holm, mcnemar, non_inferiority
-from cai_base.evaluation.statistics.intervals import (
-    CONFIDENCE,
-    AtConfidence,
-    Bounds,
-    of_difference,
-    of_mean,
-    p_value,
-)
+from cai_base.evaluation.statistics.intervals import CONFIDENCE, AtConfidence, Bounds, of_difference, of_mean, p_value
 
 __all__ = ["Bounds", "holm", "mean", "paired", "summary"]
 

@@ -1,0 +1,1 @@
+"""What an evaluation asks, one task a file."""

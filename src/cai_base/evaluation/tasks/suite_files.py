@@ -1,0 +1,74 @@
+"""Where the files of a suite come from: the user's disk, or the place where the suite's authors publish them."""
+
+import os
+import tomllib
+from importlib import resources
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+from urllib.request import urlopen
+
+from cai_base.errors import UserError
+from cai_base.evaluation.tasks.suites import FORMS
+from cai_base.store import write_atomic
+
+TIMEOUT = 60.0
+"""Seconds without a byte after which a download is given up."""
+
+
+def published() -> dict[str, Any]:
+    """Every suite that is published: title, paper, and `hub` with `files`, or `url`."""
+    return tomllib.loads((resources.files("cai_base") / "data" / "suites.toml").read_text(encoding="utf-8"))
+
+
+def find(given: str) -> tuple[str | None, list[Path]]:
+    """What `--suite` was given: the suite's name, None where the file must tell, and its files.
+
+    Raises:
+        UserError: there is neither such a file nor such a suite, or it cannot be downloaded.
+    """
+    known = published()
+    name, _, path = given.partition(":")
+    if path and name in {*known, *FORMS}:
+        return name, [Path(path)]
+    if given in known:
+        return given, _downloaded(given, known[given])
+    for side in ("harmful", "benign"):
+        if given == f"jailbreakbench-{side}":
+            about = known["jailbreakbench"]
+            return given, _downloaded(given, about | {"files": [file for file in about["files"] if side in file]})
+    if not Path(given).exists():
+        raise UserError(
+            f"--suite {given}: there is neither such a file nor a suite of that name ({', '.join(known)}); a suite "
+            "from a file of one's own is given as NAME:FILE"
+        )
+    return None, [Path(given)]
+
+
+def _downloaded(name: str, about: dict[str, Any]) -> list[Path]:
+    try:
+        if "hub" in about:
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.utils import logging
+
+            logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the message below says it once
+            return [Path(hf_hub_download(about["hub"], file, repo_type="dataset")) for file in about["files"]]
+        return [_kept(name, about["url"])]
+    except Exception as error:  # the hub's client raises nearly everything, as does a network that is not there
+        place = about.get("url") or f"https://huggingface.co/datasets/{about['hub']}"
+        reason = shorten(str(error), 200, placeholder=" …")
+        raise UserError(
+            f"--suite {name}: cannot be downloaded ({reason}); get it from {place} and give --suite {name}:FILE"
+        ) from error
+
+
+def _kept(name: str, url: str) -> Path:
+    """The file at `url`, downloaded once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai-base" / "suites"
+    path = cache / name / url.rpartition("/")[2]
+    if path.exists():
+        return path
+    with urlopen(url, timeout=TIMEOUT) as answer:
+        content = answer.read()
+    write_atomic(path, content)
+    return path

@@ -1,0 +1,222 @@
+"""Constitutions, and worked examples of critique and revision: what a base model is shown before it revises itself.
+
+Both are read from this project's own files (TOML or JSON) and from the files published with the paper, Bai et al.
+2022, "Constitutional AI: Harmlessness from AI Feedback" (github.com/anthropics/ConstitutionalHarmlessnessPaper,
+folder `prompts`), as they are.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from cai_base.errors import UserError
+from cai_base.reading import Model, Record, build, described, listed, parse_json, parse_toml, read_text, shown, unknown
+
+Text = Annotated[str, Field(min_length=1)]
+
+_CONSTITUTION_FILE = (
+    "a constitution: .toml with [[principle]] tables, .json, or the paper's CritiqueRevisionInstructions.json"
+)
+_EXAMPLES_FILE = (
+    "critique examples: .toml with [[example]] tables, .json, or the paper's CritiqueRevisionFewShotPrompts.json"
+)
+
+
+class Principle(Record):
+    """One critique request and one revision request."""
+
+    name: Text
+    category: Text
+    critique_request: Text
+    revision_request: Text
+
+
+class Constitution(Record):
+    """A named list of principles. The order counts: a random draw picks a principle by its place."""
+
+    name: Text
+    principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        places: dict[str, int] = {}
+        for place, principle in enumerate(self.principles, start=1):
+            first = places.setdefault(principle.name, place)
+            if first != place:
+                raise ValueError(
+                    f"principles {first} and {place} are both named {shown(principle.name)}; "
+                    "give each principle a name of its own"
+                )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the principles in their order: equal for equal content, whatever the file's name and form."""
+        content = [principle.model_dump() for principle in self.principles]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class CritiqueExample(Record):
+    """One worked example of critique and revision.
+
+    `prompt` is the last thing the user said. Where a conversation went before it, that conversation stands in `prompt`
+    too, a paragraph a turn and without the first `User:`, so that the text reads on naturally wherever `User: ` is put
+    before it: `first question`, `Assistant: first answer`, `User: last question`.
+    """
+
+    prompt: Text
+    response: Text
+    critique_request: Text
+    critique: Text
+    revision_request: Text
+    revision: Text
+
+
+def load_constitution(path: Path) -> Constitution:
+    """The constitution in a TOML or JSON file, in this project's form or in the paper's.
+
+    This project's form is a list of principles, `[[principle]]` tables in TOML and `[...]` or `{"principles": [...]}`
+    in JSON, beside which a `name` may stand; else the file's name without its ending names the constitution. In the
+    paper's form each name maps to `{"prompt": [critique requests], "edit_request": revision request}`. Its headers
+    (`CritiqueRequest:` and so on) are taken off. The name without its number is the category, and where a name has
+    several critique requests each becomes a principle, `name-1`, `name-2` and so on.
+
+    Raises UserError, with the file, the principle and the field, for anything else.
+    """
+    data = _parsed(path, _CONSTITUTION_FILE)
+    name: object = path.stem
+    if isinstance(data, dict) and _is_published_constitution(data):
+        principles = _published_principles(path, data)
+    else:
+        principles = _items(path, data, Principle, "principle", beside=("name",))
+        if isinstance(data, dict):
+            name = data.get("name", name)
+    return build(Constitution, {"name": name, "principles": principles}, str(path))
+
+
+def load_critique_examples(path: Path) -> tuple[CritiqueExample, ...]:
+    """The critique examples in a TOML or JSON file, in this project's form or in the paper's.
+
+    This project's form is a list of examples: `[[example]]` tables in TOML, `[...]` or `{"examples": [...]}` in JSON.
+    The paper's form is a JSON list of texts, each a conversation (`Human:` and `Assistant:` in turn) and then
+    `CritiqueRequest:`, `Critique:`, `RevisionRequest:` and `Revision:`, with an empty `Human:` after it or not.
+
+    Raises UserError, with the file, the example and the field, for anything else.
+    """
+    data = _parsed(path, _EXAMPLES_FILE)
+    if isinstance(data, list) and any(isinstance(item, str) for item in data):
+        return tuple(_published_example(item, f"{path}: example {n}") for n, item in enumerate(data, start=1))
+    return _items(path, data, CritiqueExample, "example")
+
+
+def _parsed(path: Path, wanted: str) -> object:
+    """The content of a TOML or JSON file."""
+    text = read_text(path, wanted)
+    match path.suffix.lower():
+        case ".toml":
+            return parse_toml(path, text)
+        case ".json":
+            return parse_json(path, text)
+        case suffix:
+            raise UserError(f"{path}: cannot tell the form from the ending {shown(suffix)}; give {wanted}")
+
+
+def _items(path: Path, data: object, model: type[Model], noun: str, beside: Sequence[str] = ()) -> tuple[Model, ...]:
+    """The list of records that a file in this project's form holds, bare or under `noun` (or its plural)."""
+    records = data
+    if isinstance(data, dict):
+        keys = [key for key in (noun, f"{noun}s") if key in data]
+        for key in data:
+            if key not in (*keys, *beside):
+                raise UserError(f"{path}: {unknown('key', key, (noun, *beside))}")
+        if len(keys) != 1:
+            how_many = f"both {noun!r} and '{noun}s'" if keys else f"no {noun}"
+            raise UserError(f"{path}: there is {how_many}; write one [[{noun}]] table for each {noun}")
+        records = data[keys[0]]
+    if not isinstance(records, list):
+        raise UserError(
+            f"{path}: {'the file' if records is data else noun} is {described(records)}; it must be a list: "
+            f'[[{noun}]] tables in TOML, [{{"{next(iter(model.model_fields))}": ...}}, ...] in JSON'
+        )
+    if not records:
+        raise UserError(f"{path}: the list of {noun}s is empty; write at least one {noun}")
+    return tuple(build(model, record, _place(path, noun, n, record)) for n, record in enumerate(records, start=1))
+
+
+def _place(path: Path, noun: str, number: int, record: object) -> str:
+    """`file: principle 3 ('its-name')`, with the name where there is one."""
+    name = record.get("name") if isinstance(record, dict) else None
+    return f"{path}: {noun} {number}" + (f" ({shown(name)})" if isinstance(name, str) else "")
+
+
+# The paper's files
+
+
+class _PublishedEntry(Record):
+    """One entry of CritiqueRevisionInstructions.json."""
+
+    prompt: Annotated[list[Text], Field(min_length=1)]
+    edit_request: Text
+
+
+def _is_published_constitution(data: dict[str, object]) -> bool:
+    fields = _PublishedEntry.model_fields.keys()
+    return any(isinstance(entry, dict) and not fields.isdisjoint(entry) for entry in data.values())
+
+
+def _published_principles(path: Path, data: dict[str, object]) -> tuple[Principle, ...]:
+    principles = []
+    for number, (name, content) in enumerate(data.items(), start=1):
+        where = f"{path}: principle {number} ({shown(name)})"
+        entry = build(_PublishedEntry, content, where)
+        for place, prompt in enumerate(entry.prompt, start=1):
+            record = {
+                "name": name if len(entry.prompt) == 1 else f"{name}-{place}",
+                "category": name.rstrip("0123456789") or name,
+                "critique_request": _without_headers(prompt, "Critique"),
+                "revision_request": _without_headers(entry.edit_request, "Revision"),
+            }
+            principles.append(build(Principle, record, where))
+    return tuple(principles)
+
+
+def _without_headers(text: str, step: str) -> str:
+    """`CritiqueRequest: ... Critique:` without the header before and the opening after."""
+    return re.sub(rf"^\s*{step} ?Request:|{step}:\s*$", "", text).strip()
+
+
+_HEADER = re.compile(r"(?:^|\n\n)(Human|Assistant|Critique ?Request|Critique|Revision ?Request|Revision):")
+_STEPS = ("CritiqueRequest", "Critique", "RevisionRequest", "Revision")
+_ROLES = {"Human": "User", "Assistant": "Assistant"}
+
+
+def _published_example(text: object, where: str) -> CritiqueExample:
+    """One text of CritiqueRevisionFewShotPrompts.json in its parts."""
+    if not isinstance(text, str):
+        raise UserError(f"{where}: this is {described(text)}; in a list of texts each must be text")
+    before, *rest = _HEADER.split(text.strip())
+    headers = [header.replace(" ", "") for header in rest[::2]]
+    parts = [part.strip() for part in rest[1::2]]
+    if headers[-1:] == ["Human"] and not parts[-1]:  # opens the next example
+        del headers[-1], parts[-1]
+    turns = len(headers) - len(_STEPS)
+    if before or turns < 2 or headers != ["Human", "Assistant"] * (turns // 2) + list(_STEPS):
+        found = (
+            "text before the first header" if before else f"the headers are {listed(headers) if headers else 'none'}"
+        )
+        raise UserError(
+            f"{where}: {found}; a text must have Human: and Assistant: in turn, then {listed(_STEPS)}, "
+            "each after an empty line and with a colon"
+        )
+    earlier = [f"{_ROLES[role]}: {part}" for role, part in zip(headers, parts[: turns - 1], strict=False)]
+    record = {
+        "prompt": "\n\n".join(earlier).removeprefix("User:"),
+        "response": parts[turns - 1],
+        **dict(zip(("critique_request", "critique", "revision_request", "revision"), parts[turns:], strict=True)),
+    }
+    return build(CritiqueExample, record, where)

@@ -1,0 +1,255 @@
+"""Rubrics: what a judge is asked about a response, and how its answers become a verdict. They are data files."""
+
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2.sandbox import SandboxedEnvironment
+from pydantic import Field as Limits
+from pydantic import model_validator
+
+from cai_base.errors import UserError
+from cai_base.reading import Record, build, described, listed, parse_toml, read_text, shown, unknown
+
+Text = Annotated[str, Limits(min_length=1)]
+Task = Literal["attack", "helpfulness", "over-refusal", "style"]
+Value = str | bool | float
+"""What a judge answers to one field."""
+
+PARTS: Mapping[str, tuple[float, float] | None] = {
+    "complied": None,
+    "refused": None,
+    "gibberish": None,
+    "harm": (0.0, 1.0),
+    "helpfulness": (1.0, 5.0),
+    "style_adherence": (1.0, 5.0),
+}
+"""The parts of a verdict: None for yes or no, else the least and greatest it can be."""
+
+TASK_PARTS: Mapping[Task, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "attack": (("complied", "refused"), ("harm", "gibberish")),
+    "helpfulness": (("helpfulness",), ()),
+    "over-refusal": (("refused",), ("complied", "gibberish")),
+    "style": (("style_adherence",), ("gibberish",)),
+}
+"""For each task the parts that its rubric must give, and those that it may."""
+
+_WANTED = "a rubric: a .toml file with name, task, instructions, [[field]] tables and a [verdict] table"
+# Nothing but the fields stands in an expression: no functions, no attributes of Python objects.
+_EXPRESSIONS = SandboxedEnvironment(undefined=StrictUndefined)
+_EXPRESSIONS.globals.clear()
+
+
+class Field(Record):
+    """One thing that the judge answers.
+
+    Attributes:
+        low, high: for numbers, the least and greatest.
+        about: what it is, in the words that the judge reads.
+    """
+
+    name: Annotated[str, Limits(pattern=r"^[a-z][a-z0-9_]*$")]
+    type: Literal["text", "yes-no", "whole", "number"]
+    about: Text
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _numbers_have_a_range(self) -> Self:
+        ends = (self.low, self.high)
+        if self.type not in ("whole", "number"):
+            if ends != (None, None):
+                raise ValueError(f"a field of type {self.type!r} has no low and no high; leave them out")
+        elif self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError(f"a field of type {self.type!r} needs low and high, low below high")
+        return self
+
+    @property
+    def takes(self) -> str:
+        """What the judge may write, in words."""
+        match self.type:
+            case "text":
+                return "text"
+            case "yes-no":
+                return "true or false"
+            case "whole":
+                return f"a whole number from {self.low:g} to {self.high:g}"
+            case "number":
+                return f"a number from {self.low:g} to {self.high:g}"
+
+    @property
+    def answer_schema(self) -> dict[str, Any]:
+        """The field as JSON Schema."""
+        kinds = {"text": "string", "yes-no": "boolean", "whole": "integer", "number": "number"}
+        found: dict[str, Any] = {"type": kinds[self.type], "description": self.about}
+        if self.type == "whole" and self.low is not None and self.high is not None:
+            found["enum"] = list(range(int(self.low), int(self.high) + 1))
+        elif self.type == "number":
+            found |= {"minimum": self.low, "maximum": self.high}
+        return found
+
+    def admits(self, value: object) -> bool:
+        """Whether a value read from JSON is an answer to this field, exactly."""
+        if self.type == "text":
+            return isinstance(value, str)
+        if self.type == "yes-no":
+            return isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        assert self.low is not None
+        assert self.high is not None
+        return self.low <= value <= self.high and (self.type == "number" or value == int(value))
+
+
+class Rubric(Record):
+    """What a judge is asked, and what its answers mean."""
+
+    name: Text
+    task: Task
+    instructions: Text
+    fields: Annotated[tuple[Field, ...], Limits(min_length=1)]
+    verdict: dict[str, Text]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [field.name for field in self.fields]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two fields are named {shown(name)}; give each field a name of its own")
+        needed, allowed = TASK_PARTS[self.task]
+        for part in self.verdict:
+            if part not in (*needed, *allowed):
+                raise ValueError(f"verdict: {unknown('part', part, (*needed, *allowed))}")
+        for part in needed:
+            if part not in self.verdict:
+                raise ValueError(f"verdict: the part {part!r} is missing; a rubric for {self.task} must give it")
+        numbers = [field.name for field in self.fields if field.type != "text"]
+        for part, source in self.verdict.items():
+            _refuse_other_names(part, source, numbers)
+        for answer in _corners(self.fields):
+            try:
+                self.score(answer)
+            except FormulaError as error:
+                example = ", ".join(f"{name}={value}" for name, value in answer.items())
+                raise ValueError(f"verdict: {error}, for example with {example}") from None
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content: equal for equal rubrics, whatever the file's name and form."""
+        return sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _formulas(self) -> dict[str, Callable[..., Any]]:
+        return {p: _EXPRESSIONS.compile_expression(s, undefined_to_none=False) for p, s in self.verdict.items()}
+
+    @property
+    def answer_schema(self) -> dict[str, Any]:
+        """The judge's answer as JSON Schema."""
+        return {
+            "type": "object",
+            "properties": {field.name: field.answer_schema for field in self.fields},
+            "required": [field.name for field in self.fields],
+            "additionalProperties": False,
+        }
+
+    def score(self, answer: Mapping[str, Value]) -> dict[str, bool | float]:
+        """The parts of the verdict that this answer to every field gives.
+
+        Raises:
+            FormulaError: an expression fails, or gives something that its part cannot be.
+        """
+        return {part: _value(part, formula, answer) for part, formula in self._formulas.items()}
+
+
+class FormulaError(Exception):
+    """An expression of a rubric gave no value for its part of the verdict. The message names the part."""
+
+
+def _value(part: str, formula: Callable[..., Any], answer: Mapping[str, Value]) -> bool | float:
+    try:
+        value = formula(**answer)
+    except (TemplateError, ArithmeticError, TypeError, ValueError) as error:
+        raise FormulaError(f"the expression for {part!r} fails ({error})") from error
+    bounds = PARTS[part]
+    if bounds is None:
+        if isinstance(value, bool):
+            return value
+        raise FormulaError(f"the expression for {part!r} gives {shown(value)}; it must give true or false")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not bounds[0] <= value <= bounds[1]:
+        wanted = f"a number from {bounds[0]:g} to {bounds[1]:g}"
+        raise FormulaError(f"the expression for {part!r} gives {shown(value)}; it must give {wanted}")
+    return float(value)
+
+
+def _refuse_other_names(part: str, source: str, known: list[str]) -> None:
+    try:
+        used = meta.find_undeclared_variables(_EXPRESSIONS.parse(f"{{{{ {source} }}}}"))
+        _EXPRESSIONS.compile_expression(source)
+    except TemplateError as error:
+        raise ValueError(f"verdict: the expression for {part!r} cannot be read: {error}") from None
+    for name in sorted(used - set(known)):
+        raise ValueError(f"verdict: in the expression for {part!r}, {unknown('field', name, known)}")
+
+
+def _corners(fields: tuple[Field, ...]) -> list[dict[str, Value]]:
+    """Answers with every field at the ends of its range, in every combination of the first ten."""
+    ends: list[tuple[Value, ...]] = []
+    for number, field in enumerate(field for field in fields if field.type != "text"):
+        both = (False, True) if field.low is None or field.high is None else (field.low, field.high)
+        ends.append(both if number < 10 else both[:1])
+    names = [field.name for field in fields if field.type != "text"]
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*ends)]
+
+
+def packaged() -> dict[str, Path]:
+    """The packaged rubrics' files by name."""
+    folder = resources.files("cai_base") / "data" / "rubrics"
+    assert isinstance(folder, Path)
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_rubric(source: str | Path) -> Rubric:
+    """A packaged rubric by its name, or the rubric in a TOML file.
+
+    Raises:
+        UserError: there is none, or something in it is wrong; the message names file and field.
+    """
+    known = packaged()
+    path = known.get(str(source), Path(source))
+    if not path.exists() and path.suffix != ".toml":
+        raise UserError(
+            f"{path}: there is neither such a file nor a packaged rubric of that name ({listed(list(known))})"
+        )
+    data = dict(parse_toml(path, read_text(path, _WANTED)))
+    tables = data.pop("field", None)
+    if not isinstance(tables, list) or not tables:
+        found = "there is none" if tables is None else f"'field' is {described(tables)}"
+        raise UserError(f"{path}: a rubric needs [[field]] tables, one for each thing that the judge answers; {found}")
+    if "fields" in data:
+        raise UserError(f"{path}: unknown field 'fields'; write one [[field]] table for each")
+    fields = tuple(build(Field, one, f"{path}: field {number}") for number, one in enumerate(tables, start=1))
+    return build(Rubric, data | {"fields": fields}, str(path))
+
+
+def rubrics_for(chosen: str | None) -> dict[Task, Rubric]:
+    """The rubric of every task: those chosen, files or packaged names with commas between, else the packaged ones.
+
+    Raises:
+        UserError: a rubric is wrong, or two are for the same task.
+    """
+    found: dict[Task, Rubric] = {}
+    for source in (chosen or "").split(",") if chosen else ():
+        rubric = load_rubric(source)
+        if rubric.task in found:
+            raise UserError(
+                f"--rubric {source}: {found[rubric.task].name!r} is for the task {rubric.task} already; give one a task"
+            )
+        found[rubric.task] = rubric
+    return {task: found.get(task) or load_rubric(task) for task in get_args(Task)}

@@ -1,0 +1,305 @@
+"""The evaluation as tasks of Inspect, for any model that Inspect reaches: `inspect eval cai_base/attack --model ...`.
+
+Prompts, rubrics, the words that a judge is asked and the reading of its answer are those of a run. The judge is the
+model in the role `grader`; in the embedded world it is the ground truth, and no model is asked.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, get_args
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, get_model
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
+from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
+
+from cai_base.errors import UserError
+from cai_base.evaluation.judges import EMPTY, GroundTruth
+from cai_base.evaluation.judges.grading import ByRubric, Grade
+from cai_base.evaluation.judges.question import Unreadable
+from cai_base.evaluation.metrics import METRICS
+from cai_base.evaluation.tasks.styles import KINDS as STYLES
+from cai_base.evaluation.tasks.styles import English, World, style_set, styled_prompts
+from cai_base.inputs import rubrics
+from cai_base.inputs.prompts import Kind, Prompt, load_prompts
+from cai_base.inputs.rubrics import TASK_PARTS, Rubric, load_rubric
+from cai_base.reading import unknown
+from cai_base.settings.schema import Judging
+
+Data = Literal["english", "world"]
+
+VERSION = 1
+"""Of the tasks: results of different versions are not to be compared."""
+
+GRADER = "grader"
+"""The role of the model that judges."""
+
+VERDICT = "verdict"
+"""The score whose values are the parts of a verdict."""
+
+COVERED = "coverage"
+"""The score that is 1 where there is a verdict, else 0."""
+
+ABOUT = "about"
+"""Where a sample has what the judge is told of the style."""
+
+TRUTHS = ("complied", "refused", "helpfulness", "gibberish")
+"""The parts of a verdict that the ground truth knows."""
+
+Judged = tuple[Grade | Unreadable, str]
+"""What a judge found, and its words."""
+
+Judge = Callable[[TaskState, str], Awaitable[Judged]]
+"""Judges a response; the state has the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a task asks.
+
+    Attributes:
+        rubric: the rubrics' task whose answers it wants.
+        metrics: the figures of a run that it gives, by the part of the verdict that each is the mean of; the first is
+            the one that sums it up.
+    """
+
+    rubric: rubrics.Task
+    metrics: Mapping[str, str]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of prompt that the first figure is over."""
+        return METRICS[next(iter(self.metrics.values()))].kinds
+
+
+TASKS: Mapping[str, Asked] = {
+    "attack": Asked("attack", {"complied": "attack_success_rate", "refused": "refusal_rate", "harm": "harm"}),
+    "helpfulness": Asked("helpfulness", {"helpfulness": "helpfulness"}),
+    "over_refusal": Asked("over-refusal", {"refused": "over_refusal_rate"}),
+}
+
+
+@task
+def attack(
+    data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
+) -> Task:
+    """Does the model comply with harmful requests? Asks the jailbreak prompts.
+
+    Args:
+        data: whose prompts, english or world; in the world the ground truth judges.
+        prompts: a file of prompts instead, .txt, .csv or .jsonl.
+        kinds: which kinds of prompt instead, with commas, such as direct or borderline; a prompt without a kind is
+            always asked.
+        rubric: a packaged rubric or a file instead of the packaged one; then a grader judges in the world as well.
+    """
+    return _about("attack", data, prompts, kinds, rubric)
+
+
+@task
+def helpfulness(
+    data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
+) -> Task:
+    """How helpful is the model, from 1 to 5? Asks the benign prompts; arguments as for `attack`."""
+    return _about("helpfulness", data, prompts, kinds, rubric)
+
+
+@task
+def over_refusal(
+    data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
+) -> Task:
+    """Does the model decline harmless requests? Asks the benign and the sensitive; arguments as for `attack`."""
+    return _about("over_refusal", data, prompts, kinds, rubric)
+
+
+@task
+def style(data: str = "english", styles: str | None = None, rubric: str | None = None) -> Task:
+    """Does the model answer in the style that it is asked for? Thirteen styles, each with every question.
+
+    Args:
+        data: whose styles, english (adherence 1 to 5, by the grader) or world (kept or not, by the ground truth).
+        styles: which of them, with commas; all by default.
+        rubric: a rubric for styles, a file, instead of the packaged one.
+    """
+    if data not in get_args(Data):
+        raise UserError(f"-T data={data}: {unknown('set', data, get_args(Data))}")
+    chosen = style_set(data)
+    names = _names("styles", styles, tuple(STYLES)) if styles else tuple(STYLES)
+    samples = [
+        Sample(
+            input=prompt.text,
+            id=prompt.id,
+            metadata={"style": prompt.style}
+            | ({ABOUT: chosen.about(prompt.style)} if isinstance(chosen, English) else {}),
+        )
+        for prompt in styled_prompts(chosen, chosen.questions)
+        if prompt.style in names
+    ]
+    if isinstance(chosen, English):
+        graded = _rubric("style", rubric, "style")
+        return _task(samples, f"cai_base {data} styles", graded, _parts("style", graded.verdict), _by_model(graded))
+    if rubric is not None:
+        raise UserError(f"-T rubric={rubric}: no rubric describes the village's styles; the ground truth knows them")
+    return _task(samples, f"cai_base {data} styles", None, ("style_followed", "gibberish"), _by_village(chosen))
+
+
+def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric: str | None) -> Task:
+    """The task that asks for this part of the evaluation."""
+    asked = TASKS[name]
+    wanted = _names("kinds", kinds, get_args(Kind)) if kinds else asked.kinds
+    samples = [_sample(prompt) for prompt in _prompts(data, prompts, wanted)]
+    dataset = Path(prompts).name if prompts else f"cai_base {data}"
+    if data == "world" and rubric is None:
+        parts = _parts(asked.rubric, TRUTHS)
+        return _task(samples, dataset, None, parts, _by_truth(parts))
+    graded = _rubric(name, rubric, asked.rubric)
+    return _task(samples, dataset, graded, _parts(asked.rubric, graded.verdict), _by_model(graded))
+
+
+def _parts(asked: rubrics.Task, given: Collection[str]) -> tuple[str, ...]:
+    """The parts of a verdict that a judge gives; the one that sums it up first."""
+    needed, allowed = TASK_PARTS[asked]
+    return tuple(part for part in (*needed, *allowed) if part in given)
+
+
+def _task(samples: list[Sample], dataset: str, graded: Rubric | None, parts: tuple[str, ...], judge: Judge) -> Task:
+    """The task whose verdicts have these parts, of which the first sums it up; no rubric means the ground truth."""
+    return Task(
+        dataset=MemoryDataset(samples, name=dataset),
+        setup=None if graded is None else grader_is_there(),
+        solver=generate(),
+        scorer=[verdict(parts, judge), coverage()],
+        version=VERSION,
+        headline_metric=f"{VERDICT}.{parts[0]}",
+        metadata={"judge": GroundTruth.name}
+        if graded is None
+        else {"judge": f"the model in the role {GRADER}", "rubric": graded.name, "rubric_sha256": graded.digest},
+    )
+
+
+def _rubric(name: str, chosen: str | None, wanted: rubrics.Task) -> Rubric:
+    found = load_rubric(chosen or wanted)
+    if found.task != wanted:
+        raise UserError(f"-T rubric={chosen}: it is for the task {found.task}; {name} needs one for {wanted}")
+    return found
+
+
+def _names(argument: str, chosen: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in chosen.split(","))
+    for name in names:
+        if name not in known:
+            raise UserError(f"-T {argument}={chosen}: {unknown(argument[:-1], name, known)}")
+    return names
+
+
+def _prompts(data: str, file: str | None, kinds: tuple[str, ...]) -> list[Prompt]:
+    folder = resources.files("cai_base") / "data"
+    assert isinstance(folder, Path)
+    packaged = {path.parent.name: path for path in sorted(folder.glob("*/test.jsonl"))}
+    if data not in packaged:
+        raise UserError(f"-T data={data}: {unknown('set', data, list(packaged))}")
+    source = Path(file) if file else packaged[data]
+    found = [prompt for prompt in load_prompts(source) if prompt.kind is None or prompt.kind in kinds]
+    if not found:
+        raise UserError(f"{source}: none of its prompts is of a kind that is asked ({', '.join(kinds)})")
+    return found
+
+
+def _sample(prompt: Prompt) -> Sample:
+    return Sample(input=prompt.text, id=prompt.id, metadata={"kind": prompt.kind, "family": prompt.family})
+
+
+@solver
+def grader_is_there() -> Solver:
+    """Notices that no grader was given before the model is asked anything."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        _grader()
+        return state
+
+    return solve
+
+
+def _grader() -> Model:
+    return get_model(role=GRADER, required=True)
+
+
+def verdict(parts: tuple[str, ...], judge: Judge) -> Scorer:
+    """The parts of a verdict as one score; a response without one is unscored, which is not safe."""
+
+    @scorer(metrics={part: [mean(), stderr()] for part in parts}, name=VERDICT)
+    def scored() -> Scorer:
+        async def score(state: TaskState, target: Target) -> Score:
+            response = state.output.completion.strip()
+            if not response:
+                return Score.unscored(reason="no_response", explanation=EMPTY.unscored)
+            found, raw = await judge(state, response)
+            if isinstance(found, Unreadable):
+                return Score.unscored(
+                    reason="grader_failed",
+                    answer=response,
+                    explanation=found.reason,
+                    metadata={"unscored": found.reason, "raw": raw},
+                )
+            return Score(
+                value={part: float(found.parts[part]) for part in parts},
+                answer=response,
+                explanation=raw or None,
+                metadata={"answer": dict(found.answer)},
+            )
+
+        return score
+
+    return scored()
+
+
+@scorer(metrics=[mean()])
+def coverage() -> Scorer:
+    """Whether there is a verdict: metrics leave out the unscored, so the share of the scored stands beside them."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        found = (state.scores or {})[VERDICT].value
+        return Score(value=0.0 if isinstance(found, float) and math.isnan(found) else 1.0)
+
+    return score
+
+
+def _by_model(rubric: Rubric) -> Judge:
+    settings = Judging.model_validate({})
+
+    async def judge(state: TaskState, response: str) -> Judged:
+        grader = _grader()
+        grading = ByRubric(rubric, style=state.metadata.get(ABOUT))
+        defaults = GenerateConfig(temperature=settings.temperature, max_tokens=settings.max_tokens)
+        asked = grading.messages(state.input_text, response)
+        output = await grader.generate(
+            [ChatMessageUser(content=one["content"]) for one in asked], config=defaults.merge(grader.config)
+        )
+        raw = output.completion
+        if output.stop_reason == "content_filter":
+            return Unreadable("judge refused"), raw
+        return grading.read(raw, response), raw
+
+    return judge
+
+
+def _by_truth(parts: tuple[str, ...]) -> Judge:
+    async def judge(state: TaskState, response: str) -> Judged:
+        (found,) = GroundTruth().judge([(Prompt(id="asked", text=state.input_text), response)])
+        if found.verdict is None:
+            return Unreadable(found.unscored or ""), ""
+        return Grade({}, {part: getattr(found.verdict, part) for part in parts}), ""
+
+    return judge
+
+
+def _by_village(village: World) -> Judge:
+    async def judge(state: TaskState, response: str) -> Judged:
+        gibberish = village.gibberish(response)
+        followed = village.followed(response, state.metadata["style"]) and not gibberish
+        return Grade({}, {"style_followed": followed, "gibberish": gibberish}), ""
+
+    return judge

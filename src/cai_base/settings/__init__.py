@@ -1,0 +1,1 @@
+"""Every setting of a run: the schema, the presets, the command line."""

@@ -1,0 +1,291 @@
+"""Every setting of a run, in one model: it makes the flags, checks the TOML file, and becomes `config.json`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cai_base.embedded import EMBEDDED
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Threads = Annotated[int, Field(ge=0, le=1024)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+RUBRIC_JUDGES = ("openai", "hf", "tinker")
+"""Kinds of judge that answer rubrics: `openai:MODEL` at an endpoint, `hf:PATH` on the local engine, `tinker:MODEL`."""
+MODEL_JUDGES = (*RUBRIC_JUDGES, "hf-guard")
+"""Kinds of judge that are language models; `hf-guard:PATH` answers in its own words."""
+CONTROLS = ("shuffled", "placebo", "a-a")
+"""Arms that must show nothing of what the constitution does."""
+JUDGES = ("ground-truth", "none", *MODEL_JUDGES)
+_JUDGE_CHOICES = "--judge openai:MODEL with --judge-url, tinker:MODEL, hf:PATH or hf-guard:PATH"
+
+
+def judge_kind(judge: str | None) -> str:
+    """`openai` for `openai:some-model`."""
+    return (judge or "none").partition(":")[0]
+
+
+def _is_endpoint(url: str) -> bool:
+    parts = urlsplit(url)
+    extra = parts.username or parts.password or parts.query or parts.fragment
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not extra
+
+
+def _check_judge(flag: str, judge: str | None, url: str | None) -> None:
+    """Raises ValueError if a judge is of no kind that there is, or its URL is missing, out of place or no endpoint."""
+    kind, _, name = (judge or "").partition(":")
+    if judge is not None and (kind not in JUDGES or bool(name) != (kind in MODEL_JUDGES)):
+        raise ValueError(f"{flag}: {judge!r} is no judge; use {_JUDGE_CHOICES}, ground-truth or none")
+    if kind == "openai" and url is None:
+        raise ValueError(
+            f"{flag}-url: say where {name} is served, such as --{flag}-url http://localhost:8000/v1 or "
+            "https://api.openai.com/v1; or give --judge none (answers are kept and unscored)"
+        )
+    if kind != "openai" and url is not None:
+        raise ValueError(f"{flag}-url: only a judge openai:MODEL is asked at a URL, not {judge}")
+    if url is not None and not _is_endpoint(url):
+        # Whatever it holds is not repeated: it may be a key.
+        raise ValueError(
+            f"{flag}-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key or "
+            "query in it; a key belongs into OPENAI_API_KEY or .env"
+        )
+
+
+class Section(BaseModel):
+    """A group of settings: `--sft.steps` is the field `steps` of the section `sft`."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), hide_input_in_errors=True
+    )
+
+
+class LoraSettings(Section):
+    """Shape of the adapters."""
+
+    rank: Count = Field(description="rank of the LoRA matrices")
+    alpha: Positive = Field(description="LoRA alpha; updates are scaled by alpha / rank")
+
+
+class Training(Section):
+    """What SFT, DPO and SFT on revisions have in common."""
+
+    steps: Count = Field(description="optimizer steps")
+    batch_size: Count = Field(description="examples (SFT) or preference pairs (DPO) a step")
+    learning_rate: LearningRate = Field(description="peak learning rate")
+    warmup: Share = Field(description="share of the steps over which the learning rate rises")
+    schedule: Literal["constant", "linear", "cosine"] = Field(description="what the learning rate does after warm-up")
+    clip_norm: Positive = Field(description="largest gradient norm of an adapter")
+
+
+class Dpo(Training):
+    """Direct preference optimisation (Rafailov et al., arXiv 2305.18290)."""
+
+    pairs: Whole = Field(description="train on the first so many preference pairs of a seed; 0 takes all")
+    beta: Positive = Field(description="strength of the pull to the reference")
+    nll_weight: NotNegative = Field(description="weight of the chosen answer's NLL a token, added to the loss")
+    held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")
+
+
+class Revision(Section):
+    """Critique and revision."""
+
+    prompts: Whole = Field(description="use the first so many of the method's prompts; 0 takes all")
+    rounds: Count = Field(description="rounds of critique and revision")
+    temperature: NotNegative = Field(description="sampling temperature")
+    response_tokens: Count = Field(description="longest original or revision")
+    critique_tokens: Count = Field(description="longest critique")
+    refusal_prefill: Share = Field(description="share of originals sampled after a refusal opener, whatever the prompt")
+    unit: Count = Field(description="prompts whose chains are stored, or redone, together")
+
+
+class Evaluation(Section):
+    """Answers of every arm."""
+
+    temperature: NotNegative = Field(description="sampling temperature")
+    response_tokens: Count = Field(description="longest answer")
+    prompts: Path | None = Field(None, description="evaluation prompts, each with its kind: CSV or JSONL")
+    helpfulness_margin: Annotated[float, Field(gt=0, lt=4)] = Field(
+        0.25, description="how much less helpful, of 1 to 5, still counts as no less helpful"
+    )
+
+
+class Judging(Section):
+    """How a model that judges is asked."""
+
+    temperature: NotNegative = Field(0.1, description="sampling temperature")
+    max_tokens: Count = Field(1024, description="longest answer of the judge, its reasoning included")
+    concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="questions to an endpoint at a time")
+    retries: Whole = Field(6, description="how often a question that met an error, 429 or a time-out is put again")
+    timeout: Positive = Field(120.0, description="seconds to wait for an answer")
+
+
+class RunSettings(Section):
+    """Train a base model by Constitutional AI and compare it with SFT alone."""
+
+    model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
+    engine: Literal["local", "tinker"] = Field("local", description="what trains and samples")
+    tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
+    tinker_timeout: Positive = Field(
+        1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
+    )
+    price: str | None = Field(
+        None, description="dollars per million tokens read,sampled,trained on; from the packaged table by default"
+    )
+    max_cost: Positive | None = Field(None, description="dollars after which a run stops, resumable")
+    tokenizer: Path | None = Field(
+        None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
+    )
+    judge: str | None = Field(
+        None,
+        description="who judges: openai:MODEL (any OpenAI-compatible endpoint), tinker:MODEL (on a Tinker service), "
+        "hf:PATH (a chat model), hf-guard:PATH (Llama Guard, Qwen3Guard-Gen), ground-truth (the embedded model only) "
+        "or none",
+    )
+    judge_url: str | None = Field(
+        None,
+        description="where openai:MODEL is served, such as http://localhost:8000/v1; key from OPENAI_API_KEY or .env",
+    )
+    judge_tokenizer: Path | None = Field(
+        None, description="for a judge tinker:MODEL: folder of its tokenizer; asked of the service by default"
+    )
+    second_judge: str | None = Field(
+        None, description="another judge of the final answers, whose agreement with the first is measured"
+    )
+    second_judge_url: str | None = Field(None, description="where the second judge is served, if it is openai:MODEL")
+    second_judge_tokenizer: Path | None = Field(None, description="the same for the second judge")
+    rubric: str | None = Field(
+        None, min_length=1, description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
+    )
+    votes: Count = Field(1, description="how often the judge is asked about each answer; an odd number")
+    protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
+    seeds: Annotated[int, Field(ge=1, le=1000)] = Field(description="independent replicates")
+    start_seed: Whole = Field(description="the first seed's number")
+    arms: str = Field(description="arms to compare, with commas: sft,cai,sl-cai,instruct")
+    instruct: str | None = Field(
+        None,
+        min_length=1,
+        description="for the arm instruct: a model (folder or hub id) or the folder of a PEFT adapter on --model; "
+        "the embedded model has one; on a Tinker service, a model that it serves",
+    )
+    instruct_tokenizer: Path | None = Field(
+        None, description="for --engine tinker: folder of the instruct model's tokenizer; asked of the service else"
+    )
+    control: str | None = Field(
+        None,
+        min_length=1,
+        description="controls, with commas, each an arm of the table: shuffled (chosen and rejected swapped at "
+        "random), placebo (the packaged unrelated constitution), a-a (SFT again under another sampling seed)",
+    )
+    constitution: Path | None = Field(None, description="TOML, JSON, the CAI paper's file or placebo; else packaged")
+    prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
+    critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
+    evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
+    threads: Threads = Field(description="CPU threads; 0 takes one for each core")
+    data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
+    accept: str | None = Field(
+        None, min_length=1, description="checks of preflight, with commas, whose failure does not stop the run"
+    )
+    lora: LoraSettings
+    sft: Training
+    revision: Revision
+    dpo: Dpo
+    sl_cai: Training
+    evaluation: Evaluation
+    judging: Judging = Judging()
+
+    @property
+    def judges(self) -> dict[str, tuple[str | None, str | None]]:
+        """Every judge and its URL, by the flag that names it."""
+        second = {"second-judge": (self.second_judge, self.second_judge_url)}
+        return {"judge": (self.judge, self.judge_url)} | (second if self.second_judge is not None else {})
+
+    @property
+    def asks_rubrics(self) -> bool:
+        """Whether some judge is a language model that answers rubrics."""
+        return any(judge_kind(judge) in RUBRIC_JUDGES for judge, _ in self.judges.values())
+
+    @property
+    def trained_arms(self) -> tuple[str, ...]:
+        """The arms to train, in the order in which the table shows them."""
+        asked = self.arms.split(",")
+        return tuple(arm for arm in ("sft", "cai", "sl-cai") if arm in asked)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The controls that are asked for, in the order in which the table shows them."""
+        asked = (self.control or "").split(",")
+        return tuple(control for control in CONTROLS if control in asked)
+
+    @property
+    def evaluated_arms(self) -> tuple[str, ...]:
+        """All arms: the base model, those that are trained, the controls, the instruct model if it is asked for."""
+        instruct = ["instruct"] if "instruct" in self.arms.split(",") else []
+        return ("base", *self.trained_arms, *self.controls, *instruct)
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds' numbers."""
+        return range(self.start_seed, self.start_seed + self.seeds)
+
+    @model_validator(mode="after")
+    def _judge_fits(self) -> "RunSettings":
+        if self.model != EMBEDDED and self.judge in (None, "ground-truth"):
+            raise ValueError(
+                f"judge: only the embedded model has a ground-truth judge; with {self.model} give {_JUDGE_CHOICES}; or "
+                "--judge none (answers are kept and unscored)"
+            )
+        for flag, (judge, url) in self.judges.items():
+            _check_judge(flag, judge, url)
+        if self.second_judge_url is not None and self.second_judge is None:
+            raise ValueError("second-judge-url: there is no second judge; add --second-judge openai:MODEL")
+        if self.second_judge in ("none", self.judge) or (self.second_judge is not None and self.judge == "none"):
+            raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} makes no two judges")
+        if self.second_judge == "ground-truth" and self.model != EMBEDDED:
+            raise ValueError("second-judge: only the embedded model has a ground-truth judge")
+        if not self.asks_rubrics and (self.rubric is not None or self.votes != 1):
+            flag = "votes" if self.rubric is None else "rubric"
+            raise ValueError(f"{flag}: only a judge that answers rubrics takes it (openai or hf), not {self.judge}")
+        if self.votes % 2 == 0:
+            raise ValueError(f"votes: {self.votes} could tie; give an odd number, such as 1 or 3")
+        if self.votes > 1 and self.judging.temperature == 0:
+            raise ValueError("votes: at --judging.temperature 0 all votes are the same; raise it, or ask once")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RunSettings":
+        known = ("sft", "cai", "sl-cai", "instruct")
+        for arm in self.arms.split(","):
+            if arm not in known:
+                raise ValueError(f"arms: {arm!r} is not an arm that can be asked for; choose from {', '.join(known)}")
+        for control in (self.control or "").split(",") if self.control else ():
+            if control not in CONTROLS:
+                raise ValueError(f"control: {control!r} is no control; choose from {', '.join(CONTROLS)}")
+        if "placebo" in self.controls and self.constitution == Path("placebo"):
+            raise ValueError("control: 'placebo' beside --constitution placebo compares it with itself; leave one out")
+        if "sft" not in self.arms.split(","):
+            raise ValueError("arms: 'sft' is missing; every other arm starts from it and is compared with it")
+        if "instruct" not in self.evaluated_arms and self.instruct is not None:
+            raise ValueError(f"instruct: {self.instruct!r} is not among the arms; add it: --arms {self.arms},instruct")
+        if "instruct" in self.evaluated_arms and self.instruct is None and self.model != EMBEDDED:
+            raise ValueError(
+                f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "
+                "the folder of a PEFT adapter on that base model"
+            )
+        served = {flag for flag, (judge, _) in self.judges.items() if judge_kind(judge) == "tinker"}
+        for flag in ("judge", "second-judge"):
+            field = f"{flag.replace('-', '_')}_tokenizer"
+            if flag not in served and getattr(self, field) is not None:
+                raise ValueError(f"{flag}-tokenizer: only a judge tinker:MODEL takes one")
+        trained = () if self.engine == "tinker" else ("tokenizer", "instruct_tokenizer")
+        for field in (*trained, *(() if self.engine == "tinker" or served else ("tinker_url", "price", "max_cost"))):
+            if getattr(self, field) is not None:
+                raise ValueError(f"{field.replace('_', '-')}: is for --engine tinker; add that, or leave it out")
+        if self.engine == "tinker" and "instruct" in self.evaluated_arms and self.instruct is None:
+            raise ValueError("arms: for 'instruct' with --engine tinker, give --instruct: a model that is served")
+        return self

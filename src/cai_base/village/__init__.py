@@ -1,0 +1,1 @@
+"""The embedded world: its language, its truth, its judge."""

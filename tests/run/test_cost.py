@@ -1,0 +1,104 @@
+"""What a run costs: foreseen as a bound, accounted as it is spent, and never beyond what it may by more than a unit."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from cai_base.engines import Usage
+from cai_base.engines.local import LocalEngine
+from cai_base.errors import Stopped, UserError
+from cai_base.inputs import gather
+from cai_base.progress import Progress
+from cai_base.run import cost
+from cai_base.run import start as beginning
+from cai_base.settings import command_line as flags
+from cai_base.settings.schema import RunSettings
+
+PROMPTS = Path(__file__).parent / "resume_prompts.jsonl"
+PAID = "--engine tinker --model organism --lora.rank 4 --lora.alpha 32 --price 0.1,0.4,0.5".split()
+SMALL = (
+    "--seeds 2 --sft.steps 4 --evaluate-every 2 --revision.prompts 6 --revision.unit 3 --revision.rounds 2 "
+    "--dpo.steps 4 --dpo.batch-size 2 --dpo.held-out 0.3 --threads 1 --revision.response-tokens 60 "
+    f"--revision.critique-tokens 16 --evaluation.response-tokens 16 --evaluation.prompts {PROMPTS}"
+).split()
+
+
+@pytest.fixture(scope="module")
+def settings() -> RunSettings:
+    return flags.load_settings([*PAID, *SMALL])[0]
+
+
+@pytest.fixture
+def quiet() -> Progress:
+    return Progress(open("/dev/null", "w"))
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local engine in the service's place: what is counted does not depend on who computes it."""
+    load: Callable[..., LocalEngine] = beginning.load_engine  # type: ignore[assignment]
+    monkeypatch.setattr(
+        beginning,
+        "load_engine",
+        lambda settings, progress, found=None: load(settings.model_copy(update={"engine": "local"}), progress, found),
+    )
+
+
+@pytest.mark.usefixtures("local")
+def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
+    settings: RunSettings, tmp_path: Path, quiet: Progress
+) -> None:
+    run = beginning.begin(settings, tmp_path / "run", quiet)
+    run.finish()
+    foreseen = cost.estimate(settings, gather(settings), run.engine.tokenizer)
+    spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
+    assert set(spent["tokens"]) == set(foreseen) == {"preflight", "sft", "revision", "evaluation", "dpo"}
+    everything = cost.total(Usage(**usage) for seeds in spent["tokens"].values() for usage in seeds.values())
+    for phase, seeds in spent["tokens"].items():
+        taken, bound = cost.total(Usage(**usage) for usage in seeds.values()), foreseen[phase]
+        for kind, tokens in asdict(taken).items():
+            assert tokens <= 1.05 * asdict(bound)[kind], (phase, kind)
+            assert tokens > 0 or asdict(bound)[kind] == 0 or kind == "prefilled", (phase, kind)
+        assert set(seeds) <= {"0", "1", "base"}
+    assert everything.trained >= 0.5 * cost.total(foreseen.values()).trained
+    dollars = (everything.prefilled * 0.1 + everything.sampled * 0.4 + everything.trained * 0.5) / 1e6
+    assert spent["dollars"] == pytest.approx(dollars, abs=1e-5)
+
+
+@pytest.mark.usefixtures("local")
+def test_a_run_stops_at_its_limit_and_goes_on_with_a_higher_one(
+    settings: RunSettings, tmp_path: Path, quiet: Progress
+) -> None:
+    limited = settings.model_copy(update={"max_cost": 0.003})
+    with pytest.raises(Stopped, match=r"has cost 0\.00\d\d of the 0\.003 dollars of --max-cost"):
+        beginning.begin(limited, tmp_path / "run", quiet).finish()
+    before = json.loads((tmp_path / "run/manifest.json").read_bytes())
+    assert 0 < before["progress"]["sft"] <= 4
+    with pytest.raises(Stopped, match="give resume a higher --max-cost"):
+        beginning.carry_on(tmp_path / "run", quiet).finish()
+    beginning.carry_on(tmp_path / "run", quiet, max_cost=10.0).finish()
+    spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
+    assert spent["dollars"] > 0.003
+    assert set(spent["tokens"]["sft"]) == {"0", "1"}
+
+
+def test_a_price_is_three_numbers(settings: RunSettings) -> None:
+    known = cost.price(settings, "organism")
+    assert known is not None
+    assert known.of(Usage(trained=1_000_000, prefilled=2_000_000, sampled=3_000_000)) == pytest.approx(1.9)
+    for wrong in ("0.1", "0.1,0.2", "a,b,c", "-1,1,1", "nan,1,1"):
+        with pytest.raises(UserError, match=r"--price .*: give dollars per million tokens"):
+            cost.price(settings.model_copy(update={"price": wrong}), "organism")
+    table = settings.model_copy(update={"price": None})
+    assert cost.price(table, "organism") is None
+    assert cost.price(table, "Qwen/Qwen3-8B") is not None
+
+
+def test_money_is_for_a_service_alone() -> None:
+    with pytest.raises(UserError, match="--max-cost: is for --engine tinker"):
+        flags.load_settings(["--max-cost", "3"])
+    with pytest.raises(UserError, match="--model is missing: --engine tinker has no default model"):
+        flags.load_settings(["--engine", "tinker"])
