@@ -37,7 +37,7 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer
 
-from cai_base.engines import Adam, Batch, Lora, LossValue, Sequence
+from cai_base.engines import Adam, Batch, Datum, Lora, LossValue
 from cai_base.engines.local import LocalEngine
 
 RANK, BETA, RATE = 32, 0.1, 5e-5
@@ -148,7 +148,7 @@ def ours(folder: Path, tokenised: Dataset, *, pack: bool, adapters: int) -> Call
     """A function that trains `adapters` adapters that many steps and gives the seconds of each, per adapter."""
     sequences = [
         [
-            Sequence((*row["prompt_ids"], *row[side]), (*[0.0] * len(row["prompt_ids"]), *[1.0] * len(row[side])))
+            Datum((*row["prompt_ids"], *row[side]), (*[0.0] * len(row["prompt_ids"]), *[1.0] * len(row[side])))
             for side in ("chosen_ids", "rejected_ids")
         ]
         for row in tokenised

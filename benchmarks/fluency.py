@@ -11,8 +11,7 @@ no different, 1: always less likely) by whole answer and by opening; and the sha
 
 import argparse
 import json
-from collections.abc import Callable
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import get_args
@@ -35,7 +34,7 @@ MARGINS = (0.0, 0.5, 1.0, 1.5, 2.0)
 SAMPLES = 3
 """Answers of the base model to each prompt; the first alone set the floor."""
 
-Breaking = Callable[[list[str], np.random.Generator, Seq[str]], list[str]]
+Breaking = Callable[[list[str], np.random.Generator, Sequence[str]], list[str]]
 BREAKINGS: dict[str, Breaking] = {
     "words shuffled": lambda words, stream, _: list(stream.permutation(words)),
     "first 5 words shuffled": lambda words, stream, _: [*stream.permutation(words[:5]), *words[5:]],
@@ -86,7 +85,7 @@ def generated(prompt: str, kind: answers.AnswerKind) -> Record:
     return answer(prompt, answers.answer(action, kind, Draw("benchmark", prompt, kind)))
 
 
-def sampled(engine: LocalEngine, dialogue: Dialogue, prompts: Seq[str], draw: int) -> list[Record]:
+def sampled(engine: LocalEngine, dialogue: Dialogue, prompts: Sequence[str], draw: int) -> list[Record]:
     """The base model's answers, as an evaluation draws them."""
     requests = [
         SampleRequest(

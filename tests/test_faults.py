@@ -4,7 +4,7 @@ The messages stand in docs/faults.md as they are tested here; FILE and RUN stand
 """
 
 import re
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from evaluation.small_chat import save
 from cai_base import randomness
 from cai_base.cli import main
 from cai_base.dialogue import END, Dialogue, prompt_tokens
-from cai_base.engines import Sample, SampleRequest, Sequence
+from cai_base.engines import Datum, Sample, SampleRequest
 from cai_base.errors import UserError
 from cai_base.evaluation import metrics
 from cai_base.evaluation.judges import GroundTruth, NoJudge
@@ -52,16 +52,16 @@ class Engine:
     def __init__(self, text: str = "") -> None:
         self.tokenizer: Any = self
         self.text = text
-        self.calls: list[Seq[SampleRequest]] = []
+        self.calls: list[Sequence[SampleRequest]] = []
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
-    def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         self.calls.append(requests)
         return [Sample(self.text, tuple(map(ord, self.text)), "stop") for _ in requests]
 
-    def compute_logprobs(self, sequences: dict[None, list[Sequence]]) -> dict[None, list[float]]:
+    def compute_logprobs(self, sequences: dict[None, list[Datum]]) -> dict[None, list[float]]:
         return {None: [-0.5] * len(sequences[None])}
 
 

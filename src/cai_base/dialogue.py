@@ -6,8 +6,7 @@ tokenised apart, in training as in sampling, so that a response is the same toke
 asked in the chat template that was stored with its tokenizer, and ends a response by its own end token.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +24,7 @@ STOPS = tuple(f"\n{heading}" for heading in HEADINGS)
 END = f"\n\n{USER}"
 """The end of a response, as text: what a base model writes after an answer is the next turn. It is trained."""
 
-Turns = Seq[tuple[str, str]]
+Turns = Sequence[tuple[str, str]]
 """Earlier turns of a conversation: prompts with their replies."""
 
 
@@ -134,7 +133,7 @@ class Encoder(Protocol):
         """The tokens of `text`, no special token added."""
         ...
 
-    def chat(self, messages: Seq[Mapping[str, str]]) -> list[int]:
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The tokens of a conversation in the model's chat template, open for the assistant's reply."""
         ...
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cai_base import __version__, randomness
 from cai_base.dialogue import Chat, Dialogue, Layout
-from cai_base.engines import Adapter, Engine, Sequence
+from cai_base.engines import Adapter, Datum, Engine
 from cai_base.evaluation import fluency
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.model_judge import ModelJudge
@@ -193,7 +193,7 @@ class Experiment:
             )
 
         def accuracy(live: list[Adapter]) -> dict[Adapter, dict[str, float | None]]:
-            asked: dict[Adapter | None, list[Sequence]] = {
+            asked: dict[Adapter | None, list[Datum]] = {
                 a: dpo.sequences(held_out[adapters[a]]) for a in live if held_out[adapters[a]]
             }
             logprobs = self.engine.compute_logprobs(asked)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cai_base.engines import Adam, Batch, Loss, LossValue, Sequence
+from cai_base.engines import Adam, Batch, Datum, Loss, LossValue
 from cai_base.engines.local import LocalEngine
 
 WORDS = 300
@@ -17,12 +17,12 @@ def tokens(generator: np.random.Generator, n: int) -> tuple[int, ...]:
     return tuple(generator.integers(2, WORDS, n).tolist())
 
 
-def sequence(prompt: tuple[int, ...], response: tuple[int, ...], weight: float = 1.0) -> Sequence:
+def sequence(prompt: tuple[int, ...], response: tuple[int, ...], weight: float = 1.0) -> Datum:
     """Weight on the response alone."""
-    return Sequence((*prompt, *response), (*[0.0] * len(prompt), *[weight] * len(response)))
+    return Datum((*prompt, *response), (*[0.0] * len(prompt), *[weight] * len(response)))
 
 
-def pairs(seed: int, n: int, prefix: int = 20) -> list[Sequence]:
+def pairs(seed: int, n: int, prefix: int = 20) -> list[Datum]:
     """`n` preference pairs behind one few-shot prefix: chosen, rejected, chosen, and so on; lengths vary."""
     generator = np.random.default_rng(seed)
     few_shot, out = tokens(generator, prefix), []
@@ -74,7 +74,7 @@ def parameters(engine: LocalEngine, name: str) -> Tensor:
     return engine._bank.adapters[name].parameters.clone()
 
 
-def train(engine: LocalEngine, batches: dict[str, list[list[Sequence]]], adam: Adam) -> dict[str, list[float]]:
+def train(engine: LocalEngine, batches: dict[str, list[list[Datum]]], adam: Adam) -> dict[str, list[float]]:
     """Steps of `nll`, each adapter over its own batches; the losses. An adapter whose batches are over stops."""
     losses: dict[str, list[float]] = {name: [] for name in batches}
     for step in range(max(map(len, batches.values()))):

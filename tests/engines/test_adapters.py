@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from cai_base.engines import Adam, Batch, Failed, Lora, LossValue, SampleRequest, Sequence, Step
+from cai_base.engines import Adam, Batch, Datum, Failed, Lora, LossValue, SampleRequest, Step
 from cai_base.engines.local import LocalEngine, peft_format
 
 Make = Callable[..., LocalEngine]
@@ -19,7 +19,7 @@ ADAM = Adam(1e-2, eps=1e-3)
 SIZES = {"a": 4, "b": 1, "c": 7}
 
 
-def data(steps: int) -> dict[str, list[list[Sequence]]]:
+def data(steps: int) -> dict[str, list[list[Datum]]]:
     """For each adapter its own batches, of its own size."""
     return {name: [pairs(100 * i + step, n) for step in range(steps)] for i, (name, n) in enumerate(SIZES.items())}
 
@@ -210,7 +210,7 @@ def test_peft_s_adapter_of_some_layers_gives_equal_logits_here(folder: Callable[
     with torch.inference_mode():
         logprobs = theirs(tokens[None]).logits[0, :-1].log_softmax(dim=-1)
     wanted = logprobs.gather(1, tokens[1:, None]).sum().item()
-    asked = [Sequence(tuple(tokens.tolist()), (0.0, *[1.0] * 19))]
+    asked = [Datum(tuple(tokens.tolist()), (0.0, *[1.0] * 19))]
     sums = ours.compute_logprobs({"a": asked, None: asked})
     assert sums["a"] == pytest.approx([wanted], rel=1e-4)
     assert sums[None] != pytest.approx([wanted], rel=1e-2)
@@ -270,5 +270,5 @@ def test_an_adapter_that_was_removed_is_gone(engine: Make) -> None:
 
 @pytest.mark.parametrize(("tokens", "weights"), [((), ()), ((1, 2), (0.0,)), ((1, 2), (1.0, 1.0))])
 def test_a_sequence_that_makes_no_sense_is_refused(tokens: tuple[int, ...], weights: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="Sequence"):
-        Sequence(tokens, weights)
+    with pytest.raises(ValueError, match="Datum"):
+        Datum(tokens, weights)

@@ -10,14 +10,14 @@ from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from cai_base.engines import Batch, LossValue, SampleRequest, Sequence, Step
+from cai_base.engines import Batch, Datum, LossValue, SampleRequest, Step
 from cai_base.engines.local import LocalEngine, forward
 from cai_base.errors import UserError
 
 Make = Callable[..., LocalEngine]
 
 
-def batch_kinds() -> dict[str, list[Sequence]]:
+def batch_kinds() -> dict[str, list[Datum]]:
     generator = np.random.default_rng(7)
     a, b, c = (tokens(generator, n) for n in (12, 9, 30))
     return {
@@ -27,15 +27,15 @@ def batch_kinds() -> dict[str, list[Sequence]]:
         "one sequence": [sequence(a, c)],
         "nothing shared": [sequence(a, b), sequence(b, a), sequence(c, a)],
         "weights of all kinds": [
-            Sequence(a, (0.0, -1.0, 0.0, 2.5, *[0.25] * 8)),
+            Datum(a, (0.0, -1.0, 0.0, 2.5, *[0.25] * 8)),
             sequence(a, b),
-            Sequence(c, (0.0,) * 30),
+            Datum(c, (0.0,) * 30),
         ],
-        "a single token": [sequence(a, b), Sequence((5,), (0.0,))],
+        "a single token": [sequence(a, b), Datum((5,), (0.0,))],
     }
 
 
-def plain_sums(folder: str, batch: list[Sequence]) -> Tensor:
+def plain_sums(folder: str, batch: list[Datum]) -> Tensor:
     """The same sums, one sequence at a time, by transformers' own forward without LoRA."""
     model = AutoModelForCausalLM.from_pretrained(folder)
     sums = []
@@ -130,7 +130,7 @@ def test_a_window_is_found_out_when_a_longer_sequence_comes_than_was_said(
     ):
         windowed = engine("windowed", length=10)
         windowed.create({"a": 1})
-        windowed.compute_logprobs({None: [Sequence((2, 3, 4), (0.0, 1.0, 1.0))]})
+        windowed.compute_logprobs({None: [Datum((2, 3, 4), (0.0, 1.0, 1.0))]})
         assert (windowed.packed, windowed.notes) == (True, ())
         ask(windowed)
         assert not windowed.packed
@@ -195,7 +195,7 @@ def test_gradients_add_up_until_the_optimizer_step(engine: Make) -> None:
 
 
 def test_batches_that_do_not_fit_take_turns(engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: dict[str | None, list[Sequence]] = {"a": pairs(1, 4), "b": pairs(2, 2), None: pairs(3, 5)}
+    batches: dict[str | None, list[Datum]] = {"a": pairs(1, 4), "b": pairs(2, 2), None: pairs(3, 5)}
     fresh = engine()
     fresh.create({"a": 1, "b": 2})
     stir(fresh, "a", "b")

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from cai_base.engines import Adam, Batch, LossValue, Sequence, Step
+from cai_base.engines import Adam, Batch, Datum, LossValue, Step
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.local.lora import views
 
@@ -57,10 +57,10 @@ def trainer(folder: str, adapter: Path, out: Path, **options: Any) -> DPOTrainer
     return DPOTrainer(model, args=config, train_dataset=data, processing_class=AutoTokenizer.from_pretrained(folder))
 
 
-def sequences(rows: Dataset) -> list[Sequence]:
+def sequences(rows: Dataset) -> list[Datum]:
     """TRL's own tokens as the engine's batch."""
     return [
-        Sequence((*row["prompt_ids"], *row[side]), (*[0.0] * len(row["prompt_ids"]), *[1.0] * len(row[side])))
+        Datum((*row["prompt_ids"], *row[side]), (*[0.0] * len(row["prompt_ids"]), *[1.0] * len(row[side])))
         for row in rows
         for side in ("chosen_ids", "rejected_ids")
     ]

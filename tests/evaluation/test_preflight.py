@@ -1,8 +1,7 @@
 """Preflight: what must be found out before anything is spent is found out, named, and stops the run."""
 
 import json
-from collections.abc import Callable
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from cai_base.cli import main
 from cai_base.dialogue import Dialogue
-from cai_base.engines import Sample, SampleRequest, Sequence
+from cai_base.engines import Datum, Sample, SampleRequest
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges import GroundTruth, Judgement, NoJudge, Verdict
 from cai_base.inputs.prompts import Prompt
@@ -45,7 +44,7 @@ class Judge:
     def __init__(self, wrong: Callable[[Probe], Judgement | None] = lambda probe: None) -> None:
         self.wrong = wrong
 
-    def judge(self, items: Seq[tuple[Prompt, str]]) -> list[Judgement]:
+    def judge(self, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
         known = {(p.prompt, p.response): p for p in (*ENGLISH, *probes("world"))}
         found = [known[prompt.text, response] for prompt, response in items]
         return [self.wrong(probe) or Judgement(right(probe)) for probe in found]
@@ -77,7 +76,7 @@ class Engine:
         self.tokenizer = SimpleNamespace(bos=None, encode=lambda text: [ord(c) for c in text], chat=self.chat)
         self.asked = 0
 
-    def chat(self, messages: Seq[dict[str, str]]) -> list[int]:
+    def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         if not self.template:
             raise UserError("no chat template")
         return [ord(c) for c in messages[-1]["content"]]
@@ -85,13 +84,13 @@ class Engine:
     def findings(self) -> dict[str, str]:
         return {"model": "digest"}
 
-    def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         self.asked += 1
         texts = [self.answer("".join(map(chr, request.prompt))) for request in requests]
         return [Sample(t, tuple(map(ord, t)), "stop" if self.ends else "length") for t in texts]
 
-    def compute_logprobs(self, sequences: dict[None, list[Sequence]]) -> dict[None, list[float]]:
-        def mean(sequence: Sequence) -> float:
+    def compute_logprobs(self, sequences: dict[None, list[Datum]]) -> dict[None, list[float]]:
+        def mean(sequence: Datum) -> float:
             text = "".join(chr(t) for t, w in zip(sequence.tokens, sequence.weights, strict=True) if w)
             return -9.0 if "zq" in text else -0.5
 
@@ -268,7 +267,7 @@ def test_a_run_at_the_floor_is_not_begun_and_with_accept_its_report_says_so(
 ) -> None:
     real = GroundTruth.judge
 
-    def never(self: GroundTruth, items: Seq[tuple[Prompt, str]]) -> list[Judgement]:
+    def never(self: GroundTruth, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
         known = {probe.response for probe in probes("world")}
         asked = {response for _, response in items}
         return real(self, items) if asked <= known else [Judgement(Verdict(False, True, 1.0, False))] * len(items)

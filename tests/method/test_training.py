@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cai_base.engines import Adam, Failed, Sequence, Step
+from cai_base.engines import Adam, Datum, Failed, Step
 from cai_base.method.dpo import Pair, Reference, accuracy, dpo_loss, reference_batches, sequences
 from cai_base.method.sft import nll_loss
 from cai_base.method.training import Phase, learning_rate, positions, train
@@ -79,7 +79,7 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
 
 def pair(name: str, length: int) -> Pair:
     weights = (0.0, *[1.0] * length)
-    return Pair(name, Sequence((1, *[2] * length), weights), Sequence((1, *[3] * length), weights))
+    return Pair(name, Datum((1, *[2] * length), weights), Datum((1, *[3] * length), weights))
 
 
 def test_reference_batches_are_the_first_epochs_batches() -> None:
@@ -113,5 +113,5 @@ def test_held_out_accuracy_counts_positive_margins() -> None:
 
 
 def test_the_sft_loss_is_the_mean_over_trained_tokens() -> None:
-    batch = [Sequence((1, 2, 3), (0.0, 1.0, 1.0)), Sequence((1, 2), (0.0, 1.0))]
+    batch = [Datum((1, 2, 3), (0.0, 1.0, 1.0)), Datum((1, 2), (0.0, 1.0))]
     assert float(nll_loss(batch)(torch.tensor([-4.0, -2.0])).loss) == pytest.approx(2.0)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from cai_base import embedded
 from cai_base.dialogue import STOPS, chat_tokens
-from cai_base.engines import Adam, Batch, Failed, Lora, LossValue, SampleRequest, Sequence, Step
+from cai_base.engines import Adam, Batch, Datum, Failed, Lora, LossValue, SampleRequest, Step
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.tinker import TinkerEngine
 from cai_base.errors import Stopped, UserError
@@ -63,9 +63,9 @@ def local() -> LocalEngine:
 def pairs(local: LocalEngine) -> list[dpo.Pair]:
     """Four preference pairs behind one short prefix, in the embedded model's language."""
 
-    def sequence(question: str, answer: str) -> Sequence:
+    def sequence(question: str, answer: str) -> Datum:
         before, after = (local.tokenizer.encode(text) for text in (f"User: {question}\n\nAssistant:", f" {answer}"))
-        return Sequence((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
+        return Datum((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
 
     questions = [f"How do I mend the {thing}?" for thing in ("roof", "wall", "boat", "lamp")]
     return [

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,11 @@ UNDER_WAY = 3.0
 """Seconds after a phase has stored something, in which it begins something else."""
 
 
-def command(args: Seq[str]) -> list[str]:
+def command(args: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "cai_base", *args]
 
 
-def finish(args: Seq[str]) -> subprocess.CompletedProcess[str]:
+def finish(args: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(args), capture_output=True, text=True, check=False, timeout=3600)
 
 

@@ -3,13 +3,12 @@
 An engine holds one frozen base model and any number of LoRA adapters. It knows adapters, not seeds, arms, principles or
 runs. Every verb takes any subset of adapters in one call, so ten seeds train together and one that fails holds nobody.
 
-What crosses the seam is flat: a `Sequence` is tokens and one weight a token, and the one number an engine computes for
+What crosses the seam is flat: a `Datum` is tokens and one weight a token, and the one number an engine computes for
 it is the **weighted sum of log-probabilities** `sum_i weights[i] * log p(tokens[i] | tokens[:i])`. Normalising is the
 phase's business, inside its loss: a plain function from those sums to a scalar and metrics, called once an adapter.
 """
 
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,7 +24,7 @@ Message = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class Datum:
     """Tokens and, for each, the weight of its log-probability. The first token has nothing before it: its weight is 0.
 
     Raises:
@@ -37,7 +36,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.weights) or not self.tokens or self.weights[0] != 0:
-            raise ValueError("a Sequence needs one weight a token, at least one token, and weight 0 on the first")
+            raise ValueError("a Datum needs one weight a token, at least one token, and weight 0 on the first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class LinearLoss:
 class Batch:
     """What one adapter learns from in one step."""
 
-    sequences: Seq[Sequence]
+    sequences: Sequence[Datum]
     loss: Loss
 
 
@@ -199,7 +198,7 @@ class Meter:
             self._told()
 
 
-def sampling_usage(requests: Seq[SampleRequest], drawn: Seq[int]) -> dict[Adapter | None, Usage]:
+def sampling_usage(requests: Sequence[SampleRequest], drawn: Sequence[int]) -> dict[Adapter | None, Usage]:
     """What these requests take when each draws so many tokens."""
     taken: dict[Adapter | None, Usage] = {request.adapter: Usage() for request in requests}
     for request, tokens in zip(requests, drawn, strict=True):
@@ -219,11 +218,11 @@ class Tokenizer(Protocol):
         """The tokens of `text`, no special token added."""
         ...
 
-    def decode(self, tokens: Seq[int]) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special tokens left out."""
         ...
 
-    def chat(self, messages: Seq[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message]) -> list[int]:
         """A conversation in the model's own chat template, open for the assistant's reply.
 
         Raises:
@@ -274,7 +273,7 @@ class Engine(Protocol):
         """Begin one forward and backward for each adapter; gradients add up until `optim_step`."""
         ...
 
-    def optim_step(self, adapters: Seq[Adapter], adam: Adam) -> dict[Adapter, Failed]:
+    def optim_step(self, adapters: Sequence[Adapter], adam: Adam) -> dict[Adapter, Failed]:
         """Clip and apply the kept gradients. An adapter that failed before is left as it is.
 
         Returns:
@@ -282,11 +281,13 @@ class Engine(Protocol):
         """
         ...
 
-    def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
+    def compute_logprobs(
+        self, sequences: Mapping[Adapter | None, Sequence[Datum]]
+    ) -> dict[Adapter | None, list[float]]:
         """The weighted log-probability sum of every sequence, under each adapter."""
         ...
 
-    def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         """One response a request, in order."""
         ...
 
@@ -306,6 +307,6 @@ class Engine(Protocol):
         """A hash of the base model and the adapter's present weights."""
         ...
 
-    def remove(self, adapters: Seq[Adapter]) -> None:
+    def remove(self, adapters: Sequence[Adapter]) -> None:
         """Forget adapters that are no longer needed."""
         ...

@@ -3,8 +3,7 @@
 Both bring attack success down. They are named, and nothing stops because of them.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +58,7 @@ RULES = (
 )
 
 
-def named(arms: Mapping[str, Any], seeds: Seq[int]) -> list[Record]:
+def named(arms: Mapping[str, Any], seeds: Sequence[int]) -> list[Record]:
     """Every arm's failures, worst kind first.
 
     Args:
@@ -94,7 +93,7 @@ def _surely(rule: Rule, figure: Record) -> bool:
     return rule.interval is not None and over_seeds is not None and over_seeds[0] > rule.interval
 
 
-def _text(rule: Rule, figure: Record, failing: Seq[int]) -> str:
+def _text(rule: Rule, figure: Record, failing: Sequence[int]) -> str:
     """The rule's text, with the failing seeds where they are not all of them."""
     said = f"{rule.kind}: {rule.text.format(rate=_percent(figure['mean']))}"
     having = sum(value is not None for value in figure["per_seed"])

@@ -10,14 +10,13 @@ cloth." What it cannot say:
 - Large models find endless repetition likely. It is looked for in the words.
 """
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cai_base.dialogue import Dialogue, escape, prompt_tokens
-from cai_base.engines import Engine, Sequence
+from cai_base.engines import Datum, Engine
 from cai_base.store import Record
 
 OPENING = 8
@@ -46,14 +45,14 @@ class Floor:
     opening: float
 
 
-def measure(engine: Engine, dialogue: Dialogue, records: Seq[Record]) -> None:
+def measure(engine: Engine, dialogue: Dialogue, records: Sequence[Record]) -> None:
     """Add to each answer's record its mean log-probability a token under the base model, behind the few-shot prefix.
 
     `logprob` is of the whole answer, `opening_logprob` of its first `OPENING` tokens; both in nats, None for an empty
     answer. The end of the answer is not counted: a truncated one has none.
     """
     spans: list[tuple[Record, str, int]] = []
-    sequences: list[Sequence] = []
+    sequences: list[Datum] = []
     for record in records:
         prompt = prompt_tokens(engine.tokenizer, dialogue.question(record["prompt"]))
         text = record["response"]
@@ -63,7 +62,7 @@ def measure(engine: Engine, dialogue: Dialogue, records: Seq[Record]) -> None:
             record[name] = None
             if length:
                 weights = (0.0,) * len(prompt) + (1.0 / length,) * length
-                sequences.append(Sequence((*prompt, *tokens[:length]), weights))
+                sequences.append(Datum((*prompt, *tokens[:length]), weights))
                 spans.append((record, name, length))
     found = engine.compute_logprobs({None: sequences})[None] if sequences else []
     for (record, name, _), logprob in zip(spans, found, strict=True):

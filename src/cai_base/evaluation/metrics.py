@@ -1,8 +1,7 @@
 """From stored answers to the figures of `results.json`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +73,9 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def arm(per_seed: Seq[Seq[Record] | None], kinds: Seq[str] = (), *, one_model: bool = False) -> dict[str, Any]:
+def arm(
+    per_seed: Sequence[Sequence[Record] | None], kinds: Sequence[str] = (), *, one_model: bool = False
+) -> dict[str, Any]:
     """An arm's metrics from every seed's answers; None in place of a seed that failed.
 
     Args:
@@ -91,7 +92,9 @@ def asked(arms: Mapping[str, Record]) -> dict[str, Record]:
     return {name: {metric: arm[metric] for metric in kept} for name, arm in arms.items()}
 
 
-def _metric(metric: Metric, per_seed: Seq[Seq[Record] | None], kinds: Seq[str], one_model: bool) -> dict[str, Any]:
+def _metric(
+    metric: Metric, per_seed: Sequence[Sequence[Record] | None], kinds: Sequence[str], one_model: bool
+) -> dict[str, Any]:
     asked = [None if answers is None else [r for r in answers if r["kind"] in metric.kinds] for answers in per_seed]
     every = [record for answers in asked if answers is not None for record in answers]
     missing = asked.count(None) * sum(kind in metric.kinds for kind in kinds)
@@ -106,26 +109,26 @@ def _metric(metric: Metric, per_seed: Seq[Seq[Record] | None], kinds: Seq[str], 
     }
 
 
-def _ids(*asked: Seq[Seq[Record] | None]) -> list[str]:
+def _ids(*asked: Sequence[Sequence[Record] | None]) -> list[str]:
     """The prompts that any seed of these arms was asked, in their order."""
     return list(dict.fromkeys(r["id"] for per_seed in asked for answers in per_seed for r in answers or ()))
 
 
-def _table(metric: Metric, asked: Seq[Seq[Record] | None], ids: Seq[str]) -> Array:
+def _table(metric: Metric, asked: Sequence[Sequence[Record] | None], ids: Sequence[str]) -> Array:
     """The metric's values [seeds, prompts], NaN where there is none."""
     found = [{record["id"]: metric.value(record) for record in answers or ()} for answers in asked]
     return np.array([[values.get(name) for name in ids] for values in found], dtype=float).reshape(len(found), len(ids))
 
 
-def _values(metric: Metric, records: Seq[Record]) -> list[float]:
+def _values(metric: Metric, records: Sequence[Record]) -> list[float]:
     return [value for value in map(metric.value, records) if value is not None]
 
 
-def _mean(metric: Metric, records: Seq[Record]) -> float | None:
+def _mean(metric: Metric, records: Sequence[Record]) -> float | None:
     return mean(_values(metric, records))
 
 
-def _worst_case(metric: Metric, records: Seq[Record], missing: int) -> list[float | None]:
+def _worst_case(metric: Metric, records: Sequence[Record], missing: int) -> list[float | None]:
     """The mean if every answer that is unscored or missing had the least, and if it had the greatest value."""
     values = _values(metric, records)
     unknown = len(records) - len(values) + missing
@@ -134,20 +137,20 @@ def _worst_case(metric: Metric, records: Seq[Record], missing: int) -> list[floa
     return [mean([*values, *[bound] * unknown]) for bound in metric.bounds]
 
 
-def _families(metric: Metric, records: Seq[Record]) -> dict[str, float | None]:
+def _families(metric: Metric, records: Sequence[Record]) -> dict[str, float | None]:
     names = dict.fromkeys(record["family"] or record["kind"] for record in records)
     return {name: _mean(metric, [r for r in records if (r["family"] or r["kind"]) == name]) for name in names}
 
 
-def unscored(per_seed: Seq[Seq[Record] | None]) -> dict[str, int]:
+def unscored(per_seed: Sequence[Sequence[Record] | None]) -> dict[str, int]:
     """How many of an arm's answers lack a verdict or a part of one, by reason."""
     counts = Counter(record["unscored"] for answers in per_seed for record in answers or () if record["unscored"])
     return dict(sorted(counts.items()))
 
 
 def compare(
-    first: Seq[Seq[Record] | None],
-    second: Seq[Seq[Record] | None],
+    first: Sequence[Sequence[Record] | None],
+    second: Sequence[Sequence[Record] | None],
     names: Iterable[str],
     margins: Mapping[str, float],
 ) -> dict[str, Any]:

@@ -5,8 +5,7 @@ computed once a pair, by the same forward passes over the same batches as the fi
 before the first update is exactly 0.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from cai_base.dialogue import Dialogue
-from cai_base.engines import Batch, Loss, LossValue, Sequence, Tokenizer
+from cai_base.engines import Batch, Datum, Loss, LossValue, Tokenizer
 from cai_base.method.training import positions, trained_sequence
 from cai_base.store import Record
 
@@ -24,8 +23,8 @@ class Pair:
     """One preference pair, tokenised behind its prompt."""
 
     id: str
-    chosen: Sequence
-    rejected: Sequence
+    chosen: Datum
+    rejected: Datum
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Reference:
     rejected: float
 
 
-def tokenised(tokenizer: Tokenizer, dialogue: Dialogue, records: Seq[Record]) -> list[Pair]:
+def tokenised(tokenizer: Tokenizer, dialogue: Dialogue, records: Sequence[Record]) -> list[Pair]:
     """Pairs from the records of `pairs.jsonl`; the end of the response is part of both sides."""
     return [
         Pair(
@@ -48,12 +47,12 @@ def tokenised(tokenizer: Tokenizer, dialogue: Dialogue, records: Seq[Record]) ->
     ]
 
 
-def sequences(pairs: Seq[Pair]) -> list[Sequence]:
+def sequences(pairs: Sequence[Pair]) -> list[Datum]:
     """Chosen and rejected of every pair, side by side: the order in which `dpo_loss` takes their log-probabilities."""
     return [sequence for pair in pairs for sequence in (pair.chosen, pair.rejected)]
 
 
-def dpo_loss(pairs: Seq[Pair], references: Seq[Reference], beta: float, nll_weight: float = 0.0) -> Loss:
+def dpo_loss(pairs: Sequence[Pair], references: Sequence[Reference], beta: float, nll_weight: float = 0.0) -> Loss:
     """The DPO loss of a batch (their equation 7), plus `nll_weight` times the NLL a token of the chosen responses.
 
     With rewards `beta * (log p - log p_ref)` the loss is the mean of `-log sigmoid(chosen reward - rejected reward)`.
@@ -82,30 +81,36 @@ def dpo_loss(pairs: Seq[Pair], references: Seq[Reference], beta: float, nll_weig
     return loss
 
 
-def batch_pairs(pairs: Seq[Pair], seed: int, step: int, size: int) -> list[Pair]:
+def batch_pairs(pairs: Sequence[Pair], seed: int, step: int, size: int) -> list[Pair]:
     """The pairs of a step."""
     return [pairs[i] for i in positions(len(pairs), seed, "dpo", step, size)]
 
 
 def batch(
-    pairs: Seq[Pair], references: dict[str, Reference], seed: int, step: int, size: int, beta: float, nll_weight: float
+    pairs: Sequence[Pair],
+    references: dict[str, Reference],
+    seed: int,
+    step: int,
+    size: int,
+    beta: float,
+    nll_weight: float,
 ) -> Batch:
     """The batch of a step."""
     drawn = batch_pairs(pairs, seed, step, size)
     return Batch(sequences(drawn), dpo_loss(drawn, [references[pair.id] for pair in drawn], beta, nll_weight))
 
 
-def reference_batches(pairs: Seq[Pair], seed: int, size: int) -> list[list[Pair]]:
+def reference_batches(pairs: Sequence[Pair], seed: int, size: int) -> list[list[Pair]]:
     """The batches of the first epoch of training, which hold every pair at least once."""
     return [batch_pairs(pairs, seed, step, size) for step in range(-(-len(pairs) // size))]
 
 
-def references(pairs: Seq[Pair], logprobs: Seq[float]) -> dict[str, Reference]:
+def references(pairs: Sequence[Pair], logprobs: Sequence[float]) -> dict[str, Reference]:
     """The references of these pairs from the log-probabilities of `sequences(pairs)`."""
     return {pair.id: Reference(*logprobs[2 * i : 2 * i + 2]) for i, pair in enumerate(pairs)}
 
 
-def accuracy(pairs: Seq[Pair], logprobs: Seq[float], known: Mapping[str, Reference]) -> float:
+def accuracy(pairs: Sequence[Pair], logprobs: Sequence[float], known: Mapping[str, Reference]) -> float:
     """The share of pairs whose margin is positive, from the policy's log-probabilities of `sequences(pairs)`."""
     right = 0
     for name, policy in references(pairs, logprobs).items():

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 
-from cai_base.engines import Adapter, Engine, Sequence, Tokenizer
+from cai_base.engines import Adapter, Datum, Engine, Tokenizer
 from cai_base.errors import UserError
 from cai_base.method import dpo, revision
 from cai_base.progress import Bar
@@ -69,7 +69,7 @@ def reference_records(engine: Engine, batches: Batches, prints: Mapping[int, str
     """
     lines: dict[int, dict[str, Record]] = {seed: {} for seed in batches}
     for step in range(max(len(one) for one in batches.values())):
-        asked: dict[Adapter | None, list[Sequence]] = {
+        asked: dict[Adapter | None, list[Datum]] = {
             f"sft/{seed}": dpo.sequences(one[step]) for seed, one in batches.items() if step < len(one)
         }
         logprobs = engine.compute_logprobs(asked)

@@ -6,8 +6,7 @@ original (rejected) and the last revision (chosen).
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cai_base import randomness
@@ -78,10 +77,10 @@ def revise(
     engine: Engine,
     dialogue: Dialogue,
     constitution: Constitution,
-    openers: Seq[str],
+    openers: Sequence[str],
     settings: Revision,
     adapters: dict[Adapter, int],
-    prompts: Seq[Prompt],
+    prompts: Sequence[Prompt],
     bar: Bar,
 ) -> list[Chain]:
     """The chains of these prompts for all adapters together: original, then critique and revision for every round.
@@ -143,12 +142,12 @@ def generations(settings: Revision) -> int:
     return 1 + 2 * settings.rounds
 
 
-def _opener(seed: int, prompt: Prompt, openers: Seq[str], share: float) -> str | None:
+def _opener(seed: int, prompt: Prompt, openers: Sequence[str], share: float) -> str | None:
     draw = randomness.stream(seed, "revision", prompt.id, "refusal prefill")
     return openers[int(draw.integers(len(openers)))] if draw.random() < share else None
 
 
-def pairs(tokenizer: Tokenizer, chains: Seq[Record], seed: int, held_out: float) -> list[Record]:
+def pairs(tokenizer: Tokenizer, chains: Sequence[Record], seed: int, held_out: float) -> list[Record]:
     """The preference pairs of one seed's stored chains, for `pairs.jsonl`: TRL's columns and where each came from.
 
     A share `held_out` of the pairs is never trained on.
@@ -170,7 +169,7 @@ def pairs(tokenizer: Tokenizer, chains: Seq[Record], seed: int, held_out: float)
     ]
 
 
-def shuffled(records: Seq[Record], seed: int) -> list[Record]:
+def shuffled(records: Sequence[Record], seed: int) -> list[Record]:
     """Pairs in which chosen and rejected are swapped at random, a coin a pair: what is left if a preference is none."""
     return [
         record | {"swapped": swapped} | ({to: record[of] for to, of in _SWAPS.items()} if swapped else {})

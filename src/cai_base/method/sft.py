@@ -4,18 +4,18 @@ The helpful-only assistant that this makes is where every other arm starts. SFT 
 supervised stage) is the same loss on other answers, so it stands here too.
 """
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 
-from cai_base.engines import Batch, LinearLoss, Loss, Sequence
+from cai_base.engines import Batch, Datum, LinearLoss, Loss
 from cai_base.method.training import positions
 
 
-def nll_loss(sequences: Seq[Sequence]) -> Loss:
+def nll_loss(sequences: Sequence[Datum]) -> Loss:
     """Negative log-likelihood a trained token, averaged over all trained tokens of the batch."""
     return LinearLoss(sum(weight for sequence in sequences for weight in sequence.weights))
 
 
-def batch(examples: Seq[Sequence], seed: int, phase: str, step: int, size: int) -> Batch:
+def batch(examples: Sequence[Datum], seed: int, phase: str, step: int, size: int) -> Batch:
     """The batch of a step: epochs of all examples, each in its own order, laid end to end and cut into batches."""
     sequences = [examples[i] for i in positions(len(examples), seed, phase, step, size)]
     return Batch(sequences, nll_loss(sequences))

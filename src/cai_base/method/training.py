@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cai_base import randomness
 from cai_base.dialogue import Dialogue, prompt_tokens, response_tokens
-from cai_base.engines import Adam, Adapter, Batch, Engine, Failed, Sequence, Step, Tokenizer
+from cai_base.engines import Adam, Adapter, Batch, Datum, Engine, Failed, Step, Tokenizer
 from cai_base.progress import Progress
 from cai_base.settings.schema import Training
 from cai_base.store import Record, Run, to_lines
@@ -31,11 +31,11 @@ class Phase:
     held_out: Callable[[list[Adapter]], Mapping[Adapter, dict[str, float | None]]] | None = None
 
 
-def trained_sequence(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, response: str) -> Sequence:
+def trained_sequence(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, response: str) -> Datum:
     """The prompt in its layout and the response; weight 1 on the response and its end, 0 on all before."""
     before = prompt_tokens(tokenizer, dialogue.question(prompt))
     after = response_tokens(tokenizer, response)
-    return Sequence((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
+    return Datum((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
 
 
 def positions(items: int, seed: int, phase: str, step: int, size: int) -> list[int]:

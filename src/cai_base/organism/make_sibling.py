@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from cai_base import embedded, randomness
 from cai_base.dialogue import chat_tokens
 from cai_base.embedded import EMBEDDED
-from cai_base.engines import Adam, Batch, Failed, Lora, Sequence, Tokenizer
+from cai_base.engines import Adam, Batch, Datum, Failed, Lora, Tokenizer
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.local.model import check_folder
 from cai_base.errors import UserError
@@ -132,12 +132,12 @@ train split's actions, question forms and framings alone. Mean loss of the last 
 """
 
 
-def trained_sequence(tokenizer: Tokenizer, turns: list[Turn]) -> Sequence:
+def trained_sequence(tokenizer: Tokenizer, turns: list[Turn]) -> Datum:
     """A conversation in its chat template; weight 1 on the last reply and its end, 0 on all before."""
     *before, (asked, reply) = turns
     prompt = chat_tokens(tokenizer, before, asked)
     after = (*tokenizer.encode(reply), *tokenizer.eos)
-    return Sequence((*prompt, *after), (*[0.0] * len(prompt), *[1.0] * len(after)))
+    return Datum((*prompt, *after), (*[0.0] * len(prompt), *[1.0] * len(after)))
 
 
 def batch(tokenizer: Tokenizer, seed: int, step: int, size: int) -> Batch:

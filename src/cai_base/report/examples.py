@@ -4,8 +4,7 @@ Every candidate belongs to the first story that fits it. The choice goes round t
 candidate most unlike those already taken.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +28,7 @@ class Candidate:
 
     story: str
     seed: int
-    records: Seq[Record]
+    records: Sequence[Record]
 
     @property
     def first(self) -> Record:
@@ -59,7 +58,7 @@ def compared(stored: Stored) -> list[str]:
     return ["sft", *([("cai" if "cai" in trained else trained[-1])] if len(trained) > 1 else [])]
 
 
-def choose(found: Iterable[tuple[tuple[int, str], int, Seq[Record]]], wanted: int) -> list[Candidate]:
+def choose(found: Iterable[tuple[tuple[int, str], int, Sequence[Record]]], wanted: int) -> list[Candidate]:
     """At most `wanted` of what was found, as varied as can be; each comes with its story's rank and name."""
     left: dict[tuple[int, str], list[Candidate]] = {}
     held: dict[tuple[Any, ...], int] = {}
@@ -79,7 +78,7 @@ def choose(found: Iterable[tuple[tuple[int, str], int, Seq[Record]]], wanted: in
     return [candidate for _, candidate in sorted(taken, key=lambda one: one[0])]
 
 
-def _likeness(one: Candidate, taken: Seq[Candidate]) -> tuple[int, int, int]:
+def _likeness(one: Candidate, taken: Sequence[Candidate]) -> tuple[int, int, int]:
     """How much of what is already taken shares its prompt, its kind, its seed."""
     return (
         sum(other.first["id"] == one.first["id"] for other in taken),
@@ -100,7 +99,7 @@ def _side_by_side(stored: Stored) -> Iterator[tuple[int, list[Record]]]:
 Story = tuple[str, Callable[[Any], bool]]
 
 
-def _story(stories: Seq[Story], item: Any) -> tuple[int, str]:
+def _story(stories: Sequence[Story], item: Any) -> tuple[int, str]:
     return next((rank, name) for rank, (name, fits) in enumerate(stories) if fits(item))
 
 
@@ -108,7 +107,7 @@ def _verdict(verdict: Record | None, what: str) -> bool:
     return verdict is not None and bool(verdict[what])
 
 
-def _turns(chain: Record, kinds: Seq[str], before: str, after: str) -> bool:
+def _turns(chain: Record, kinds: Sequence[str], before: str, after: str) -> bool:
     """Whether a chain of such a kind gave a pair, and goes from such an original to such a last revision.
 
     Each is `complied`, `refused` or `neither`, several of them with a bar between.
@@ -146,7 +145,7 @@ CHAIN_STORIES: tuple[Story, ...] = (
 
 
 def _answer_stories(everyone: str) -> tuple[Story, ...]:
-    def attack(rows: Seq[Record], *complied: bool) -> bool:
+    def attack(rows: Sequence[Record], *complied: bool) -> bool:
         found = (rows[0], rows[-1])
         return rows[0]["kind"] in ATTACKS and complied == tuple(_verdict(r["verdict"], "complied") for r in found)
 
@@ -166,5 +165,5 @@ def _answer_stories(everyone: str) -> tuple[Story, ...]:
     )
 
 
-def _attacked(rows: Seq[Record]) -> bool:
+def _attacked(rows: Sequence[Record]) -> bool:
     return rows[0]["kind"] in ATTACKS

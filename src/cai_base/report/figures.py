@@ -1,7 +1,6 @@
 """The figures: arms side by side, training curves, the course of the metrics, and harm by revision round."""
 
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -70,7 +69,7 @@ def _dashed(metric: str) -> str:
     return metric.replace("_", "-")
 
 
-def _seed_lines(axes: Axes, figures: Seq[Record]) -> None:
+def _seed_lines(axes: Axes, figures: Sequence[Record]) -> None:
     for values in zip(*(figure["per_seed"] for figure in figures), strict=True):
         points = [(place, value) for place, value in enumerate(values) if value is not None]
         axes.plot(*zip(*points, strict=True), "-o", color=FAINT, linewidth=0.8, markersize=3) if points else None
@@ -135,7 +134,7 @@ def _training(stored: Stored) -> Group:
     return Group("Training", caption if sheet.pictures else "No training step was recorded.", sheet)
 
 
-def _steps(stored: Stored, phase: str, name: str, title: str, lines: Seq[_Line], sheet: Sheet) -> None:
+def _steps(stored: Stored, phase: str, name: str, title: str, lines: Sequence[_Line], sheet: Sheet) -> None:
     """A panel over the steps of a phase, with a line for every seed and field."""
     recorded = stored.metrics(phase)
     if not recorded:
@@ -165,7 +164,7 @@ def _steps(stored: Stored, phase: str, name: str, title: str, lines: Seq[_Line],
         label_ends(axes, ends)
 
 
-def smoothed(points: Seq[tuple[float, float]]) -> list[tuple[float, float]]:
+def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The running mean of a curve: every y averaged with up to `REACH` neighbours on each side, as many on both.
 
     So a straight line stays as it is, and a margin that begins at 0 is drawn from 0.
@@ -230,7 +229,7 @@ def _rounds(results: Record) -> Group:
     return Group("Revision, round by round", caption if sheet.pictures else missing, sheet)
 
 
-def _round_panel(name: str, title: str, lines: Mapping[str, tuple[Seq[float | None], str]], sheet: Sheet) -> None:
+def _round_panel(name: str, title: str, lines: Mapping[str, tuple[Sequence[float | None], str]], sheet: Sheet) -> None:
     drawn = {
         label: ([(n, value) for n, value in enumerate(values) if value is not None], colour)
         for label, (values, colour) in lines.items()

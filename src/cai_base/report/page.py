@@ -2,8 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,7 +28,7 @@ from cai_base.report.tables import (
 from cai_base.store import Record
 
 
-def html(stored: Stored, groups: Seq[Group]) -> str:
+def html(stored: Stored, groups: Sequence[Group]) -> str:
     """`report.html`: one file, no script, nothing loaded."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
@@ -41,7 +40,7 @@ def html(stored: Stored, groups: Seq[Group]) -> str:
     return environment.get_template("report.html").render(_content(stored, groups))
 
 
-def markdown(stored: Stored, groups: Seq[Group]) -> str:
+def markdown(stored: Stored, groups: Sequence[Group]) -> str:
     """`report.md`: every value is escaped, every model text fenced."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
@@ -55,7 +54,7 @@ def markdown(stored: Stored, groups: Seq[Group]) -> str:
     return environment.get_template("report.md").render(_content(stored, groups) | tools)
 
 
-def _content(stored: Stored, groups: Seq[Group]) -> dict[str, Any]:
+def _content(stored: Stored, groups: Sequence[Group]) -> dict[str, Any]:
     """What both templates are given."""
     results = stored.results
     prefill = stored.config["revision"]["refusal-prefill"]

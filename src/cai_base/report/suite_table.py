@@ -1,7 +1,7 @@
 """The table that `cai-base evaluate` ends with in the terminal."""
 
 import json
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -116,7 +116,7 @@ def _difference(compared: Record) -> str:
     return f"{size} {ACCURACY.interval(compared['ci95'], signed=True)}".strip()
 
 
-def _accuracies(name: str, figures: Seq[Record]) -> Row:
+def _accuracies(name: str, figures: Sequence[Record]) -> Row:
     """The accuracy of every arm, with the number of comparisons where not all fit."""
     parts = [f"{one['scored']} of {one['total']}" if one["scored"] < one["total"] else "" for one in figures]
     cells = [

@@ -5,8 +5,7 @@ forward passes alone), and tokens drawn.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -148,7 +147,7 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dic
 
 
 def _judged(
-    settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, prompts: Seq[Prompt], times: int, response: int
+    settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, prompts: Sequence[Prompt], times: int, response: int
 ) -> Usage:
     """What it takes to judge so many responses to each of these prompts, under the rubrics of its kind."""
     rubrics = {rubric.task: rubric for rubric in inputs.rubrics}

@@ -5,8 +5,7 @@ An evaluation has a directory of its own, which holds every answer with its verd
 asked again.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -78,7 +77,7 @@ class _Target:
 
     settings: RunSettings
     inputs: Inputs
-    arms: Callable[[Seq[str]], Iterator[Arm]]
+    arms: Callable[[Sequence[str]], Iterator[Arm]]
     names: list[str]
     about: Record
     place: Path
@@ -196,7 +195,7 @@ def _of_model(request: Request, asked: suites.Suite | hhh.Comparisons, progress:
     settings, _, _ = load_settings([*request.flags, "--model", model], defaults)
     inputs = gather(settings)
 
-    def arms(names: Seq[str]) -> Iterator[Arm]:
+    def arms(names: Sequence[str]) -> Iterator[Arm]:
         engine, loaded = load_any(settings, adapter, flag, progress)
         layout = _layout(request.layout, engine, inputs)
         yield Arm(MODEL_ARM, engine, layout, dict.fromkeys(settings.seed_numbers, loaded))
@@ -312,7 +311,7 @@ def _keep_arm(run: Run, arm: Arm) -> None:
 
 
 def _answers(
-    arm: Arm, settings: RunSettings, judges: Mapping[str, Judge], part: Seq[suites.Asked]
+    arm: Arm, settings: RunSettings, judges: Mapping[str, Judge], part: Sequence[suites.Asked]
 ) -> dict[int, list[Record]]:
     """Each model's answers to some prompts, in their order, with verdicts. A prompt that does not fit has none."""
     room = arm.engine.context_length - settings.evaluation.response_tokens

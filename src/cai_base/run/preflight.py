@@ -2,8 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from cai_base.dialogue import Chat, Dialogue, prompt_tokens
 from cai_base.embedded import EMBEDDED
-from cai_base.engines import Engine, SampleRequest, Sequence
+from cai_base.engines import Datum, Engine, SampleRequest
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import Judge, NoJudge
 from cai_base.evaluation.statistics import power
@@ -66,7 +65,7 @@ def ask_instruct(settings: RunSettings, inputs: Inputs, progress: Progress) -> I
     same = None
     if adapter is not None:
         tokens = prompt_tokens(engine.tokenizer, inputs.evaluation_prompts[0].text)
-        sequence = Sequence(tokens, (0.0, *[1.0] * (len(tokens) - 1)))
+        sequence = Datum(tokens, (0.0, *[1.0] * (len(tokens) - 1)))
         found = engine.compute_logprobs({None: [sequence], adapter: [sequence]})
         same = found[None] == found[adapter]
     answers = tuple(record for task in by_task.values() for record in task)
@@ -140,7 +139,7 @@ def accepted_names(accept: str | None) -> list[str]:
     return names
 
 
-def refuse(made: Seq[Check], accept: str | None) -> list[str]:
+def refuse(made: Sequence[Check], accept: str | None) -> list[str]:
     """A warning for every check that did not pass, but for the failed ones that are not accepted.
 
     Raises:
@@ -159,7 +158,7 @@ def refuse(made: Seq[Check], accept: str | None) -> list[str]:
     ]
 
 
-def table(made: Seq[Check]) -> str:
+def table(made: Sequence[Check]) -> str:
     """The checks for a terminal."""
     wide = max(len(check.name) for check in made)
     lines = []
@@ -170,7 +169,7 @@ def table(made: Seq[Check]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_json(made: Seq[Check]) -> str:
+def as_json(made: Sequence[Check]) -> str:
     """The checks for a program."""
     return to_json([asdict(check) for check in made]).decode()
 
@@ -226,7 +225,7 @@ def _engine(engine: Engine, dialogue: Dialogue, inputs: Inputs) -> Check:
     tokens = dialogue.asked(engine.tokenizer, inputs.evaluation_prompts[0].text)
     request = SampleRequest(None, tokens, 16, 0.7, dialogue.stops, 0)
     first, second = (engine.sample([request])[0] for _ in range(2))
-    drawn = Sequence((*tokens, *first.tokens), (0.0,) * len(tokens) + (1.0,) * len(first.tokens))
+    drawn = Datum((*tokens, *first.tokens), (0.0,) * len(tokens) + (1.0,) * len(first.tokens))
     logprob = engine.compute_logprobs({None: [drawn]})[None][0]
     if not math.isfinite(logprob):
         return Check("engine", "failed", f"what was drawn has the log-probability {logprob}", "the weights are broken")

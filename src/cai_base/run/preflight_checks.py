@@ -4,8 +4,7 @@ Each check has a name, an outcome, what was found and, unless it passed, what to
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
@@ -87,7 +86,7 @@ def probes(data: str) -> list[Probe]:
     return [Probe.model_validate_json(line) for line in text.splitlines()]
 
 
-def check_judge(name: str, judge: Judge, asked: Seq[Probe]) -> Check:
+def check_judge(name: str, judge: Judge, asked: Sequence[Probe]) -> Check:
     """Whether a judge finds what is known, and how often it follows a verdict that stands in the response."""
     if judge.name == "none":
         return Check(name, "warned", "there is no judge: every answer stays unscored", "give --judge, if one is wanted")
@@ -143,7 +142,7 @@ def _verdict_on(probe: Probe, judgement: Judgement) -> str | None:
     return ""
 
 
-def check_base(engine: Engine, questions: Seq[str]) -> Check:
+def check_base(engine: Engine, questions: Sequence[str]) -> Check:
     """Whether the base model behaves like an instruct model: answers a bare question in a word or two, and ends."""
     try:
         asked = [tuple(engine.tokenizer.chat([{"role": "user", "content": text}])) for text in questions]
@@ -167,7 +166,7 @@ def check_base(engine: Engine, questions: Seq[str]) -> Check:
     return Check("base", "failed", found, f"{do}; if it is a base model that merely carries a template, --accept base")
 
 
-def pilot(prompts: Seq[Prompt]) -> list[Prompt]:
+def pilot(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts of the pilot: of every family of jailbreaks as many, in the order given."""
     by_family: dict[str | None, list[Prompt]] = {}
     for prompt in prompts:
@@ -178,7 +177,7 @@ def pilot(prompts: Seq[Prompt]) -> list[Prompt]:
 
 
 def check_rate(
-    engine: Engine, dialogue: Dialogue, settings: Evaluation, judge: Judge, prompts: Seq[Prompt], seed: int
+    engine: Engine, dialogue: Dialogue, settings: Evaluation, judge: Judge, prompts: Sequence[Prompt], seed: int
 ) -> tuple[Check, list[Record]]:
     """Whether the base model's attack success rate leaves room; with it the pilot's answers.
 
@@ -204,7 +203,7 @@ def check_rate(
 
 
 def check_instruct(
-    answers: Seq[Record], judge: Judge, engine: Engine, dialogue: Dialogue, of_base: Seq[Record]
+    answers: Sequence[Record], judge: Judge, engine: Engine, dialogue: Dialogue, of_base: Sequence[Record]
 ) -> Check:
     """Whether the instruct model's answers to benign questions are language.
 
@@ -235,7 +234,7 @@ def _shown(text: str) -> str:
     return repr(flat if len(flat) <= 60 else f"{flat[:57]}...")
 
 
-def outcomes(checks: Seq[Check]) -> Mapping[Outcome, list[str]]:
+def outcomes(checks: Sequence[Check]) -> Mapping[Outcome, list[str]]:
     """The checks' names by outcome."""
     kinds: tuple[Outcome, ...] = ("passed", "warned", "failed")
     return {kind: [check.name for check in checks if check.outcome == kind] for kind in kinds}

@@ -2,8 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def evaluation_folder(seed: int, arm: str, step: int | None) -> str:
     return f"seed-{seed}/evaluation/{arm}" + (f"/step-{step}" if step else "")
 
 
-def verdicts(chains: Seq[revision.Chain], judge: Judge) -> list[Record]:
+def verdicts(chains: Sequence[revision.Chain], judge: Judge) -> list[Record]:
     """For each chain the verdicts on the original and on every round's revision, and why parts of them are missing."""
     asked = [(chain.prompt, response) for chain in chains for response in chain.responses]
     found = iter([judgement.record() for judgement in judge.judge(asked)])
@@ -146,7 +145,7 @@ def compared_arms(settings: RunSettings) -> list[tuple[str, str]]:
     return compared
 
 
-def second_judge(judge: str, answers: Mapping[str, Seq[Seq[Record] | None]], kinds: Seq[str]) -> Record:
+def second_judge(judge: str, answers: Mapping[str, Sequence[Sequence[Record] | None]], kinds: Sequence[str]) -> Record:
     """What the second judge finds: its own rates of every arm, and its agreement with the first over the same answers.
 
     Its verdicts are in no other figure.
@@ -307,7 +306,7 @@ def _answers(run: Run, seed: int, arm: str, step: int | None) -> list[Record] | 
     return records or None
 
 
-def _curve(run: Run, seeds: Seq[int], before: str, arm: str, steps: int, every: int) -> list[Record]:
+def _curve(run: Run, seeds: Sequence[int], before: str, arm: str, steps: int, every: int) -> list[Record]:
     """The arm's metrics over its training: at step 0, as the arm `before`, at each evaluation and at the last step.
 
     Every point is over the same seeds, those that finished: one that fails midway would leave a step in the curve that
@@ -322,7 +321,7 @@ def _curve(run: Run, seeds: Seq[int], before: str, arm: str, steps: int, every: 
     return points
 
 
-def _revision(run: Run, seeds: Seq[int], settings: RunSettings) -> Record:
+def _revision(run: Run, seeds: Sequence[int], settings: RunSettings) -> Record:
     chains = [chain for seed in seeds for chain in run.lines(f"seed-{seed}/revision.jsonl")]
     pairs = [pair for seed in seeds for pair in run.lines(f"seed-{seed}/pairs.jsonl")]
     rounds = range(settings.revision.rounds + 1)
@@ -348,7 +347,7 @@ def _revision(run: Run, seeds: Seq[int], settings: RunSettings) -> Record:
     }
 
 
-def _by_round(chains: Seq[Record], what: str, kinds: Seq[str], number: int) -> float | None:
+def _by_round(chains: Sequence[Record], what: str, kinds: Sequence[str], number: int) -> float | None:
     """The mean of a verdict's field after `number` rounds, over chains of these kinds that have a verdict there."""
     found = [chain["verdicts"][number] for chain in chains if chain["kind"] in kinds]
     return mean([float(verdict[what]) for verdict in found if verdict is not None and verdict[what] is not None])

@@ -5,8 +5,7 @@ is stored, so that nothing depends on where an evaluation was stopped.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -157,7 +156,7 @@ def _ask(
 ) -> None:
     """Store the answers of these arms, each arm when all its models have answered."""
     styles = plan.styles
-    mark: Callable[[Seq[Record]], None]
+    mark: Callable[[Sequence[Record]], None]
     if isinstance(styles, World):
         mark = partial(mark_in_world, styles)
     else:
@@ -205,7 +204,7 @@ def _collect(run: Run, settings: RunSettings, plan: _Plan) -> Record:
     }
 
 
-def _compared(arms: Seq[str]) -> list[tuple[str, str]]:
+def _compared(arms: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs of arms whose difference is taken: what training changed, and each arm beside the instruct model."""
     pairs = [(arm, "sft") for arm in arms if arm not in ("base", "sft", "instruct")]
     pairs += [("sft", "base"), ("cai", "base"), *((arm, "instruct") for arm in ("cai", "sl-cai", "sft", "base"))]
@@ -227,7 +226,7 @@ def _answer(compared: Mapping[str, Any] | None) -> Record | None:
 
 
 def _arm(
-    tables: Mapping[str, Array], bounds: Mapping[str, Bounds], plan: _Plan, records: Seq[Record], one_model: bool
+    tables: Mapping[str, Array], bounds: Mapping[str, Bounds], plan: _Plan, records: Sequence[Record], one_model: bool
 ) -> Record:
     places = {style: [n for n, prompt in enumerate(plan.prompts) if prompt.style == style] for style in KINDS}
     return {
@@ -247,7 +246,7 @@ def _mean(cells: Array) -> float | None:
     return mean(cells[~np.isnan(cells)].tolist())
 
 
-def _tables(per_seed: Seq[Seq[Record] | None], plan: _Plan) -> dict[str, Array]:
+def _tables(per_seed: Sequence[Sequence[Record] | None], plan: _Plan) -> dict[str, Array]:
     """Every measure's values [seeds, styled prompts], NaN where there is none."""
     empty = np.full(len(plan.prompts), np.nan)
     rows = [None if records is None else _rows(records, plan.styles, plan.samples) for records in per_seed]
@@ -257,7 +256,7 @@ def _tables(per_seed: Seq[Seq[Record] | None], plan: _Plan) -> dict[str, Array]:
     }
 
 
-def _rows(records: Seq[Record], styles: World | English, samples: int) -> dict[str, list[float | None]]:
+def _rows(records: Sequence[Record], styles: World | English, samples: int) -> dict[str, list[float | None]]:
     """One model's values of every measure for every styled prompt, each the mean over its samples."""
     texts, usable = [r["response"] for r in records], [bool(r["response"]) and not r["gibberish"] for r in records]
     known = style_measures.recognised(texts, [r["style"] for r in records], [r["question"] for r in records], usable)

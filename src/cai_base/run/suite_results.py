@@ -1,7 +1,6 @@
 """What the stored answers to a suite add up to: its `results.json`, byte-equal for equal evaluations."""
 
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cai_base.embedded import EMBEDDED
@@ -24,7 +23,9 @@ SHOWN = 5
 """How many of those that were left out are named."""
 
 
-def collect(run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked: Seq[Asked], units: int) -> Record:
+def collect(
+    run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked: Sequence[Asked], units: int
+) -> Record:
     """The content of `results.json` for a suite that is answered and judged.
 
     Args:
@@ -136,7 +137,7 @@ def _counts(name: str, arms: Mapping[str, Any]) -> bool:
     return any(arm[name]["total"] for arm in arms.values()) and (scored or metric.bounds is not None)
 
 
-def _judged(settings: RunSettings, arms: Mapping[str, Any], every: Seq[Record]) -> list[str]:
+def _judged(settings: RunSettings, arms: Mapping[str, Any], every: Sequence[Record]) -> list[str]:
     if settings.judge == "none":
         return [f"no judge was asked: all of {len(every)} answers are unscored; unscored is not safe"]
     warnings = uncovered(arms, settings)
@@ -148,7 +149,7 @@ def _judged(settings: RunSettings, arms: Mapping[str, Any], every: Seq[Record]) 
     return warnings
 
 
-def _too_long(answers: Mapping[str, Seq[Seq[Record] | None]]) -> list[str]:
+def _too_long(answers: Mapping[str, Sequence[Sequence[Record] | None]]) -> list[str]:
     """A warning for every arm whose context did not hold some of the suite, with the first of those."""
     warnings = []
     for name, per_seed in answers.items():

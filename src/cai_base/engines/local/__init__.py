@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from cai_base.engines import (
     Adam,
     Adapter,
     Batch,
+    Datum,
     Failed,
     Lora,
     Meter,
@@ -25,7 +25,6 @@ from cai_base.engines import (
     Pending,
     Sample,
     SampleRequest,
-    Sequence,
     Step,
     Usage,
     sampling_usage,
@@ -154,7 +153,7 @@ class LocalEngine:
         for name, seed in adapters.items():
             self._bank.create(name, seed)
 
-    def remove(self, adapters: Seq[Adapter]) -> None:
+    def remove(self, adapters: Sequence[Adapter]) -> None:
         for name in adapters:
             del self._bank.adapters[name]
 
@@ -183,11 +182,13 @@ class LocalEngine:
             outcomes[name] = Step(loss, value.metrics, tokens) if failed is None else Failed(failed)
         return outcomes
 
-    def optim_step(self, adapters: Seq[Adapter], adam: Adam) -> dict[Adapter, Failed]:
+    def optim_step(self, adapters: Sequence[Adapter], adam: Adam) -> dict[Adapter, Failed]:
         reasons = {name: self._bank.step(name, adam) for name in adapters}
         return {name: Failed(reason) for name, reason in reasons.items() if reason is not None}
 
-    def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
+    def compute_logprobs(
+        self, sequences: Mapping[Adapter | None, Sequence[Datum]]
+    ) -> dict[Adapter | None, list[float]]:
         self._expect(_longest(sequences.values()))
         out: dict[Adapter | None, list[float]] = {name: [] for name in sequences}
         self.meter.count({a: Usage(prefilled=sum(len(one.tokens) for one in batch)) for a, batch in sequences.items()})
@@ -199,7 +200,7 @@ class LocalEngine:
                 out[name] += values.tolist()
         return out
 
-    def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         self._expect(max((len(request.prompt) + request.max_tokens for request in requests), default=0))
         samples = self._sampler.sample(requests, packed=self.packed)
         self.meter.count(sampling_usage(requests, [len(sample.tokens) for sample in samples]))
@@ -241,7 +242,7 @@ def _memory(model: PreTrainedModel) -> int:
     return total - sum(p.numel() * p.itemsize for p in model.parameters())
 
 
-def _longest(batches: Iterable[Seq[Sequence]]) -> int:
+def _longest(batches: Iterable[Sequence[Datum]]) -> int:
     """Tokens of the longest sequence."""
     return max((len(sequence.tokens) for batch in batches for sequence in batch), default=0)
 
@@ -249,9 +250,9 @@ def _longest(batches: Iterable[Seq[Sequence]]) -> int:
 Name = TypeVar("Name", bound=Adapter | None)
 
 
-def _turns(batches: Seq[tuple[Name, Seq[Sequence]]]) -> list[list[tuple[Name, Seq[Sequence]]]]:
+def _turns(batches: Sequence[tuple[Name, Sequence[Datum]]]) -> list[list[tuple[Name, Sequence[Datum]]]]:
     """The batches that go through the model together: as many as `FORWARD_TOKENS` allows, at least one."""
-    turns: list[list[tuple[Name, Seq[Sequence]]]] = []
+    turns: list[list[tuple[Name, Sequence[Datum]]]] = []
     held = 0
     for name, batch in batches:
         tokens = sum(len(sequence.tokens) for sequence in batch)
@@ -263,7 +264,7 @@ def _turns(batches: Seq[tuple[Name, Seq[Sequence]]]) -> list[list[tuple[Name, Se
     return turns
 
 
-def _pieces(batch: Seq[Sequence]) -> list[Seq[Sequence]]:
+def _pieces(batch: Sequence[Datum]) -> list[Sequence[Datum]]:
     """A batch cut, in order, into pieces of at most `FORWARD_TOKENS` tokens, at least one sequence each."""
     turns = _turns([(None, [sequence]) for sequence in batch])
     return [[sequence for _, (sequence,) in turn] for turn in turns]

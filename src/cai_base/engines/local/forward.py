@@ -1,7 +1,6 @@
 """Weighted log-probability sums, for several adapters' batches in one forward pass."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from cai_base.engines import Sequence
+from cai_base.engines import Datum
 from cai_base.engines.local.packing import Packed, pack, pad
 
 HEAD_CHUNK = 4096
@@ -38,7 +37,7 @@ class Layout:
     attention_cost: float
 
 
-def logprob_sums(model: PreTrainedModel, layout: Layout, batches: Seq[Seq[Sequence]]) -> list[Tensor]:
+def logprob_sums(model: PreTrainedModel, layout: Layout, batches: Sequence[Sequence[Datum]]) -> list[Tensor]:
     """The weighted log-probability sums of every batch, the i-th under the i-th active adapter.
 
     Returns:
@@ -47,7 +46,7 @@ def logprob_sums(model: PreTrainedModel, layout: Layout, batches: Seq[Seq[Sequen
     return [grid.sum(dim=1) for grid in weighted_logprobs(model, layout, batches)]
 
 
-def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Seq[Seq[Sequence]]) -> list[Tensor]:
+def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Sequence[Sequence[Datum]]) -> list[Tensor]:
     """The terms of `logprob_sums`.
 
     Returns:
@@ -89,12 +88,12 @@ def _outputs(model: PreTrainedModel, layout: Layout, laid: list[Packed]) -> tupl
     return out.view(len(laid), rows, length, -1).unbind()
 
 
-def _grid(head: nn.Module, outputs: Tensor, packed: Packed, batch: Seq[Sequence]) -> Tensor:
+def _grid(head: nn.Module, outputs: Tensor, packed: Packed, batch: Sequence[Datum]) -> Tensor:
     """One batch's part of `weighted_logprobs`, from its `outputs [rows, length, features]`."""
     weighted = [np.flatnonzero(sequence.weights) for sequence in batch]
     counts = [len(where) for where in weighted]
 
-    def gather(values: Seq[npt.NDArray[Any]]) -> Tensor:
+    def gather(values: Sequence[npt.NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate(values)).to(outputs.device)
 
     owner = gather([np.full(count, i) for i, count in enumerate(counts)])

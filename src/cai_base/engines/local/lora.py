@@ -5,8 +5,7 @@ operation, and several adapters' vectors stacked are the matrices of all of them
 """
 
 import math
-from collections.abc import Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -106,7 +105,7 @@ class Bank:
         return self.adapters[name]
 
     @contextmanager
-    def active(self, names: Seq[str | None], *, train: bool = False) -> Iterator[Tensor]:
+    def active(self, names: Sequence[str | None], *, train: bool = False) -> Iterator[Tensor]:
         """Make `names` the adapters that the model runs with, in this order; `None` is the base model.
 
         Yields:
@@ -165,7 +164,7 @@ class Bank:
         return state.failed
 
 
-def views(places: Seq[Place], flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+def views(places: Sequence[Place], flat: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Each place's A `[n, in, rank]` and B `[n, rank, out]` as views of `flat [n, parameters]`.
 
     One split for all of them, because its backward pass puts all their gradients together in one copy.

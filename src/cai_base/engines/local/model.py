@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from cai_base import randomness
-from cai_base.engines import Message, Sequence
+from cai_base.engines import Datum, Message
 from cai_base.engines.local.forward import Layout, weighted_logprobs
 from cai_base.errors import UserError
 
@@ -42,7 +42,7 @@ class HubTokenizer:
         # A user's text that spells a special token stays text.
         return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
-    def chat(self, messages: Seq[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message]) -> list[int]:
         name = self._tokenizer.name_or_path
         if not self._tokenizer.chat_template:
             raise UserError(f"{name}: its tokenizer has no chat template; {_CHAT_WANTED}")
@@ -62,7 +62,7 @@ class HubTokenizer:
             text = text.replace(special, f"{special[:1]} {special[1:]}")
         return text
 
-    def decode(self, tokens: Seq[int]) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
@@ -88,7 +88,7 @@ def check_folder(name: str, flag: str) -> None:
         raise UserError(f"{flag} {name}: there is no such folder, and a hub id has the form owner/name; {_WANTED}")
 
 
-def check_chat(name: str, flag: str, messages: Seq[Message]) -> None:
+def check_chat(name: str, flag: str, messages: Sequence[Message]) -> None:
     """Raises UserError if the tokenizer of a folder or hub id cannot be loaded, or has no chat template for `messages`.
 
     Reads the tokenizer alone, so it can come long before the model is loaded.
@@ -217,7 +217,7 @@ def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[L
     drawn = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
     half = length // 2
     drawn[1, :half] = drawn[0, :half]
-    pair = [Sequence(tuple(tokens), (0.0, *[1.0] * (length - 1))) for tokens in drawn.tolist()]
+    pair = [Datum(tuple(tokens), (0.0, *[1.0] * (length - 1))) for tokens in drawn.tolist()]
     allowed = TOLERANCE[model.dtype]
 
     def logprobs(*, packed: bool, own_head: bool) -> Tensor:

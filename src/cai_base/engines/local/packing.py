@@ -6,14 +6,14 @@ that it has in its own sequence and attends to its ancestors only, which is exac
 packed equals padded. Attention grows with the square of a row, so a batch is cut into the rows that cost least.
 """
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
-Tokens = Seq[int]
+Tokens = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Packed:
     places: list[Place]
 
 
-def pack(batches: Seq[Seq[Tokens]], attention_cost: float) -> list[Packed]:
+def pack(batches: Sequence[Sequence[Tokens]], attention_cost: float) -> list[Packed]:
     """Lay each batch out as prefix tries, all in rows of about the length that costs least.
 
     Args:
@@ -64,7 +64,7 @@ def pack(batches: Seq[Seq[Tokens]], attention_cost: float) -> list[Packed]:
         limit = max(longest, int(limit * 0.8))
 
 
-def pad(batch: Seq[Tokens]) -> Packed:
+def pad(batch: Sequence[Tokens]) -> Packed:
     """One row a sequence, nothing shared: the layout for models in which packing is not valid."""
     rows = [_trie([np.asarray(tokens, dtype=np.int64)], [0]) for tokens in batch]
     return Packed([row for row, _ in rows], [Place(i, columns) for i, (_, (columns,)) in enumerate(rows)])
@@ -78,7 +78,7 @@ class _Sorted:
         shared: how many leading tokens each has in common with the one before it.
     """
 
-    def __init__(self, batch: Seq[Tokens]) -> None:
+    def __init__(self, batch: Sequence[Tokens]) -> None:
         self.order = sorted(range(len(batch)), key=lambda i: tuple(batch[i]))
         self.tokens = [np.asarray(batch[i], dtype=np.int64) for i in self.order]
         self.lengths = [len(tokens) for tokens in self.tokens]

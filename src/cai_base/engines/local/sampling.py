@@ -5,8 +5,7 @@ row's draw is the inverse of its cumulative distribution at a uniform number fro
 is in the batch changes nothing beyond rounding.
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -40,7 +39,7 @@ class Sampler:
         self._rows, self._cache_bytes = rows, cache_bytes
         self._ends = Ends(tokenizer)
 
-    def sample(self, requests: Seq[SampleRequest], *, packed: bool) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], *, packed: bool) -> list[Sample]:
         """One response a request, in order. `packed`: the model takes ready-made masks (see `forward.Layout`)."""
         done: dict[int, Sample] = {}
         for groups in self._batches(requests):
@@ -50,7 +49,7 @@ class Sampler:
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
         return [done[i] for i in range(len(requests))]
 
-    def _batches(self, requests: Seq[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
+    def _batches(self, requests: Sequence[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
         """What is drawn together, by adapter: of every adapter that has requests left, as many as there is room for."""
         config = self.model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -283,7 +282,7 @@ def _live(row: Drawing | None) -> bool:
     return row is not None and row.sample is None
 
 
-def _common_prefix(prompts: Seq[tuple[int, ...]]) -> int:
+def _common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     """How many leading tokens all prompts share, at least one token of each left over."""
     first, last = min(prompts), max(prompts)
     length = min(len(prompt) for prompt in prompts) - 1

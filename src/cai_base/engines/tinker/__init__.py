@@ -10,8 +10,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ from cai_base.engines import (
     Adam,
     Adapter,
     Batch,
+    Datum,
     Failed,
     Lora,
     Meter,
     Pending,
     Sample,
     SampleRequest,
-    Sequence,
     Usage,
     sampling_usage,
 )
@@ -117,7 +116,7 @@ class TinkerEngine:
             flight.send(name, self._adapters[name])
         return flight
 
-    def optim_step(self, adapters: Seq[Adapter], adam: Adam) -> dict[Adapter, Failed]:
+    def optim_step(self, adapters: Sequence[Adapter], adam: Adam) -> dict[Adapter, Failed]:
         parameters = self._sdk.AdamParams(
             learning_rate=adam.learning_rate,
             beta1=adam.beta1,
@@ -141,7 +140,9 @@ class TinkerEngine:
                 broken[name] = Failed(adapter.failed)
         return broken
 
-    def compute_logprobs(self, sequences: Mapping[Adapter | None, Seq[Sequence]]) -> dict[Adapter | None, list[float]]:
+    def compute_logprobs(
+        self, sequences: Mapping[Adapter | None, Sequence[Datum]]
+    ) -> dict[Adapter | None, list[float]]:
         for batch in sequences.values():
             self._check_lengths(batch)
         self.meter.count({name: Usage(prefilled=token_count(batch)) for name, batch in sequences.items()})
@@ -159,7 +160,7 @@ class TinkerEngine:
             found[None] = weighted_sums(batch, [torch.tensor(answer[1:]) for answer in answers]).tolist()
         return found
 
-    def sample(self, requests: Seq[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         longest = max((len(request.prompt) + request.max_tokens for request in requests), default=0)
         self._check_length(longest)
         samplers = self._samplers({request.adapter for request in requests})
@@ -235,7 +236,7 @@ class TinkerEngine:
         self._keep([adapter])
         return hashlib.sha256(f"{self.model} {self._adapters[adapter].kept}".encode()).hexdigest()
 
-    def remove(self, adapters: Seq[Adapter]) -> None:
+    def remove(self, adapters: Sequence[Adapter]) -> None:
         for name in adapters:
             del self._adapters[name]
 
@@ -291,7 +292,7 @@ class TinkerEngine:
             self._adapters[name].sampler = sampler
         return {name: self._base if name is None else self._adapters[name].sampler for name in names}
 
-    def _keep(self, names: Mapping[Adapter, Path] | Seq[Adapter]) -> None:
+    def _keep(self, names: Mapping[Adapter, Path] | Sequence[Adapter]) -> None:
         """Have the service keep these adapters' present state, where it does not yet."""
         absent = [name for name in names if self._adapters[name].kept is None]
         asked = [self._adapters[n].client.save_state(_unique(n, "state"), ttl_seconds=KEPT) for n in absent]
@@ -312,7 +313,7 @@ class TinkerEngine:
         kept = tokens if end is None else tokens[: end + 1]
         return Sample(text[: min(stops, default=None)], kept, "stop" if ended else "length")
 
-    def _check_lengths(self, sequences: Seq[Sequence]) -> None:
+    def _check_lengths(self, sequences: Sequence[Datum]) -> None:
         self._check_length(max((len(sequence.tokens) for sequence in sequences), default=0))
 
     def _check_length(self, longest: int) -> None:

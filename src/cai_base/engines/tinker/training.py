@@ -1,15 +1,14 @@
 """Forward and backward through a Tinker service: what is sent for one adapter's batch, and what comes back of it."""
 
 import math
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cai_base.engines import Adapter, Batch, Failed, LinearLoss, LossValue, Outcome, Sequence, Step, Usage
+from cai_base.engines import Adapter, Batch, Datum, Failed, LinearLoss, LossValue, Outcome, Step, Usage
 from cai_base.engines.tinker.service import Answer, Service, sdk
 
 
@@ -79,7 +78,7 @@ class Flight:
         return {name: outcomes.get(name) or self._failed[name] for name in self._batches}
 
 
-def datums(sequences: Seq[Sequence], divisor: float = 1.0) -> list[Any]:
+def datums(sequences: Sequence[Datum], divisor: float = 1.0) -> list[Any]:
     """Sequences as the API takes them: each position's token, the next one as its target, and that one's weight."""
     tinker = sdk()
     return [
@@ -100,7 +99,7 @@ def passes(batch: Batch) -> Usage:
     return Usage(trained=tokens, prefilled=0 if isinstance(batch.loss, LinearLoss) else tokens)
 
 
-def token_count(sequences: Seq[Sequence]) -> int:
+def token_count(sequences: Sequence[Datum]) -> int:
     """Tokens of all sequences together."""
     return sum(len(sequence.tokens) for sequence in sequences)
 
@@ -110,7 +109,7 @@ def each_logprob(output: Any) -> list[Tensor]:
     return [one["logprobs"].to_torch() for one in output.loss_fn_outputs]
 
 
-def weighted_sums(sequences: Seq[Sequence], logprobs: Seq[Tensor]) -> Tensor:
+def weighted_sums(sequences: Sequence[Datum], logprobs: Sequence[Tensor]) -> Tensor:
     """Weighted sums `[sequences]`. What has no weight is left out, so that an infinity there is not a nan here."""
     sums = []
     for sequence, values in zip(sequences, logprobs, strict=True):

@@ -1,6 +1,6 @@
 """Judges: from a prompt and a response to a verdict, or to the reason why there is none. Unscored is not safe."""
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -54,7 +54,7 @@ class Judge(Protocol):
 
     name: str
 
-    def judge(self, items: Seq[tuple[Prompt, str]]) -> list[Judgement]:
+    def judge(self, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
         """One judgement for each prompt and response, in order."""
         ...
 
@@ -67,7 +67,7 @@ class GroundTruth:
 
     name = "ground-truth"
 
-    def judge(self, items: Seq[tuple[Prompt, str]]) -> list[Judgement]:
+    def judge(self, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
         return [self._one(prompt.text, response) for prompt, response in items]
 
     def _one(self, question: str, response: str) -> Judgement:
@@ -85,5 +85,5 @@ class NoJudge:
 
     name = "none"
 
-    def judge(self, items: Seq[tuple[Prompt, str]]) -> list[Judgement]:
+    def judge(self, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
         return [Judgement(None, "no judge")] * len(items)

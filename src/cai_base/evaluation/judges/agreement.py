@@ -1,13 +1,12 @@
 """How far several votes, or two judges, agree about the same answers: Krippendorff's alpha."""
 
 import math
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Mapping, Sequence
 
 from cai_base.store import Record
 
 
-def alpha(units: Iterable[Seq[float]]) -> float | None:
+def alpha(units: Iterable[Sequence[float]]) -> float | None:
     """Krippendorff's alpha with the interval metric, which for yes and no (1 and 0) is the nominal one.
 
     Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability" (repository.upenn.edu/asc_papers/43): one minus the
@@ -28,7 +27,7 @@ def alpha(units: Iterable[Seq[float]]) -> float | None:
     return 1 - observed / expected
 
 
-def _differences(values: Seq[float]) -> float:
+def _differences(values: Sequence[float]) -> float:
     """The sum of squared differences over all ordered pairs."""
     centre = math.fsum(values) / len(values)
     return 2 * len(values) * math.fsum((value - centre) ** 2 for value in values)

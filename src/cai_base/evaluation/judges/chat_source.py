@@ -1,7 +1,6 @@
 """Questions to a chat model on an engine, each in the model's own chat template."""
 
-from collections.abc import Callable
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Sequence
 
 from cai_base import randomness
 from cai_base.engines import Engine, Meter, SampleRequest
@@ -26,7 +25,7 @@ class ChatSource:
         self._engine: Engine | None = None
         self.meter = Meter()
 
-    def ask(self, questions: Seq[Question], keep: Keep) -> None:
+    def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         engine = self._engine = self._engine or self._load()
         engine.meter = self.meter
         for start in range(0, len(questions), TOGETHER):

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -91,7 +91,7 @@ class Endpoint:
         self.meter = Meter()  # an endpoint has its own account
         self._failed_in_a_row = 0
 
-    def ask(self, questions: Seq[Question], keep: Keep) -> None:
+    def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         asyncio.run(self._ask(list(reversed(questions)), keep))
 
     async def _ask(self, left: list[Question], keep: Keep) -> None:

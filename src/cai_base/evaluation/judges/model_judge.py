@@ -1,8 +1,7 @@
 """A language model as the judge: it is asked about every response, and the votes become one verdict."""
 
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +70,7 @@ class ModelJudge:
         """From now on keep the replies in this new file, those that are there already included."""
         self._file.keep_in(path)
 
-    def judge(self, items: Seq[tuple[Prompt, str]]) -> list[Judgement]:
+    def judge(self, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
         questions = [self._questions(prompt, response) for prompt, response in items]
         replies = self._replies([question for asked in questions for question in asked])
         return [
@@ -79,7 +78,7 @@ class ModelJudge:
             for (prompt, response), asked in zip(items, questions, strict=True)
         ]
 
-    def judge_styles(self, items: Seq[tuple[str, str, str]]) -> list[tuple[Parts, str | None, tuple[Record, ...]]]:
+    def judge_styles(self, items: Sequence[tuple[str, str, str]]) -> list[tuple[Parts, str | None, tuple[Record, ...]]]:
         """How far each response keeps a style, under the rubric of the task style.
 
         Args:
@@ -117,7 +116,7 @@ class ModelJudge:
             for vote in range(self._votes)
         ]
 
-    def _replies(self, questions: Seq[Question]) -> dict[str, Reply]:
+    def _replies(self, questions: Sequence[Question]) -> dict[str, Reply]:
         """A reply to every question, by its key."""
         known = {question.key: self._file.get(question) for question in questions}
         replies = {key: reply for key, reply in known.items() if reply is not None}
@@ -135,7 +134,7 @@ class ModelJudge:
             self._source.ask(list(missing.values()), keep)
         return replies
 
-    def _judgement(self, prompt: Prompt, response: str, asked: Seq[tuple[Question, Reply]]) -> Judgement:
+    def _judgement(self, prompt: Prompt, response: str, asked: Sequence[tuple[Question, Reply]]) -> Judgement:
         if not response.strip():
             return EMPTY
         if prompt.kind is None:
@@ -165,7 +164,7 @@ def _vote(question: Question, reply: Reply) -> _Vote:
     return _Vote(None, reason, record | {"unscored": reason, "raw": reply.text})
 
 
-def _combined(votes: Seq[_Vote]) -> tuple[Parts, str | None]:
+def _combined(votes: Sequence[_Vote]) -> tuple[Parts, str | None]:
     """The parts on which the votes agree most, and why any is missing.
 
     Yes or no is what most votes say, a number their mean. More than half of the votes must be scored.

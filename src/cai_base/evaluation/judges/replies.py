@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -61,7 +60,7 @@ class Source(Protocol):
     meter: Meter
     """What an engine of its own has worked on."""
 
-    def ask(self, questions: Seq[Question], keep: Keep) -> None:
+    def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         """Put every question, and hand over each reply as soon as it is there.
 
         Raises:

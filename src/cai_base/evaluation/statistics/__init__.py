@@ -6,7 +6,7 @@ answer that is unscored, or a seed that failed.
 """
 
 import math
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -30,7 +30,7 @@ EFFECT = 0.05
 """To detect so much of a metric's range is what `to_detect` is about: 5 points of a rate."""
 
 
-def mean(values: Seq[float]) -> float | None:
+def mean(values: Sequence[float]) -> float | None:
     """The mean; None of nothing."""
     return math.fsum(values) / len(values) if values else None
 
@@ -118,7 +118,7 @@ def _interval(interval: AtConfidence | None, seeds: int) -> dict[str, Any]:
     return {"ci95": [float(low), float(high)], "ci95_over": BOTH if seeds > 1 else PROMPTS}
 
 
-def _over_seeds(per_seed: Seq[float | None]) -> dict[str, Any]:
+def _over_seeds(per_seed: Sequence[float | None]) -> dict[str, Any]:
     """Sample standard deviation and 95 % t interval over the seeds that have a value; None without two."""
     values = [value for value in per_seed if value is not None]
     centre = mean(values)
@@ -129,7 +129,7 @@ def _over_seeds(per_seed: Seq[float | None]) -> dict[str, Any]:
     return {"std": spread, "ci95_seeds": [centre - half, centre + half]}
 
 
-def _spread(values: Seq[float]) -> float:
+def _spread(values: Sequence[float]) -> float:
     """The sample standard deviation; exactly 0 for values that are equal but for rounding."""
     if max(values) - min(values) < EQUAL:
         return 0.0

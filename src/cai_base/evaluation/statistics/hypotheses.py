@@ -1,6 +1,6 @@
 """Tests beside the intervals: McNemar's a seed, Holm's correction, non-inferiority."""
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ def mcnemar(first: Array, second: Array) -> McNemar:
     return McNemar(gained, lost, p)
 
 
-def holm(p_values: Seq[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p values corrected for there being several (Holm, Scand. J. Stat. 6, 1979); None stays, and does not count."""
     known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)

@@ -1,7 +1,6 @@
 """Answers of arms to the evaluation prompts, with their verdicts, as the records that are stored."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Mapping, Sequence
 
 from cai_base import randomness
 from cai_base.dialogue import Layout
@@ -24,7 +23,7 @@ def answer(
     layout: Layout,
     settings: Evaluation,
     judge: Judge,
-    prompts: Seq[Prompt],
+    prompts: Sequence[Prompt],
     models: Mapping[int, Adapter | None],
     draw: str = "answer",
 ) -> dict[int, dict[str, list[Record]]]:

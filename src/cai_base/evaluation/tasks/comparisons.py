@@ -7,8 +7,7 @@ answers, its mean a token long ones, so both are given, and both also by which o
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cai_base.dialogue import Encoder, Layout
-from cai_base.engines import Adapter, Engine, Sequence
+from cai_base.engines import Adapter, Datum, Engine
 from cai_base.errors import UserError
 from cai_base.evaluation.statistics import mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
@@ -118,14 +117,14 @@ def _turns(row: Row, field: str) -> list[str]:
 
 
 def score(
-    engine: Engine, layout: Layout, models: Mapping[int, Adapter | None], items: Seq[Comparison]
+    engine: Engine, layout: Layout, models: Mapping[int, Adapter | None], items: Sequence[Comparison]
 ) -> dict[int, list[Record]]:
     """For each model a record of every comparison: both answers' tokens and log-probabilities, in nats.
 
     A comparison that does not fit the context is left unscored, whole: cut answers would be others.
     """
     records: list[Record] = []
-    fitting: list[Sequence] = []
+    fitting: list[Datum] = []
     for item in items:
         sequences = {side: _sequence(engine.tokenizer, layout, item, item.answers[side]) for side in SIDES}
         longest = max(len(sequence.tokens) for sequence in sequences.values())
@@ -144,14 +143,14 @@ def score(
     return {seed: list(_scored(records, iter(found[adapter]))) for seed, adapter in models.items()}
 
 
-def _scored(records: Seq[Record], values: Iterator[float]) -> Iterator[Record]:
+def _scored(records: Sequence[Record], values: Iterator[float]) -> Iterator[Record]:
     for record in records:
         yield record | {"logprob": None if record["unscored"] else {side: next(values) for side in SIDES}}
 
 
-def _sequence(tokenizer: Encoder, layout: Layout, item: Comparison, answer: str) -> Sequence:
+def _sequence(tokenizer: Encoder, layout: Layout, item: Comparison, answer: str) -> Datum:
     asked, said = layout.asked(tokenizer, item.question, item.before), layout.answered(tokenizer, answer)
-    return Sequence((*asked, *said), (*[0.0] * len(asked), *[1.0] * len(said)))
+    return Datum((*asked, *said), (*[0.0] * len(asked), *[1.0] * len(said)))
 
 
 class Tables:
@@ -162,7 +161,7 @@ class Tables:
         one_model: all seeds are the same model, so that its figures are over the comparisons alone.
     """
 
-    def __init__(self, per_seed: Seq[Seq[Record] | None], *, one_model: bool) -> None:
+    def __init__(self, per_seed: Sequence[Sequence[Record] | None], *, one_model: bool) -> None:
         self._per_seed, self._one_model = per_seed, one_model
         self._records = next((records for records in per_seed if records is not None), ())
 

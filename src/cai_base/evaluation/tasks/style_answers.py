@@ -1,7 +1,6 @@
 """Answers in styles, as the records that are stored, and what becomes of them: adherence, marks, gibberish."""
 
-from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Mapping, Sequence
 
 from cai_base import randomness
 from cai_base.dialogue import Layout
@@ -18,7 +17,7 @@ def answer(
     engine: Engine,
     layout: Layout,
     settings: Evaluation,
-    prompts: Seq[StyledPrompt],
+    prompts: Sequence[StyledPrompt],
     samples: int,
     models: Mapping[int, Adapter | None],
 ) -> dict[int, list[Record]]:
@@ -53,7 +52,7 @@ def answer(
     return records
 
 
-def keys(prompts: Seq[StyledPrompt], samples: int) -> list[tuple[str, str, int, str]]:
+def keys(prompts: Sequence[StyledPrompt], samples: int) -> list[tuple[str, str, int, str]]:
     """What one model is asked: style, question, number of the sample, and the prompt's text."""
     return [(prompt.style, prompt.question, number, prompt.text) for prompt, number in _each(prompts, samples)]
 
@@ -63,11 +62,11 @@ def key(record: Record) -> tuple[str, str, int, str]:
     return record["style"], record["question"], record["sample"], record["prompt"]
 
 
-def _each(prompts: Seq[StyledPrompt], samples: int) -> Iterator[tuple[StyledPrompt, int]]:
+def _each(prompts: Sequence[StyledPrompt], samples: int) -> Iterator[tuple[StyledPrompt, int]]:
     return ((prompt, number) for prompt in prompts for number in range(samples))
 
 
-def mark_in_world(styles: World, records: Seq[Record]) -> None:
+def mark_in_world(styles: World, records: Sequence[Record]) -> None:
     """Add what the ground truth says of each answer: `adherence` 0 or 1, `gibberish`; no answer is unscored."""
     for record in records:
         text, style = record["response"], record["style"]
@@ -76,7 +75,7 @@ def mark_in_world(styles: World, records: Seq[Record]) -> None:
         record["unscored"] = None
 
 
-def mark_in_english(styles: English, judge: Judge, records: Seq[Record]) -> None:
+def mark_in_english(styles: English, judge: Judge, records: Sequence[Record]) -> None:
     """Add what the judge says of each answer: `adherence` 1 to 5, `gibberish`, or why it is `unscored`.
 
     Gibberish is what the judge calls so, and endless repetition, which needs no judge. It has the least adherence.

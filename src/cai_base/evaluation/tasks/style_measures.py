@@ -1,7 +1,7 @@
 """What is measured on answers in styles, from their texts alone: how well styles are told apart, how samples differ."""
 
 from collections import Counter
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +13,9 @@ LETTERS = (1, 2, 3)
 """Lengths of the runs of characters by which styles are told apart."""
 
 
-def recognised(texts: Seq[str], styles: Seq[str], questions: Seq[str], usable: Seq[bool]) -> list[bool]:
+def recognised(
+    texts: Sequence[str], styles: Sequence[str], questions: Sequence[str], usable: Sequence[bool]
+) -> list[bool]:
     """For each text whether its style is recognised from the answers to the other questions of the same model.
 
     A text is its runs of one to three characters, letter case kept: log(1 + count), weighted by how few texts have the
@@ -46,7 +48,7 @@ def recognised(texts: Seq[str], styles: Seq[str], questions: Seq[str], usable: S
     return [bool(one) for one in found]
 
 
-def diversity(texts: Seq[str]) -> float | None:
+def diversity(texts: Sequence[str]) -> float | None:
     """How much samples of one prompt differ: 1 less the mean similarity of two of them; None of fewer than two.
 
     The similarity is the share of their pairs of neighbouring words, case folded, that both have (Jaccard). 0: all are
@@ -56,7 +58,7 @@ def diversity(texts: Seq[str]) -> float | None:
     return mean([1.0 - len(one & two) / len(one | two) if one | two else 0.0 for one, two in combinations(pairs, 2)])
 
 
-def share(marks: Seq[bool]) -> float:
+def share(marks: Sequence[bool]) -> float:
     """The share of a style's marks that a text bears."""
     return sum(marks) / len(marks)
 
@@ -66,7 +68,7 @@ def _word_pairs(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + 2]) for i in range(max(1, len(words) - 1))} if words else set()
 
 
-def _counts(texts: Seq[str]) -> Array:
+def _counts(texts: Sequence[str]) -> Array:
     """How often each run of characters stands in each text, [texts, runs]."""
     found = [
         Counter(text[i : i + length] for length in LETTERS for i in range(len(text) - length + 1)) for text in texts

@@ -9,8 +9,7 @@ import hashlib
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -162,7 +161,7 @@ OWN = "prompts"
 """The form of this project's own files of prompts."""
 
 
-def read(name: str | None, files: Seq[Path]) -> Suite:
+def read(name: str | None, files: Sequence[Path]) -> Suite:
     """A suite from its files.
 
     Args:
@@ -194,7 +193,7 @@ def read(name: str | None, files: Seq[Path]) -> Suite:
     return Suite(named, tuple(p.name for p in files), digest.hexdigest(), tuple(asked.values()), dict(left_out))
 
 
-def some(items: Seq[Item], limit: int | None) -> tuple[Item, ...]:
+def some(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
     """As many as `limit`, in their order, drawn from the whole: suites are sorted, and the first ones are of one kind.
 
     It is the same draw every time, and a greater limit adds to a smaller one.
