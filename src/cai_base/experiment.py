@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cai_base import __version__, randomness
+from cai_base import __version__, arms, randomness
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Datum, Engine
 from cai_base.evaluation import fluency
@@ -25,7 +25,7 @@ from cai_base.models import load_instruct
 from cai_base.progress import Progress
 from cai_base.run import results
 from cai_base.run.budget import Account
-from cai_base.settings.schema import CONTROLS, RunSettings
+from cai_base.settings.schema import RunSettings
 from cai_base.store import Record, Run, to_json, to_lines, write_atomic
 
 
@@ -253,7 +253,7 @@ class Experiment:
 
         def evaluate(step: int, live: list[Adapter]) -> None:
             interim = None if step == settings.steps else step
-            if interim is not None and name in CONTROLS:
+            if interim is not None and name in arms.named("control"):
                 return  # of a control only the end is compared
             with self.account.phase("evaluation"):
                 self._evaluate(arm, interim, {adapters[adapter]: adapter for adapter in live})

@@ -1,0 +1,86 @@
+"""Where everything lies in a run's directory: each path once, relative, with forward slashes.
+
+`phase` is the folder of a training phase, such as `dpo`; `owner` is the arm's folder whose chains and pairs they are,
+None for the run's own.
+"""
+
+CONFIG = "config.json"
+INPUTS = "inputs.json"
+WARNINGS = "warnings.json"
+PREFLIGHT = "preflight.json"
+RESULTS = "results.json"
+USAGE = "usage.json"
+SPENDING = "spending.json"
+STYLE = "style.json"
+REPORT_HTML, REPORT_MARKDOWN = "report.html", "report.md"
+FIGURES, SUITES, INSPECT = "figures", "suites", "inspect"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def seed_folder(seed: int) -> str:
+    """The folder of everything that one seed made."""
+    return f"seed-{seed}"
+
+
+def chains(seed: int, owner: str | None = None) -> str:
+    """The revision chains of a seed."""
+    return f"{_owned(seed, owner)}/revision.jsonl"
+
+
+def pairs(seed: int, owner: str | None = None) -> str:
+    """The preference pairs of a seed."""
+    return f"{_owned(seed, owner)}/pairs.jsonl"
+
+
+def reference(seed: int, phase: str) -> str:
+    """The reference's log-probabilities of the pairs that a phase trains on."""
+    return f"{seed_folder(seed)}/{phase}/reference.jsonl"
+
+
+def metrics(seed: int, phase: str) -> str:
+    """The training steps of a seed."""
+    return f"{seed_folder(seed)}/{phase}/metrics.jsonl"
+
+
+def state(seed: int, phase: str, step: int) -> str:
+    """The folder of a seed's training state after a step."""
+    return f"{seed_folder(seed)}/{phase}/state-{step}"
+
+
+def adapter(seed: int, phase: str) -> str:
+    """The folder of a seed's exported adapter."""
+    return f"{seed_folder(seed)}/{phase}/adapter"
+
+
+def failures(phase: str) -> str:
+    """The seeds that failed in a phase, and why."""
+    return f"{phase}-failed.jsonl"
+
+
+def evaluation(seed: int, arm: str, step: int | None = None) -> str:
+    """The folder of an arm's answers; `step` for an evaluation during training."""
+    return f"{seed_folder(seed)}/evaluation/{arm}" + (f"/step-{step}" if step else "")
+
+
+def answers(seed: int, arm: str, task: str, step: int | None = None) -> str:
+    """An arm's answers to the prompts of one task."""
+    return f"{evaluation(seed, arm, step)}/{task}.jsonl"
+
+
+def styled_answers(seed: int, arm: str) -> str:
+    """An arm's answers in the thirteen styles."""
+    return f"style/{arm}/{seed_folder(seed)}.jsonl"
+
+
+def suite_answers(seed: int, arm: str) -> str:
+    """An arm's answers to a suite, in the suite's own directory."""
+    return f"{arm}/{seed_folder(seed)}.jsonl"
+
+
+def replies(judge: str) -> str:
+    """Every reply of a judge, by the flag that names it."""
+    return f"{judge}.jsonl"
+
+
+def _owned(seed: int, owner: str | None) -> str:
+    return seed_folder(seed) if owner is None else f"{seed_folder(seed)}/{owner}"

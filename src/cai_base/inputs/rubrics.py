@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from importlib import resources
@@ -238,14 +238,14 @@ def load_rubric(source: str | Path) -> Rubric:
     return build(Rubric, data | {"fields": fields}, str(path))
 
 
-def rubrics_for(chosen: str | None) -> dict[Task, Rubric]:
-    """The rubric of every task: those chosen, files or packaged names with commas between, else the packaged ones.
+def rubrics_for(chosen: Sequence[str]) -> dict[Task, Rubric]:
+    """The rubric of every task: those chosen, files or packaged names else the packaged ones.
 
     Raises:
         UserError: a rubric is wrong, or two are for the same task.
     """
     found: dict[Task, Rubric] = {}
-    for source in (chosen or "").split(",") if chosen else ():
+    for source in chosen:
         rubric = load_rubric(source)
         if rubric.task in found:
             raise UserError(

@@ -5,11 +5,11 @@
 
 from collections.abc import Mapping
 
+from cai_base import arms
 from cai_base.engines import Adapter, Datum, Engine, Tokenizer
 from cai_base.errors import UserError
 from cai_base.method import dpo, revision
 from cai_base.progress import Bar
-from cai_base.settings.schema import CONTROLS
 from cai_base.store import Record, Run
 
 Pairs = dict[int, list[dpo.Pair]]
@@ -20,12 +20,12 @@ Batches = Mapping[int, list[list[dpo.Pair]]]
 
 def work(what: str, name: str) -> str:
     """What a unit of work is called; a control's has the control's name in it."""
-    return f"{what} of {name}" if name in CONTROLS else what
+    return f"{what} of {name}" if name in arms.named("control") else what
 
 
 def folder(seed: int, name: str) -> str:
     """Where revision chains and pairs lie; a control's in a folder of its own."""
-    return f"seed-{seed}/{name}" if name in CONTROLS else f"seed-{seed}"
+    return f"seed-{seed}/{name}" if name in arms.named("control") else f"seed-{seed}"
 
 
 def reference_file(seed: int, name: str) -> str:

@@ -2,21 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from cai_base import arms
+from cai_base.errors import UserError
+from cai_base.evaluation.metrics import METRICS, Scale
 from cai_base.store import Record
 
-ARMS: Mapping[str, str] = {
-    "base": "Base model",
-    "sft": "SFT-only",
-    "cai": "Full CAI",
-    "sl-cai": "SL-CAI",
-    "shuffled": "Shuffled",
-    "placebo": "Placebo",
-    "a-a": "SFT again",
-    "instruct": "Instruct",
-    "model": "Model",
-}
+ARMS: Mapping[str, str] = {name: arm.label for name, arm in (*arms.ARMS.items(), (arms.MODEL.name, arms.MODEL))}
 
 ORGANISM = (
     "These are results of a model organism: a small model pretrained on a synthetic world in which harm is fictional. "
@@ -33,7 +25,7 @@ class Measure:
     """
 
     label: str
-    scale: Literal["rate", "score", "share", "count", "nats"]
+    scale: Scale
     about: str
 
     @property
@@ -56,20 +48,7 @@ class Measure:
 
 
 MEASURES: Mapping[str, Measure] = {
-    "attack_success_rate": Measure("Attack success rate", "rate", "jailbreak prompts; lower is safer"),
-    "harm": Measure("Harm", "share", "jailbreak prompts; how much harm an answer could do, 0 to 1; lower is safer"),
-    "over_refusal_rate": Measure(
-        "Over-refusal rate", "rate", "benign and benign-but-sensitive prompts; lower is better"
-    ),
-    "refusal_rate": Measure("Refusal rate", "rate", "jailbreak prompts"),
-    "helpfulness": Measure("Helpfulness", "score", "benign prompts; higher is better"),
-    "style_adherence": Measure("Style adherence", "score", "higher is better"),
-    "gibberish_rate": Measure("Gibberish rate", "rate", "all prompts; lower is better"),
-    "broken_rate": Measure(
-        "Broken language", "rate", "all prompts; answers far less likely to the base model than its own, or endless"
-    ),
-    "fluency": Measure("Fluency", "nats", "all prompts; mean log-probability of the answers under the base model"),
-    "response_tokens": Measure("Response length", "count", "all prompts; mean tokens of an answer"),
+    name: Measure(metric.label, metric.scale, metric.about) for name, metric in METRICS.items()
 }
 
 GLOSSARY: Mapping[str, str] = {
@@ -116,6 +95,8 @@ GLOSSARY: Mapping[str, str] = {
 def measures(results: Record) -> dict[str, Measure]:
     """The metrics that the results have, in the order of the table."""
     known = set().union(*results["arms"].values())
+    for name in sorted(known - MEASURES.keys()):
+        raise UserError(f"results.json: the metric {name!r} is unknown to this version, so no table could show it")
     return {name: measure for name, measure in MEASURES.items() if name in known}
 
 

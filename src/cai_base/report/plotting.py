@@ -13,23 +13,15 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cai_base import arms
+
 SIZE = (3.7, 2.7)
 """Inches: a phone's width, so that a panel is never scaled down there."""
 
 INK, FAINT = "#1f2328", "#8b949e"
 """Text and axes; grid and secondary lines."""
 
-COLOURS: Mapping[str, str] = {
-    "base": "#6e7781",
-    "sft": "#d55e00",
-    "cai": "#0072b2",
-    "sl-cai": "#009e73",
-    "instruct": "#cc79a7",
-    "shuffled": "#e69f00",
-    "placebo": "#56b4e9",
-    "a-a": "#9a6324",
-}
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+COLOURS: Mapping[str, str] = {name: arm.colour for name, arm in arms.ARMS.items()}
 
 THEMED: Mapping[str, str] = {INK: "ink", FAINT: "faint", **{colour: arm for arm, colour in COLOURS.items()}}
 """What each colour is called in the page's style sheet, which has another for dark screens."""

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from cai_base import arms as arm_table
 from cai_base.evaluation.metrics import METRICS
 from cai_base.report.labels import ARMS, MEASURES, Measure, measures
 from cai_base.store import Record
 
-ORDER = ("sft", "cai", "sl-cai", "shuffled", "placebo", "a-a", "instruct", "base", "model")
-"""SFT-only and full CAI first: their difference is what a run is for."""
+ORDER = (*arm_table.ARMS, arm_table.MODEL.name)
+"""The order of tables."""
 
 NONE, UNSCORED, NO_ANSWERS = "–", "unscored", "no answers"
 APART = "apart"

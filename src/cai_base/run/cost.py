@@ -47,8 +47,7 @@ def paid_models(settings: RunSettings) -> dict[str, str]:
     models = {"method": settings.model} if settings.engine == "tinker" else {}
     if models and settings.instruct is not None:
         models["instruct"] = settings.instruct
-    judges = {flag: (judge or "").partition(":") for flag, (judge, _) in settings.judges.items()}
-    return models | {flag: name for flag, (kind, _, name) in judges.items() if kind == "tinker"}
+    return models | {flag: judge.name for flag, judge in settings.judges.items() if judge.kind == "tinker"}
 
 
 def check_limit(settings: RunSettings) -> None:

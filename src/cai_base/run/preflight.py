@@ -126,26 +126,20 @@ def said(check: Check) -> str:
     return f"{check.name} {check.outcome}: {check.found}" + (f"; {check.do}" if check.do else "")
 
 
-def accepted_names(accept: str | None) -> list[str]:
-    """The checks that `--accept` names.
-
-    Raises:
-        UserError: there is no such check.
-    """
-    names = [name.strip() for name in accept.split(",")] if accept else []
-    for name in names:
+def check_accepted(accept: Sequence[str]) -> None:
+    """Raises UserError if `--accept` names a check that there is not."""
+    for name in accept:
         if name not in NAMES:
             raise UserError(f"--accept {name}: there is no such check; choose from {', '.join(NAMES)}")
-    return names
 
 
-def refuse(made: Sequence[Check], accept: str | None) -> list[str]:
+def refuse(made: Sequence[Check], accepted: Sequence[str]) -> list[str]:
     """A warning for every check that did not pass, but for the failed ones that are not accepted.
 
     Raises:
         UserError: a check failed, and `--accept` does not name it.
     """
-    accepted = accepted_names(accept)
+    check_accepted(accepted)
     refused = [check for check in made if check.outcome == "failed" and check.name not in accepted]
     if refused:
         lines = "\n".join(f"preflight, {said(check)}" for check in refused)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cai_base import arms as arms_table
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.evaluation import failures, fluency, metrics
@@ -16,7 +17,7 @@ from cai_base.evaluation.statistics import mean
 from cai_base.evaluation.tasks.answers import TASKS
 from cai_base.inputs import Inputs
 from cai_base.method import revision
-from cai_base.settings.schema import CONTROLS, RunSettings
+from cai_base.settings.schema import JudgeName, RunSettings
 from cai_base.store import Record, Run
 
 CURVES = ("attack_success_rate", "over_refusal_rate", "helpfulness")
@@ -145,7 +146,9 @@ def compared_arms(settings: RunSettings) -> list[tuple[str, str]]:
     return compared
 
 
-def second_judge(judge: str, answers: Mapping[str, Sequence[Sequence[Record] | None]], kinds: Sequence[str]) -> Record:
+def second_judge(
+    judge: JudgeName, answers: Mapping[str, Sequence[Sequence[Record] | None]], kinds: Sequence[str]
+) -> Record:
     """What the second judge finds: its own rates of every arm, and its agreement with the first over the same answers.
 
     Its verdicts are in no other figure.
@@ -177,7 +180,7 @@ def refuse_lost_arms(directory: Path) -> None:
     """
     content, config = (json.loads((directory / name).read_bytes()) for name in ("results.json", "config.json"))
     seeds = len(content["seeds"])
-    arms = {"sft": "sft", "dpo": "cai", "sl-cai": "sl-cai", **dict.fromkeys(CONTROLS, "")}
+    arms = {"sft": "sft", "dpo": "cai", "sl-cai": "sl-cai", **dict.fromkeys(arms_table.named("control"), "")}
     for phase, arm in ((phase, arm or phase) for phase, arm in arms.items()):
         reasons = content["failed"].get(phase, {})
         if len(reasons) < seeds:
@@ -188,7 +191,7 @@ def refuse_lost_arms(directory: Path) -> None:
                 f"{phase}: no seed had a preference pair to train on, so {kept}. Every chain was filtered: read "
                 "`revision` in results.json, and begin a new run with other prompts, lengths or another model"
             )
-        setting = "dpo" if phase in CONTROLS else phase
+        setting = "dpo" if phase in arms_table.named("control") else phase
         found = "; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items())
         raise UserError(
             f"--{setting}.learning-rate {config[setting]['learning-rate']:g}: every seed failed in {phase} ({found}), "

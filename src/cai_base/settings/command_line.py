@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.reading import parse_toml, read_text
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import JudgeName, RunSettings
 
 INDENT = " " * 6
 """Before what `--help` says about a flag."""
@@ -246,5 +246,5 @@ def _takes(field: FieldInfo) -> str:
     kinds = [kind.__origin__ if get_origin(kind) is Annotated else kind for kind in kinds]
     if get_origin(field.annotation) is Literal:
         return "|".join(str(choice) for choice in kinds)
-    words = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
-    return words.get(kinds[0], "") if len(kinds) == 1 else ""
+    words = {int: "N", float: "X", str: "TEXT", JudgeName: "TEXT", Path: "FILE"}
+    return words.get(kinds[0], "") if len(kinds) == 1 or get_origin(field.annotation) is tuple else ""

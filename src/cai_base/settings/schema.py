@@ -1,11 +1,15 @@
 """Every setting of a run, in one model: it makes the flags, checks the TOML file, and becomes `config.json`."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import CoreSchema, core_schema
 
+from cai_base import arms
 from cai_base.embedded import EMBEDDED
 
 Count = Annotated[int, Field(ge=1)]
@@ -16,19 +20,75 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-RUBRIC_JUDGES = ("openai", "hf", "tinker")
-"""Kinds of judge that answer rubrics: `openai:MODEL` at an endpoint, `hf:PATH` on the local engine, `tinker:MODEL`."""
-MODEL_JUDGES = (*RUBRIC_JUDGES, "hf-guard")
-"""Kinds of judge that are language models; `hf-guard:PATH` answers in its own words."""
-CONTROLS = ("shuffled", "placebo", "a-a")
-"""Arms that must show nothing of what the constitution does."""
-JUDGES = ("ground-truth", "none", *MODEL_JUDGES)
-_JUDGE_CHOICES = "--judge openai:MODEL with --judge-url, tinker:MODEL, hf:PATH or hf-guard:PATH"
+
+@dataclass(frozen=True, slots=True)
+class JudgeKind:
+    """A kind of judge.
+
+    Attributes:
+        form: how it is given.
+        named: it takes the name of a model.
+        rubrics: it is a language model that answers rubrics.
+        url: it is asked at a URL.
+    """
+
+    form: str
+    named: bool = False
+    rubrics: bool = False
+    url: bool = False
 
 
-def judge_kind(judge: str | None) -> str:
-    """`openai` for `openai:some-model`."""
-    return (judge or "none").partition(":")[0]
+JUDGE_KINDS: Mapping[str, JudgeKind] = {
+    "openai": JudgeKind("openai:MODEL with --judge-url", named=True, rubrics=True, url=True),
+    "tinker": JudgeKind("tinker:MODEL", named=True, rubrics=True),
+    "hf": JudgeKind("hf:PATH", named=True, rubrics=True),
+    "hf-guard": JudgeKind("hf-guard:PATH", named=True),
+    "ground-truth": JudgeKind("ground-truth"),
+    "none": JudgeKind("none"),
+}
+"""Every kind of judge. `hf-guard` answers in its own words; `ground-truth` is the embedded world's own."""
+_MODELS = [kind.form for kind in JUDGE_KINDS.values() if kind.named]
+_JUDGE_CHOICES = f"--judge {', '.join(_MODELS[:-1])} or {_MODELS[-1]}"
+
+
+class JudgeName(str):
+    """A judge as it is given, `kind:name` or `kind`."""
+
+    __slots__ = ()
+
+    @property
+    def kind(self) -> str:
+        """`openai` of `openai:some-model`."""
+        return self.partition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """`some-model` of `openai:some-model`; empty where there is none."""
+        return self.partition(":")[2]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, __: object) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls._checked, core_schema.str_schema())
+
+    @classmethod
+    def _checked(cls, given: str) -> "JudgeName":
+        judge = cls(given)
+        known = JUDGE_KINDS.get(judge.kind)
+        if known is None or bool(judge.name) != known.named or (":" in given) != known.named:
+            raise ValueError(f"is not a judge; use {_JUDGE_CHOICES}, ground-truth or none")
+        return judge
+
+
+def _names(given: object) -> object:
+    return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
+
+
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_names),
+    PlainSerializer(lambda names: ",".join(names) or None, return_type=str | None),
+]
+"""Names with commas between them on the command line and in files."""
 
 
 def _is_endpoint(url: str) -> bool:
@@ -37,17 +97,15 @@ def _is_endpoint(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not extra
 
 
-def _check_judge(flag: str, judge: str | None, url: str | None) -> None:
-    """Raises ValueError if a judge is of no kind that there is, or its URL is missing, out of place or no endpoint."""
-    kind, _, name = (judge or "").partition(":")
-    if judge is not None and (kind not in JUDGES or bool(name) != (kind in MODEL_JUDGES)):
-        raise ValueError(f"{flag}: {judge!r} is no judge; use {_JUDGE_CHOICES}, ground-truth or none")
-    if kind == "openai" and url is None:
+def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
+    """Raises ValueError if a judge's URL is missing, out of place or no endpoint."""
+    takes_url = judge is not None and JUDGE_KINDS[judge.kind].url
+    if judge is not None and takes_url and url is None:
         raise ValueError(
-            f"{flag}-url: say where {name} is served, such as --{flag}-url http://localhost:8000/v1 or "
+            f"{flag}-url: say where {judge.name} is served, such as --{flag}-url http://localhost:8000/v1 or "
             "https://api.openai.com/v1; or give --judge none (answers are kept and unscored)"
         )
-    if kind != "openai" and url is not None:
+    if not takes_url and url is not None:
         raise ValueError(f"{flag}-url: only a judge openai:MODEL is asked at a URL, not {judge}")
     if url is not None and not _is_endpoint(url):
         # Whatever it holds is not repeated: it may be a key.
@@ -141,7 +199,7 @@ class RunSettings(Section):
     tokenizer: Path | None = Field(
         None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
     )
-    judge: str | None = Field(
+    judge: JudgeName | None = Field(
         None,
         description="who judges: openai:MODEL (any OpenAI-compatible endpoint), tinker:MODEL (on a Tinker service), "
         "hf:PATH (a chat model), hf-guard:PATH (Llama Guard, Qwen3Guard-Gen), ground-truth (the embedded model only) "
@@ -154,19 +212,19 @@ class RunSettings(Section):
     judge_tokenizer: Path | None = Field(
         None, description="for a judge tinker:MODEL: folder of its tokenizer; asked of the service by default"
     )
-    second_judge: str | None = Field(
+    second_judge: JudgeName | None = Field(
         None, description="another judge of the final answers, whose agreement with the first is measured"
     )
     second_judge_url: str | None = Field(None, description="where the second judge is served, if it is openai:MODEL")
     second_judge_tokenizer: Path | None = Field(None, description="the same for the second judge")
-    rubric: str | None = Field(
-        None, min_length=1, description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
+    rubric: Names = Field(
+        (), description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
     )
     votes: Count = Field(1, description="how often the judge is asked about each answer; an odd number")
     protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
     seeds: Annotated[int, Field(ge=1, le=1000)] = Field(description="independent replicates")
     start_seed: Whole = Field(description="the first seed's number")
-    arms: str = Field(description="arms to compare, with commas: sft,cai,sl-cai,instruct")
+    arms: Names = Field(description="arms to compare, with commas: sft,cai,sl-cai,instruct")
     instruct: str | None = Field(
         None,
         min_length=1,
@@ -176,9 +234,8 @@ class RunSettings(Section):
     instruct_tokenizer: Path | None = Field(
         None, description="for --engine tinker: folder of the instruct model's tokenizer; asked of the service else"
     )
-    control: str | None = Field(
-        None,
-        min_length=1,
+    control: Names = Field(
+        (),
         description="controls, with commas, each an arm of the table: shuffled (chosen and rejected swapped at "
         "random), placebo (the packaged unrelated constitution), a-a (SFT again under another sampling seed)",
     )
@@ -188,9 +245,7 @@ class RunSettings(Section):
     evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
     threads: Threads = Field(description="CPU threads; 0 takes one for each core")
     data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
-    accept: str | None = Field(
-        None, min_length=1, description="checks of preflight, with commas, whose failure does not stop the run"
-    )
+    accept: Names = Field((), description="checks of preflight, with commas, whose failure does not stop the run")
     lora: LoraSettings
     sft: Training
     revision: Revision
@@ -200,33 +255,31 @@ class RunSettings(Section):
     judging: Judging = Judging()
 
     @property
-    def judges(self) -> dict[str, tuple[str | None, str | None]]:
-        """Every judge and its URL, by the flag that names it."""
-        second = {"second-judge": (self.second_judge, self.second_judge_url)}
-        return {"judge": (self.judge, self.judge_url)} | (second if self.second_judge is not None else {})
+    def judges(self) -> dict[str, JudgeName]:
+        """Every judge by the flag that names it."""
+        given = {"judge": self.judge, "second-judge": self.second_judge}
+        return {flag: judge for flag, judge in given.items() if judge is not None}
 
     @property
     def asks_rubrics(self) -> bool:
         """Whether some judge is a language model that answers rubrics."""
-        return any(judge_kind(judge) in RUBRIC_JUDGES for judge, _ in self.judges.values())
+        return any(JUDGE_KINDS[judge.kind].rubrics for judge in self.judges.values())
 
     @property
     def trained_arms(self) -> tuple[str, ...]:
-        """The arms to train, in the order in which the table shows them."""
-        asked = self.arms.split(",")
-        return tuple(arm for arm in ("sft", "cai", "sl-cai") if arm in asked)
+        """The arms to train, in the order of tables."""
+        return tuple(name for name in arms.named("trained") if name in self.arms)
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """The controls that are asked for, in the order in which the table shows them."""
-        asked = (self.control or "").split(",")
-        return tuple(control for control in CONTROLS if control in asked)
+        """The controls that are asked for, in the order of tables."""
+        return tuple(name for name in arms.named("control") if name in self.control)
 
     @property
     def evaluated_arms(self) -> tuple[str, ...]:
-        """All arms: the base model, those that are trained, the controls, the instruct model if it is asked for."""
-        instruct = ["instruct"] if "instruct" in self.arms.split(",") else []
-        return ("base", *self.trained_arms, *self.controls, *instruct)
+        """All arms: the base model, those that are trained, the controls, what was trained elsewhere."""
+        elsewhere = (name for name in arms.named("other") if name in self.arms)
+        return (*arms.named("start"), *self.trained_arms, *self.controls, *elsewhere)
 
     @property
     def seed_numbers(self) -> range:
@@ -240,16 +293,16 @@ class RunSettings(Section):
                 f"judge: only the embedded model has a ground-truth judge; with {self.model} give {_JUDGE_CHOICES}; or "
                 "--judge none (answers are kept and unscored)"
             )
-        for flag, (judge, url) in self.judges.items():
-            _check_judge(flag, judge, url)
+        _check_url("judge", self.judge, self.judge_url)
         if self.second_judge_url is not None and self.second_judge is None:
             raise ValueError("second-judge-url: there is no second judge; add --second-judge openai:MODEL")
-        if self.second_judge in ("none", self.judge) or (self.second_judge is not None and self.judge == "none"):
+        _check_url("second-judge", self.second_judge, self.second_judge_url)
+        if self.second_judge is not None and (self.second_judge in ("none", self.judge) or self.judge == "none"):
             raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} makes no two judges")
         if self.second_judge == "ground-truth" and self.model != EMBEDDED:
             raise ValueError("second-judge: only the embedded model has a ground-truth judge")
-        if not self.asks_rubrics and (self.rubric is not None or self.votes != 1):
-            flag = "votes" if self.rubric is None else "rubric"
+        if not self.asks_rubrics and (self.rubric or self.votes != 1):
+            flag = "rubric" if self.rubric else "votes"
             raise ValueError(f"{flag}: only a judge that answers rubrics takes it (openai or hf), not {self.judge}")
         if self.votes % 2 == 0:
             raise ValueError(f"votes: {self.votes} could tie; give an odd number, such as 1 or 3")
@@ -258,26 +311,31 @@ class RunSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "RunSettings":
-        known = ("sft", "cai", "sl-cai", "instruct")
-        for arm in self.arms.split(","):
-            if arm not in known:
-                raise ValueError(f"arms: {arm!r} is not an arm that can be asked for; choose from {', '.join(known)}")
-        for control in (self.control or "").split(",") if self.control else ():
-            if control not in CONTROLS:
-                raise ValueError(f"control: {control!r} is no control; choose from {', '.join(CONTROLS)}")
+    def _arms_fit(self) -> "RunSettings":
+        known = (*arms.named("trained"), *arms.named("other"))
+        for name in self.arms:
+            if name not in known:
+                raise ValueError(f"arms: {name!r} is not an arm that can be asked for; choose from {', '.join(known)}")
+        for name in self.control:
+            if name not in arms.named("control"):
+                raise ValueError(f"control: {name!r} is not a control; choose from {', '.join(arms.named('control'))}")
         if "placebo" in self.controls and self.constitution == Path("placebo"):
             raise ValueError("control: 'placebo' beside --constitution placebo compares it with itself; leave one out")
-        if "sft" not in self.arms.split(","):
+        if "sft" not in self.arms:
             raise ValueError("arms: 'sft' is missing; every other arm starts from it and is compared with it")
-        if "instruct" not in self.evaluated_arms and self.instruct is not None:
-            raise ValueError(f"instruct: {self.instruct!r} is not among the arms; add it: --arms {self.arms},instruct")
-        if "instruct" in self.evaluated_arms and self.instruct is None and self.model != EMBEDDED:
+        if "instruct" not in self.arms and self.instruct is not None:
+            asked = ",".join(self.arms)
+            raise ValueError(f"instruct: {self.instruct!r} is not among the arms; add it: --arms {asked},instruct")
+        if "instruct" in self.arms and self.instruct is None and self.model != EMBEDDED:
             raise ValueError(
                 f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "
                 "the folder of a PEFT adapter on that base model"
             )
-        served = {flag for flag, (judge, _) in self.judges.items() if judge_kind(judge) == "tinker"}
+        return self
+
+    @model_validator(mode="after")
+    def _service_fits(self) -> "RunSettings":
+        served = {flag for flag, judge in self.judges.items() if judge.kind == "tinker"}
         for flag in ("judge", "second-judge"):
             field = f"{flag.replace('-', '_')}_tokenizer"
             if flag not in served and getattr(self, field) is not None:
@@ -286,6 +344,6 @@ class RunSettings(Section):
         for field in (*trained, *(() if self.engine == "tinker" or served else ("tinker_url", "price", "max_cost"))):
             if getattr(self, field) is not None:
                 raise ValueError(f"{field.replace('_', '-')}: is for --engine tinker; add that, or leave it out")
-        if self.engine == "tinker" and "instruct" in self.evaluated_arms and self.instruct is None:
+        if self.engine == "tinker" and "instruct" in self.arms and self.instruct is None:
             raise ValueError("arms: for 'instruct' with --engine tinker, give --instruct: a model that is served")
         return self

@@ -14,7 +14,7 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.rubrics import Task
 from cai_base.models import check_chat_model, load_chat_model, load_served_chat_model
 from cai_base.progress import Progress
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import JudgeName, RunSettings
 
 GUARD_TOKENS = 64
 """Longest answer of a guard: a word or two, and what is violated."""
@@ -26,14 +26,13 @@ def check_judges(settings: RunSettings, progress: Progress) -> None:
     Raises:
         UserError: one of them cannot.
     """
-    for flag, (judge, _) in settings.judges.items():
-        kind, _, name = (judge or "").partition(":")
-        if kind == "openai":
+    for flag, judge in settings.judges.items():
+        if judge.kind == "openai":
             check_sdk()
-        elif kind in ("hf", "hf-guard"):
-            check_chat_model(name, f"--{flag}", judged=kind == "hf-guard")
-        elif kind == "tinker":
-            load_served_chat_model(settings, name, f"--{flag}", progress)
+        elif judge.kind in ("hf", "hf-guard"):
+            check_chat_model(judge.name, f"--{flag}", judged=judge.kind == "hf-guard")
+        elif judge.kind == "tinker":
+            load_served_chat_model(settings, judge.name, f"--{flag}", progress)
 
 
 def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, progress: Progress) -> dict[str, Judge]:
@@ -47,7 +46,7 @@ def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, p
     """
     return {
         flag: _load(settings, inputs, flag, ReplyFile(directory and _file(directory, flag)), progress)
-        for flag in settings.judges
+        for flag in {"judge": None, **settings.judges}
     }
 
 
@@ -62,32 +61,36 @@ def _file(directory: Path, flag: str) -> Path:
     return directory / f"{flag}.jsonl"
 
 
-def judge_name(judge: str | None) -> str | None:
+def judge_name(judge: JudgeName | None) -> str | None:
     """What a judge is called in results: a model without the folders that lead to it."""
-    kind, _, name = (judge or "").partition(":")
-    return f"{kind}:{Path(name).name}" if kind in ("hf", "hf-guard") else judge
+    if judge is None:
+        return None
+    return f"{judge.kind}:{Path(judge.name).name}" if judge.kind in ("hf", "hf-guard") else str(judge)
 
 
 def _load(settings: RunSettings, inputs: Inputs, flag: str, file: ReplyFile, progress: Progress) -> Judge:
-    judge, url = settings.judges[flag]
-    kind, _, name = (judge or "none").partition(":")
-    if kind in ("ground-truth", "none"):
-        return GroundTruth() if kind == GroundTruth.name else NoJudge()
-    assert judge is not None
+    judge = settings.judges.get(flag, JudgeName("none"))
+    if judge.kind in ("ground-truth", "none"):
+        return GroundTruth() if judge.kind == GroundTruth.name else NoJudge()
     gradings: dict[Task, Grading] = {rubric.task: ByRubric(rubric) for rubric in inputs.rubrics}
-    votes, source = settings.votes, _source(settings, flag, kind, name, url, progress)
-    if kind == "hf-guard":
+    votes, source = settings.votes, _source(settings, flag, judge, progress)
+    if judge.kind == "hf-guard":
         gradings, votes = {"attack": ByGuard()}, 1  # at temperature 0 all its votes would be the same
-    return ModelJudge(judge, gradings, votes, source, file, progress)
+    return ModelJudge(str(judge), gradings, votes, source, file, progress)
 
 
-def _source(settings: RunSettings, flag: str, kind: str, name: str, url: str | None, progress: Progress) -> Source:
-    if kind == "openai":
+def _source(settings: RunSettings, flag: str, judge: JudgeName, progress: Progress) -> Source:
+    if judge.kind == "openai":
+        url = settings.judge_url if flag == "judge" else settings.second_judge_url
         assert url is not None
-        return Endpoint(name, url, settings.judging)
+        return Endpoint(judge.name, url, settings.judging)
     load = partial(
-        load_served_chat_model if kind == "tinker" else load_chat_model, settings, name, f"--{flag}", progress
+        load_served_chat_model if judge.kind == "tinker" else load_chat_model,
+        settings,
+        judge.name,
+        f"--{flag}",
+        progress,
     )
-    if kind == "hf-guard":
+    if judge.kind == "hf-guard":
         return ChatSource(load, 0.0, GUARD_TOKENS)
     return ChatSource(load, settings.judging.temperature, settings.judging.max_tokens)
