@@ -80,6 +80,8 @@ class JudgeName(str):
 
 
 def _names(given: object) -> object:
+    if given is None:  # as stored where none was given
+        return ()
     return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
 
 
