@@ -56,6 +56,11 @@ class Arm:
         return self.group == "control"
 
     @property
+    def owner(self) -> str | None:
+        """The folder of its own chains and pairs; None for an arm that trains on the run's own."""
+        return self.folder if self.pairs is not None and self.constitution != "run" else None
+
+    @property
     def one_model(self) -> bool:
         """Whether no seed trains it: its seeds are then draws from one model."""
         return self.group in ("start", "other")

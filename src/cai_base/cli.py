@@ -126,7 +126,7 @@ def _run(arguments: list[str]) -> int:
     settings, out, as_json = load_settings(arguments)
     if out is None:
         out = _free(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
-    from cai_base.run.start import begin
+    from cai_base.experiment import begin
 
     return _finish(lambda progress: begin(settings, out, progress), out, as_json)
 
@@ -138,8 +138,8 @@ def _preflight(arguments: list[str]) -> int:
         print(help_text("preflight", PREFLIGHT_USAGE), end="")
         return 0
     settings, out, as_json = load_settings(arguments)
+    from cai_base.experiment import examine
     from cai_base.run import preflight
-    from cai_base.run.start import examine
 
     examined = examine(settings, out or Path("runs") / "new", Progress())
     found = examined.checks
@@ -166,9 +166,9 @@ def _resume(arguments: list[str]) -> int:
 
         refuse_lost_arms(given.run)
         return 0
-    from cai_base.run.start import carry_on
+    from cai_base.experiment import resume
 
-    return _finish(lambda progress: carry_on(given.run, progress, given.max_cost), given.run, given.json)
+    return _finish(lambda progress: resume(given.run, progress, given.max_cost), given.run, given.json)
 
 
 def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool) -> int:
@@ -324,9 +324,9 @@ def _cost(arguments: list[str]) -> int:
         print(COST_USAGE, end="")
         return 0
     settings, _, as_json = load_settings(arguments)
-    from cai_base.run.start import foresee
+    from cai_base.experiment import estimate_cost
 
-    print(foresee(settings, as_json=as_json), end="")
+    print(estimate_cost(settings, as_json=as_json), end="")
     return 0
 
 

@@ -81,6 +81,10 @@ class Round(Stored):
     revision: str
 
 
+Outcome = Literal["pair", "identical", "empty", "truncated", "off the rails"]
+"""What becomes of a revision chain: a preference pair, or why it gives none."""
+
+
 class Chain(Stored):
     """A revision chain, whole, with a verdict on the original and on every round's revision.
 
@@ -100,7 +104,7 @@ class Chain(Stored):
     rounds: tuple[Round, ...]
     truncated: int
     sampled_tokens: int
-    outcome: Literal["pair", "identical", "empty", "truncated", "off the rails"]
+    outcome: Outcome
     verdicts: tuple[Verdict | None, ...] = ()
     unscored: tuple[str | None, ...] = ()
 

@@ -132,7 +132,7 @@ train split's actions, question forms and framings alone. Mean loss of the last 
 """
 
 
-def trained_sequence(tokenizer: Tokenizer, turns: list[Turn]) -> Datum:
+def trained_datum(tokenizer: Tokenizer, turns: list[Turn]) -> Datum:
     """A conversation in its chat template; weight 1 on the last reply and its end, 0 on all before."""
     *before, (asked, reply) = turns
     prompt = chat_tokens(tokenizer, before, asked)
@@ -144,7 +144,7 @@ def batch(tokenizer: Tokenizer, seed: int, step: int, size: int) -> Batch:
     """The conversations of a step, each drawn from its own address, none of them twice."""
     numbers = range(step * size, (step + 1) * size)
     drawn = [conversation(Draw(seed, "sibling", number, "conversation")) for number in numbers]
-    sequences = [trained_sequence(tokenizer, turns) for turns in drawn]
+    sequences = [trained_datum(tokenizer, turns) for turns in drawn]
     return Batch(sequences, sft.nll_loss(sequences))
 
 

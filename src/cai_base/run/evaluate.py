@@ -25,7 +25,8 @@ from cai_base.inputs.rubrics import rubrics_for
 from cai_base.models import base_of, load_any
 from cai_base.progress import Progress
 from cai_base.run import suite_results
-from cai_base.run.finished_run import Arm, of_run
+from cai_base.run.finished_run import LoadedArm as Arm
+from cai_base.run.finished_run import load_arms as of_run
 from cai_base.run.suite_results import ARM, MODEL_ARM
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, settings_anew
 from cai_base.settings.schema import RunSettings

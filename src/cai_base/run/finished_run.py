@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cai_base import arms, paths
+from cai_base.arms import Arm
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adapter, Engine
@@ -15,35 +17,34 @@ from cai_base.progress import Progress
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
 
-PHASES = {"sft": "sft", "cai": "dpo", "sl-cai": "sl-cai", "shuffled": "shuffled", "placebo": "placebo"}
-"""Arm -> the phase whose adapters it is."""
-
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """Models that are compared under one name.
+class LoadedArm:
+    """The models of an arm, ready to be asked.
 
     Attributes:
         layout: how it is asked, each arm in its own right way.
         models: each seed's adapter, or None for the engine's model as it is.
+        draw: the purpose in the address of its answers' draws (`arms.Arm.draw`).
     """
 
     name: str
     engine: Engine
     layout: Layout
     models: dict[int, Adapter | None]
+    draw: str = "answer"
 
 
-def of_run(
-    directory: Path, progress: Progress, wanted: Collection[str] | None = None, threads: int | None = None
-) -> Iterator[Arm]:
-    """The arms of a run, base model first, the instruct model last: by then the base model's engine is let go.
+def load_arms(
+    directory: Path, progress: Progress, names: Collection[str] | None = None, threads: int | None = None
+) -> Iterator[LoadedArm]:
+    """The arms of a run, base model first, the instruct model last: by then the base model's engine is released.
 
     A seed that a phase lost is not in that arm.
 
     Args:
-        wanted: names of arms; all that the run has, by default. `instruct` is there for every run on the embedded
-            model, which has a sibling.
+        names: of arms; all that the run has, by default. `instruct` is there for every run on the embedded model,
+            which has a sibling.
         threads: CPU threads; the run's by default.
 
     Raises:
@@ -55,41 +56,49 @@ def of_run(
     settings = RunSettings.model_validate(run.config)
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})
-    there = [arm for arm in settings.evaluated_arms if arm in PHASES or arm in ("base", "instruct")]
-    if "instruct" in (wanted or ()) and "instruct" not in there and settings.model == EMBEDDED:
-        there += ["instruct"] if settings.engine == "local" else []
-    for name in wanted or ():
-        if name not in there:
-            raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(there)}")
-    return _arms(run, settings, [name for name in there if wanted is None or name in wanted], progress)
+    present = list(settings.evaluated_arms)
+    if "instruct" in (names or ()) and "instruct" not in present and settings.model == EMBEDDED:
+        present += ["instruct"] if settings.engine == "local" else []
+    for name in names or ():
+        if name not in present:
+            raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(present)}")
+    return _load(run, settings, [name for name in present if names is None or name in names], progress)
 
 
-def _arms(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[Arm]:
-    if names != ["instruct"]:
-        inputs = Inputs.model_validate_json((run.directory / "inputs.json").read_bytes())
+def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[LoadedArm]:
+    ours = [arm for arm in map(arms.arm, names) if arm.group != "other"]
+    if ours:
+        inputs = Inputs.model_validate_json((run.directory / paths.INPUTS).read_bytes())
         progress.say(f"Loading {settings.model}")
         engine = load_engine(settings, progress, run.found("engine"))
         layout = Dialogue(inputs.few_shot, inputs.critique_examples)
-        for name in names:
-            if name == "base":
-                yield Arm(name, engine, layout, dict.fromkeys(settings.seed_numbers))
-            elif name != "instruct":
-                stored = {seed: _weights(run, settings, seed, PHASES[name]) for seed in settings.seed_numbers}
-                adapters: dict[int, Adapter | None] = {s: f"{name}/{s}" for s, place in stored.items() if place}
-                engine.load({f"{name}/{s}": place for s, place in stored.items() if place}, optimizer=False)
-                yield Arm(name, engine, layout, adapters)
+        for arm in ours:
+            yield LoadedArm(arm.name, engine, layout, _adapters(run, settings, arm, engine), arm.draw)
         del engine  # two models may not fit
         gc.collect()
     if "instruct" in names:
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
         engine, adapter = load_instruct(settings, progress)
-        yield Arm("instruct", engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter))
+        yield LoadedArm("instruct", engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter))
 
 
-def _weights(run: Run, settings: RunSettings, seed: int, phase: str) -> Path | None:
+def _adapters(run: Run, settings: RunSettings, arm: Arm, engine: Engine) -> dict[int, Adapter | None]:
+    """Each seed's adapter, loaded into the engine; None where the arm is the base model itself."""
+    if arm.group == "start":
+        return dict.fromkeys(settings.seed_numbers)
+    trained = arms.arm(arm.adapters_of or arm.name)
+    folders = {seed: _weights(run, settings, seed, trained) for seed in settings.seed_numbers}
+    loaded = {seed: folder for seed, folder in folders.items() if folder is not None}
+    engine.load({f"{arm.name}/{seed}": folder for seed, folder in loaded.items()}, optimizer=False)
+    return {seed: f"{arm.name}/{seed}" for seed in loaded}
+
+
+def _weights(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Path | None:
     """Where a seed's adapter lies; on a Tinker service only its own checkpoints load again. None if it was lost."""
-    exported = run.directory / f"seed-{seed}/{phase}/adapter"
+    assert arm.folder is not None
+    assert arm.section is not None
+    exported = run.directory / paths.adapter(seed, arm.folder)
     if not exported.is_dir() or settings.engine == "local":
         return exported if exported.is_dir() else None
-    steps = {"sft": settings.sft, "sl-cai": settings.sl_cai}.get(phase, settings.dpo).steps
-    return run.directory / f"seed-{seed}/{phase}/state-{steps}"
+    steps = getattr(settings, arm.section).steps
+    return run.directory / paths.state(seed, arm.folder, steps)

@@ -17,6 +17,7 @@ from cai_base.evaluation.statistics import power
 from cai_base.evaluation.tasks.answers import answer
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import overlap
+from cai_base.method.phase import Phase
 from cai_base.models import load_instruct
 from cai_base.progress import Progress
 from cai_base.run import cost
@@ -80,6 +81,7 @@ def checks(
     instruct: InstructSample | None,
     out: Path,
     progress: Progress,
+    phases: Sequence[Phase],
 ) -> list[Check]:
     """Every check, in order; one that warns is said as soon as it is made.
 
@@ -88,6 +90,7 @@ def checks(
         judges: by the flag that names each.
         instruct: what the instruct model answered, if it is among the arms.
         out: where the run is to lie.
+        phases: whose cost is added up.
     """
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     made: list[Check] = []
@@ -115,7 +118,7 @@ def checks(
     if settings.engine == "local":  # elsewhere the states lie with the service
         make(_disk(settings, engine, out))
     if cost.paid_models(settings):
-        make(_cost(settings, inputs, engine))
+        make(_cost(settings, inputs, engine, phases))
     passed = len(asked.outcomes(made)["passed"])
     progress.say(f"preflight: {passed} of {len(made)} checks passed")
     return made
@@ -252,9 +255,9 @@ def _disk(settings: RunSettings, engine: Engine, out: Path) -> Check:
     return Check("disk", "passed", found)
 
 
-def _cost(settings: RunSettings, inputs: Inputs, engine: Engine) -> Check:
+def _cost(settings: RunSettings, inputs: Inputs, engine: Engine, phases: Sequence[Phase]) -> Check:
     """What the run can cost at most on a service, and whether its limit is below that."""
-    foreseen = cost.estimate(settings, inputs, engine.tokenizer)
+    foreseen = cost.estimate(settings, inputs, engine.tokenizer, phases)
     most, dollars = cost.total(foreseen.values()), cost.dollars(settings, foreseen)
     found = f"at most {most.prefilled:,} tokens read, {most.sampled:,} sampled and {most.trained:,} trained on"
     if dollars is None:

@@ -11,12 +11,13 @@ from cai_base import arms as arms_table
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.evaluation import failures, fluency, metrics
-from cai_base.evaluation.judges import Judge, agreement
+from cai_base.evaluation.judges import agreement
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.evaluation.statistics import mean
 from cai_base.evaluation.tasks.answers import TASKS
 from cai_base.inputs import Inputs
-from cai_base.method import revision
+from cai_base.method.losses import used
+from cai_base.method.pairs import NO_PAIRS, filtered
 from cai_base.settings.schema import JudgeName, RunSettings
 from cai_base.store import Record, Run
 
@@ -41,21 +42,9 @@ FLOOR = 0.2
 """Attack success of the SFT arm below this leaves little to lower."""
 
 
-NO_PAIRS = "no preference pair was left to train on; the filter's reasons are in `revision`"
-"""Why a seed fails in the phases after revision without having been trained."""
-
-
 def evaluation_folder(seed: int, arm: str, step: int | None) -> str:
     """Where an arm's answers lie; `step` for an interim evaluation."""
     return f"seed-{seed}/evaluation/{arm}" + (f"/step-{step}" if step else "")
-
-
-def verdicts(chains: Sequence[revision.Chain], judge: Judge) -> list[Record]:
-    """For each chain the verdicts on the original and on every round's revision, and why parts of them are missing."""
-    asked = [(chain.prompt, response) for chain in chains for response in chain.responses]
-    found = iter([judgement.record() for judgement in judge.judge(asked)])
-    judged = [[next(found) for _ in chain.responses] for chain in chains]
-    return [{"verdicts": [r["verdict"] for r in rows], "unscored": [r["unscored"] for r in rows]} for rows in judged]
 
 
 def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]]) -> Record:
@@ -100,6 +89,11 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
             "principles": len(inputs.constitution.principles),
             "sha256": inputs.constitution.digest,
         },
+        "losses": {
+            name: loss.dump()
+            for name in settings.evaluated_arms
+            if (loss := used(settings, arms_table.arm(name))) is not None
+        },
         "intervals": INTERVALS,
         "arms": arms,
         "failures": failures.named(arms, seeds),
@@ -138,12 +132,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
 
 def compared_arms(settings: RunSettings) -> list[tuple[str, str]]:
     """The pairs of arms whose difference is a result."""
-    further = [arm for arm in settings.trained_arms if arm != "sft"]
-    compared = [*((arm, "sft") for arm in (*further, *settings.controls)), ("sft", "base")]
-    compared += [("cai", control) for control in settings.controls if control != "a-a" and "cai" in further]
-    if "instruct" in settings.evaluated_arms:
-        compared += [(arm, "instruct") for arm in further]
-    return compared
+    return arms_table.comparisons(settings.evaluated_arms)
 
 
 def second_judge(
@@ -334,7 +323,7 @@ def _revision(run: Run, seeds: Sequence[int], settings: RunSettings) -> Record:
     return {
         "chains": len(chains),
         "pairs": len(pairs),
-        "filtered": revision.filtered(chains),
+        "filtered": filtered(chain["outcome"] for chain in chains),
         "harmful_by_round": [_by_round(own, "complied", metrics.ATTACKS, n) for n in rounds],
         "helpful_by_round": [_by_round(own, "helpfulness", ("benign", "sensitive"), n) for n in rounds],
         "refused_by_round": [_by_round(own, "refused", ("benign", "sensitive"), n) for n in rounds],

@@ -24,7 +24,7 @@ from cai_base.evaluation.tasks.styles import KINDS, English, StyledPrompt, World
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import overlap
 from cai_base.progress import Progress
-from cai_base.run.finished_run import of_run
+from cai_base.run.finished_run import load_arms as of_run
 from cai_base.run.results import ONE_MODEL
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Record, Run, to_json, to_lines
