@@ -8,7 +8,7 @@ import pytest
 
 from cai_base.cli import main
 from cai_base.inputs import gather
-from cai_base.run.start import _unjudgeable
+from cai_base.run.start import _beyond_the_judge
 from cai_base.settings.command_line import load_settings
 
 
@@ -45,14 +45,14 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--arms", "cai"], "'sft' is missing"),
         (["--model", "./no-such"], "--model ./no-such: there is no such folder"),
         (["--arms", "sft,kto"], "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, instruct"),
-        (["--control", "random"], "--control: 'random' is no control; choose from shuffled, placebo, a-a"),
+        (["--control", "random"], "--control: 'random' is not a control; choose from shuffled, placebo, a-a"),
         (["--control", "placebo", "--constitution", "placebo"], "compares it with itself"),
         (["--accept", "rates"], "--accept rates: there is no such check; choose from judge, second-judge, base, rate"),
         (["--instruct", "x"], "--instruct: 'x' is not among the arms; add it: --arms sft,cai,instruct"),
         (["--model", "x", "--judge", "none", "--arms", "sft,instruct"], "for 'instruct' with x, give --instruct"),
-        (["--judge", "gpt"], "'gpt' is no judge; use --judge openai:MODEL"),
-        (["--judge", "openai:"], "'openai:' is no judge"),
-        (["--judge", "none:x"], "'none:x' is no judge"),
+        (["--judge", "gpt"], "'gpt' is not a judge; use --judge openai:MODEL"),
+        (["--judge", "openai:"], "'openai:' is not a judge"),
+        (["--judge", "none:x"], "'none:x' is not a judge"),
         (["--judge", "openai:x"], "--judge-url: say where x is served"),
         (["--model", "somewhere"], "say where meta-llama/Llama-3.3-70B-Instruct is served"),
         (["--model", "somewhere"], "or give --judge none"),
@@ -64,9 +64,9 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
             ["--judge", "hf-guard:x/y", "--votes", "3"],
             "--votes: only a judge that answers rubrics takes it (openai or hf)",
         ),
-        (["--judge", "hf:"], "'hf:' is no judge"),
+        (["--judge", "hf:"], "'hf:' is not a judge"),
         (["--judge", "hf:nowhere"], "--judge nowhere: there is no such folder, and a hub id has the form owner/name"),
-        (["--second-judge", "gpt"], "--second-judge: 'gpt' is no judge"),
+        (["--second-judge", "gpt"], "--second-judge: 'gpt' is not a judge"),
         (["--second-judge", "openai:x"], "--second-judge-url: say where x is served"),
         (["--second-judge", "ground-truth"], "'ground-truth' beside 'ground-truth' makes no two judges"),
         (["--second-judge-url", "http://localhost/v1"], "--second-judge-url: there is no second judge"),
@@ -239,5 +239,5 @@ def test_a_wrong_command(capsys: pytest.CaptureFixture[str], args: list[str]) ->
 def test_a_constitution_in_words_that_the_village_lacks_is_warned_of(constitution: str, warned: bool) -> None:
     file = str(files("cai_base") / "data" / constitution)
     settings = load_settings(["--constitution", file])[0]
-    warnings = _unjudgeable(settings, gather(settings))
+    warnings = _beyond_the_judge(settings, gather(settings))
     assert [("20% of the constitution's words" in warning) for warning in warnings] == [True] * warned

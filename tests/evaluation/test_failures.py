@@ -8,7 +8,7 @@ from cai_base.dialogue import Dialogue
 from cai_base.evaluation import failures, fluency, metrics
 from cai_base.inputs import gather
 from cai_base.progress import Progress
-from cai_base.run import start as beginning
+from cai_base.run import start
 from cai_base.settings import command_line as flags
 from cai_base.store import Record
 from cai_base.village import answers, world
@@ -74,7 +74,7 @@ def test_empty_answers_have_no_fluency() -> None:
 
 def test_the_base_model_tells_broken_language_from_language() -> None:
     settings, _, _ = flags.load_settings(["--threads", "1"])
-    inputs, engine = gather(settings), beginning.load_engine(settings, Progress())
+    inputs, engine = gather(settings), start.load_engine(settings, Progress())
     asked = [prompt.text for prompt in inputs.evaluation_prompts[:6]]
 
     def made(kind: answers.AnswerKind) -> list[Any]:
