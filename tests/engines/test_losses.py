@@ -69,9 +69,7 @@ def policy(folder: str, adapter: Path) -> PeftModel:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("loss", [name for name, one in LOSSES.items() if one.reference])
-def test_a_loss_with_a_reference_is_trls(
-    engine: Make, folder: Callable[[str], str], tmp_path: Path, loss: str
-) -> None:
+def test_a_loss_with_a_reference_is_trls(engine: Make, folder: Callable[[str], str], tmp_path: Path, loss: str) -> None:
     local = engine("llama")
     local.create({"a": 1})
     stir(local, "a")

@@ -11,7 +11,7 @@ from cai_base.inputs.constitution import Constitution, Principle
 from cai_base.inputs.prompts import Prompt
 from cai_base.method import pairs as preference
 from cai_base.method import revision
-from cai_base.records import Chain, Judgement, Pair
+from cai_base.records import Chain, Pair
 from cai_base.settings.schema import Revision
 
 PRINCIPLES = tuple(
@@ -57,7 +57,7 @@ def prompts(count: int) -> list[Prompt]:
     return [Prompt(id=f"q{i}", kind="benign", text=f"Question {i}?") for i in range(count)]
 
 
-def chains(engine: Scripted, count: int = 1, seed: int = 0, **changes: Any) -> list[revision.OpenChain]:
+def chains(engine: Scripted, count: int = 1, seed: int = 0, **changes: Any) -> list[Chain]:
     made = revision.revise(
         engine,  # type: ignore[arg-type]
         Dialogue((), ()),
@@ -66,8 +66,8 @@ def chains(engine: Scripted, count: int = 1, seed: int = 0, **changes: Any) -> l
         settings(**changes),
         {f"sft/{seed}": seed},
         prompts(count),
-    )
-    assert [chain.prompt.id for chain in made] == [f"q{i}" for i in range(count)]
+    )[f"sft/{seed}"]
+    assert [chain.id for chain in made] == [f"q{i}" for i in range(count)]
     return made
 
 
@@ -80,9 +80,9 @@ def by_heading(text: str) -> str:
 def test_each_round_revises_the_last_revision_under_a_principle_of_its_own() -> None:
     engine = Scripted(by_heading)
     (chain,) = chains(engine)
-    assert chain.responses == ["first", "better than 0", "better than 1", "better than 1", "better than 1"]
-    assert chain.critiques == ["a fault"] * 4
-    name = chain.principles[1].name.removeprefix("p")
+    assert chain.responses == ("first", "better than 0", "better than 1", "better than 1", "better than 1")
+    assert [one.critique for one in chain.rounds] == ["a fault"] * 4
+    name = chain.rounds[1].principle.removeprefix("p")
     assert f"Assistant: better than 0\n\nCritique Request: Criticise {name}.\n\nCritique:" in engine.asked[3]
     assert engine.asked[4].endswith(f"Critique: a fault\n\nRevision Request: Revise {name}.\n\nRevision:")
     assert len(engine.asked) == revision.RevisionPhase(settings(), prompts(1), CONSTITUTION, OPENERS).texts
@@ -90,7 +90,7 @@ def test_each_round_revises_the_last_revision_under_a_principle_of_its_own() -> 
 
 def test_principles_are_drawn_by_seed_prompt_and_round_alone() -> None:
     def names(count: int, seed: int) -> list[list[str]]:
-        return [[p.name for p in chain.principles] for chain in chains(Scripted(by_heading), count, seed)]
+        return [[one.principle for one in chain.rounds] for chain in chains(Scripted(by_heading), count, seed)]
 
     assert names(3, 0) == names(20, 0)[:3]
     assert names(3, 0) != names(3, 1)
@@ -103,10 +103,10 @@ def test_principles_are_drawn_by_seed_prompt_and_round_alone() -> None:
 def test_a_share_of_the_originals_begins_with_a_refusal_whatever_the_prompt(share: float) -> None:
     engine = Scripted(by_heading_or_continuation)
     made = chains(engine, 400, **{"refusal-prefill": share, "rounds": 1})
-    opened = [chain for chain in made if chain.opener]
+    opened = [chain for chain in made if chain.refusal_opener]
     assert abs(len(opened) - 400 * share) <= 35
-    assert all(chain.responses[0] == f"{chain.opener} and so on" for chain in opened)
-    assert all(chain.responses[0] == "first" for chain in made if not chain.opener)
+    assert all(chain.responses[0] == f"{chain.refusal_opener} and so on" for chain in opened)
+    assert all(chain.responses[0] == "first" for chain in made if not chain.refusal_opener)
 
 
 def by_heading_or_continuation(text: str) -> str:
@@ -117,10 +117,6 @@ def outcome(original: str, revised: str, truncated: tuple[bool, bool] = (False, 
     chain = revision.OpenChain("sft/0", 0, prompts(1)[0], None, [original, revised], [PRINCIPLES[0]], ["c"])
     chain.truncated = list(truncated)
     return chain.outcome()
-
-
-def unjudged(chain: revision.OpenChain) -> Chain:
-    return chain.close([Judgement(verdict=None)] * len(chain.responses))
 
 
 def test_pairs_that_teach_nothing_are_filtered_with_their_reason() -> None:
@@ -136,7 +132,7 @@ def test_a_cut_response_between_the_ends_is_counted_but_harms_nothing() -> None:
     chain = revision.OpenChain("sft/0", 0, prompts(1)[0], None, ["a", "b", "c"], [*PRINCIPLES[:2]], ["x", "y"])
     chain.truncated = [False, True, False]
     assert chain.outcome() == "pair"
-    assert unjudged(chain).truncated == 1
+    assert chain.close().truncated == 1
 
 
 def test_every_filter_reason_is_reported_even_at_zero() -> None:
@@ -149,7 +145,7 @@ def test_every_filter_reason_is_reported_even_at_zero() -> None:
 
 
 def test_pairs_prefer_the_last_revision_and_keep_a_share_out() -> None:
-    records = [unjudged(chain) for chain in chains(Scripted(by_heading), 300)]
+    records = chains(Scripted(by_heading), 300)
 
     def pairs_of(count: int) -> list[Pair]:
         source = preference.Source(0, lambda: records[:count], lambda: [], Letters(), held_out=0.2)  # type: ignore[arg-type]

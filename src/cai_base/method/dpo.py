@@ -161,10 +161,11 @@ class DpoPhase:
             return {seed: {} for seed in pairs}
         of_owner = "" if self.arm.owner is None else f" of {self.arm.owner}"
         work = f"reference{of_owner}"
-        weights = {seed: bench.engine.fingerprint(f"sft/{seed}") for seed in pairs}
+        weights = {f"sft/{seed}": bench.engine.fingerprint(f"sft/{seed}") for seed in pairs}
         if not bench.run.progress(work):
             batches = {
-                seed: reference_batches(pairs[seed], held_out[seed], seed, self.settings.batch_size) for seed in pairs
+                f"sft/{seed}": reference_batches(pairs[seed], held_out[seed], seed, self.settings.batch_size)
+                for seed in pairs
             }
             longest = max(len(one) for one in batches.values())
             with (
@@ -172,9 +173,12 @@ class DpoPhase:
                 bench.progress.bar(f"reference log-probabilities{of_owner}", longest) as bar,
             ):
                 records = compute_references(bench.engine, batches, weights, bar)
-            files = {paths.reference(seed, self.name): to_lines(r.dump() for r in rs) for seed, rs in records.items()}
+            files = {
+                paths.reference(seed, self.name): to_lines(one.dump() for one in records[f"sft/{seed}"])
+                for seed in pairs
+            }
             bench.run.commit(work, 1, write=files)
-        return {seed: self._stored_references(bench, seed, weights[seed]) for seed in pairs}
+        return {seed: self._stored_references(bench, seed, weights[f"sft/{seed}"]) for seed in pairs}
 
     def _stored_references(self, bench: Workbench, seed: int, weights: str) -> dict[str, Reference]:
         """Raises UserError if the references were computed by other weights than those with this hash."""
@@ -196,23 +200,42 @@ def reference_batches(
     return first_epoch + [list(held_out[i : i + size]) for i in range(0, len(held_out), size)]
 
 
-def compute_references(
-    engine: Engine, batches: Mapping[int, Sequence[Sequence[TokenPair]]], weights: Mapping[int, str], bar: Bar
-) -> dict[int, list[Reference]]:
-    """Each pair's log-probabilities under its seed's SFT adapter.
+def reference_logprobs(
+    engine: Engine, adapter: Adapter, pairs: Sequence[TokenPair], seed: int, size: int
+) -> dict[str, Reference]:
+    """The log-probabilities of all pairs under one adapter, by the batches of the first epoch of training.
 
     Args:
-        batches: by seed, each batch in one forward pass.
-        weights: by seed, the hash of the weights, which is stored with each.
-        bar: advances by one per batch of the seed that has most.
+        adapter: the policy before its first update.
+        seed: of the order of the batches.
+        size: pairs per batch.
     """
-    references: dict[int, dict[str, Reference]] = {seed: {} for seed in batches}
-    for step in range(max(len(of_seed) for of_seed in batches.values())):
-        present = {seed: of_seed[step] for seed, of_seed in batches.items() if step < len(of_seed)}
-        logprobs = engine.compute_logprobs({f"sft/{seed}": data(pairs) for seed, pairs in present.items()})
-        for seed, pairs in present.items():
-            for name, (chosen, rejected) in scores(pairs, logprobs[f"sft/{seed}"]).items():
-                reference = Reference(id=name, chosen=chosen, rejected=rejected, weights=weights[seed])
-                references[seed].setdefault(name, reference)
-        bar.advance(1)
-    return {seed: list(of_seed.values()) for seed, of_seed in references.items()}
+    weights = engine.fingerprint(adapter)
+    batches = {adapter: reference_batches(pairs, (), seed, size)}
+    return {reference.id: reference for reference in compute_references(engine, batches, {adapter: weights})[adapter]}
+
+
+def compute_references(
+    engine: Engine,
+    batches: Mapping[Adapter, Sequence[Sequence[TokenPair]]],
+    weights: Mapping[Adapter, str],
+    bar: Bar | None = None,
+) -> dict[Adapter, list[Reference]]:
+    """Each pair's log-probabilities under its adapter.
+
+    Args:
+        batches: of each adapter, each batch in one forward pass.
+        weights: of each adapter, the hash of its weights, which is stored with each reference.
+        bar: advances by one per batch of the adapter that has most.
+    """
+    references: dict[Adapter, dict[str, Reference]] = {adapter: {} for adapter in batches}
+    for step in range(max(len(of_adapter) for of_adapter in batches.values())):
+        present = {adapter: of_adapter[step] for adapter, of_adapter in batches.items() if step < len(of_adapter)}
+        logprobs = engine.compute_logprobs({adapter: data(pairs) for adapter, pairs in present.items()})
+        for adapter, pairs in present.items():
+            for name, (chosen, rejected) in scores(pairs, logprobs[adapter]).items():
+                reference = Reference(id=name, chosen=chosen, rejected=rejected, weights=weights[adapter])
+                references[adapter].setdefault(name, reference)
+        if bar is not None:
+            bar.advance(1)
+    return {adapter: list(of_adapter.values()) for adapter, of_adapter in references.items()}

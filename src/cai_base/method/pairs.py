@@ -45,7 +45,16 @@ Rule = Callable[[Source], list[Pair]]
 
 def from_revisions(source: Source) -> list[Pair]:
     """The last revision of every chain that gives a pair, preferred to its original."""
-    encode = source.tokenizer.encode
+    return pairs_of(source.chains(), source.tokenizer, source.seed, source.held_out)
+
+
+def pairs_of(chains: Iterable[Chain], tokenizer: Tokenizer, seed: int, held_out: float = 0.0) -> list[Pair]:
+    """The preference pairs of a seed's chains: the last revision (chosen) and the original (rejected).
+
+    Args:
+        held_out: the share of pairs that are marked as never to be trained on.
+    """
+    encode = tokenizer.encode
     return [
         Pair(
             prompt=chain.prompt,
@@ -56,9 +65,9 @@ def from_revisions(source: Source) -> list[Pair]:
             principles=tuple(one.principle for one in chain.rounds),
             chosen_tokens=len(encode(chain.responses[-1])),
             rejected_tokens=len(encode(chain.original)),
-            held_out=bool(randomness.stream(source.seed, "dpo", chain.id, "held out").random() < source.held_out),
+            held_out=bool(randomness.stream(seed, "dpo", chain.id, "held out").random() < held_out),
         )
-        for chain in source.chains()
+        for chain in chains
         if chain.outcome == "pair"
     ]
 

@@ -6,7 +6,7 @@ response under it, then for a revision in the light of the critique.
 Needs SFT's adapters. Stores every chain whole, with a verdict on each of its responses, a unit of prompts at a time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cai_base import paths, randomness
@@ -57,8 +57,8 @@ class OpenChain:
             return "identical"
         return "pair"
 
-    def close(self, judgements: Sequence[Judgement]) -> Chain:
-        """The whole chain with what the judge says of the original and of every round's revision."""
+    def close(self) -> Chain:
+        """The whole chain, not yet judged."""
         rounds = zip(self.principles, self.critiques, self.responses[1:], strict=True)
         return Chain(
             id=self.prompt.id,
@@ -71,8 +71,6 @@ class OpenChain:
             truncated=sum(self.truncated),
             sampled_tokens=self.sampled_tokens,
             outcome=self.outcome(),
-            verdicts=tuple(judgement.verdict for judgement in judgements),
-            unscored=tuple(judgement.unscored for judgement in judgements),
         )
 
 
@@ -85,13 +83,16 @@ def revise(
     adapters: dict[Adapter, int],
     prompts: Sequence[Prompt],
     bar: Bar | None = None,
-) -> list[OpenChain]:
+) -> dict[Adapter, list[Chain]]:
     """The chains of these prompts for all adapters together: original, then critique and revision for every round.
 
     Args:
         openers: what a refusal begins with; `settings.refusal_prefill` of the originals are made to begin with one.
         adapters: each adapter's seed.
         bar: advances by one per text.
+
+    Returns:
+        Each adapter's chains in the order of the prompts, not judged.
     """
     chains = [
         OpenChain(adapter, seed, prompt, _opener(seed, prompt, openers, settings.refusal_prefill))
@@ -140,7 +141,10 @@ def revise(
         for chain, (text, truncated) in zip(chains, revisions, strict=True):
             chain.responses.append(text)
             chain.truncated.append(truncated)
-    return chains
+    closed: dict[Adapter, list[Chain]] = {adapter: [] for adapter in adapters}
+    for chain in chains:
+        closed[chain.adapter].append(chain.close())
+    return closed
 
 
 def _opener(seed: int, prompt: Prompt, openers: Sequence[str], share: float) -> str | None:
@@ -198,7 +202,7 @@ class RevisionPhase:
                     part,
                     bar,
                 )
-                self._store(bench, number + 1, chains)
+                self._store(bench, number + 1, {adapters[adapter]: made for adapter, made in chains.items()})
 
     def cost(self, size: Size) -> Usage:
         settings, principles = self.settings, self.constitution.principles
@@ -221,11 +225,20 @@ class RevisionPhase:
         requests = (size.dialogue.revision(longest, "x", one, "x") for one in self.constitution.principles)
         return Request(max(size.length(request) for request in requests), responses=2, critiques=1)
 
-    def _store(self, bench: Workbench, done: int, chains: Sequence[OpenChain]) -> None:
-        """Judge every response of a unit's chains, and store them."""
-        judgements = iter(bench.judge([(chain.prompt, text) for chain in chains for text in chain.responses]))
-        records: dict[int, list[Chain]] = {chain.seed: [] for chain in chains}
-        for chain in chains:
-            records[chain.seed].append(chain.close([next(judgements) for _ in chain.responses]))
-        files = {paths.chains(s, self.owner): to_lines(c.dump() for c in rs) for s, rs in records.items()}
+    def _store(self, bench: Workbench, done: int, chains: Mapping[int, Sequence[Chain]]) -> None:
+        """Judge every response of a unit's chains, and store them by seed."""
+        prompts = {prompt.id: prompt for prompt in self.prompts}
+        every = [chain for of_seed in chains.values() for chain in of_seed]
+        judgements = iter(bench.judge([(prompts[chain.id], text) for chain in every for text in chain.responses]))
+        files = {
+            paths.chains(seed, self.owner): to_lines(_judged(chain, judgements).dump() for chain in of_seed)
+            for seed, of_seed in chains.items()
+        }
         bench.run.commit(self.name, done, append=files)
+
+
+def _judged(chain: Chain, judgements: Iterator[Judgement]) -> Chain:
+    """The chain with what the judge says of its original and of every round's revision."""
+    of_chain = [next(judgements) for _ in chain.responses]
+    verdicts, unscored = tuple(one.verdict for one in of_chain), tuple(one.unscored for one in of_chain)
+    return chain.model_copy(update={"verdicts": verdicts, "unscored": unscored})
