@@ -32,14 +32,14 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from cai_base.inputs.prompts import Example as Example
     from cai_base.inputs.prompts import Prompt as Prompt
     from cai_base.inputs.prompts import load_prompts as load_prompts
-    from cai_base.method.dpo import batch as dpo_batch
+    from cai_base.method.dpo import dpo_batch as dpo_batch
     from cai_base.method.dpo import reference_logprobs as reference_logprobs
     from cai_base.method.dpo import tokenise as tokenise
     from cai_base.method.losses import preference_loss as preference_loss
     from cai_base.method.pairs import pairs_of as pairs_of
     from cai_base.method.revision import revise as revise
-    from cai_base.method.sft import batch as sft_batch
     from cai_base.method.sft import nll_loss as nll_loss
+    from cai_base.method.sft import sft_batch as sft_batch
     from cai_base.method.training import learning_rate as learning_rate
     from cai_base.method.training import trained_datum as trained_datum
     from cai_base.models import load_model as load_model
@@ -70,7 +70,7 @@ _WHERE = {
     "answer": "evaluation.tasks.answers",
     "begin": "experiment",
     "default_settings": "settings",
-    "dpo_batch": "method.dpo:batch",
+    "dpo_batch": "method.dpo",
     "learning_rate": "method.training",
     "load_constitution": "inputs.constitution",
     "load_model": "models",
@@ -82,11 +82,11 @@ _WHERE = {
     "reference_logprobs": "method.dpo",
     "resume": "experiment",
     "revise": "method.revision",
-    "sft_batch": "method.sft:batch",
+    "sft_batch": "method.sft",
     "tokenise": "method.dpo",
     "trained_datum": "method.training",
 }
-"""Each public name and its module, with the name there where it is another."""
+"""Each public name and its module."""
 
 __all__ = ["__version__", *_WHERE]
 
@@ -94,8 +94,7 @@ __all__ = ["__version__", *_WHERE]
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'cai_base' has no attribute {name!r}")
-    module, _, inner = _WHERE[name].partition(":")
-    return getattr(import_module(f"cai_base.{module}"), inner or name)
+    return getattr(import_module(f"cai_base.{_WHERE[name]}"), name)
 
 
 def __dir__() -> list[str]:

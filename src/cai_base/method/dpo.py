@@ -60,7 +60,7 @@ def batch_pairs(pairs: Sequence[TokenPair], seed: int, step: int, size: int) -> 
     return [pairs[i] for i in batch_indices(len(pairs), seed, "dpo", step, size)]
 
 
-def batch(
+def dpo_batch(
     pairs: Sequence[TokenPair], references: Mapping[str, Reference], seed: int, step: int, settings: Dpo
 ) -> Batch:
     """The batch of a step."""
@@ -120,7 +120,7 @@ class DpoPhase:
 
         def step_batch(adapter: Adapter, step: int) -> Batch:
             seed = adapters[adapter]
-            return batch(pairs[seed], references[seed], seed, step, self.settings)
+            return dpo_batch(pairs[seed], references[seed], seed, step, self.settings)
 
         def held_out_accuracy(live: list[Adapter]) -> dict[Adapter, dict[str, float | None]]:
             requests: dict[Adapter | None, list[Datum]] = {

@@ -24,7 +24,7 @@ def nll_loss(data: Sequence[Datum]) -> Loss:
     return LinearLoss(sum(weight for datum in data for weight in datum.weights))
 
 
-def batch(data: Sequence[Datum], seed: int, phase: str, step: int, size: int) -> Batch:
+def sft_batch(data: Sequence[Datum], seed: int, phase: str, step: int, size: int) -> Batch:
     """The batch of a step: epochs of all examples, each in its own order, laid end to end and cut into batches."""
     chosen = [data[i] for i in batch_indices(len(data), seed, phase, step, size)]
     return Batch(chosen, nll_loss(chosen))
@@ -99,6 +99,6 @@ def _train(
 
     def step_batch(adapter: Adapter, step: int) -> Batch:
         seed = adapters[adapter]
-        return batch(data[seed], seed, phase, step, settings.batch_size)
+        return sft_batch(data[seed], seed, phase, step, settings.batch_size)
 
     train_arm(bench, TrainingPlan(phase, arm.name, arm.curve, settings, adapters, step_batch))
