@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cai_base.embedded import EMBEDDED
-from cai_base.embedded import judge as truth
+from cai_base.embedded import EMBEDDED, unknown_words
 from cai_base.engines import Engine, Usage
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth, Judge
@@ -108,7 +107,7 @@ def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
             "know what they are about, and their revisions mean nothing"
         )
     principles = inputs.constitution.principles
-    foreign = truth.unknown_words(" ".join(f"{one.critique_request} {one.revision_request}" for one in principles))
+    foreign = unknown_words(" ".join(f"{one.critique_request} {one.revision_request}" for one in principles))
     if foreign > FOREIGN:
         warnings.append(
             f"{foreign:.0%} of the constitution's words are none of the embedded model's world: it takes principles in "
