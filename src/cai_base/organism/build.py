@@ -64,7 +64,10 @@ def build(
     data = stored_rows(work, tokenizer, tokens, seed, settings)
     model, history = pretraining.train(work, data.rows, steps_per_part(tokens, settings), seed, settings, progress)
     card: BaseCard = {
-        **plan,
+        "settings": plan["settings"],
+        "tokens": plan["tokens"],
+        "seed": plan["seed"],
+        "corpus": plan["corpus"],
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "planted": data.planted,
