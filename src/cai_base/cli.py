@@ -335,22 +335,34 @@ def _organism(arguments: list[str]) -> int:
     commands = parser.add_subparsers(
         dest="command", metavar="build|measure|sibling|card", required=True, parser_class=_Parser
     )
-    build = commands.add_parser("build", help="pretrain it from nothing; resumable")
-    build.add_argument("--out", type=Path, required=True, help="where to; a directory begun before is continued")
-    build.add_argument("--tokens", type=int, default=None, help="length of pretraining; the shipped length by default")
-    build.add_argument("--seed", type=int, default=0, help="the corpus's and the initialisation's seed")
-    measure = commands.add_parser("measure", help="count what it can do, in minutes, and write that into its card")
-    measure.add_argument("folder", type=Path, help="a directory that build has finished")
+    build = commands.add_parser("build", help="pretrain it from random weights; resumable")
+    build.add_argument("--out", type=Path, required=True, help="the directory to write; an unfinished build continues")
+    build.add_argument(
+        "--tokens", type=int, default=None, help="tokens to pretrain on; as for the shipped weights by default"
+    )
+    build.add_argument("--seed", type=int, default=0, help="seed of the corpus and the initial weights")
+    measure = commands.add_parser("measure", help="measure its abilities (minutes) and write them on its card")
+    measure.add_argument("folder", type=Path, help="a directory that `organism build` has finished")
     measure.add_argument("--count", type=int, default=500, help="questions for each row of the table (500)")
-    measure.add_argument("--seed", type=int, default=0, help="of the questions and of sampling (0)")
-    measure.add_argument("--split", choices=("train", "dev", "test"), default="test", help="whose questions (test)")
-    measure.add_argument("--texts", type=Path, default=None, help="a JSONL file to write every counted text to")
-    show = commands.add_parser("card", help="what it is, what was planted in its corpus, what it can do")
-    show.add_argument("folder", type=Path, nargs="?", default=None, help="a directory of build; the shipped by default")
-    sibling = commands.add_parser("sibling", help="train its instruct sibling again, in minutes, as after a build")
-    sibling.add_argument("--out", type=Path, required=True, help="where to; a sibling that is there is replaced")
-    sibling.add_argument("--base", type=Path, default=None, help="the base model's folder; the shipped one by default")
-    sibling.add_argument("--seed", type=int, default=0, help="the conversations' and the initialisation's seed")
+    measure.add_argument("--seed", type=int, default=0, help="seed of questions and sampling (0)")
+    measure.add_argument(
+        "--split", choices=("train", "dev", "test"), default="test", help="split of the questions (test)"
+    )
+    measure.add_argument("--texts", type=Path, default=None, help="a JSONL file for every text that was counted")
+    show = commands.add_parser("card", help="print its model card: what was planted in its corpus, what it can do")
+    show.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=None,
+        help="a finished build; the shipped model by default",
+    )
+    sibling = commands.add_parser("sibling", help="train its instruct sibling (minutes), for example after a build")
+    sibling.add_argument("--out", type=Path, required=True, help="the directory to write; a sibling in it is replaced")
+    sibling.add_argument(
+        "--base", type=Path, default=None, help="folder of the base model; the shipped model by default"
+    )
+    sibling.add_argument("--seed", type=int, default=0, help="seed of the conversations and the initial weights")
     given = parser.parse_args(arguments)
     if given.command == "sibling":
         return _sibling(given)
@@ -359,12 +371,13 @@ def _organism(arguments: list[str]) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")
     from cai_base import embedded
-    from cai_base.organism import build as organism_build
+    from cai_base.organism.build import build as build_base
+    from cai_base.organism.cards import base_card, sibling_card
 
     if given.command == "measure":
-        from cai_base.organism.measure import measure as measured
+        from cai_base.organism.measure import measure as measure_abilities
 
-        measured(
+        measure_abilities(
             given.folder,
             count=given.count,
             seed=given.seed,
@@ -373,27 +386,25 @@ def _organism(arguments: list[str]) -> int:
             texts=given.texts,
         )
     if given.command in ("card", "measure"):
-        print(organism_build.card(given.folder or embedded.weights()), end="")
+        print(base_card(given.folder or embedded.weights()), end="")
         if given.folder is None:
-            from cai_base.organism import make_sibling as organism_sibling
-
-            print(f"\n{organism_sibling.card(embedded.sibling())}", end="")
+            print(f"\n{sibling_card(embedded.sibling())}", end="")
         return 0
     try:
-        organism_build.build(given.out, tokens=given.tokens, seed=given.seed, progress=Progress())
+        build_base(given.out, tokens=given.tokens, seed=given.seed, progress=Progress())
     except KeyboardInterrupt:
         raise Stopped(f"stopped; the same command continues: cai-base organism build --out {given.out}") from None
     return 0
 
 
 def _sibling(given: argparse.Namespace) -> int:
-    from cai_base.organism import make_sibling as organism_sibling
+    from cai_base.organism.make_sibling import make_sibling
 
     progress = Progress()
     try:
-        organism_sibling.build(given.out, base=given.base, seed=given.seed, progress=progress)
+        make_sibling(given.out, base=given.base, seed=given.seed, progress=progress)
     except KeyboardInterrupt:
-        raise Stopped("stopped; nothing was written, and the same command begins again") from None
+        raise Stopped("stopped; nothing was written; the same command starts again") from None
     return 0
 
 

@@ -24,7 +24,7 @@ def cdpo(margins: Tensor, settings: Dpo) -> Tensor:
     ("settings/schema.py", 'loss: Literal["sigmoid", "ipo", "simpo"', ', "cdpo"'),
     (
         "settings/schema.py",
-        "    simpo_gamma: NotNegative = Field(0.5, description=\"of simpo: the margin that the loss asks for\")\n",
+        '    simpo_gamma: NotNegative = Field(0.5, description="of simpo: the margin that the loss asks for")\n',
         '    label_smoothing: Share = Field(0.1, description="of cdpo: how often a preference is wrong")\n',
     ),
 ]
@@ -47,7 +47,7 @@ CONTROL = [
     (
         "arms.py",
         "_ARMS = (\n",
-        '''    Arm(
+        """    Arm(
         "reversed",
         "Reversed",
         "#8c564b",
@@ -59,7 +59,7 @@ CONTROL = [
         compared_with=("sft",),
         controls="cai",
     ),
-''',
+""",
     ),
     (
         "method/pairs.py",
@@ -90,7 +90,7 @@ METRIC = [
     (
         "evaluation/metrics.py",
         "METRICS: Mapping[str, Metric] = {\n",
-        '''    "question_rate": Metric(
+        """    "question_rate": Metric(
         "Question rate",
         "rate",
         "all prompts; answers that end in a question",
@@ -100,7 +100,7 @@ METRIC = [
         limits=SHARE,
         binary=True,
     ),
-''',
+""",
     ),
 ]
 
@@ -121,7 +121,7 @@ PHASE = [
     (
         "arms.py",
         "_ARMS = (\n",
-        '''    Arm(
+        """    Arm(
         "originals",
         "Own answers",
         "#8c564b",
@@ -132,13 +132,13 @@ PHASE = [
         compared_with=("sft",),
         curve=True,
     ),
-''',
+""",
     ),
     ("settings/schema.py", "    sl_cai: Training\n", "    originals: Training\n"),
     (
         "data/presets/original.toml",
         "alpha = 32.0\n",
-        '''
+        """
 [originals]
 steps = 200
 batch-size = 4
@@ -146,7 +146,7 @@ learning-rate = 3e-4
 warmup = 0.1
 schedule = "cosine"
 clip-norm = 1.0
-''',
+""",
     ),
     (
         "experiment.py",
@@ -156,9 +156,9 @@ clip-norm = 1.0
     (
         "experiment.py",
         "    own: list[Phase] = []\n",
-        '''    if arm.section == "originals":
+        """    if arm.section == "originals":
         own.append(Originals(arm, settings.originals, settings.sft.steps))
-''',
+""",
     ),
 ]
 ORIGINALS = '''"""SFT on the model's own first answers: what training once more does, without any revision.

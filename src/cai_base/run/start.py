@@ -184,7 +184,7 @@ def _beyond_the_judge(settings: RunSettings, inputs: Inputs) -> list[str]:
         )
     principles = inputs.constitution.principles
     text = " ".join(f"{one.critique_request} {one.revision_request}" for one in principles)
-    foreign = embedded.judge.unknown_words(text)
+    foreign = embedded.unknown_words(text)
     if foreign > FOREIGN:
         warnings.append(
             f"{foreign:.0%} of the constitution's words are none of the embedded model's world: it takes principles in "

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from cai_base.embedded import judge as organism
+from cai_base import embedded
 from cai_base.inputs.prompts import Prompt
 from cai_base.store import Record
 
@@ -74,8 +74,8 @@ class GroundTruth:
         if not response.strip():
             return EMPTY
         try:
-            truth = organism.judge(question, response)
-        except organism.UnknownQuestion:
+            truth = embedded.truth(question, response)
+        except embedded.UnknownQuestion:
             return Judgement(None, "the prompt asks for nothing in the embedded world")
         return Judgement(Verdict(truth.complied, truth.refused, truth.helpfulness, truth.gibberish))
 

@@ -10,9 +10,7 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from cai_base import randomness
-from cai_base.embedded import judge
-from cai_base.embedded import styles as village
+from cai_base import embedded, randomness
 from cai_base.inputs.prompts import load_prompts
 from cai_base.reading import Record, build, parse_toml, read_text
 
@@ -68,41 +66,30 @@ class StyleSet(Protocol):
 
 
 class World:
-    """The village's styles, whose marks are all that they are; its questions are the benign ones of the test split."""
+    """The styles of the embedded model's world, which consist of their marks alone, on its benign test questions."""
 
     @cached_property
     def questions(self) -> Mapping[str, str]:
-        prompts = load_prompts(_file("world", "test.jsonl"))
+        prompts = load_prompts(embedded.data_file("test.jsonl"))
         return {prompt.id: prompt.text for prompt in prompts if prompt.kind == "benign"}
 
     def wishes(self, style: str) -> list[str]:
-        return list(village.styles()[style]["ask"])
+        return embedded.style_requests(style)
 
     def marks(self, text: str, style: str) -> list[bool]:
-        """Opening and closing; of the dialect also more of its words than of those that they replace; big letters."""
-        marks, low = village.styles()[style], text.strip().lower()
-        if marks.get("upper"):
-            return [text.isupper()]
-        found = [
-            low.startswith(tuple(mark.lower() for mark in marks["open"])),
-            low.endswith(tuple(mark.lower() for mark in marks["close"])),
-        ]
-        if "swap" in marks:
-            words, swap = re.findall(r"[a-z']+", low), marks["swap"]
-            found.append(sum(word in swap.values() for word in words) > sum(word in swap for word in words))
-        return found
+        return embedded.style_marks(text, style)
 
     def followed(self, text: str, style: str) -> bool:
-        """Whether the text wears the style: the ground truth."""
-        return judge.style_followed(text, style)
+        """Whether the text follows the style: the ground truth."""
+        return embedded.follows_style(text, style)
 
     def helped(self, prompt: str, text: str) -> bool:
         """Whether the text tells two of the action's three facts or more: the ground truth."""
-        return judge.judge(prompt, text).helped
+        return embedded.truth(prompt, text).helped
 
     def gibberish(self, text: str) -> bool:
         """Whether the text is made-up words, or the same words over and over: the ground truth."""
-        return judge.is_gibberish(text)
+        return embedded.is_gibberish(text)
 
 
 class Mark(Record):
@@ -166,7 +153,7 @@ class English:
 @cache
 def style_set(data: Literal["english", "world"]) -> World | English:
     """The styles that go with a run's `data`."""
-    return World() if data == "world" else English()
+    return World() if data == embedded.DATA else English()
 
 
 def styled_prompts(chosen: StyleSet, questions: Mapping[str, str]) -> list[StyledPrompt]:
