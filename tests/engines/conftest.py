@@ -98,8 +98,10 @@ def engine(folder: Callable[[str], str]) -> Callable[..., LocalEngine]:
         length: int = LENGTH,
         pack: bool = True,
         rows: int = 256,
-        found: dict[str, Any] | None = None,
+        findings: dict[str, Any] | None = None,
     ) -> LocalEngine:
-        return LocalEngine(folder(kind), lora, sequence_length=length, pack=pack, rows=rows, device="cpu", found=found)
+        return LocalEngine(
+            folder(kind), lora, sequence_length=length, pack=pack, rows=rows, device="cpu", findings=findings
+        )
 
     return make

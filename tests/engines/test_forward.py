@@ -10,9 +10,8 @@ from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from cai_base.engines import Batch, Datum, LossValue, SampleRequest, Step
+from cai_base.engines import Batch, Datum, EngineError, LossValue, SampleRequest, Step
 from cai_base.engines.local import LocalEngine, forward
-from cai_base.errors import UserError
 
 Make = Callable[..., LocalEngine]
 
@@ -97,15 +96,15 @@ def test_an_engine_goes_on_with_the_layout_that_a_run_began_with(engine: Make) -
     begun = engine("windowed", length=10)
     begun.compute_logprobs({None: pairs(3, 4)})
     assert not begun.packed, "a sequence was longer than was said, and the layout changed"
-    again = engine("windowed", length=10, found=json.loads(json.dumps(begun.findings())))
+    again = engine("windowed", length=10, findings=json.loads(json.dumps(begun.findings())))
     assert (again.packed, again.notes) == (False, begun.notes)
     packed = engine("windowed", length=10).findings()
-    assert engine("windowed", found=packed).packed, "at its own length it would have chosen to pad"
+    assert engine("windowed", findings=packed).packed, "at its own length it would have chosen to pad"
 
 
 def test_an_engine_refuses_findings_about_other_weights(engine: Make) -> None:
-    with pytest.raises(UserError, match="its weights are not those that this run began with"):
-        engine("llama", found=engine("mistral").findings())
+    with pytest.raises(EngineError, match=r"model .*: its weights are not those that this run began with"):
+        engine("llama", findings=engine("mistral").findings())
 
 
 @pytest.mark.parametrize("length", [26, 27, 40])

@@ -24,6 +24,7 @@ from cai_base.engines.local.model import check_folder
 from cai_base.errors import UserError
 from cai_base.method import sft
 from cai_base.method.training import learning_rate
+from cai_base.models import named
 from cai_base.progress import Progress
 from cai_base.settings.schema import LoraSettings, Training
 from cai_base.store import to_json, write_atomic
@@ -74,7 +75,8 @@ def build(
         UserError: there is no base model in `base`, `out` cannot be made, or the adapter's loss is not finite.
     """
     base = base or embedded.weights()
-    check_folder(str(base.absolute()), "--base")
+    with named({"model": "--base"}):
+        check_folder(str(base.absolute()))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,16 +84,16 @@ def build(
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
         tokenizer = _chat_tokenizer(base, Path(work))
-        engine = LocalEngine(
-            str(base),
-            Lora(LORA.rank, LORA.alpha),
-            name=EMBEDDED,
-            sequence_length=256,
-            device="cpu",  # where the base is made, too
-            threads=threads,
-            tokenizer_of=work,
-            flag="--base",
-        )
+        with named({"model": "--base"}):
+            engine = LocalEngine(
+                str(base),
+                Lora(LORA.rank, LORA.alpha),
+                name=EMBEDDED,
+                sequence_length=256,
+                device="cpu",  # where the base is made, too
+                threads=threads,
+                tokenizer_of=work,
+            )
     engine.create({ADAPTER: randomness.seed(seed, "sibling", "adapter")})
     losses = _train(engine, seed, training, progress)
     (out / CARD).unlink(missing_ok=True)  # written again last: a folder with a card is whole

@@ -12,12 +12,11 @@ from pathlib import Path
 from cai_base.embedded import EMBEDDED
 from cai_base.embedded import judge as truth
 from cai_base.engines import Engine, Usage
-from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth, Judge
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
 from cai_base.experiment import Experiment
 from cai_base.inputs import Inputs, gather
-from cai_base.models import check_instruct, load_engine
+from cai_base.models import check_instruct, load_engine, load_tokenizer
 from cai_base.progress import Progress
 from cai_base.run import cost, preflight
 from cai_base.run.context_fit import fit
@@ -149,14 +148,8 @@ def foresee(settings: RunSettings, *, as_json: bool) -> str:
     Raises:
         UserError: an input is wrong, or the tokenizer cannot be loaded.
     """
-    from cai_base import embedded
-    from cai_base.engines.local.model import load_tokenizer
-
     inputs = gather(settings)
-    if settings.tokenizer is not None and not settings.tokenizer.is_dir():
-        raise UserError(f"--tokenizer {settings.tokenizer}: there is no such folder; give one with tokenizer.json")
-    name = settings.tokenizer or (embedded.weights() if settings.model == EMBEDDED else settings.model)
-    found = cost.estimate(settings, inputs, load_tokenizer(str(name)))
+    found = cost.estimate(settings, inputs, load_tokenizer(settings))
     if as_json:
         tokens = {phase: asdict(used) for phase, used in found.items()}
         return to_json({"tokens": tokens, "dollars": cost.dollars(settings, found)}).decode()

@@ -122,8 +122,8 @@ def _logprobs(head: nn.Module, outputs: Tensor, token: Tensor) -> Tensor:
 
 
 @contextmanager
-def recomputed(model: PreTrainedModel) -> Iterator[None]:
-    """Within, decoder layers keep their inputs alone for the backward pass and compute the rest again (Chen et al.,
+def recomputation(model: PreTrainedModel) -> Iterator[None]:
+    """Within it, decoder layers store only their inputs for the backward pass and compute the rest again (Chen et al.,
     arXiv 1604.06174): a third more work for a tenth of the memory."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:

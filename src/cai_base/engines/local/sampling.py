@@ -19,7 +19,7 @@ from cai_base import randomness
 from cai_base.engines import Adapter, Sample, SampleRequest, Tokenizer
 from cai_base.engines.local.lora import Bank
 
-KEPT = 0.75
+COMPACTION_SHARE = 0.75
 """Finished rows are dropped once this share of a batch, or less, goes on: a drop copies the whole cache."""
 
 
@@ -213,7 +213,7 @@ class _Batch:
         groups = [range(start, start + self.width) for start in range(0, len(self.grid), self.width)]
         live = [[i for i in group if _live(self.grid[i])] for group in groups]
         width = max(len(group) for group in live)
-        if width > KEPT * self.width:
+        if width > COMPACTION_SHARE * self.width:
             return
         spare = [[None] * (width - len(rows)) for rows in live]
         keep = [i for rows, fill in zip(live, spare, strict=True) for i in (*rows, *fill)]
