@@ -1,6 +1,7 @@
 """From settings to engines: what the user wrote stands in every message, and a model goes where its flags say."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,11 +86,11 @@ def test_a_service_loads_no_adapter(tmp_path: Path) -> None:
         models.load_any(given, tmp_path, "MODEL", Progress())
 
 
-def test_a_service_without_a_key_is_named_by_what_asks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("tinker")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TINKER_API_KEY", raising=False)
-    given = settings("--judge", "tinker:c/d", "--tinker-url", "http://127.0.0.1:9")
-    assert given.judge is not None
-    with pytest.raises(UserError, match="--judge tinker: there is no key; set TINKER_API_KEY"):
-        models.load_chat_model(given, given.judge, "--judge", Progress())
+def test_a_service_that_cannot_be_used_is_named_by_what_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tinker", None)
+    served = settings("--judge", "tinker:c/d", "--tinker-url", "http://127.0.0.1:9")
+    assert served.judge is not None
+    with pytest.raises(UserError, match=r"^--judge tinker: the Tinker SDK is not installed"):
+        models.load_chat_model(served, served.judge, "--judge", Progress())
+    with pytest.raises(UserError, match=r"^--engine tinker: the Tinker SDK is not installed"):
+        models.load_engine(settings("--engine", "tinker", "--model", "a/b", "--judge", "none"), Progress())
