@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from cai_base.engines import Lora
-from cai_base.engines.local import LocalEngine
+from cai_base.engines.local import LocalEngine, masks
 
 VOCABULARY = 320
 CORPUS = [
@@ -50,6 +50,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def hidden_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models do not tell that they have a sliding window, as an architecture of another kind would not."""
+    monkeypatch.setattr(masks.Masks, "of", classmethod(lambda cls, model: cls(None, by_type=False, additive=None)))
 
 
 def save_tokenizer(folder: Path, *, bos: bool) -> None:

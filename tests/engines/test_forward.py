@@ -46,7 +46,7 @@ def plain_sums(folder: str, batch: list[Datum]) -> Tensor:
     return torch.stack(sums)
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "windowed"])
 def test_packed_equals_padded_in_sums_and_gradients(engine: Make, kind: str) -> None:
     packed, padded = engine(kind), engine(kind, pack=False)
     assert (packed.packed, padded.packed) == (True, False)
@@ -66,7 +66,7 @@ def test_packed_equals_padded_in_sums_and_gradients(engine: Make, kind: str) -> 
             e._bank.adapters["a"].gradient = None
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "windowed"])
 @pytest.mark.parametrize("pack", [True, False])
 def test_the_base_model_gives_transformers_own_sums(
     engine: Make, folder: Callable[[str], str], kind: str, pack: bool
@@ -76,7 +76,10 @@ def test_the_base_model_gives_transformers_own_sums(
         torch.testing.assert_close(torch.tensor(got), plain_sums(folder(kind), batch), rtol=1e-4, atol=1e-4)
 
 
-def test_a_window_shorter_than_the_row_is_found_out_and_run_padded(engine: Make, folder: Callable[[str], str]) -> None:
+@pytest.mark.usefixtures("hidden_window")
+def test_a_hidden_window_shorter_than_the_row_is_found_and_run_padded(
+    engine: Make, folder: Callable[[str], str]
+) -> None:
     windowed = engine("windowed")
     assert not windowed.packed
     assert len(windowed.notes) == 1
@@ -92,7 +95,8 @@ def test_a_window_shorter_than_the_row_is_found_out_and_run_padded(engine: Make,
     assert step.loss == pytest.approx(-wanted.mean().item(), rel=1e-4)
 
 
-def test_an_engine_goes_on_with_the_layout_that_a_run_began_with(engine: Make) -> None:
+@pytest.mark.usefixtures("hidden_window")
+def test_an_engine_restores_the_layout_of_an_interrupted_run(engine: Make) -> None:
     begun = engine("windowed", length=10)
     begun.compute_logprobs({None: pairs(3, 4)})
     assert not begun.packed, "a sequence was longer than was said, and the layout changed"
@@ -107,17 +111,20 @@ def test_an_engine_refuses_findings_about_other_weights(engine: Make) -> None:
         engine("llama", findings=engine("mistral").findings())
 
 
+@pytest.mark.usefixtures("hidden_window")
 @pytest.mark.parametrize("length", [26, 27, 40])
-def test_a_window_one_token_too_short_is_found_out(engine: Make, length: int) -> None:
+def test_a_hidden_window_one_token_too_short_is_found(engine: Make, length: int) -> None:
     assert not engine("windowed", length=length).packed
 
 
+@pytest.mark.usefixtures("hidden_window")
 @pytest.mark.parametrize("length", [12, 25])
-def test_a_window_that_the_longest_sequence_does_not_outgrow_does_no_harm(engine: Make, length: int) -> None:
+def test_a_hidden_window_that_the_longest_sequence_does_not_outgrow_does_no_harm(engine: Make, length: int) -> None:
     assert engine("windowed", length=length).packed  # what the last token predicts is never asked for
 
 
-def test_a_window_is_found_out_when_a_longer_sequence_comes_than_was_said(
+@pytest.mark.usefixtures("hidden_window")
+def test_a_hidden_window_is_found_when_a_sequence_is_longer_than_announced(
     engine: Make, folder: Callable[[str], str]
 ) -> None:
     batch = pairs(3, 4)

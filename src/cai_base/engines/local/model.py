@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from cai_base import randomness
@@ -92,12 +100,18 @@ def _read(name: str, tokenizer_of: str, dtype: torch.dtype) -> tuple[Any, PreTra
         dtype=dtype,
         use_safetensors=True,
         trust_remote_code=False,
-        # Soft-capped attention scores exist only in eager attention; everything else takes sdpa.
-        attn_implementation="eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa",
+        attn_implementation=_attention(config),
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # they are reported, and refused by `load`
     )
     return loaded[0], tokenizer, loaded[1]
+
+
+def _attention(config: Any) -> str:
+    """Which attention to load a model with. Soft-capped scores and sinks exist only in eager attention."""
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    eager = getattr(config, "attn_logit_softcapping", None) or not getattr(architecture, "_supports_sdpa", True)
+    return "eager" if eager else "sdpa"
 
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -117,7 +131,7 @@ def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[L
     """Compare packed with padded log-probabilities on this model, on sequences of `length` tokens, and choose.
 
     Two sequences that share half their tokens are laid out both ways. Where a model looks at where tokens stand in a
-    row (sliding windows, linear attention), the two differ, and it runs padded.
+    row (linear attention, convolutions, windows that its config does not tell), the two differ, and it runs padded.
 
     Args:
         model: frozen, without adapters.
@@ -137,28 +151,42 @@ def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[L
     tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
     half = length // 2
     tokens[1, :half] = tokens[0, :half]
-    pair = [Datum(tuple(row), (0.0, *[1.0] * (length - 1))) for row in tokens.tolist()]
-    allowed = TOLERANCE[model.dtype]
-
-    def logprobs(*, packed: bool, own_head: bool) -> Tensor:
-        with torch.inference_mode():
-            return weighted_logprobs(model, Layout(packed, own_head, 0.0), [pair])[0]
-
-    def differ(one: Tensor, other: Tensor) -> bool:
-        return not bool(((one - other)[..., -COMPARED:].abs().mean(dim=-1) <= allowed).all())
-
-    reference = logprobs(packed=False, own_head=True)
-    if differ(reference[0, : half - 1], reference[1, : half - 1]):
+    # Logits are computed for the tokens that are compared alone: the last of the shared half, and the last of all.
+    shared, last = slice(max(1, half - COMPARED), half), slice(max(1, length - COMPARED), length)
+    weights = np.zeros(length)
+    weights[shared] = weights[last] = 1.0
+    pair = [Datum(tuple(row), tuple(weights.tolist())) for row in tokens.tolist()]
+    own_head = _has_own_head(model, pair)
+    padded = _logprobs(model, Layout(False, own_head, 0.0), pair)
+    before_half = padded[:, : half - shared.start]
+    if _differ(before_half[0], before_half[1], model.dtype):
         reason = f"{type(model).__name__} is not causal (a token's probability depends on what follows it)"
         raise EngineError("model", model.name_or_path, reason, "give a causal language model")
-    own_head = differ(logprobs(packed=False, own_head=False), reference)
     if not pack:
         return Layout(False, own_head, attention_cost), None
     try:
-        packs = not differ(logprobs(packed=True, own_head=own_head), reference)
-    except (ValueError, RuntimeError, TypeError):  # some models refuse a ready-made mask outright
+        packs = not _differ(_logprobs(model, Layout(True, own_head, 0.0), pair), padded, model.dtype)
+    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # some models refuse a ready-made mask
         packs = False
     if packs:
         return Layout(True, own_head, attention_cost), None
     note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded."
     return Layout(False, own_head, attention_cost), note
+
+
+def _has_own_head(model: PreTrainedModel, pair: list[Datum]) -> bool:
+    """Whether the model's head does more than its output matrix, which a few tokens show."""
+    start = [Datum(one.tokens[:COMPARED], (0.0, *[1.0] * (len(one.tokens[:COMPARED]) - 1))) for one in pair]
+    own, bare = (_logprobs(model, Layout(False, own_head, 0.0), start) for own_head in (True, False))
+    return _differ(own, bare, model.dtype)
+
+
+def _logprobs(model: PreTrainedModel, layout: Layout, sequences: list[Datum]) -> Tensor:
+    """The log-probabilities `[sequences, weighted tokens]` in this layout."""
+    with torch.inference_mode():
+        return weighted_logprobs(model, layout, [sequences])[0]
+
+
+def _differ(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the last `COMPARED` log-probabilities of any sequence differ by more than rounding, in the mean."""
+    return not bool(((one - other)[..., -COMPARED:].abs().mean(dim=-1) <= TOLERANCE[dtype]).all())
