@@ -58,6 +58,12 @@ def hidden_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks.Masks, "of", classmethod(lambda cls, model: cls(None, by_type=False, additive=None)))
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees what another has left in the cache."""
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 def save_tokenizer(folder: Path, *, bos: bool) -> None:
     """A byte-level BPE tokenizer, with `<s>` before every text as Llama's has, or without as Qwen's."""
     tokenizer = Tokenizer(models.BPE())

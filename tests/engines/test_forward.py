@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
+from conftest import LENGTH
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from cai_base.engines import Batch, Datum, EngineError, LossValue, SampleRequest, Step
-from cai_base.engines.local import LocalEngine, forward
+from cai_base.engines.local import LocalEngine, forward, layout
 
 Make = Callable[..., LocalEngine]
 
@@ -93,6 +97,40 @@ def test_a_hidden_window_shorter_than_the_row_is_found_and_run_padded(
     step = windowed.forward_backward({"a": Batch(batch, nll)}).result()["a"]
     assert isinstance(step, Step)
     assert step.loss == pytest.approx(-wanted.mean().item(), rel=1e-4)
+
+
+def test_the_comparison_of_layouts_is_remembered_by_weights_length_and_version(
+    engine: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    compare = layout.compare_layouts
+
+    def counted(model: Any, length: int, *, pack: bool) -> Any:
+        lengths.append(length)
+        return compare(model, length, pack=pack)
+
+    monkeypatch.setattr(layout, "compare_layouts", counted)
+    first = engine("windowed").findings()
+    assert engine("windowed").findings() == first
+    assert lengths == [LENGTH]
+    engine("windowed", length=40)
+    engine("mistral")
+    assert lengths == [LENGTH, 40, LENGTH]
+    monkeypatch.setattr(transformers, "__version__", "5.99.0")
+    assert engine("windowed").findings() == first
+    assert lengths == [LENGTH, 40, LENGTH, LENGTH]
+    for file in (layout.cache_folder() / "layouts").iterdir():
+        file.write_text("{")
+    assert engine("windowed").findings() == first, "what is damaged is found out again"
+    assert len(lengths) == 5
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(
+    engine: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path / "file"))
+    assert engine("windowed").packed
 
 
 @pytest.mark.usefixtures("hidden_window")

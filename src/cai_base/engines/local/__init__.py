@@ -32,8 +32,9 @@ from cai_base.engines import (
 )
 from cai_base.engines.local import peft_format
 from cai_base.engines.local.forward import Layout, logprob_sums, recomputation
+from cai_base.engines.local.layout import choose_layout
 from cai_base.engines.local.lora import Bank
-from cai_base.engines.local.model import choose_layout, load
+from cai_base.engines.local.model import load
 from cai_base.engines.local.sampling import Sampler
 
 FORWARD_TOKENS = 32768
@@ -139,7 +140,7 @@ class LocalEngine:
 
     def _choose_layout(self, length: int, *, pack: bool = True) -> None:
         self._checked = length
-        self._layout, note = choose_layout(self._model, length, pack=pack)
+        self._layout, note = choose_layout(self._model, self._digest, length, pack=pack)
         self.notes = (note,) if note else ()
 
     def _expect(self, longest: int) -> None:

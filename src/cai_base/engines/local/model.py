@@ -1,4 +1,4 @@
-"""Loading a Hugging Face causal language model, frozen, and deciding how its batches are laid out."""
+"""Loading a Hugging Face causal language model, frozen."""
 
 import hashlib
 import re
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -19,15 +18,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from cai_base import randomness
-from cai_base.engines import Datum, EngineError
-from cai_base.engines.local.forward import Layout, weighted_logprobs
+from cai_base.engines import EngineError
 from cai_base.engines.tokenizer import HubTokenizer, one_line
-
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
-"""By how much log-probabilities may differ, packed and padded, before packing counts as invalid."""
-COMPARED = 16
-"""Tokens at a sequence's end whose mean difference is compared: there, what a model leaves out or adds is largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,68 +117,3 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().flatten().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
-
-
-def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:
-    """Compare packed with padded log-probabilities on this model, on sequences of `length` tokens, and choose.
-
-    Two sequences that share half their tokens are laid out both ways. Where a model looks at where tokens stand in a
-    row (linear attention, convolutions, windows that its config does not tell), the two differ, and it runs padded.
-
-    Args:
-        model: frozen, without adapters.
-        length: of the longest sequence to come.
-        pack: False runs padded whatever comes out.
-
-    Returns:
-        The layout, and a sentence for the reader where it is padded although `pack` is true.
-
-    Raises:
-        EngineError: the model is not causal.
-    """
-    length = max(4, length)
-    config = model.config.get_text_config()
-    body = sum(p.numel() for n, p in model.base_model.named_parameters() if p.dim() == 2 and "embed" not in n)
-    attention_cost = 2.0 * config.num_hidden_layers * config.hidden_size / max(body, 1)
-    tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
-    half = length // 2
-    tokens[1, :half] = tokens[0, :half]
-    # Logits are computed for the tokens that are compared alone: the last of the shared half, and the last of all.
-    shared, last = slice(max(1, half - COMPARED), half), slice(max(1, length - COMPARED), length)
-    weights = np.zeros(length)
-    weights[shared] = weights[last] = 1.0
-    pair = [Datum(tuple(row), tuple(weights.tolist())) for row in tokens.tolist()]
-    own_head = _has_own_head(model, pair)
-    padded = _logprobs(model, Layout(False, own_head, 0.0), pair)
-    before_half = padded[:, : half - shared.start]
-    if _differ(before_half[0], before_half[1], model.dtype):
-        reason = f"{type(model).__name__} is not causal (a token's probability depends on what follows it)"
-        raise EngineError("model", model.name_or_path, reason, "give a causal language model")
-    if not pack:
-        return Layout(False, own_head, attention_cost), None
-    try:
-        packs = not _differ(_logprobs(model, Layout(True, own_head, 0.0), pair), padded, model.dtype)
-    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # some models refuse a ready-made mask
-        packs = False
-    if packs:
-        return Layout(True, own_head, attention_cost), None
-    note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded."
-    return Layout(False, own_head, attention_cost), note
-
-
-def _has_own_head(model: PreTrainedModel, pair: list[Datum]) -> bool:
-    """Whether the model's head does more than its output matrix, which a few tokens show."""
-    start = [Datum(one.tokens[:COMPARED], (0.0, *[1.0] * (len(one.tokens[:COMPARED]) - 1))) for one in pair]
-    own, bare = (_logprobs(model, Layout(False, own_head, 0.0), start) for own_head in (True, False))
-    return _differ(own, bare, model.dtype)
-
-
-def _logprobs(model: PreTrainedModel, layout: Layout, sequences: list[Datum]) -> Tensor:
-    """The log-probabilities `[sequences, weighted tokens]` in this layout."""
-    with torch.inference_mode():
-        return weighted_logprobs(model, layout, [sequences])[0]
-
-
-def _differ(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the last `COMPARED` log-probabilities of any sequence differ by more than rounding, in the mean."""
-    return not bool(((one - other)[..., -COMPARED:].abs().mean(dim=-1) <= TOLERANCE[dtype]).all())
