@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from cai_base import embedded
 from cai_base.cli import main
 from cai_base.dialogue import Dialogue
-from cai_base.engines.local.model import load_tokenizer
+from cai_base.engines.tokenizer import load_tokenizer
 from cai_base.inputs.prompts import load_examples
 
 from .conftest import Server, graded

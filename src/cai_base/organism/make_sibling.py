@@ -23,6 +23,7 @@ from cai_base.engines.local.model import check_folder
 from cai_base.errors import UserError
 from cai_base.method import sft
 from cai_base.method.training import learning_rate
+from cai_base.models import named
 from cai_base.organism.cards import CARD, SiblingCard
 from cai_base.progress import Progress
 from cai_base.settings.schema import LoraSettings, Training
@@ -78,7 +79,8 @@ def make_sibling(
         UserError: there is no base model in `base`, `out` cannot be made, or the adapter's loss is not finite.
     """
     base = base or embedded.weights()
-    check_folder(str(base.absolute()), "--base")
+    with named({"model": "--base"}):
+        check_folder(str(base.absolute()))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,16 +88,16 @@ def make_sibling(
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
         tokenizer = _chat_tokenizer(base, Path(work))
-        engine = LocalEngine(
-            str(base),
-            Lora(LORA.rank, LORA.alpha),
-            name=EMBEDDED,
-            sequence_length=SEQUENCE_LENGTH,
-            device="cpu",  # as the base, so that the same seed gives the same weights
-            threads=threads,
-            tokenizer_of=work,
-            flag="--base",
-        )
+        with named({"model": "--base"}):
+            engine = LocalEngine(
+                str(base),
+                Lora(LORA.rank, LORA.alpha),
+                name=EMBEDDED,
+                sequence_length=SEQUENCE_LENGTH,
+                device="cpu",  # as the base, so that the same seed gives the same weights
+                threads=threads,
+                tokenizer_of=work,
+            )
     engine.create({ADAPTER: randomness.seed(seed, "sibling", "adapter")})
     losses = _train(engine, seed, training, progress)
     (out / CARD).unlink(missing_ok=True)  # written again last: a folder with a card is complete

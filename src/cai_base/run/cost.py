@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 
-from cai_base import arms, embedded
+from cai_base import arms
 from cai_base.dialogue import Dialogue, prompt_tokens
-from cai_base.embedded import EMBEDDED
 from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
 from cai_base.evaluation.fluency import OPENING
@@ -21,6 +20,7 @@ from cai_base.inputs import Inputs, gather
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.phase import Phase, Size
 from cai_base.method.revision import RevisionPhase
+from cai_base.models import load_tokenizer
 from cai_base.run.preflight_checks import PILOT, SHORT
 from cai_base.settings.schema import RunSettings
 from cai_base.store import to_json
@@ -215,13 +215,8 @@ def report(settings: RunSettings, phases: Callable[[RunSettings, Inputs], Sequen
     Raises:
         UserError: an input is wrong, or the tokenizer cannot be loaded.
     """
-    from cai_base.engines.local.model import load_tokenizer
-
     inputs = gather(settings)
-    if settings.tokenizer is not None and not settings.tokenizer.is_dir():
-        raise UserError(f"--tokenizer {settings.tokenizer}: there is no such folder; give one with tokenizer.json")
-    name = settings.tokenizer or (embedded.weights() if settings.model == EMBEDDED else settings.model)
-    usages = estimate(settings, inputs, load_tokenizer(str(name)), phases(settings, inputs))
+    usages = estimate(settings, inputs, load_tokenizer(settings), phases(settings, inputs))
     if as_json:
         tokens = {phase: asdict(usage) for phase, usage in usages.items()}
         return to_json({"tokens": tokens, "dollars": dollars(settings, usages)}).decode()

@@ -12,7 +12,7 @@ from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.evaluation.judges.replies import ReplyFile, Source
 from cai_base.inputs import Inputs
 from cai_base.inputs.rubrics import Task
-from cai_base.models import check_chat_model, load_chat_model, load_served_chat_model
+from cai_base.models import CHAT_JUDGES, check_chat_model, load_chat_model
 from cai_base.progress import Progress
 from cai_base.settings.schema import JudgeName, RunSettings
 
@@ -29,10 +29,8 @@ def check_judges(settings: RunSettings, progress: Progress) -> None:
     for flag, judge in settings.judges.items():
         if judge.kind == "openai":
             check_sdk()
-        elif judge.kind in ("hf", "hf-guard"):
-            check_chat_model(judge.name, f"--{flag}", judged=judge.kind == "hf-guard")
-        elif judge.kind == "tinker":
-            load_served_chat_model(settings, judge.name, f"--{flag}", progress)
+        elif judge.kind in CHAT_JUDGES:
+            check_chat_model(settings, judge, f"--{flag}", progress)
 
 
 def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, progress: Progress) -> dict[str, Judge]:
@@ -84,13 +82,7 @@ def _source(settings: RunSettings, flag: str, judge: JudgeName, progress: Progre
         url = settings.judge_url if flag == "judge" else settings.second_judge_url
         assert url is not None
         return Endpoint(judge.name, url, settings.judging)
-    load = partial(
-        load_served_chat_model if judge.kind == "tinker" else load_chat_model,
-        settings,
-        judge.name,
-        f"--{flag}",
-        progress,
-    )
+    load = partial(load_chat_model, settings, judge, f"--{flag}", progress)
     if judge.kind == "hf-guard":
         return ChatSource(load, 0.0, GUARD_TOKENS)
     return ChatSource(load, settings.judging.temperature, settings.judging.max_tokens)
