@@ -204,7 +204,8 @@ class Originals:
         train_arm(bench, TrainingPlan(self.name, self.arm.name, self.arm.curve, self.settings, adapters, step_batch))
 
     def cost(self, size: Size) -> Usage:
-        return Usage(trained=round(size.seeds * self.settings.steps * self.settings.batch_size * size.answered_question))
+        examples = size.seeds * self.settings.steps * self.settings.batch_size
+        return Usage(trained=round(examples * size.answered_question))
 
     def longest_request(self, size: Size) -> Request | None:
         return Request(max(size.questions))
