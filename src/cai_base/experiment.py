@@ -47,7 +47,7 @@ class Experiment:
         self.second_judge: Judge | None = judges.get("second-judge")
         self.failed: dict[str, dict[int, str]] = {}
         self.pairs: preferences.Pairs = {}
-        run.watch("engine", engine.findings)
+        run.record_on_commit("engine", engine.findings)
         meters = {flag: judge.meter for flag, judge in judges.items() if isinstance(judge, ModelJudge)}
         self.account = Account(settings, run, {"method": engine.meter, **meters})
 
@@ -61,7 +61,7 @@ class Experiment:
             self._finish()
 
     def _finish(self) -> None:
-        self.run.note(
+        self.run.record_environment(
             python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
         )
         with self.account.phase("evaluation"):
@@ -296,7 +296,7 @@ class Experiment:
             return
         self.progress.say(f"Loading {self.settings.instruct or 'the instruct sibling'}")
         found = self.engine.findings()
-        self.run.watch("engine", lambda: found)
+        self.run.record_on_commit("engine", lambda: found)
         del self.engine  # its work is done, and two models may not fit
         gc.collect()
         with self.account.phase("evaluation"):

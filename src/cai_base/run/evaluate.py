@@ -301,13 +301,13 @@ def _keep_arm(run: Run, arm: Arm) -> None:
         "weights": arm.engine.findings().get("model"),
         "one_model": len(set(arm.models.values())) == 1,
     }
-    stored = run.found(name)
+    stored = run.recorded(name)
     if stored is not None and stored["weights"] != about["weights"]:
         raise UserError(
             f"{run.directory}: the weights of {arm.name} are not those that this evaluation began with; put those "
             "back, or give another --out"
         )
-    run.watch(name, lambda: about)
+    run.record_on_commit(name, lambda: about)
 
 
 def _answers(

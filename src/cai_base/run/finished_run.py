@@ -68,7 +68,7 @@ def _arms(run: Run, settings: RunSettings, names: list[str], progress: Progress)
     if names != ["instruct"]:
         inputs = Inputs.model_validate_json((run.directory / "inputs.json").read_bytes())
         progress.say(f"Loading {settings.model}")
-        engine = load_engine(settings, progress, run.found("engine"))
+        engine = load_engine(settings, progress, run.recorded("engine"))
         layout = Dialogue(inputs.few_shot, inputs.critique_examples)
         for name in names:
             if name == "base":
