@@ -12,10 +12,12 @@ from pathlib import Path
 from cai_base.errors import UserError
 from cai_base.village import judge, styles
 
-__all__ = ["EMBEDDED", "check_sibling", "digest", "judge", "sibling", "styles", "weights"]
+__all__ = ["EMBEDDED", "PACK", "check_sibling", "digest", "judge", "sibling", "styles", "weights"]
 
 EMBEDDED = "organism"
 """The name of the embedded base model, a model organism."""
+PACK = "world"
+"""The packaged inputs in its language."""
 
 
 def weights() -> Path:

@@ -357,7 +357,11 @@ def _differences(was: Any, now: Any, field: str = "") -> Iterator[tuple[str, str
             name = f"{field}.{key}" if field else key
             yield from _differences(was.get(key, _ABSENT), now.get(key, _ABSENT), name)
     elif was != now:
-        yield field, *("absent" if value is _ABSENT else shortened(json.dumps(value)) for value in (was, now))
+        yield field, _in_words(was), _in_words(now)
+
+
+def _in_words(value: Any) -> str:
+    return "absent" if value is _ABSENT else shortened(json.dumps(value))
 
 
 _ABSENT = object()

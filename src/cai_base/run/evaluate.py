@@ -27,7 +27,7 @@ from cai_base.progress import Progress
 from cai_base.run import suite_results
 from cai_base.run.finished_run import Arm, of_run
 from cai_base.run.suite_results import ARM, MODEL_ARM
-from cai_base.settings.command_line import check_folder, flag_names, load_settings, settings_anew
+from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.schema import RunSettings
 from cai_base.store import MANIFEST, Record, Run, to_json, to_lines
 
@@ -158,7 +158,7 @@ def _of_run(request: Request, asked: suites.Suite | hhh.Comparisons, progress: P
     config: Record = dict(run.config)
     if "judge" in given:  # a judge brings its own way of being asked
         config = {key: value for key, value in config.items() if key not in {*JUDGING, "rubric", "votes"}}
-    settings = settings_anew(config, request.flags)
+    settings = override_settings(config, request.flags)
     threads = settings.threads if "threads" in given else None
     there = settings.evaluated_arms
     for arm in request.arms or ():

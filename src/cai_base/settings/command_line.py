@@ -1,18 +1,15 @@
-"""From flags, a TOML file and presets to the settings of a run.
+"""The settings of a run from its command line: flags, a TOML file, and what is said of a wrong one.
 
-What a setting is comes from the first of: the flag, the `--config` file, the preset of the model. The preset `original`
-holds the original experiment's figures; `embedded` holds what suits the model organism on a laptop.
+Every message names the place of the fault: the flag, or the file and the field in it.
 """
 
-import difflib
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill, indent
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,63 +17,91 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.reading import parse_toml, read_text
+from cai_base.reading import parse_toml, read_text, shown, suggestion
+from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import JudgeName, RunSettings
+from cai_base.store import CONFIG, Run
 
 INDENT = " " * 6
 """Before what `--help` says about a flag."""
+FLAGS_ONLY = ("config", "out", "json")
+"""Flags that are not settings."""
 
 
-def preset(name: str) -> dict[str, Any]:
-    """A packaged preset's settings."""
-    return tomllib.loads((resources.files("cai_base") / "data" / "presets" / f"{name}.toml").read_text())
+class RunCommand(NamedTuple):
+    """What `cai-base run` was told: the run's settings, its directory if one is given, and `--json`."""
+
+    settings: RunSettings
+    out: Path | None
+    as_json: bool
 
 
-def load_settings(args: list[str], defaults: Mapping[str, Any] | None = None) -> tuple[RunSettings, Path | None, bool]:
-    """The settings that `cai-base run` was given, `--out`, and `--json`.
+def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
+    """What the flags of `cai-base run` say.
 
     Args:
         args: the flags.
-        defaults: settings that another command has by default, in place of the preset's.
+        under: settings that another command has by default, in place of the preset's.
 
     Raises:
         UserError: a flag, a field of the file or a value is wrong; the message names it.
     """
     flags = _flags(args)
     out = flags.pop("out", None)
-    file = flags.pop("config", None)
+    config = flags.pop("config", None)
     as_json = str(flags.pop("json", "")).lower() == "true"
-    in_file = parse_toml(Path(file), read_text(Path(file), "a TOML file of settings")) if file is not None else {}
-    given = _merge(in_file, flags)
+    file = None if config is None else Path(config)
+    table = {} if file is None else parse_toml(file, read_text(file, "a TOML file of settings"))
+    if file is not None:
+        _check_table(file, table)
+    source = _Source(flags, file, table)
+    given = merge(table, flags)
+    model, protocol = str(given.get("model", EMBEDDED)), str(given.get("protocol", ""))
     if given.get("engine") == "tinker" and "model" not in given:
         raise UserError("--model is missing: --engine tinker has no default model; give one that the service serves")
-    check_folder("--model", str(given.get("model", EMBEDDED)))  # before a judge is asked for, which is no help
-    embedded = given.get("model", EMBEDDED) == EMBEDDED
-    base = preset("original")
-    if embedded:
-        base = _merge(base, preset("embedded"))
-        if given.get("protocol") == "original":
-            base = _merge(base, preset("original")) | {"data": "world", "judge": "ground-truth"}
-    base = _merge(base, defaults or {})
+    check_folder(source.place("model"), model)  # first: a message about its judge would not help
+    settings = _validated(merge(merge(defaults(model, protocol), under or {}), given), source)
+    return RunCommand(settings, Path(out) if out else None, as_json)
+
+
+def override_settings(config: Table, args: list[str]) -> RunSettings:
+    """A run's settings, with those that the flags name in the place of its own.
+
+    Raises:
+        UserError: the message names the flag.
+    """
+    flags = _flags(args)
+    return _validated(merge(config, flags), _Source(flags))
+
+
+def stored_settings(run: Run) -> RunSettings:
+    """The settings with which a run began.
+
+    Raises:
+        UserError: its configuration is not one of this version.
+    """
+    file = run.directory / CONFIG
     try:
-        settings = RunSettings.model_validate(_merge(base, given))
-    except ValidationError as error:
-        raise UserError(_message(error, flags, file)) from error
-    return settings, Path(out) if out else None, as_json
+        _check_table(file, run.config)
+        return _validated(run.config, _Source({}, file, run.config))
+    except UserError as error:
+        raise UserError(
+            f"{error}; this run was made by another version of cai-base, or changed: begin a new one"
+        ) from None
 
 
-def check_folder(flag: str, model: str) -> None:
-    """See that a model whose name can only be a path is there.
+def check_folder(place: str, model: str) -> None:
+    """Check that a model whose name can only be a path is a folder.
 
     Args:
-        flag: where the name was given.
+        place: where the name was given: the flag, or the file and the field.
         model: the model's name: a path, a hub id or the embedded model.
 
     Raises:
         UserError: it is a path, and no folder is there.
     """
     if model.startswith((".", "/", "~")) and not Path(model).is_dir():
-        raise UserError(f"{flag} {model}: there is no such folder; give a folder in Hugging Face layout or a hub id")
+        raise UserError(f"{place} {model}: there is no such folder; give a folder in Hugging Face layout or a hub id")
 
 
 def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:
@@ -93,19 +118,6 @@ def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:
     return set(_flags(args, command, own))
 
 
-def settings_anew(config: Mapping[str, Any], args: list[str]) -> RunSettings:
-    """A run's settings with those that the flags name in their place.
-
-    Raises:
-        UserError: the message names the flag.
-    """
-    flags = _flags(args)
-    try:
-        return RunSettings.model_validate(_merge(config, flags))
-    except ValidationError as error:
-        raise UserError(_message(error, flags, None)) from error
-
-
 class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their configurations differ in type alone
     """`RunSettings` with everything optional, for reading flags alone, plus the flags that are no settings."""
 
@@ -114,6 +126,29 @@ class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their config
         None, description="the run's directory, which must not exist; runs/<date>-<model> by default"
     )
     json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where settings were given: flags, which win, and a file."""
+
+    flags: Table
+    file: Path | None = None
+    table: Table | None = None
+
+    def place(self, field: str) -> str:
+        """`--field`, or `file: field` where only the file has it."""
+        in_file = not _has(self.flags, field) and _has(self.table or {}, field)
+        return f"{self.file}: {field}" if in_file else f"--{field}"
+
+
+def _has(table: Table, field: str) -> bool:
+    value: object = table
+    for part in field.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[part]
+    return True
 
 
 def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> dict[str, Any]:
@@ -131,57 +166,78 @@ def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> di
         )
         return dict(source())
     except SettingsError as error:
-        reason = str(error).removeprefix("error parsing CLI: ")
-        unknown = [word.partition("=")[0].rstrip(":") for word in reason.split() if word.startswith("--")]
+        reason = str(error).removeprefix("error parsing CLI: ").removeprefix("argument ")
+        reason = reason.replace("Parsing error encountered for ", "--", 1)
+        words = [word.partition("=")[0].rstrip(":") for word in reason.split() if word.startswith("--")]
         flags = [*own, *(f"--{name}" for name, _ in _leaves(_Command))]
-        meant = _meant(unknown[0], flags) if unknown and unknown[0] not in flags else ""
-        raise UserError(f"{reason}; {meant or f'`cai-base {command} --help` lists every flag'}") from error
+        remedy = suggestion(words[0], flags) if words and words[0] not in flags else ""
+        raise UserError(f"{reason}; {remedy or f'`cai-base {command} --help` lists every flag'}") from error
 
 
-def _sections(model: type[BaseModel]) -> dict[str, list[str]]:
-    """The names of the groups of settings, each with those of its fields."""
+def _check_table(file: Path, table: Table) -> None:
+    """Raises UserError, with a line for each fault, if a file's tables and names are not those of the settings."""
+    faults = [f"{file}: {fault}" for fault in _faults(table, RunSettings)]
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    sections = _section_models(model)
+    names = {name for name, _ in _leaves(RunSettings)}
+    for key, value in table.items():
+        name = prefix + key
+        if not prefix and "." in key and key in names:
+            section, _, field = key.partition(".")
+            yield f"{key}: the name stands in quotes; write {key} without them, or {field} under [{section}]"
+        elif key in sections and isinstance(value, Mapping):
+            yield from _faults(value, sections[key], f"{name}.")
+        elif key in sections:
+            field = _names(sections[key])[0]
+            yield f"{name} {shown(value)}: is a group of settings; write [{name}], and under it {field} = ..."
+        elif key in FLAGS_ONLY and not prefix:
+            yield f"{key}: is a flag and not a setting; give --{key} on the command line"
+        elif name not in names:
+            meant = suggestion(name, [*_section_models(RunSettings), *names])
+            yield f"{name}: there is no such setting; {meant or '`cai-base run --help` lists them'}"
+        elif isinstance(value, Mapping):
+            yield f"{name}: is one setting and not a group; give it a value, such as {name} = ..."
+        elif isinstance(value, bool):
+            yield f"{name} {str(value).lower()}: is never true or false; `cai-base run --help` says what it takes"
+
+
+def _validated(settings: Table, source: _Source) -> RunSettings:
+    """The settings, checked. Raises UserError with one sentence for each wrong one: its place, what it is, a remedy."""
+    try:
+        return RunSettings.model_validate(settings)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            field = ".".join(part for part in problem["loc"] if isinstance(part, str))
+            text = problem["msg"].removeprefix("Value error, ")
+            if field:
+                lines.append(f"{source.place(field)} {shown(problem['input'])}: {text[0].lower()}{text[1:]}")
+            else:  # a check of several settings, whose message begins with the name of one
+                field, _, rest = text.partition(": ")
+                lines.append(f"{source.place(field)}: {rest}")
+        raise UserError("\n".join(lines)) from error
+
+
+def _section_models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The groups of settings by name."""
     return {
-        field.alias or name: [inner.alias or key for key, inner in field.annotation.model_fields.items()]
+        field.alias or name: field.annotation
         for name, field in model.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     }
 
 
-def _meant(name: str, known: list[str]) -> str:
-    """A question with the known name that `name` probably is a misspelling of; nothing if none is close."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else ""
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`high` over `low`, section by section."""
-    merged = dict(low)
-    for key, value in high.items():
-        merged[key] = _merge(merged.get(key, {}), value) if isinstance(value, Mapping) else value
-    return merged
-
-
-def _message(error: ValidationError, flags: Mapping[str, Any], file: str | None) -> str:
-    """One sentence for each wrong setting: where it was given, what it was, what would be right."""
-    lines = []
-    for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"])
-        text = problem["msg"].removeprefix("Value error, ")
-        if not field:
-            lines.append(f"--{text}")
-            continue
-        given: Any = flags
-        for part in problem["loc"]:
-            given = given.get(part) if isinstance(given, Mapping) else None
-        where = f"--{field}" if given is not None or file is None else f"{file}: {field}"
-        if problem["type"] == "extra_forbidden":
-            known = [*_sections(RunSettings), *(name for name, _ in _leaves(RunSettings))]
-            lines.append(
-                f"{where}: there is no such setting; {_meant(field, known) or '`cai-base run --help` lists them'}"
-            )
-        else:
-            lines.append(f"{where} {problem['input']!r}: {text[0].lower()}{text[1:]}")
-    return "\n".join(lines)
+def _sections(model: type[BaseModel]) -> dict[str, list[str]]:
+    """The names of the groups of settings, each with those of its fields."""
+    return {name: _names(section) for name, section in _section_models(model).items()}
 
 
 RUN_USAGE = (
@@ -197,7 +253,7 @@ def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
         command: another that takes the same flags.
         does: what that does.
     """
-    embedded, original = (_flat(preset(name)) for name in ("embedded", "original"))
+    embedded, other = (_flat(defaults(model)) for model in (EMBEDDED, "any other"))
     lines = [
         f"usage: cai-base {command} [flags]",
         "",
@@ -207,16 +263,15 @@ def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
     section = ""
     width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
     for name, field in _leaves(_Command):
-        other = original.get(name, field.default)
-        defaults = [embedded.get(name, other), other]
-        shown = [str(value) for value in defaults if isinstance(value, str | int | float) and value is not False]
-        bracket = f" [{' | '.join(dict.fromkeys(shown))}]" if shown else ""
+        values = [table.get(name, field.default) for table in (embedded, other)]
+        words = [str(value) for value in values if isinstance(value, str | int | float) and value is not False]
+        bracket = f" [{' | '.join(dict.fromkeys(words))}]" if words else ""
         if name.rpartition(".")[0] != section:
             section = name.rpartition(".")[0]
             lines.append("")
         lines.append(f"  --{name} {_takes(field)}".rstrip())
-        said = f"{field.description}{bracket}"
-        lines.append(indent(fill(said, width - len(INDENT), break_on_hyphens=False, break_long_words=False), INDENT))
+        about = f"{field.description}{bracket}"
+        lines.append(indent(fill(about, width - len(INDENT), break_on_hyphens=False, break_long_words=False), INDENT))
     return "\n".join(lines) + "\n"
 
 
