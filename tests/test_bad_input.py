@@ -79,7 +79,7 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         ),
         *(
             (
-                ["--engine", "tinker", "--model", "x", "--judge", "none", "--price", price],
+                ["--engine", "tinker", "--model", "x", "--judge", "none", f"--price={price}"],
                 f"--price '{price}': give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0",
             )
             for price in ("1,nan,1", "1,2", "1,2,3,4", "a,b,c", "-1,1,1", "inf,1,1")
@@ -94,7 +94,7 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         ),
         (["--judge", "hf:"], "'hf:' is not a judge"),
         (["--judge", "hf:nowhere"], "--judge nowhere: there is no such folder, and a hub id has the form owner/name"),
-        (["--second-judge", "gpt"], "--second-judge: 'gpt' is not a judge"),
+        (["--second-judge", "gpt"], "--second-judge 'gpt' is not a judge"),
         (["--second-judge", "openai:x"], "--second-judge-url: say where x is served"),
         (["--second-judge", "ground-truth"], "'ground-truth' beside 'ground-truth' is not two judges"),
         (["--second-judge-url", "http://localhost/v1"], "--second-judge-url: there is no second judge"),

@@ -215,7 +215,8 @@ def _validated(settings: Table, source: _Source) -> RunSettings:
             field = ".".join(part for part in problem["loc"] if isinstance(part, str))
             text = problem["msg"].removeprefix("Value error, ")
             if field:
-                lines.append(f"{source.place(field)} {shown(problem['input'])}: {text[0].lower()}{text[1:]}")
+                text = f" {text}" if text.startswith("is ") else f": {text[0].lower()}{text[1:]}"
+                lines.append(f"{source.place(field)} {shown(problem['input'])}{text}")
             else:  # a check of several settings, whose message begins with the name of one
                 field, _, rest = text.partition(": ")
                 lines.append(f"{source.place(field)}: {rest}")
