@@ -134,15 +134,32 @@ def build(model: type[Model], record: object, where: str, *, remedy: str = "") -
     Raises:
         UserError: for the first fault. A misspelt field comes before the field that it leaves missing.
     """
-    end = f"; {remedy}" if remedy else ""
-    names = [field.alias or name for name, field in model.model_fields.items()]
+    names = _field_names(model)
     if not isinstance(record, dict):
-        raise UserError(f"{where}: this is {described(record)}; it must be a table of fields: {listed(names)}{end}")
+        text = f"this is {described(record)}; it must be a table of fields: {listed(names)}"
+        raise UserError("; ".join(filter(None, (f"{where}: {text}", remedy))))
     try:
         return model.model_validate(record)
     except ValidationError as error:
-        faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        raise UserError(f"{where}: {_fault_in_words(faults[0], names)}{end}") from None
+        raise _refusal(error, names, where, remedy) from None
+
+
+def build_from_json(model: type[Model], data: bytes, where: str, *, remedy: str) -> Model:
+    """As `build`, from the bytes of a JSON file that this program wrote."""
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise _refusal(error, _field_names(model), where, remedy) from None
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _refusal(error: ValidationError, fields: Collection[str], where: str, remedy: str) -> UserError:
+    """The first fault as a `UserError`."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    return UserError("; ".join(filter(None, (f"{where}: {_fault_in_words(faults[0], fields)}", remedy))))
 
 
 def _fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:
@@ -167,6 +184,8 @@ def _fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:
             return f"the field {field} is {described(fault['input'])}; it must be {fault['ctx']['expected']}"
         case "value_error":
             return str(fault["ctx"]["error"])
+        case "json_invalid":
+            return f"not valid JSON: {fault['ctx']['error']}"
         case _:
             return f"the field {field} is not usable: {fault['msg']}"
 

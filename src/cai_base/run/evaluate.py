@@ -164,7 +164,7 @@ def _of_run(request: Request, asked: suites.Suite | hhh.Comparisons, progress: P
     for arm in request.arms or ():
         if arm not in there:
             raise UserError(f"--arms {arm}: {directory} has no such arm; it has {', '.join(there)}")
-    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
+    inputs = Inputs.read(directory / "inputs.json")
     rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()
     if given & {"judge", "rubric", "second-judge"}:
         inputs = inputs.model_copy(update={"rubrics": rubrics})

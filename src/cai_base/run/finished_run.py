@@ -13,6 +13,7 @@ from cai_base.inputs import Inputs
 from cai_base.models import load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
 PHASES = {"sft": "sft", "cai": "dpo", "sl-cai": "sl-cai", "shuffled": "shuffled", "placebo": "placebo"}
@@ -52,7 +53,7 @@ def of_run(
     run = Run.open(directory)
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
-    settings = RunSettings.model_validate(run.config)
+    settings = stored_settings(run)
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})
     there = [arm for arm in settings.evaluated_arms if arm in PHASES or arm in ("base", "instruct")]
@@ -66,7 +67,7 @@ def of_run(
 
 def _arms(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[Arm]:
     if names != ["instruct"]:
-        inputs = Inputs.model_validate_json((run.directory / "inputs.json").read_bytes())
+        inputs = Inputs.read(run.directory / "inputs.json")
         progress.say(f"Loading {settings.model}")
         engine = load_engine(settings, progress, run.recorded("engine"))
         layout = Dialogue(inputs.few_shot, inputs.critique_examples)

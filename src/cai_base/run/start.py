@@ -23,6 +23,7 @@ from cai_base.run import cost, preflight
 from cai_base.run.context_fit import fit
 from cai_base.run.preflight_checks import Check
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json
 
 FOREIGN = 0.1
@@ -124,11 +125,11 @@ def carry_on(directory: Path, progress: Progress, max_cost: float | None = None)
         UserError: it is no run, or its configuration, a stored file or the base model was changed.
     """
     run = Run.open(directory)
-    settings = RunSettings.model_validate(run.config)
+    settings = stored_settings(run)
     if max_cost is not None:
         settings = settings.model_copy(update={"max_cost": max_cost})
         cost.check_limit(settings)
-    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
+    inputs = Inputs.read(directory / "inputs.json")
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress, run.recorded("engine"))
     check_judges(settings, progress)

@@ -4,28 +4,25 @@ Every message names the place of the fault: the flag, or the file and the field 
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill, indent
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsError
 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.reading import parse_toml, read_text, shown, suggestion
+from cai_base.reading import parse_toml, read_text, suggestion
 from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import JudgeName, RunSettings
-from cai_base.store import CONFIG, Run
+from cai_base.settings.validation import Source, check_table, field_names, leaves, section_models, validated
 
 INDENT = " " * 6
 """Before what `--help` says about a flag."""
-FLAGS_ONLY = ("config", "out", "json")
-"""Flags that are not settings."""
 
 
 class RunCommand(NamedTuple):
@@ -53,14 +50,14 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     file = None if config is None else Path(config)
     table = {} if file is None else parse_toml(file, read_text(file, "a TOML file of settings"))
     if file is not None:
-        _check_table(file, table)
-    source = _Source(flags, file, table)
+        check_table(file, table)
+    source = Source(flags, file, table)
     given = merge(table, flags)
     model, protocol = str(given.get("model", EMBEDDED)), str(given.get("protocol", ""))
     if given.get("engine") == "tinker" and "model" not in given:
         raise UserError("--model is missing: --engine tinker has no default model; give one that the service serves")
     check_folder(source.place("model"), model)  # first: a message about its judge would not help
-    settings = _validated(merge(merge(defaults(model, protocol), under or {}), given), source)
+    settings = validated(merge(merge(defaults(model, protocol), under or {}), given), source)
     return RunCommand(settings, Path(out) if out else None, as_json)
 
 
@@ -71,23 +68,7 @@ def override_settings(config: Table, args: list[str]) -> RunSettings:
         UserError: the message names the flag.
     """
     flags = _flags(args)
-    return _validated(merge(config, flags), _Source(flags))
-
-
-def stored_settings(run: Run) -> RunSettings:
-    """The settings with which a run began.
-
-    Raises:
-        UserError: its configuration is not one of this version.
-    """
-    file = run.directory / CONFIG
-    try:
-        _check_table(file, run.config)
-        return _validated(run.config, _Source({}, file, run.config))
-    except UserError as error:
-        raise UserError(
-            f"{error}; this run was made by another version of cai-base, or changed: begin a new one"
-        ) from None
+    return validated(merge(config, flags), Source(flags))
 
 
 def check_folder(place: str, model: str) -> None:
@@ -128,38 +109,17 @@ class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their config
     json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where settings were given: flags, which win, and a file."""
-
-    flags: Table
-    file: Path | None = None
-    table: Table | None = None
-
-    def place(self, field: str) -> str:
-        """`--field`, or `file: field` where only the file has it."""
-        in_file = not _has(self.flags, field) and _has(self.table or {}, field)
-        return f"{self.file}: {field}" if in_file else f"--{field}"
-
-
-def _has(table: Table, field: str) -> bool:
-    value: object = table
-    for part in field.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return False
-        value = value[part]
-    return True
-
-
 def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> dict[str, Any]:
     """The settings among `args`, nested, as strings; pydantic reads their types later.
 
     A flag that is none may be meant for the `command`, which has its `own`.
     """
-    for section, fields in _sections(_Command).items():
+    for section, model in section_models(_Command).items():
         # pydantic takes the bare name of a section, and with it a run would begin on nothing but defaults.
         if any(arg.partition("=")[0] == f"--{section}" for arg in args):
-            raise UserError(f"--{section}: is a group of settings; give one of them, such as --{section}.{fields[0]}")
+            raise UserError(
+                f"--{section}: is a group of settings; give one of them, such as --{section}.{field_names(model)[0]}"
+            )
     try:
         source: CliSettingsSource[Any] = CliSettingsSource(
             _Command, cli_parse_args=args, cli_prog_name="cai-base run", cli_exit_on_error=False, cli_avoid_json=True
@@ -169,76 +129,9 @@ def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> di
         reason = str(error).removeprefix("error parsing CLI: ").removeprefix("argument ")
         reason = reason.replace("Parsing error encountered for ", "--", 1)
         words = [word.partition("=")[0].rstrip(":") for word in reason.split() if word.startswith("--")]
-        flags = [*own, *(f"--{name}" for name, _ in _leaves(_Command))]
+        flags = [*own, *(f"--{name}" for name, _ in leaves(_Command))]
         remedy = suggestion(words[0], flags) if words and words[0] not in flags else ""
         raise UserError(f"{reason}; {remedy or f'`cai-base {command} --help` lists every flag'}") from error
-
-
-def _check_table(file: Path, table: Table) -> None:
-    """Raises UserError, with a line for each fault, if a file's tables and names are not those of the settings."""
-    faults = [f"{file}: {fault}" for fault in _faults(table, RunSettings)]
-    if faults:
-        raise UserError("\n".join(faults))
-
-
-def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    sections = _section_models(model)
-    names = {name for name, _ in _leaves(RunSettings)}
-    for key, value in table.items():
-        name = prefix + key
-        if not prefix and "." in key and key in names:
-            section, _, field = key.partition(".")
-            yield f"{key}: the name stands in quotes; write {key} without them, or {field} under [{section}]"
-        elif key in sections and isinstance(value, Mapping):
-            yield from _faults(value, sections[key], f"{name}.")
-        elif key in sections:
-            field = _names(sections[key])[0]
-            yield f"{name} {shown(value)}: is a group of settings; write [{name}], and under it {field} = ..."
-        elif key in FLAGS_ONLY and not prefix:
-            yield f"{key}: is a flag and not a setting; give --{key} on the command line"
-        elif name not in names:
-            meant = suggestion(name, [*_section_models(RunSettings), *names])
-            yield f"{name}: there is no such setting; {meant or '`cai-base run --help` lists them'}"
-        elif isinstance(value, Mapping):
-            yield f"{name}: is one setting and not a group; give it a value, such as {name} = ..."
-        elif isinstance(value, bool):
-            yield f"{name} {str(value).lower()}: is never true or false; `cai-base run --help` says what it takes"
-
-
-def _validated(settings: Table, source: _Source) -> RunSettings:
-    """The settings, checked. Raises UserError with one sentence for each wrong one: its place, what it is, a remedy."""
-    try:
-        return RunSettings.model_validate(settings)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            field = ".".join(part for part in problem["loc"] if isinstance(part, str))
-            text = problem["msg"].removeprefix("Value error, ")
-            if field:
-                text = f" {text}" if text.startswith("is ") else f": {text[0].lower()}{text[1:]}"
-                lines.append(f"{source.place(field)} {shown(problem['input'])}{text}")
-            else:  # a check of several settings, whose message begins with the name of one
-                field, _, rest = text.partition(": ")
-                lines.append(f"{source.place(field)}: {rest}")
-        raise UserError("\n".join(lines)) from error
-
-
-def _section_models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """The groups of settings by name."""
-    return {
-        field.alias or name: field.annotation
-        for name, field in model.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
-
-
-def _names(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _sections(model: type[BaseModel]) -> dict[str, list[str]]:
-    """The names of the groups of settings, each with those of its fields."""
-    return {name: _names(section) for name, section in _section_models(model).items()}
 
 
 RUN_USAGE = (
@@ -263,7 +156,7 @@ def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
     ]
     section = ""
     width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
-    for name, field in _leaves(_Command):
+    for name, field in leaves(_Command):
         values = [table.get(name, field.default) for table in (embedded, other)]
         words = [str(value) for value in values if isinstance(value, str | int | float) and value is not False]
         bracket = f" [{' | '.join(dict.fromkeys(words))}]" if words else ""
@@ -274,19 +167,6 @@ def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
         about = f"{field.description}{bracket}"
         lines.append(indent(fill(about, width - len(INDENT), break_on_hyphens=False, break_long_words=False), INDENT))
     return "\n".join(lines) + "\n"
-
-
-def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every flag's name and field, plain settings before sections."""
-    sections = []
-    for name, field in model.model_fields.items():
-        flag = prefix + (field.alias or name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            sections.append((field.annotation, f"{flag}."))
-        else:
-            yield flag, field
-    for section, inner in sections:
-        yield from _leaves(section, inner)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
