@@ -36,7 +36,7 @@ class Budget:
         self._settings, self._run = settings, run
         self._phase = "preflight"
         self._prices = {work: cost.price(settings, model) for work, model in cost.paid_models(settings).items()}
-        stored: Record = run.found("spent") or {}
+        stored: Record = run.recorded("spent") or {}
         path = run.directory / paths.SPENDING
         begun: Record = json.loads(path.read_bytes()) if path.exists() else stored
         self._tokens = {
@@ -51,7 +51,7 @@ class Budget:
         self._counted: dict[tuple[str, Adapter | None], Usage] = {}
         for work, meter in meters.items():
             self.follow(work, meter)
-        run.watch("spent", self.record)
+        run.record_on_commit("spent", self.record)
 
     def follow(self, work: str, meter: Meter) -> None:
         """Count this engine's work, too: the `method`'s, the `instruct` model's or a judge's."""

@@ -28,7 +28,7 @@ from cai_base.run import suite_results
 from cai_base.run.finished_run import LoadedArm as Arm
 from cai_base.run.finished_run import load_arms as of_run
 from cai_base.run.suite_results import ARM, MODEL_ARM
-from cai_base.settings.command_line import check_folder, flag_names, load_settings, settings_anew
+from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.schema import RunSettings
 from cai_base.store import MANIFEST, Record, Run, to_json, to_lines
 
@@ -159,13 +159,13 @@ def _of_run(request: Request, asked: suites.Suite | hhh.Comparisons, progress: P
     config: Record = dict(run.config)
     if "judge" in given:  # a judge brings its own way of being asked
         config = {key: value for key, value in config.items() if key not in {*JUDGING, "rubric", "votes"}}
-    settings = settings_anew(config, request.flags)
+    settings = override_settings(config, request.flags)
     threads = settings.threads if "threads" in given else None
     there = settings.evaluated_arms
     for arm in request.arms or ():
         if arm not in there:
             raise UserError(f"--arms {arm}: {directory} has no such arm; it has {', '.join(there)}")
-    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
+    inputs = Inputs.read(directory / "inputs.json")
     rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()
     if given & {"judge", "rubric", "second-judge"}:
         inputs = inputs.model_copy(update={"rubrics": rubrics})
@@ -302,13 +302,13 @@ def _keep_arm(run: Run, arm: Arm) -> None:
         "weights": arm.engine.findings().get("model"),
         "one_model": len(set(arm.models.values())) == 1,
     }
-    stored = run.found(name)
+    stored = run.recorded(name)
     if stored is not None and stored["weights"] != about["weights"]:
         raise UserError(
             f"{run.directory}: the weights of {arm.name} are not those that this evaluation began with; put those "
             "back, or give another --out"
         )
-    run.watch(name, lambda: about)
+    run.record_on_commit(name, lambda: about)
 
 
 def _answers(

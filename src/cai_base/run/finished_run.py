@@ -15,6 +15,7 @@ from cai_base.inputs import Inputs
 from cai_base.models import load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
 
@@ -53,7 +54,7 @@ def load_arms(
     run = Run.open(directory)
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
-    settings = RunSettings.model_validate(run.config)
+    settings = stored_settings(run)
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})
     present = list(settings.evaluated_arms)
@@ -68,9 +69,9 @@ def load_arms(
 def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[LoadedArm]:
     ours = [arm for arm in map(arms.arm, names) if arm.group != "other"]
     if ours:
-        inputs = Inputs.model_validate_json((run.directory / paths.INPUTS).read_bytes())
+        inputs = Inputs.read(run.directory / paths.INPUTS)
         progress.say(f"Loading {settings.model}")
-        engine = load_engine(settings, progress, run.found("engine"))
+        engine = load_engine(settings, progress, run.recorded("engine"))
         layout = Dialogue(inputs.few_shot, inputs.critique_examples)
         for arm in ours:
             yield LoadedArm(arm.name, engine, layout, _adapters(run, settings, arm, engine), arm.draw)

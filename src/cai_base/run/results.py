@@ -217,7 +217,7 @@ def _warnings(warnings: list[str]) -> list[str]:
 def _stored_warnings(run: Run) -> list[str]:
     """What was known before work began, and what the engine found out meanwhile."""
     warnings: list[str] = json.loads((run.directory / "warnings.json").read_bytes())
-    return [*warnings, *(run.found("engine") or {"notes": []})["notes"]]
+    return [*warnings, *(run.recorded("engine") or {"notes": []})["notes"]]
 
 
 def _failures(failed: Mapping[str, Mapping[int, str]]) -> list[str]:

@@ -26,6 +26,7 @@ from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
 from cai_base.run.preflight_checks import Check
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json
 
 FOREIGN = 0.1
@@ -68,10 +69,10 @@ class Opened:
         self.settings, self.inputs, self.judges, self.run, self.progress = settings, inputs, judges, run, progress
         self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
         self._engine: Engine | None = engine
-        run.watch("engine", engine.findings)
+        run.record_on_commit("engine", engine.findings)
         meters = {flag: judge.meter for flag, judge in judges.items() if isinstance(judge, ModelJudge)}
         self.budget = Budget(settings, run, {"method": engine.meter, **meters})
-        run.note(
+        run.record_environment(
             python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
         )
 
@@ -84,7 +85,7 @@ class Opened:
     def release_engine(self) -> None:
         """Forget the engine, whose work is done; what it found out about its model stays with the run."""
         findings = self.engine.findings()
-        self.run.watch("engine", lambda: findings)
+        self.run.record_on_commit("engine", lambda: findings)
         self._engine = None
 
 
@@ -151,13 +152,13 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
         UserError: it is no run, or its configuration, a stored file or the base model was changed.
     """
     run = Run.open(directory)
-    settings = RunSettings.model_validate(run.config)
+    settings = stored_settings(run)
     if max_cost is not None:
         settings = settings.model_copy(update={"max_cost": max_cost})
         cost.check_limit(settings)
-    inputs = Inputs.model_validate_json((directory / paths.INPUTS).read_bytes())
+    inputs = Inputs.read(directory / paths.INPUTS)
     progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings, progress, run.found("engine"))
+    engine = load_engine(settings, progress, run.recorded("engine"))
     check_judges(settings, progress)
     judges = load_judges(settings, inputs, directory, progress)
     opened = Opened(settings, inputs, engine, judges, run, progress)

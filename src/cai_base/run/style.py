@@ -27,6 +27,7 @@ from cai_base.progress import Progress
 from cai_base.run.finished_run import load_arms as of_run
 from cai_base.run.results import ONE_MODEL
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Record, Run, to_json, to_lines
 
 FILE = "style.json"
@@ -74,8 +75,8 @@ def evaluate(
     run = Run.open(directory)
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
-    settings = RunSettings.model_validate(run.config)
-    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
+    settings = stored_settings(run)
+    inputs = Inputs.read(directory / "inputs.json")
     plan = _plan(settings, inputs, questions, samples)
     wanted = list(arms if arms is not None else settings.evaluated_arms)
     if arms is None and "a-a" in wanted:

@@ -114,7 +114,7 @@ def _stored(run: Run, settings: RunSettings, units: int) -> dict[str, list[list[
 
 
 def _arm(run: Run, name: str) -> Record:
-    return run.found(f"{ARM}{name}") or {}
+    return run.recorded(f"{ARM}{name}") or {}
 
 
 def _about(run: Run, settings: RunSettings, arms: Iterable[str]) -> Record:
