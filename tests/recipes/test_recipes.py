@@ -1,4 +1,4 @@
-"""Each recipe of CONTRIBUTING.md, made as it says, on a copy: it touches few files, and everything shows what it added."""
+"""Each recipe of CONTRIBUTING.md, made as it says, on a copy: few files change, and everything shows the addition."""
 
 import json
 

@@ -20,7 +20,7 @@ from cai_base.inputs import Inputs, gather
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.phase import Phase, Size
 from cai_base.method.revision import RevisionPhase
-from cai_base.models import load_tokenizer
+from cai_base.models import engine_kind, load_tokenizer
 from cai_base.run.preflight_checks import PILOT, SHORT
 from cai_base.settings.schema import RunSettings
 from cai_base.store import to_json
@@ -48,7 +48,7 @@ FREE = Price(0.0, 0.0, 0.0, "no service has a part in it")
 
 def paid_models(settings: RunSettings) -> dict[str, str]:
     """The models that a service is paid for, by their work: `method`, `instruct`, or the flag that names a judge."""
-    models = {"method": settings.model} if settings.engine == "tinker" else {}
+    models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
     if models and settings.instruct is not None:
         models["instruct"] = settings.instruct
     return models | {flag: judge.name for flag, judge in settings.judges.items() if judge.kind == "tinker"}

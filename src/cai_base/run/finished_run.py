@@ -12,7 +12,7 @@ from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adapter, Engine
 from cai_base.errors import UserError
 from cai_base.inputs import Inputs
-from cai_base.models import load_engine, load_instruct
+from cai_base.models import engine_kind, load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
@@ -59,7 +59,7 @@ def load_arms(
         settings = settings.model_copy(update={"threads": threads})
     present = list(settings.evaluated_arms)
     if "instruct" in (names or ()) and "instruct" not in present and settings.model == EMBEDDED:
-        present += ["instruct"] if settings.engine == "local" else []
+        present += [] if engine_kind(settings.engine).served else ["instruct"]
     for name in names or ():
         if name not in present:
             raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(present)}")
@@ -99,7 +99,7 @@ def _weights(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Path | Non
     assert arm.folder is not None
     assert arm.section is not None
     exported = run.directory / paths.adapter(seed, arm.folder)
-    if not exported.is_dir() or settings.engine == "local":
+    if not exported.is_dir() or not engine_kind(settings.engine).served:
         return exported if exported.is_dir() else None
     steps = getattr(settings, arm.section).steps
     return run.directory / paths.state(seed, arm.folder, steps)

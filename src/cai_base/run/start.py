@@ -19,7 +19,7 @@ from cai_base.evaluation.judges.load import check_judges, keep_replies, load_jud
 from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.inputs import Inputs, gather
 from cai_base.method.phase import Phase
-from cai_base.models import check_instruct, load_engine
+from cai_base.models import check_instruct, engine_kind, load_engine
 from cai_base.progress import Progress
 from cai_base.run import cost, preflight
 from cai_base.run.budget import Budget
@@ -96,6 +96,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
+    engine_kind(settings.engine)  # refuses an unknown one
     preflight.check_accepted(settings.accept)
     inputs = gather(settings)
     cost.check_limit(settings)

@@ -213,7 +213,7 @@ class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
 
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
-    engine: Literal["local", "tinker"] = Field("local", description="what trains and samples")
+    engine: str = Field("local", min_length=1, description="what trains and samples: local or tinker")
     tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
     tinker_timeout: Positive = Field(
         1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
