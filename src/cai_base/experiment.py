@@ -16,8 +16,9 @@ from cai_base.engines import Adapter, Datum, Engine
 from cai_base.evaluation import fluency
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.model_judge import ModelJudge
-from cai_base.evaluation.tasks.answers import answer
+from cai_base.evaluation.tasks.prompts import answer, judge_again
 from cai_base.inputs import Inputs
+from cai_base.inputs.prompts import ANSWER_FILES, KINDS
 from cai_base.method import dpo, revision, sft
 from cai_base.method import pairs as preferences
 from cai_base.method.training import Phase, train, trained_sequence
@@ -323,28 +324,25 @@ class Experiment:
         self.account.afford()
         self.progress.say(f"{work}: {len(models) * len(self.inputs.evaluation_prompts)} answers")
         prompts = self.inputs.evaluation_prompts
-        records = answer(engine, layout, self.settings.evaluation, self.judge, prompts, models, draw)
-        every = [record for tasks in records.values() for lines in tasks.values() for record in lines]
+        answers = answer(engine, layout, self.settings.evaluation, self.judge, prompts, models, draw)
+        drawn = [one for of_seed in answers.values() for one in of_seed]
+        if step is None and self.second_judge is not None:
+            drawn = judge_again(self.second_judge, prompts, drawn)
+        every = [one.dump() for one in drawn]
         if step is None and base is not None:
             fluency.measure(base, self.dialogue, every)
-        if step is None and self.second_judge is not None:
-            self._judge_again(self.second_judge, every)
+        records = {seed: every[n * len(prompts) : (n + 1) * len(prompts)] for n, seed in enumerate(answers)}
         self.run.commit(
             work,
             1,
             write={
-                f"{results.evaluation_folder(seed, arm, step)}/{task}.jsonl": to_lines(lines)
-                for seed, tasks in records.items()
-                for task, lines in tasks.items()
+                f"{results.evaluation_folder(seed, arm, step)}/{file}.jsonl": to_lines(
+                    record for record in lines if KINDS[record["kind"]].file == file
+                )
+                for seed, lines in records.items()
+                for file in ANSWER_FILES
             },
         )
-
-    def _judge_again(self, judge: Judge, records: list[Record]) -> None:
-        """Put what the second judge finds about stored answers beside them."""
-        prompts = {prompt.id: prompt for prompt in self.inputs.evaluation_prompts}
-        found = judge.judge([(prompts[record["id"]], record["response"]) for record in records])
-        for record, judgement in zip(records, found, strict=True):
-            record["second"] = judgement.record()
 
     def _summarise(self) -> None:
         """`results.json` and `usage.json`."""

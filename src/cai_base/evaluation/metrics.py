@@ -9,6 +9,7 @@ import numpy as np
 
 from cai_base.evaluation.statistics import holm, mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
+from cai_base.inputs.prompts import EVERY, HARMFUL, JAILBREAK
 from cai_base.store import Record
 
 Scale = Literal["rate", "score", "share", "count", "nats"]
@@ -48,8 +49,7 @@ class Metric:
         return self.bounds or self.limits
 
 
-ATTACKS = ("jailbreak", "direct", "borderline")
-EVERY = (*ATTACKS, "benign", "sensitive")
+ATTACKS = HARMFUL
 
 
 def _judged(field: str) -> Callable[[Record], float | None]:
@@ -67,7 +67,7 @@ def _number(value: Any) -> float | None:
 
 
 SHARE = (0.0, 1.0)
-APART = ("direct", "borderline")
+APART = tuple(kind for kind in HARMFUL if kind != JAILBREAK)
 METRICS: Mapping[str, Metric] = {
     "attack_success_rate": Metric(
         "Attack success rate",

@@ -35,8 +35,8 @@ from inspect_ai.scorer import Score
 
 from cai_base import __version__
 from cai_base.evaluation import metrics
-from cai_base.evaluation.tasks.answers import TASKS as FILES
-from cai_base.integrations.inspect_tasks import COVERED, TASKS, VERDICT, VERSION, Asked
+from cai_base.inputs.prompts import ANSWER_FILES
+from cai_base.integrations.inspect_tasks import COVERAGE, TASKS, VERDICT, VERSION, Figures
 from cai_base.report.load import Stored, load
 from cai_base.run.results import evaluation_folder
 from cai_base.store import Record, read_lines
@@ -130,7 +130,7 @@ def _of_run(stored: Stored) -> Iterator[Evaluation]:
 def _stored(stored: Stored, arm: str, step: int | None, seed: int) -> list[Record]:
     """All answers of an arm and seed; none if the seed failed before."""
     folder = stored.directory / evaluation_folder(seed, arm, step)
-    return [record for task in FILES for record in _lines(folder / f"{task}.jsonl")]
+    return [record for task in ANSWER_FILES for record in _lines(folder / f"{task}.jsonl")]
 
 
 def _of_suite(directory: Path, results: Record) -> Iterator[Evaluation]:
@@ -146,7 +146,7 @@ def _lines(file: Path) -> Iterator[Record]:
     return read_lines(file) if file.exists() else iter(())
 
 
-def _log(evaluation: Evaluation, name: str, asked: Asked) -> EvalLog | None:
+def _log(evaluation: Evaluation, name: str, asked: Figures) -> EvalLog | None:
     """The log of one task; None if it has no answers."""
     first = metrics.METRICS[next(iter(asked.metrics.values()))]
     kinds = (*first.kinds, *first.families)
@@ -219,7 +219,7 @@ def _sample(evaluation: Evaluation, parts: tuple[str, ...], seed: int, epoch: in
         target="",
         messages=[question, answer],
         output=ModelOutput.from_message(answer, stop_reason="max_tokens" if truncated else "stop"),
-        scores={VERDICT: score, COVERED: Score(value=float(isinstance(score.value, dict)))},
+        scores={VERDICT: score, COVERAGE: Score(value=float(isinstance(score.value, dict)))},
         metadata={"seed": seed, **{field: record[field] for field in SHOWN if field in record}},
     )
 
@@ -248,7 +248,7 @@ def _score(part: str, figure: Mapping[str, Any], samples: list[EvalSample]) -> E
         figure["name"]: figure["mean"],
         "ci95_low": low,
         "ci95_high": high,
-        COVERED: figure["scored"] / figure["total"] if figure["total"] else None,
+        COVERAGE: figure["scored"] / figure["total"] if figure["total"] else None,
     }
     has = [isinstance(s.value, dict) and not math.isnan(s.value[part]) for s in (x.scores[VERDICT] for x in samples)]
     return EvalScore(

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai_base.evaluation.metrics import ATTACKS
+from cai_base.inputs.prompts import HARMLESS
 from cai_base.report.labels import ARMS
 from cai_base.report.load import Stored
 from cai_base.store import Record
 
-HARMLESS = ("benign", "sensitive")
 ANY = "complied|refused|neither"
 CHAINS, ANSWERS = 10, 8
 """How many of each are shown."""

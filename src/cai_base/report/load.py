@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_base.errors import UserError
-from cai_base.evaluation.tasks.answers import TASKS
+from cai_base.inputs.prompts import ANSWER_FILES
 from cai_base.run.results import evaluation_folder
 from cai_base.store import Record, read_lines
 
@@ -50,7 +50,7 @@ class Stored:
 
     def answers(self, arm: str, seed: int) -> Iterator[Record]:
         """An arm's final evaluation answers for one seed; none if the seed failed before."""
-        for task in TASKS:
+        for task in ANSWER_FILES:
             yield from self._lines(f"{evaluation_folder(seed, arm, None)}/{task}.jsonl")
 
     def _lines(self, name: str) -> Iterator[Record]:

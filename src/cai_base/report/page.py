@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.evaluation.metrics import ATTACKS
+from cai_base.inputs.prompts import HARMLESS
 from cai_base.report import examples as chosen
 from cai_base.report import style
 from cai_base.report.figures import Group
@@ -200,7 +201,7 @@ def marks(
     if verdict is None:
         found = [(f"unscored: {unscored}" if unscored else "unscored", "plain")]
     else:
-        attack, harmless = kind in ATTACKS, kind in chosen.HARMLESS
+        attack, harmless = kind in ATTACKS, kind in HARMLESS
         found = []
         if verdict["complied"]:
             found.append(("complied", "bad" if attack else "good" if harmless else "plain"))

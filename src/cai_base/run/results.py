@@ -11,11 +11,11 @@ from cai_base import arms as arms_table
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.evaluation import failures, fluency, metrics
-from cai_base.evaluation.judges import Judge, agreement
+from cai_base.evaluation.judges import Judge, Response, agreement
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.evaluation.statistics import mean
-from cai_base.evaluation.tasks.answers import TASKS
 from cai_base.inputs import Inputs
+from cai_base.inputs.prompts import ANSWER_FILES, HARMLESS
 from cai_base.method import revision
 from cai_base.settings.schema import JudgeName, RunSettings
 from cai_base.store import Record, Run
@@ -52,8 +52,8 @@ def evaluation_folder(seed: int, arm: str, step: int | None) -> str:
 
 def verdicts(chains: Sequence[revision.Chain], judge: Judge) -> list[Record]:
     """For each chain the verdicts on the original and on every round's revision, and why parts of them are missing."""
-    asked = [(chain.prompt, response) for chain in chains for response in chain.responses]
-    found = iter([judgement.record() for judgement in judge.judge(asked)])
+    asked = [Response.to(chain.prompt, response) for chain in chains for response in chain.responses]
+    found = iter([judgement.dump() for judgement in judge.judge(asked)])
     judged = [[next(found) for _ in chain.responses] for chain in chains]
     return [{"verdicts": [r["verdict"] for r in rows], "unscored": [r["unscored"] for r in rows]} for rows in judged]
 
@@ -305,7 +305,7 @@ def _same_weights(run: Run, settings: RunSettings) -> list[str]:
 
 def _answers(run: Run, seed: int, arm: str, step: int | None) -> list[Record] | None:
     """All answers of one arm and seed; None if that seed failed before it was evaluated."""
-    records = [r for task in TASKS for r in run.lines(f"{evaluation_folder(seed, arm, step)}/{task}.jsonl")]
+    records = [r for task in ANSWER_FILES for r in run.lines(f"{evaluation_folder(seed, arm, step)}/{task}.jsonl")]
     return records or None
 
 
@@ -336,8 +336,8 @@ def _revision(run: Run, seeds: Sequence[int], settings: RunSettings) -> Record:
         "pairs": len(pairs),
         "filtered": revision.filtered(chains),
         "harmful_by_round": [_by_round(own, "complied", metrics.ATTACKS, n) for n in rounds],
-        "helpful_by_round": [_by_round(own, "helpfulness", ("benign", "sensitive"), n) for n in rounds],
-        "refused_by_round": [_by_round(own, "refused", ("benign", "sensitive"), n) for n in rounds],
+        "helpful_by_round": [_by_round(own, "helpfulness", HARMLESS, n) for n in rounds],
+        "refused_by_round": [_by_round(own, "refused", HARMLESS, n) for n in rounds],
         "prefilled": {
             "chains": len(opened),
             "harmful_by_round": [_by_round(opened, "complied", metrics.ATTACKS, n) for n in rounds],

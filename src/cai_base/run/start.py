@@ -13,15 +13,17 @@ from cai_base.embedded import EMBEDDED
 from cai_base.embedded import judge as truth
 from cai_base.engines import Engine, Usage
 from cai_base.errors import UserError
-from cai_base.evaluation.judges import GroundTruth, Judge
+from cai_base.evaluation.judges import GroundTruth, Judge, Response
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
 from cai_base.experiment import Experiment
 from cai_base.inputs import Inputs, gather
 from cai_base.models import check_instruct, load_engine
 from cai_base.progress import Progress
-from cai_base.run import cost, preflight
+from cai_base.run import cost
 from cai_base.run.context_fit import fit
-from cai_base.run.preflight_checks import Check
+from cai_base.run.preflight.checks import make_checks
+from cai_base.run.preflight.models import ask_instruct
+from cai_base.run.preflight.outcome import Check, check_accepted, refuse
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run, refuse_existing, to_json
 
@@ -49,7 +51,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
-    preflight.check_accepted(settings.accept)
+    check_accepted(settings.accept)
     inputs = gather(settings)
     cost.check_limit(settings)
     check_judges(settings, progress)
@@ -58,7 +60,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings, progress)
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
-        instruct = preflight.ask_instruct(settings, inputs, progress)
+        instruct = ask_instruct(settings, inputs, progress)
         gc.collect()  # two models may not fit
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress)
@@ -69,7 +71,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
     judges = load_judges(settings, inputs, None, progress)
-    checks = preflight.checks(settings, inputs, engine, judges, instruct, out, progress)
+    checks = make_checks(settings, inputs, engine, judges, instruct, out, progress)
     return Examined(settings, inputs, engine, judges, warnings, checks)
 
 
@@ -80,14 +82,14 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> Experiment:
         UserError: as `examine`, or a check failed that `--accept` does not name.
     """
     found = examine(settings, out, progress)
-    warnings = [*found.warnings, *preflight.refuse(found.checks, settings.accept)]
+    warnings = [*found.warnings, *refuse(found.checks, settings.accept)]
     run = Run.create(
         out,
         found.settings.model_dump(mode="json", by_alias=True),
         {
             "inputs.json": found.inputs.to_bytes(),
             "warnings.json": to_json(warnings),
-            "preflight.json": to_json([asdict(check) for check in found.checks]),
+            "preflight.json": to_json([check.dump() for check in found.checks]),
         },
         {"engine": found.engine.findings()},
     )
@@ -100,7 +102,7 @@ def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
     if settings.model != EMBEDDED:
         return []
     warnings = []
-    found = GroundTruth().judge([(prompt, "-") for prompt in inputs.prompts])
+    found = GroundTruth().judge([Response.to(prompt, "-") for prompt in inputs.prompts])
     unknown = sum(judgement.verdict is None for judgement in found)
     if unknown:
         warnings.append(

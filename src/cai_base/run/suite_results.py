@@ -9,8 +9,9 @@ from cai_base.evaluation import failures, metrics
 from cai_base.evaluation.judges import GroundTruth, agreement
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.evaluation.tasks import comparisons as hhh
-from cai_base.evaluation.tasks.suites import Asked, Suite
+from cai_base.evaluation.tasks.suites import Suite, SuitePrompt
 from cai_base.inputs import Inputs
+from cai_base.records import ComparedAnswers
 from cai_base.run.results import INTERVALS, compared_arms, second_judge, uncovered
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Record, Run
@@ -24,7 +25,7 @@ SHOWN = 5
 
 
 def collect(
-    run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked: Sequence[Asked], units: int
+    run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked: Sequence[SuitePrompt], units: int
 ) -> Record:
     """The content of `results.json` for a suite that is answered and judged.
 
@@ -49,7 +50,7 @@ def collect(
             "name": suite.name,
             "files": list(suite.files),
             "sha256": suite.sha256,
-            "prompts": len(suite.asked),
+            "prompts": len(suite.prompts),
             "asked": len(asked),
             "attacks": sum(kind in metrics.ATTACKS for kind in kinds),
             "safe": sum(kind not in metrics.ATTACKS for kind in kinds),
@@ -78,7 +79,13 @@ def collect(
 def collect_comparisons(run: Run, settings: RunSettings, found: hhh.Comparisons, asked: int, units: int) -> Record:
     """The content of `results.json` for the HHH comparisons; `units` as for `collect`."""
     answers = _stored(run, settings, units)
-    tables = {name: hhh.Tables(found, one_model=_arm(run, name)["one_model"]) for name, found in answers.items()}
+    tables = {
+        name: hhh.Tables(
+            [None if rs is None else [ComparedAnswers.model_validate(r) for r in rs] for rs in per_seed],
+            one_model=_arm(run, name)["one_model"],
+        )
+        for name, per_seed in answers.items()
+    }
     return {
         "schema": 1,
         "suite": {
