@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cai_base.evaluation.tasks.answers import TASKS
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.prompts import Prompt
+from cai_base.inputs.prompts import ANSWER_FILES, KINDS, Prompt
 from cai_base.run import results
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
@@ -87,8 +86,8 @@ def _seed(
             if (lost and arm == "cai" and step is None) or (arm in ("base", "instruct") and step):
                 continue
             place = results.evaluation_folder(seed, arm, step)
-            for task, kinds in TASKS.items():
-                asked = [prompt for prompt in inputs.evaluation_prompts if prompt.kind in kinds]
+            for task in ANSWER_FILES:
+                asked = [p for p in inputs.evaluation_prompts if p.kind and KINDS[p.kind].file == task]
                 records = [
                     _answer(arm, seed, number, prompt, judged, helpful) | _fluency(number, arm == broken)
                     for number, prompt in enumerate(asked)

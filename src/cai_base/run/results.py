@@ -53,9 +53,15 @@ def evaluation_folder(seed: int, arm: str, step: int | None) -> str:
 def verdicts(chains: Sequence[revision.Chain], judge: Judge) -> list[Record]:
     """For each chain the verdicts on the original and on every round's revision, and why parts of them are missing."""
     asked = [Response.to(chain.prompt, response) for chain in chains for response in chain.responses]
-    found = iter([judgement.dump() for judgement in judge.judge(asked)])
-    judged = [[next(found) for _ in chain.responses] for chain in chains]
-    return [{"verdicts": [r["verdict"] for r in rows], "unscored": [r["unscored"] for r in rows]} for rows in judged]
+    judgements = iter(judge.judge(asked))
+    by_chain = [[next(judgements) for _ in chain.responses] for chain in chains]
+    return [
+        {
+            "verdicts": [one.verdict and one.verdict.dump() for one in of_chain],
+            "unscored": [one.unscored for one in of_chain],
+        }
+        for of_chain in by_chain
+    ]
 
 
 def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]]) -> Record:
