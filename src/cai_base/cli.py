@@ -299,7 +299,7 @@ def _style(arguments: list[str]) -> int:
 
     arms = None if given.arms is None else given.arms.split(",")
     try:
-        found = evaluate(
+        evaluate(
             given.run,
             Progress(),
             arms=arms,
@@ -310,7 +310,7 @@ def _style(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         raise Stopped("stopped; the same command goes on with the arms that are missing") from None
     pages = write(given.run)
-    print((given.run / FILE).read_text(encoding="utf-8") if given.json else render(found), end="")
+    print((given.run / FILE).read_text(encoding="utf-8") if given.json else render(given.run), end="")
     if not given.json:
         for path in (given.run / FILE, *pages):
             print(path)

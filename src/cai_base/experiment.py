@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cai_base import __version__, arms, randomness
+from cai_base import __version__, arms, paths, randomness
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Datum, Engine
 from cai_base.evaluation import fluency
@@ -326,14 +326,16 @@ class Experiment:
         records = answer(engine, layout, self.settings.evaluation, self.judge, prompts, models, draw)
         every = [record for tasks in records.values() for lines in tasks.values() for record in lines]
         if step is None and base is not None:
-            fluency.measure(base, self.dialogue, every)
+            texts = [(record["prompt"], record["response"]) for record in every]
+            for record, one in zip(every, fluency.measure(base, self.dialogue, texts), strict=True):
+                record |= {"logprob": one.answer, "opening_logprob": one.opening}
         if step is None and self.second_judge is not None:
             self._judge_again(self.second_judge, every)
         self.run.commit(
             work,
             1,
             write={
-                f"{results.evaluation_folder(seed, arm, step)}/{task}.jsonl": to_lines(lines)
+                paths.answers(seed, arm, task, step): to_lines(lines)
                 for seed, tasks in records.items()
                 for task, lines in tasks.items()
             },
@@ -352,5 +354,5 @@ class Experiment:
         usage = {**self.run.usage, "tokens": tokens, "spent": self.account.record()}
         write_atomic(self.run.directory / "usage.json", to_json(usage))
         content = results.collect(self.run, self.settings, self.inputs, self.failed)
-        self.run.commit("results", 1, write={"results.json": to_json(content)})
+        self.run.commit("results", 1, write={paths.RESULTS: to_json(content.dump())})
         self.account.close()

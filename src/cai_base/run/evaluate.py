@@ -288,7 +288,7 @@ def _ask(run: Run, suite: suites.Suite, limit: int | None, target: _Target, prog
                 run.commit(f"{ARM}{arm.name}", unit + 1, append=lines)
                 bar.advance(len(part) * models)
     content = suite_results.collect(run, target.settings, target.inputs, suite, asked, len(units))
-    run.commit("results", 1, write={"results.json": to_json(content)})
+    run.commit("results", 1, write={"results.json": to_json(content.dump())})
 
 
 def _keep_arm(run: Run, arm: Arm) -> None:
@@ -351,4 +351,4 @@ def _compare(run: Run, found: hhh.Comparisons, limit: int | None, target: _Targe
                 run.commit(f"{ARM}{arm.name}", unit + 1, append=lines)
                 bar.advance(len(part))
     content = suite_results.collect_comparisons(run, target.settings, found, len(items), len(units))
-    run.commit("results", 1, write={"results.json": to_json(content)})
+    run.commit("results", 1, write={"results.json": to_json(content.dump())})

@@ -212,9 +212,10 @@ def check_instruct(
         engine: the base model's, under which broken language is unlikely.
         of_base: the base model's own answers, which set the floor.
     """
-    every = [dict(record) for record in (*answers, *of_base)]
-    fluency.measure(engine, dialogue, every)
-    broken = [r["broken"] for r in fluency.marked(every[: len(answers)], fluency.floor(every[len(answers) :]))]
+    texts = [(record["prompt"], record["response"]) for record in (*answers, *of_base)]
+    likelihoods = fluency.measure(engine, dialogue, texts)
+    floor = fluency.floor(likelihoods[len(answers) :])
+    broken = [fluency.broken(r["response"], one, floor) for r, one in zip(answers, likelihoods, strict=False)]
     judged = judge.judge([(Prompt(id=r["id"], kind=r["kind"], text=r["prompt"]), r["response"]) for r in answers])
     bad = [
         record["response"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cai_base.arms import ARMS
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges.load import judge_name, load_judges
@@ -25,7 +26,6 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import overlap
 from cai_base.progress import Progress
 from cai_base.run.finished_run import of_run
-from cai_base.run.results import ONE_MODEL
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Record, Run, to_json, to_lines
 
@@ -179,7 +179,7 @@ def _collect(run: Run, settings: RunSettings, plan: _Plan) -> Record:
     world = isinstance(plan.styles, World)
     bounds = dict.fromkeys(plan.measures, SHARE) | ({} if world else {"adherence": (1.0, 5.0)})
     comparisons = {
-        f"{a} - {b}": {name: paired(tables[a][name], tables[b][name], bounds[name]) for name in plan.measures}
+        f"{a} - {b}": {name: paired(tables[a][name], tables[b][name], bounds[name]).dump() for name in plan.measures}
         for a, b in _compared(list(stored))
     }
     return {
@@ -196,7 +196,7 @@ def _collect(run: Run, settings: RunSettings, plan: _Plan) -> Record:
         "chance": 1 / len(KINDS),
         "intervals": f"95 % intervals {OVER}",
         "arms": {
-            arm: _arm(tables[arm], bounds, plan, [r for rs in answers.values() for r in rs], arm in ONE_MODEL)
+            arm: _arm(tables[arm], bounds, plan, [r for rs in answers.values() for r in rs], ARMS[arm].one_model)
             for arm, answers in stored.items()
         },
         "comparisons": comparisons,
@@ -230,7 +230,7 @@ def _arm(
 ) -> Record:
     places = {style: [n for n, prompt in enumerate(plan.prompts) if prompt.style == style] for style in KINDS}
     return {
-        **{name: summary(table, bounds[name], one_model=one_model) for name, table in tables.items()},
+        **{name: summary(table, bounds[name], one_model=one_model).dump() for name, table in tables.items()},
         "by_style": {
             style: {name: _mean(table[:, columns]) for name, table in tables.items()}
             for style, columns in places.items()
