@@ -1,7 +1,6 @@
 """The commands: parse, call, print. What they do lives elsewhere."""
 
 import argparse
-import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -318,8 +317,7 @@ def _show_styles(results: Path, as_json: bool) -> int:
     from cai_base.report.style_table import render
 
     pages = write(results.parent)
-    content = results.read_text(encoding="utf-8")
-    print(content if as_json else render(json.loads(content)), end="")
+    print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
     for path in () if as_json else (results, *pages):
         print(path)
     return 0

@@ -10,15 +10,14 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cai_base import __version__, arms, randomness
+from cai_base import __version__, arms, paths, randomness
 from cai_base.dialogue import Chat, Dialogue, Layout
 from cai_base.engines import Adapter, Datum, Engine
 from cai_base.evaluation import fluency
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.model_judge import ModelJudge
-from cai_base.evaluation.tasks.prompts import answer, judge_again
+from cai_base.evaluation.tasks.prompts import answer, by_file, judge_again
 from cai_base.inputs import Inputs
-from cai_base.inputs.prompts import ANSWER_FILES, KINDS
 from cai_base.method import dpo, revision, sft
 from cai_base.method import pairs as preferences
 from cai_base.method.training import Phase, train, trained_sequence
@@ -328,19 +327,20 @@ class Experiment:
         drawn = [one for of_seed in answers.values() for one in of_seed]
         if step is None and self.second_judge is not None:
             drawn = judge_again(self.second_judge, prompts, drawn)
-        every = [one.dump() for one in drawn]
         if step is None and base is not None:
-            fluency.measure(base, self.dialogue, every)
-        records = {seed: every[n * len(prompts) : (n + 1) * len(prompts)] for n, seed in enumerate(answers)}
+            likelihoods = fluency.measure(base, self.dialogue, [(one.prompt, one.response) for one in drawn])
+            drawn = [
+                one.model_copy(update={"logprob": likelihood.answer, "opening_logprob": likelihood.opening})
+                for one, likelihood in zip(drawn, likelihoods, strict=True)
+            ]
+        stored = {seed: drawn[n * len(prompts) : (n + 1) * len(prompts)] for n, seed in enumerate(answers)}
         self.run.commit(
             work,
             1,
             write={
-                f"{results.evaluation_folder(seed, arm, step)}/{file}.jsonl": to_lines(
-                    record for record in lines if KINDS[record["kind"]].file == file
-                )
-                for seed, lines in records.items()
-                for file in ANSWER_FILES
+                paths.answers(seed, arm, file, step): to_lines(one.dump() for one in of_file)
+                for seed, of_seed in stored.items()
+                for file, of_file in by_file(of_seed).items()
             },
         )
 
@@ -350,5 +350,5 @@ class Experiment:
         usage = {**self.run.usage, "tokens": tokens, "spent": self.account.record()}
         write_atomic(self.run.directory / "usage.json", to_json(usage))
         content = results.collect(self.run, self.settings, self.inputs, self.failed)
-        self.run.commit("results", 1, write={"results.json": to_json(content)})
+        self.run.commit("results", 1, write={paths.RESULTS: to_json(content.dump())})
         self.account.close()

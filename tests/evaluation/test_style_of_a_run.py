@@ -83,7 +83,7 @@ def test_whether_full_cai_keeps_more_style_is_answered_with_an_interval(styled: 
     assert answer["ci95_over"] == "seeds and prompts"
     over = {arm: found["adherence"]["ci95_over"] for arm, found in content(styled)["arms"].items()}
     assert over == {"cai": "seeds and prompts", "instruct": "prompts"}
-    text = render(content(styled))
+    text = render(styled)
     assert answer["question"] in " ".join(text.split())
     assert f"{100 * low:+.1f}".replace("-", "−") in text
 
@@ -96,7 +96,7 @@ def test_the_answer_goes_with_the_interval(first: float, second: float, said: st
     compared = paired(first + noise, second + noise.T.reshape(3, 40), (0.0, 1.0))
     found = style_results.keeps_more_style({"adherence": compared})
     assert found is not None
-    assert found["answer"] == said
+    assert found.answer == said
 
 
 def test_an_arm_that_has_answered_is_not_asked_again_and_the_bytes_stay(

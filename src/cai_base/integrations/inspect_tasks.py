@@ -21,7 +21,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.judges import EMPTY, STYLE, GroundTruth, RequestedStyle, Response
 from cai_base.evaluation.judges.grading import Grade, RubricGrading
 from cai_base.evaluation.judges.question import Unreadable
-from cai_base.evaluation.metrics import METRICS
+from cai_base.evaluation.metrics import METRICS, VerdictPart
 from cai_base.evaluation.tasks.style_sets import KINDS as STYLES
 from cai_base.evaluation.tasks.style_sets import style_set, styled_prompts
 from cai_base.inputs.prompts import KINDS, Prompt, load_prompts
@@ -72,11 +72,24 @@ class Figures:
         return METRICS[next(iter(self.metrics.values()))].kinds
 
 
+def _figures(rubric: str) -> Figures:
+    """The metrics that are means of what a rubric gives, over no other kinds of prompt than it is asked about."""
+    kinds = {kind.name for kind in KINDS.values() if rubric in kind.rubrics}
+    needed, allowed = parts_of(rubric)
+    metrics = {
+        part: name
+        for part in (*needed, *allowed)
+        for name, metric in METRICS.items()
+        if metric.value == VerdictPart(part) and kinds.issuperset(metric.kinds)
+    }
+    return Figures(rubric, metrics)
+
+
 TASKS: Mapping[str, Figures] = {
-    "attack": Figures("attack", {"complied": "attack_success_rate", "refused": "refusal_rate", "harm": "harm"}),
-    "helpfulness": Figures("helpfulness", {"helpfulness": "helpfulness"}),
-    "over_refusal": Figures("over-refusal", {"refused": "over_refusal_rate"}),
+    rubric.replace("-", "_"): _figures(rubric)
+    for rubric in dict.fromkeys(rubric for kind in KINDS.values() for rubric in kind.rubrics)
 }
+"""What every rubric that prompts are judged under is about."""
 
 
 @task

@@ -24,6 +24,7 @@ from cai_base.inputs.prompts import overlap
 from cai_base.progress import Progress
 from cai_base.records import AskedArm, Stored
 from cai_base.run import style_results, suite_results
+from cai_base.run.suite_results import Evaluated
 from cai_base.run.targets import (
     JUDGING_FLAGS,
     SAMPLING_FLAGS,
@@ -66,7 +67,7 @@ class Evaluation:
     work: str
     answers: Callable[[int, str], str]
     results: str
-    collect: Callable[["Evaluation", Answers], Record]
+    collect: Callable[[Evaluated, Answers], Stored]
 
     @property
     def units(self) -> int:
@@ -124,8 +125,11 @@ def evaluate(request: Request, progress: Progress) -> Path:
         if not answers:
             lost = ", ".join(finished)
             raise UserError(f"{run.directory}: {lost} lost every seed in the run, so there is nobody to ask")
-        content = evaluation.collect(evaluation, answers)
-        run.commit(Path(evaluation.results).stem, 1, write={evaluation.results: to_json(content)})
+        asked = {name: evaluation.arm(name) for name in answers}
+        target = evaluation.target
+        about = Evaluated(run.config, target.settings, target.inputs, asked)
+        content = evaluation.collect(about, answers)
+        run.commit(Path(evaluation.results).stem, 1, write={evaluation.results: to_json(content.dump())})
     return run.directory / evaluation.results
 
 
@@ -187,15 +191,15 @@ def _suite(request: Request, progress: Progress) -> Evaluation:
             raise UserError(f"--{flag} {request.own[flag]}: is for --suite {STYLE}; leave it out")
     progress.say(f"Reading the suite {request.suite}")
     task = _read(request)
-    collect: Callable[[Evaluation, Answers], Record]
+    collect: Callable[..., Stored]
     if isinstance(task, ComparisonsTask):
         for flag in sorted(request.of_run & JUDGING_FLAGS):
             raise UserError(f"--{flag}: {comparisons.NAME} compares log-probabilities and asks no judge; leave it out")
         name, files, sha256 = comparisons.NAME, task.comparisons.files, task.comparisons.sha256
-        collect = partial(_compared_figures, task)
+        collect = partial(suite_results.collect_comparisons, task=task)
     else:
         name, files, sha256 = _slug(task.suite.name), task.suite.files, task.suite.sha256
-        collect = partial(_prompt_figures, task)
+        collect = partial(suite_results.collect, task=task)
     if is_run(request.target):
         target = run_target(request, {*JUDGING_FLAGS, *SAMPLING_FLAGS}, progress)
         place = target.folder / name
@@ -220,19 +224,6 @@ def _read(request: Request) -> PromptsTask | ComparisonsTask:
     if name == comparisons.NAME or (name is None and comparisons.recognised(files[0])):
         return ComparisonsTask(comparisons.read(files[0]), request.limit)
     return PromptsTask(suites.read(name, files), request.limit)
-
-
-def _prompt_figures(task: PromptsTask, evaluation: Evaluation, answers: Answers) -> Record:
-    target = evaluation.target
-    return suite_results.collect(
-        evaluation.run, target.settings, target.inputs, task.suite, task.items, evaluation.units
-    )
-
-
-def _compared_figures(task: ComparisonsTask, evaluation: Evaluation, answers: Answers) -> Record:
-    return suite_results.collect_comparisons(
-        evaluation.run, evaluation.target.settings, task.comparisons, len(task.items), evaluation.units
-    )
 
 
 def _slug(name: str) -> str:
@@ -276,10 +267,7 @@ def _styles(request: Request, progress: Progress) -> Evaluation:
     if request.arms is None:
         repeated = [name for name in target.names if arms.arm(name).adapters_of]  # the same weights again
         target.names[:] = [name for name in target.names if name not in repeated]
-
-    def collect(evaluation: Evaluation, answers: Answers) -> Record:
-        return style_results.collect(target.settings, task, answers)
-
+    collect = partial(style_results.collect, task=task)
     return Evaluation(task, target, target.run, "style of ", paths.styled_answers, paths.STYLE, collect)
 
 

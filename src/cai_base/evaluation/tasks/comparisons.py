@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,9 +23,8 @@ from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.evaluation.tasks.suites import Row, draw_items, fields_of, json_rows
 from cai_base.reading import listed, shown
-from cai_base.records import ComparedAnswers
+from cai_base.records import Accuracy, ComparedAnswers, Difference
 from cai_base.settings.schema import Evaluation
-from cai_base.store import Record
 
 NAME = "hhh"
 FIELDS = ("text_correct", "text_incorrect")
@@ -202,16 +201,18 @@ class Tables:
         self._per_seed, self._one_model = per_seed, one_model
         self._records = next((records for records in per_seed if records is not None), ())
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Accuracy]:
         """The accuracies, summed and normalised, in all and by category, as `statistics.summary` gives them."""
         parts = (slice(None, -2), slice(-2, -1), slice(-1, None))  # the file's own, then by turns, then by length
         names = dict.fromkeys(name for part in parts for record in self._records for name in record.categories[part])
         return {
-            how: self._figure(how, None) | {"by_category": {name: self._figure(how, name) for name in names}}
+            how: self._figure(how, None).model_copy(
+                update={"by_category": {name: self._figure(how, name) for name in names}}
+            )
             for how in VALUES
         }
 
-    def less(self, other: "Tables") -> dict[str, Any]:
+    def less(self, other: "Tables") -> dict[str, Difference]:
         """This arm's accuracies minus another's, paired by seed and comparison."""
         return {how: paired(self._table(how), other._table(how), BOUNDS, binary=True) for how in VALUES}
 
@@ -220,21 +221,22 @@ class Tables:
         filled = [row or [np.nan] * len(self._records) for row in rows]
         return np.array(filled, dtype=float).reshape(len(rows), len(self._records))
 
-    def _figure(self, how: str, category: str | None) -> Record:
+    def _figure(self, how: str, category: str | None) -> Accuracy:
         columns = [category is None or category in record.categories for record in self._records]
         table = self._table(how)[:, columns]
         counted = table[:1] if self._one_model else table
-        figures = summary(counted, BOUNDS)
-        figures["per_seed"] = figures["per_seed"] * (len(table) if self._one_model else 1)
+        figure = summary(counted, BOUNDS)
+        per_seed = figure.per_seed * (len(table) if self._one_model else 1)
         cells = counted[[bool(records) for records in self._per_seed][: len(counted)]]
         scored = cells[~np.isnan(cells)].tolist()
         missing = cells.size - len(scored)
-        return {
-            **figures,
-            "scored": len(scored),
-            "total": cells.size,
-            "worst_case": [mean([*scored, *[bound] * missing]) for bound in BOUNDS],
-        }
+        least, greatest = (mean([*scored, *[bound] * missing]) for bound in BOUNDS)
+        return Accuracy(
+            **figure.model_copy(update={"per_seed": per_seed}).model_dump(),
+            scored=len(scored),
+            total=cells.size,
+            worst_case=(least, greatest),
+        )
 
 
 def _right(how: str, record: ComparedAnswers) -> float:

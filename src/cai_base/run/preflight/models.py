@@ -138,9 +138,10 @@ def check_instruct(
         engine: the base model's, under which broken language is unlikely.
         of_base: the base model's own answers, which set the floor.
     """
-    every = [one.dump() for one in (*answers, *of_base)]
-    fluency.measure(engine, dialogue, every)
-    broken = [r["broken"] for r in fluency.marked(every[: len(answers)], fluency.floor(every[len(answers) :]))]
+    texts = [(one.prompt, one.response) for one in (*answers, *of_base)]
+    likelihoods = fluency.measure(engine, dialogue, texts)
+    floor = fluency.floor(likelihoods[len(answers) :])
+    broken = [fluency.broken(one.response, likelihoods[place], floor) for place, one in enumerate(answers)]
     judgements = judge.judge(
         [Response.to(Prompt(id=one.id, kind=one.kind, text=one.prompt), one.response) for one in answers]
     )
