@@ -68,7 +68,9 @@ def main() -> None:
             files = sorted(run.glob(f"seed-*/evaluation/{arm}/*.jsonl"))
             sets[f"{run.name}, {arm}"] = [answer(r["prompt"], r["response"]) for f in files for r in read_lines(f)]
     for records in sets.values():
-        fluency.measure(engine, dialogue, records)
+        texts = [(record["prompt"], record["response"]) for record in records]
+        for record, one in zip(records, fluency.measure(engine, dialogue, texts), strict=True):
+            record["likelihood"] = one
     report(sets, own)
 
 
@@ -102,21 +104,24 @@ def base_answers(engine: LocalEngine, dialogue: Dialogue, prompts: Sequence[str]
 
 def report(sets: dict[str, list[Record]], own: list[Record]) -> None:
     """Print one line for each set of answers."""
-    floor = fluency.floor(own)
+    floor = fluency.floor(record["likelihood"] for record in own)
     assert floor is not None
     print(json.dumps({"floor": floor.answer, "opening floor": floor.opening, "margin": fluency.MARGIN}))
     print(f"{'answers':<28}{'n':>5}{'mean':>8}{'opening':>9}{'AUC':>7}{'AUC o.':>7}   broken at {MARGINS}")
     for name, records in sets.items():
-        nonempty = [record for record in records if record["logprob"] is not None]
-        means = [float(np.mean([r[field] for r in nonempty])) for field in ("logprob", "opening_logprob")]
-        areas = [
-            stats.mannwhitneyu([r[f] for r in own if r[f] is not None], [r[f] for r in nonempty]).statistic
-            / (sum(r[f] is not None for r in own) * len(nonempty))
-            for f in ("logprob", "opening_logprob")
+        measured = [record for record in records if record["likelihood"].answer is not None]
+        means, areas = [], []
+        for part in ("answer", "opening"):
+            values = [getattr(record["likelihood"], part) for record in measured]
+            of_base = [getattr(r["likelihood"], part) for r in own if r["likelihood"].answer is not None]
+            means.append(float(np.mean(values)))
+            areas.append(stats.mannwhitneyu(of_base, values).statistic / (len(of_base) * len(values)))
+        shares = [
+            np.mean([fluency.broken(r["response"], r["likelihood"], floor, margin) for r in measured])
+            for margin in MARGINS
         ]
-        shares = [np.mean([r["broken"] for r in fluency.marked(nonempty, floor, margin=margin)]) for margin in MARGINS]
         rates = " ".join(f"{100 * share:6.1f}" for share in shares)
-        print(f"{name:<28}{len(nonempty):>5}{means[0]:>8.2f}{means[1]:>9.2f}{areas[0]:>7.3f}{areas[1]:>7.3f}   {rates}")
+        print(f"{name:<28}{len(measured):>5}{means[0]:>8.2f}{means[1]:>9.2f}{areas[0]:>7.3f}{areas[1]:>7.3f}   {rates}")
 
 
 if __name__ == "__main__":

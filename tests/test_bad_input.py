@@ -190,7 +190,7 @@ def test_every_wrong_name_of_a_file_has_its_line(tmp_path: Path, capsys: pytest.
 def test_an_environment_variable_changes_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL", "elsewhere")
     monkeypatch.setenv("SEEDS", "7")
-    settings, _, _ = load_settings([])
+    settings = load_settings([]).settings
     assert (settings.model, settings.seeds) == ("organism", 3)
 
 

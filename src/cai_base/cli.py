@@ -139,14 +139,15 @@ def _preflight(arguments: list[str]) -> int:
         return 0
     settings, out, as_json = load_settings(arguments)
     from cai_base.experiment import examine
-    from cai_base.run import preflight
+    from cai_base.run.preflight.outcome import as_json as checks_as_json
+    from cai_base.run.preflight.outcome import refuse, table
 
     examined = examine(settings, out or Path("runs") / "new", Progress())
     found = examined.checks
     for warning in examined.warnings:
         Progress().say(f"warning: {warning}")
-    print(preflight.as_json(found) if as_json else preflight.table(found), end="")
-    preflight.refuse(found, settings.accept)
+    print(checks_as_json(found) if as_json else table(found), end="")
+    refuse(found, settings.accept)
     return 0
 
 
@@ -219,7 +220,8 @@ def _report(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from cai_base.run.evaluate import LAYOUTS, Request, evaluate
+    from cai_base.run.evaluate import evaluate
+    from cai_base.run.targets import LAYOUTS, STYLE, Request
 
     parser = _Parser(prog="cai-base evaluate", usage=EVALUATE_USAGE, allow_abbrev=False, add_help=False)
     parser.add_argument("--suite", required=True)
@@ -228,6 +230,8 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--base", default=None)
     parser.add_argument("--arms", type=lambda text: tuple(text.split(",")), default=None)
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--questions", type=int, default=None)
+    parser.add_argument("--samples", type=int, default=None)
     parser.add_argument("--json", action="store_true")
     if not arguments or "-h" in arguments or "--help" in arguments:
         print(EVALUATE_USAGE, end="")
@@ -236,18 +240,18 @@ def _evaluate(arguments: list[str]) -> int:
     if target.startswith("-"):
         raise UserError(f"{target}: the run or the model comes first: cai-base evaluate RUN|MODEL --suite NAME|FILE")
     given, flags = parser.parse_known_args(rest)
-    if given.suite == "style":  # not a set of prompts with verdicts, but asked of a run's arms all the same
-        return _style([target, *(word for word in rest if word not in ("--suite", "style", "--suite=style"))])
     as_json = given.json
     del given.json
-    directory = evaluate(Request(target, flags=flags, **vars(given)), Progress())
+    results = evaluate(Request(target, flags=flags, **vars(given)), Progress())
+    if given.suite == STYLE:
+        return _show_styles(results, as_json)
     if as_json:
-        print((directory / "results.json").read_text(encoding="utf-8"), end="")
+        print(results.read_text(encoding="utf-8"), end="")
         return 0
     from cai_base.report.suite_table import render
 
-    print(render(directory), end="")
-    print(directory / "results.json")
+    print(render(results.parent), end="")
+    print(results)
     return 0
 
 
@@ -289,31 +293,33 @@ def _style(arguments: list[str]) -> int:
         "--arms", default=None, help="with commas; all of the run by default, and on the embedded model instruct too"
     )
     parser.add_argument("--questions", type=int, default=None, help="in each style (6 in the village, 3 in English)")
-    parser.add_argument("--samples", type=int, default=2, help="answers to each (2)")
+    parser.add_argument("--samples", type=int, default=None, help="answers to each (2)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
     parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")
     given = parser.parse_args(arguments)
+    from cai_base.run.evaluate import evaluate
+    from cai_base.run.targets import STYLE, Request
+
+    request = Request(
+        str(given.run),
+        STYLE,
+        arms=None if given.arms is None else tuple(given.arms.split(",")),
+        questions=given.questions,
+        samples=given.samples,
+        flags=() if given.threads is None else ("--threads", str(given.threads)),
+    )
+    return _show_styles(evaluate(request, Progress()), given.json)
+
+
+def _show_styles(results: Path, as_json: bool) -> int:
+    """Write the run's pages anew, and show the figures of its styles."""
     from cai_base.report import write
     from cai_base.report.style_table import render
-    from cai_base.run.style import FILE, evaluate
 
-    arms = None if given.arms is None else given.arms.split(",")
-    try:
-        found = evaluate(
-            given.run,
-            Progress(),
-            arms=arms,
-            questions=given.questions,
-            samples=given.samples,
-            threads=given.threads,
-        )
-    except KeyboardInterrupt:
-        raise Stopped("stopped; the same command goes on with the arms that are missing") from None
-    pages = write(given.run)
-    print((given.run / FILE).read_text(encoding="utf-8") if given.json else render(found), end="")
-    if not given.json:
-        for path in (given.run / FILE, *pages):
-            print(path)
+    pages = write(results.parent)
+    print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
+    for path in () if as_json else (results, *pages):
+        print(path)
     return 0
 
 

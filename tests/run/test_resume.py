@@ -41,7 +41,7 @@ def quiet() -> Progress:
 @pytest.fixture(scope="module", autouse=True)
 def engine(quiet: Progress) -> Iterator[LocalEngine]:
     """One loaded base model for every run in this process, its adapters forgotten when a run is opened."""
-    settings, _, _ = flags.load_settings(SMALL)
+    settings = flags.load_settings(SMALL).settings
     engine = start.load_engine(settings, quiet)
     assert isinstance(engine, LocalEngine)
 
@@ -58,7 +58,7 @@ def engine(quiet: Progress) -> Iterator[LocalEngine]:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, quiet: Progress) -> Path:
     """A small run that nothing stopped."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    settings, _, _ = flags.load_settings(SMALL)
+    settings = flags.load_settings(SMALL).settings
     experiment.begin(settings, out, quiet).finish()
     return out
 
@@ -94,7 +94,7 @@ def test_a_run_that_stops_at_every_unit_ends_as_if_it_had_not(
 
     monkeypatch.setattr(store, "write_atomic", dying)
     left = 1
-    settings, _, _ = flags.load_settings(SMALL)
+    settings = flags.load_settings(SMALL).settings
     lives = 1
     with pytest.raises(KeyboardInterrupt):
         experiment.begin(settings, out, quiet).finish()
@@ -180,7 +180,7 @@ def test_held_out_pairs_are_never_trained_on(uninterrupted: Path) -> None:
 def test_only_the_first_pairs_of_a_seed_are_trained_on_where_so_many_are_asked_for(
     uninterrupted: Path, tmp_path: Path, quiet: Progress
 ) -> None:
-    settings, _, _ = flags.load_settings([*SMALL, "--dpo.pairs", "1"])
+    settings = flags.load_settings([*SMALL, "--dpo.pairs", "1"]).settings
     experiment.begin(settings, tmp_path / "run", quiet).finish()
     for seed, every in trained_pairs(uninterrupted).items():
         assert len(every) > 1
@@ -211,7 +211,7 @@ def test_a_base_model_that_was_changed_is_refused_at_every_resume(
 def test_one_seed_alone_gives_the_same_answers_as_among_others(
     uninterrupted: Path, tmp_path: Path, quiet: Progress
 ) -> None:
-    settings, _, _ = flags.load_settings([*SMALL, "--seeds", "1", "--start-seed", "1"])
+    settings = flags.load_settings([*SMALL, "--seeds", "1", "--start-seed", "1"]).settings
     experiment.begin(settings, tmp_path / "run", quiet).finish()
     name = "seed-1/revision.jsonl"
     alone, among = (list(store.read_lines(run / name)) for run in (tmp_path / "run", uninterrupted))

@@ -14,14 +14,13 @@ from cai_base.dialogue import Dialogue, prompt_tokens
 from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
 from cai_base.evaluation.fluency import OPENING
-from cai_base.evaluation.judges.model_judge import KIND_TASKS
 from cai_base.evaluation.judges.question import question
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.prompts import Prompt
+from cai_base.inputs.prompts import KINDS, Prompt
 from cai_base.method.phase import Phase, Size
 from cai_base.method.revision import RevisionPhase
 from cai_base.models import engine_kind, load_tokenizer
-from cai_base.run.preflight_checks import PILOT, SHORT
+from cai_base.run.preflight.models import PILOT, SHORT
 from cai_base.settings.schema import RunSettings
 from cai_base.store import to_json
 
@@ -153,7 +152,7 @@ def _judged(
         question(rubrics[task], {"prompt": prompt.text, "response": ""})
         for prompt in prompts
         if prompt.kind is not None
-        for task in KIND_TASKS[prompt.kind]
+        for task in KINDS[prompt.kind].rubrics
     ]
     read = sum(len(prompt_tokens(tokenizer, text)) + response for text in asked)
     votes = times * settings.votes

@@ -2,38 +2,21 @@
 
 import gc
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from cai_base import arms, paths
 from cai_base.arms import Arm
-from cai_base.dialogue import Chat, Dialogue, Layout
+from cai_base.dialogue import Chat, Dialogue
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adapter, Engine
 from cai_base.errors import UserError
+from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs
 from cai_base.models import engine_kind, load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedArm:
-    """The models of an arm, ready to be asked.
-
-    Attributes:
-        layout: how it is asked, each arm in its own right way.
-        models: each seed's adapter, or None for the engine's model as it is.
-        draw: the purpose in the address of its answers' draws (`arms.Arm.draw`).
-    """
-
-    name: str
-    engine: Engine
-    layout: Layout
-    models: dict[int, Adapter | None]
-    draw: str = "answer"
 
 
 def load_arms(
@@ -57,13 +40,18 @@ def load_arms(
     settings = stored_settings(run)
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})
-    present = list(settings.evaluated_arms)
-    if "instruct" in (names or ()) and "instruct" not in present and settings.model == EMBEDDED:
-        present += [] if engine_kind(settings.engine).served else ["instruct"]
+    available = available_arms(settings)
     for name in names or ():
-        if name not in present:
-            raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(present)}")
-    return _load(run, settings, [name for name in present if names is None or name in names], progress)
+        if name not in available:
+            raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(available)}")
+    chosen = settings.evaluated_arms if names is None else names
+    return _load(run, settings, [name for name in available if name in chosen], progress)
+
+
+def available_arms(settings: RunSettings) -> list[str]:
+    """The arms of a run that can be asked again: its own, and on the embedded model its instruct sibling."""
+    has_sibling = settings.model == EMBEDDED and not engine_kind(settings.engine).served
+    return list(dict.fromkeys([*settings.evaluated_arms, *(["instruct"] if has_sibling else [])]))
 
 
 def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[LoadedArm]:

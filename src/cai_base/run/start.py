@@ -7,24 +7,26 @@ import gc
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from cai_base import __version__, embedded, paths
 from cai_base.dialogue import Dialogue
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine, Usage
-from cai_base.evaluation.judges import GroundTruth, Judge
+from cai_base.evaluation.judges import GroundTruth, Judge, Response
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
 from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.inputs import Inputs, gather
 from cai_base.method.phase import Phase
 from cai_base.models import check_instruct, engine_kind, load_engine
 from cai_base.progress import Progress
-from cai_base.run import cost, preflight
+from cai_base.run import cost
 from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
-from cai_base.run.preflight_checks import Check
+from cai_base.run.preflight.checks import make_checks
+from cai_base.run.preflight.models import ask_instruct
+from cai_base.run.preflight.outcome import Check, check_accepted, refuse
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json
@@ -97,7 +99,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
     """
     refuse_existing(out)
     engine_kind(settings.engine)  # refuses an unknown one
-    preflight.check_accepted(settings.accept)
+    check_accepted(settings.accept)
     inputs = gather(settings)
     cost.check_limit(settings)
     check_judges(settings, progress)
@@ -106,7 +108,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings, progress)
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
-        instruct = preflight.ask_instruct(settings, inputs, progress)
+        instruct = ask_instruct(settings, inputs, progress)
         gc.collect()  # two models may not fit
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress)
@@ -118,9 +120,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
     judges = load_judges(settings, inputs, None, progress)
-    checks = preflight.checks(
-        settings, inputs, engine, judges, instruct, out, progress, phases=phases(settings, inputs)
-    )
+    checks = make_checks(settings, inputs, engine, judges, instruct, out, progress, phases=phases(settings, inputs))
     return Examined(settings, inputs, engine, judges, warnings, checks)
 
 
@@ -131,14 +131,14 @@ def begin(settings: RunSettings, out: Path, progress: Progress, phases: Phases) 
         UserError: as `examine`, or a check failed that `--accept` does not name.
     """
     examined = examine(settings, out, progress, phases)
-    warnings = [*examined.warnings, *preflight.refuse(examined.checks, settings.accept)]
+    warnings = [*examined.warnings, *refuse(examined.checks, settings.accept)]
     run = Run.create(
         out,
         examined.settings.model_dump(mode="json", by_alias=True),
         {
             paths.INPUTS: examined.inputs.to_bytes(),
             paths.WARNINGS: to_json(warnings),
-            paths.PREFLIGHT: to_json([asdict(check) for check in examined.checks]),
+            paths.PREFLIGHT: to_json([check.dump() for check in examined.checks]),
         },
         {"engine": examined.engine.findings()},
     )
@@ -177,7 +177,7 @@ def _beyond_the_judge(settings: RunSettings, inputs: Inputs) -> list[str]:
     if settings.model != EMBEDDED:
         return []
     warnings = []
-    judgements = GroundTruth().judge([(prompt, "-") for prompt in inputs.prompts])
+    judgements = GroundTruth().judge([Response.to(prompt, "-") for prompt in inputs.prompts])
     unknown = sum(judgement.verdict is None for judgement in judgements)
     if unknown:
         warnings.append(

@@ -17,5 +17,4 @@ def default_settings(model: str = EMBEDDED, *flags: str) -> RunSettings:
     Raises:
         UserError: a flag or value is wrong; the message names it.
     """
-    settings, _, _ = load_settings(["--model", model, *flags])
-    return settings
+    return load_settings(["--model", model, *flags]).settings
