@@ -23,7 +23,7 @@ from cai_base.evaluation.tasks.prompts import answer
 from cai_base.inputs import gather
 from cai_base.inputs.prompts import Prompt
 from cai_base.inputs.rubrics import load_rubric
-from cai_base.method.training import trained_sequence
+from cai_base.method.training import trained_datum
 from cai_base.records import Answer, Verdict
 from cai_base.run.preflight.design import check_power
 from cai_base.run.preflight.models import check_instruct, check_rate
@@ -191,7 +191,7 @@ def test_principles_are_drawn_from_seeded_streams() -> None:
 
 def test_the_end_of_a_response_is_trained() -> None:
     tokenizer: Any = Engine()
-    sequence = trained_sequence(tokenizer, Dialogue((), ()), "How?", "So.")
+    sequence = trained_datum(tokenizer, Dialogue((), ()), "How?", "So.")
     trained = "".join(chr(t) for t, w in zip(sequence.tokens, sequence.weights, strict=True) if w)
     assert trained == f" So.{END}"
 

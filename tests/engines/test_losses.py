@@ -19,7 +19,7 @@ from cai_base.engines import Adam, Batch, Datum, Step
 from cai_base.engines.local import LocalEngine
 from cai_base.method.losses import LOSSES, preference_loss
 from cai_base.records import Reference
-from cai_base.settings.command_line import preset
+from cai_base.settings.presets import preset
 from cai_base.settings.schema import Dpo
 
 Make = Callable[..., LocalEngine]

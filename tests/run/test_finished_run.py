@@ -12,7 +12,7 @@ from cai_base.evaluation.judges import GroundTruth
 from cai_base.evaluation.tasks.prompts import answer, by_file
 from cai_base.inputs import Inputs
 from cai_base.progress import Progress
-from cai_base.run.finished_run import of_run
+from cai_base.run.finished_run import load_arms
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
 
@@ -41,7 +41,7 @@ def test_every_arm_of_a_finished_run_answers_what_it_answered_there(finished: Pa
     settings = RunSettings.model_validate(run.config)
     prompts = Inputs.model_validate_json((finished / "inputs.json").read_bytes()).evaluation_prompts
     names = []
-    for arm in of_run(finished, Progress()):
+    for arm in load_arms(finished, Progress()):
         names.append(arm.name)
         again = answer(arm.engine, arm.layout, settings.evaluation, GroundTruth(), prompts, arm.models, arm.draw)
         for seed, answers in again.items():
@@ -53,7 +53,7 @@ def test_every_arm_of_a_finished_run_answers_what_it_answered_there(finished: Pa
 
 def test_an_arm_that_the_run_lacks_is_an_error_that_names_those_it_has(finished: Path) -> None:
     with pytest.raises(UserError, match="no arm 'sl-cai'; it has base, sft, cai, shuffled, a-a, instruct"):
-        of_run(finished, Progress(), ["sl-cai"])
+        load_arms(finished, Progress(), ["sl-cai"])
 
 
 def test_a_run_that_is_not_finished_is_refused_with_the_command_that_finishes_it(
@@ -65,7 +65,7 @@ def test_a_run_that_is_not_finished_is_refused_with_the_command_that_finishes_it
     del manifest["progress"]["results"]
     (begun / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="not finished; finish it first: cai-base resume"):
-        of_run(begun, Progress())
+        load_arms(begun, Progress())
 
 
 def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

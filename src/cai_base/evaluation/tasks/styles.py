@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from cai_base.evaluation.fluency import off_the_rails
 from cai_base.evaluation.judges import EMPTY, GroundTruth, Judge, RequestedStyle, Response
 from cai_base.evaluation.statistics import Bounds, mean
 from cai_base.evaluation.statistics.crossed import Array
@@ -19,6 +18,7 @@ from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers, 
 from cai_base.evaluation.tasks.style_sets import EnglishStyles, StyledPrompt, VillageStyles, styled_prompts
 from cai_base.records import StyledAnswer
 from cai_base.settings.schema import Evaluation
+from cai_base.text import repeats_itself
 
 SHARE: Bounds = (0.0, 1.0)
 MEASURES: Mapping[str, Bounds] = dict.fromkeys(
@@ -172,7 +172,7 @@ def score(styles: VillageStyles | EnglishStyles, judge: Judge, answers: Sequence
         gibberish = verdict is not None and bool(verdict.gibberish)
         if english:
             unscored = unscored if one.response else EMPTY
-            gibberish = gibberish or off_the_rails(one.response)
+            gibberish = gibberish or repeats_itself(one.response)
             adherence = 1.0 if gibberish and not unscored else adherence
         marks = {"gibberish": gibberish, "adherence": adherence, "unscored": unscored}
         scored.append(one.model_copy(update=marks | ({"said": judged.said} if judged.said else {})))
