@@ -179,10 +179,11 @@ def _fault_in_a_record(error: ValidationError, value: object) -> str:
     fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     field, inner = "", value
     for step in fault["loc"]:
-        has_step = step in inner if isinstance(inner, dict) else isinstance(inner, list) and isinstance(step, int)
-        if not has_step and fault["type"] != "missing":
-            break  # not a field, but a branch of a union
-        inner = inner[step] if has_step else None  # type: ignore[index]
+        try:
+            inner = inner[step]  # type: ignore[index]
+        except (LookupError, TypeError):
+            if fault["type"] != "missing":
+                break  # not a field, but a branch of a union
         field = f"{field}.{step}" if field else str(step)
     if not field:
         return f"this is {described(inner)}; it must be a table of fields"
