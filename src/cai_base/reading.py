@@ -139,9 +139,13 @@ def read_records(path: Path, kind: type[Model]) -> Iterator[Model]:
     Raises:
         UserError: a line is no such record; the message names line and field.
     """
-    if not path.exists():
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
         return
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from None
+    for number, line in enumerate(lines, start=1):
         yield _record(kind, line, f"{path}:{number}", RESTORE)
 
 
@@ -185,6 +189,8 @@ def _fault_in_a_record(error: ValidationError, value: object) -> str:
             if fault["type"] != "missing":
                 break  # not a field, but a branch of a union
         field = f"{field}.{step}" if field else str(step)
+    if fault["type"] == "json_invalid":  # what Python's parser lets pass, such as half of a surrogate pair
+        return f"not valid JSON: {fault['ctx']['error']}"
     if not field:
         return f"this is {described(inner)}; it must be a table of fields"
     name = shown(field, most=120)

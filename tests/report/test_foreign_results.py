@@ -48,6 +48,7 @@ def message(tmp_path: Path, data: bytes) -> str:
         (bytes(range(128, 256)), "not UTF-8 text"),
         (b"\x00\x01\x02", "not valid JSON"),
         (b'{"schema": 1}', "the field 'model' is missing"),
+        (b'{"schema": 1, "model": "\\ud800"}', "not valid JSON: "),
         (b'{"schema": "1"}', "schema is '1' and this version reads 1"),
     ],
 )

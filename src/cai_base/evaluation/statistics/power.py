@@ -15,8 +15,8 @@ from cai_base.records import Needed
 
 POWER = 0.8
 PROMPT_SHARE, REST_SHARE = 0.1, 1.1
-"""The assumed shares of prompts and of the rest in a yes-or-no answer's variance: in the studies of docs/organism.md they
-are 0 to 0.2 and 0.5 to 1.2."""
+"""The assumed shares of prompts and of the rest in a yes-or-no answer's variance: in the studies of docs/organism.md
+they are 0 to 0.2 and 0.5 to 1.2."""
 
 MOST_SEEDS, MOST_PROMPTS = 100, 100_000
 """The largest designs that are considered."""
