@@ -12,9 +12,9 @@ from cai_base.records import results_schema
 
 SCHEMA = Path(__file__).parents[1] / "docs/results.schema.json"
 RUN = (
-    "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 8 --revision.rounds 1 --dpo.steps 2 "
+    "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "
     "--dpo.batch-size 2 --revision.response-tokens 40 --revision.critique-tokens 12 --evaluation.response-tokens 24 "
-    "--lora.rank 2 --accept rate,power,base,instruct --judge ground-truth --second-judge ground-truth"
+    "--lora.rank 2"
 ).split()
 PROMPTS = (
     '{"id": "a", "kind": "benign", "text": "How would you sweep the mill?"}\n'
