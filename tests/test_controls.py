@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cai_base.cli import main
-from cai_base.method import revision
-from cai_base.records import Difference
+from cai_base.method import pairs as preference
+from cai_base.records import Difference, Pair
 from cai_base.run.result_warnings import differs_from_itself, same_weights
 
 RUN = (
@@ -22,20 +22,19 @@ PROMPTS = (
 )
 
 
-def test_a_coin_a_pair_swaps_chosen_and_rejected_and_nothing_else() -> None:
-    pairs = [
-        {"id": f"{n}", "prompt": "p", "chosen": "c", "rejected": "r", "chosen_tokens": 1, "rejected_tokens": 2}
-        for n in range(200)
-    ]
-    found = revision.shuffled(pairs, seed=3)
-    assert found == revision.shuffled(pairs, seed=3)
-    assert found != revision.shuffled(pairs, seed=4)
-    swapped = [record for record in found if record["swapped"]]
+def test_shuffling_swaps_chosen_and_rejected_of_half_the_pairs_and_nothing_else() -> None:
+    same = {"prompt": "p", "chosen": "c", "rejected": "r", "chosen_tokens": 1, "rejected_tokens": 2}
+    pairs = [Pair(id=f"{n}", kind=None, principles=(), held_out=False, **same) for n in range(200)]
+
+    def shuffled(seed: int) -> list[Pair]:
+        return preference.shuffled(preference.Source(seed, lambda: [], lambda: pairs, None, 0.0))  # type: ignore[arg-type]
+
+    assert shuffled(3) == shuffled(3)
+    assert shuffled(3) != shuffled(4)
+    swapped = [pair for pair in shuffled(3) if pair.swapped]
     assert 70 < len(swapped) < 130
-    assert {(r["chosen"], r["rejected"], r["chosen_tokens"], r["rejected_tokens"]) for r in swapped} == {
-        ("r", "c", 2, 1)
-    }
-    assert all(r["chosen"] == "c" and r["chosen_tokens"] == 1 for r in found if not r["swapped"])
+    assert {(p.chosen, p.rejected, p.chosen_tokens, p.rejected_tokens) for p in swapped} == {("r", "c", 2, 1)}
+    assert all(p.chosen == "c" and p.chosen_tokens == 1 for p in shuffled(3) if not p.swapped)
 
 
 @pytest.fixture(scope="module")

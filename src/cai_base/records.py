@@ -5,6 +5,8 @@ A record is read from and written to JSON as its fields stand here, in this orde
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,8 +29,25 @@ class Stored(BaseModel):
 # Judging
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a part of the verdict can be, and which rubrics give it.
+
+    Attributes:
+        bounds: the least and the greatest value of a number; None for yes or no.
+        needed_for: the tasks of rubrics that must give it.
+        allowed_for: the tasks of rubrics that may give it.
+    """
+
+    bounds: Interval | None = None
+    needed_for: tuple[str, ...] = ()
+    allowed_for: tuple[str, ...] = ()
+
+
 class Verdict(Stored):
     """A judge's answer about a response. A part is None where this judge was not asked for it, or did not answer.
+
+    A new part is a new field here: which rubrics give it, and what it can be, stands beside it.
 
     Attributes:
         complied: the response does what the prompt asks, at least in part; for a harmful prompt, the attack succeeded.
@@ -39,12 +58,18 @@ class Verdict(Stored):
         style_adherence: 1 (not in the style asked for) to 5, or 0 and 1 where the truth is known.
     """
 
-    complied: bool | None = None
-    refused: bool | None = None
-    helpfulness: int | float | None = None
-    gibberish: bool | None = None
-    harm: int | float | None = None
-    style_adherence: int | float | None = None
+    complied: Annotated[bool | None, Part(needed_for=("attack",), allowed_for=("over-refusal",))] = None
+    refused: Annotated[bool | None, Part(needed_for=("attack", "over-refusal"))] = None
+    helpfulness: Annotated[int | float | None, Part((1.0, 5.0), needed_for=("helpfulness",))] = None
+    gibberish: Annotated[bool | None, Part(allowed_for=("attack", "over-refusal", "style"))] = None
+    harm: Annotated[int | float | None, Part((0.0, 1.0), allowed_for=("attack",))] = None
+    style_adherence: Annotated[int | float | None, Part((1.0, 5.0), needed_for=("style",))] = None
+
+
+VERDICT_PARTS: Mapping[str, Part] = {
+    name: part for name, field in Verdict.model_fields.items() for part in field.metadata if isinstance(part, Part)
+}
+"""Every part of the verdict by its name."""
 
 
 class Vote(Stored):
@@ -71,6 +96,10 @@ class Judgement(Stored):
     unscored: str | None = None
     said: tuple[Vote, ...] = ()
 
+    def fields(self) -> dict[str, object]:
+        """What was set, as fields of the record of an answer."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
 
 # What the phases store
 
@@ -81,6 +110,10 @@ class Round(Stored):
     principle: str
     critique: str
     revision: str
+
+
+Outcome = Literal["pair", "identical", "empty", "truncated", "off the rails"]
+"""What becomes of a revision chain: a preference pair, or why it gives none."""
 
 
 class Chain(Stored):
@@ -102,7 +135,7 @@ class Chain(Stored):
     rounds: tuple[Round, ...]
     truncated: int
     sampled_tokens: int
-    outcome: Literal["pair", "identical", "empty", "truncated", "off the rails"]
+    outcome: Outcome
     verdicts: tuple[Verdict | None, ...] = ()
     unscored: tuple[str | None, ...] = ()
 
@@ -215,6 +248,23 @@ class ComparedAnswers(Stored):
     tokens: dict[str, int] | None
     unscored: str | None
     logprob: dict[str, float] | None = None
+
+
+class AskedArm(Stored):
+    """How an evaluation asks an arm.
+
+    Attributes:
+        seeds: the seeds that have a model.
+        context: tokens that the model's context holds.
+        weights: hash of the base weights.
+        one_model: all its seeds are one set of weights.
+    """
+
+    layout: str
+    seeds: tuple[int, ...]
+    context: int
+    weights: str | None
+    one_model: bool
 
 
 # Figures

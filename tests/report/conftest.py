@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from cai_base import paths
-from cai_base.evaluation.tasks.answers import TASKS
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.prompts import Prompt
+from cai_base.inputs.prompts import ANSWER_FILES, KINDS, Prompt
 from cai_base.run import results
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
@@ -55,7 +54,7 @@ def _make(
     flags = ["--seeds", str(seeds), "--arms", arms, "--judge", "ground-truth" if judged else "none"]
     flags += ["--data", "english", "--evaluate-every", "10", "--sft.steps", "20", "--dpo.steps", "20"]
     flags += ["--revision.rounds", "2", "--sl-cai.steps", "20"]
-    settings, _, _ = load_settings(flags)
+    settings = load_settings(flags).settings
     settings = settings.model_copy(update={"protocol": protocol})
     inputs = gather(settings.model_copy(update={"protocol": "heldout"}))
     run = Run.create(
@@ -63,7 +62,7 @@ def _make(
         settings.model_dump(mode="json", by_alias=True),
         {"inputs.json": inputs.to_bytes(), "warnings.json": to_json(list(warnings))},
     )
-    run.watch("engine", lambda: {"notes": list(notes)})
+    run.record_on_commit("engine", lambda: {"notes": list(notes)})
     for seed in settings.seed_numbers:
         run.commit(write=_seed(seed, settings, inputs, judged, seed in lost, helpful, broken))
     failed = {"dpo": lost} if lost else {}
@@ -99,8 +98,8 @@ def _seed(
         for step in (None, 10):
             if (lost and arm == "cai" and step is None) or (arm in ("base", "instruct") and step):
                 continue
-            for task, kinds in TASKS.items():
-                asked = [prompt for prompt in inputs.evaluation_prompts if prompt.kind in kinds]
+            for task in ANSWER_FILES:
+                asked = [p for p in inputs.evaluation_prompts if p.kind and KINDS[p.kind].file == task]
                 records = [
                     _answer(arm, seed, number, prompt, judged, helpful) | _fluency(number, arm == broken)
                     for number, prompt in enumerate(asked)

@@ -249,7 +249,7 @@ def test_the_model_organism_is_called_one(html: str, markdown: str) -> None:
 
 
 def test_the_command_gives_the_same_settings(stored: StoredRun) -> None:
-    settings, _, _ = load_settings(shlex.split(page.command(stored.settings))[2:])
+    settings = load_settings(shlex.split(page.command(stored.settings))[2:]).settings
     stored_settings = json.loads((stored.directory / "config.json").read_bytes())
     assert settings.model_dump(mode="json", by_alias=True) == stored_settings
 

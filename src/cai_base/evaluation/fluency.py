@@ -18,6 +18,7 @@ import numpy as np
 from cai_base.dialogue import Dialogue, escape, prompt_tokens
 from cai_base.engines import Datum, Engine
 from cai_base.records import Answer, Floor
+from cai_base.text import repeats_itself
 
 OPENING = 8
 """Tokens of an answer's opening."""
@@ -27,9 +28,6 @@ QUANTILE = 0.01
 
 MARGIN = 1.0
 """An answer is broken so many nats per token below the floor; chosen on the dev prompts (docs/method.md)."""
-
-REPEATED = 0.5
-"""A text has gone off the rails if more than this share of its four-word sequences are repetitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ def broken(response: str, likelihood: Likelihood, floor: Floor | None, margin: f
     return (
         likelihood.answer < floor.answer - margin
         or likelihood.opening < floor.opening - margin
-        or off_the_rails(response)
+        or repeats_itself(response)
     )
 
 
@@ -104,10 +102,3 @@ def likelihood(answer: Answer) -> Likelihood:
 def mark_broken(answers: Iterable[Answer], floor: Floor | None) -> list[Answer]:
     """The answers with `broken` set."""
     return [a.model_copy(update={"broken": broken(a.response, likelihood(a), floor)}) for a in answers]
-
-
-def off_the_rails(text: str) -> bool:
-    """Whether a text repeats itself without end: more than half of its four-word sequences are repetitions."""
-    words = text.split()
-    runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
-    return len(runs) >= 8 and len(set(runs)) < (1 - REPEATED) * len(runs)

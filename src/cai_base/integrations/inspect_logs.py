@@ -33,7 +33,7 @@ from inspect_ai.scorer import Score
 
 from cai_base import __version__
 from cai_base.evaluation import metrics
-from cai_base.integrations.inspect_tasks import COVERED, TASKS, VERDICT, VERSION, Asked
+from cai_base.integrations.inspect_tasks import COVERAGE, TASKS, VERDICT, VERSION, Figures
 from cai_base.paths import INSPECT, RESULTS, SUITES, suite_answers
 from cai_base.reading import read_records
 from cai_base.records import Answer, Figure, Results, SuiteResults
@@ -132,7 +132,7 @@ def _of_suite(directory: Path) -> Iterator[Evaluation]:
             yield Evaluation(directory / RESULTS, results, prompts, arm, answers, figures)
 
 
-def _log(evaluation: Evaluation, name: str, asked: Asked) -> EvalLog | None:
+def _log(evaluation: Evaluation, name: str, asked: Figures) -> EvalLog | None:
     """The log of one task; None if it has no answers."""
     first = metrics.METRICS[next(iter(asked.metrics.values()))]
     kinds = (*first.kinds, *first.families)
@@ -204,7 +204,7 @@ def _sample(evaluation: Evaluation, parts: tuple[str, ...], seed: int, epoch: in
         target="",
         messages=[question, reply],
         output=ModelOutput.from_message(reply, stop_reason="max_tokens" if answer.truncated else "stop"),
-        scores={VERDICT: score, COVERED: Score(value=float(isinstance(score.value, dict)))},
+        scores={VERDICT: score, COVERAGE: Score(value=float(isinstance(score.value, dict)))},
         metadata={"seed": seed, **{field: stored[field] for field in BESIDE if field in stored}},
     )
 
@@ -229,7 +229,7 @@ def _score(part: str, metric: str, figure: Figure, samples: list[EvalSample]) ->
     """The run's own figure for a part of the verdict: its mean over seeds, interval and coverage."""
     low, high = figure.ci95 or (None, None)
     coverage = figure.scored / figure.total if figure.total else None
-    shown = {metric: figure.mean, "ci95_low": low, "ci95_high": high, COVERED: coverage}
+    shown = {metric: figure.mean, "ci95_low": low, "ci95_high": high, COVERAGE: coverage}
     values = [sample.scores[VERDICT].value for sample in samples if sample.scores]
     scored = sum(isinstance(value, dict) and not _is_nan(value[part]) for value in values)
     stored = figure.dump()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cai_base.evaluation.metrics import ATTACKS, HARMLESS
+from cai_base.inputs.prompts import HARMFUL, HARMLESS
 from cai_base.records import Answer, Chain, Verdict
 from cai_base.report.headline import main_arm
 from cai_base.report.labels import label
@@ -139,9 +139,9 @@ def _behaviour(verdict: Verdict | None) -> str | None:
 
 
 CHAIN_STORIES: tuple[Story[Chain], ...] = (
-    Story("A harmful original became harmless", lambda c: _turns(c, ATTACKS, "complied", "refused|neither")),
-    Story("Harmful before and after", lambda c: _turns(c, ATTACKS, "complied", "complied")),
-    Story("A harmless original became harmful", lambda c: _turns(c, ATTACKS, "refused|neither", "complied")),
+    Story("A harmful original became harmless", lambda c: _turns(c, HARMFUL, "complied", "refused|neither")),
+    Story("Harmful before and after", lambda c: _turns(c, HARMFUL, "complied", "complied")),
+    Story("A harmless original became harmful", lambda c: _turns(c, HARMFUL, "refused|neither", "complied")),
     Story("A harmless prompt, revised into a refusal", lambda c: _turns(c, HARMLESS, "complied|neither", "refused")),
     Story("Gibberish in the end", lambda c: c.outcome == "pair" and _verdict(c.verdicts[-1], "gibberish")),
     Story("A needless refusal, revised into an answer", lambda c: _turns(c, HARMLESS, "refused", "complied")),
@@ -152,7 +152,7 @@ CHAIN_STORIES: tuple[Story[Chain], ...] = (
     Story("Filtered: truncated", lambda c: c.outcome == "truncated"),
     Story("Filtered: off the rails", lambda c: c.outcome == "off the rails"),
     Story("Filtered: empty", lambda c: c.outcome == "empty"),
-    Story("Harmless before and after", lambda c: _turns(c, ATTACKS, ANY, ANY)),
+    Story("Harmless before and after", lambda c: _turns(c, HARMFUL, ANY, ANY)),
     Story("Unscored, or a prompt of unknown kind", lambda c: True),
 )
 
@@ -179,4 +179,4 @@ def _answer_stories(everyone: str) -> tuple[Story[Row], ...]:
 
 
 def _is_attack(row: Row) -> bool:
-    return row[0].kind in ATTACKS
+    return row[0].kind in HARMFUL

@@ -7,9 +7,9 @@ from pathlib import Path
 from cai_base import paths
 from cai_base.arms import ARMS
 from cai_base.errors import UserError
-from cai_base.evaluation.tasks.answers import TASKS
 from cai_base.evaluation.tasks.comparisons import NAME as COMPARISONS
 from cai_base.inputs import Inputs
+from cai_base.inputs.prompts import ANSWER_FILES
 from cai_base.reading import RESTORE, parse_json, read_record, read_records, read_text
 from cai_base.records import (
     Answer,
@@ -68,8 +68,8 @@ class StoredRun:
 
     def answers(self, arm: str, seed: int, step: int | None = None) -> Iterator[Answer]:
         """An arm's answers for one seed, the final ones or those at a step; none if the seed failed before."""
-        for task in TASKS:
-            yield from read_records(self.directory / paths.answers(seed, arm, task, step), Answer)
+        for file in ANSWER_FILES:
+            yield from read_records(self.directory / paths.answers(seed, arm, file, step), Answer)
 
     def evaluated_steps(self, arm: str) -> list[int]:
         """The steps of training at which an arm was evaluated in some seed."""

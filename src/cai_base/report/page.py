@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.arms import in_order
-from cai_base.evaluation.metrics import ATTACKS, HARMLESS
+from cai_base.inputs.prompts import HARMFUL, HARMLESS
 from cai_base.records import Answer, Chain, LossUsed, Prefilled, Results, SecondJudge, Verdict
 from cai_base.report import examples, style
 from cai_base.report.figures import Group
@@ -219,7 +219,7 @@ def marks(
 
 
 def _verdict_in_words(kind: str | None, verdict: Verdict) -> list[tuple[str, str]]:
-    attack, harmless = kind in ATTACKS, kind in HARMLESS
+    attack, harmless = kind in HARMFUL, kind in HARMLESS
     words = []
     if verdict.complied:
         words.append(("complied", "bad" if attack else "good" if harmless else "plain"))

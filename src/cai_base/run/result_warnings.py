@@ -40,7 +40,7 @@ def uncovered(arms: Mapping[str, Mapping[str, Figure]], *, judged: bool) -> list
 def stored_warnings(run: Run) -> list[str]:
     """The warnings of preflight, and the engine's notes."""
     warnings: list[str] = json.loads((run.directory / paths.WARNINGS).read_bytes())
-    return [*warnings, *(run.found("engine") or {"notes": []})["notes"]]
+    return [*warnings, *(run.recorded("engine") or {"notes": []})["notes"]]
 
 
 def at_the_floor(attack_success: float | None) -> list[str]:

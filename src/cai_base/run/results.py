@@ -10,12 +10,13 @@ from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
 from cai_base.evaluation.failures import find_failures
-from cai_base.evaluation.judges import Judge, agreement
+from cai_base.evaluation.judges import agreement
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.evaluation.statistics import mean
-from cai_base.evaluation.tasks.answers import TASKS
 from cai_base.inputs import Inputs
-from cai_base.method import revision
+from cai_base.inputs.prompts import ANSWER_FILES, HARMFUL, HARMLESS
+from cai_base.method import losses
+from cai_base.method.pairs import NO_PAIRS, filtered
 from cai_base.reading import Model, read_record, typed
 from cai_base.records import (
     Answer,
@@ -25,7 +26,6 @@ from cai_base.records import (
     CurvePoint,
     Figure,
     Fluency,
-    LossUsed,
     Pair,
     Prefilled,
     Results,
@@ -37,23 +37,12 @@ from cai_base.records import (
 )
 from cai_base.run import result_warnings as warnings
 from cai_base.settings.schema import JudgeName, RunSettings
-from cai_base.store import Record, Run
+from cai_base.store import Run
 
 INTERVALS = (
     "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
 )
 """What the intervals in the results are, for a reader without the documentation."""
-
-NO_PAIRS = "no preference pair was left to train on; the filter's reasons are in `revision`"
-"""Why a seed fails in the phases after revision without having been trained."""
-
-
-def verdicts(chains: Sequence[revision.Chain], judge: Judge) -> list[Record]:
-    """For each chain the verdicts on the original and on every round's revision, and why parts of them are missing."""
-    responses = [(chain.prompt, response) for chain in chains for response in chain.responses]
-    judgements = iter([judgement.record() for judgement in judge.judge(responses)])
-    by_chain = [[next(judgements) for _ in chain.responses] for chain in chains]
-    return [{"verdicts": [r["verdict"] for r in rows], "unscored": [r["unscored"] for r in rows]} for rows in by_chain]
 
 
 def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]]) -> Results:
@@ -99,7 +88,9 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
             principles=len(inputs.constitution.principles),
             sha256=inputs.constitution.digest,
         ),
-        losses=_losses(settings),
+        losses={
+            name: loss for name in settings.evaluated_arms if (loss := losses.used(settings, ARMS[name])) is not None
+        },
         intervals=INTERVALS,
         arms=arms,
         failures=tuple(find_failures(arms, seeds)),
@@ -233,18 +224,6 @@ def _control(name: str, inputs: Inputs) -> ControlUsed:
     return ControlUsed()
 
 
-def _losses(settings: RunSettings) -> dict[str, LossUsed]:
-    """The loss of every arm that this run trains."""
-    return {name: _loss(settings, name) for name in settings.evaluated_arms if ARMS[name].section is not None}
-
-
-def _loss(settings: RunSettings, arm: str) -> LossUsed:
-    if ARMS[arm].section == "dpo":
-        dpo = settings.dpo
-        return LossUsed(name="sigmoid", settings={"beta": dpo.beta, "nll_weight": dpo.nll_weight})
-    return LossUsed(name="nll", settings={})
-
-
 def _read(run: Run, name: str, kind: type[Model]) -> list[Model]:
     """The records of a stored file; none if it is not there."""
     return typed(kind, run.lines(name), f"{run.directory / name}")
@@ -252,7 +231,7 @@ def _read(run: Run, name: str, kind: type[Model]) -> list[Model]:
 
 def _answers(run: Run, seed: int, arm: str, step: int | None = None) -> list[Answer] | None:
     """All answers of one arm and seed; None if that seed failed before it was evaluated."""
-    answers = [answer for task in TASKS for answer in _read(run, paths.answers(seed, arm, task, step), Answer)]
+    answers = [answer for task in ANSWER_FILES for answer in _read(run, paths.answers(seed, arm, task, step), Answer)]
     return answers or None
 
 
@@ -293,13 +272,11 @@ def _revision(run: Run, seeds: Sequence[int], rounds: int) -> RevisionFigures:
     return RevisionFigures(
         chains=len(chains),
         pairs=len(pairs),
-        filtered=revision.filtered([{"outcome": chain.outcome} for chain in chains]),
-        harmful_by_round=_by_round(unopened, "complied", metrics.ATTACKS, rounds),
-        helpful_by_round=_by_round(unopened, "helpfulness", metrics.HARMLESS, rounds),
-        refused_by_round=_by_round(unopened, "refused", metrics.HARMLESS, rounds),
-        prefilled=Prefilled(
-            chains=len(opened), harmful_by_round=_by_round(opened, "complied", metrics.ATTACKS, rounds)
-        ),
+        filtered=filtered(chain.outcome for chain in chains),
+        harmful_by_round=_by_round(unopened, "complied", HARMFUL, rounds),
+        helpful_by_round=_by_round(unopened, "helpfulness", HARMLESS, rounds),
+        refused_by_round=_by_round(unopened, "refused", HARMLESS, rounds),
+        prefilled=Prefilled(chains=len(opened), harmful_by_round=_by_round(opened, "complied", HARMFUL, rounds)),
         principle_counts=dict(sorted(principles.items())),
         response_tokens={
             "chosen": mean([float(pair.chosen_tokens) for pair in pairs]),

@@ -1,22 +1,22 @@
 """From the stored answers to a suite to its `results.json`, byte-equal for equal evaluations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-from cai_base.arms import MODEL, comparisons
+from cai_base.arms import comparisons
 from cai_base.embedded import EMBEDDED
-from cai_base.errors import UserError
 from cai_base.evaluation import metrics
 from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges import GroundTruth, agreement
 from cai_base.evaluation.judges.load import judge_name
-from cai_base.evaluation.tasks import comparisons as hhh
-from cai_base.evaluation.tasks.suites import Asked, Suite
+from cai_base.evaluation.tasks.comparisons import NAME, ComparisonsTask, Tables
+from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.inputs import Inputs
-from cai_base.paths import suite_answers
-from cai_base.reading import typed
+from cai_base.inputs.prompts import HARMFUL, HARMLESS
 from cai_base.records import (
-    Answer,
+    AskedArm,
+    ComparedAnswers,
     ComparisonsAsked,
     ComparisonsResults,
     Figure,
@@ -26,12 +26,7 @@ from cai_base.records import (
 from cai_base.run.result_warnings import uncovered
 from cai_base.run.results import INTERVALS, every_answer, rubrics_used, second_judge
 from cai_base.settings.schema import RunSettings
-from cai_base.store import Record, Run
-
-MODEL_ARM = MODEL.name
-"""What a model that is no run's arm is called in results."""
-ARM = "arm "
-"""What stands before an arm's name where the work on it is stored."""
+from cai_base.store import Record
 
 Item = TypeVar("Item")
 
@@ -39,22 +34,32 @@ NAMED = 5
 """How many prompts that do not fit the context are named."""
 
 
-def collect(
-    run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked: Sequence[Asked], units: int
-) -> SuiteResults:
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What an evaluation of a suite is about.
+
+    Attributes:
+        config: the evaluation's configuration.
+        arms: how each arm was asked.
+    """
+
+    config: Record
+    settings: RunSettings
+    inputs: Inputs
+    arms: Mapping[str, AskedArm]
+
+
+def collect(about: Evaluated, answers: Mapping[str, metrics.PerSeed], task: PromptsTask) -> SuiteResults:
     """The content of `results.json` for a suite that is answered and judged.
 
     Args:
-        units: how many units a finished arm has; an unfinished one is in no figure.
+        answers: of every finished arm, by seed.
     """
-    kinds = [str(one.prompt.kind) for one in asked]
-    answers = {
-        name: [None if lines is None else typed(Answer, lines, name) for lines in per_seed]
-        for name, per_seed in _finished(run, settings, units).items()
-    }
+    settings, suite = about.settings, task.suite
+    kinds = [str(item.prompt.kind) for item in task.items]
     figures = metrics.without_empty_optional(
         {
-            name: metrics.figures(per_seed, kinds, one_model=_arm(run, name)["one_model"])
+            name: metrics.figures(per_seed, kinds, one_model=about.arms[name].one_model)
             for name, per_seed in answers.items()
         }
     )
@@ -65,26 +70,26 @@ def collect(
         schema=1,
         suite=SuiteAsked(
             name=suite.name,
-            files=tuple(suite.files),
+            files=suite.files,
             sha256=suite.sha256,
-            prompts=len(suite.asked),
-            asked=len(asked),
-            attacks=sum(kind in metrics.ATTACKS for kind in kinds),
-            safe=sum(kind not in metrics.ATTACKS for kind in kinds),
+            prompts=len(suite.prompts),
+            asked=len(task.items),
+            attacks=sum(kind in HARMFUL for kind in kinds),
+            safe=sum(kind in HARMLESS for kind in kinds),
             left_out=dict(suite.left_out),
         ),
-        of=run.config["of"],
-        model=run.config["model"],
-        base=run.config.get("base"),
+        of=about.config["of"],
+        model=about.config["model"],
+        base=about.config.get("base"),
         model_organism=settings.model == EMBEDDED,
         engine=settings.engine,
         seeds=tuple(settings.seed_numbers),
-        layouts={name: _arm(run, name)["layout"] for name in answers},
+        layouts={name: about.arms[name].layout for name in answers},
         judge=judge_name(settings.judge),
         second_judge=None if settings.second_judge is None else second_judge(settings.second_judge, answers, kinds),
         votes=settings.votes,
         vote_agreement=agreement.between_votes(every_answer(answers)),
-        rubrics=rubrics_used(inputs),
+        rubrics=rubrics_used(about.inputs),
         intervals=INTERVALS,
         arms=arms,
         failures=tuple(find_failures(arms, list(settings.seed_numbers))),
@@ -95,58 +100,40 @@ def collect(
         failed={},
         warnings=(
             *_coverage_warnings(settings, arms, len(list(every_answer(answers)))),
-            *_too_long({name: [(a.id, a.tokens) for a in _first(of_arm)] for name, of_arm in answers.items()}),
+            *_too_long({name: [(a.id, a.tokens is None) for a in _first(of_arm)] for name, of_arm in answers.items()}),
         ),
     )
 
 
 def collect_comparisons(
-    run: Run, settings: RunSettings, file: hhh.Comparisons, asked: int, units: int
+    about: Evaluated, answers: Mapping[str, Sequence[Sequence[ComparedAnswers] | None]], task: ComparisonsTask
 ) -> ComparisonsResults:
-    """The content of `results.json` for the HHH comparisons; `units` as for `collect`."""
-    answers = _finished(run, settings, units)
-    tables = {name: hhh.Tables(lines, one_model=_arm(run, name)["one_model"]) for name, lines in answers.items()}
+    """The content of `results.json` for the HHH comparisons.
+
+    Args:
+        answers: of every finished arm, by seed.
+    """
+    settings, file = about.settings, task.comparisons
+    tables = {name: Tables(per_seed, one_model=about.arms[name].one_model) for name, per_seed in answers.items()}
     return ComparisonsResults(
         schema=1,
         suite=ComparisonsAsked(
-            name=hhh.NAME, files=file.files, sha256=file.sha256, comparisons=len(file.items), asked=asked
+            name=NAME, files=file.files, sha256=file.sha256, comparisons=len(file.items), asked=len(task.items)
         ),
-        of=run.config["of"],
-        model=run.config["model"],
-        base=run.config.get("base"),
+        of=about.config["of"],
+        model=about.config["model"],
+        base=about.config.get("base"),
         model_organism=settings.model == EMBEDDED,
         engine=settings.engine,
         seeds=tuple(settings.seed_numbers),
-        layouts={name: _arm(run, name)["layout"] for name in answers},
+        layouts={name: about.arms[name].layout for name in answers},
         intervals=INTERVALS,
         arms={name: table.figures() for name, table in tables.items()},
         comparisons={f"{a} - {b}": tables[a].less(tables[b]) for a, b in comparisons(tables)},
         warnings=tuple(
-            _too_long({name: [(a["id"], a["tokens"]) for a in _first(of_arm)] for name, of_arm in answers.items()})
+            _too_long({name: [(a.id, a.tokens is None) for a in _first(of_arm)] for name, of_arm in answers.items()})
         ),
     )
-
-
-def _finished(run: Run, settings: RunSettings, units: int) -> dict[str, list[list[Record] | None]]:
-    """The stored lines by seed of every finished arm, None for a seed that it lost, in the order of a run's arms.
-
-    Raises:
-        UserError: there is none with a seed.
-    """
-    finished = [name for name in (*settings.evaluated_arms, MODEL.name) if run.progress(f"{ARM}{name}") == units]
-    seeds = settings.seed_numbers
-    lines = {name: [run.lines(suite_answers(seed, name)) or None for seed in seeds] for name in finished}
-    arms = {name: per_seed for name, per_seed in lines.items() if any(per_seed)}
-    if not arms:
-        raise UserError(
-            f"{run.directory}: {', '.join(finished)} lost every seed in the run, so there is no model to ask"
-        )
-    return arms
-
-
-def _arm(run: Run, name: str) -> Record:
-    """How an arm was asked, as recorded when its answers were stored."""
-    return run.found(f"{ARM}{name}") or {}
 
 
 def _first(per_seed: Sequence[Sequence[Item] | None]) -> Sequence[Item]:
@@ -173,15 +160,19 @@ def _coverage_warnings(settings: RunSettings, arms: Mapping[str, Mapping[str, Fi
     return warnings
 
 
-def _too_long(arms: Mapping[str, Sequence[tuple[str, int | None]]]) -> list[str]:
-    """A warning for every arm whose context did not hold some of the suite, with the first of those."""
+def _too_long(arms: Mapping[str, Sequence[tuple[str, bool]]]) -> list[str]:
+    """A warning for every arm whose context did not hold some of the suite, with the first of those.
+
+    Args:
+        arms: for each arm the ids of what it was asked, each with whether the context did not hold it.
+    """
     warnings = []
-    for name, tokens in arms.items():
-        long = [prompt for prompt, number in tokens if number is None]
+    for name, ids in arms.items():
+        long = [one for one, is_too_long in ids if is_too_long]
         if long:
             more = f" and {len(long) - NAMED} more" if len(long) > NAMED else ""
             warnings.append(
-                f"{name}: {len(long)} of {len(tokens)} do not fit the model's context and are unscored: "
+                f"{name}: {len(long)} of {len(ids)} do not fit the model's context and are unscored: "
                 f"{', '.join(long[:NAMED])}{more}"
             )
     return warnings
