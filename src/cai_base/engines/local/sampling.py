@@ -304,7 +304,7 @@ def _draw_in_blocks(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> T
     # In place: a new tensor of this size costs as much as what is computed in it.
     scores = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperatures[:, None].to(logits.dtype)).exp_()
     rest = -logits.shape[-1] % BLOCK
-    weights = (F.pad(scores, (0, rest)) if rest else scores).unflatten(1, (-1, BLOCK))
+    weights = (F.pad(scores, (0, rest)) if rest else scores).view(len(logits), -1, BLOCK)
     # Each block's sum has its own order of additions, whatever else is in the batch.
     cumulative = weights.sum(dim=-1).double().cumsum(dim=-1)
     block = _passed_at(cumulative, uniforms)
