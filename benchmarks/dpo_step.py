@@ -158,7 +158,7 @@ def ours(folder: Path, tokenised: Dataset, *, pack: bool, adapters: int) -> Call
     names = [f"{i}" for i in range(adapters)]
     engine.create({name: i for i, name in enumerate(names)})
     first = engine.compute_logprobs({None: [s for pair in sequences for s in pair]})[None]
-    known = torch.tensor(first).view(-1, 2)
+    reference = torch.tensor(first).view(-1, 2)
     order = itertools.cycle(range(0, PAIRS, BATCH))
 
     def step() -> float:
@@ -167,7 +167,7 @@ def ours(folder: Path, tokenised: Dataset, *, pack: bool, adapters: int) -> Call
         for i, name in enumerate(names):
             here = [(next(order) + i + k) % PAIRS for k in range(BATCH)]
             flat = [s for k in here for s in sequences[k]]
-            batches[name] = Batch(flat, dpo(known[here].flatten()))
+            batches[name] = Batch(flat, dpo(reference[here].flatten()))
         pending = engine.forward_backward(batches)
         engine.optim_step(names, Adam(RATE))
         pending.result()

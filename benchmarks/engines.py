@@ -26,16 +26,16 @@ def main() -> None:
         for place, when in ((0, "first"), (-1, "last")):
             row(f"{phase} {name}, {when} step", [[m[place][name] for m in metrics(run, phase)] for run in runs])
     row("dpo held-out accuracy, last step", [[m[-1]["held_out_accuracy"] for m in metrics(run, "dpo")] for run in runs])
-    for what, found in REVISION.items():
-        print(f"| {what} | " + " | ".join(found(results(run)["revision"]) for run in runs) + " |")
+    for name, figure in REVISION.items():
+        print(f"| {name} | " + " | ".join(figure(results(run)["revision"]) for run in runs) + " |")
     for arm in ("base", "sft", "cai"):
         for metric in METRICS:
             row(f"{arm}: {metric}", [results(run)["arms"][arm][metric]["per_seed"] for run in runs])
 
 
 REVISION: dict[str, Callable[[Any], str]] = {
-    "preference pairs": lambda found: str(found["pairs"]),
-    "harmful by round": lambda found: ", ".join(f"{share:.3g}" for share in found["harmful_by_round"]),
+    "preference pairs": lambda revision: str(revision["pairs"]),
+    "harmful by round": lambda revision: ", ".join(f"{share:.3g}" for share in revision["harmful_by_round"]),
 }
 
 
@@ -53,8 +53,8 @@ def row(name: str, columns: list[list[float | None]]) -> None:
     """One line of the table."""
     cells = []
     for column in columns:
-        known = [value for value in column if value is not None]
-        span = f"{sum(known) / len(known):.4g} [{min(known):.4g}, {max(known):.4g}]" if known else "-"
+        values = [value for value in column if value is not None]
+        span = f"{sum(values) / len(values):.4g} [{min(values):.4g}, {max(values):.4g}]" if values else "-"
         cells.append(span)
     print(f"| {name} | " + " | ".join(cells) + " |")
 

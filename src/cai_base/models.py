@@ -199,7 +199,7 @@ def load_any(
         settings: with the model, or the base model of the adapter.
         adapter: folder of a PEFT adapter, made here or elsewhere.
         flag: what named the model, for messages.
-        progress: where it is said.
+        progress: where the user is told what is being loaded.
 
     Raises:
         UserError: the model cannot be loaded, or the adapter is of another one.

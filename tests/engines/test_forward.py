@@ -1,6 +1,7 @@
 """Losses and gradients: packed against padded, and both against transformers' own forward."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 import transformers
 from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
-from conftest import LENGTH
+from conftest import LENGTH, LORA
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -123,6 +124,15 @@ def test_the_comparison_of_layouts_is_remembered_by_weights_length_and_version(
         file.write_text("{")
     assert engine("windowed").findings() == first, "what is damaged is found out again"
     assert len(lengths) == 5
+
+
+def test_the_same_weights_with_another_window_are_compared_anew(folder: Callable[[str], str], tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder("windowed"), tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"sliding_window": 5}))
+    for path in (folder("windowed"), str(other)):
+        LocalEngine(path, LORA, sequence_length=40, device="cpu")
+    assert len(list((layout.cache_folder() / "layouts").iterdir())) == 2
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(

@@ -83,6 +83,62 @@ def test_a_draw_is_where_the_cumulative_probability_passes_the_uniform_number() 
     assert draw(logits, torch.zeros(6, dtype=torch.float64), uniforms).tolist() == [4] * 6
 
 
+LARGE = 20_000
+"""A vocabulary that is drawn from in blocks."""
+
+
+def large_logits() -> torch.Tensor:
+    """Peaks in few tokens, a long tail, tokens that cannot be drawn, and no whole number of blocks."""
+    generator = torch.Generator().manual_seed(3)
+    logits = 2.0 * torch.randn(LARGE, generator=generator)
+    logits[[7, 511, 512, 9_999, LARGE - 3]] += 9.0
+    logits[torch.randperm(LARGE, generator=generator)[:4000]] = -torch.inf
+    logits[-2:] = -torch.inf
+    return logits
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+def test_frequencies_of_20000_draws_from_a_large_vocabulary_are_the_softmax(temperature: float) -> None:
+    n, logits = 20_000, large_logits()
+    uniforms = torch.from_numpy(np.random.default_rng(5).random(n))
+    chunks = [
+        draw(logits.expand(len(part), -1), torch.full((len(part),), temperature, dtype=torch.float64), part)
+        for part in uniforms.split(500)
+    ]
+    counts = np.bincount(torch.cat(chunks).numpy(), minlength=LARGE)
+    expected = n * (logits.double() / temperature).softmax(dim=-1).numpy()
+    assert counts[expected == 0].sum() == 0
+    common = expected >= 5
+    assert common.sum() > 20
+    observed = [*counts[common], counts[~common].sum()]
+    assert chisquare(observed, [*expected[common], expected[~common].sum()]).pvalue > 1e-3
+
+
+def test_a_draw_from_a_large_vocabulary_is_that_from_the_whole_distribution() -> None:
+    logits = large_logits()
+    uniforms = torch.from_numpy(np.random.default_rng(6).random(500))
+    uniforms[:2] = torch.tensor([0.0, 1 - 1e-16], dtype=torch.float64)
+    drawn = draw(logits.expand(500, -1), torch.ones(500, dtype=torch.float64), uniforms)
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    wanted = torch.searchsorted(cumulative, uniforms * cumulative[-1], right=True)
+    assert (drawn[1:] == wanted[1:]).float().mean() > 0.99
+    low = torch.where(drawn > 0, cumulative[drawn - 1], 0.0)
+    assert ((low - 1e-6 <= uniforms) & (uniforms <= cumulative[drawn] + 1e-6)).all(), "elsewhere it is next to it"
+    assert logits[drawn].isfinite().all()
+
+
+def test_a_draw_from_a_large_vocabulary_does_not_depend_on_the_other_rows() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = 3.0 * torch.randn(64, LARGE, generator=generator)
+    uniforms = torch.from_numpy(np.random.default_rng(7).random(64))
+    temperatures = torch.tensor([0.0, 0.6, 1.0, 1.4], dtype=torch.float64).repeat(16)
+    together = draw(logits, temperatures, uniforms)
+    assert together.tolist() == [
+        int(draw(logits[i : i + 1], temperatures[i : i + 1], uniforms[i : i + 1])) for i in range(64)
+    ]
+    assert together[::4].tolist() == logits[::4].argmax(dim=-1).tolist()
+
+
 @pytest.mark.parametrize("kind", ["llama", "windowed"])
 def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(engine: Make, kind: str) -> None:
     ours = engine(kind, rows=17)

@@ -56,17 +56,17 @@ def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Sequence[
         order, each log-probability times its weight, then zeros.
     """
     tokens = [[sequence.tokens for sequence in batch] for batch in batches]
-    laid = pack(tokens, layout.attention_cost) if layout.packed else [pad(batch) for batch in tokens]
-    inputs = model_inputs(model, laid, packed=layout.packed)
-    targets = [_targets(packed, batch) for packed, batch in zip(laid, batches, strict=True)]
+    packings = pack(tokens, layout.attention_cost) if layout.packed else [pad(batch) for batch in tokens]
+    inputs = model_inputs(model, packings, packed=layout.packed)
+    targets = [_targets(packed, batch) for packed, batch in zip(packings, batches, strict=True)]
     if layout.own_head:
         columns = np.unique(np.concatenate([target.column for target in targets]))
         targets = [replace(target, column=np.searchsorted(columns, target.column)) for target in targets]
         outputs, head = own_logits(model, inputs, columns), nn.Identity()
     else:
         outputs, head = model.base_model(**inputs)[0], model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    each = outputs.view(len(laid), -1, *outputs.shape[1:]).unbind()
-    return [_grid(head, out, target, len(batch)) for out, target, batch in zip(each, targets, batches, strict=True)]
+    by_batch = outputs.view(len(packings), -1, *outputs.shape[1:]).unbind()
+    return [_grid(head, out, target, len(batch)) for out, target, batch in zip(by_batch, targets, batches, strict=True)]
 
 
 def own_logits(model: PreTrainedModel, inputs: dict[str, Any], columns: Ints) -> Tensor:
@@ -78,17 +78,17 @@ def own_logits(model: PreTrainedModel, inputs: dict[str, Any], columns: Ints) ->
     return logits if logits.shape[1] == len(columns) else logits[:, index]
 
 
-def model_inputs(model: PreTrainedModel, laid: list[Packed], *, packed: bool) -> dict[str, Any]:
-    """What the model is given for batches that are laid out: one rectangle, each batch with the same number of rows."""
-    rows = max(len(batch.rows) for batch in laid)
-    length = max(len(row.tokens) for batch in laid for row in batch.rows)
-    tokens = np.zeros((len(laid) * rows, length), dtype=np.int64)
+def model_inputs(model: PreTrainedModel, packings: list[Packed], *, packed: bool) -> dict[str, Any]:
+    """The model's arguments for these batches: one rectangle `[batches * rows, length]`."""
+    rows = max(len(batch.rows) for batch in packings)
+    length = max(len(row.tokens) for batch in packings for row in batch.rows)
+    tokens = np.zeros((len(packings) * rows, length), dtype=np.int64)
     positions = np.zeros_like(tokens)
     mask = np.zeros((len(tokens), length, length) if packed else tokens.shape, dtype=np.bool_)
     if packed:
         # Filler sees itself alone, so that no row of attention is empty; nothing sees filler.
         mask[:, range(length), range(length)] = True
-    for i, batch in enumerate(laid):
+    for i, batch in enumerate(packings):
         for j, row in enumerate(batch.rows, start=i * rows):
             n = len(row.tokens)
             tokens[j, :n], positions[j, :n] = row.tokens, row.positions
@@ -96,12 +96,12 @@ def model_inputs(model: PreTrainedModel, laid: list[Packed], *, packed: bool) ->
                 mask[j, :n, :n] = row.mask
             else:
                 mask[j, :n] = True
-    place = torch.from_numpy(positions).to(model.device)
+    position_ids = torch.from_numpy(positions).to(model.device)
     attention: Any = torch.from_numpy(mask[:, None] if packed else mask.astype(np.int64)).to(model.device)
     return {
         "input_ids": torch.from_numpy(tokens).to(model.device),
-        "position_ids": place,
-        "attention_mask": Masks.of(model).make(attention, place, place) if packed else attention,
+        "position_ids": position_ids,
+        "attention_mask": Masks.of(model).make(attention, position_ids, position_ids) if packed else attention,
         "use_cache": False,
     }
 

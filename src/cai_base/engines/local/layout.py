@@ -1,7 +1,7 @@
 """Deciding how a model's batches are laid out, by a comparison on the model at hand that is remembered.
 
-The comparison takes two passes over two sequences of the longest length to come. Its outcome depends on the weights,
-the config, the length, the device and the code, so it is stored under a hash of these in the user's cache folder.
+The comparison takes two passes over sequences of the longest length to come. Its outcome depends on the weights, the
+config, the length, the device and the code, so it is stored under a hash of these in the user's cache folder.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor
@@ -92,8 +91,9 @@ def _remember(file: Path, record: dict[str, object]) -> None:
 def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:
     """Compare packed with padded log-probabilities on this model, on sequences of `length` tokens, and choose.
 
-    Two sequences that share half their tokens are laid out both ways. Where a model looks at where tokens stand in a
-    row (linear attention, convolutions, windows that its config does not tell), the two differ, and it runs padded.
+    A sequence is laid out alone, and in a row behind another one with which it shares its first half. Where a model
+    looks at where tokens stand in a row (linear attention, convolutions, windows that its config does not tell), its
+    log-probabilities differ, and the model runs padded.
 
     Arguments, result and errors are those of `choose_layout`.
     """
@@ -104,21 +104,17 @@ def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple
     tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
     half = length // 2
     tokens[1, :half] = tokens[0, :half]
-    # Logits are computed for the tokens that are compared alone: the last of the shared half, and the last of all.
-    shared, last = slice(max(1, half - COMPARED), half), slice(max(1, length - COMPARED), length)
-    weights = np.zeros(length)
-    weights[shared] = weights[last] = 1.0
-    pair = [Datum(tuple(row), tuple(weights.tolist())) for row in tokens.tolist()]
-    own_head = _has_own_head(model, pair)
-    padded = _logprobs(model, Layout(False, own_head, 0.0), pair)
-    before_half = padded[:, : half - shared.start]
-    if _differ(before_half[0], before_half[1], model.dtype):
-        reason = f"{type(model).__name__} is not causal (a token's probability depends on what follows it)"
-        raise EngineError("model", model.name_or_path, reason, "give a causal language model")
+    first, second = sorted(map(tuple, tokens.tolist()))  # as they stand in a packed row
+    _check_causal(model, first[: 2 * COMPARED])
+    own_head = _has_own_head(model, first[: 2 * COMPARED])
     if not pack:
         return Layout(False, own_head, attention_cost), None
+    # Logits are computed for the tokens that are compared alone.
+    compared = _datum(second, COMPARED)
+    padded = _logprobs(model, Layout(False, own_head, 0.0), [compared])
     try:
-        packs = not _differ(_logprobs(model, Layout(True, own_head, 0.0), pair), padded, model.dtype)
+        packed = _logprobs(model, Layout(True, own_head, 0.0), [_datum(first, 0), compared])[1:]
+        packs = not _differ(packed, padded, model.dtype)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # some models refuse a ready-made mask
         packs = False
     if packs:
@@ -127,11 +123,28 @@ def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple
     return Layout(False, own_head, attention_cost), note
 
 
-def _has_own_head(model: PreTrainedModel, pair: list[Datum]) -> bool:
+def _check_causal(model: PreTrainedModel, tokens: tuple[int, ...]) -> None:
+    """Raises EngineError if the first half of `tokens` has other log-probabilities before another second half."""
+    half = len(tokens) // 2
+    changed = (*tokens[:half], *reversed(tokens[half:]))
+    pair = [_datum(one, len(tokens)) for one in (tokens, changed)]
+    shared = _logprobs(model, Layout(False, True, 0.0), pair)[:, : half - 1]
+    if _differ(shared[:1], shared[1:], model.dtype):
+        reason = f"{type(model).__name__} is not causal (a token's probability depends on what follows it)"
+        raise EngineError("model", model.name_or_path, reason, "give a causal language model")
+
+
+def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
     """Whether the model's head does more than its output matrix, which a few tokens show."""
-    start = [Datum(one.tokens[:COMPARED], (0.0, *[1.0] * (len(one.tokens[:COMPARED]) - 1))) for one in pair]
+    start = [_datum(tokens, len(tokens))]
     own, bare = (_logprobs(model, Layout(False, own_head, 0.0), start) for own_head in (True, False))
     return _differ(own, bare, model.dtype)
+
+
+def _datum(tokens: tuple[int, ...], last: int) -> Datum:
+    """`tokens` with weight 1 on at most the `last` of them; the first has nothing before it."""
+    weighted = min(last, len(tokens) - 1)
+    return Datum(tokens, (*[0.0] * (len(tokens) - weighted), *[1.0] * weighted))
 
 
 def _logprobs(model: PreTrainedModel, layout: Layout, sequences: list[Datum]) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
@@ -22,6 +23,10 @@ from cai_base.engines.local.masks import Masks
 
 COMPACTION_SHARE = 0.75
 """Finished rows are dropped once this share of a batch, or less, goes on: a drop copies the whole cache."""
+BLOCK = 512
+"""Tokens in a block of a large vocabulary."""
+WHOLE = 8192
+"""Largest vocabulary whose distribution is computed as a whole in fp64."""
 
 
 class Sampler:
@@ -212,7 +217,8 @@ class _Batch:
         double = {"dtype": torch.float64, "device": logits.device}
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for _, row in live], **double)  # type: ignore[arg-type]
         temperatures = torch.tensor([row.request.temperature for _, row in live], **double)  # type: ignore[arg-type]
-        chosen = draw(logits[[i for i, _ in live]], temperatures, uniforms).tolist()
+        rows = logits if len(live) == len(self.grid) else logits[[i for i, _ in live]]
+        chosen = draw(rows, temperatures, uniforms).tolist()
         for (_, row), token in zip(live, chosen, strict=True):
             row.add(token)
 
@@ -275,15 +281,50 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
 def draw(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
     """The token at which each row's cumulative probability passes its uniform number; at temperature 0 the largest.
 
+    A large vocabulary is cut into blocks of `BLOCK` tokens. The block in which the number lies is found first, and the
+    token within that block alone, so that a step converts one block of a row to fp64, and not its whole vocabulary.
+
     Args:
         logits: `[rows, vocabulary]`.
         temperatures, uniforms: `[rows]` in fp64.
     """
-    greedy = logits.argmax(dim=-1)
-    warm = torch.where(temperatures > 0, temperatures, 1.0)
-    cumulative = (logits.double() / warm[:, None]).softmax(dim=-1).cumsum(dim=-1)
+    warm = temperatures > 0
+    if not warm.any():
+        return logits.argmax(dim=-1)
+    divisors = torch.where(warm, temperatures, 1.0)
+    if logits.shape[-1] <= WHOLE:
+        sampled = _passed((logits.double() / divisors[:, None]).softmax(dim=-1), uniforms)
+    else:
+        sampled = _draw_in_blocks(logits, divisors, uniforms)
+    return sampled if warm.all() else torch.where(warm, sampled, logits.argmax(dim=-1))
+
+
+def _draw_in_blocks(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
+    """`draw` for a large vocabulary, at temperatures above 0."""
+    # In place: a new tensor of this size costs as much as what is computed in it.
+    scores = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperatures[:, None].to(logits.dtype)).exp_()
+    rest = -logits.shape[-1] % BLOCK
+    weights = (F.pad(scores, (0, rest)) if rest else scores).view(len(logits), -1, BLOCK)
+    # Each block's sum has its own order of additions, whatever else is in the batch.
+    cumulative = weights.sum(dim=-1).double().cumsum(dim=-1)
+    block = _passed_at(cumulative, uniforms)
+    start = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp(min=0)[:, None])[:, 0], 0.0)
+    mass = cumulative.gather(1, block[:, None])[:, 0] - start
+    within = (uniforms * cumulative[:, -1] - start) / mass
+    rows = torch.arange(len(logits), device=logits.device)
+    return block * BLOCK + _passed(weights[rows, block].double(), within)
+
+
+def _passed(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """The column at which the cumulative weight of each row passes its share `uniforms [rows]` of the whole."""
+    return _passed_at(weights.cumsum(dim=-1), uniforms)
+
+
+def _passed_at(cumulative: Tensor, uniforms: Tensor) -> Tensor:
     passed = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)[:, 0]
-    return torch.where(temperatures > 0, passed.clamp(max=logits.shape[-1] - 1), greedy)
+    # A number of almost 1 may be rounded up to the whole: then it is the last column that has any weight.
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
+    return torch.minimum(passed, last)
 
 
 def _live(row: Drawing | None) -> bool:
