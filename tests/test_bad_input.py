@@ -47,7 +47,10 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--arms", "sft,kto"], "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, instruct"),
         (["--control", "random"], "--control: 'random' is not a control; choose from shuffled, placebo, a-a"),
         (["--control", "placebo", "--constitution", "placebo"], "compares it with itself"),
-        (["--accept", "rates"], "--accept rates: there is no such check; choose from judge, second-judge, base, rate"),
+        (
+            ["--accept", "rates"],
+            "--accept: 'rates' is not a check of preflight; choose from judge, second-judge, base, rate",
+        ),
         (["--instruct", "x"], "--instruct: 'x' is not among the arms; add it: --arms sft,cai,instruct"),
         (["--model", "x", "--judge", "none", "--arms", "sft,instruct"], "for 'instruct' with x, give --instruct"),
         (["--judge", "gpt"], "'gpt' is not a judge; use --judge openai:MODEL"),

@@ -84,7 +84,7 @@ def test_too_few_seeds_or_prompts_to_show_anything() -> None:
         settings = load_settings(["--seeds", *flags])[0]
         return check_power(settings, gather(settings))
 
-    said("\n".join(f"warning: {warning}" for warning in refuse([check("2")], None)))
+    said("\n".join(f"warning: {warning}" for warning in refuse([check("2")], ())))
     assert check("1").outcome == "warned"
     assert check("10").outcome == "passed"
     assert "to detect 5 points you need about 19 seeds with 400 prompts" in check("10").found
@@ -99,7 +99,7 @@ def test_prompts_at_the_floor() -> None:
     settings = Evaluation.model_validate({"temperature": 0.7, "response-tokens": 8})
     check, _ = check_rate(engine, Dialogue((), ()), settings, GroundTruth(), asked, 0)
     with pytest.raises(UserError) as caught:
-        refuse([check], None)
+        refuse([check], ())
     said(f"cai-base: {caught.value}")
 
 
@@ -140,7 +140,7 @@ def test_an_instruct_model_that_writes_gibberish() -> None:
     broken = [record(n, "Blorf tessin kavul ambrit sone.") for n in range(8)]
     check = check_instruct(broken, GroundTruth(), engine, Dialogue((), ()), [record(9, "Use the birch broom.")])
     with pytest.raises(UserError) as caught:
-        refuse([check], None)
+        refuse([check], ())
     said(f"cai-base: {caught.value}")
 
 

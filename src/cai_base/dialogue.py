@@ -8,7 +8,7 @@ asked in the chat template that was stored with its tokenizer, and ends a respon
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from cai_base.inputs.constitution import CritiqueExample, Principle
 from cai_base.inputs.prompts import Example
@@ -26,6 +26,10 @@ END = f"\n\n{USER}"
 
 Turns = Sequence[tuple[str, str]]
 """Earlier turns of a conversation: prompts with their replies."""
+
+LayoutName = Literal["auto", "chat", "dialogue"]
+LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
+"""The layouts of a model that is not a run's arm; `auto` is its chat template if it has one, else the dialogue."""
 
 
 def escape(text: str) -> str:

@@ -14,7 +14,7 @@ from cai_base.engines import Datum, Sample, SampleRequest
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges import GroundTruth, Judgement, NoJudge, Verdict
 from cai_base.inputs.prompts import Prompt
-from cai_base.run.preflight import NAMES, InstructSample, _arms, _engine, refuse
+from cai_base.run.preflight import InstructSample, _arms, _engine, refuse
 from cai_base.run.preflight_checks import (
     Check,
     Probe,
@@ -25,7 +25,8 @@ from cai_base.run.preflight_checks import (
     pilot,
     probes,
 )
-from cai_base.settings.schema import Evaluation
+from cai_base.settings.command_line import load_settings
+from cai_base.settings.schema import CHECKS, Evaluation
 
 ENGLISH = probes("english")
 SORTS = {"compliance", "refusal", "partial", "gibberish", "language", "injected"}
@@ -252,8 +253,10 @@ def test_a_failed_check_stops_unless_it_is_accepted_by_its_name() -> None:
         "preflight, rate failed and was accepted: floor",
         "preflight, base warned: so",
     ]
-    with pytest.raises(UserError, match=r"--accept rates: there is no such check; choose from judge, second-judge"):
-        refuse([], "rates")
+    with pytest.raises(
+        UserError, match=r"--accept: 'rates' is not a check of preflight; choose from judge, second-judge"
+    ):
+        load_settings(["--accept", "judge,rates"])
 
 
 RUN = (
@@ -282,7 +285,7 @@ def test_a_run_at_the_floor_is_not_begun_and_with_accept_its_report_says_so(
     assert main(["preflight", *RUN, "--json"]) == 2
     shown = capsys.readouterr()
     found = json.loads(shown.out)
-    assert [check["name"] for check in found] == [n for n in NAMES if n not in ("second-judge", "instruct", "cost")]
+    assert [check["name"] for check in found] == [n for n in CHECKS if n not in ("second-judge", "instruct", "cost")]
     assert {check["name"] for check in found if check["outcome"] == "failed"} == {"rate"}
     assert main(["run", *RUN, "--out", str(out), "--accept", "rate"]) == 0
     accepted = "preflight, rate failed and was accepted: the base model complies with 0 of 24"

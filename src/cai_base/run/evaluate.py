@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cai_base.dialogue import Chat, Dialogue, Layout, chat_tokens
+from cai_base.dialogue import Chat, Dialogue, Layout, LayoutName, chat_tokens
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine
 from cai_base.errors import Stopped, UserError
@@ -41,9 +41,7 @@ ASKED_BY = {"evaluation", "threads", "tinker-url"}
 MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config"}
 """Flags of `run` that `evaluate` takes: of a run only who judges, and how answers are drawn."""
 
-LayoutName = Literal["auto", "chat", "dialogue"]
 OWN_FLAGS = ("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json")
-LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,6 @@ def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
-    preflight.check_accepted(settings.accept)
     inputs = gather(settings)
     cost.check_limit(settings)
     check_judges(settings, progress)
