@@ -313,7 +313,9 @@ def _answers(
 ) -> dict[int, list[Record]]:
     """Each model's answers to some prompts, in their order, with verdicts. A prompt that does not fit has none."""
     room = arm.engine.context_length - settings.evaluation.response_tokens
-    fitting = [one.prompt for one in part if len(arm.layout.asked(arm.engine.tokenizer, one.prompt.text)) <= room]
+    fitting = [
+        one.prompt for one in part if len(arm.layout.question_tokens(arm.engine.tokenizer, one.prompt.text)) <= room
+    ]
     by_task = answer(arm.engine, arm.layout, settings.evaluation, judges["judge"], fitting, arm.models)
     out: dict[int, list[Record]] = {}
     for seed in arm.models:

@@ -205,7 +205,7 @@ def check_power(settings: RunSettings, inputs: Inputs) -> Check:
 
 def _engine(engine: Engine, dialogue: Dialogue, inputs: Inputs) -> Check:
     """Whether the engine draws the same twice, and finds what it drew possible."""
-    tokens = dialogue.asked(engine.tokenizer, inputs.evaluation_prompts[0].text)
+    tokens = dialogue.question_tokens(engine.tokenizer, inputs.evaluation_prompts[0].text)
     request = SampleRequest(None, tokens, 16, 0.7, dialogue.stops, 0)
     first, second = (engine.sample([request])[0] for _ in range(2))
     drawn = Datum((*tokens, *first.tokens), (0.0,) * len(tokens) + (1.0,) * len(first.tokens))

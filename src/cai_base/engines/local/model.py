@@ -242,5 +242,5 @@ def choose_layout(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[L
         packs = False
     if packs:
         return Layout(True, own_head, attention_cost), None
-    note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded."
+    note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded"
     return Layout(False, own_head, attention_cost), note

@@ -43,7 +43,7 @@ def answer(
     requests = [
         SampleRequest(
             adapter=adapter,
-            prompt=layout.asked(engine.tokenizer, prompt.text),
+            prompt=layout.question_tokens(engine.tokenizer, prompt.text),
             max_tokens=settings.response_tokens,
             temperature=settings.temperature,
             stop=layout.stops,

@@ -149,7 +149,7 @@ def _scored(records: Sequence[Record], values: Iterator[float]) -> Iterator[Reco
 
 
 def _sequence(tokenizer: Encoder, layout: Layout, item: Comparison, answer: str) -> Datum:
-    asked, said = layout.asked(tokenizer, item.question, item.before), layout.answered(tokenizer, answer)
+    asked, said = layout.question_tokens(tokenizer, item.question, item.before), layout.answer_tokens(tokenizer, answer)
     return Datum((*asked, *said), (*[0.0] * len(asked), *[1.0] * len(said)))
 
 
