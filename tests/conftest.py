@@ -16,6 +16,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is read from or left in the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAI_BASE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_logs_for_inspect() -> Iterator[None]:
     """Runs write no logs for Inspect, be it installed or not: that takes seconds, and few tests are about it."""
     with pytest.MonkeyPatch.context() as patch:

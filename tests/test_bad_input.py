@@ -9,7 +9,7 @@ import pytest
 
 from cai_base.cli import main
 from cai_base.inputs import gather
-from cai_base.run.start import _unjudgeable
+from cai_base.run.start import _beyond_the_judge
 from cai_base.settings.command_line import load_settings
 from cai_base.store import Run
 
@@ -195,7 +195,7 @@ def test_every_wrong_name_of_a_file_has_its_line(tmp_path: Path, capsys: pytest.
 def test_an_environment_variable_changes_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL", "elsewhere")
     monkeypatch.setenv("SEEDS", "7")
-    settings, _, _ = load_settings([])
+    settings = load_settings([]).settings
     assert (settings.model, settings.seeds) == ("organism", 3)
 
 
@@ -333,5 +333,5 @@ def test_a_wrong_command(capsys: pytest.CaptureFixture[str], args: list[str]) ->
 def test_a_constitution_in_words_that_the_village_lacks_is_warned_of(constitution: str, warned: bool) -> None:
     file = str(files("cai_base") / "data" / constitution)
     settings = load_settings(["--constitution", file])[0]
-    warnings = _unjudgeable(settings, gather(settings))
+    warnings = _beyond_the_judge(settings, gather(settings))
     assert [("20% of the constitution's words" in warning) for warning in warnings] == [True] * warned

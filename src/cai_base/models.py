@@ -1,87 +1,181 @@
-"""From settings to engines: the base model's, and the one in which the instruct model answers."""
+"""From settings to engines: which engine loads which model, and which flag named it.
+
+Engines raise `EngineError`, which names their own argument. Here the argument becomes the flag, or the field of a file,
+that the user wrote.
+"""
 
 import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cai_base import embedded
 from cai_base.dialogue import chat_tokens
 from cai_base.embedded import EMBEDDED
-from cai_base.engines import Adapter, Engine, Lora
+from cai_base.engines import Adapter, Engine, EngineError, Lora, Tokenizer
 from cai_base.errors import UserError
 from cai_base.progress import Progress
-from cai_base.settings.schema import RunSettings
-from cai_base.store import Record
+from cai_base.settings.schema import JudgeName, RunSettings
 
-INSTRUCT = "instruct"
-"""The adapter's name where the instruct model is one."""
-ASKED = "model"
-"""The adapter's name where a model that is only asked is one."""
-
-
-def load_engine(settings: RunSettings, progress: Progress, found: Record | None = None) -> Engine:
-    """The engine that the settings name, with the base model in it, as it was `found` by the run that goes on."""
-    lora = Lora(settings.lora.rank, settings.lora.alpha)
-    if settings.engine == "tinker":
-        tokenizer = settings.tokenizer or (embedded.weights() if settings.model == EMBEDDED else None)
-        return _service(settings, progress, settings.model, lora, tokenizer, "--model")
-    from cai_base.engines.local import LocalEngine  # imported here: torch takes seconds, and --help should not
-
-    longest = 2 * settings.revision.response_tokens + settings.revision.critique_tokens + 512
-    model = _base(settings)
-    return LocalEngine(model, lora, name=settings.model, sequence_length=longest, threads=settings.threads, found=found)
+CHAT_JUDGES = {"hf": "local", "hf-guard": "local", "tinker": "tinker"}
+"""The kinds of judge that are a chat model on an engine, and which engine that is."""
+_QUESTION = {"role": "user", "content": "Hello!"}
+_ANSWER = {"role": "assistant", "content": "Goodbye!"}
 
 
-def load_served_chat_model(settings: RunSettings, name: str, flag: str, progress: Progress) -> Engine:
-    """A chat model that a Tinker service serves, to be asked in its own template, never trained.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One model to load into an engine.
 
-    Raises:
-        UserError: it is not served, or its tokenizer, which `flag`-tokenizer names, has no chat template.
+    Attributes:
+        model: its name, as the user gave it: folder, hub id, the embedded model, or what a service calls it.
+        longest: tokens of the longest sequence to come.
+        names: what the user wrote for each argument of an engine (see `EngineError`), such as `--judge` for `model`.
+        lora: shape of the adapters to train; None for a model that is not trained.
+        adapter: folder of a PEFT adapter.
+        adapter_name: what the engine calls that adapter.
+        tokenizer: folder of the tokenizer, where it is not the model's own.
+        findings: what the engine of an interrupted run had found about the model.
+        chat: whether it has to have a chat template.
     """
-    folder = {"--instruct": settings.instruct_tokenizer, "--judge": settings.judge_tokenizer}
-    engine = _service(settings, progress, name, None, folder.get(flag, settings.second_judge_tokenizer), flag)
-    try:
-        chat_tokens(engine.tokenizer, (), "Hello!")
-    except UserError as error:
-        raise UserError(f"{flag}-tokenizer {error}") from error
-    return engine
+
+    model: str
+    longest: int
+    names: Mapping[str, str]
+    lora: Lora | None = None
+    adapter: Path | None = None
+    adapter_name: Adapter = "model"
+    tokenizer: Path | None = None
+    findings: Mapping[str, Any] | None = None
+    chat: bool = False
 
 
-def _service(
-    settings: RunSettings, progress: Progress, model: str, lora: Lora | None, tokenizer: Path | None, flag: str
-) -> Engine:
-    from cai_base.engines.tinker import TinkerEngine
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """One engine that a run can use.
 
-    return TinkerEngine(
-        model,
-        lora,
-        url=settings.tinker_url,
-        tokenizer=tokenizer,
-        timeout=settings.tinker_timeout,
-        say=progress.say,
-        flag=flag,
+    Attributes:
+        load: makes the engine.
+        served: whether a service has models and states. Then `save` stores where a state is and not the state itself,
+            and no PEFT adapter can be loaded; else all of that lies in folders here.
+        paid: whether its tokens cost money.
+    """
+
+    load: Callable[[RunSettings, Source, Progress], Engine]
+    served: bool
+    paid: bool
+
+
+def _load_local(settings: RunSettings, source: Source, progress: Progress) -> Engine:
+    return _local(source, settings.threads)
+
+
+def _local(source: Source, threads: int) -> Engine:
+    from cai_base.engines.local import LocalEngine, peft_format  # imported here: it takes seconds
+
+    return LocalEngine(
+        str(embedded.weights()) if source.model == EMBEDDED else source.model,
+        peft_format.shape(source.adapter) if source.adapter else source.lora or Lora(rank=1, alpha=1.0),
+        name=source.model,
+        sequence_length=source.longest,
+        threads=threads,
+        findings=source.findings,
+        tokenizer_of=None if source.tokenizer is None else str(source.tokenizer),
     )
 
 
+def _load_tinker(settings: RunSettings, source: Source, progress: Progress) -> Engine:
+    from cai_base.engines.tinker import TinkerEngine
+
+    return TinkerEngine(
+        source.model,
+        source.lora,
+        url=settings.tinker_url,
+        tokenizer=source.tokenizer,
+        timeout=settings.tinker_timeout,
+        say=progress.say,
+    )
+
+
+ENGINES: dict[str, EngineKind] = {
+    "local": EngineKind(_load_local, served=False, paid=False),
+    "tinker": EngineKind(_load_tinker, served=True, paid=True),
+}
+"""Every engine by its name in `--engine`. A new one is its own package and an entry here."""
+
+
+def engine_kind(name: str) -> EngineKind:
+    """The engine of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in ENGINES:
+        raise UserError(f"--engine {name}: there is no such engine; choose from {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int = 1024, threads: int = 0) -> Engine:
+    """A model in this process, on CUDA where there is a GPU, to be trained and sampled.
+
+    Args:
+        model: folder or hub id of a causal language model in Hugging Face layout, or the embedded one.
+        lora: shape of the adapters to train; None for a model that is not trained.
+        longest: tokens of the longest sequence to come; packing is checked at that length.
+        threads: CPU threads; 0 leaves the choice to PyTorch.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    with named({}):
+        return _local(Source(model, longest, {}, lora), threads)
+
+
+def load_engine(settings: RunSettings, progress: Progress, findings: Mapping[str, Any] | None = None) -> Engine:
+    """The engine that the settings name, with the base model in it.
+
+    Args:
+        settings: with the model, the engine and the shape of the adapters.
+        progress: where an engine says what it waits for.
+        findings: `engine.findings()` of the run that goes on; None for a new one.
+
+    Raises:
+        UserError: the model cannot be loaded, or is not the one that the run began with.
+    """
+    longest = 2 * settings.revision.response_tokens + settings.revision.critique_tokens + 512
+    lora = Lora(settings.lora.rank, settings.lora.alpha)
+    source = Source(settings.model, longest, _NAMES, lora, tokenizer=_tokenizer(settings), findings=findings)
+    return _load(settings, settings.engine, source, progress)[0]
+
+
+def load_tokenizer(settings: RunSettings) -> Tokenizer:
+    """The base model's tokenizer, without an engine or a service.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    from cai_base.engines import tokenizer
+
+    folder = _tokenizer(settings)
+    with named({"tokenizer": "--model" if folder is None else "--tokenizer"}):
+        if folder is not None and not folder.is_dir():
+            raise EngineError("tokenizer", folder, "there is no such folder", "give one with tokenizer.json")
+        return tokenizer.load_tokenizer(str(folder or settings.model))
+
+
 def check_instruct(settings: RunSettings, progress: Progress) -> None:
-    """See, before any work, that the instruct arm can be evaluated at its end. No weights are loaded.
+    """Check, before any work, that the instruct arm can be evaluated at its end.
 
     Raises:
         UserError: there is no such model, its adapter is of no form that is read or of another base model, or its
             tokenizer has no chat template.
     """
-    if settings.engine == "tinker":
-        load_instruct(settings, progress)
-        return
-    from cai_base.engines.local import model, peft_format
-
-    name = _instruct(settings)
-    if not _is_adapter(name):
-        model.check_folder(name, "--instruct")
-    else:
-        peft_format.shape(Path(name))
-        if settings.model == EMBEDDED:
-            embedded.check_sibling(Path(name), embedded.weights())
-    model.check_chat(name, "--instruct", [{"role": "user", "content": "Hello!"}])
+    source = _instruct(settings)
+    _check_chat(settings, settings.engine, source, [_QUESTION], progress)
+    if source.adapter is not None and settings.model == EMBEDDED:
+        embedded.check_sibling(source.adapter, embedded.weights())
 
 
 def load_instruct(settings: RunSettings, progress: Progress) -> tuple[Engine, Adapter | None]:
@@ -90,30 +184,66 @@ def load_instruct(settings: RunSettings, progress: Progress) -> tuple[Engine, Ad
     Raises:
         UserError: as `check_instruct`, or the model cannot be loaded.
     """
-    if settings.engine == "tinker":
-        return load_served_chat_model(settings, _instruct(settings), "--instruct", progress), None
-    from cai_base.engines.local import LocalEngine, peft_format
+    if not engine_kind(settings.engine).served:
+        check_instruct(settings, progress)  # again: a run may be resumed after its files have changed
+    mismatch = f"give an adapter that was trained on {settings.model}"
+    return _load(settings, settings.engine, _instruct(settings), progress, mismatch)
 
-    check_instruct(settings, progress)  # again: a run may be resumed after its files have changed
-    name = _instruct(settings)
-    longest = settings.evaluation.response_tokens + 512
-    if not _is_adapter(name):
-        none = Lora(rank=1, alpha=1.0)
-        threads = settings.threads
-        return LocalEngine(name, none, sequence_length=longest, threads=threads, flag="--instruct"), None
-    engine = LocalEngine(
-        _base(settings),
-        peft_format.shape(Path(name)),
-        name=settings.model,
-        sequence_length=longest,
-        threads=settings.threads,
-        tokenizer_of=name,
+
+def load_any(
+    settings: RunSettings, adapter: Path | None, flag: str, progress: Progress
+) -> tuple[Engine, Adapter | None]:
+    """An engine with a model that is sampled from, never trained, and its adapter there; None if it is a whole model.
+
+    Args:
+        settings: with the model, or the base model of the adapter.
+        adapter: folder of a PEFT adapter, made here or elsewhere.
+        flag: what named the model, for messages.
+        progress: where it is said.
+
+    Raises:
+        UserError: the model cannot be loaded, or the adapter is of another one.
+    """
+    progress.say(f"Loading {settings.model}" + (f" with the adapter {adapter}" if adapter else ""))
+    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    source = Source(
+        settings.model,
+        settings.evaluation.response_tokens + 512,
+        _NAMES | {"model": flag, "adapter": ""},
+        adapter=adapter,
+        tokenizer=adapter if own else _tokenizer(settings),
     )
-    try:
-        engine.load({INSTRUCT: Path(name)}, optimizer=False)
-    except ValueError as error:
-        raise UserError(f"--instruct {error}; give an adapter that was trained on {settings.model}") from error
-    return engine, INSTRUCT
+    mismatch = "it adapts layers that are not read here, or another model: give --base"
+    return _load(settings, settings.engine, source, progress, mismatch)
+
+
+def check_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progress: Progress) -> None:
+    """Check, before any work, that a judge's chat model can be asked in its own template.
+
+    Args:
+        settings: with its tokenizer, and the service that serves it, if one does.
+        judge: of a kind in `CHAT_JUDGES`.
+        flag: what named it, for messages.
+        progress: where a service says what it waits for.
+
+    Raises:
+        UserError: there is no such model, or its tokenizer has no chat template, or none that shows the question and,
+            for a guard, the answer beside it.
+    """
+    messages = [_QUESTION, _ANSWER] if judge.kind == "hf-guard" else [_QUESTION]
+    _check_chat(settings, CHAT_JUDGES[judge.kind], _judge(settings, judge, flag), messages, progress)
+
+
+def load_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progress: Progress) -> Engine:
+    """An engine with a judge's chat model in it.
+
+    Raises:
+        UserError: as `check_chat_model`, or the model cannot be loaded.
+    """
+    engine = CHAT_JUDGES[judge.kind]
+    if not engine_kind(engine).served:
+        progress.say(f"Loading {judge.name}")
+    return _load(settings, engine, _judge(settings, judge, flag), progress)[0]
 
 
 def base_of(adapter: Path) -> str | None:
@@ -128,91 +258,101 @@ def base_of(adapter: Path) -> str | None:
 
     peft_format.shape(adapter)
     path = adapter / "adapter_config.json"
-    found = json.loads(path.read_bytes()).get("base_model_name_or_path")
-    if not isinstance(found, str) or not found:
+    base = json.loads(path.read_bytes()).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
         raise UserError(f"{path}: base_model_name_or_path names no base model; give it with --base")
-    return found
+    return base
 
 
-def load_any(
-    settings: RunSettings, adapter: Path | None, flag: str, progress: Progress
-) -> tuple[Engine, Adapter | None]:
-    """An engine with a model that is only asked, never trained, and its adapter there; None if it is a whole model.
+@contextmanager
+def named(names: Mapping[str, str], mismatch: str | None = None) -> Iterator[None]:
+    """Within it, an `EngineError` becomes a `UserError` that names what the user wrote.
 
     Args:
-        settings: with the model, or the base model of the adapter.
-        adapter: folder of a PEFT adapter, made here or elsewhere.
-        flag: what named the model, for messages.
-        progress: where it is said.
+        names: the flag or field for each argument of an engine; another argument keeps its name.
+        mismatch: what to do about an adapter that does not fit, where that is known better than by the engine.
 
     Raises:
-        UserError: the model cannot be loaded, or the adapter is of another one.
+        UserError: an `EngineError` was raised.
     """
-    progress.say(f"Loading {settings.model}" + (f" with the adapter {adapter}" if adapter else ""))
-    if settings.engine == "tinker":
-        if adapter is not None:
-            raise UserError(f"{adapter}: a Tinker service loads no PEFT adapter; leave --engine tinker out")
-        tokenizer = settings.tokenizer or (embedded.weights() if settings.model == EMBEDDED else None)
-        return _service(settings, progress, settings.model, None, tokenizer, flag), None
-    from cai_base.engines.local import LocalEngine, peft_format
-
-    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    engine = LocalEngine(
-        _base(settings),
-        peft_format.shape(adapter) if adapter else Lora(rank=1, alpha=1.0),
-        name=settings.model,
-        sequence_length=settings.evaluation.response_tokens + 512,
-        threads=settings.threads,
-        tokenizer_of=str(adapter) if own else None,
-        flag=flag,
-    )
-    if adapter is None:
-        return engine, None
     try:
-        engine.load({ASKED: adapter}, optimizer=False)
-    except ValueError as error:
-        raise UserError(f"{error}; it adapts layers that are not read here, or another model: give --base") from error
-    return engine, ASKED
+        yield
+    except EngineError as error:
+        remedy = mismatch if error.argument == "adapter" else None
+        raise UserError(error.said_of(names.get(error.argument, error.argument), remedy)) from error
 
 
-def check_chat_model(name: str, flag: str, *, judged: bool) -> None:
-    """See, before any work, that a chat model can be asked in its own template. No weights are loaded.
-
-    Args:
-        name: its folder or hub id.
-        flag: what named it, for messages.
-        judged: whether it is a guard, whose template must show it an answer beside the question.
-
-    Raises:
-        UserError: there is no such model, or its tokenizer has no chat template, or none that shows these turns.
-    """
-    from cai_base.engines.local import model
-
-    model.check_folder(name, flag)
-    answer = [{"role": "assistant", "content": "Goodbye!"}] if judged else []
-    model.check_chat(name, flag, [{"role": "user", "content": "Hello!"}, *answer])
+_NAMES = {
+    "model": "--model",
+    "tokenizer": "--tokenizer",
+    "rank": "--lora.rank",
+    "alpha": "--lora.alpha",
+    "url": "--tinker-url",
+    "engine": "--engine",
+}
+"""What the user wrote for each argument of an engine with the base model."""
 
 
-def load_chat_model(settings: RunSettings, name: str, flag: str, progress: Progress) -> Engine:
-    """An engine with a chat model in it, such as a judge.
+def _load(
+    settings: RunSettings, engine: str, source: Source, progress: Progress, mismatch: str | None = None
+) -> tuple[Engine, Adapter | None]:
+    """An engine with the model of `source` in it, and its adapter there; the one piece that all loads share."""
+    kind = engine_kind(engine)
+    if source.adapter is not None and kind.served:
+        raise UserError(f"{source.adapter}: --engine {engine} loads no PEFT adapter; leave --engine {engine} out")
+    with named(source.names, mismatch):
+        loaded = kind.load(settings, source, progress)
+        if source.chat and kind.served:  # elsewhere that was checked before, without the weights
+            chat_tokens(loaded.tokenizer, (), _QUESTION["content"])
+        if source.adapter is None:
+            return loaded, None
+        loaded.load({source.adapter_name: source.adapter}, optimizer=False)
+        return loaded, source.adapter_name
 
-    Raises:
-        UserError: as `check_chat_model`, or the model cannot be loaded.
-    """
-    from cai_base.engines.local import LocalEngine
 
-    progress.say(f"Loading {name}")
-    longest = settings.judging.max_tokens + 2048
-    none = Lora(rank=1, alpha=1.0)
-    return LocalEngine(name, none, sequence_length=longest, threads=settings.threads, flag=flag)
+def _check_chat(
+    settings: RunSettings, engine: str, source: Source, messages: list[dict[str, str]], progress: Progress
+) -> None:
+    """Check that a model is there and takes `messages` in its chat template. No weights are loaded here."""
+    if engine_kind(engine).served:
+        _load(settings, engine, source, progress)
+        return
+    from cai_base.engines import tokenizer
+    from cai_base.engines.local import model, peft_format
+
+    with named(source.names):
+        if source.adapter is not None:
+            peft_format.shape(source.adapter)
+        else:
+            model.check_folder(source.model)
+        tokenizer.load_tokenizer(str(source.tokenizer or source.model)).check_chat(messages)
 
 
-def _base(settings: RunSettings) -> str:
-    return str(embedded.weights()) if settings.model == EMBEDDED else settings.model
+def _instruct(settings: RunSettings) -> Source:
+    """The instruct model: a whole model, or an adapter on the base model."""
+    name = settings.instruct or str(embedded.sibling())
+    longest = settings.evaluation.response_tokens + 512
+    if _is_adapter(name) and not engine_kind(settings.engine).served:
+        names = _NAMES | {"adapter": "--instruct", "tokenizer": "--instruct"}
+        return Source(settings.model, longest, names, None, Path(name), "instruct", tokenizer=Path(name), chat=True)
+    names = _chat_names("--instruct", settings.engine)
+    return Source(name, longest, names, tokenizer=settings.instruct_tokenizer, chat=True)
 
 
-def _instruct(settings: RunSettings) -> str:
-    return settings.instruct or str(embedded.sibling())
+def _judge(settings: RunSettings, judge: JudgeName, flag: str) -> Source:
+    folders = {"--judge": settings.judge_tokenizer, "--second-judge": settings.second_judge_tokenizer}
+    names = _chat_names(flag, CHAT_JUDGES[judge.kind]) | {"engine": flag}
+    return Source(judge.name, settings.judging.max_tokens + 2048, names, tokenizer=folders[flag], chat=True)
+
+
+def _chat_names(flag: str, engine: str) -> dict[str, str]:
+    """The flags of a chat model: a service's has a flag for its tokenizer, any other has its tokenizer with it."""
+    return _NAMES | {"model": flag, "tokenizer": f"{flag}-tokenizer" if engine_kind(engine).served else flag}
+
+
+def _tokenizer(settings: RunSettings) -> Path | None:
+    """The folder of the base model's tokenizer, where the user or the embedded model has one."""
+    return settings.tokenizer or (embedded.weights() if settings.model == EMBEDDED else None)
 
 
 def _is_adapter(name: str) -> bool:

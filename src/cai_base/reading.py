@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -160,6 +160,84 @@ def _refusal(error: ValidationError, fields: Collection[str], where: str, remedy
     """The first fault as a `UserError`."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     return UserError("; ".join(filter(None, (f"{where}: {_fault_in_words(faults[0], fields)}", remedy))))
+
+
+def read_record(path: Path, kind: type[Model], wanted: str, remedy: str) -> Model:
+    """A record that this program stored as one JSON file.
+
+    Args:
+        wanted: says in words what the file should be.
+        remedy: says what to do about a file that is not.
+
+    Raises:
+        UserError: the file is missing, no JSON, or no such record; the message names the field.
+    """
+    text = read_text(path, wanted)
+    parse_json(path, text)  # names the line of a syntax error, which pydantic does not
+    return _record(kind, text, f"{path}", remedy)
+
+
+def read_records(path: Path, kind: type[Model]) -> Iterator[Model]:
+    """The records that this program stored as lines of JSON; none if there is no such file.
+
+    Raises:
+        UserError: a line is no such record; the message names line and field.
+    """
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        yield _record(kind, line, f"{path}:{number}", RESTORE)
+
+
+def typed(kind: type[Model], lines: Iterable[object], where: str) -> list[Model]:
+    """Lines of JSON that are parsed already, as records.
+
+    Raises:
+        UserError: a line is no such record; the message names `where`, line and field.
+    """
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(kind.model_validate(line))
+        except ValidationError as error:
+            raise UserError(f"{where}:{number}: {_fault_in_a_record(error, line)}; {RESTORE}") from None
+    return records
+
+
+RESTORE = "restore the file, or use the version of cai-base that wrote it"
+
+
+def _record(kind: type[Model], text: str | bytes, where: str, remedy: str) -> Model:
+    try:
+        return kind.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise UserError(f"{where}: not a JSON record; {remedy}") from None
+        raise UserError(f"{where}: {_fault_in_a_record(error, value)}; {remedy}") from None
+
+
+def _fault_in_a_record(error: ValidationError, value: object) -> str:
+    """The first of pydantic's findings about a stored record, with the field's dotted name."""
+    fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    field, inner = "", value
+    for step in fault["loc"]:
+        has_step = step in inner if isinstance(inner, dict) else isinstance(inner, list) and isinstance(step, int)
+        if not has_step and fault["type"] != "missing":
+            break  # not a field, but a branch of a union
+        inner = inner[step] if has_step else None  # type: ignore[index]
+        field = f"{field}.{step}" if field else str(step)
+    if not field:
+        return f"this is {described(inner)}; it must be a table of fields"
+    name = shown(field, most=120)
+    match fault["type"]:
+        case "missing":
+            return f"the field {name} is missing"
+        case "extra_forbidden":
+            return f"the field {name} is unknown"
+        case _:
+            return f"the field {name} is {described(inner)}: {fault['msg']}"
 
 
 def _fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:

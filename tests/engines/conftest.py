@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from cai_base.engines import Lora
-from cai_base.engines.local import LocalEngine
+from cai_base.engines.local import LocalEngine, masks
 
 VOCABULARY = 320
 CORPUS = [
@@ -50,6 +50,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def hidden_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models do not tell that they have a sliding window, as an architecture of another kind would not."""
+    monkeypatch.setattr(masks.Masks, "of", classmethod(lambda cls, model: cls(None, by_type=False, additive=None)))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees what another has left in the cache."""
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def save_tokenizer(folder: Path, *, bos: bool) -> None:
@@ -98,8 +110,10 @@ def engine(folder: Callable[[str], str]) -> Callable[..., LocalEngine]:
         length: int = LENGTH,
         pack: bool = True,
         rows: int = 256,
-        found: dict[str, Any] | None = None,
+        findings: dict[str, Any] | None = None,
     ) -> LocalEngine:
-        return LocalEngine(folder(kind), lora, sequence_length=length, pack=pack, rows=rows, device="cpu", found=found)
+        return LocalEngine(
+            folder(kind), lora, sequence_length=length, pack=pack, rows=rows, device="cpu", findings=findings
+        )
 
     return make

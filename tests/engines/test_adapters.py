@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from cai_base.engines import Adam, Batch, Datum, Failed, Lora, LossValue, SampleRequest, Step
+from cai_base.engines import Adam, Batch, Datum, EngineError, Failed, Lora, LossValue, SampleRequest, Step
 from cai_base.engines.local import LocalEngine, peft_format
 
 Make = Callable[..., LocalEngine]
@@ -177,6 +177,25 @@ def test_an_adapter_loaded_without_its_optimizer_starts_afresh(engine: Make, tmp
     assert (state.steps, state.first.count_nonzero().item(), state.second.count_nonzero().item()) == (0, 0, 0)
 
 
+def test_a_copy_is_its_source_with_a_fresh_optimizer_and_trains_apart_from_it(engine: Make, tmp_path: Path) -> None:
+    ours = engine()
+    ours.create({"sft": 0})
+    train(ours, {"sft": data(2)["a"]}, ADAM)
+    ours.save({"sft": tmp_path})
+    ours.copy({"dpo": "sft"})
+    ours.load({"loaded": tmp_path}, optimizer=False)
+    before = parameters(ours, "sft")
+    assert ours.fingerprint("dpo") == ours.fingerprint("loaded") == ours.fingerprint("sft")
+    batches = data(5)["a"][2:]
+    losses = train(ours, {"dpo": batches, "loaded": batches}, ADAM)
+    assert losses["dpo"] == pytest.approx(losses["loaded"], rel=1e-6)
+    torch.testing.assert_close(parameters(ours, "dpo"), parameters(ours, "loaded"), rtol=1e-4, atol=1e-6)
+    assert torch.equal(parameters(ours, "sft"), before)
+    copied = parameters(ours, "dpo")
+    train(ours, {"sft": batches}, ADAM)
+    assert torch.equal(parameters(ours, "dpo"), copied)
+
+
 def test_a_failed_adapter_is_still_failed_when_loaded(engine: Make, tmp_path: Path) -> None:
     first, second = engine(), engine()
     first.create({"a": 0})
@@ -191,9 +210,9 @@ def test_an_adapter_of_another_shape_is_refused(engine: Make, tmp_path: Path) ->
     first = engine()
     first.create({"a": 0})
     first.export({"a": tmp_path})
-    with pytest.raises(ValueError, match="not an adapter of this model and rank"):
+    with pytest.raises(EngineError, match="not an adapter of this model and rank"):
         engine(lora=Lora(8, 8)).load({"a": tmp_path}, optimizer=False)
-    with pytest.raises(ValueError, match="not an adapter of this model and rank"):
+    with pytest.raises(EngineError, match="not an adapter of this model and rank"):
         engine("qwen3").load({"a": tmp_path}, optimizer=False)
 
 

@@ -7,10 +7,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from cai_base.dialogue import Chat, chat_tokens
-from cai_base.engines import Lora, Message
+from cai_base.engines import EngineError, Lora, Message
 from cai_base.engines.local import LocalEngine
-from cai_base.engines.local.model import HubTokenizer, check_chat
-from cai_base.errors import UserError
+from cai_base.engines.tokenizer import HubTokenizer, load_tokenizer
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] | trim }}"
@@ -58,9 +57,9 @@ def test_a_tokenizer_that_cannot_chat_is_refused(
     chat_folder: Callable[..., Path], template: str | None, says: str
 ) -> None:
     folder = chat_folder(template)
-    with pytest.raises(UserError) as caught:
-        check_chat(str(folder), "--instruct", [{"role": "user", "content": "Hello!"}])
-    assert str(caught.value).startswith(f"--instruct {folder}: ")
+    with pytest.raises(EngineError) as caught:
+        load_tokenizer(str(folder)).check_chat([{"role": "user", "content": "Hello!"}])
+    assert str(caught.value).startswith(f"tokenizer {folder}: ")
     assert says in str(caught.value)
 
 

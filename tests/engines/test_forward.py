@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
+from conftest import LENGTH
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from cai_base.engines import Batch, Datum, LossValue, SampleRequest, Step
-from cai_base.engines.local import LocalEngine, forward
-from cai_base.errors import UserError
+from cai_base.engines import Batch, Datum, EngineError, LossValue, SampleRequest, Step
+from cai_base.engines.local import LocalEngine, forward, layout
 
 Make = Callable[..., LocalEngine]
 
@@ -47,7 +50,7 @@ def plain_sums(folder: str, batch: list[Datum]) -> Tensor:
     return torch.stack(sums)
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "windowed"])
 def test_packed_equals_padded_in_sums_and_gradients(engine: Make, kind: str) -> None:
     packed, padded = engine(kind), engine(kind, pack=False)
     assert (packed.packed, padded.packed) == (True, False)
@@ -67,7 +70,7 @@ def test_packed_equals_padded_in_sums_and_gradients(engine: Make, kind: str) -> 
             e._bank.adapters["a"].gradient = None
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "windowed"])
 @pytest.mark.parametrize("pack", [True, False])
 def test_the_base_model_gives_transformers_own_sums(
     engine: Make, folder: Callable[[str], str], kind: str, pack: bool
@@ -77,7 +80,10 @@ def test_the_base_model_gives_transformers_own_sums(
         torch.testing.assert_close(torch.tensor(got), plain_sums(folder(kind), batch), rtol=1e-4, atol=1e-4)
 
 
-def test_a_window_shorter_than_the_row_is_found_out_and_run_padded(engine: Make, folder: Callable[[str], str]) -> None:
+@pytest.mark.usefixtures("hidden_window")
+def test_a_hidden_window_shorter_than_the_row_is_found_and_run_padded(
+    engine: Make, folder: Callable[[str], str]
+) -> None:
     windowed = engine("windowed")
     assert not windowed.packed
     assert len(windowed.notes) == 1
@@ -93,32 +99,70 @@ def test_a_window_shorter_than_the_row_is_found_out_and_run_padded(engine: Make,
     assert step.loss == pytest.approx(-wanted.mean().item(), rel=1e-4)
 
 
-def test_an_engine_goes_on_with_the_layout_that_a_run_began_with(engine: Make) -> None:
+def test_the_comparison_of_layouts_is_remembered_by_weights_length_and_version(
+    engine: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    compare = layout.compare_layouts
+
+    def counted(model: Any, length: int, *, pack: bool) -> Any:
+        lengths.append(length)
+        return compare(model, length, pack=pack)
+
+    monkeypatch.setattr(layout, "compare_layouts", counted)
+    first = engine("windowed").findings()
+    assert engine("windowed").findings() == first
+    assert lengths == [LENGTH]
+    engine("windowed", length=40)
+    engine("mistral")
+    assert lengths == [LENGTH, 40, LENGTH]
+    monkeypatch.setattr(transformers, "__version__", "5.99.0")
+    assert engine("windowed").findings() == first
+    assert lengths == [LENGTH, 40, LENGTH, LENGTH]
+    for file in (layout.cache_folder() / "layouts").iterdir():
+        file.write_text("{")
+    assert engine("windowed").findings() == first, "what is damaged is found out again"
+    assert len(lengths) == 5
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(
+    engine: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path / "file"))
+    assert engine("windowed").packed
+
+
+@pytest.mark.usefixtures("hidden_window")
+def test_an_engine_restores_the_layout_of_an_interrupted_run(engine: Make) -> None:
     begun = engine("windowed", length=10)
     begun.compute_logprobs({None: pairs(3, 4)})
     assert not begun.packed, "a sequence was longer than was said, and the layout changed"
-    again = engine("windowed", length=10, found=json.loads(json.dumps(begun.findings())))
+    again = engine("windowed", length=10, findings=json.loads(json.dumps(begun.findings())))
     assert (again.packed, again.notes) == (False, begun.notes)
     packed = engine("windowed", length=10).findings()
-    assert engine("windowed", found=packed).packed, "at its own length it would have chosen to pad"
+    assert engine("windowed", findings=packed).packed, "at its own length it would have chosen to pad"
 
 
 def test_an_engine_refuses_findings_about_other_weights(engine: Make) -> None:
-    with pytest.raises(UserError, match="its weights are not those that this run began with"):
-        engine("llama", found=engine("mistral").findings())
+    with pytest.raises(EngineError, match=r"model .*: its weights are not those that this run began with"):
+        engine("llama", findings=engine("mistral").findings())
 
 
+@pytest.mark.usefixtures("hidden_window")
 @pytest.mark.parametrize("length", [26, 27, 40])
-def test_a_window_one_token_too_short_is_found_out(engine: Make, length: int) -> None:
+def test_a_hidden_window_one_token_too_short_is_found(engine: Make, length: int) -> None:
     assert not engine("windowed", length=length).packed
 
 
+@pytest.mark.usefixtures("hidden_window")
 @pytest.mark.parametrize("length", [12, 25])
-def test_a_window_that_the_longest_sequence_does_not_outgrow_does_no_harm(engine: Make, length: int) -> None:
+def test_a_hidden_window_that_the_longest_sequence_does_not_outgrow_does_no_harm(engine: Make, length: int) -> None:
     assert engine("windowed", length=length).packed  # what the last token predicts is never asked for
 
 
-def test_a_window_is_found_out_when_a_longer_sequence_comes_than_was_said(
+@pytest.mark.usefixtures("hidden_window")
+def test_a_hidden_window_is_found_when_a_sequence_is_longer_than_announced(
     engine: Make, folder: Callable[[str], str]
 ) -> None:
     batch = pairs(3, 4)

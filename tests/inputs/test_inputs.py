@@ -12,7 +12,7 @@ from cai_base.settings.command_line import load_settings
 
 
 @pytest.mark.parametrize(
-    ("pack", "flags"), [("english", ["--model", "some/model", "--judge", "none"]), (embedded.PACK, ["--seeds", "2"])]
+    ("pack", "flags"), [("english", ["--model", "some/model", "--judge", "none"]), (embedded.DATA, ["--seeds", "2"])]
 )
 def test_packaged_inputs_are_those_of_a_run_without_files(pack: str, flags: list[str]) -> None:
     assert packaged(pack, first=128) == gather(load_settings([*flags, "--revision.prompts", "128"]).settings)
@@ -42,7 +42,7 @@ def test_a_file_takes_the_place_of_a_packaged_one(tmp_path: Path) -> None:
 
 
 def test_inputs_are_read_as_they_were_stored(tmp_path: Path) -> None:
-    inputs = packaged(embedded.PACK, first=3)
+    inputs = packaged(embedded.DATA, first=3)
     (tmp_path / "inputs.json").write_bytes(inputs.to_bytes())
     assert Inputs.read(tmp_path / "inputs.json") == inputs
 
@@ -71,7 +71,7 @@ def test_stored_inputs_of_another_form_are_one_sentence(tmp_path: Path, content:
 
 
 def test_a_stored_prompt_without_its_text_is_named(tmp_path: Path) -> None:
-    content = json.loads(packaged(embedded.PACK, first=3).to_bytes())
+    content = json.loads(packaged(embedded.DATA, first=3).to_bytes())
     del content["prompts"][1]["text"]
     (tmp_path / "inputs.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"inputs\.json: the field 'prompts\.text' is missing; restore it"):

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from cai_base import embedded
 from cai_base.dialogue import STOPS, chat_tokens
-from cai_base.engines import Adam, Batch, Datum, Failed, Lora, LossValue, SampleRequest, Step
+from cai_base.engines import Adam, Batch, Datum, EngineError, Failed, Lora, LossValue, SampleRequest, Step
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.tinker import TinkerEngine
-from cai_base.errors import Stopped, UserError
+from cai_base.errors import Stopped
 from cai_base.method import dpo, sft
 
 pytestmark = pytest.mark.tinker
@@ -190,6 +190,18 @@ def test_a_loaded_adapter_goes_on_as_if_it_had_never_stopped(
     assert step(later, "fresh").loss != pytest.approx(rest[1], abs=1e-5)
 
 
+def test_a_copy_trains_apart_from_its_source(engine: TinkerEngine, pairs: list[dpo.Pair], step: Train) -> None:
+    engine.create({"source": 10})
+    step(engine, "source")
+    engine.copy({"copy": "source"})
+    before = logprobs(engine, "source", pairs)
+    assert logprobs(engine, "copy", pairs) == pytest.approx(before, abs=1e-4)
+    assert engine.fingerprint("copy") == engine.fingerprint("source")
+    step(engine, "copy")
+    assert logprobs(engine, "copy", pairs) != pytest.approx(before, abs=1e-4)
+    assert logprobs(engine, "source", pairs) == pytest.approx(before, abs=1e-4)
+
+
 def test_samples_are_decided_by_their_seeds_and_end_at_their_stops(engine: TinkerEngine) -> None:
     prompt = tuple(engine.tokenizer.encode("User: How do I bake bread?\n\nAssistant:"))
     requests = [SampleRequest(None, prompt, 24, 1.0, STOPS, seed) for seed in (1, 2, 1, 3, 4, 5)]
@@ -264,27 +276,27 @@ def test_an_adapter_that_cannot_be_stored_is_named_where_the_service_keeps_it(
 def test_what_cannot_work_is_said_in_one_sentence(
     server: Server, engine: TinkerEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"--model Qwen/Qwen3\.5-9B-Base: .* does not serve it; it serves organism"):
+    with pytest.raises(EngineError, match=r"model Qwen/Qwen3\.5-9B-Base: .* does not serve it; it serves organism"):
         connect(server, model="Qwen/Qwen3.5-9B-Base")
-    with pytest.raises(UserError, match=r"--lora\.rank 9: .*refused.*between 1 and 8"):
+    with pytest.raises(EngineError, match=r"rank 9: .*refused.*between 1 and 8"):
         connect(server, lora=Lora(9, 32.0))
-    with pytest.raises(UserError, match=r"--lora\.alpha 16: a Tinker service trains with alpha 32"):
+    with pytest.raises(EngineError, match=r"alpha 16: a Tinker service trains with alpha 32"):
         connect(server, lora=Lora(16, 16.0))
-    with pytest.raises(UserError, match=r"--tokenizer .*cannot be read"):
+    with pytest.raises(EngineError, match=r"tokenizer .* cannot be loaded"):
         connect(server, tokenizer=tmp_path)
-    with pytest.raises(UserError, match=r"a sequence of 613 tokens is longer than the 512"):
+    with pytest.raises(EngineError, match=r"a sequence of 613 tokens is longer than the 512"):
         engine.sample([SampleRequest(None, (5,) * 600, 13, 1.0, (), 1)])
-    with pytest.raises(UserError, match="no Tinker service answers there"):
+    with pytest.raises(EngineError, match="no Tinker service answers there"):
         connect(server, url="http://127.0.0.1:9")
     monkeypatch.setenv("TINKER_API_KEY", "tml-another-key")
-    with pytest.raises(UserError, match=r"TINKER_API_KEY: .* refuses this key \(status 401\)"):
+    with pytest.raises(EngineError, match=r"TINKER_API_KEY: .* refuses this key \(status 401\)"):
         connect(server)
     monkeypatch.setenv("TINKER_API_KEY", "another-key")
-    with pytest.raises(UserError, match="TINKER_API_KEY: is not a key of a Tinker service"):
+    with pytest.raises(EngineError, match="TINKER_API_KEY: is not a key of a Tinker service"):
         connect(server)
     monkeypatch.delenv("TINKER_API_KEY")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"there is no key; set TINKER_API_KEY, or write it to \.env"):
+    with pytest.raises(EngineError, match=r"there is no key; set TINKER_API_KEY, or write it to \.env"):
         connect(server)
 
 

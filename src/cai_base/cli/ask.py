@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cai_base.cli.look import inspect_is_installed, refuse_unfinished, write_logs
 from cai_base.cli.parser import Parser, run_parser, wants_help
-from cai_base.errors import Stopped, UserError
+from cai_base.errors import UserError
 from cai_base.progress import Progress
 
 EVALUATE_USAGE = """\
@@ -48,18 +48,21 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--base", default=None)
     parser.add_argument("--arms", type=_names, default=None)
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--questions", type=int, default=None)
+    parser.add_argument("--samples", type=int, default=None)
     parser.add_argument("--json", action="store_true")
     args, flags = parser.parse_known_args(rest)
-    if args.suite == "style":  # not a set of prompts with verdicts, but asked of a run's arms all the same
-        return style([target, *(word for word in rest if word not in ("--suite", "style", "--suite=style"))])
-    from cai_base.report.suite_table import render
-    from cai_base.run.evaluate import Request
     from cai_base.run.evaluate import evaluate as ask
+    from cai_base.run.targets import STYLE, Request
 
-    request = Request(target, args.suite, args.limit, args.layout, args.base, args.arms, args.out, flags)
-    directory = ask(request, Progress())
-    results = directory / "results.json"
-    print(results.read_text(encoding="utf-8") if args.json else f"{render(directory)}{results}\n", end="")
+    as_json = args.json
+    del args.json
+    results = ask(Request(target, flags=flags, **vars(args)), Progress())
+    if args.suite == STYLE:
+        return _show_styles(results, as_json)
+    from cai_base.report.suite_table import render
+
+    print(results.read_text(encoding="utf-8") if as_json else f"{render(results.parent)}{results}\n", end="")
     return 0
 
 
@@ -73,32 +76,28 @@ def style(arguments: list[str]) -> int:
         help="with commas; all of the run by default, and on the embedded model instruct too",
     )
     parser.add_argument("--questions", type=int, default=None, help="in each style (6 in the village, 3 in English)")
-    parser.add_argument("--samples", type=int, default=2, help="answers to each (2)")
+    parser.add_argument("--samples", type=int, default=None, help="answers to each (2)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
     parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")
     args = parser.parse_args(arguments)
+    from cai_base.run.evaluate import evaluate as ask
+    from cai_base.run.targets import STYLE, Request
+
+    threads = () if args.threads is None else ("--threads", str(args.threads))
+    request = Request(
+        str(args.run), STYLE, arms=args.arms, questions=args.questions, samples=args.samples, flags=threads
+    )
+    return _show_styles(ask(request, Progress()), args.json)
+
+
+def _show_styles(results: Path, as_json: bool) -> int:
+    """Write the run's pages again, and show the figures of its styles."""
     from cai_base.report import write
     from cai_base.report.style_table import render
-    from cai_base.run.style import FILE
-    from cai_base.run.style import evaluate as ask
 
-    try:
-        measures = ask(
-            args.run,
-            Progress(),
-            arms=args.arms,
-            questions=args.questions,
-            samples=args.samples,
-            threads=args.threads,
-        )
-    except KeyboardInterrupt:
-        raise Stopped("stopped; the same command goes on with the arms that are missing") from None
-    pages = write(args.run)
-    if args.json:
-        print((args.run / FILE).read_text(encoding="utf-8"), end="")
-        return 0
-    print(render(measures), end="")
-    for path in (args.run / FILE, *pages):
+    pages = write(results.parent)
+    print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
+    for path in () if as_json else (results, *pages):
         print(path)
     return 0
 

@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
     if out is None:
         out = _unused(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
     _check_inputs(settings, out)
-    from cai_base.run.start import begin
+    from cai_base.experiment import begin
 
     return _finish(lambda progress: begin(settings, out, progress), out, as_json)
 
@@ -54,15 +54,15 @@ def preflight(arguments: list[str]) -> int:
     settings, out, as_json = load_settings(arguments)
     out = out or Path("runs") / "new"
     _check_inputs(settings, out)
-    from cai_base.run import preflight as checks
-    from cai_base.run.start import examine
+    from cai_base.experiment import examine
+    from cai_base.run.preflight import outcome
 
     progress = Progress()
     examined = examine(settings, out, progress)
     for warning in examined.warnings:
         progress.say(f"warning: {warning}")
-    print(checks.as_json(examined.checks) if as_json else checks.table(examined.checks), end="")
-    checks.refuse(examined.checks, settings.accept)
+    print(outcome.as_json(examined.checks) if as_json else outcome.table(examined.checks), end="")
+    outcome.refuse(examined.checks, settings.accept)
     return 0
 
 
@@ -75,9 +75,9 @@ def cost(arguments: list[str]) -> int:
         return 0
     settings, _, as_json = load_settings(arguments)
     _check_inputs(settings)
-    from cai_base.run.start import foresee
+    from cai_base.experiment import estimate_cost
 
-    print(foresee(settings, as_json=as_json), end="")
+    print(estimate_cost(settings, as_json=as_json), end="")
     return 0
 
 
@@ -103,9 +103,9 @@ def resume(arguments: list[str]) -> int:
 
         refuse_lost_arms(args.run)
         return 0
-    from cai_base.run.start import carry_on
+    from cai_base import experiment
 
-    return _finish(lambda progress: carry_on(args.run, progress, args.max_cost), args.run, args.json)
+    return _finish(lambda progress: experiment.resume(args.run, progress, args.max_cost), args.run, args.json)
 
 
 def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:

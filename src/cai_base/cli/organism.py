@@ -13,29 +13,37 @@ def organism(arguments: list[str]) -> int:
     parser = Parser(prog="cai-base organism", description="The embedded base model, a model organism.")
     commands = parser.add_subparsers(metavar="build|measure|sibling|card", required=True, parser_class=Parser)
 
-    build = commands.add_parser("build", help="pretrain it from nothing; resumable")
-    build.add_argument("--out", type=Path, required=True, help="where to; a directory begun before is continued")
-    build.add_argument("--tokens", type=count, default=None, help="of pretraining; as many as the shipped by default")
-    build.add_argument("--seed", type=int, default=0, help="the corpus's and the initialisation's seed")
+    build = commands.add_parser("build", help="pretrain it from random weights; resumable")
+    build.add_argument("--out", type=Path, required=True, help="the directory to write; an unfinished build continues")
+    build.add_argument(
+        "--tokens", type=count, default=None, help="tokens to pretrain on; as for the shipped weights by default"
+    )
+    build.add_argument("--seed", type=int, default=0, help="seed of the corpus and the initial weights")
     build.set_defaults(run=_build)
 
-    measure = commands.add_parser("measure", help="count what it can do, in minutes, and write that into its card")
-    measure.add_argument("folder", type=Path, help="a directory that build has finished")
+    measure = commands.add_parser("measure", help="measure its abilities (minutes) and write them on its card")
+    measure.add_argument("folder", type=Path, help="a directory that `organism build` has finished")
     measure.add_argument("--count", type=count, default=500, help="questions for each row of the table (500)")
-    measure.add_argument("--seed", type=int, default=0, help="of the questions and of sampling (0)")
-    measure.add_argument("--split", choices=("train", "dev", "test"), default="test", help="whose questions (test)")
-    measure.add_argument("--texts", type=Path, default=None, help="a JSONL file to write every counted text to")
+    measure.add_argument("--seed", type=int, default=0, help="seed of questions and sampling (0)")
+    measure.add_argument(
+        "--split", choices=("train", "dev", "test"), default="test", help="split of the questions (test)"
+    )
+    measure.add_argument("--texts", type=Path, default=None, help="a JSONL file for every text that was counted")
     measure.set_defaults(run=_measure)
 
-    sibling = commands.add_parser("sibling", help="train its instruct sibling again, in minutes, as after a build")
-    sibling.add_argument("--out", type=Path, required=True, help="where to; a sibling that is there is replaced")
-    sibling.add_argument("--base", type=Path, default=None, help="the base model's folder; the shipped one by default")
-    sibling.add_argument("--seed", type=int, default=0, help="the conversations' and the initialisation's seed")
-    sibling.set_defaults(run=_sibling)
-
-    card = commands.add_parser("card", help="what it is, what was planted in its corpus, what it can do")
-    card.add_argument("folder", type=Path, nargs="?", default=None, help="a directory of build; the shipped by default")
+    card = commands.add_parser("card", help="print its model card: what was planted in its corpus, what it can do")
+    card.add_argument(
+        "folder", type=Path, nargs="?", default=None, help="a finished build; the shipped model by default"
+    )
     card.set_defaults(run=_card)
+
+    sibling = commands.add_parser("sibling", help="train its instruct sibling (minutes), for example after a build")
+    sibling.add_argument("--out", type=Path, required=True, help="the directory to write; a sibling in it is replaced")
+    sibling.add_argument(
+        "--base", type=Path, default=None, help="folder of the base model; the shipped model by default"
+    )
+    sibling.add_argument("--seed", type=int, default=0, help="seed of the conversations and the initial weights")
+    sibling.set_defaults(run=_sibling)
 
     args = parser.parse_args(arguments)
     args.run(args)
@@ -52,26 +60,26 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def _measure(args: argparse.Namespace) -> None:
-    from cai_base.organism.build import card
+    from cai_base.organism.cards import base_card
     from cai_base.organism.measure import measure
 
     measure(args.folder, count=args.count, seed=args.seed, split=args.split, progress=Progress(), texts=args.texts)
-    print(card(args.folder), end="")
+    print(base_card(args.folder), end="")
 
 
 def _sibling(args: argparse.Namespace) -> None:
-    from cai_base.organism.make_sibling import build
+    from cai_base.organism.make_sibling import make_sibling
 
     try:
-        build(args.out, base=args.base, seed=args.seed, progress=Progress())
+        make_sibling(args.out, base=args.base, seed=args.seed, progress=Progress())
     except KeyboardInterrupt:
-        raise Stopped("stopped; nothing was written, and the same command begins again") from None
+        raise Stopped("stopped; nothing was written; the same command starts again") from None
 
 
 def _card(args: argparse.Namespace) -> None:
     from cai_base import embedded
-    from cai_base.organism import build, make_sibling
+    from cai_base.organism.cards import base_card, sibling_card
 
-    print(build.card(args.folder or embedded.weights()), end="")
+    print(base_card(args.folder or embedded.weights()), end="")
     if args.folder is None:
-        print(f"\n{make_sibling.card(embedded.sibling())}", end="")
+        print(f"\n{sibling_card(embedded.sibling())}", end="")

@@ -15,9 +15,10 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from cai_base.engines.errors import EngineError as EngineError
+
 Adapter = str
 """A phase's own name for one adapter, such as `sft/0`. `None` in its place is the base model itself."""
-
 
 Message = Mapping[str, str]
 """One message of a conversation: `role` is `user` or `assistant`, `content` its text."""
@@ -53,9 +54,9 @@ Loss = Callable[[Tensor], LossValue]
 
 @dataclass(frozen=True, slots=True)
 class LinearLoss:
-    """The loss `-sum / divisor`, said in a form that an engine can see: its gradient is known before any forward pass.
+    """The loss `-sum / divisor` in a form that an engine recognises: its gradient is known before any forward pass.
 
-    A service that computes the sum of cross-entropies does in one pass what takes two with a loss it cannot see into.
+    A service that computes the sum of cross-entropies needs one pass for it, and two for a loss that it does not know.
     """
 
     divisor: float
@@ -92,7 +93,7 @@ Outcome = Step | Failed
 
 
 class Pending(Protocol):
-    """The outcomes of a `forward_backward` that may still be in flight."""
+    """The outcomes of a `forward_backward` that may still be under way."""
 
     def result(self) -> dict[Adapter, Outcome]:
         """Wait for, and return, every adapter's outcome."""
@@ -179,31 +180,31 @@ class Usage:
 class Meter:
     """What an engine has worked on so far, by adapter (None is the base model).
 
-    A request to a paid service counts when it is sent, with the most that it can take; its answer puts that right.
+    A request to a paid service counts when it is sent, with the most that it can take; its answer corrects the count.
     """
 
     def __init__(self) -> None:
         self.used: dict[Adapter | None, Usage] = {}
-        self._told: Callable[[], None] | None = None
+        self._listener: Callable[[], None] | None = None
 
-    def tell(self, told: Callable[[], None]) -> None:
-        """From now on call this whenever something is counted."""
-        self._told = told
+    def tell(self, listener: Callable[[], None]) -> None:
+        """From now on call `listener` whenever something is counted."""
+        self._listener = listener
 
     def count(self, used: Mapping[Adapter | None, Usage]) -> None:
-        """Count what was worked on, or was too much in the count."""
+        """Add to the count; negative numbers correct what was counted too high."""
         for adapter, usage in used.items():
             self.used.setdefault(adapter, Usage()).add(usage)
-        if self._told is not None:
-            self._told()
+        if self._listener is not None:
+            self._listener()
 
 
-def sampling_usage(requests: Sequence[SampleRequest], drawn: Sequence[int]) -> dict[Adapter | None, Usage]:
-    """What these requests take when each draws so many tokens."""
-    taken: dict[Adapter | None, Usage] = {request.adapter: Usage() for request in requests}
-    for request, tokens in zip(requests, drawn, strict=True):
-        taken[request.adapter].add(Usage(prefilled=len(request.prompt), sampled=tokens))
-    return taken
+def sampling_usage(requests: Sequence[SampleRequest], sampled: Sequence[int]) -> dict[Adapter | None, Usage]:
+    """The usage of these requests, by adapter, when the i-th of them draws `sampled[i]` tokens."""
+    usage: dict[Adapter | None, Usage] = {request.adapter: Usage() for request in requests}
+    for request, tokens in zip(requests, sampled, strict=True):
+        usage[request.adapter].add(Usage(prefilled=len(request.prompt), sampled=tokens))
+    return usage
 
 
 class Tokenizer(Protocol):
@@ -226,16 +227,20 @@ class Tokenizer(Protocol):
         """A conversation in the model's own chat template, open for the assistant's reply.
 
         Raises:
-            UserError: there is no chat template, or it does not take these messages.
+            EngineError: there is no chat template, or it does not take these messages.
         """
         ...
 
 
 class Engine(Protocol):
-    """One frozen base model and its adapters. See the module's docstring for what crosses this seam."""
+    """One frozen base model and its adapters. See the module's docstring for what crosses this seam.
+
+    An engine raises `EngineError` where it cannot use the model, an adapter or an address, and `Stopped` where a
+    service fails on the way.
+    """
 
     meter: Meter
-    """What this engine has worked on; another may be put in its place before it works."""
+    """What this engine has worked on; the caller may replace it before the first call."""
 
     @property
     def model(self) -> str:
@@ -258,7 +263,7 @@ class Engine(Protocol):
         ...
 
     def findings(self) -> dict[str, Any]:
-        """How this engine runs this model by now, as JSON: a run that is resumed goes on with it, or not at all.
+        """How this engine runs this model, as JSON. A resumed run restores it, or is refused.
 
         `model` is a hash of the base model, `notes` are the sentences of `notes`; the rest is the engine's own. An
         engine made with these findings runs the model in the same way from its first batch.
@@ -269,15 +274,25 @@ class Engine(Protocol):
         """Make fresh adapters, each initialised from its seed alone; B is zero, so each begins as the base model."""
         ...
 
+    def copy(self, sources: Mapping[Adapter, Adapter]) -> None:
+        """Make new adapters, each with the weights of an existing one and a fresh optimizer.
+
+        It is what `save` and `load` without `optimizer` do, without a directory: the copy trains apart from its source.
+
+        Args:
+            sources: for each new adapter the existing one, such as `{"dpo/0": "sft/0"}`.
+        """
+        ...
+
     def forward_backward(self, batches: Mapping[Adapter, Batch]) -> Pending:
         """Begin one forward and backward for each adapter; gradients add up until `optim_step`."""
         ...
 
     def optim_step(self, adapters: Sequence[Adapter], adam: Adam) -> dict[Adapter, Failed]:
-        """Clip and apply the kept gradients. An adapter that failed before is left as it is.
+        """Clip and apply the accumulated gradients. An adapter that failed before is left as it is.
 
         Returns:
-            The adapters that failed in this step: weights that are no longer finite are never stored as trained.
+            The adapters that failed in this step. Weights that are no longer finite are never stored as trained.
         """
         ...
 
@@ -292,11 +307,15 @@ class Engine(Protocol):
         ...
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:
-        """Keep each adapter's training state (weights and optimizer) so that `load` restores it exactly."""
+        """Store each adapter's training state (weights and optimizer) so that `load` restores it exactly."""
         ...
 
     def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
-        """Make adapters from kept states; without `optimizer`, only the weights, with a fresh optimizer."""
+        """Make adapters from stored states; without `optimizer`, only the weights, with a fresh optimizer.
+
+        Raises:
+            EngineError: a state is no longer there, or is not one of this model and shape.
+        """
         ...
 
     def export(self, directories: Mapping[Adapter, Path]) -> None:
@@ -308,5 +327,5 @@ class Engine(Protocol):
         ...
 
     def remove(self, adapters: Sequence[Adapter]) -> None:
-        """Forget adapters that are no longer needed."""
+        """Drop adapters that are no longer needed."""
         ...

@@ -12,15 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from cai_base.errors import UserError
 from cai_base.inputs.constitution import Constitution, CritiqueExample, load_constitution, load_critique_examples
-from cai_base.inputs.prompts import Example, Prompt, examples_by_line, overlap, prompts_by_line
+from cai_base.inputs.prompts import ORIGINAL, Example, Prompt, examples_by_line, overlap, prompts_by_line
 from cai_base.inputs.rubrics import Rubric, rubrics_for
 from cai_base.reading import build_from_json, read_bytes, shown, unknown
 from cai_base.settings.schema import RunSettings
 
 PLACEBO = Path("placebo")
 """What `--constitution` takes for the packaged one whose principles are about spelling and layout only."""
-ORIGINAL_KINDS = ("benign", "jailbreak", "borderline")
-"""The kinds whose evaluation prompts the original experiment also trained on: 10 + 24 + 8 = 42 prompts."""
 
 
 class Inputs(BaseModel):
@@ -107,7 +105,7 @@ def gather(settings: RunSettings) -> Inputs:
 
 
 def packaged(pack: str, *, first: int = 0) -> Inputs:
-    """The inputs that come with this package: `english`, or those of the embedded model (`cai_base.embedded.PACK`).
+    """The inputs that come with this package: `english`, or those of the embedded model (`cai_base.embedded.DATA`).
 
     Args:
         pack: their name.
@@ -145,9 +143,9 @@ def read(
     if protocol == "original":
         if sources.prompts is not None:
             raise UserError("--prompts: --protocol original trains on its evaluation prompts; leave --prompts out")
-        prompts = tuple(p for p in tests.prompts.values() if p.kind in ORIGINAL_KINDS)[: first or None]
+        prompts = tuple(p for p in tests.prompts.values() if p.kind in ORIGINAL)[: first or None]
         if not prompts:
-            kinds = ", ".join(ORIGINAL_KINDS)
+            kinds = ", ".join(ORIGINAL)
             raise UserError(f"--evaluation.prompts: none is of a kind that --protocol original trains on ({kinds})")
     else:
         source = sources.prompts or _file(pack, "train.jsonl")

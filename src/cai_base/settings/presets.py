@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from cai_base.embedded import EMBEDDED, PACK
+from cai_base.embedded import DATA, EMBEDDED
 
 Table = Mapping[str, Any]
 """Settings by name, a section's in a table of their own, as in a TOML file."""
@@ -30,7 +30,7 @@ def defaults(model: str, protocol: str = "heldout") -> dict[str, Any]:
     original = preset("original")
     if model != EMBEDDED:
         return original
-    world = {"data": PACK, "judge": "ground-truth"}
+    world = {"data": DATA, "judge": "ground-truth"}
     settings = merge(original, preset("embedded"))
     return merge(settings, original if protocol == "original" else {}) | world
 

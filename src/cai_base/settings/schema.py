@@ -168,11 +168,15 @@ class Training(Section):
 
 
 class Dpo(Training):
-    """Direct preference optimisation (Rafailov et al., arXiv 2305.18290)."""
+    """Training on preference pairs, by one of the losses of `method.losses`."""
 
+    loss: Literal["sigmoid", "ipo", "simpo"] = Field(
+        "sigmoid", description="sigmoid (DPO), ipo (per token), or simpo (per token, without a reference)"
+    )
     pairs: Whole = Field(description="train on the first so many preference pairs of a seed; 0 takes all")
-    beta: Positive = Field(description="strength of the pull to the reference")
-    nll_weight: NotNegative = Field(description="weight of the chosen answer's NLL a token, added to the loss")
+    beta: Positive = Field(description="scale of the rewards: strength of the pull to the reference")
+    simpo_gamma: NotNegative = Field(0.5, description="of simpo: the margin that the loss asks for")
+    nll_weight: NotNegative = Field(description="weight of the chosen response's mean NLL per token, added to the loss")
     held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")
 
 
@@ -213,7 +217,7 @@ class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
 
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
-    engine: Literal["local", "tinker"] = Field("local", description="what trains and samples")
+    engine: str = Field("local", min_length=1, description="what trains and samples: local or tinker")
     tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
     tinker_timeout: Positive = Field(
         1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"

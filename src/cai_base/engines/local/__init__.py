@@ -18,6 +18,7 @@ from cai_base.engines import (
     Adapter,
     Batch,
     Datum,
+    EngineError,
     Failed,
     Lora,
     Meter,
@@ -30,11 +31,11 @@ from cai_base.engines import (
     sampling_usage,
 )
 from cai_base.engines.local import peft_format
-from cai_base.engines.local.forward import Layout, logprob_sums, recomputed
+from cai_base.engines.local.forward import Layout, logprob_sums, recomputation
+from cai_base.engines.local.layout import choose_layout
 from cai_base.engines.local.lora import Bank
-from cai_base.engines.local.model import choose_layout, load
+from cai_base.engines.local.model import load
 from cai_base.engines.local.sampling import Sampler
-from cai_base.errors import UserError
 
 FORWARD_TOKENS = 32768
 """Tokens of the sequences in one forward pass; more adapters than fit take turns."""
@@ -46,8 +47,8 @@ ACTIVATIONS = 34
 OPTIMIZER = "optimizer.safetensors"
 
 
-class Ready:
-    """Outcomes that are already here."""
+class ImmediateOutcomes:
+    """The outcomes of a `forward_backward` that is over."""
 
     def __init__(self, outcomes: dict[Adapter, Outcome]) -> None:
         self._outcomes = outcomes
@@ -69,14 +70,13 @@ class LocalEngine:
         device: `cpu` or `cuda`; None takes CUDA where there is one.
         threads: CPU threads; None or 0 leaves PyTorch's choice.
         pack: False lays batches out padded even where packing is valid, to compare the two.
-        found: `findings()` of the engine that a run went on with until it stopped; None decides anew. A layout that was
-            decided anew could be another one, after a step of another PyTorch or at another length, and a resumed run
+        findings: `findings()` of the engine that an interrupted run used: its layout is restored. None decides on a
+            layout here, which may be another one under another PyTorch or at another length, so that a resumed run
             would differ from one that was never stopped.
         tokenizer_of: folder or hub id whose tokenizer goes with the model, such as an adapter's; `model` by default.
-        flag: what named the model, for messages.
 
     Raises:
-        UserError: the model cannot be loaded, or is not the one that was found.
+        EngineError: the model cannot be loaded, or is not the one that the findings are about.
     """
 
     def __init__(
@@ -90,33 +90,32 @@ class LocalEngine:
         device: str | None = None,
         threads: int | None = None,
         pack: bool = True,
-        found: Mapping[str, Any] | None = None,
+        findings: Mapping[str, Any] | None = None,
         tokenizer_of: str | None = None,
-        flag: str = "--model",
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self.model = name or model
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
-        loaded = load(model, where, dtype, tokenizer_of=tokenizer_of, flag=flag)
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+        loaded = load(model, place, dtype, tokenizer_of=tokenizer_of)
         self.tokenizer = loaded.tokenizer
         self.context_length = loaded.context_length
         self._model, self._digest = loaded.model, loaded.digest
         self.notes: tuple[str, ...] = ()
         self.meter = Meter()
-        if found is None:
+        if findings is None:
             self._choose_layout(min(sequence_length, loaded.context_length), pack=pack)
         else:
-            self._go_on_with(found)
+            self._restore(findings)
         decoder = self._model.base_model
         prefix = next((f"{name}." for name, module in self._model.named_modules() if name and module is decoder), "")
         self._bank = Bank(decoder, prefix, lora)
         memory = _memory(self._model)
         self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows, memory // 2)
         config = self._model.config.get_text_config()
-        kept = FORWARD_TOKENS * config.num_hidden_layers * config.hidden_size * ACTIVATIONS
-        self._recompute = where.type == "cuda" and kept > memory // 2
+        activations = FORWARD_TOKENS * config.num_hidden_layers * config.hidden_size * ACTIVATIONS
+        self._recompute = place.type == "cuda" and activations > memory // 2
 
     @property
     def packed(self) -> bool:
@@ -131,27 +130,31 @@ class LocalEngine:
             "notes": list(self.notes),
         }
 
-    def _go_on_with(self, found: Mapping[str, Any]) -> None:
-        if found["model"] != self._digest:
-            raise UserError(
-                f"--model {self.model}: its weights are not those that this run began with; put those back, or begin a "
-                "new run"
-            )
-        self._layout, self._checked, self.notes = Layout(**found["layout"]), found["checked"], tuple(found["notes"])
+    def _restore(self, findings: Mapping[str, Any]) -> None:
+        """Take the layout that another engine found to be right for this model."""
+        if findings["model"] != self._digest:
+            reason = "its weights are not those that this run began with"
+            raise EngineError("model", self.model, reason, "put those back, or begin a new run")
+        self._layout, self._checked = Layout(**findings["layout"]), findings["checked"]
+        self.notes = tuple(findings["notes"])
 
     def _choose_layout(self, length: int, *, pack: bool = True) -> None:
         self._checked = length
-        self._layout, note = choose_layout(self._model, length, pack=pack)
+        self._layout, note = choose_layout(self._model, self._digest, length, pack=pack)
         self.notes = (note,) if note else ()
 
     def _expect(self, longest: int) -> None:
-        """Check packing once more where a sequence is longer than was said; a window may be shorter than it."""
+        """Check packing again if a sequence is longer than was announced: it may be longer than a window."""
         if self.packed and longest > self._checked:
             self._choose_layout(max(longest, min(2 * self._checked, self.context_length)))
 
     def create(self, adapters: Mapping[Adapter, int]) -> None:
         for name, seed in adapters.items():
             self._bank.create(name, seed)
+
+    def copy(self, sources: Mapping[Adapter, Adapter]) -> None:
+        for name, source in sources.items():
+            self._bank.put(name, self._bank.adapters[source].parameters.clone())
 
     def remove(self, adapters: Sequence[Adapter]) -> None:
         for name in adapters:
@@ -164,10 +167,10 @@ class LocalEngine:
         live = [(name, batch.sequences) for name, batch in batches.items() if name not in outcomes]
         for turn in _turns(live):
             outcomes.update(self._forward_backward({name: batches[name] for name, _ in turn}))
-        return Ready({name: outcomes[name] for name in batches})
+        return ImmediateOutcomes({name: outcomes[name] for name in batches})
 
     def _forward_backward(self, batches: dict[Adapter, Batch]) -> dict[Adapter, Outcome]:
-        recompute = recomputed(self._model) if self._recompute else nullcontext()
+        recompute = recomputation(self._model) if self._recompute else nullcontext()
         with self._bank.active(list(batches), train=True) as parameters, recompute:
             sums = logprob_sums(self._model, self._layout, [batch.sequences for batch in batches.values()])
             values = [batch.loss(logprobs) for batch, logprobs in zip(batches.values(), sums, strict=True)]
@@ -219,10 +222,10 @@ class LocalEngine:
             state = self._bank.put(name, peft_format.read(directory, self._bank.places))
             if optimizer:
                 with safe_open(directory / OPTIMIZER, "pt") as opened:
-                    kept = json.loads(opened.metadata()["state"])
+                    progress = json.loads(opened.metadata()["state"])
                     state.first.copy_(opened.get_tensor("first"))
                     state.second.copy_(opened.get_tensor("second"))
-                state.steps, state.failed = kept["steps"], kept["failed"]
+                state.steps, state.failed = progress["steps"], progress["failed"]
 
     def export(self, directories: Mapping[Adapter, Path]) -> None:
         for name, directory in directories.items():
@@ -251,16 +254,16 @@ Name = TypeVar("Name", bound=Adapter | None)
 
 
 def _turns(batches: Sequence[tuple[Name, Sequence[Datum]]]) -> list[list[tuple[Name, Sequence[Datum]]]]:
-    """The batches that go through the model together: as many as `FORWARD_TOKENS` allows, at least one."""
+    """Groups of batches that go through the model together: as many as `FORWARD_TOKENS` allows, at least one."""
     turns: list[list[tuple[Name, Sequence[Datum]]]] = []
-    held = 0
+    total = 0
     for name, batch in batches:
         tokens = sum(len(sequence.tokens) for sequence in batch)
-        if not turns or held + tokens > FORWARD_TOKENS:
+        if not turns or total + tokens > FORWARD_TOKENS:
             turns.append([])
-            held = 0
+            total = 0
         turns[-1].append((name, batch))
-        held += tokens
+        total += tokens
     return turns
 
 

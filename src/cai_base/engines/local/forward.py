@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cai_base.engines import Datum
-from cai_base.engines.local.packing import Packed, pack, pad
+from cai_base.engines.local.masks import Masks
+from cai_base.engines.local.packing import Ints, Packed, pack, pad
 
 HEAD_CHUNK = 4096
 """Tokens whose logits exist at a time: a vocabulary of 128k in fp32 takes 2 GB for so many."""
@@ -55,58 +57,99 @@ def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Sequence[
     """
     tokens = [[sequence.tokens for sequence in batch] for batch in batches]
     laid = pack(tokens, layout.attention_cost) if layout.packed else [pad(batch) for batch in tokens]
-    outputs = _outputs(model, layout, laid)
-    head: nn.Module = nn.Identity() if layout.own_head else model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    return [_grid(head, out, packed, batch) for out, packed, batch in zip(outputs, laid, batches, strict=True)]
+    inputs = model_inputs(model, laid, packed=layout.packed)
+    targets = [_targets(packed, batch) for packed, batch in zip(laid, batches, strict=True)]
+    if layout.own_head:
+        columns = np.unique(np.concatenate([target.column for target in targets]))
+        targets = [replace(target, column=np.searchsorted(columns, target.column)) for target in targets]
+        outputs, head = own_logits(model, inputs, columns), nn.Identity()
+    else:
+        outputs, head = model.base_model(**inputs)[0], model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    each = outputs.view(len(laid), -1, *outputs.shape[1:]).unbind()
+    return [_grid(head, out, target, len(batch)) for out, target, batch in zip(each, targets, batches, strict=True)]
 
 
-def _outputs(model: PreTrainedModel, layout: Layout, laid: list[Packed]) -> tuple[Tensor, ...]:
-    """What the model computes at every token: for each batch `[rows, length, features]`, or the logits (own head)."""
-    rows = max(len(packed.rows) for packed in laid)
-    length = max(len(row.tokens) for packed in laid for row in packed.rows)
+def own_logits(model: PreTrainedModel, inputs: dict[str, Any], columns: Ints) -> Tensor:
+    """The logits `[rows, columns, vocabulary]` that the model's own forward gives at these columns."""
+    index = torch.from_numpy(columns).to(model.device)
+    if "logits_to_keep" in signature(model.forward).parameters:
+        inputs = {**inputs, "logits_to_keep": index}
+    logits: Tensor = model(**inputs).logits
+    return logits if logits.shape[1] == len(columns) else logits[:, index]
+
+
+def model_inputs(model: PreTrainedModel, laid: list[Packed], *, packed: bool) -> dict[str, Any]:
+    """What the model is given for batches that are laid out: one rectangle, each batch with the same number of rows."""
+    rows = max(len(batch.rows) for batch in laid)
+    length = max(len(row.tokens) for batch in laid for row in batch.rows)
     tokens = np.zeros((len(laid) * rows, length), dtype=np.int64)
     positions = np.zeros_like(tokens)
-    mask = np.zeros((len(tokens), length, length) if layout.packed else tokens.shape, dtype=np.bool_)
-    if layout.packed:
+    mask = np.zeros((len(tokens), length, length) if packed else tokens.shape, dtype=np.bool_)
+    if packed:
         # Filler sees itself alone, so that no row of attention is empty; nothing sees filler.
         mask[:, range(length), range(length)] = True
-    for i, packed in enumerate(laid):
-        for j, row in enumerate(packed.rows, start=i * rows):
+    for i, batch in enumerate(laid):
+        for j, row in enumerate(batch.rows, start=i * rows):
             n = len(row.tokens)
             tokens[j, :n], positions[j, :n] = row.tokens, row.positions
-            if layout.packed:
+            if packed:
                 mask[j, :n, :n] = row.mask
             else:
                 mask[j, :n] = True
-    inputs = {
+    place = torch.from_numpy(positions).to(model.device)
+    attention: Any = torch.from_numpy(mask[:, None] if packed else mask.astype(np.int64)).to(model.device)
+    return {
         "input_ids": torch.from_numpy(tokens).to(model.device),
-        "position_ids": torch.from_numpy(positions).to(model.device),
-        "attention_mask": torch.from_numpy(mask[:, None] if layout.packed else mask.astype(np.int64)).to(model.device),
+        "position_ids": place,
+        "attention_mask": Masks.of(model).make(attention, place, place) if packed else attention,
         "use_cache": False,
     }
-    out: Tensor = model(**inputs).logits if layout.own_head else model.base_model(**inputs)[0]
-    return out.view(len(laid), rows, length, -1).unbind()
 
 
-def _grid(head: nn.Module, outputs: Tensor, packed: Packed, batch: Sequence[Datum]) -> Tensor:
-    """One batch's part of `weighted_logprobs`, from its `outputs [rows, length, features]`."""
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """The weighted tokens of a batch, one entry each.
+
+    Attributes:
+        owner: the sequence it belongs to.
+        rank: its number among that sequence's weighted tokens.
+        row, column: where the output stands that predicts it.
+        token, weight: itself and its weight.
+    """
+
+    owner: Ints
+    rank: Ints
+    row: Ints
+    column: Ints
+    token: Ints
+    weight: npt.NDArray[np.float64]
+
+
+def _targets(packed: Packed, batch: Sequence[Datum]) -> _Targets:
     weighted = [np.flatnonzero(sequence.weights) for sequence in batch]
     counts = [len(where) for where in weighted]
+    return _Targets(
+        np.concatenate([np.full(count, i) for i, count in enumerate(counts)]),
+        np.concatenate([np.arange(count) for count in counts]),
+        np.concatenate([np.full(n, place.row) for n, place in zip(counts, packed.places, strict=True)]),
+        # The output at a token predicts the one after it.
+        np.concatenate([place.columns[where - 1] for where, place in zip(weighted, packed.places, strict=True)]),
+        np.concatenate([np.asarray(s.tokens)[where] for s, where in zip(batch, weighted, strict=True)]),
+        np.concatenate([np.asarray(s.weights)[where] for s, where in zip(batch, weighted, strict=True)]),
+    )
 
-    def gather(values: Sequence[npt.NDArray[Any]]) -> Tensor:
-        return torch.from_numpy(np.concatenate(values)).to(outputs.device)
 
-    owner = gather([np.full(count, i) for i, count in enumerate(counts)])
-    rank = gather([np.arange(count) for count in counts])
-    row = gather([np.full(n, place.row) for n, place in zip(counts, packed.places, strict=True)])
-    # The output at a token predicts the one after it.
-    column = gather([place.columns[where - 1] for where, place in zip(weighted, packed.places, strict=True)])
-    token = gather([np.asarray(s.tokens)[where] for s, where in zip(batch, weighted, strict=True)])
-    weight = gather([np.asarray(s.weights)[where] for s, where in zip(batch, weighted, strict=True)])
-    logprobs = _logprobs(head, outputs[row, column], token) * weight.float()
+def _grid(head: nn.Module, outputs: Tensor, targets: _Targets, sequences: int) -> Tensor:
+    """One batch's part of `weighted_logprobs`, from its `outputs [rows, columns, features]`."""
+
+    def on_device(values: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(outputs.device)
+
+    predicting = outputs[on_device(targets.row), on_device(targets.column)]
+    logprobs = _logprobs(head, predicting, on_device(targets.token)) * on_device(targets.weight).float()
     # A grid to be summed along its rows: unlike adding up by index, this has one order of additions on every device.
-    grid = logprobs.new_zeros(len(batch), max(1, *counts))
-    return grid.index_put((owner, rank), logprobs)
+    grid = logprobs.new_zeros(sequences, max(1, int(targets.rank.max(initial=0)) + 1))
+    return grid.index_put((on_device(targets.owner), on_device(targets.rank)), logprobs)
 
 
 def _logprobs(head: nn.Module, outputs: Tensor, token: Tensor) -> Tensor:
@@ -122,8 +165,8 @@ def _logprobs(head: nn.Module, outputs: Tensor, token: Tensor) -> Tensor:
 
 
 @contextmanager
-def recomputed(model: PreTrainedModel) -> Iterator[None]:
-    """Within, decoder layers keep their inputs alone for the backward pass and compute the rest again (Chen et al.,
+def recomputation(model: PreTrainedModel) -> Iterator[None]:
+    """Within it, decoder layers store only their inputs for the backward pass and compute the rest again (Chen et al.,
     arXiv 1604.06174): a third more work for a tenth of the memory."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:

@@ -55,7 +55,7 @@ class Place:
 
 @dataclass(slots=True)
 class State:
-    """One adapter: flat parameters, Adam's moments `[parameters]`, steps taken, gradient kept, reason it failed."""
+    """One adapter: flat parameters, Adam's moments `[parameters]`, steps taken, summed gradient, reason it failed."""
 
     parameters: Tensor
     first: Tensor
@@ -126,7 +126,7 @@ class Bank:
                 layer.a = layer.b = None
 
     def accumulate(self, name: str, loss: float, gradient: Tensor) -> str | None:
-        """Add `gradient [parameters]` to the adapter's kept one; if it or `loss` is not finite, fail the adapter.
+        """Add `gradient [parameters]` to the adapter's sum; if it or `loss` is not finite, fail the adapter.
 
         Returns:
             Why the adapter failed, if it did.
@@ -142,7 +142,9 @@ class Bank:
         return state.failed
 
     def step(self, name: str, adam: Adam) -> str | None:
-        """Clip the adapter's kept gradient to `adam.clip_norm`, apply it and forget it. A failed one stays as it is.
+        """Clip the adapter's summed gradient to `adam.clip_norm`, apply it and drop it.
+
+        An adapter that failed before stays as it is.
 
         Returns:
             Why the adapter failed in this step, if it did.

@@ -18,8 +18,9 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from cai_base import randomness
 from cai_base.engines import Adapter, Sample, SampleRequest, Tokenizer
 from cai_base.engines.local.lora import Bank
+from cai_base.engines.local.masks import Masks
 
-KEPT = 0.75
+COMPACTION_SHARE = 0.75
 """Finished rows are dropped once this share of a batch, or less, goes on: a drop copies the whole cache."""
 
 
@@ -129,6 +130,7 @@ class _Batch:
         self, model: PreTrainedModel, bank: Bank, drawings: dict[Adapter | None, list[Drawing]], *, packed: bool
     ) -> None:
         self.model, self.bank, self.packed = model, bank, packed
+        self.masks = Masks.of(model)
         self.names = list(drawings)
         self.width = max(len(group) for group in drawings.values())
         self.grid = [row for group in drawings.values() for row in (*group, *[None] * (self.width - len(group)))]
@@ -162,7 +164,8 @@ class _Batch:
             present[i, shared:tail] = False
         device = self.model.device
         ids, self.present, self.end = torch.from_numpy(tokens).to(device), torch.from_numpy(present).to(device), end
-        positions = (self.present[:, :end].cumsum(dim=1) - 1).clamp(min=0)
+        self.places = (self.present.cumsum(dim=1) - 1).clamp(min=0)  # of every column in its own sequence
+        positions = self.places[:, :end]
         self.positions = positions[:, -1:]
         if not self.packed:
             self.cache: Cache = DynamicCache(config=self.model.config)
@@ -172,12 +175,14 @@ class _Batch:
         if shared:
             firsts = slice(0, None, self.width)
             mask = causal[None, None, :shared, :shared].expand(len(self.names), -1, -1, -1)
-            self._logits(ids[firsts, :shared], positions[firsts, :shared], mask)
+            first = positions[firsts, :shared]
+            self._logits(ids[firsts, :shared], first, self.masks.make(mask, first, first))
             self.cache.batch_repeat_interleave(self.width)
         seen = self.present[:, None, :end] & causal[shared:]
         # Filler sees itself, so that no row of attention is empty.
         seen |= torch.eye(end, dtype=torch.bool, device=device)[shared:]
-        return self._logits(ids[:, shared:], positions[:, shared:], seen[:, None])
+        rest = positions[:, shared:]
+        return self._logits(ids[:, shared:], rest, self.masks.make(seen[:, None], rest, positions))
 
     def _next(self) -> Tensor:
         """Run the token that each row drew last through the model; the logits, `[rows, vocabulary]`."""
@@ -185,9 +190,12 @@ class _Batch:
         self.positions = self.positions + 1
         present = self.present[:, : self.end]
         tokens = torch.tensor([[row.tokens[-1] if row else 0] for row in self.grid], device=self.model.device)
-        return self._logits(tokens, self.positions, present[:, None, None] if self.packed else present.long())
+        if not self.packed:
+            return self._logits(tokens, self.positions, present.long())
+        mask = self.masks.make(present[:, None, None], self.positions, self.places[:, : self.end])
+        return self._logits(tokens, self.positions, mask)
 
-    def _logits(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def _logits(self, ids: Tensor, positions: Tensor, mask: Any) -> Tensor:
         out = self.model(
             input_ids=ids,
             attention_mask=mask,
@@ -213,14 +221,14 @@ class _Batch:
         groups = [range(start, start + self.width) for start in range(0, len(self.grid), self.width)]
         live = [[i for i in group if _live(self.grid[i])] for group in groups]
         width = max(len(group) for group in live)
-        if width > KEPT * self.width:
+        if width > COMPACTION_SHARE * self.width:
             return
         spare = [[None] * (width - len(rows)) for rows in live]
         keep = [i for rows, fill in zip(live, spare, strict=True) for i in (*rows, *fill)]
         self.grid, self.width = [None if i is None else self.grid[i] for i in keep], width
         index = torch.tensor([i or 0 for i in keep], device=self.model.device)  # any row may stand in for none
         self.cache.batch_select_indices(index)
-        self.present, self.positions = self.present[index], self.positions[index]
+        self.present, self.positions, self.places = self.present[index], self.positions[index], self.places[index]
 
 
 class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ def unpack(archive: bytes) -> dict[str, bytes]:
     Raises:
         ValueError: it is no tar archive, lacks a file, or has a link or a path that leads outside.
     """
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             for member in tar:
@@ -37,13 +37,13 @@ def unpack(archive: bytes) -> dict[str, bytes]:
                         raise ValueError(f"{member.name} has {member.size} bytes")
                     content = tar.extractfile(member)
                     assert content is not None
-                    found[str(path)] = content.read()
+                    files[str(path)] = content.read()
     except tarfile.TarError as error:
         raise ValueError(f"it is no tar archive ({error})") from error
     for name in (WEIGHTS, CONFIG):
-        if name not in found:
+        if name not in files:
             raise ValueError(f"its archive has no {name}")
-    return found
+    return files
 
 
 def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
@@ -67,7 +67,7 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
         modules.add(place.rpartition(".")[2])
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
-    kept = {
+    settings = {
         "base_model_name_or_path": base_model,
         "bias": "none",
         "inference_mode": True,
@@ -78,4 +78,4 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
         "target_modules": sorted(modules),
         "task_type": "CAUSAL_LM",
     }
-    (directory / CONFIG).write_text(json.dumps(kept, indent=2) + "\n")
+    (directory / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")

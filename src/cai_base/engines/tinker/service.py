@@ -15,7 +15,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from dotenv import dotenv_values
 
-from cai_base.errors import Stopped, UserError
+from cai_base.engines import EngineError
+from cai_base.engines.tokenizer import one_line
+from cai_base.errors import Stopped
 
 KEY = "TINKER_API_KEY"
 NOTICE = 10.0
@@ -40,14 +42,13 @@ def sdk() -> Any:
     """The Tinker SDK.
 
     Raises:
-        UserError: it is not installed.
+        EngineError: it is not installed.
     """
     try:
         import tinker
     except ImportError as error:
-        raise UserError(
-            f"--engine tinker: the Tinker SDK is not installed ({error}); install it: pip install 'cai-base[tinker]'"
-        ) from error
+        reason = f"the Tinker SDK is not installed ({error})"
+        raise EngineError("engine", "tinker", reason, "install it: pip install 'cai-base[tinker]'") from error
     return tinker
 
 
@@ -55,11 +56,12 @@ def api_key() -> str:
     """The key, from the environment or from `.env` in the working directory. It is never stored or shown.
 
     Raises:
-        UserError: there is none.
+        EngineError: there is none.
     """
     key = os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY)
     if not key:
-        raise UserError(f"--engine tinker: there is no key; set {KEY}, or write it to .env (see .env.example)")
+        remedy = f"set {KEY}, or write it to .env (see .env.example)"
+        raise EngineError("engine", "tinker", "there is no key", remedy)
     return key
 
 
@@ -72,7 +74,7 @@ class Service:
         say: shows a line to whoever waits.
 
     Raises:
-        UserError: no SDK, no key, a wrong key, or nothing answers there.
+        EngineError: no SDK, no key, a wrong key, or nothing answers there.
         Stopped: the account is out of credit.
     """
 
@@ -82,15 +84,14 @@ class Service:
 
         self.url: str = resolve_base_url(url)
         self._timeout, self._say = timeout, say
-        self._heard = _Heard()
+        self._warnings = _Warnings()
         logger = logging.getLogger("tinker")
-        logger.handlers, logger.propagate = [self._heard], False  # its warnings are said while a wait lasts
+        logger.handlers, logger.propagate = [self._warnings], False  # they are shown while a wait lasts
         key = api_key()
         silence = self._probe()
         if silence is not None:
-            raise UserError(
-                f"--tinker-url {self.url}: no Tinker service answers there ({silence}); start it, or correct the URL"
-            )
+            reason = f"no Tinker service answers there ({silence})"
+            raise EngineError("url", self.url, reason, "start it, or correct the URL")
         try:
             rest = self.call("the list of models", lambda: tinker.RestClient(base_url=self.url, api_key=key))
             (capabilities,) = self.wait("the list of models", [rest.get_server_capabilities()])
@@ -101,7 +102,7 @@ class Service:
         except tinker.APIError:
             raise  # an answer that is no user's fault
         except tinker.TinkerError as error:  # the SDK refuses the key before it is sent
-            raise UserError(f"{KEY}: is not a key of a Tinker service ({_line(error)}); correct it") from None
+            raise EngineError(KEY, None, f"is not a key of a Tinker service ({_line(error)})", "correct it") from None
         self._key = key
         atexit.register(self._close)
 
@@ -111,41 +112,38 @@ class Service:
         Raises:
             Stopped: the service is down, does not answer, is out of credit or refused a request; what is stored stays,
                 and a resumed run does the rest.
-            UserError: the key is refused.
+            EngineError: the key is refused.
         """
-        waited = [answer.future() for answer in answers]
-        left = set(waited)
-        begun = answered = said = time.monotonic()
+        requests = [answer.future() for answer in answers]
+        left = set(requests)
+        start = last_answer = last_notice = time.monotonic()
         silent = 0
         while left:
             done, left = futures.wait(left, timeout=1.0)
             now = time.monotonic()
             if done:
-                answered = now
-            for one in waited if done else ():
+                last_answer = now
+            for one in requests if done else ():
                 if one in done and (error := one.exception()) is not None:
                     for other in left:
                         other.cancel()
                     self._refuse(what, error)
-            if not left or now - max(answered, said) < NOTICE:
+            if not left or now - max(last_answer, last_notice) < NOTICE:
                 continue
-            said = now
-            if self._heard.billing is not None:
-                raise Stopped(
-                    f"the Tinker account is out of credit, or billing is not set up ({self._heard.billing}); put that "
-                    "right"
-                )
+            last_notice = now
+            if self._warnings.billing is not None:
+                raise Stopped(_no_credit(self._warnings.billing))
             silence = self._probe()
             silent = silent + 1 if silence is not None else 0
-            waiting = f"waiting for the Tinker service: {what}, {len(waited) - len(left)} of {len(waited)} answered"
-            self._say(f"{waiting}, {now - begun:.0f} s{self._heard.last()}")
+            waiting = f"waiting for the Tinker service: {what}, {len(requests) - len(left)} of {len(requests)} answered"
+            self._say(f"{waiting}, {now - start:.0f} s{self._warnings.last()}")
             if silent >= SILENT_PROBES:
                 raise Stopped(f"the Tinker service at {self.url} is down ({silence}); {_again(what)}")
-            if now - answered > self._timeout:
+            if now - last_answer > self._timeout:
                 raise Stopped(
                     f"the Tinker service at {self.url} gave no answer for {self._timeout:.0f} s; {_again(what)}"
                 )
-        return [one.result() for one in waited]
+        return [one.result() for one in requests]
 
     def call(self, what: str, function: Callable[[], Value]) -> Value:
         """The result of a function of the SDK that waits by itself, with this class's time-out and errors."""
@@ -197,11 +195,9 @@ class Service:
         tinker = sdk()
         status = getattr(error, "status_code", None) or getattr(error.__cause__, "status_code", None)
         if status in (401, 403):
-            raise UserError(f"{KEY}: {self.url} refuses this key (status {status}); correct it") from error
+            raise EngineError(KEY, None, f"{self.url} refuses this key (status {status})", "correct it") from error
         if status == 402:
-            raise Stopped(
-                f"the Tinker account is out of credit, or billing is not set up ({_line(error)}); put that right"
-            ) from error
+            raise Stopped(_no_credit(_line(error))) from error
         if isinstance(error, tinker.APIConnectionError):
             raise Stopped(f"the Tinker service at {self.url} is down ({_line(error)}); {_again(what)}") from error
         if isinstance(error, tinker.APIError | tinker.RequestFailedError) or status is not None:
@@ -228,8 +224,8 @@ class _Running(Generic[Value]):
         return self.running
 
 
-class _Heard(logging.Handler):
-    """Keeps what the SDK says beside its results: that the service is short of capacity, or a bill unpaid."""
+class _Warnings(logging.Handler):
+    """Collects the SDK's warnings: the service is short of capacity, or a bill is unpaid."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -259,5 +255,9 @@ def _again(what: str) -> str:
     return f"{what} was waited for, and is asked for again when the run is resumed"
 
 
+def _no_credit(reason: str) -> str:
+    return f"the Tinker account is out of credit, or billing is not set up ({reason}); put that right"
+
+
 def _line(error: object) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error) or type(error).__name__

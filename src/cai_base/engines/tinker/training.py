@@ -1,4 +1,4 @@
-"""Forward and backward through a Tinker service: what is sent for one adapter's batch, and what comes back of it."""
+"""Forward and backward through a Tinker service: what is sent for one adapter's batch, and what comes back."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,28 @@ from cai_base.engines.tinker.service import Answer, Service, sdk
 
 @dataclass(slots=True)
 class Trainee:
-    """One adapter on the service: its client, where its present weights are kept and sampled from, why it failed."""
+    """One adapter on the service.
+
+    Attributes:
+        client: its training client.
+        checkpoint: where the service stores its present state; None if it does not.
+        sampler: samples from its present weights; None until one is needed.
+        gradient: the answer to its latest forward and backward.
+        failed: why it cannot go on; None if it can.
+    """
 
     client: Any
-    kept: str | None = None
+    checkpoint: str | None = None
     sampler: Any = None
-    sent: Answer[Any] | None = None
+    gradient: Answer[Any] | None = None
     failed: str | None = None
 
     def changed(self) -> None:
         """Its weights are about to change."""
-        self.kept = self.sampler = None
+        self.checkpoint = self.sampler = None
 
 
-class _Guarded:
+class _GuardedLoss:
     """A phase's loss as the SDK calls it. A loss that is not finite becomes a zero gradient and a reason."""
 
     def __init__(self, batch: Batch) -> None:
@@ -42,11 +50,11 @@ class _Guarded:
 
 
 class Flight:
-    """The outcomes of requests that are on their way."""
+    """The outcomes of requests that are under way."""
 
     def __init__(self, service: Service, batches: Mapping[Adapter, Batch]) -> None:
         self._service, self._batches = service, batches
-        self._sent: dict[Adapter, tuple[Trainee, _Guarded | None, Answer[Any]]] = {}
+        self._sent: dict[Adapter, tuple[Trainee, _GuardedLoss | None, Answer[Any]]] = {}
         self._failed: dict[Adapter, Outcome] = {}
 
     def send(self, name: Adapter, adapter: Trainee) -> None:
@@ -57,18 +65,20 @@ class Flight:
         batch = self._batches[name]
         if isinstance(batch.loss, LinearLoss):  # the service's cross-entropy is this sum, in one pass instead of two
             guarded = None
-            adapter.sent = adapter.client.forward_backward(datums(batch.sequences, batch.loss.divisor), "cross_entropy")
+            adapter.gradient = adapter.client.forward_backward(
+                datums(batch.sequences, batch.loss.divisor), "cross_entropy"
+            )
         else:
-            guarded = _Guarded(batch)
-            adapter.sent = adapter.client.forward_backward_custom(datums(batch.sequences), guarded)
-        self._sent[name] = adapter, guarded, adapter.sent
+            guarded = _GuardedLoss(batch)
+            adapter.gradient = adapter.client.forward_backward_custom(datums(batch.sequences), guarded)
+        self._sent[name] = adapter, guarded, adapter.gradient
 
     def result(self) -> dict[Adapter, Outcome]:
         answers = self._service.wait("gradients", [answer for _, _, answer in self._sent.values()])
         outcomes: dict[Adapter, Outcome] = {}
         for (name, (adapter, guarded, _)), output in zip(self._sent.items(), answers, strict=True):
             batch = self._batches[name]
-            value = guarded.value if guarded else batch.loss(weighted_sums(batch.sequences, each_logprob(output)))
+            value = guarded.value if guarded else batch.loss(weighted_sums(batch.sequences, token_logprobs(output)))
             assert value is not None
             loss = float(value.loss.detach())
             if not math.isfinite(loss):
@@ -94,7 +104,7 @@ def datums(sequences: Sequence[Datum], divisor: float = 1.0) -> list[Any]:
 
 
 def passes(batch: Batch) -> Usage:
-    """What a batch's forward and backward take; a loss that is computed here takes a forward pass of its own before."""
+    """The usage of a batch's forward and backward; a loss that is computed here needs a forward pass before."""
     tokens = token_count(batch.sequences)
     return Usage(trained=tokens, prefilled=0 if isinstance(batch.loss, LinearLoss) else tokens)
 
@@ -104,13 +114,13 @@ def token_count(sequences: Sequence[Datum]) -> int:
     return sum(len(sequence.tokens) for sequence in sequences)
 
 
-def each_logprob(output: Any) -> list[Tensor]:
+def token_logprobs(output: Any) -> list[Tensor]:
     """Each sequence's log-probabilities, from its second token on."""
     return [one["logprobs"].to_torch() for one in output.loss_fn_outputs]
 
 
 def weighted_sums(sequences: Sequence[Datum], logprobs: Sequence[Tensor]) -> Tensor:
-    """Weighted sums `[sequences]`. What has no weight is left out, so that an infinity there is not a nan here."""
+    """Weighted sums `[sequences]`. Tokens without weight are left out: an infinity there would give a nan."""
     sums = []
     for sequence, values in zip(sequences, logprobs, strict=True):
         weights = torch.tensor(sequence.weights[1:])

@@ -1,0 +1,145 @@
+"""Deciding how a model's batches are laid out, by a comparison on the model at hand that is remembered.
+
+The comparison takes two passes over two sequences of the longest length to come. Its outcome depends on the weights,
+the config, the length, the device and the code, so it is stored under a hash of these in the user's cache folder.
+"""
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from cai_base import randomness
+from cai_base.engines import Datum, EngineError
+from cai_base.engines.local.forward import Layout, weighted_logprobs
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
+"""By how much log-probabilities may differ, packed and padded, before packing counts as invalid."""
+COMPARED = 16
+"""Tokens at a sequence's end whose mean difference is compared: there, what a model leaves out or adds is largest."""
+
+
+def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: bool) -> tuple[Layout, str | None]:
+    """The layout for `model`, from the cache or by `compare_layouts`.
+
+    Args:
+        model: frozen, without adapters.
+        digest: of its weights.
+        length: of the longest sequence to come.
+        pack: False runs padded whatever comes out.
+
+    Returns:
+        The layout, and a sentence for the reader where it is padded although `pack` is true.
+
+    Raises:
+        EngineError: the model is not causal.
+    """
+    if not pack:
+        return compare_layouts(model, length, pack=False)
+    file = cache_folder() / "layouts" / f"{_key(model, digest, length)}.json"
+    try:
+        record = json.loads(file.read_bytes())
+        return Layout(**record["layout"]), record["note"]
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
+        layout, note = compare_layouts(model, length, pack=True)
+        _remember(file, {"layout": asdict(layout), "note": note})
+        return layout, note
+
+
+def cache_folder() -> Path:
+    """Where this user's caches are: CAI_BASE_CACHE, or `cai-base` in the system's folder for them."""
+    own = os.environ.get("CAI_BASE_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai-base"
+
+
+def _key(model: PreTrainedModel, digest: str, length: int) -> str:
+    """A hash of all that the comparison depends on."""
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
+    config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
+    attention = model.config.get_text_config()._attn_implementation
+    facts = (digest, json.dumps(config, sort_keys=True, default=str), length, str(model.dtype), device, attention)
+    versions = (torch.__version__, transformers.__version__, _code_digest())
+    return hashlib.sha256(repr((facts, versions)).encode()).hexdigest()
+
+
+@cache
+def _code_digest() -> str:
+    """A hash of this engine's code."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _remember(file: Path, record: dict[str, object]) -> None:
+    """Store the outcome, whole or not at all. A cache that cannot be written costs time, nothing else."""
+    part = file.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(record))
+        part.replace(file)
+
+
+def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:
+    """Compare packed with padded log-probabilities on this model, on sequences of `length` tokens, and choose.
+
+    Two sequences that share half their tokens are laid out both ways. Where a model looks at where tokens stand in a
+    row (linear attention, convolutions, windows that its config does not tell), the two differ, and it runs padded.
+
+    Arguments, result and errors are those of `choose_layout`.
+    """
+    length = max(4, length)
+    config = model.config.get_text_config()
+    body = sum(p.numel() for n, p in model.base_model.named_parameters() if p.dim() == 2 and "embed" not in n)
+    attention_cost = 2.0 * config.num_hidden_layers * config.hidden_size / max(body, 1)
+    tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
+    half = length // 2
+    tokens[1, :half] = tokens[0, :half]
+    # Logits are computed for the tokens that are compared alone: the last of the shared half, and the last of all.
+    shared, last = slice(max(1, half - COMPARED), half), slice(max(1, length - COMPARED), length)
+    weights = np.zeros(length)
+    weights[shared] = weights[last] = 1.0
+    pair = [Datum(tuple(row), tuple(weights.tolist())) for row in tokens.tolist()]
+    own_head = _has_own_head(model, pair)
+    padded = _logprobs(model, Layout(False, own_head, 0.0), pair)
+    before_half = padded[:, : half - shared.start]
+    if _differ(before_half[0], before_half[1], model.dtype):
+        reason = f"{type(model).__name__} is not causal (a token's probability depends on what follows it)"
+        raise EngineError("model", model.name_or_path, reason, "give a causal language model")
+    if not pack:
+        return Layout(False, own_head, attention_cost), None
+    try:
+        packs = not _differ(_logprobs(model, Layout(True, own_head, 0.0), pair), padded, model.dtype)
+    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # some models refuse a ready-made mask
+        packs = False
+    if packs:
+        return Layout(True, own_head, attention_cost), None
+    note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded"
+    return Layout(False, own_head, attention_cost), note
+
+
+def _has_own_head(model: PreTrainedModel, pair: list[Datum]) -> bool:
+    """Whether the model's head does more than its output matrix, which a few tokens show."""
+    start = [Datum(one.tokens[:COMPARED], (0.0, *[1.0] * (len(one.tokens[:COMPARED]) - 1))) for one in pair]
+    own, bare = (_logprobs(model, Layout(False, own_head, 0.0), start) for own_head in (True, False))
+    return _differ(own, bare, model.dtype)
+
+
+def _logprobs(model: PreTrainedModel, layout: Layout, sequences: list[Datum]) -> Tensor:
+    """The log-probabilities `[sequences, weighted tokens]` in this layout."""
+    with torch.inference_mode():
+        return weighted_logprobs(model, layout, [sequences])[0]
+
+
+def _differ(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the last `COMPARED` log-probabilities of any sequence differ by more than rounding, in the mean."""
+    return not bool(((one - other)[..., -COMPARED:].abs().mean(dim=-1) <= TOLERANCE[dtype]).all())
