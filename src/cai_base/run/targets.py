@@ -19,6 +19,7 @@ from cai_base.progress import Progress
 from cai_base.run.finished_run import available_arms, load_arms
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import MANIFEST, Record, Run
 
 JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
@@ -145,6 +146,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
+    stored_settings(run)  # refuses a configuration of another form
     config: Record = dict(run.config)
     if "judge" in flags:  # a judge brings its own way of being asked
         config = {key: value for key, value in config.items() if key not in {*JUDGE_FLAGS, "rubric", "votes"}}
