@@ -64,6 +64,7 @@ that need not be made here. What is answered and judged is kept, and the same co
   --layout auto|chat|dialogue  of a model; auto (the default) is its chat template, or the few-shot dialogue where it
                                has none
   --base MODEL                 of a PEFT adapter; by default what its adapter_config.json names
+  --questions N, --samples N   of style: questions in each style, answers to each
   --out DIR                    by default RUN/suites/<suite>, or evaluations/<date>-<model>-<suite>
   --json                       print results.json instead of the table
 

@@ -72,7 +72,7 @@ class StyleSet(Protocol):
 
 
 class VillageStyles:
-    """The village's styles, whose marks are all that they are; its questions are the benign ones of the test split."""
+    """The village's styles, which consist of their marks alone; the questions are the benign ones of the test split."""
 
     @cached_property
     def questions(self) -> Mapping[str, str]:
@@ -83,7 +83,7 @@ class VillageStyles:
         return list(village.styles()[style]["ask"])
 
     def marks(self, text: str, style: str) -> list[bool]:
-        """Opening and closing; of the dialect also more of its words than of those that they replace; big letters."""
+        """Opening and closing; of the dialect also whether most of its words replace others; or capital letters."""
         marks, low = village.styles()[style], text.strip().lower()
         if marks.get("upper"):
             return [text.isupper()]
@@ -154,7 +154,7 @@ class EnglishStyles:
         return self.styles[style].ask
 
     def marks(self, text: str, style: str) -> list[bool]:
-        """An empty text bears none, not even those that are the absence of something."""
+        """An empty text bears none, not even a mark that is the absence of something."""
         return [bool(text.strip()) and mark.on(text) for mark in self.styles[style].mark]
 
     def about(self, style: str) -> str:
