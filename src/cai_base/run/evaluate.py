@@ -6,7 +6,7 @@ stopped goes on where it was, and an arm that is done is not asked again. Figure
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -260,9 +260,8 @@ def _styles(request: Request, progress: Progress) -> Evaluation:
     target = run_target(request, {"threads"}, progress)
     assert target.run is not None
     task = _styles_task(target, request.questions, SAMPLES if request.samples is None else request.samples)
-    if request.arms is None:
-        repeated = [name for name in target.names if arms.arm(name).adapters_of]  # the same weights again
-        target.names[:] = [name for name in target.names if name not in repeated]
+    if request.arms is None:  # an arm with the adapters of another would be asked for sampling noise alone
+        target = replace(target, names=[name for name in target.names if not arms.arm(name).adapters_of])
     collect = partial(style_results.collect, task=task)
     return Evaluation(task, target, target.run, "style of ", paths.styled_answers, paths.STYLE, collect)
 
