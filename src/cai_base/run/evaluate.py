@@ -258,12 +258,13 @@ def _styles(request: Request, progress: Progress) -> Evaluation:
                 f"--{flag} {request.own[flag]}: not for --suite {STYLE}, which takes --questions, --samples"
             )
     target = run_target(request, {"threads"}, progress)
-    assert target.run is not None
+    run = target.run
+    assert run is not None
     task = _styles_task(target, request.questions, SAMPLES if request.samples is None else request.samples)
     if request.arms is None:  # an arm with the adapters of another would be asked for sampling noise alone
         target = replace(target, names=[name for name in target.names if not arms.arm(name).adapters_of])
     collect = partial(style_results.collect, task=task)
-    return Evaluation(task, target, target.run, "style of ", paths.styled_answers, paths.STYLE, collect)
+    return Evaluation(task, target, run, "style of ", paths.styled_answers, paths.STYLE, collect)
 
 
 def _styles_task(target: Target, questions: int | None, samples: int) -> StylesTask:
