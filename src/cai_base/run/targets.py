@@ -14,7 +14,7 @@ from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.rubrics import rubrics_for
 from cai_base.models import base_of, load_any
-from cai_base.paths import INPUTS
+from cai_base.paths import INPUTS, SUITES
 from cai_base.progress import Progress
 from cai_base.run.finished_run import available_arms, load_arms
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
@@ -166,7 +166,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         lambda names: load_arms(directory, progress, names, threads),
         [name for name in available if name in (request.arms or settings.evaluated_arms)],
         {"of": "run", "model": settings.model if settings.model == EMBEDDED else Path(settings.model).name},
-        directory / "suites",
+        directory / SUITES,
         run,
     )
 
