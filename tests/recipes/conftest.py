@@ -115,7 +115,7 @@ def assert_in_contributing(code: str) -> None:
 
 @pytest.fixture
 def judge_url() -> Iterator[str]:
-    """An OpenAI-compatible endpoint on loopback whose grades are a function of the text: that of scripts/same-results."""
+    """The endpoint of scripts/same-results on loopback: its grades are a function of the text."""
     loader = SourceFileLoader("same_results", str(Path(__file__).parents[2] / "scripts/same-results"))
     script = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
     loader.exec_module(script)

@@ -229,8 +229,9 @@ def test_a_new_phase_with_its_own_arm_touches_five_files_and_is_everywhere(chang
     assert "originals" in json.loads(recipe.text("style.json"))["arms"]
 
 
-JUDGED_TEXT = """A kind of prompt is a row of `KINDS`: the rubric that its answers are judged under, and the file they lie in. A part of
-the verdict is a field of `Verdict`. The rubric is a data file; the metric says of which kind and part it is the mean."""
+JUDGED_TEXT = """\
+A kind of prompt is a row of `KINDS`, with the rubric that its answers are judged under and the file they lie in.
+A part of the verdict is a field of `Verdict`. The rubric is a data file. The metric names its kind and its part."""
 JUDGED = [
     (
         "inputs/prompts.py",
@@ -293,8 +294,9 @@ def test_a_judged_metric_on_a_new_kind_of_prompt_touches_four_files_and_is_every
     assert len(recipe.text("seed-0/evaluation/cai/sycophancy.jsonl").splitlines()) == 2
 
 
-ENGINE_TEXT = """An engine is a package that keeps the protocol of `cai_base.engines`, and one entry of the table in `models.py`. Hold it
-to the tests of the local engine: losses, gradients, greedy answers, and N adapters together equal N alone."""
+ENGINE_TEXT = """\
+An engine is a package that keeps the protocol of `cai_base.engines`, and one entry of the table in `models.py`.
+Hold it to the tests of the local engine: losses, gradients, greedy answers, and N adapters together equal N alone."""
 ENGINE = [
     (
         "models.py",
