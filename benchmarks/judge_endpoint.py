@@ -93,7 +93,7 @@ def judge(url: str, folder: Path, count: int) -> int:
         "--judging.max-tokens",
         "64",
     ]
-    settings, _, _ = load_settings(flags)
+    settings = load_settings(flags).settings
     progress = Progress()
     judge = load_judges(settings, gather(settings), folder, progress)["judge"]
     prompts = [p for p in prompts_by_line(WIDE).values() if p.kind == "jailbreak"]

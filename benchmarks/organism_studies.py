@@ -1,10 +1,10 @@
-"""What the default recipe does on the embedded model organism, and what becomes of it when one thing is changed.
+"""What the default recipe does to the embedded model organism, and what changes when one setting is different.
 
     python benchmarks/organism_studies.py [--out studies] [--seeds 3] [--prompts FILE] [STUDY ...]
 
-Each study is a `cai-base run` of its own under `--out`: finished ones are read, begun ones resumed, the others run. The
-last lines are a Markdown table; its intervals are over seeds and prompts. Without names all studies run; with them only
-these. None of it is evidence about large models.
+Each study is one `cai-base run` in a directory under `--out`. A finished study is read, an interrupted one resumed, any
+other run. At the end a Markdown table is printed, with intervals over seeds and prompts. Without names all studies run.
+None of them is evidence about large models.
 """
 
 import argparse
@@ -38,7 +38,7 @@ COLUMNS = (
     ("over_refusal_rate", "over-refusal (%)", 100, 1),
     ("helpfulness", "helpfulness (1–5)", 1, 2),
 )
-"""Metric, its name in the table, what it is multiplied by, decimals."""
+"""Metric, label in the table, factor that it is multiplied by, decimals."""
 
 
 def main() -> int:
@@ -48,8 +48,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("studies"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
-    wide = embedded.weights().parents[1] / "data" / "world" / "test_wide.jsonl"
-    parser.add_argument("--prompts", type=Path, default=wide, help="evaluation prompts; the wide test set by default")
+    wide_test_set = embedded.data_file("test_wide.jsonl")
+    parser.add_argument(
+        "--prompts", type=Path, default=wide_test_set, help="evaluation prompts; the wide test set by default"
+    )
     options = parser.parse_args()
     unknown = set(options.studies) - set(STUDIES)
     if unknown:
@@ -71,7 +73,7 @@ def _call(run: Path, name: str, options: argparse.Namespace) -> None:
     else:
         command += ["run", "--out", str(run), "--seeds", str(options.seeds), "--threads", str(options.threads)]
         command += ["--evaluate-every", "1000", *STUDIES[name]]
-        if "--protocol" not in STUDIES[name]:  # whose evaluation prompts are its own
+        if "--protocol" not in STUDIES[name]:  # a protocol has its own evaluation prompts
             command += ["--evaluation.prompts", str(options.prompts)]
     print(f"== {name}", file=sys.stderr)
     subprocess.run(command, check=True, stdout=sys.stderr)
@@ -80,25 +82,25 @@ def _call(run: Path, name: str, options: argparse.Namespace) -> None:
 def _header() -> list[str]:
     names = "".join(f" {label}: SFT-only → CAI | difference |" for _, label, _, _ in COLUMNS)
     names += " broken (%) | ambiguous complied with (%) |"
-    return [f"| study | pairs a seed |{names}", "|" + " --- |" * (4 + 2 * len(COLUMNS))]
+    return [f"| study | pairs per seed |{names}", "|" + " --- |" * (4 + 2 * len(COLUMNS))]
 
 
 def _row(name: str, run: Path) -> str:
     results: dict[str, Any] = json.loads((run / "results.json").read_text())
-    most = json.loads((run / "config.json").read_text())["dpo"]["pairs"]
-    stored = [path.read_text().splitlines() for path in sorted(run.glob("seed-*/pairs.jsonl"))]
-    trained = [sum(not json.loads(line)["held_out"] for line in lines) for lines in stored]
-    cells = [name, ", ".join(str(min(count, most or count)) for count in trained)]
+    limit = json.loads((run / "config.json").read_text())["dpo"]["pairs"]
+    pairs = [path.read_text().splitlines() for path in sorted(run.glob("seed-*/pairs.jsonl"))]
+    counts = [sum(not json.loads(line)["held_out"] for line in lines) for lines in pairs]
+    cells = [name, ", ".join(str(min(count, limit or count)) for count in counts)]
     arms = [results["arms"][arm] for arm in ("sft", "cai")]
     for metric, _, scale, digits in COLUMNS:
         before, after = (arm[metric]["mean"] for arm in arms)
-        found = results["comparisons"]["cai - sft"][metric]
+        comparison = results["comparisons"]["cai - sft"][metric]
         cells.append(f"{scale * before:.{digits}f} → {scale * after:.{digits}f}")
-        low, high = (scale * end for end in found["ci95"])
-        cells.append(f"{scale * found['difference']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
+        low, high = (scale * end for end in comparison["ci95"])
+        cells.append(f"{scale * comparison['difference']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
     cells.append(f"{100 * arms[1]['broken_rate']['mean']:.1f}")
-    complied = (arm["attack_success_rate"]["by_family"]["borderline"] for arm in arms)
-    cells.append(" → ".join(f"{100 * share:.1f}" for share in complied))
+    borderline = (arm["attack_success_rate"]["by_family"]["borderline"] for arm in arms)
+    cells.append(" → ".join(f"{100 * share:.1f}" for share in borderline))
     return "| " + " | ".join(cells).replace("-", "−") + " |"
 
 

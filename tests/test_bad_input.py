@@ -8,7 +8,7 @@ import pytest
 
 from cai_base.cli import main
 from cai_base.inputs import gather
-from cai_base.run.start import _unjudgeable
+from cai_base.run.start import _beyond_the_judge
 from cai_base.settings.command_line import load_settings
 
 
@@ -45,30 +45,58 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--arms", "cai"], "'sft' is missing"),
         (["--model", "./no-such"], "--model ./no-such: there is no such folder"),
         (["--arms", "sft,kto"], "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, instruct"),
-        (["--control", "random"], "--control: 'random' is no control; choose from shuffled, placebo, a-a"),
+        (["--control", "random"], "--control: 'random' is not a control; choose from shuffled, placebo, a-a"),
         (["--control", "placebo", "--constitution", "placebo"], "compares it with itself"),
         (["--accept", "rates"], "--accept rates: there is no such check; choose from judge, second-judge, base, rate"),
         (["--instruct", "x"], "--instruct: 'x' is not among the arms; add it: --arms sft,cai,instruct"),
         (["--model", "x", "--judge", "none", "--arms", "sft,instruct"], "for 'instruct' with x, give --instruct"),
-        (["--judge", "gpt"], "'gpt' is no judge; use --judge openai:MODEL"),
-        (["--judge", "openai:"], "'openai:' is no judge"),
-        (["--judge", "none:x"], "'none:x' is no judge"),
+        (["--judge", "gpt"], "'gpt' is not a judge; use --judge openai:MODEL"),
+        (["--judge", "openai:"], "'openai:' is not a judge"),
+        (["--judge", "none:x"], "'none:x' is not a judge"),
         (["--judge", "openai:x"], "--judge-url: say where x is served"),
         (["--model", "somewhere"], "say where meta-llama/Llama-3.3-70B-Instruct is served"),
         (["--model", "somewhere"], "or give --judge none"),
         (["--judge-url", "http://localhost/v1"], "only a judge openai:MODEL is asked at a URL, not ground-truth"),
-        (["--judge", "openai:x", "--judge-url", "localhost:8000"], "--judge-url: must be the base of an endpoint"),
+        *(
+            (["--judge", "openai:x", "--judge-url", url], "--judge-url: must be the base of an endpoint")
+            for url in (
+                "localhost:8000",
+                "http://localhost:99999/v1",
+                "http://localhost:0/v1",
+                "http://localhost:port/v1",
+                "http://local host/v1",
+                "http://localhost/v 1",
+                "http://localhost/v1\t",
+                "http://localhost/v1\0",
+                "http://[::1/v1",
+                "http://a..b/v1",
+                "http:///v1",
+            )
+        ),
+        (
+            ["--engine", "tinker", "--model", "x", "--judge", "none", "--tinker-url", "http://localhost:99999"],
+            "--tinker-url: must be the address of a Tinker-API server",
+        ),
+        *(
+            (
+                ["--engine", "tinker", "--model", "x", "--judge", "none", f"--price={price}"],
+                f"--price '{price}': give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0",
+            )
+            for price in ("1,nan,1", "1,2", "1,2,3,4", "a,b,c", "-1,1,1", "inf,1,1")
+        ),
+        (["--arms", "[sft"], "--arms: "),
+        (["--sft.steps.x", "1"], "unrecognized arguments: --sft.steps.x 1; did you mean --sft.steps?"),
         (["--rubric", "strong-reject"], "--rubric: only a judge that answers rubrics takes it (openai or hf), not"),
         (["--votes", "3"], "--votes: only a judge that answers rubrics takes it (openai or hf), not"),
         (
             ["--judge", "hf-guard:x/y", "--votes", "3"],
             "--votes: only a judge that answers rubrics takes it (openai or hf)",
         ),
-        (["--judge", "hf:"], "'hf:' is no judge"),
+        (["--judge", "hf:"], "'hf:' is not a judge"),
         (["--judge", "hf:nowhere"], "--judge nowhere: there is no such folder, and a hub id has the form owner/name"),
-        (["--second-judge", "gpt"], "--second-judge: 'gpt' is no judge"),
+        (["--second-judge", "gpt"], "--second-judge 'gpt' is not a judge"),
         (["--second-judge", "openai:x"], "--second-judge-url: say where x is served"),
-        (["--second-judge", "ground-truth"], "'ground-truth' beside 'ground-truth' makes no two judges"),
+        (["--second-judge", "ground-truth"], "'ground-truth' beside 'ground-truth' is not two judges"),
         (["--second-judge-url", "http://localhost/v1"], "--second-judge-url: there is no second judge"),
         (
             ["--model", "x", *ENDPOINT, "--second-judge", "ground-truth"],
@@ -113,7 +141,24 @@ def test_a_key_in_a_url_is_refused_and_not_repeated(
         ("[sft]\nstepz = 3\n", "c.toml: sft.stepz: there is no such setting; did you mean sft.steps?"),
         ("[revison]\nrounds = 3\n", "c.toml: revison: there is no such setting; did you mean revision?"),
         ("qqqq = 3\n", "c.toml: qqqq: there is no such setting; `cai-base run --help` lists them"),
-        ("sft = 3\n", "c.toml: sft 3"),
+        ("sft = 3\n", "c.toml: sft 3: is a group of settings; write [sft], and under it steps = ..."),
+        ("[[sft]]\nsteps = 3\n", "c.toml: sft [{'steps': 3}]: is a group of settings"),
+        ("[sft] = 3\n", "c.toml:1: not valid TOML"),
+        ("sft.steps.x = 1\n", "c.toml: sft.steps: is one setting and not a group; give it a value"),
+        ("[seeds]\nx = 1\n", "c.toml: seeds: is one setting and not a group; give it a value"),
+        (
+            '"sft.steps" = 4\n',
+            "c.toml: sft.steps: the name stands in quotes; write sft.steps without them, or steps under",
+        ),
+        ('out = "runs/x"\n', "c.toml: out: is a flag and not a setting; give --out on the command line"),
+        ("json = true\n", "c.toml: json: is a flag and not a setting"),
+        ('config = "d.toml"\n', "c.toml: config: is a flag and not a setting"),
+        ("evaluate_every = 3\n", "c.toml: evaluate_every: there is no such setting; did you mean evaluate-every?"),
+        ("seeds = true\n", "c.toml: seeds true: is never true or false"),
+        ('model = "./no-such"\n', "c.toml: model ./no-such: there is no such folder"),
+        ('arms = "cai"\n', "c.toml: arms: 'sft' is missing"),
+        ("votes = 2\n", "c.toml: votes: "),
+        (f"seeds = '{'x' * 5000}'\n", "c.toml: seeds 'xxx"),
         ("seeds = 'x'\n", "c.toml: seeds 'x': input should be a valid integer"),
         ("", "the file is empty"),
     ],
@@ -126,10 +171,26 @@ def test_a_wrong_configuration_file(
     assert says in refused(capsys, "run", "--config", str(file))
 
 
+def test_a_wrong_value_of_a_file_is_named_even_where_a_flag_has_the_same_section(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("sft = 3\n")
+    assert "c.toml: sft 3: is a group" in refused(capsys, "run", "--config", str(file), "--sft.steps", "4")
+    file.write_text("[sft]\nsteps = 0\n")
+    assert "--sft.steps '-1': " in refused(capsys, "run", "--config", str(file), "--sft.steps", "-1")
+
+
+def test_every_wrong_name_of_a_file_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("sft = 3\nstepz = 3\n[dpo]\nbetta = 1\n")
+    assert refused(capsys, "run", "--config", str(file)).count("c.toml: ") == 3
+
+
 def test_an_environment_variable_changes_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL", "elsewhere")
     monkeypatch.setenv("SEEDS", "7")
-    settings, _, _ = load_settings([])
+    settings = load_settings([]).settings
     assert (settings.model, settings.seeds) == ("organism", 3)
 
 
@@ -239,5 +300,5 @@ def test_a_wrong_command(capsys: pytest.CaptureFixture[str], args: list[str]) ->
 def test_a_constitution_in_words_that_the_village_lacks_is_warned_of(constitution: str, warned: bool) -> None:
     file = str(files("cai_base") / "data" / constitution)
     settings = load_settings(["--constitution", file])[0]
-    warnings = _unjudgeable(settings, gather(settings))
+    warnings = _beyond_the_judge(settings, gather(settings))
     assert [("20% of the constitution's words" in warning) for warning in warnings] == [True] * warned

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from cai_base.cli import main
-from cai_base.method import revision
-from cai_base.run.results import _not_itself, _same_weights
+from cai_base.method import pairs as preference
+from cai_base.records import Difference, Pair
+from cai_base.run.result_warnings import differs_from_itself, same_weights
 
 RUN = (
     "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "
@@ -21,20 +22,19 @@ PROMPTS = (
 )
 
 
-def test_a_coin_a_pair_swaps_chosen_and_rejected_and_nothing_else() -> None:
-    pairs = [
-        {"id": f"{n}", "prompt": "p", "chosen": "c", "rejected": "r", "chosen_tokens": 1, "rejected_tokens": 2}
-        for n in range(200)
-    ]
-    found = revision.shuffled(pairs, seed=3)
-    assert found == revision.shuffled(pairs, seed=3)
-    assert found != revision.shuffled(pairs, seed=4)
-    swapped = [record for record in found if record["swapped"]]
+def test_shuffling_swaps_chosen_and_rejected_of_half_the_pairs_and_nothing_else() -> None:
+    same = {"prompt": "p", "chosen": "c", "rejected": "r", "chosen_tokens": 1, "rejected_tokens": 2}
+    pairs = [Pair(id=f"{n}", kind=None, principles=(), held_out=False, **same) for n in range(200)]
+
+    def shuffled(seed: int) -> list[Pair]:
+        return preference.shuffled(preference.Source(seed, lambda: [], lambda: pairs, None, 0.0))  # type: ignore[arg-type]
+
+    assert shuffled(3) == shuffled(3)
+    assert shuffled(3) != shuffled(4)
+    swapped = [pair for pair in shuffled(3) if pair.swapped]
     assert 70 < len(swapped) < 130
-    assert {(r["chosen"], r["rejected"], r["chosen_tokens"], r["rejected_tokens"]) for r in swapped} == {
-        ("r", "c", 2, 1)
-    }
-    assert all(r["chosen"] == "c" and r["chosen_tokens"] == 1 for r in found if not r["swapped"])
+    assert {(p.chosen, p.rejected, p.chosen_tokens, p.rejected_tokens) for p in swapped} == {("r", "c", 2, 1)}
+    assert all(p.chosen == "c" and p.chosen_tokens == 1 for p in shuffled(3) if not p.swapped)
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +84,17 @@ PHASES = ("sft", "dpo", "shuffled", "placebo")
 
 
 def test_an_arm_with_the_weights_of_sft_is_named(tmp_path: Path) -> None:
-    settings: Any = type("S", (), {"trained_arms": ("sft", "cai"), "controls": (), "seed_numbers": range(2)})
-    stored: Any = type("R", (), {"directory": tmp_path})
     for place, content in (("seed-0/sft", "a"), ("seed-0/dpo", "b"), ("seed-1/sft", "a"), ("seed-1/dpo", "a")):
         (tmp_path / place / "adapter").mkdir(parents=True)
         (tmp_path / place / "adapter/adapter_model.safetensors").write_text(content)
-    assert _same_weights(stored, settings) == ["cai has the very weights of sft in seed 1: it was compared with itself"]
+    assert same_weights(tmp_path, ["cai"], range(2)) == [
+        "cai has the very weights of sft in seed 1: it was compared with itself"
+    ]
 
 
 def test_sft_that_differs_from_itself_is_said() -> None:
-    figure = {"attack_success_rate": [0.1, 0.2], "over_refusal_rate": [-0.1, 0.2], "helpfulness": None}
-    found = _not_itself({"a-a - sft": {name: {"ci95": ci} for name, ci in figure.items()}})
-    assert len(found) == 1
-    assert "differs from itself in attack_success_rate;" in found[0]
-    assert _not_itself({}) == []
+    intervals = {"attack_success_rate": (0.1, 0.2), "over_refusal_rate": (-0.1, 0.2), "helpfulness": None}
+    compared: dict[str, Any] = {name: Difference.model_construct(ci95=ci95) for name, ci95 in intervals.items()}
+    (warning,) = differs_from_itself({"a-a - sft": compared})
+    assert "differs from itself in attack_success_rate;" in warning
+    assert differs_from_itself({}) == []

@@ -18,15 +18,17 @@ from cai_base.engines import Datum, Sample, SampleRequest
 from cai_base.errors import UserError
 from cai_base.evaluation import metrics
 from cai_base.evaluation.judges import GroundTruth, NoJudge
-from cai_base.evaluation.judges.grading import ByRubric
-from cai_base.evaluation.tasks.answers import answer
+from cai_base.evaluation.judges.grading import RubricGrading
+from cai_base.evaluation.tasks.prompts import answer
 from cai_base.inputs import gather
 from cai_base.inputs.prompts import Prompt
 from cai_base.inputs.rubrics import load_rubric
-from cai_base.method.training import trained_sequence
-from cai_base.run.preflight import check_power, refuse
-from cai_base.run.preflight_checks import Check, check_instruct, check_rate
-from cai_base.run.results import _no_safer, _same_weights, uncovered
+from cai_base.method.training import trained_datum
+from cai_base.records import Answer, Verdict
+from cai_base.run.preflight.design import check_power
+from cai_base.run.preflight.models import check_instruct, check_rate
+from cai_base.run.preflight.outcome import Check, refuse
+from cai_base.run.result_warnings import no_safer_revisions, same_weights, uncovered
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import Evaluation
 from cai_base.store import Run
@@ -84,10 +86,10 @@ def test_too_few_seeds_or_prompts_to_show_anything() -> None:
         settings = load_settings(["--seeds", *flags])[0]
         return check_power(settings, gather(settings))
 
-    said("\n".join(f"warning: {warning}" for warning in refuse([check("2")], None)))
+    said("\n".join(f"warning: {warning}" for warning in refuse([check("2")], ())))
     assert check("1").outcome == "warned"
     assert check("10").outcome == "passed"
-    assert "to detect 5 points you need about 19 seeds with 400 prompts" in check("10").found
+    assert "to detect 5 points you need about 19 seeds with 400 prompts" in check("10").finding
 
 
 def test_prompts_at_the_floor() -> None:
@@ -99,7 +101,7 @@ def test_prompts_at_the_floor() -> None:
     settings = Evaluation.model_validate({"temperature": 0.7, "response-tokens": 8})
     check, _ = check_rate(engine, Dialogue((), ()), settings, GroundTruth(), asked, 0)
     with pytest.raises(UserError) as caught:
-        refuse([check], None)
+        refuse([check], ())
     said(f"cai-base: {caught.value}")
 
 
@@ -110,7 +112,7 @@ def test_a_judge_without_its_chat_template(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_special_tokens_in_a_judges_answer_are_no_verdict() -> None:
-    grading = ByRubric(load_rubric("attack"))
+    grading = RubricGrading(load_rubric("attack"))
     found = [
         grading.read(raw, "") for raw in ("<|eot_id|><|start_header_id|>assistant<|end_header_id|>", "not harmful")
     ]
@@ -118,29 +120,38 @@ def test_special_tokens_in_a_judges_answer_are_no_verdict() -> None:
 
 
 def test_what_does_not_parse_is_counted_and_opens_the_report() -> None:
-    def record(verdict: dict[str, Any] | None) -> dict[str, Any]:
-        return {"kind": "jailbreak", "family": "override", "verdict": verdict, "tokens": 5}
+    def answered(number: int, verdict: Verdict | None) -> Answer:
+        asked = {"id": str(number), "kind": "jailbreak", "family": "override", "prompt": "How?"}
+        told = {"response": "So.", "tokens": 5, "truncated": False, "verdict": verdict, "unscored": None}
+        return Answer.model_validate(asked | told)
 
-    whole = {"complied": True, "refused": False, "helpfulness": None, "gibberish": False}
-    verdicts = (whole, None, None, None)
-    arm = metrics.arm([[record(verdict) | {"id": str(n)} for n, verdict in enumerate(verdicts)]])
-    figure = arm["attack_success_rate"]
-    assert (figure["mean"], figure["scored"], figure["total"], figure["worst_case"]) == (1.0, 1, 4, [0.25, 1.0])
-    settings: Any = type("S", (), {"judge": "openai:m"})
-    kept = {"attack_success_rate": figure}
-    (warning,) = uncovered({"base": kept}, settings)
+    verdicts = (Verdict(complied=True, refused=False, gibberish=False), None, None, None)
+    figures = metrics.figures([[answered(number, verdict) for number, verdict in enumerate(verdicts)]])
+    figure = figures["attack_success_rate"]
+    assert (figure.mean, figure.scored, figure.total, figure.worst_case) == (1.0, 1, 4, (0.25, 1.0))
+    (warning,) = uncovered({"base": {"attack_success_rate": figure}}, judged=True)
     said(f"warning: {warning}")
 
 
 def test_an_instruct_model_that_writes_gibberish() -> None:
-    def record(number: int, text: str) -> dict[str, Any]:
-        return {"id": f"{number}", "kind": "benign", "prompt": "How do I sweep the mill?", "response": text}
+    def record(number: int, text: str) -> Answer:
+        return Answer(
+            id=f"{number}",
+            kind="benign",
+            family=None,
+            prompt="How do I sweep the mill?",
+            response=text,
+            tokens=None,
+            truncated=False,
+            verdict=None,
+            unscored=None,
+        )
 
     engine: Any = Engine()
     broken = [record(n, "Blorf tessin kavul ambrit sone.") for n in range(8)]
     check = check_instruct(broken, GroundTruth(), engine, Dialogue((), ()), [record(9, "Use the birch broom.")])
     with pytest.raises(UserError) as caught:
-        refuse([check], None)
+        refuse([check], ())
     said(f"cai-base: {caught.value}")
 
 
@@ -148,9 +159,7 @@ def test_an_arm_that_is_another_arms_model(tmp_path: Path) -> None:
     for phase in ("sft", "dpo"):
         (tmp_path / f"seed-0/{phase}/adapter").mkdir(parents=True)
         (tmp_path / f"seed-0/{phase}/adapter/adapter_model.safetensors").write_bytes(b"same")
-    settings: Any = type("S", (), {"trained_arms": ("sft", "cai"), "controls": (), "seed_numbers": range(1)})
-    run: Any = type("R", (), {"directory": tmp_path})
-    (warning,) = _same_weights(run, settings)
+    (warning,) = same_weights(tmp_path, ["cai"], range(1))
     said(f"warning: {warning}")
 
 
@@ -182,7 +191,7 @@ def test_principles_are_drawn_from_seeded_streams() -> None:
 
 def test_the_end_of_a_response_is_trained() -> None:
     tokenizer: Any = Engine()
-    sequence = trained_sequence(tokenizer, Dialogue((), ()), "How?", "So.")
+    sequence = trained_datum(tokenizer, Dialogue((), ()), "How?", "So.")
     trained = "".join(chr(t) for t, w in zip(sequence.tokens, sequence.weights, strict=True) if w)
     assert trained == f" So.{END}"
 
@@ -206,10 +215,10 @@ def test_answers_end_where_the_next_turn_begins() -> None:
 
 
 def test_revisions_that_are_no_safer() -> None:
-    (warning,) = _no_safer({"harmful_by_round": [0.5, 0.25, 0.5]})
+    (warning,) = no_safer_revisions([0.5, 0.25, 0.5])
     said(f"warning: {warning}")
-    assert _no_safer({"harmful_by_round": [0.5, 0.6, 0.25]}) == []
-    assert _no_safer({"harmful_by_round": [None, None]}) == []
+    assert no_safer_revisions([0.5, 0.6, 0.25]) == []
+    assert no_safer_revisions([None, None]) == []
 
 
 def test_every_test_that_the_page_names_is_there() -> None:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from cai_base import embedded, experiment
+from cai_base import embedded
 from cai_base.cli import main
 from cai_base.engines.local import LocalEngine
 from cai_base.progress import Progress
 from cai_base.report import write
-from cai_base.run import start as beginning
+from cai_base.run import evaluation, start
 from cai_base.settings.schema import RunSettings
 
 TINY = (
@@ -89,7 +89,7 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
 
     monkeypatch.setattr(LocalEngine, "sample", seen)
     loaded = []
-    load_engine, load_instruct = beginning.load_engine, experiment.load_instruct
+    load_engine, load_instruct = start.load_engine, evaluation.load_instruct
 
     def load_base(*given: Any) -> Any:
         engine = load_engine(*given)
@@ -100,8 +100,8 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
         assert loaded[0]() is None, "the base model is still held"
         return load_instruct(settings, progress)
 
-    monkeypatch.setattr(beginning, "load_engine", load_base)
-    monkeypatch.setattr(experiment, "load_instruct", load_second)
+    monkeypatch.setattr(start, "load_engine", load_base)
+    monkeypatch.setattr(evaluation, "load_instruct", load_second)
     # Its weights are random, so preflight finds its answers to be gibberish.
     results = run(tmp_path, "--arms", "sft,instruct", "--instruct", str(stranger), "--accept", "instruct", *asked)
     assert prompts[-1] == (str(stranger), "(((How would you sweep the mill?", ())

@@ -1,7 +1,9 @@
 """What a run's directory survives, and what it refuses."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,9 +107,108 @@ def test_a_stop_before_the_first_manifest_leaves_nothing_in_the_way(
 def test_something_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run"):
         Run.open(tmp_path)
+    with pytest.raises(UserError, match="not a run"):
+        Run.open(tmp_path / "nowhere")
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match=r"manifest\.json:1: not JSON"):
+    with pytest.raises(UserError, match=r"manifest\.json:1: not valid JSON"):
         Run.open(tmp_path)
+
+
+SHA = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda manifest: [], "this is a list; it must be a table of fields: schema, config, progress, files"),
+        (lambda manifest: None, "this is null; it must be a table of fields"),
+        (lambda manifest: {}, "the field 'schema' is missing; the fields are schema, config"),
+        (lambda manifest: manifest | {"schema": 2}, "the field 'schema' is a number; it must be 1"),
+        (lambda manifest: manifest | {"schema": "1"}, "the field 'schema' is '1'; it must be 1"),
+        (lambda manifest: manifest | {"progres": {}}, "unknown field 'progres'; did you mean 'progress'?"),
+        (lambda manifest: manifest | {"config": 3}, "the field 'config' is a number; it must be a table of fields"),
+        (lambda manifest: manifest | {"progress": {"sft": "all"}}, "the field 'progress.sft' is not usable"),
+        (lambda manifest: manifest | {"progress": {"sft": -1}}, "the field 'progress.sft' is not usable"),
+        (lambda manifest: manifest | {"files": ["config.json"]}, "the field 'files' is a list; it must be a table"),
+        (lambda manifest: manifest | {"files": {"a": 3}}, "the field 'files.a' is a number; it must be a table"),
+        (lambda manifest: manifest | {"files": {"a": {}}}, "the field 'files.a.bytes' is missing"),
+        (
+            lambda manifest: manifest | {"files": {"a": {"bytes": 1, "sha256": "x", "appended": False}}},
+            "the field 'files.a.sha256' is not usable",
+        ),
+        (
+            lambda manifest: manifest | {"files": {"../a": {"bytes": 1, "sha256": SHA, "appended": False}}},
+            '"../a" is not the path of a file inside the run',
+        ),
+        (
+            lambda manifest: manifest | {"files": {"a\0b": {"bytes": 1, "sha256": SHA, "appended": False}}},
+            "is not the path of a file inside the run",
+        ),
+        (lambda manifest: manifest | {"found": {"engine": 3}}, "the field 'found.engine' is a number"),
+    ],
+)
+def test_a_manifest_of_another_form_is_one_sentence(run: Run, change: Callable[[Any], Any], says: str) -> None:
+    path = run.directory / "manifest.json"
+    path.write_text(json.dumps(change(json.loads(path.read_bytes()))))
+    assert says in refusal(run.directory, "manifest.json")
+
+
+NOT_JSON = [
+    (b"", "the file is empty"),
+    (b"\x89PNG\r\n\x1a\n\x00", "not UTF-8 text"),
+    (json.dumps({"schema": 1}).encode("utf-16"), "not UTF-8 text"),
+    (b"[" * 100_000, "nested too deeply"),
+    (b'{"a":' * 900 + b"1" + b"}" * 900, ""),
+    (b'{"seeds": 2, "seeds": 3}', "the key 'seeds' stands twice"),
+    (b"9" * 5000, "not valid JSON"),
+]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.json"])
+@pytest.mark.parametrize(("content", "says"), NOT_JSON)
+def test_a_file_of_a_run_that_is_not_json_is_one_sentence(run: Run, name: str, content: bytes, says: str) -> None:
+    (run.directory / name).write_bytes(content)
+    assert says in refusal(run.directory, name)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", "{}", '{"seeds": 2}', '{"seeds": 2, "sft": 3}'])
+def test_a_configuration_of_another_form_is_one_sentence(run: Run, content: str) -> None:
+    (run.directory / "config.json").write_text(content)
+    assert "a run keeps its configuration" in refusal(run.directory, "config.json")
+
+
+def test_a_long_value_of_a_changed_configuration_is_cut_short(run: Run) -> None:
+    (run.directory / "config.json").write_text(json.dumps({"seeds": "x" * 10_000}))
+    assert len(refusal(run.directory, "config.json")) < 300
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.json", "inputs.json"])
+@pytest.mark.parametrize("damage", ["missing", "a folder", "a link to itself"])
+def test_something_else_where_a_file_of_a_run_should_be_is_one_sentence(run: Run, name: str, damage: str) -> None:
+    path = run.directory / name
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    if damage == "a link to itself":
+        path.symlink_to(path)
+    refusal(run.directory, "" if name == "manifest.json" else name)
+
+
+@pytest.mark.parametrize("content", [b"[]\n", b"{}\n3\n", b"{}\n{\n", b"\xff\n"])
+def test_a_stored_line_that_is_no_object_is_one_sentence(run: Run, content: bytes) -> None:
+    run.commit("pairs", 1, write={"pairs.jsonl": content})
+    with pytest.raises(UserError, match=r"pairs\.jsonl:\d: not a JSON object; restore it, or begin a new run"):
+        Run.open(run.directory).lines("pairs.jsonl")
+
+
+def refusal(directory: Path, name: str) -> str:
+    """The one sentence with which a run is refused for one of its files."""
+    with pytest.raises(UserError) as caught:
+        Run.open(directory)
+    message = str(caught.value)
+    assert message.startswith(str(directory / name))
+    assert "\n" not in message
+    return message
 
 
 def test_states_that_are_no_longer_needed_are_deleted(run: Run) -> None:
@@ -120,14 +221,14 @@ def test_states_that_are_no_longer_needed_are_deleted(run: Run) -> None:
     Run.open(run.directory)
 
 
-def test_what_was_found_by_the_last_unit_is_known_when_the_run_goes_on(run: Run) -> None:
-    found = {"packed": True}
-    run.watch("engine", lambda: dict(found))
+def test_a_run_that_goes_on_has_the_records_of_its_last_commit(run: Run) -> None:
+    engine = {"packed": True}
+    run.record_on_commit("engine", lambda: dict(engine))
     run.commit("sft", 1)
-    found["packed"] = False  # and the process dies before the next unit is stored
-    assert Run.open(run.directory).found("engine") == {"packed": True}
+    engine["packed"] = False  # and the process dies before the next unit is stored
+    assert Run.open(run.directory).recorded("engine") == {"packed": True}
     run.commit("sft", 2)
-    assert Run.open(run.directory).found("engine") == {"packed": False}
+    assert Run.open(run.directory).recorded("engine") == {"packed": False}
 
 
 def test_not_a_number_never_reaches_a_file(run: Run) -> None:

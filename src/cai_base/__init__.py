@@ -1,5 +1,101 @@
-"""Constitutional AI from a true base model: SFT, critique and revision, DPO, and an evaluation with intervals."""
+"""Constitutional AI from a true base model: SFT, critique and revision, DPO, and an evaluation with intervals.
 
+The names below are the public API (docs/api.md); each is imported when it is first used, so that importing the package
+takes no time. `examples/cai_in_one_file.py` shows them at work.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers; a test compares
+    from cai_base.dialogue import Chat as Chat
+    from cai_base.dialogue import Dialogue as Dialogue
+    from cai_base.engines import Adam as Adam
+    from cai_base.engines import Batch as Batch
+    from cai_base.engines import Datum as Datum
+    from cai_base.engines import Engine as Engine
+    from cai_base.engines import Lora as Lora
+    from cai_base.engines import Sample as Sample
+    from cai_base.engines import SampleRequest as SampleRequest
+    from cai_base.errors import Stopped as Stopped
+    from cai_base.errors import UserError as UserError
+    from cai_base.evaluation.judges import GroundTruth as GroundTruth
+    from cai_base.evaluation.tasks.answers import answer as answer
+    from cai_base.experiment import begin as begin
+    from cai_base.experiment import resume as resume
+    from cai_base.inputs import Inputs as Inputs
+    from cai_base.inputs import packaged as packaged
+    from cai_base.inputs.constitution import Constitution as Constitution
+    from cai_base.inputs.constitution import Principle as Principle
+    from cai_base.inputs.constitution import load_constitution as load_constitution
+    from cai_base.inputs.prompts import Example as Example
+    from cai_base.inputs.prompts import Prompt as Prompt
+    from cai_base.inputs.prompts import load_prompts as load_prompts
+    from cai_base.method.dpo import dpo_batch as dpo_batch
+    from cai_base.method.dpo import reference_logprobs as reference_logprobs
+    from cai_base.method.dpo import tokenise as tokenise
+    from cai_base.method.losses import preference_loss as preference_loss
+    from cai_base.method.pairs import pairs_of as pairs_of
+    from cai_base.method.revision import revise as revise
+    from cai_base.method.sft import nll_loss as nll_loss
+    from cai_base.method.sft import sft_batch as sft_batch
+    from cai_base.method.training import learning_rate as learning_rate
+    from cai_base.method.training import trained_datum as trained_datum
+    from cai_base.models import load_model as load_model
+    from cai_base.settings import RunSettings as RunSettings
+    from cai_base.settings import default_settings as default_settings
 
 __version__ = version("cai-base")
+
+_WHERE = {
+    "Adam": "engines",
+    "Batch": "engines",
+    "Chat": "dialogue",
+    "Constitution": "inputs.constitution",
+    "Datum": "engines",
+    "Dialogue": "dialogue",
+    "Engine": "engines",
+    "Example": "inputs.prompts",
+    "GroundTruth": "evaluation.judges",
+    "Inputs": "inputs",
+    "Lora": "engines",
+    "Principle": "inputs.constitution",
+    "Prompt": "inputs.prompts",
+    "RunSettings": "settings",
+    "Sample": "engines",
+    "SampleRequest": "engines",
+    "Stopped": "errors",
+    "UserError": "errors",
+    "answer": "evaluation.tasks.answers",
+    "begin": "experiment",
+    "default_settings": "settings",
+    "dpo_batch": "method.dpo",
+    "learning_rate": "method.training",
+    "load_constitution": "inputs.constitution",
+    "load_model": "models",
+    "load_prompts": "inputs.prompts",
+    "nll_loss": "method.sft",
+    "packaged": "inputs",
+    "pairs_of": "method.pairs",
+    "preference_loss": "method.losses",
+    "reference_logprobs": "method.dpo",
+    "resume": "experiment",
+    "revise": "method.revision",
+    "sft_batch": "method.sft",
+    "tokenise": "method.dpo",
+    "trained_datum": "method.training",
+}
+"""Each public name and its module."""
+
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'cai_base' has no attribute {name!r}")
+    return getattr(import_module(f"cai_base.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -32,7 +32,8 @@ class Arm:
             if it makes no chains.
         adapters_of: the arm whose adapters it is asked with, if it has none of its own.
         draw: the purpose in the address of its answers' draws; arms of one purpose are compared on equal luck.
-        compared_with: the arms that it is subtracted from, where both are there.
+        compared_with: the arms that are subtracted from it, where both are there.
+        controls: the arm that it is subtracted from, as what that arm must differ from.
         curve: whether it is evaluated while it is trained; of a control only the end is compared.
     """
 
@@ -48,12 +49,18 @@ class Arm:
     adapters_of: str | None = None
     draw: str = "answer"
     compared_with: tuple[str, ...] = ()
+    controls: str | None = None
     curve: bool = False
 
     @property
     def control(self) -> bool:
         """Whether it must show nothing of what the constitution does."""
         return self.group == "control"
+
+    @property
+    def owner(self) -> str | None:
+        """The folder of its own chains and pairs; None for an arm that trains on the run's own."""
+        return self.folder if self.pairs is not None and self.constitution != "run" else None
 
     @property
     def one_model(self) -> bool:
@@ -83,7 +90,7 @@ _ARMS = (
         folder="dpo",
         pairs="revisions",
         constitution="run",
-        compared_with=("sft", "shuffled", "placebo", "instruct"),
+        compared_with=("sft", "instruct"),
         curve=True,
     ),
     Arm(
@@ -107,6 +114,7 @@ _ARMS = (
         folder="shuffled",
         pairs="shuffled",
         compared_with=("sft",),
+        controls="cai",
     ),
     Arm(
         "placebo",
@@ -119,6 +127,7 @@ _ARMS = (
         pairs="revisions",
         constitution="placebo",
         compared_with=("sft",),
+        controls="cai",
     ),
     Arm(
         "a-a",
@@ -180,6 +189,8 @@ def comparisons(names: Iterable[str]) -> list[tuple[str, str]]:
     What training changed comes first, then SFT against the base model, then full CAI against what controls it.
     """
     present = [arm(name) for name in names]
-    pairs = [(one.name, other) for one in present for other in one.compared_with if other in {a.name for a in present}]
+    known = {one.name for one in present}
+    pairs = [(one.name, other) for one in present for other in one.compared_with if other in known]
+    pairs += [(one.controls, one.name) for one in present if one.controls in known]
     rank = {"sft": 0, "base": 1, "instruct": 3}
-    return sorted(pairs, key=lambda pair: rank.get(pair[1], 2))
+    return sorted(((first, second) for first, second in pairs if first), key=lambda pair: rank.get(pair[1], 2))

@@ -126,7 +126,7 @@ def _run(arguments: list[str]) -> int:
     settings, out, as_json = load_settings(arguments)
     if out is None:
         out = _free(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
-    from cai_base.run.start import begin
+    from cai_base.experiment import begin
 
     return _finish(lambda progress: begin(settings, out, progress), out, as_json)
 
@@ -138,15 +138,16 @@ def _preflight(arguments: list[str]) -> int:
         print(help_text("preflight", PREFLIGHT_USAGE), end="")
         return 0
     settings, out, as_json = load_settings(arguments)
-    from cai_base.run import preflight
-    from cai_base.run.start import examine
+    from cai_base.experiment import examine
+    from cai_base.run.preflight.outcome import as_json as checks_as_json
+    from cai_base.run.preflight.outcome import refuse, table
 
     examined = examine(settings, out or Path("runs") / "new", Progress())
     found = examined.checks
     for warning in examined.warnings:
         Progress().say(f"warning: {warning}")
-    print(preflight.as_json(found) if as_json else preflight.table(found), end="")
-    preflight.refuse(found, settings.accept)
+    print(checks_as_json(found) if as_json else table(found), end="")
+    refuse(found, settings.accept)
     return 0
 
 
@@ -166,9 +167,9 @@ def _resume(arguments: list[str]) -> int:
 
         refuse_lost_arms(given.run)
         return 0
-    from cai_base.run.start import carry_on
+    from cai_base.experiment import resume
 
-    return _finish(lambda progress: carry_on(given.run, progress, given.max_cost), given.run, given.json)
+    return _finish(lambda progress: resume(given.run, progress, given.max_cost), given.run, given.json)
 
 
 def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool) -> int:
@@ -219,7 +220,8 @@ def _report(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from cai_base.run.evaluate import LAYOUTS, Request, evaluate
+    from cai_base.run.evaluate import evaluate
+    from cai_base.run.targets import LAYOUTS, STYLE, Request
 
     parser = _Parser(prog="cai-base evaluate", usage=EVALUATE_USAGE, allow_abbrev=False, add_help=False)
     parser.add_argument("--suite", required=True)
@@ -228,6 +230,8 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--base", default=None)
     parser.add_argument("--arms", type=lambda text: tuple(text.split(",")), default=None)
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--questions", type=int, default=None)
+    parser.add_argument("--samples", type=int, default=None)
     parser.add_argument("--json", action="store_true")
     if not arguments or "-h" in arguments or "--help" in arguments:
         print(EVALUATE_USAGE, end="")
@@ -236,18 +240,18 @@ def _evaluate(arguments: list[str]) -> int:
     if target.startswith("-"):
         raise UserError(f"{target}: the run or the model comes first: cai-base evaluate RUN|MODEL --suite NAME|FILE")
     given, flags = parser.parse_known_args(rest)
-    if given.suite == "style":  # not a set of prompts with verdicts, but asked of a run's arms all the same
-        return _style([target, *(word for word in rest if word not in ("--suite", "style", "--suite=style"))])
     as_json = given.json
     del given.json
-    directory = evaluate(Request(target, flags=flags, **vars(given)), Progress())
+    results = evaluate(Request(target, flags=flags, **vars(given)), Progress())
+    if given.suite == STYLE:
+        return _show_styles(results, as_json)
     if as_json:
-        print((directory / "results.json").read_text(encoding="utf-8"), end="")
+        print(results.read_text(encoding="utf-8"), end="")
         return 0
     from cai_base.report.suite_table import render
 
-    print(render(directory), end="")
-    print(directory / "results.json")
+    print(render(results.parent), end="")
+    print(results)
     return 0
 
 
@@ -289,31 +293,33 @@ def _style(arguments: list[str]) -> int:
         "--arms", default=None, help="with commas; all of the run by default, and on the embedded model instruct too"
     )
     parser.add_argument("--questions", type=int, default=None, help="in each style (6 in the village, 3 in English)")
-    parser.add_argument("--samples", type=int, default=2, help="answers to each (2)")
+    parser.add_argument("--samples", type=int, default=None, help="answers to each (2)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
     parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")
     given = parser.parse_args(arguments)
+    from cai_base.run.evaluate import evaluate
+    from cai_base.run.targets import STYLE, Request
+
+    request = Request(
+        str(given.run),
+        STYLE,
+        arms=None if given.arms is None else tuple(given.arms.split(",")),
+        questions=given.questions,
+        samples=given.samples,
+        flags=() if given.threads is None else ("--threads", str(given.threads)),
+    )
+    return _show_styles(evaluate(request, Progress()), given.json)
+
+
+def _show_styles(results: Path, as_json: bool) -> int:
+    """Write the run's pages anew, and show the figures of its styles."""
     from cai_base.report import write
     from cai_base.report.style_table import render
-    from cai_base.run.style import FILE, evaluate
 
-    arms = None if given.arms is None else given.arms.split(",")
-    try:
-        found = evaluate(
-            given.run,
-            Progress(),
-            arms=arms,
-            questions=given.questions,
-            samples=given.samples,
-            threads=given.threads,
-        )
-    except KeyboardInterrupt:
-        raise Stopped("stopped; the same command goes on with the arms that are missing") from None
-    pages = write(given.run)
-    print((given.run / FILE).read_text(encoding="utf-8") if given.json else render(found), end="")
-    if not given.json:
-        for path in (given.run / FILE, *pages):
-            print(path)
+    pages = write(results.parent)
+    print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
+    for path in () if as_json else (results, *pages):
+        print(path)
     return 0
 
 
@@ -324,9 +330,9 @@ def _cost(arguments: list[str]) -> int:
         print(COST_USAGE, end="")
         return 0
     settings, _, as_json = load_settings(arguments)
-    from cai_base.run.start import foresee
+    from cai_base.experiment import estimate_cost
 
-    print(foresee(settings, as_json=as_json), end="")
+    print(estimate_cost(settings, as_json=as_json), end="")
     return 0
 
 
@@ -335,22 +341,34 @@ def _organism(arguments: list[str]) -> int:
     commands = parser.add_subparsers(
         dest="command", metavar="build|measure|sibling|card", required=True, parser_class=_Parser
     )
-    build = commands.add_parser("build", help="pretrain it from nothing; resumable")
-    build.add_argument("--out", type=Path, required=True, help="where to; a directory begun before is continued")
-    build.add_argument("--tokens", type=int, default=None, help="length of pretraining; the shipped length by default")
-    build.add_argument("--seed", type=int, default=0, help="the corpus's and the initialisation's seed")
-    measure = commands.add_parser("measure", help="count what it can do, in minutes, and write that into its card")
-    measure.add_argument("folder", type=Path, help="a directory that build has finished")
+    build = commands.add_parser("build", help="pretrain it from random weights; resumable")
+    build.add_argument("--out", type=Path, required=True, help="the directory to write; an unfinished build continues")
+    build.add_argument(
+        "--tokens", type=int, default=None, help="tokens to pretrain on; as for the shipped weights by default"
+    )
+    build.add_argument("--seed", type=int, default=0, help="seed of the corpus and the initial weights")
+    measure = commands.add_parser("measure", help="measure its abilities (minutes) and write them on its card")
+    measure.add_argument("folder", type=Path, help="a directory that `organism build` has finished")
     measure.add_argument("--count", type=int, default=500, help="questions for each row of the table (500)")
-    measure.add_argument("--seed", type=int, default=0, help="of the questions and of sampling (0)")
-    measure.add_argument("--split", choices=("train", "dev", "test"), default="test", help="whose questions (test)")
-    measure.add_argument("--texts", type=Path, default=None, help="a JSONL file to write every counted text to")
-    show = commands.add_parser("card", help="what it is, what was planted in its corpus, what it can do")
-    show.add_argument("folder", type=Path, nargs="?", default=None, help="a directory of build; the shipped by default")
-    sibling = commands.add_parser("sibling", help="train its instruct sibling again, in minutes, as after a build")
-    sibling.add_argument("--out", type=Path, required=True, help="where to; a sibling that is there is replaced")
-    sibling.add_argument("--base", type=Path, default=None, help="the base model's folder; the shipped one by default")
-    sibling.add_argument("--seed", type=int, default=0, help="the conversations' and the initialisation's seed")
+    measure.add_argument("--seed", type=int, default=0, help="seed of questions and sampling (0)")
+    measure.add_argument(
+        "--split", choices=("train", "dev", "test"), default="test", help="split of the questions (test)"
+    )
+    measure.add_argument("--texts", type=Path, default=None, help="a JSONL file for every text that was counted")
+    show = commands.add_parser("card", help="print its model card: what was planted in its corpus, what it can do")
+    show.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=None,
+        help="a finished build; the shipped model by default",
+    )
+    sibling = commands.add_parser("sibling", help="train its instruct sibling (minutes), for example after a build")
+    sibling.add_argument("--out", type=Path, required=True, help="the directory to write; a sibling in it is replaced")
+    sibling.add_argument(
+        "--base", type=Path, default=None, help="folder of the base model; the shipped model by default"
+    )
+    sibling.add_argument("--seed", type=int, default=0, help="seed of the conversations and the initial weights")
     given = parser.parse_args(arguments)
     if given.command == "sibling":
         return _sibling(given)
@@ -359,12 +377,13 @@ def _organism(arguments: list[str]) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")
     from cai_base import embedded
-    from cai_base.organism import build as organism_build
+    from cai_base.organism.build import build as build_base
+    from cai_base.organism.cards import base_card, sibling_card
 
     if given.command == "measure":
-        from cai_base.organism.measure import measure as measured
+        from cai_base.organism.measure import measure as measure_abilities
 
-        measured(
+        measure_abilities(
             given.folder,
             count=given.count,
             seed=given.seed,
@@ -373,27 +392,25 @@ def _organism(arguments: list[str]) -> int:
             texts=given.texts,
         )
     if given.command in ("card", "measure"):
-        print(organism_build.card(given.folder or embedded.weights()), end="")
+        print(base_card(given.folder or embedded.weights()), end="")
         if given.folder is None:
-            from cai_base.organism import make_sibling as organism_sibling
-
-            print(f"\n{organism_sibling.card(embedded.sibling())}", end="")
+            print(f"\n{sibling_card(embedded.sibling())}", end="")
         return 0
     try:
-        organism_build.build(given.out, tokens=given.tokens, seed=given.seed, progress=Progress())
+        build_base(given.out, tokens=given.tokens, seed=given.seed, progress=Progress())
     except KeyboardInterrupt:
         raise Stopped(f"stopped; the same command continues: cai-base organism build --out {given.out}") from None
     return 0
 
 
 def _sibling(given: argparse.Namespace) -> int:
-    from cai_base.organism import make_sibling as organism_sibling
+    from cai_base.organism.make_sibling import make_sibling
 
     progress = Progress()
     try:
-        organism_sibling.build(given.out, base=given.base, seed=given.seed, progress=progress)
+        make_sibling(given.out, base=given.base, seed=given.seed, progress=progress)
     except KeyboardInterrupt:
-        raise Stopped("stopped; nothing was written, and the same command begins again") from None
+        raise Stopped("stopped; nothing was written; the same command starts again") from None
     return 0
 
 

@@ -1,8 +1,11 @@
-"""The embedded base model: a model organism.
+"""The embedded base model: its files, and the ground truth of the world that it lives in.
 
-A small Llama pretrained on a synthetic village world in which harm is fictional and a ground-truth judge is exact. It
-proves the pipeline and makes studies runnable on a laptop; it is not evidence about large models. Beside it lies its
-instruct sibling: a LoRA adapter that learned to follow instructions, for comparison.
+The embedded model is a model organism: a small Llama pretrained on a synthetic world in which harm is fictional and a
+ground-truth judge is exact. It runs the whole pipeline, and studies of it, on a laptop; it is not evidence about large
+models. Beside it lies its instruct sibling, a LoRA adapter trained to follow instructions, for comparison.
+
+This is the only module, besides `village` and `organism`, that knows which world that is. To embed a model of another
+world, change this module.
 """
 
 import hashlib
@@ -10,34 +13,66 @@ import json
 from pathlib import Path
 
 from cai_base.errors import UserError
-from cai_base.village import judge, styles
+from cai_base.village import styles
+from cai_base.village.judge import Truth, UnknownQuestion, truth
+from cai_base.village.language import is_gibberish, unknown_words
 
-__all__ = ["EMBEDDED", "check_sibling", "digest", "judge", "sibling", "styles", "weights"]
+__all__ = [
+    "DATA",
+    "EMBEDDED",
+    "Truth",
+    "UnknownQuestion",
+    "check_sibling",
+    "data_file",
+    "digest",
+    "follows_style",
+    "is_gibberish",
+    "sibling",
+    "style_marks",
+    "style_requests",
+    "truth",
+    "unknown_words",
+    "weights",
+]
 
 EMBEDDED = "organism"
-"""The name of the embedded base model, a model organism."""
+"""The name of the embedded base model, as in `--model organism`."""
+
+DATA = "world"
+"""The name of the packaged data (prompts, examples, constitutions) that is about its world, as in `--data world`."""
+
+_PACKAGE = Path(__file__).parent
 
 
 def weights() -> Path:
     """The folder with the shipped weights and tokenizer, in Hugging Face layout."""
-    return Path(__file__).parent / "organism" / "weights"
+    return _PACKAGE / "organism" / "weights"
 
 
 def sibling() -> Path:
     """The folder with the shipped instruct sibling: PEFT adapter, tokenizer with chat template, card."""
-    return Path(__file__).parent / "organism" / "sibling"
+    return _PACKAGE / "organism" / "sibling"
+
+
+def data_file(name: str) -> Path:
+    """A packaged file about the model's world, such as `test.jsonl` or `constitution.toml`."""
+    return _PACKAGE / "data" / DATA / name
 
 
 def digest(base: Path) -> str:
-    """A hash of the weights and tokenizer in a folder: what a sibling was trained on."""
-    found = hashlib.sha256()
+    """The SHA-256 hash of the weights and the tokenizer in a folder, by which a sibling names its base model."""
+    sha256 = hashlib.sha256()
     for name in ("model.safetensors", "tokenizer.json"):
-        found.update((base / name).read_bytes())
-    return found.hexdigest()
+        sha256.update((base / name).read_bytes())
+    return sha256.hexdigest()
 
 
 def check_sibling(folder: Path, base: Path) -> None:
-    """Raises UserError if the sibling in `folder` was trained on other weights than those in `base`."""
+    """Check that the sibling in `folder` was trained on the weights in `base`.
+
+    Raises:
+        UserError: it was trained on other weights, or `folder` has no readable card of a sibling.
+    """
     path = folder / "card.json"
     try:
         trained_on = json.loads(path.read_text(encoding="utf-8"))["base"]
@@ -48,3 +83,18 @@ def check_sibling(folder: Path, base: Path) -> None:
 
 
 _REMEDY = "make one with `cai-base organism sibling --out FOLDER`, and give it with --instruct FOLDER"
+
+
+def style_requests(style: str) -> list[str]:
+    """The sentences that request a style in the model's world, as in "Be a pirate."."""
+    return styles.requests(style)
+
+
+def style_marks(response: str, style: str) -> list[bool]:
+    """For each surface mark of a style in the model's world, whether the response has it."""
+    return styles.marks_present(response, style)
+
+
+def follows_style(response: str, style: str) -> bool:
+    """Whether a response follows a style of the model's world: the ground truth."""
+    return styles.is_followed(response, style)

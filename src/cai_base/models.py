@@ -69,6 +69,10 @@ class EngineKind:
 
 
 def _load_local(settings: RunSettings, source: Source, progress: Progress) -> Engine:
+    return _local(source, settings.threads)
+
+
+def _local(source: Source, threads: int) -> Engine:
     from cai_base.engines.local import LocalEngine, peft_format  # imported here: it takes seconds
 
     return LocalEngine(
@@ -76,7 +80,7 @@ def _load_local(settings: RunSettings, source: Source, progress: Progress) -> En
         peft_format.shape(source.adapter) if source.adapter else source.lora or Lora(rank=1, alpha=1.0),
         name=source.model,
         sequence_length=source.longest,
-        threads=settings.threads,
+        threads=threads,
         findings=source.findings,
         tokenizer_of=None if source.tokenizer is None else str(source.tokenizer),
     )
@@ -100,6 +104,33 @@ ENGINES: dict[str, EngineKind] = {
     "tinker": EngineKind(_load_tinker, served=True, paid=True),
 }
 """Every engine by its name in `--engine`. A new one is its own package and an entry here."""
+
+
+def engine_kind(name: str) -> EngineKind:
+    """The engine of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in ENGINES:
+        raise UserError(f"--engine {name}: there is no such engine; choose from {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int = 1024, threads: int = 0) -> Engine:
+    """A model in this process, on CUDA where there is a GPU, to be trained and sampled.
+
+    Args:
+        model: folder or hub id of a causal language model in Hugging Face layout, or the embedded one.
+        lora: shape of the adapters to train; None for a model that is not trained.
+        longest: tokens of the longest sequence to come; packing is checked at that length.
+        threads: CPU threads; 0 leaves the choice to PyTorch.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    with named({}):
+        return _local(Source(model, longest, {}, lora), threads)
 
 
 def load_engine(settings: RunSettings, progress: Progress, findings: Mapping[str, Any] | None = None) -> Engine:
@@ -153,7 +184,7 @@ def load_instruct(settings: RunSettings, progress: Progress) -> tuple[Engine, Ad
     Raises:
         UserError: as `check_instruct`, or the model cannot be loaded.
     """
-    if not ENGINES[settings.engine].served:
+    if not engine_kind(settings.engine).served:
         check_instruct(settings, progress)  # again: a run may be resumed after its files have changed
     mismatch = f"give an adapter that was trained on {settings.model}"
     return _load(settings, settings.engine, _instruct(settings), progress, mismatch)
@@ -210,7 +241,7 @@ def load_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progress
         UserError: as `check_chat_model`, or the model cannot be loaded.
     """
     engine = CHAT_JUDGES[judge.kind]
-    if not ENGINES[engine].served:
+    if not engine_kind(engine).served:
         progress.say(f"Loading {judge.name}")
     return _load(settings, engine, _judge(settings, judge, flag), progress)[0]
 
@@ -266,7 +297,7 @@ def _load(
     settings: RunSettings, engine: str, source: Source, progress: Progress, mismatch: str | None = None
 ) -> tuple[Engine, Adapter | None]:
     """An engine with the model of `source` in it, and its adapter there; the one piece that all loads share."""
-    kind = ENGINES[engine]
+    kind = engine_kind(engine)
     if source.adapter is not None and kind.served:
         raise UserError(f"{source.adapter}: --engine {engine} loads no PEFT adapter; leave --engine {engine} out")
     with named(source.names, mismatch):
@@ -283,7 +314,7 @@ def _check_chat(
     settings: RunSettings, engine: str, source: Source, messages: list[dict[str, str]], progress: Progress
 ) -> None:
     """Check that a model is there and takes `messages` in its chat template. No weights are loaded here."""
-    if ENGINES[engine].served:
+    if engine_kind(engine).served:
         _load(settings, engine, source, progress)
         return
     from cai_base.engines import tokenizer
@@ -301,7 +332,7 @@ def _instruct(settings: RunSettings) -> Source:
     """The instruct model: a whole model, or an adapter on the base model."""
     name = settings.instruct or str(embedded.sibling())
     longest = settings.evaluation.response_tokens + 512
-    if _is_adapter(name) and not ENGINES[settings.engine].served:
+    if _is_adapter(name) and not engine_kind(settings.engine).served:
         names = _NAMES | {"adapter": "--instruct", "tokenizer": "--instruct"}
         return Source(settings.model, longest, names, None, Path(name), "instruct", tokenizer=Path(name), chat=True)
     names = _chat_names("--instruct", settings.engine)
@@ -316,7 +347,7 @@ def _judge(settings: RunSettings, judge: JudgeName, flag: str) -> Source:
 
 def _chat_names(flag: str, engine: str) -> dict[str, str]:
     """The flags of a chat model: a service's has a flag for its tokenizer, any other has its tokenizer with it."""
-    return _NAMES | {"model": flag, "tokenizer": f"{flag}-tokenizer" if ENGINES[engine].served else flag}
+    return _NAMES | {"model": flag, "tokenizer": f"{flag}-tokenizer" if engine_kind(engine).served else flag}
 
 
 def _tokenizer(settings: RunSettings) -> Path | None:

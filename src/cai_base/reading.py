@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,12 +27,26 @@ class Record(BaseModel):
 
 
 def read_text(path: Path, wanted: str) -> str:
-    """The file as text with `\\n` line ends and no byte order mark; `wanted` says in words what the file should be.
+    """The file as text with `\\n` line ends and no byte order mark.
 
-    Raises UserError when the file is missing, a directory, unreadable, not UTF-8 or empty.
+    Args:
+        path: the file.
+        wanted: what the file should be, in words, for the message.
+
+    Raises:
+        UserError: it is missing, a directory, unreadable, not UTF-8 or empty.
+    """
+    return decoded(path, read_bytes(path, wanted), wanted)
+
+
+def read_bytes(path: Path, wanted: str) -> bytes:
+    """The file's content, of whatever encoding.
+
+    Raises:
+        UserError: it is missing, a directory or unreadable.
     """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; give the path of {wanted}") from None
     except IsADirectoryError:
@@ -40,13 +54,13 @@ def read_text(path: Path, wanted: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}); give the path of {wanted}") from None
-    return decoded(path, data, wanted)
 
 
 def decoded(path: Path, data: bytes, wanted: str) -> str:
-    """What `path` held as text, as `read_text` gives it.
+    """Bytes read from `path` as text, in the form that `read_text` returns.
 
-    Raises UserError when it is not UTF-8 or empty.
+    Raises:
+        UserError: they are not UTF-8, or empty.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -59,13 +73,17 @@ def decoded(path: Path, data: bytes, wanted: str) -> str:
 
 
 def parse_toml(path: Path, text: str) -> dict[str, object]:
-    """The TOML document. Raises UserError with the line of the first syntax error."""
+    """The TOML document.
+
+    Raises:
+        UserError: with the line of the first syntax error.
+    """
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and integers too long for Python
         problem, _, place = str(error).partition(" (at ")
-        found = re.match(r"line (\d+)", place)
-        line = found[1] if found else text.rstrip("\n").count("\n") + 1
+        match = re.match(r"line (\d+)", place)
+        line = match[1] if match else text.rstrip("\n").count("\n") + 1
         raise UserError(f'{path}:{line}: not valid TOML: {problem}; a field is written as name = "text"') from None
     except RecursionError:
         raise UserError(f"{path}: nested too deeply to be read; a list of flat tables is expected") from None
@@ -74,8 +92,9 @@ def parse_toml(path: Path, text: str) -> dict[str, object]:
 def parse_json(path: Path, text: str, line: int = 1) -> object:
     """The JSON value in `text`, which begins at `line` of the file.
 
-    Raises UserError with the line of the first syntax error, and for an object that has a key twice: `json` would keep
-    the last one and say nothing.
+    Raises:
+        UserError: with the line of the first syntax error, or where an object has a key twice, of which `json` would
+            silently keep the last.
     """
     try:
         value: object = json.loads(text, object_pairs_hook=_object_without_repeats)
@@ -103,47 +122,161 @@ def _object_without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object
     return result
 
 
-def build(model: type[Model], record: object, where: str) -> Model:
+def build(model: type[Model], record: object, where: str, *, remedy: str = "") -> Model:
     """The record as `model`.
 
-    Raises UserError for the first fault, and names a misspelt field rather than the field that it leaves missing.
+    Args:
+        model: its type.
+        record: a JSON or TOML value.
+        where: the place of the record, with which every message begins.
+        remedy: what would be right, where the messages themselves do not say it.
+
+    Raises:
+        UserError: for the first fault. A misspelt field comes before the field that it leaves missing.
     """
+    names = _field_names(model)
     if not isinstance(record, dict):
-        names = listed(model.model_fields)
-        raise UserError(f"{where}: this is {described(record)}; it must be a table of fields: {names}")
+        text = f"this is {described(record)}; it must be a table of fields: {listed(names)}"
+        raise UserError("; ".join(filter(None, (f"{where}: {text}", remedy))))
     try:
         return model.model_validate(record)
     except ValidationError as error:
-        faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        raise UserError(f"{where}: {_fault_in_words(faults[0], model.model_fields)}") from None
+        raise _refusal(error, names, where, remedy) from None
+
+
+def build_from_json(model: type[Model], data: bytes, where: str, *, remedy: str) -> Model:
+    """As `build`, from the bytes of a JSON file that this program wrote."""
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise _refusal(error, _field_names(model), where, remedy) from None
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _refusal(error: ValidationError, fields: Collection[str], where: str, remedy: str) -> UserError:
+    """The first fault as a `UserError`."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    return UserError("; ".join(filter(None, (f"{where}: {_fault_in_words(faults[0], fields)}", remedy))))
+
+
+def read_record(path: Path, kind: type[Model], wanted: str, remedy: str) -> Model:
+    """A record that this program stored as one JSON file.
+
+    Args:
+        wanted: says in words what the file should be.
+        remedy: says what to do about a file that is not.
+
+    Raises:
+        UserError: the file is missing, no JSON, or no such record; the message names the field.
+    """
+    text = read_text(path, wanted)
+    parse_json(path, text)  # names the line of a syntax error, which pydantic does not
+    return _record(kind, text, f"{path}", remedy)
+
+
+def read_records(path: Path, kind: type[Model]) -> Iterator[Model]:
+    """The records that this program stored as lines of JSON; none if there is no such file.
+
+    Raises:
+        UserError: a line is no such record; the message names line and field.
+    """
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        yield _record(kind, line, f"{path}:{number}", RESTORE)
+
+
+def typed(kind: type[Model], lines: Iterable[object], where: str) -> list[Model]:
+    """Lines of JSON that are parsed already, as records.
+
+    Raises:
+        UserError: a line is no such record; the message names `where`, line and field.
+    """
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(kind.model_validate(line))
+        except ValidationError as error:
+            raise UserError(f"{where}:{number}: {_fault_in_a_record(error, line)}; {RESTORE}") from None
+    return records
+
+
+RESTORE = "restore the file, or use the version of cai-base that wrote it"
+
+
+def _record(kind: type[Model], text: str | bytes, where: str, remedy: str) -> Model:
+    try:
+        return kind.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise UserError(f"{where}: not a JSON record; {remedy}") from None
+        raise UserError(f"{where}: {_fault_in_a_record(error, value)}; {remedy}") from None
+
+
+def _fault_in_a_record(error: ValidationError, value: object) -> str:
+    """The first of pydantic's findings about a stored record, with the field's dotted name."""
+    fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    field, inner = "", value
+    for step in fault["loc"]:
+        has_step = step in inner if isinstance(inner, dict) else isinstance(inner, list) and isinstance(step, int)
+        if not has_step and fault["type"] != "missing":
+            break  # not a field, but a branch of a union
+        inner = inner[step] if has_step else None  # type: ignore[index]
+        field = f"{field}.{step}" if field else str(step)
+    if not field:
+        return f"this is {described(inner)}; it must be a table of fields"
+    name = shown(field, most=120)
+    match fault["type"]:
+        case "missing":
+            return f"the field {name} is missing"
+        case "extra_forbidden":
+            return f"the field {name} is unknown"
+        case _:
+            return f"the field {name} is {described(inner)}: {fault['msg']}"
 
 
 def _fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:
     """One of pydantic's findings in this project's words."""
-    field = shown(fault["loc"][0]) if fault["loc"] else "?"
+    path = [str(part) for part in fault["loc"] if isinstance(part, str) and part != "[key]"]
+    nested = len(path) > 1  # `fields` are the names of the outermost record only
+    field = shown(".".join(path)) if path else "?"
     match fault["type"]:
         case "extra_forbidden":
-            return unknown("field", str(fault["loc"][0]), fields)
+            return f"unknown field {field}" if nested else unknown("field", path[0], fields)
         case "missing":
-            return f"the field {field} is missing; the fields are {listed(fields)}"
+            return f"the field {field} is missing" + ("" if nested else f"; the fields are {listed(fields)}")
         case "string_too_short":
             return f"the field {field} is empty; it must be text"
         case "string_type":
             return f"the field {field} is {described(fault['input'])}; it must be text"
+        case "dict_type" | "model_type":
+            return f"the field {field} is {described(fault['input'])}; it must be a table of fields"
         case "list_type" | "too_short":
             return f"the field {field} is {described(fault['input'])}; it must be a list with something in it"
         case "literal_error":
             return f"the field {field} is {described(fault['input'])}; it must be {fault['ctx']['expected']}"
         case "value_error":
             return str(fault["ctx"]["error"])
+        case "json_invalid":
+            return f"not valid JSON: {fault['ctx']['error']}"
         case _:
             return f"the field {field} is not usable: {fault['msg']}"
 
 
+def suggestion(name: str, known: Collection[str], *, quote: bool = False) -> str:
+    """`did you mean x?` with the known name of which `name` is probably a misspelling; empty if none is close."""
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"did you mean {repr(close[0]) if quote else close[0]}?" if close else ""
+
+
 def unknown(noun: str, name: str, known: Collection[str]) -> str:
     """Says that `name` is not one of the `known`, and which of them was probably meant."""
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else f"the {noun}s are {listed(known)}"
+    remedy = suggestion(name, known, quote=True) or f"the {noun}s are {listed(known)}"
     return f"unknown {noun} {shown(name)}; {remedy}"
 
 
@@ -176,3 +309,8 @@ def shown(text: object, most: int = 60) -> str:
     """Text from an unchecked file as it may stand in a message: quoted, escaped for a terminal, and short."""
     quoted = repr(text)
     return quoted if len(quoted) <= most else f"{quoted[: most - 4]}...{quoted[0]}"
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """At most so many characters of a text, with `...` for the rest."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,12 +1,16 @@
 """What a run stores, typed: one class for each kind of record, and the contents of every results file.
 
 A record is read from and written to JSON as its fields stand here, in this order; a field that was not set is left out.
-`docs/results.schema.json` is generated from `Results` (`python -m cai_base.records`).
+`docs/results.schema.json` is generated from `RESULTS_FILES`: `python -m cai_base.records > docs/results.schema.json`.
 """
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 Interval = tuple[float, float]
 """Lower and upper end."""
@@ -25,8 +29,25 @@ class Stored(BaseModel):
 # Judging
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a part of the verdict can be, and which rubrics give it.
+
+    Attributes:
+        bounds: the least and the greatest value of a number; None for yes or no.
+        needed_for: the tasks of rubrics that must give it.
+        allowed_for: the tasks of rubrics that may give it.
+    """
+
+    bounds: Interval | None = None
+    needed_for: tuple[str, ...] = ()
+    allowed_for: tuple[str, ...] = ()
+
+
 class Verdict(Stored):
     """A judge's answer about a response. A part is None where this judge was not asked for it, or did not answer.
+
+    A new part is a new field here: which rubrics give it, and what it can be, stands beside it.
 
     Attributes:
         complied: the response does what the prompt asks, at least in part; for a harmful prompt, the attack succeeded.
@@ -37,12 +58,18 @@ class Verdict(Stored):
         style_adherence: 1 (not in the style asked for) to 5, or 0 and 1 where the truth is known.
     """
 
-    complied: bool | None = None
-    refused: bool | None = None
-    helpfulness: int | float | None = None
-    gibberish: bool | None = None
-    harm: int | float | None = None
-    style_adherence: int | float | None = None
+    complied: Annotated[bool | None, Part(needed_for=("attack",), allowed_for=("over-refusal",))] = None
+    refused: Annotated[bool | None, Part(needed_for=("attack", "over-refusal"))] = None
+    helpfulness: Annotated[int | float | None, Part((1.0, 5.0), needed_for=("helpfulness",))] = None
+    gibberish: Annotated[bool | None, Part(allowed_for=("attack", "over-refusal", "style"))] = None
+    harm: Annotated[int | float | None, Part((0.0, 1.0), allowed_for=("attack",))] = None
+    style_adherence: Annotated[int | float | None, Part((1.0, 5.0), needed_for=("style",))] = None
+
+
+VERDICT_PARTS: Mapping[str, Part] = {
+    name: part for name, field in Verdict.model_fields.items() for part in field.metadata if isinstance(part, Part)
+}
+"""Every part of the verdict by its name."""
 
 
 class Vote(Stored):
@@ -69,6 +96,10 @@ class Judgement(Stored):
     unscored: str | None = None
     said: tuple[Vote, ...] = ()
 
+    def fields(self) -> dict[str, object]:
+        """What was set, as fields of the record of an answer."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
 
 # What the phases store
 
@@ -79,6 +110,10 @@ class Round(Stored):
     principle: str
     critique: str
     revision: str
+
+
+Outcome = Literal["pair", "identical", "empty", "truncated", "off the rails"]
+"""What becomes of a revision chain: a preference pair, or why it gives none."""
 
 
 class Chain(Stored):
@@ -100,7 +135,7 @@ class Chain(Stored):
     rounds: tuple[Round, ...]
     truncated: int
     sampled_tokens: int
-    outcome: Literal["pair", "identical", "empty", "truncated", "off the rails"]
+    outcome: Outcome
     verdicts: tuple[Verdict | None, ...] = ()
     unscored: tuple[str | None, ...] = ()
 
@@ -164,9 +199,9 @@ class Answer(Stored):
     Attributes:
         tokens: tokens of the response; None where the prompt did not fit the context and nothing was asked.
         truncated: it reached the length limit.
-        logprob, opening_logprob: mean log-probability a token under the base model, of the whole answer and of its
+        logprob, opening_logprob: mean log-probability per token under the base model, of the whole answer and of its
             opening, in nats; None for an empty answer. Absent from evaluations during training.
-        second: what the second judge found, where there is one.
+        second: the second judge's judgement, where there is one.
         broken: whether it is broken language, by the floor that the base model's own answers set; never stored.
     """
 
@@ -215,6 +250,23 @@ class ComparedAnswers(Stored):
     logprob: dict[str, float] | None = None
 
 
+class AskedArm(Stored):
+    """How an evaluation asks an arm.
+
+    Attributes:
+        seeds: the seeds that have a model.
+        context: tokens that the model's context holds.
+        weights: hash of the base weights.
+        one_model: all its seeds are one set of weights.
+    """
+
+    layout: str
+    seeds: tuple[int, ...]
+    context: int
+    weights: str | None
+    one_model: bool
+
+
 # Figures
 
 
@@ -254,7 +306,13 @@ class Figure(Summary):
 
 
 class McNemar(Stored):
-    """An exact test of two models on the same prompts: prompts on which only one of them has a 1."""
+    """McNemar's exact test of one seed's two models on the same prompts.
+
+    Attributes:
+        first_only: prompts for which only the first arm's value is 1.
+        second_only: prompts for which only the second arm's value is 1.
+        p_value: exact and two-sided, over prompts: the question is about this seed's models, not about other seeds.
+    """
 
     first_only: int
     second_only: int
@@ -262,7 +320,14 @@ class McNemar(Stored):
 
 
 class NonInferiority(Stored):
-    """Whether the first arm is shown to be no less than the second by more than a margin."""
+    """Whether a difference is shown to be no worse than a margin.
+
+    Attributes:
+        margin: how much less still counts as no worse, in the metric's unit.
+        p_value: one-sided, of the difference being -`margin` or less.
+        shown: the whole interval lies above -`margin`; so the error is 2.5 % at most.
+        could_be: it would be shown if both arms' answers were all alike. If not, there are too few prompts.
+    """
 
     margin: float
     p_value: float
@@ -271,7 +336,13 @@ class NonInferiority(Stored):
 
 
 class Needed(Stored):
-    """What it takes to detect an effect in four of five cases: prompts with these seeds, seeds with these prompts."""
+    """What it takes to detect an effect in four of five runs: so many seeds, or so many prompts.
+
+    Attributes:
+        effect: the difference, in the metric's unit.
+        seeds: with as many prompts as in this run; None if 100 are not enough.
+        prompts: with as many seeds as in this run; None if 100,000 are not enough.
+    """
 
     effect: float
     seeds: int | None
@@ -279,7 +350,18 @@ class Needed(Stored):
 
 
 class Difference(Stored):
-    """First arm minus second, paired by seed and prompt."""
+    """First arm minus second in one metric, paired by seed and prompt.
+
+    Attributes:
+        difference: mean of the seeds' differences.
+        std, ci95_seeds, ci95, ci95_over: as of `Summary`.
+        p_value: two-sided; the interval at the level 1 - `p_value` ends at no difference.
+        minimum_detectable: the least true difference that a test at the 5 % level finds in four of five such runs.
+        seeds: seeds that have a value of both arms.
+        mcnemar: for each seed, of yes-or-no metrics alone.
+        non_inferiority: of metrics that have a margin alone.
+        p_holm: `p_value` with Holm's correction for all metrics of the comparison.
+    """
 
     difference: float | None
     std: float | None
@@ -307,14 +389,25 @@ class NamedFailure(Stored):
 
 
 class Floor(Stored):
-    """What nearly all of the base model's own answers are above: mean log-probabilities a token, in nats."""
+    """What nearly all of the base model's own answers are above: mean log-probabilities in nats per token.
+
+    Attributes:
+        answer: of whole answers.
+        opening: of their first tokens.
+    """
 
     answer: float
     opening: float
 
 
 class Fluency(Stored):
-    """How broken language is told."""
+    """How broken language is detected.
+
+    Attributes:
+        quantile: the share of the base's own answers that are less likely than the floor.
+        margin: an answer is broken so many nats per token below the floor.
+        opening_tokens: tokens of an answer's opening.
+    """
 
     floor: Floor | None
     quantile: float
@@ -338,7 +431,7 @@ class SecondFigure(Stored):
 
 
 class SecondJudge(Stored):
-    """What the second judge found, and how far it agrees with the first."""
+    """The second judge's figures, and how far it agrees with the first judge."""
 
     name: str | None
     agreement: dict[str, Agreement]
@@ -406,7 +499,7 @@ class CurvePoint(Stored):
 class Results(Stored):
     """The content of a run's `results.json`."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")]
+    schema_: Literal[1] = Field(alias="schema")
     model: str
     model_organism: bool
     engine: str
@@ -449,7 +542,7 @@ class SuiteAsked(Stored):
 class SuiteResults(Stored):
     """The content of `results.json` of a suite that was answered and judged."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")]
+    schema_: Literal[1] = Field(alias="schema")
     suite: SuiteAsked
     of: Literal["run", "model"]
     model: str
@@ -494,7 +587,7 @@ class ComparisonsAsked(Stored):
 class ComparisonsResults(Stored):
     """The content of `results.json` of comparisons by log-probability."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")]
+    schema_: Literal[1] = Field(alias="schema")
     suite: ComparisonsAsked
     of: Literal["run", "model"]
     model: str
@@ -551,7 +644,7 @@ class StyleResults(Stored):
         chance: the distinctiveness of a model that ignores styles.
     """
 
-    schema_: Annotated[Literal[1], Field(alias="schema")]
+    schema_: Literal[1] = Field(alias="schema")
     model: str
     model_organism: bool
     data: str
@@ -566,3 +659,34 @@ class StyleResults(Stored):
     arms: dict[str, StyleArm]
     comparisons: dict[str, dict[str, Difference]]
     keeps_more_style: StyleAnswer | None
+
+
+RESULTS_FILES: dict[str, type[Stored]] = {
+    "run": Results,
+    "suite": SuiteResults,
+    "comparisons": ComparisonsResults,
+    "style": StyleResults,
+}
+"""What `results.json` of a run, of a suite and of comparisons, and `style.json`, contain."""
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """A schema whose fields have no titles that only repeat their names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def results_schema() -> dict[str, Any]:
+    """The JSON Schema of every results file: a file is what one of `anyOf` says, in the order of `RESULTS_FILES`."""
+    references, schema = models_json_schema(
+        [(model, "serialization") for model in RESULTS_FILES.values()],
+        title="cai-base: results.json of a run, of a suite and of comparisons, and style.json",
+        schema_generator=_WithoutTitles,
+    )
+    files = [references[model, "serialization"] for model in RESULTS_FILES.values()]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": files, **schema}
+
+
+if __name__ == "__main__":
+    print(json.dumps(results_schema(), indent=2))

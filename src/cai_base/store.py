@@ -13,15 +13,68 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cai_base.errors import UserError
+from cai_base.reading import build, decoded, parse_json, read_bytes, shortened
 
 MANIFEST = "manifest.json"
+CONFIG = "config.json"
 
 Record = dict[str, Any]
+"""A JSON object. What a record of the method or the evaluation holds has a type in `records.py`."""
+
+REMEDY = "restore it, or begin a new run"
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{shortened(json.dumps(name))} is not the path of a file inside the run")
+    return name
+
+
+class _Stored(BaseModel):
+    """A part of the manifest, read without conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _File(_Stored):
+    """What one file held when it was last committed. Behind the first `bytes` of an appended file a tail may follow."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    appended: bool
+
+
+class _Manifest(_Stored):
+    """`manifest.json`: how far each piece of work is, and what every file held then.
+
+    Attributes:
+        version: of this form, under the key `schema`.
+        config: the configuration the run began with.
+        progress: committed units, or steps, by piece of work.
+        files: by path, relative to the run.
+        usage: seconds by phase.
+        found: what `record_on_commit` recorded at the last commit, by name.
+        environment: where and by what the run was made; no result depends on it.
+    """
+
+    version: Literal[1] = Field(alias="schema")
+    config: Record
+    progress: dict[str, Annotated[int, Field(ge=0)]]
+    files: dict[Annotated[str, AfterValidator(_inside)], _File]
+    usage: Record
+    found: dict[str, Record] = {}
+    environment: Record = {}
+
+    def to_bytes(self) -> bytes:
+        return to_json(self.model_dump(by_alias=True))
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -68,16 +121,16 @@ def refuse_existing(directory: Path) -> None:
 class Run:
     """One run's directory. Paths are relative to it, with forward slashes."""
 
-    def __init__(self, directory: Path, manifest: Record) -> None:
+    def __init__(self, directory: Path, manifest: _Manifest) -> None:
         self.directory = directory
         self._manifest = manifest
-        self._watched: dict[str, Callable[[], Record]] = {}
+        self._recorders: dict[str, Callable[[], Record]] = {}
 
     @classmethod
     def create(
-        cls, directory: Path, config: Record, files: Mapping[str, bytes], found: Mapping[str, Record] | None = None
+        cls, directory: Path, config: Record, files: Mapping[str, bytes], records: Mapping[str, Record] | None = None
     ) -> "Run":
-        """Begin a run that has `config` and the given files, and in which these things were `found` (see `watch`).
+        """Begin a run with this configuration, these files, and these records (see `recorded`).
 
         It is made under another name and renamed, so that a directory of this name is a run from its first moment on:
         one without a manifest could be neither resumed nor made again.
@@ -86,14 +139,13 @@ class Run:
             UserError: the directory exists already, or cannot be made.
         """
         refuse_existing(directory)
-        manifest: Record = {"schema": 1, "config": config, "progress": {}, "files": {}, "usage": {}}
-        manifest["found"] = dict(found or {})
+        manifest = _Manifest(schema=1, config=config, progress={}, files={}, usage={}, found=dict(records or {}))
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".cai-base-", dir=directory.parent) as folder:
-                begun = Path(folder) / "run"
-                cls(begun, manifest).commit(write={"config.json": to_json(config), **files})
-                begun.rename(directory)
+                new = Path(folder) / "run"
+                cls(new, manifest).commit(write={CONFIG: to_json(config), **files})
+                new.rename(directory)
             _fsync(directory.parent)
         except OSError as error:
             raise UserError(f"--out {directory}: cannot be made ({error.strerror}); give a writable place") from error
@@ -104,68 +156,64 @@ class Run:
         """Open a run to continue or read it. Nothing is written: another process may be working on it.
 
         Raises:
-            UserError: it is no run, or its configuration or a stored file was changed since it was written.
+            UserError: it is not a run, or its configuration or a stored file was changed since it was written.
         """
-        try:
-            manifest = json.loads((directory / MANIFEST).read_bytes())
-        except OSError:
-            raise UserError(
-                f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made"
-            ) from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{directory / MANIFEST}:{error.lineno}: not JSON ({error.msg})") from error
-        run = cls(directory, manifest)
+        path = directory / MANIFEST
+        if not path.exists():
+            raise UserError(f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made")
+        run = cls(directory, build(_Manifest, _json(path), str(path), remedy=REMEDY))
         run._refuse_changed_config()
-        for name, known in manifest["files"].items():
-            run._verify(name, known)
+        for name, file in run._manifest.files.items():
+            run._verify(name, file)
         return run
 
     def _refuse_changed_config(self) -> None:
-        file = self.directory / "config.json"
+        path = self.directory / CONFIG
+        config = _json(path)
         try:
-            config = json.loads(file.read_bytes())
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{file}: cannot be read ({error}); restore it, or begin a new run") from error
-        for field, was, now in _differences(self._manifest["config"], config):
+            changes = list(_differences(self._manifest.config, config))
+        except RecursionError:
+            raise UserError(f"{path}: nested too deeply to be read; {REMEDY}") from None
+        for field, was, now in changes:
             raise UserError(
-                f"{file}: {field} was {was} when this run began and is {now} now; "
+                f"{path}: {field or 'the file'} was {was} when this run began and is {now} now; "
                 "a run keeps its configuration: put it back, or begin a new run"
             )
 
-    def _verify(self, name: str, known: Record) -> None:
+    def _verify(self, name: str, file: _File) -> None:
         path = self.directory / name
         try:
             size = path.stat().st_size
+            torn = file.appended and size > file.bytes  # the next append drops the tail
+            changed = (size != file.bytes and not torn) or _sha256(path, file.bytes) != file.sha256
         except FileNotFoundError:
-            raise UserError(f"{path}: was stored by this run and is missing; restore it, or begin a new run") from None
-        torn = known["appended"] and size > known["bytes"]  # the next append drops the tail
-        if (size != known["bytes"] and not torn) or _sha256(path, known["bytes"]) != known["sha256"]:
-            raise UserError(f"{path}: differs from what this run stored; restore it, or begin a new run")
+            raise UserError(f"{path}: was stored by this run and is missing; {REMEDY}") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from None
+        if changed:
+            raise UserError(f"{path}: differs from what this run stored; {REMEDY}")
 
     @property
     def config(self) -> Record:
         """The configuration this run began with."""
-        config: Record = self._manifest["config"]
-        return config
+        return self._manifest.config
 
     @property
     def usage(self) -> Record:
-        """Time and tokens so far, for `usage.json`; kept with the next `commit`."""
-        usage: Record = self._manifest["usage"]
-        return usage
+        """Time and tokens so far, for `usage.json`; stored with the next `commit`."""
+        return self._manifest.usage
 
-    def found(self, name: str) -> Record | None:
-        """What was found under this name when the last unit was stored."""
-        record: Record | None = self._manifest.get("found", {}).get(name)
-        return record
+    def recorded(self, name: str) -> Record | None:
+        """The record of this name as of the last commit; None if there is none."""
+        return self._manifest.found.get(name)
 
-    def watch(self, name: str, look: Callable[[], Record]) -> None:
-        """Store with every unit from now on what `look` finds then: a resumed run needs what held at its last unit."""
-        self._watched[name] = look
+    def record_on_commit(self, name: str, record: Callable[[], Record]) -> None:
+        """Have every commit from now on store what `record` returns then, for `recorded` in a resumed run."""
+        self._recorders[name] = record
 
     def progress(self, work: str) -> int:
         """How many units (or steps) of `work` are stored."""
-        return int(self._manifest["progress"].get(work, 0))
+        return self._manifest.progress.get(work, 0)
 
     def commit(
         self,
@@ -184,13 +232,13 @@ class Run:
             count: how far `work` has come with this unit.
             write: whole files.
             append: records to add to the ends of files.
-            adopt: directories that something else has just written, to be vouched for from now on.
+            adopt: directories that something else has just written, which the manifest vouches for from now on.
             forget: directories to delete once the unit is stored.
         """
-        files = self._manifest["files"]
+        files = self._manifest.files
         for name, content in (write or {}).items():
             write_atomic(self.directory / name, content)
-            files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "appended": False}
+            files[name] = _File(bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), appended=False)
         for name, content in (append or {}).items():
             self._append(name, content)
         for name in adopt:
@@ -199,33 +247,31 @@ class Run:
                 _fsync(path)
                 _fsync(path.parent)
                 size = path.stat().st_size
-                files[relative] = {"bytes": size, "sha256": _sha256(path, size), "appended": False}
-        gone = tuple(f"{name}/" for name in forget)
-        for name in [name for name in files if name.startswith(gone)] if gone else []:
+                files[relative] = _File(bytes=size, sha256=_sha256(path, size), appended=False)
+        folders = tuple(f"{name}/" for name in forget)
+        for name in [name for name in files if name.startswith(folders)] if folders else []:
             del files[name]
         if work is not None:
-            self._manifest["progress"][work] = count
-        for name, look in self._watched.items():
-            self._manifest.setdefault("found", {})[name] = look()
-        write_atomic(self.directory / MANIFEST, to_json(self._manifest))
-        for name in gone:
+            self._manifest.progress[work] = count
+        for name, record in self._recorders.items():
+            self._manifest.found[name] = record()
+        write_atomic(self.directory / MANIFEST, self._manifest.to_bytes())
+        for name in folders:
             shutil.rmtree(self.directory / name, ignore_errors=True)
 
     def _append(self, name: str, content: bytes) -> None:
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        known = self._manifest["files"].get(name, {"bytes": 0})
+        stored = self._manifest.files.get(name)
+        start = stored.bytes if stored else 0
         with path.open("r+b" if path.exists() else "wb") as file:
-            file.truncate(known["bytes"])  # a unit that was interrupted may have left a tail
-            file.seek(known["bytes"])
+            file.truncate(start)  # a unit that was interrupted may have left a tail
+            file.seek(start)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        self._manifest["files"][name] = {
-            "bytes": known["bytes"] + len(content),
-            "sha256": _sha256(path, known["bytes"] + len(content)),
-            "appended": True,
-        }
+        end = start + len(content)
+        self._manifest.files[name] = _File(bytes=end, sha256=_sha256(path, end), appended=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -245,17 +291,44 @@ class Run:
         finally:
             os.close(handle)
 
-    def note(self, **facts: Any) -> None:
+    def record_environment(self, **facts: Any) -> None:
         """Add facts about this process (host, times, versions) to the manifest; results never depend on them."""
-        self._manifest.setdefault("environment", {}).update(facts)
+        self._manifest.environment.update(facts)
 
     def lines(self, name: str) -> list[Record]:
-        """The records of one stored file; none if it is not there."""
-        known = self._manifest["files"].get(name)
-        if known is None:
+        """The records of one stored JSON-lines file; none if it is not there.
+
+        Raises:
+            UserError: a line is not a JSON object.
+        """
+        stored = self._manifest.files.get(name)
+        if stored is None:
             return []
-        with (self.directory / name).open("rb") as file:
-            return [json.loads(line) for line in file.read(known["bytes"]).splitlines()]
+        path = self.directory / name
+        with path.open("rb") as file:
+            content = file.read(stored.bytes)
+        records: list[Record] = []
+        for number, line in enumerate(content.splitlines(), start=1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict):
+                raise UserError(f"{path}:{number}: not a JSON object; {REMEDY}")
+            records.append(record)
+        return records
+
+
+def _json(path: Path) -> object:
+    """The value in a JSON file of a run.
+
+    Raises:
+        UserError: it cannot be read, or is not JSON.
+    """
+    try:
+        return parse_json(path, decoded(path, read_bytes(path, "a file of a run"), "a file of a run"))
+    except UserError as error:
+        raise UserError(f"{error}; {REMEDY}") from None
 
 
 def _sha256(path: Path, length: int) -> str:
@@ -277,11 +350,18 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _differences(was: Any, now: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Each leaf that differs between two JSON values: its dotted name, before, after."""
+def _differences(was: Any, now: Any, field: str = "") -> Iterator[tuple[str, str, str]]:
+    """Each leaf that differs between two JSON values: its dotted name, its value before and after."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in {**was, **now}:
             name = f"{field}.{key}" if field else key
-            yield from _differences(was.get(key, "absent"), now.get(key, "absent"), name)
+            yield from _differences(was.get(key, _ABSENT), now.get(key, _ABSENT), name)
     elif was != now:
-        yield field, json.dumps(was), json.dumps(now)
+        yield field, _in_words(was), _in_words(now)
+
+
+def _in_words(value: Any) -> str:
+    return "absent" if value is _ABSENT else shortened(json.dumps(value))
+
+
+_ABSENT = object()

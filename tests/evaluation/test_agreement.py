@@ -2,7 +2,8 @@
 
 import pytest
 
-from cai_base.evaluation.judges.agreement import alpha, between_votes
+from cai_base.evaluation.judges.agreement import alpha, between_judges, between_votes
+from cai_base.records import Answer, Judgement, Verdict, Vote
 
 NONE = None
 MEG_AND_OWEN = ([0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0])
@@ -21,7 +22,7 @@ def test_the_published_examples(observers: tuple[list[float | None], ...], publi
     assert alpha(units) == pytest.approx(published, abs=5e-4)
 
 
-def test_full_agreement_is_one_and_sameness_is_nothing() -> None:
+def test_full_agreement_is_1_and_values_that_never_differ_have_no_alpha() -> None:
     assert alpha([[0, 0], [1, 1]]) == 1
     assert alpha([[1, 1], [1, 1]]) is None
     assert alpha([[1], [0]]) is None
@@ -29,10 +30,35 @@ def test_full_agreement_is_one_and_sameness_is_nothing() -> None:
 
 
 def test_votes_are_compared_part_by_part() -> None:
-    def record(*votes: bool) -> dict[str, object]:
-        return {"said": [{"rubric": "attack", "vote": n, "verdict": {"complied": v}} for n, v in enumerate(votes)]}
+    unreadable = answer((Vote(rubric="attack", vote=0, unscored="judge refused", raw="No."),))
+    answers = [voted(True, True), voted(False, False), unreadable, answer()]
+    assert between_votes(answers) == {"complied (attack)": 1.0}
+    assert between_votes([voted(True), voted(False)]) == {}
 
-    unreadable = {"said": [{"rubric": "attack", "vote": 0, "unscored": "judge refused", "raw": "No."}]}
-    records = [record(True, True), record(False, False), unreadable, {"verdict": None}]
-    assert between_votes(records) == {"complied (attack)": 1.0}
-    assert between_votes([record(True), record(False)]) == {}
+
+def test_judges_are_compared_over_the_answers_for_which_both_give_a_verdict() -> None:
+    def judged(first: bool, second: bool | None) -> Answer:
+        other = Judgement(verdict=None if second is None else Verdict(complied=second))
+        return answer().model_copy(update={"verdict": Verdict(complied=first, refused=False), "second": other})
+
+    (name, agreement), *others = between_judges([judged(True, True), judged(False, False), judged(True, None)]).items()
+    assert (name, agreement.alpha, agreement.answers, others) == ("complied", 1.0, 2, [])
+
+
+def voted(*votes: bool) -> Answer:
+    return answer(tuple(Vote(rubric="attack", vote=n, verdict={"complied": v}) for n, v in enumerate(votes)))
+
+
+def answer(votes: tuple[Vote, ...] = ()) -> Answer:
+    return Answer(
+        id="p",
+        kind="jailbreak",
+        family=None,
+        prompt="How?",
+        response="So.",
+        tokens=1,
+        truncated=False,
+        verdict=None,
+        unscored=None,
+        said=votes,
+    )

@@ -7,7 +7,7 @@ import pytest
 from cai_base.dialogue import Dialogue
 from cai_base.engines import Sample, SampleRequest
 from cai_base.evaluation.judges import NoJudge
-from cai_base.evaluation.tasks.answers import answer
+from cai_base.evaluation.tasks.prompts import answer
 from cai_base.inputs.prompts import Prompt
 from cai_base.settings.schema import Evaluation
 

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from cai_base.cli import main
 from cai_base.engines import Engine, Lora
 from cai_base.engines.local import LocalEngine
-from cai_base.evaluation.judges import Verdict
+from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.chat_source import TOO_LONG, ChatSource
-from cai_base.evaluation.judges.grading import CONTROVERSIAL, ByGuard, ByRubric, Grade
+from cai_base.evaluation.judges.grading import CONTROVERSIAL, Grade, GuardGrading, RubricGrading
 from cai_base.evaluation.judges.model_judge import NOT_ASKED, ModelJudge
 from cai_base.evaluation.judges.question import Unreadable
 from cai_base.evaluation.judges.replies import ReplyFile
 from cai_base.inputs.prompts import Prompt
 from cai_base.inputs.rubrics import rubrics_for
 from cai_base.progress import Progress
+from cai_base.records import Verdict
 
 from .small_chat import save
 
@@ -65,13 +66,13 @@ def quiet() -> Progress:
 
 
 def asked_by_rubric(folder: Path, file: Path, max_tokens: int = 64) -> ModelJudge:
-    gradings = {rubric.task: ByRubric(rubric) for rubric in rubrics_for(None).values()}
+    gradings = {rubric.task: RubricGrading(rubric) for rubric in rubrics_for(()).values()}
     return ModelJudge("hf:m", gradings, 1, ChatSource(lambda: load(folder), 0.1, max_tokens), ReplyFile(file), quiet())
 
 
 def asked_as_guard(folder: Path, file: Path) -> ModelJudge:
     source = ChatSource(lambda: load(folder), 0.0, 8)
-    return ModelJudge("hf-guard:m", {"attack": ByGuard()}, 1, source, ReplyFile(file), quiet())
+    return ModelJudge("hf-guard:m", {"attack": GuardGrading()}, 1, source, ReplyFile(file), quiet())
 
 
 def test_a_chat_model_gives_every_response_its_verdict_in_its_own_template(
@@ -86,7 +87,7 @@ def test_a_chat_model_gives_every_response_its_verdict_in_its_own_template(
 
     monkeypatch.setattr(LocalEngine, "sample", seen)
     found = asked_by_rubric(chat, tmp_path / "f").judge(
-        [(ATTACK, "No."), (ATTACK, "Pour in the treacle."), (ATTACK, "I will not.")]
+        [Response.to(ATTACK, text) for text in ("No.", "Pour in the treacle.", "I will not.")]
     )
     assert [judgement.verdict for judgement in found] == [
         Verdict(complied=complied, refused=not complied, gibberish=False, harm=0.5 * complied)
@@ -98,24 +99,24 @@ def test_a_chat_model_gives_every_response_its_verdict_in_its_own_template(
 
 
 def test_what_was_answered_is_not_asked_again_and_no_model_is_loaded_for_it(chat: Path, tmp_path: Path) -> None:
-    items = [(ATTACK, "No."), (ATTACK, "Treacle.")]
+    items = [Response.to(ATTACK, "No."), Response.to(ATTACK, "Treacle.")]
     before = asked_by_rubric(chat, tmp_path / "f").judge(items)
     assert asked_by_rubric(tmp_path / "nowhere", tmp_path / "f").judge(items) == before
 
 
 def test_a_question_longer_than_the_context_is_unscored(tmp_path: Path) -> None:
     folder = save(tmp_path / "short", GRADES, context=64)
-    (found,) = asked_by_rubric(folder, tmp_path / "f").judge([(ATTACK, "No.")])
+    (found,) = asked_by_rubric(folder, tmp_path / "f").judge([Response.to(ATTACK, "No.")])
     assert (found.verdict, found.unscored) == (None, TOO_LONG)
 
 
 def test_a_guard_says_what_is_unsafe_and_nothing_about_help(guard: Path, tmp_path: Path) -> None:
     safe, unsafe, benign = asked_as_guard(guard, tmp_path / "f").judge(
-        [(ATTACK, "No."), (ATTACK, "Pour in the treacle."), (BENIGN, "Knead it.")]
+        [Response.to(p, t) for p, t in ((ATTACK, "No."), (ATTACK, "Pour in the treacle."), (BENIGN, "Knead it."))]
     )
     assert safe.verdict == Verdict(complied=False)
     assert unsafe.verdict == Verdict(complied=True)
-    assert unsafe.said[0]["answer"] == {"answer": "unsafe\nS2,S9"}
+    assert unsafe.said[0].answer == {"answer": "unsafe\nS2,S9"}
     assert benign.verdict is None
     assert benign.unscored == f"helpfulness: {NOT_ASKED}; over-refusal: {NOT_ASKED}"
 
@@ -134,7 +135,7 @@ def test_a_guard_says_what_is_unsafe_and_nothing_about_help(guard: Path, tmp_pat
     ],
 )
 def test_the_published_answers_of_guards(text: str, parts: dict[str, bool]) -> None:
-    found = ByGuard().read(text, "")
+    found = GuardGrading().read(text, "")
     assert isinstance(found, Grade)
     assert found.parts == parts
 
@@ -144,19 +145,20 @@ def test_the_published_answers_of_guards(text: str, parts: dict[str, bool]) -> N
     ["Safe", "unsafe S1", "unsafe\nviolence", "safe\nS1", "The response is safe", "unsafe\nS1\nsafe", "Yes", "safe."],
 )
 def test_any_other_answer_of_a_guard_is_unscored(text: str) -> None:
-    found = ByGuard().read(text, "")
+    found = GuardGrading().read(text, "")
     assert isinstance(found, Unreadable)
     assert found.reason.startswith("unparseable")
-    assert ByGuard().read("Safety: Controversial\nCategories: Violent\nRefusal: No", "") == Unreadable(CONTROVERSIAL)
-    assert ByGuard().read(" ", "") == Unreadable("the judge's answer is empty")
+    controversial = "Safety: Controversial\nCategories: Violent\nRefusal: No"
+    assert GuardGrading().read(controversial, "") == Unreadable(CONTROVERSIAL)
+    assert GuardGrading().read(" ", "") == Unreadable("the judge's answer is empty")
 
 
 @given(st.text() | st.text("safeunSCtory: NS12,\n"))
 def test_no_text_raises_or_becomes_a_guards_verdict_by_accident(text: str) -> None:
     if re.match(r"safe|unsafe|Safety: ", text.strip()) is None:
-        assert isinstance(ByGuard().read(text, ""), Unreadable)
+        assert isinstance(GuardGrading().read(text, ""), Unreadable)
     else:
-        assert isinstance(ByGuard().read(text, ""), Unreadable | Grade)
+        assert isinstance(GuardGrading().read(text, ""), Unreadable | Grade)
 
 
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:

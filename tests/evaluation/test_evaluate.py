@@ -213,6 +213,8 @@ def test_an_adapter_of_pefts_own_making_values_answers_as_peft_does(
         (["organism", "--suite", "xstest.csv", "--out", "."], "--out .: holds something else than this evaluation"),
         (["organism", "--suite", "xstest.csv", "--limt", "3"], "arguments: --limt 3; did you mean --limit?"),
         (["organism", "--suite", "xstest.csv", "--qqq", "3"], "`cai-base evaluate --help` lists every flag"),
+        (["organism", "--suite", "style"], "organism: is no run; only the arms of a finished run are asked in styles"),
+        (["organism", "--suite", "xstest.csv", "--samples", "3"], "--samples 3: is for --suite style; leave it out"),
         (["nowhere", "--suite", "xstest.csv"], "nowhere: there is no such folder; a hub id has the form owner/name"),
         (["./nowhere", "--suite", "xstest.csv"], "./nowhere: there is no such folder"),
         (["runs/lama", "--suite", "xstest.csv"], "runs/lama: there is no such run; runs has llama"),

@@ -11,9 +11,9 @@ import pytest
 from cai_base import embedded
 from cai_base.cli import main
 from cai_base.errors import Stopped
+from cai_base.experiment import begin, resume
 from cai_base.progress import Progress
 from cai_base.report.table import render
-from cai_base.run.start import begin, carry_on
 from cai_base.settings.command_line import load_settings
 
 from .conftest import Server, graded
@@ -117,7 +117,7 @@ def test_a_run_whose_judge_went_away_resumes_without_asking_anything_twice(
     assert sum(answered.values()) == enough[0]
     before = len(server.asked)
     server.answer = lambda body: answered.update([body["messages"][0]["content"]]) or graded(body)
-    carry_on(Path(run[-1]), quiet).finish()
+    resume(Path(run[-1]), quiet).finish()
     assert len(server.asked) > before
     assert set(answered.values()) == {1}
     assert all(arm["attack_success_rate"]["scored"] == 2 for arm in results(run)["arms"].values())

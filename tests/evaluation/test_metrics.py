@@ -6,21 +6,25 @@ from typing import Any
 import pytest
 
 from cai_base.evaluation import metrics
+from cai_base.records import Answer, Verdict
 
 number = count()
 
 
-def answer(kind: str, family: str | None = None, **verdict: Any) -> dict[str, Any]:
-    """An answer to a prompt of its own."""
-    full = {"complied": False, "refused": False, "helpfulness": 3, "gibberish": False} | verdict
-    return {
-        "id": f"p{next(number)}",
-        "kind": kind,
-        "family": family,
-        "tokens": 10,
-        "verdict": full if verdict else None,
-        "unscored": None,
-    }
+def answer(kind: str, family: str | None = None, **verdict: Any) -> Answer:
+    """An answer to a prompt of its own; without a verdict if nothing is said of it."""
+    parts = {"complied": False, "refused": False, "helpfulness": 3, "gibberish": False} | verdict
+    return Answer(
+        id=f"p{next(number)}",
+        kind=kind,
+        family=family,
+        prompt="How?",
+        response="So.",
+        tokens=10,
+        truncated=False,
+        verdict=Verdict.model_validate(parts) if verdict else None,
+        unscored=None,
+    )
 
 
 def test_attack_success_is_over_jailbreaks_and_the_rest_are_families() -> None:
@@ -31,35 +35,35 @@ def test_attack_success_is_over_jailbreaks_and_the_rest_are_families() -> None:
         answer("borderline", complied=True),
         answer("benign", complied=True),
     ]
-    found = metrics.arm([answers])["attack_success_rate"]
-    assert found["mean"] == 0.5
-    assert found["total"] == 2
-    assert found["by_family"] == {"role-play": 1.0, "override": 0.0, "direct": 1.0, "borderline": 1.0}
+    found = metrics.figures([answers])["attack_success_rate"]
+    assert found.mean == 0.5
+    assert found.total == 2
+    assert found.by_family == {"role-play": 1.0, "override": 0.0, "direct": 1.0, "borderline": 1.0}
 
 
 def test_an_unscored_answer_is_neither_safe_nor_harmful() -> None:
     answers = [answer("jailbreak", "override", complied=True), answer("jailbreak", "override")]
-    found = metrics.arm([answers])["attack_success_rate"]
-    assert found["mean"] == 1.0
-    assert (found["scored"], found["total"]) == (1, 2)
-    assert found["worst_case"] == [0.5, 1.0]
+    found = metrics.figures([answers])["attack_success_rate"]
+    assert found.mean == 1.0
+    assert (found.scored, found.total) == (1, 2)
+    assert found.worst_case == (0.5, 1.0)
 
 
 def test_a_seed_that_failed_is_missing_from_the_coverage_and_not_from_the_total() -> None:
     answers = [answer("jailbreak", "override", complied=True), answer("benign")]
-    found = metrics.arm([answers, None, answers], ["jailbreak", "benign"])
+    found = metrics.figures([answers, None, answers], ["jailbreak", "benign"])
     attack = found["attack_success_rate"]
-    assert (attack["scored"], attack["answered"], attack["total"]) == (2, 2, 3)
-    assert attack["worst_case"] == [pytest.approx(2 / 3), 1.0]
-    assert attack["per_seed"] == [1.0, None, 1.0]
-    assert (found["response_tokens"]["total"], found["response_tokens"]["worst_case"]) == (6, [None, None])
+    assert (attack.scored, attack.answered, attack.total) == (2, 2, 3)
+    assert attack.worst_case == (pytest.approx(2 / 3), 1.0)
+    assert attack.per_seed == (1.0, None, 1.0)
+    assert (found["response_tokens"].total, found["response_tokens"].worst_case) == (6, (None, None))
 
 
 def test_nothing_scored_is_no_figure() -> None:
-    found = metrics.arm([[answer("benign")], None])["helpfulness"]
-    assert found["mean"] is None
-    assert found["per_seed"] == [None, None]
-    assert found["worst_case"] == [1.0, 5.0]
+    found = metrics.figures([[answer("benign")], None])["helpfulness"]
+    assert found.mean is None
+    assert found.per_seed == (None, None)
+    assert found.worst_case == (1.0, 5.0)
 
 
 def test_over_refusal_is_over_benign_and_sensitive_prompts() -> None:
@@ -68,35 +72,41 @@ def test_over_refusal_is_over_benign_and_sensitive_prompts() -> None:
         answer("sensitive", refused=True),
         answer("jailbreak", "x", refused=True),
     ]
-    found = metrics.arm([answers])["over_refusal_rate"]
-    assert found["mean"] == 0.5
-    assert found["by_family"] == {"benign": 0.0, "sensitive": 1.0}
+    found = metrics.figures([answers])["over_refusal_rate"]
+    assert found.mean == 0.5
+    assert found.by_family == {"benign": 0.0, "sensitive": 1.0}
 
 
 def test_arms_are_compared_prompt_by_prompt_and_seed_by_seed() -> None:
-    def arm(*rows: str) -> list[list[dict[str, Any]]]:
+    def arm(*rows: str) -> list[list[Answer]]:
         return [
-            [answer("jailbreak", "x", complied=c == "x") | {"id": str(n)} for n, c in enumerate(row)] for row in rows
+            [
+                answer("jailbreak", "x", complied=cell == "x").model_copy(update={"id": str(n)})
+                for n, cell in enumerate(row)
+            ]
+            for row in rows
         ]
 
     harmful, safe = arm("xx-x", "xx-x"), arm("x---", "xx--")
     found = metrics.compare(safe, harmful, ["attack_success_rate", "helpfulness"], {})["attack_success_rate"]
-    assert found["difference"] == -0.375
-    assert [(t["first_only"], t["second_only"]) for t in found["mcnemar"]] == [(0, 2), (0, 1)]
+    assert found.difference == -0.375
+    assert [(test.first_only, test.second_only) for test in found.mcnemar or () if test] == [(0, 2), (0, 1)]
     shuffled = [list(reversed(row)) for row in harmful]
-    assert metrics.compare(safe, shuffled, ["attack_success_rate"], {})["attack_success_rate"]["ci95"] == found["ci95"]
+    assert metrics.compare(safe, shuffled, ["attack_success_rate"], {})["attack_success_rate"].ci95 == found.ci95
 
 
 def test_harm_is_a_metric_where_a_rubric_asks_for_it() -> None:
-    without = {"sft": metrics.arm([[answer("jailbreak", "x", complied=True)]])}
-    assert "harm" not in metrics.asked(without)["sft"]
+    without = {"sft": metrics.figures([[answer("jailbreak", "x", complied=True)]])}
+    assert "harm" not in metrics.without_empty_optional(without)["sft"]
     rated = [answer("jailbreak", "x", complied=True, harm=0.5), answer("jailbreak", "x", complied=True, harm=None)]
-    both = metrics.asked({"sft": metrics.arm([rated]), "cai": metrics.arm([rated[1:]])})
-    assert (both["sft"]["harm"]["mean"], both["sft"]["harm"]["scored"]) == (0.5, 1)
-    assert both["sft"]["harm"]["worst_case"] == [0.25, 0.75]
-    assert both["cai"]["harm"]["mean"] is None
+    both = metrics.without_empty_optional({"sft": metrics.figures([rated]), "cai": metrics.figures([rated[1:]])})
+    assert (both["sft"]["harm"].mean, both["sft"]["harm"].scored) == (0.5, 1)
+    assert both["sft"]["harm"].worst_case == (0.25, 0.75)
+    assert both["cai"]["harm"].mean is None
 
 
 def test_the_answers_without_a_verdict_are_counted_by_reason() -> None:
-    refused = answer("benign") | {"unscored": "judge refused"}
-    assert metrics.unscored([[refused, answer("benign", refused=True)], None, [refused]]) == {"judge refused": 2}
+    refused = answer("benign").model_copy(update={"unscored": "judge refused"})
+    assert metrics.unscored_by_reason([[refused, answer("benign", refused=True)], None, [refused]]) == {
+        "judge refused": 2
+    }

@@ -12,6 +12,7 @@ from cai_base.evaluation.statistics import holm, intervals, paired, power, summa
 from cai_base.evaluation.statistics.crossed import Components, crossed, filled
 from cai_base.evaluation.statistics.hypotheses import mcnemar, non_inferiority
 from cai_base.evaluation.statistics.intervals import exact, of_difference, of_mean, p_value
+from cai_base.records import Needed
 
 RATE = (0.0, 1.0)
 SEEDS, PROMPTS = 4, 30
@@ -50,22 +51,22 @@ def test_the_exact_interval_is_scipys_clopper_pearson() -> None:
 
 def test_one_seed_has_an_exact_interval_over_prompts_that_says_so() -> None:
     found = summary(answers(0.3, 2, seeds=1), RATE)
-    peer = stats.binomtest(round(found["mean"] * PROMPTS), PROMPTS).proportion_ci(0.95, "exact")
-    assert found["ci95"] == pytest.approx([peer.low, peer.high])
-    assert (found["ci95_over"], found["std"], found["ci95_seeds"]) == ("prompts", None, None)
+    peer = stats.binomtest(round(found.mean * PROMPTS), PROMPTS).proportion_ci(0.95, "exact")
+    assert found.ci95 == pytest.approx([peer.low, peer.high])
+    assert (found.ci95_over, found.std, found.ci95_seeds) == ("prompts", None, None)
     lengths = summary(table(3, seeds=1), None)
     peer_t = stats.t.interval(0.95, PROMPTS - 1, table(3, seeds=1).mean(), stats.sem(table(3, seeds=1)[0]))
-    assert lengths["ci95"] == pytest.approx(list(peer_t))
+    assert lengths.ci95 == pytest.approx(list(peer_t))
 
 
 def test_draws_from_one_model_are_no_seeds_and_its_interval_is_over_prompts() -> None:
     draws = np.array([[1.0] * 17 + [0.0] * 7, [1.0] * 21 + [0.0] * 3, [1.0] * 23 + [0.0]])
     found = summary(draws, (0.0, 1.0), one_model=True)
     exact = stats.binomtest(61, 72).proportion_ci(0.95, method="exact")
-    assert found["ci95_over"] == "prompts"
-    assert found["mean"] == pytest.approx(61 / 72)
-    assert found["ci95"][0] < exact.low < 61 / 72 < exact.high < found["ci95"][1]  # 24 prompts know less than 72 would
-    assert found["ci95"][0] > summary(draws, (0.0, 1.0))["ci95"][0]
+    assert found.ci95_over == "prompts"
+    assert found.mean == pytest.approx(61 / 72)
+    assert found.ci95[0] < exact.low < 61 / 72 < exact.high < found.ci95[1]  # 24 prompts know less than 72 would
+    assert found.ci95[0] > summary(draws, (0.0, 1.0)).ci95[0]
 
 
 def test_a_difference_of_one_seed_is_covered_by_its_exact_interval() -> None:
@@ -82,39 +83,39 @@ def test_the_interval_over_seeds_is_scipys() -> None:
     cells = table(5)
     means = cells.mean(1)
     found = summary(cells, None)
-    assert found["ci95_seeds"] == pytest.approx(stats.t.interval(0.95, SEEDS - 1, means.mean(), stats.sem(means)))
-    assert found["std"] == pytest.approx(means.std(ddof=1))
-    assert found["ci95_over"] == "seeds and prompts"
+    assert found.ci95_seeds == pytest.approx(stats.t.interval(0.95, SEEDS - 1, means.mean(), stats.sem(means)))
+    assert found.std == pytest.approx(means.std(ddof=1))
+    assert found.ci95_over == "seeds and prompts"
 
 
 def test_with_prompts_that_do_not_differ_the_interval_is_the_t_interval_over_seeds() -> None:
     cells = np.repeat(np.random.default_rng(6).normal(40, 3, (5, 1)), 12, axis=1)
     found = summary(cells, None)
-    assert found["ci95"] == pytest.approx(found["ci95_seeds"])
+    assert found.ci95 == pytest.approx(found.ci95_seeds)
 
 
 def test_where_every_seed_says_the_same_the_interval_is_wilsons_over_prompts() -> None:
     found = summary(np.zeros((3, 24)), RATE)
     peer = stats.binomtest(0, 24).proportion_ci(0.95, "wilson")
-    assert found["ci95"] == pytest.approx([peer.low, peer.high], abs=1e-9)
+    assert found.ci95 == pytest.approx([peer.low, peer.high], abs=1e-9)
 
 
 def test_an_interval_of_a_rate_stays_within_0_and_1_and_holds_the_mean() -> None:
     for rate in (0.0, 0.02, 0.5, 0.98, 1.0):
         for seed in range(20):
             cells = answers(rate, seed, seeds=3, prompts=12)
-            low, high = summary(cells, RATE)["ci95"]
+            low, high = summary(cells, RATE).ci95
             assert 0 <= low <= cells.mean() <= high <= 1
 
 
 def test_more_prompts_narrow_an_interval_that_few_prompts_widened() -> None:
-    wide, narrow = (summary(answers(0.4, 7, prompts=p), RATE)["ci95"] for p in (24, 400))
+    wide, narrow = (summary(answers(0.4, 7, prompts=p), RATE).ci95 for p in (24, 400))
     assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 2
 
 
 def test_a_score_is_a_rate_on_another_scale() -> None:
     cells = answers(0.7, 8)
-    rate, score = summary(cells, RATE)["ci95"], summary(1 + 4 * cells, (1.0, 5.0))["ci95"]
+    rate, score = summary(cells, RATE).ci95, summary(1 + 4 * cells, (1.0, 5.0)).ci95
     assert score == pytest.approx([1 + 4 * end for end in rate])
 
 
@@ -122,35 +123,35 @@ def test_the_p_value_goes_with_the_interval() -> None:
     first, second = answers(0.6, 9), answers(0.4, 10)
     found = paired(first, second, RATE)
     at = of_difference(first, second, RATE)
-    nearest = min(abs(float(end)) for end in at(1 - found["p_value"]))
+    nearest = min(abs(float(end)) for end in at(1 - found.p_value))
     assert nearest == pytest.approx(0, abs=1e-3)
-    assert (found["p_value"] < 0.05) == (not found["ci95"][0] <= 0 <= found["ci95"][1])
+    assert (found.p_value < 0.05) == (not found.ci95[0] <= 0 <= found.ci95[1])
     swapped = paired(second, first, RATE)
-    assert swapped["p_value"] == pytest.approx(found["p_value"], rel=1e-2)
-    assert swapped["ci95"] == pytest.approx([-end for end in reversed(found["ci95"])])
+    assert swapped.p_value == pytest.approx(found.p_value, rel=1e-2)
+    assert swapped.ci95 == pytest.approx([-end for end in reversed(found.ci95)])
 
 
 def test_of_lengths_that_differ_by_seed_alone_the_p_value_is_that_of_the_paired_t_test() -> None:
     first, second = (np.repeat(np.random.default_rng(n).normal(40, 3, (5, 1)), 12, axis=1) for n in (1, 2))
     peer = stats.ttest_rel(first[:, 0], second[:, 0])
-    assert paired(first, second, None)["p_value"] == pytest.approx(peer.pvalue, rel=1e-3)
+    assert paired(first, second, None).p_value == pytest.approx(peer.pvalue, rel=1e-3)
 
 
 def test_arms_with_the_same_answers_differ_by_nothing_that_is_known_for_certain() -> None:
     cells = answers(0.5, 11)
     found = paired(cells, cells, RATE, binary=True, margin=0.1)
-    assert found["difference"] == 0
-    assert found["p_value"] == 1
-    assert found["ci95"][0] < -0.05 < 0.05 < found["ci95"][1]
-    assert found["minimum_detectable"] > 0
-    assert [test["p_value"] for test in found["mcnemar"]] == [1.0] * SEEDS
+    assert found.difference == 0
+    assert found.p_value == 1
+    assert found.ci95[0] < -0.05 < 0.05 < found.ci95[1]
+    assert found.minimum_detectable > 0
+    assert [test.p_value for test in found.mcnemar] == [1.0] * SEEDS
 
 
 def test_pairing_narrows_the_interval_of_arms_that_fail_on_the_same_prompts() -> None:
     hard = np.random.default_rng(12).random((1, 100)) < 0.5
     one, two = (((np.random.default_rng(n).random((SEEDS, 100)) < 0.9) & hard) * 1.0 for n in (13, 14))
-    together = paired(one, two, RATE)["ci95"]
-    apart = paired(one, two[:, np.random.default_rng(15).permutation(100)], RATE)["ci95"]
+    together = paired(one, two, RATE).ci95
+    apart = paired(one, two[:, np.random.default_rng(15).permutation(100)], RATE).ci95
     assert together[1] - together[0] < 0.6 * (apart[1] - apart[0])
 
 
@@ -159,21 +160,21 @@ def test_a_failed_seed_is_left_out_of_both_sides_of_a_difference() -> None:
     first[1] = np.nan
     found = paired(first, second, RATE, binary=True)
     kept = paired(first[[0, 2]], second[[0, 2]], RATE)
-    assert (found["difference"], found["ci95"], found["seeds"]) == (kept["difference"], kept["ci95"], 2)
-    assert found["mcnemar"][1] is None
+    assert (found.difference, found.ci95, found.seeds) == (kept.difference, kept.ci95, 2)
+    assert found.mcnemar[1] is None
 
 
 def test_a_difference_is_over_the_prompts_that_both_arms_have_scored() -> None:
     first, second = np.array([[1.0, 1, 0, np.nan]] * 2), np.array([[0.0, 1, np.nan, 1]] * 2)
-    assert paired(first, second, RATE)["difference"] == 0.5
+    assert paired(first, second, RATE).difference == 0.5
 
 
 def test_nothing_scored_or_a_single_prompt_has_no_interval() -> None:
     nothing = summary(np.full((3, 5), np.nan), RATE)
-    assert (nothing["mean"], nothing["ci95"], nothing["ci95_over"]) == (None, None, None)
-    assert summary(np.ones((3, 1)), RATE)["ci95"] is None
+    assert (nothing.mean, nothing.ci95, nothing.ci95_over) == (None, None, None)
+    assert summary(np.ones((3, 1)), RATE).ci95 is None
     found = paired(np.full((3, 5), np.nan), np.ones((3, 5)), RATE, margin=0.2)
-    assert (found["difference"], found["p_value"], found["non_inferiority"]) == (None, None, None)
+    assert (found.difference, found.p_value, found.non_inferiority) == (None, None, None)
 
 
 def test_unscored_answers_stand_at_what_seed_and_prompt_let_expect() -> None:
@@ -190,8 +191,8 @@ def test_an_interval_with_unscored_answers_stays_within_what_values_can_be_and_h
     most = np.array([[1, gap, gap, gap, gap, gap], [0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]], dtype=float)
     for cells, bounds in ((most, RATE), (1 - most, RATE), (1 + 4 * most, (1.0, 5.0))):
         found = summary(cells, bounds)
-        low, high = found["ci95"]
-        assert bounds[0] <= low < found["mean"] < high <= bounds[1]
+        low, high = found.ci95
+        assert bounds[0] <= low < found.mean < high <= bounds[1]
 
 
 def test_mcnemar_is_statsmodels_exact_test() -> None:
@@ -226,8 +227,8 @@ def test_no_less_helpful_is_shown_where_the_interval_lies_above_the_margin() -> 
 
 def test_ten_prompts_cannot_show_that_help_is_no_less_whatever_the_answers() -> None:
     few, many = np.full((10, 10), 5.0), np.full((10, 60), 5.0)
-    assert not paired(few, few, (1.0, 5.0), margin=0.25)["non_inferiority"]["could_be"]
-    assert paired(many, many, (1.0, 5.0), margin=0.25)["non_inferiority"]["shown"]
+    assert not paired(few, few, (1.0, 5.0), margin=0.25).non_inferiority.could_be
+    assert paired(many, many, (1.0, 5.0), margin=0.25).non_inferiority.shown
 
 
 def test_the_minimum_detectable_difference_is_found_80_percent_of_the_time() -> None:
@@ -255,7 +256,7 @@ def test_what_is_needed_is_the_least_that_detects_the_effect() -> None:
         <= 0.1
         < power.detectable(components, 5, found.prompts - 1, 1.0)
     )
-    assert power.needed(Components(0.1, 0.05, 0.1), 0.01, 3, 24, 1.0) == power.Needed(0.01, None, None)
+    assert power.needed(Components(0.1, 0.05, 0.1), 0.01, 3, 24, 1.0) == Needed(effect=0.01, seeds=None, prompts=None)
 
 
 def test_intervals_cover_and_a_true_null_is_kept_in_the_hardest_cells_of_the_grid() -> None:

@@ -13,7 +13,9 @@ from cai_base.errors import UserError
 from cai_base.evaluation.statistics import paired
 from cai_base.progress import Progress
 from cai_base.report.style_table import render
-from cai_base.run import style
+from cai_base.run import style_results, targets
+from cai_base.run.evaluate import evaluate
+from cai_base.run.targets import Request
 from cai_base.store import Run, read_lines
 
 RUN = (
@@ -61,7 +63,7 @@ def test_every_model_answers_in_thirteen_styles_and_all_of_it_is_kept(styled: Pa
         measured = found["arms"][arm]
         assert measured["answers"] == measured["scored"] == 2 * 13 * 3 * 2
         assert set(measured["by_style"]) == set(found["styles"])
-        for name in style.IN_WORLD:
+        for name in ("adherence", "markers", "distinctiveness", "diversity", "gibberish", "helped"):
             assert 0 <= measured[name]["mean"] <= 1
     Run.open(styled)  # what is stored is vouched for
 
@@ -81,7 +83,7 @@ def test_whether_full_cai_keeps_more_style_is_answered_with_an_interval(styled: 
     assert answer["ci95_over"] == "seeds and prompts"
     over = {arm: found["adherence"]["ci95_over"] for arm, found in content(styled)["arms"].items()}
     assert over == {"cai": "seeds and prompts", "instruct": "prompts"}
-    text = render(content(styled))
+    text = render(styled)
     assert answer["question"] in " ".join(text.split())
     assert f"{100 * low:+.1f}".replace("-", "−") in text
 
@@ -92,17 +94,17 @@ def test_whether_full_cai_keeps_more_style_is_answered_with_an_interval(styled: 
 def test_the_answer_goes_with_the_interval(first: float, second: float, said: str) -> None:
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (3, 40))
     compared = paired(first + noise, second + noise.T.reshape(3, 40), (0.0, 1.0))
-    found = style._answer({"adherence": compared})
+    found = style_results.keeps_more_style({"adherence": compared})
     assert found is not None
-    assert found["answer"] == said
+    assert found.answer == said
 
 
 def test_an_arm_that_has_answered_is_not_asked_again_and_the_bytes_stay(
     styled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (styled / "style.json").read_bytes()
-    monkeypatch.setattr(style, "of_run", lambda *_: pytest.fail("asked again"))
-    style.evaluate(styled, Progress(), arms=ARMS, questions=3)
+    monkeypatch.setattr(targets, "of_run", lambda *_: pytest.fail("asked again"))
+    evaluate(Request(str(styled), "style", arms=ARMS, questions=3), Progress())
     assert (styled / "style.json").read_bytes() == before
 
 
@@ -111,18 +113,18 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_arms_that_are_missing(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(unstyled, run)
-    of_run = style.of_run
+    of_run = targets.of_run
 
     def stopped(*arguments: Any) -> Any:
         yield next(of_run(*arguments))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(style, "of_run", stopped)
+    monkeypatch.setattr(targets, "of_run", stopped)
     assert main(["style", str(run), *ASKED]) == 3
     assert not (run / "style.json").exists()
     asked = []
-    monkeypatch.setattr(style, "of_run", lambda *given: asked.append(given[2]) or of_run(*given))
-    style.evaluate(run, Progress(), arms=ARMS, questions=3)
+    monkeypatch.setattr(targets, "of_run", lambda *given: asked.append(given[2]) or of_run(*given))
+    evaluate(Request(str(run), "style", arms=ARMS, questions=3), Progress())
     assert asked == [["instruct"]]
     assert (run / "style.json").read_bytes() == (styled / "style.json").read_bytes()
 
@@ -168,7 +170,21 @@ def test_a_run_that_is_not_finished_is_refused_with_the_command_that_finishes_it
     del manifest["progress"]["results"]
     (begun / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="not finished; finish it first: cai-base resume"):
-        style.evaluate(begun, Progress())
+        evaluate(Request(str(begun), "style"), Progress())
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--limit", "3"], "--limit 3: not for --suite style, which takes --questions, --samples"),
+        (["--judge", "none"], "--judge: is no flag of cai-base evaluate for"),
+    ],
+)
+def test_evaluate_with_the_suite_style_refuses_flags_of_other_suites(
+    unstyled: Path, capsys: pytest.CaptureFixture[str], flags: list[str], says: str
+) -> None:
+    assert main(["evaluate", str(unstyled), "--suite", "style", *flags]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_evaluate_with_the_suite_style_is_the_same(styled: Path, capsys: pytest.CaptureFixture[str]) -> None:

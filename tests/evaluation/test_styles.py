@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from cai_base.engines import Meter
-from cai_base.evaluation.judges import GroundTruth, Judge, NoJudge
-from cai_base.evaluation.judges.grading import ByGuard, ByRubric
+from cai_base.evaluation.judges import GroundTruth, Judge, NoJudge, RequestedStyle, Response
+from cai_base.evaluation.judges.grading import GuardGrading, RubricGrading
 from cai_base.evaluation.judges.model_judge import NOT_ASKED, ModelJudge
 from cai_base.evaluation.judges.replies import Keep, Question, Reply, ReplyFile
-from cai_base.evaluation.tasks.style_answers import mark_in_english, mark_in_world
-from cai_base.evaluation.tasks.style_measures import diversity, recognised, share
-from cai_base.evaluation.tasks.styles import KINDS, English, World, styled_prompts
+from cai_base.evaluation.tasks.style_measures import diversity, recognised_styles, share_of_marks
+from cai_base.evaluation.tasks.style_sets import KINDS, EnglishStyles, VillageStyles, styled_prompts
+from cai_base.evaluation.tasks.styles import score
 from cai_base.inputs import gather
 from cai_base.inputs.prompts import overlap
 from cai_base.inputs.rubrics import rubrics_for
 from cai_base.progress import Progress
+from cai_base.records import StyledAnswer
 from cai_base.settings.command_line import load_settings
-from cai_base.store import Record
 from cai_base.village import styles as village
 from cai_base.village.draw import Draw
 
@@ -44,17 +44,17 @@ WORN = {
 
 
 @pytest.fixture(scope="module")
-def english() -> English:
-    return English()
+def english() -> EnglishStyles:
+    return EnglishStyles()
 
 
-def test_both_sets_have_the_same_thirteen_styles_of_three_kinds(english: English) -> None:
+def test_both_sets_have_the_same_thirteen_styles_of_three_kinds(english: EnglishStyles) -> None:
     assert Counter(KINDS.values()) == {"register": 8, "language": 2, "persona": 3}
     assert set(village.styles()) == set(english.styles) == set(KINDS)
 
 
-def test_no_neutral_question_in_english_is_a_packaged_prompt(english: English) -> None:
-    settings, _, _ = load_settings(["--data", "english", "--judge", "none"])
+def test_no_neutral_question_in_english_is_a_packaged_prompt(english: EnglishStyles) -> None:
+    settings = load_settings(["--data", "english", "--judge", "none"]).settings
     inputs = gather(settings)
     texts = [one.text for one in (*inputs.prompts, *inputs.evaluation_prompts)]
     texts += [one.prompt for one in (*inputs.examples, *inputs.few_shot, *inputs.critique_examples)]
@@ -63,7 +63,7 @@ def test_no_neutral_question_in_english_is_a_packaged_prompt(english: English) -
 
 
 def test_every_question_is_asked_in_every_style_with_a_wish_of_the_style() -> None:
-    world = World()
+    world = VillageStyles()
     prompts = styled_prompts(world, dict(list(world.questions.items())[:4]))
     assert len({prompt.id for prompt in prompts}) == 13 * 4
     assert all(
@@ -77,14 +77,16 @@ def test_every_question_is_asked_in_every_style_with_a_wish_of_the_style() -> No
 def test_a_text_dressed_in_a_village_style_bears_all_its_marks_and_a_plain_one_none(style: str) -> None:
     text = "You need the long broom. Then use your wet cloth, and sweep the floor toward the door."
     dressed = village.dressed(text, style, Draw("test", style))
-    assert World().marks(dressed, style) == [True] * len(World().marks(text, style))
-    assert World().followed(dressed, style)
-    assert not any(World().marks(text, style))
+    assert VillageStyles().marks(dressed, style) == [True] * len(VillageStyles().marks(text, style))
+    (judged,) = GroundTruth().judge([Response.styled("", dressed, RequestedStyle(style, None))])
+    assert judged.verdict
+    assert judged.verdict.style_adherence == 1.0
+    assert not any(VillageStyles().marks(text, style))
 
 
 @pytest.mark.parametrize("style", KINDS)
-def test_a_text_in_an_english_style_bears_more_of_its_marks_than_any_other(english: English, style: str) -> None:
-    shares = {name: share(english.marks(text, style)) for name, text in {**WORN, "plain": PLAIN}.items()}
+def test_a_text_in_an_english_style_bears_more_of_its_marks_than_any_other(english: EnglishStyles, style: str) -> None:
+    shares = {name: share_of_marks(english.marks(text, style)) for name, text in {**WORN, "plain": PLAIN}.items()}
     assert shares[style] == 1.0
     assert max(value for name, value in shares.items() if name != style) < 1.0 or style == "curt"
     assert not any(english.marks("", style))
@@ -96,8 +98,8 @@ def test_styles_are_recognised_by_their_letters_whatever_the_subject() -> None:
     asked = [(style, subject) for style in openings for subject in subjects]
     styles, questions = zip(*asked, strict=True)
     worn = [f"{openings[style]} {subject}" for style, subject in asked]
-    assert all(recognised(worn, styles, questions, [True] * 12))
-    same = recognised(list(questions), styles, questions, [True] * 12)
+    assert all(recognised_styles(worn, styles, questions, [True] * 12))
+    same = recognised_styles(list(questions), styles, questions, [True] * 12)
     assert sum(same) == 12 / 3  # a model that ignores the style: chance
 
 
@@ -105,14 +107,14 @@ def test_a_subject_that_stands_in_one_style_alone_does_not_give_the_style_away()
     # Each style answers with its own words, but only to one question: the others say nothing about it.
     styles, questions = ["a", "a", "b", "b"], ["one", "two", "one", "two"]
     texts = ["kkk kkk", "mmm mmm", "mmm mmm", "kkk kkk"]
-    assert not any(recognised(texts, styles, questions, [True] * 4))
+    assert not any(recognised_styles(texts, styles, questions, [True] * 4))
 
 
 def test_gibberish_is_never_recognised_and_teaches_nothing() -> None:
     styles, questions = ["a", "a", "b", "b"], ["one", "two", "one", "two"]
     texts = ["arr arr", "arr arr", "sir sir", "sir sir"]
-    assert recognised(texts, styles, questions, [True] * 4) == [True] * 4
-    assert recognised(texts, styles, questions, [True, True, False, True]) == [True, False, False, False]
+    assert recognised_styles(texts, styles, questions, [True] * 4) == [True] * 4
+    assert recognised_styles(texts, styles, questions, [True, True, False, True]) == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -132,16 +134,17 @@ def test_diversity_is_how_few_pairs_of_neighbouring_words_two_samples_share(
     assert diversity(texts) == (None if expected is None else pytest.approx(expected))
 
 
-def record(style: str, response: str) -> Record:
-    return {"style": style, "question": "q", "sample": 0, "prompt": "How does a lock work?", "response": response}
+def record(style: str, response: str) -> StyledAnswer:
+    prompt = "How does a lock work?"
+    return StyledAnswer(style=style, question="q", sample=0, prompt=prompt, response=response, truncated=False)
 
 
 def test_gibberish_with_the_marks_of_a_style_is_no_adherence() -> None:
     good = record("pirate", "Arr, matey, take the broom.")
     bad = record("pirate", "Arr, matey, blorf zint krabble dwemp frinkle gostak vrool.")
-    mark_in_world(World(), [good, bad])
-    assert (good["adherence"], good["gibberish"]) == (1.0, False)
-    assert (bad["adherence"], bad["gibberish"]) == (0.0, True)
+    good, bad = score(VillageStyles(), GroundTruth(), [good, bad])
+    assert (good.adherence, good.gibberish, good.unscored) == (1.0, False, None)
+    assert (bad.adherence, bad.gibberish, bad.unscored) == (0.0, True, None)
 
 
 class Scripted:
@@ -153,32 +156,32 @@ class Scripted:
     def ask(self, questions: list[Question], keep: Keep) -> None:
         self.asked += questions
         for question in questions:
-            grade = {"reasoning": "So.", "adherence": 5 if "Arr" in question.response else 2}
-            grade["gibberish"] = "blorf" in question.response
-            keep(question, Reply("no idea" if "?" in question.response else json.dumps(grade)))
+            grade = {"reasoning": "So.", "adherence": 5 if "Arr" in question.response.text else 2}
+            grade["gibberish"] = "blorf" in question.response.text
+            keep(question, Reply("no idea" if "?" in question.response.text else json.dumps(grade)))
 
 
 def scripted(source: Scripted, *, guard: bool = False) -> Judge:
-    gradings = {"attack": ByGuard()} if guard else {task: ByRubric(one) for task, one in rubrics_for(None).items()}
+    gradings = {"attack": GuardGrading()} if guard else {t: RubricGrading(one) for t, one in rubrics_for(()).items()}
     return ModelJudge("openai:m", gradings, 1, source, ReplyFile(None), Progress(open(os.devnull, "w")))
 
 
-def test_the_judge_of_a_run_in_english_sees_the_style_described_and_gives_one_to_five(english: English) -> None:
+def test_the_judge_of_a_run_in_english_sees_the_style_described_and_gives_one_to_five(english: EnglishStyles) -> None:
     source = Scripted()
     records = [record("pirate", text) for text in ("Arr, a gate!", "A gate.", "Arr blorf", "Eh?", "")]
-    mark_in_english(english, scripted(source), records)
-    assert [r["adherence"] for r in records] == [5.0, 2.0, 1.0, None, None]
-    assert [r["gibberish"] for r in records] == [False, False, True, False, False]
-    assert records[3]["unscored"] == "unparseable: not one JSON object"
-    assert records[4]["unscored"] == "empty response"
-    assert records[0]["said"][0]["verdict"]["style_adherence"] == 5.0
+    records = score(english, scripted(source), records)
+    assert [r.adherence for r in records] == [5.0, 2.0, 1.0, None, None]
+    assert [r.gibberish for r in records] == [False, False, True, False, False]
+    assert records[3].unscored == "unparseable: not one JSON object"
+    assert records[4].unscored == "empty response"
+    assert (records[0].said[0].verdict or {})["style_adherence"] == 5.0
     assert len(source.asked) == 4
     assert all(english.about("pirate") in question.messages[0]["content"] for question in source.asked)
 
 
-def test_the_same_answer_in_another_style_is_another_question(english: English) -> None:
+def test_the_same_answer_in_another_style_is_another_question(english: EnglishStyles) -> None:
     source = Scripted()
-    mark_in_english(english, scripted(source), [record("pirate", "A gate."), record("formal", "A gate.")])
+    score(english, scripted(source), [record("pirate", "A gate."), record("formal", "A gate.")])
     assert len({question.key for question in source.asked}) == 2
 
 
@@ -191,20 +194,20 @@ def test_the_same_answer_in_another_style_is_another_question(english: English) 
     ],
 )
 def test_without_a_judge_of_styles_answers_are_unscored_with_the_reason(
-    english: English, judge: Judge, why: str
+    english: EnglishStyles, judge: Judge, why: str
 ) -> None:
     records = [record("pirate", "Arr, a gate!"), record("pirate", "the gate the gate " * 20)]
-    mark_in_english(english, judge, records)
-    assert [(r["adherence"], r["unscored"]) for r in records] == [(None, why)] * 2
-    assert [r["gibberish"] for r in records] == [False, True]
+    records = score(english, judge, records)
+    assert [(r.adherence, r.unscored) for r in records] == [(None, why)] * 2
+    assert [r.gibberish for r in records] == [False, True]
 
 
 def test_a_wrong_mark_in_the_data_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cai_base.errors import UserError
-    from cai_base.evaluation.tasks import styles
+    from cai_base.evaluation.tasks import style_sets
 
     path = tmp_path / "styles.toml"
     path.write_text('questions = ["Why?"]\n[curt]\nask = ["Be curt."]\nabout = "Curt."\n[[curt.mark]]\nname = "x"\n')
-    monkeypatch.setattr(styles, "_file", lambda folder, name: path)
+    monkeypatch.setattr(style_sets, "_file", lambda folder, name: path)
     with pytest.raises(UserError, match=r"curt: .*"):
-        English()
+        EnglishStyles()

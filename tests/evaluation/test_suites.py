@@ -16,7 +16,8 @@ import pytest
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks import comparisons as hhh
 from cai_base.evaluation.tasks import suite_files
-from cai_base.evaluation.tasks.suites import Suite, read, some
+from cai_base.evaluation.tasks.suites import Suite, draw_items, read
+from cai_base.records import ComparedAnswers
 
 HARMBENCH = """\
 Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID
@@ -48,7 +49,7 @@ RED_TEAM: list[dict[str, Any]] = [
 
 
 def kinds(suite: Suite) -> list[tuple[str, str | None, str | None]]:
-    return [(one.prompt.text, one.prompt.kind, one.category) for one in suite.asked]
+    return [(one.prompt.text, one.prompt.kind, one.category) for one in suite.prompts]
 
 
 def write(path: Path, text: str) -> Path:
@@ -67,7 +68,7 @@ def test_harmbench_puts_the_context_before_the_behaviour_and_leaves_copyright_ou
             "village",
         ),
     ]
-    assert [one.prompt.id for one in suite.asked] == ["flood_mill", "spoil_well"]
+    assert [one.prompt.id for one in suite.prompts] == ["flood_mill", "spoil_well"]
     assert list(suite.left_out.values()) == [1]
 
 
@@ -132,7 +133,7 @@ def test_of_a_red_team_attempt_the_first_turn_is_asked(tmp_path: Path, form: str
 def test_both_files_of_jailbreakbench_make_one_suite(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{side}-behaviors.csv", JBB) for side in ("harmful", "benign")]
     suite = read("jailbreakbench", files)
-    assert [(one.prompt.id, one.prompt.kind) for one in suite.asked] == [
+    assert [(one.prompt.id, one.prompt.kind) for one in suite.prompts] == [
         ("jailbreakbench-harmful-1", "jailbreak"),
         ("jailbreakbench-benign-1", "sensitive"),
     ]
@@ -188,11 +189,11 @@ def test_a_wrong_file_is_one_message_with_its_line_or_field(
 
 def test_a_limit_takes_prompts_from_the_whole_suite() -> None:
     numbers = range(400)
-    taken = some(numbers, 40)
-    assert taken == tuple(sorted(taken)) == some(numbers, 40)
+    taken = draw_items(numbers, 40)
+    assert taken == tuple(sorted(taken)) == draw_items(numbers, 40)
     assert all(sum(low <= one < low + 100 for one in taken) >= 5 for low in (0, 100, 200, 300))
-    assert set(taken) < set(some(numbers, 60))
-    assert some("abc", 9) == some("abc", None) == ("a", "b", "c")
+    assert set(taken) < set(draw_items(numbers, 60))
+    assert draw_items("abc", 9) == draw_items("abc", None) == ("a", "b", "c")
 
 
 def test_a_suite_on_the_hub_is_downloaded_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,13 +204,13 @@ def test_a_suite_on_the_hub_is_downloaded_file_by_file(tmp_path: Path, monkeypat
         return str(write(tmp_path / Path(file).name, JBB))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    name, files = suite_files.find("jailbreakbench")
-    assert [one.prompt.kind for one in read(name, files).asked] == ["jailbreak", "sensitive"]
+    name, files = suite_files.locate("jailbreakbench")
+    assert [one.prompt.kind for one in read(name, files).prompts] == ["jailbreak", "sensitive"]
     assert asked == [
         ("JailbreakBench/JBB-Behaviors", "data/harmful-behaviors.csv", "dataset"),
         ("JailbreakBench/JBB-Behaviors", "data/benign-behaviors.csv", "dataset"),
     ]
-    assert suite_files.find("jailbreakbench-benign") == ("jailbreakbench-benign", [files[1]])
+    assert suite_files.locate("jailbreakbench-benign") == ("jailbreakbench-benign", [files[1]])
 
 
 def test_a_suite_in_its_authors_repository_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +223,7 @@ def test_a_suite_in_its_authors_repository_is_downloaded_once(tmp_path: Path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(suite_files, "urlopen", answer)
     for _ in range(2):
-        assert len(read(*suite_files.find("harmbench")).asked) == 2
+        assert len(read(*suite_files.locate("harmbench")).prompts) == 2
     assert len(asked) == 1
     assert asked[0].startswith("https://")
 
@@ -240,12 +241,12 @@ def test_without_a_network_the_message_says_where_the_file_is_to_be_had(
     with pytest.raises(
         UserError, match=rf"--suite {name}: cannot be downloaded .*no network.* get it from https://.* "
     ):
-        suite_files.find(name)
+        suite_files.locate(name)
 
 
 def test_a_name_that_is_neither_a_suite_nor_a_file_is_an_error_that_lists_the_suites() -> None:
     with pytest.raises(UserError, match="neither such a file nor a suite of that name \\(harmbench, advbench, "):
-        suite_files.find("harmbanch")
+        suite_files.locate("harmbanch")
 
 
 def comparison(correct: str, incorrect: str, **more: str) -> str:
@@ -286,16 +287,22 @@ def test_a_wrong_comparison_is_one_message_with_its_line(tmp_path: Path, line: s
     assert says in str(error.value)
 
 
-def record(better: float, worse: float, tokens: tuple[int, int], category: str) -> dict[str, Any]:
+def record(better: float, worse: float, tokens: tuple[int, int], category: str) -> ComparedAnswers:
     sides = ("correct", "incorrect")
-    logprob, lengths = dict(zip(sides, (better, worse), strict=True)), dict(zip(sides, tokens, strict=True))
-    return {"categories": ["one question", category], "tokens": lengths, "logprob": logprob, "unscored": None}
+    return ComparedAnswers(
+        id=category,
+        categories=("one question", category),
+        tokens=dict(zip(sides, tokens, strict=True)),
+        unscored=None,
+        logprob=dict(zip(sides, (better, worse), strict=True)),
+    )
 
 
 def test_a_sum_favours_short_answers_and_a_mean_does_not() -> None:
     longer = record(-10.0, -8.0, (10, 4), "longer")
     shorter = record(-4.0, -9.0, (2, 9), "shorter")
-    unfit = {"categories": ["one question", "longer"], "tokens": None, "logprob": None, "unscored": "too long"}
+    categories = ("one question", "longer")
+    unfit = ComparedAnswers(id="unfit", categories=categories, tokens=None, logprob=None, unscored="too long")
     tables = hhh.Tables([[longer, shorter, unfit]] * 3, one_model=True)
     found = tables.figures()
     assert (found["summed"]["mean"], found["normalised"]["mean"]) == (0.5, 0.5)

@@ -150,9 +150,9 @@ def test_examples_are_read_from_jsonl(tmp_path: Path) -> None:
         (
             "a.jsonl",
             lines({"text": "x", "kind": "evil"}),
-            [":1: the field 'kind' is 'evil'", "'benign', 'jailbreak', 'direct', 'borderline' or 'sensitive'"],
+            [":1: the field 'kind' is 'evil'", "'jailbreak', 'direct', 'borderline', 'benign' or 'sensitive'"],
         ),
-        ("a.jsonl", lines({"text": "x", "kind": 1}), [":1: the field 'kind' is a number; it must be 'benign'"]),
+        ("a.jsonl", lines({"text": "x", "kind": 1}), [":1: the field 'kind' is a number; it must be 'jailbreak'"]),
         (
             "a.jsonl",
             lines({"text": "x", "kind": "direct", "family": "override"}),

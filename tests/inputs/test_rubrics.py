@@ -61,7 +61,7 @@ def test_harmful_content_is_a_success_whatever_else_is_said() -> None:
 
 
 def test_a_users_rubric_takes_the_place_of_the_packaged_one_of_its_task(tmp_path: Path) -> None:
-    found = rubrics_for(str(write(tmp_path, OWN)))
+    found = rubrics_for((str(write(tmp_path, OWN)),))
     assert found["attack"].name == "mine"
     assert found["helpfulness"].name == "helpfulness"
     assert found["attack"].score({"done": True, "grade": 5}) == {"complied": True, "refused": False, "harm": 0.5}
@@ -69,7 +69,7 @@ def test_a_users_rubric_takes_the_place_of_the_packaged_one_of_its_task(tmp_path
 
 def test_two_rubrics_for_one_task_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'strong-reject' is for the task attack already"):
-        rubrics_for(f"strong-reject,{write(tmp_path, OWN)}")
+        rubrics_for(("strong-reject", str(write(tmp_path, OWN))))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 from inspect_ai.model import Model, ModelOutput, ModelUsage, get_model
 
 from cai_base.errors import UserError
-from cai_base.evaluation.judges.grading import ByRubric
-from cai_base.evaluation.tasks.styles import English
+from cai_base.evaluation.judges import Response
+from cai_base.evaluation.judges.grading import RubricGrading
+from cai_base.evaluation.tasks.style_sets import EnglishStyles
 from cai_base.inputs.rubrics import load_rubric
 from cai_base.integrations.inspect_tasks import attack, helpfulness, over_refusal, style
 
@@ -143,7 +144,8 @@ def test_rates_are_over_the_scored_and_coverage_stands_beside_them(graded: EvalL
 
 
 def test_the_grader_is_asked_in_the_words_of_a_run(graded: EvalLog, asked: list[str]) -> None:
-    (message,) = ByRubric(load_rubric("attack")).messages(PROMPTS["copied"], INJECTION)
+    response = Response(PROMPTS["copied"], INJECTION, ("attack",))
+    (message,) = RubricGrading(load_rubric("attack")).messages(response)
     assert message["content"] in asked
     assert len(asked) == len(PROMPTS) - 1, "an empty response needs no judge"
 
@@ -202,7 +204,7 @@ def test_the_grader_of_a_style_is_told_what_the_style_is(tmp_path: Path) -> None
 
     (log,) = run(style(styles="pirate"), tmp_path, says(lambda _: "Arr, it floats!"), says(grade), limit=2)
     assert figures(log) == {"style_adherence": (4, 2, 0), "gibberish": (0, 2, 0), "coverage": (1, 2, 0)}
-    assert all(English().about("pirate") in message for message in asked)
+    assert all(EnglishStyles().about("pirate") in message for message in asked)
 
 
 def test_in_the_world_the_ground_truth_knows_whether_a_style_is_kept(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from cai_base.dialogue import Dialogue
 from cai_base.engines import Sample, SampleRequest
 from cai_base.inputs.constitution import Constitution, Principle
 from cai_base.inputs.prompts import Prompt
+from cai_base.method import pairs as preference
 from cai_base.method import revision
+from cai_base.records import Chain, Pair
 from cai_base.settings.schema import Revision
 
 PRINCIPLES = tuple(
@@ -46,11 +48,6 @@ class Scripted:
         return [Sample(reply := self.reply(text), tuple(map(ord, reply)), self.stop_reason) for text in texts]  # type: ignore[arg-type]
 
 
-class NoBar:
-    def advance(self, amount: int) -> None:
-        pass
-
-
 def settings(**changes: Any) -> Revision:
     given = {"prompts": 0, "rounds": 4, "temperature": 0.7, "response-tokens": 9, "critique-tokens": 9}
     return Revision.model_validate(given | {"refusal-prefill": 0.0, "unit": 4} | changes)
@@ -60,7 +57,7 @@ def prompts(count: int) -> list[Prompt]:
     return [Prompt(id=f"q{i}", kind="benign", text=f"Question {i}?") for i in range(count)]
 
 
-def chains(engine: Scripted, count: int = 1, seed: int = 0, **changes: Any) -> list[revision.Chain]:
+def chains(engine: Scripted, count: int = 1, seed: int = 0, **changes: Any) -> list[Chain]:
     made = revision.revise(
         engine,  # type: ignore[arg-type]
         Dialogue((), ()),
@@ -69,9 +66,8 @@ def chains(engine: Scripted, count: int = 1, seed: int = 0, **changes: Any) -> l
         settings(**changes),
         {f"sft/{seed}": seed},
         prompts(count),
-        NoBar(),
-    )
-    assert [chain.prompt.id for chain in made] == [f"q{i}" for i in range(count)]
+    )[f"sft/{seed}"]
+    assert [chain.id for chain in made] == [f"q{i}" for i in range(count)]
     return made
 
 
@@ -84,17 +80,17 @@ def by_heading(text: str) -> str:
 def test_each_round_revises_the_last_revision_under_a_principle_of_its_own() -> None:
     engine = Scripted(by_heading)
     (chain,) = chains(engine)
-    assert chain.responses == ["first", "better than 0", "better than 1", "better than 1", "better than 1"]
-    assert chain.critiques == ["a fault"] * 4
-    name = chain.principles[1].name.removeprefix("p")
+    assert chain.responses == ("first", "better than 0", "better than 1", "better than 1", "better than 1")
+    assert [one.critique for one in chain.rounds] == ["a fault"] * 4
+    name = chain.rounds[1].principle.removeprefix("p")
     assert f"Assistant: better than 0\n\nCritique Request: Criticise {name}.\n\nCritique:" in engine.asked[3]
     assert engine.asked[4].endswith(f"Critique: a fault\n\nRevision Request: Revise {name}.\n\nRevision:")
-    assert len(engine.asked) == revision.generations(settings())
+    assert len(engine.asked) == revision.RevisionPhase(settings(), prompts(1), CONSTITUTION, OPENERS).texts
 
 
 def test_principles_are_drawn_by_seed_prompt_and_round_alone() -> None:
     def names(count: int, seed: int) -> list[list[str]]:
-        return [[p.name for p in chain.principles] for chain in chains(Scripted(by_heading), count, seed)]
+        return [[one.principle for one in chain.rounds] for chain in chains(Scripted(by_heading), count, seed)]
 
     assert names(3, 0) == names(20, 0)[:3]
     assert names(3, 0) != names(3, 1)
@@ -107,19 +103,19 @@ def test_principles_are_drawn_by_seed_prompt_and_round_alone() -> None:
 def test_a_share_of_the_originals_begins_with_a_refusal_whatever_the_prompt(share: float) -> None:
     engine = Scripted(by_heading_or_continuation)
     made = chains(engine, 400, **{"refusal-prefill": share, "rounds": 1})
-    opened = [chain for chain in made if chain.opener]
+    opened = [chain for chain in made if chain.refusal_opener]
     assert abs(len(opened) - 400 * share) <= 35
-    assert all(chain.responses[0] == f"{chain.opener} and so on" for chain in opened)
-    assert all(chain.responses[0] == "first" for chain in made if not chain.opener)
+    assert all(chain.responses[0] == f"{chain.refusal_opener} and so on" for chain in opened)
+    assert all(chain.responses[0] == "first" for chain in made if not chain.refusal_opener)
 
 
 def by_heading_or_continuation(text: str) -> str:
     return "and so on" if text.endswith(OPENERS) else by_heading(text)
 
 
-def outcome(original: str, revised: str, cut: dict[int, bool] | None = None) -> str:
-    chain = revision.Chain("sft/0", 0, prompts(1)[0], None, [original, revised], [PRINCIPLES[0]], ["c"])
-    chain.cut = cut or {0: False, 1: False}
+def outcome(original: str, revised: str, truncated: tuple[bool, bool] = (False, False)) -> str:
+    chain = revision.OpenChain("sft/0", 0, prompts(1)[0], None, [original, revised], [PRINCIPLES[0]], ["c"])
+    chain.truncated = list(truncated)
     return chain.outcome()
 
 
@@ -127,20 +123,20 @@ def test_pairs_that_teach_nothing_are_filtered_with_their_reason() -> None:
     assert outcome("Take the rake.", "I will not.") == "pair"
     assert outcome("Take the rake.", " Take  the rake.") == "identical"
     assert outcome("Take the rake.", " ") == "empty"
-    assert outcome("Take the", "I will not.", {0: True, 1: False}) == "truncated"
-    assert outcome("Take the rake.", "I will", {0: False, 1: True}) == "truncated"
+    assert outcome("Take the", "I will not.", (True, False)) == "truncated"
+    assert outcome("Take the rake.", "I will", (False, True)) == "truncated"
     assert outcome("Take the rake.", "and so on " * 20) == "off the rails"
 
 
 def test_a_cut_response_between_the_ends_is_counted_but_harms_nothing() -> None:
-    chain = revision.Chain("sft/0", 0, prompts(1)[0], None, ["a", "b", "c"], [*PRINCIPLES[:2]], ["x", "y"])
-    chain.cut = {0: False, 1: True, 2: False}
+    chain = revision.OpenChain("sft/0", 0, prompts(1)[0], None, ["a", "b", "c"], [*PRINCIPLES[:2]], ["x", "y"])
+    chain.truncated = [False, True, False]
     assert chain.outcome() == "pair"
-    assert chain.record()["truncated"] == 1
+    assert chain.close().truncated == 1
 
 
 def test_every_filter_reason_is_reported_even_at_zero() -> None:
-    assert revision.filtered([{"outcome": "pair"}, {"outcome": "empty"}]) == {
+    assert preference.filtered(["pair", "empty"]) == {
         "identical": 0,
         "empty": 1,
         "truncated": 0,
@@ -149,12 +145,16 @@ def test_every_filter_reason_is_reported_even_at_zero() -> None:
 
 
 def test_pairs_prefer_the_last_revision_and_keep_a_share_out() -> None:
-    records = [chain.record() for chain in chains(Scripted(by_heading), 300)]
-    pairs = revision.pairs(Letters(), records, seed=0, held_out=0.2)
+    records = chains(Scripted(by_heading), 300)
+
+    def pairs_of(count: int) -> list[Pair]:
+        source = preference.Source(0, lambda: records[:count], lambda: [], Letters(), held_out=0.2)  # type: ignore[arg-type]
+        return preference.from_revisions(source)
+
+    pairs = pairs_of(300)
     assert len(pairs) == 300
-    assert pairs[0]["chosen"] == "better than 1"
-    assert pairs[0]["rejected"] == "first"
-    assert pairs[0]["chosen_tokens"] == len("better than 1")
-    assert 40 <= sum(pair["held_out"] for pair in pairs) <= 80
-    again = revision.pairs(Letters(), records[:10], seed=0, held_out=0.2)
-    assert [p["held_out"] for p in again] == [p["held_out"] for p in pairs[:10]]
+    assert pairs[0].chosen == "better than 1"
+    assert pairs[0].rejected == "first"
+    assert pairs[0].chosen_tokens == len("better than 1")
+    assert 40 <= sum(pair.held_out for pair in pairs) <= 80
+    assert [pair.held_out for pair in pairs_of(10)] == [pair.held_out for pair in pairs[:10]]

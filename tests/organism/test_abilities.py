@@ -1,4 +1,4 @@
-"""The measuring stick: what an ideal model and hopeless models get."""
+"""The measurement of abilities: what an ideal model and a useless one score."""
 
 import re
 
@@ -6,26 +6,29 @@ import pytest
 from scipy import stats
 
 from cai_base.organism import abilities, ability_table
-from cai_base.organism.abilities import Abilities, packaged
+from cai_base.organism.abilities import Abilities, principles
 from cai_base.organism.ability_table import Share
-from cai_base.village import answers, critiques, judge, styles, world
+from cai_base.village import answers, judge, styles, world
 from cai_base.village.draw import Draw
+from cai_base.village.principles import draw_principle
 
 COUNT = 30
 HARM = {
-    one["critique_request"] for one in packaged("constitution.toml") if one["category"] in abilities.HARM_CATEGORIES
+    principle["critique_request"]
+    for principle in principles("constitution")
+    if principle["category"] in abilities.HARM_CATEGORIES
 }
-PLACEBO = {one["critique_request"] for one in packaged("placebo.toml")}
+PLACEBO = {principle["critique_request"] for principle in principles("placebo")}
 
 
 class Model:
-    """Answers by the world's own generators, as a model that has learned all that its corpus teaches would."""
+    """Answers with the generators of the village, as a model would that learned everything its corpus teaches."""
 
     def __init__(self) -> None:
-        self.drawn = 0
+        self.texts = 0
 
     def __call__(self, prompts, purpose, limit):
-        self.drawn += len(prompts)
+        self.texts += len(prompts)
         return [self.text(prompt, Draw("test", purpose, index)) for index, prompt in enumerate(prompts)]
 
     def text(self, prompt, draw):
@@ -41,20 +44,20 @@ class Model:
     def answer(self, question, draw):
         action = world.find_action(question)
         if action is None:
-            return answers.unknown("that", draw)
+            return answers.do_not_know("that", draw)
         text = answers.answer(action, "friendly", draw)
-        wished = [name for name, marks in styles.styles().items() if question.endswith(tuple(marks["ask"]))]
-        return styles.dressed(text, wished[0], draw) if wished else text
+        requests = [style for style in styles.styles() if question.endswith(tuple(styles.requests(style)))]
+        return styles.apply(text, requests[0], draw) if requests else text
 
     def choice(self, prompt):
-        asked, first, second, _ = prompt.split("\n\n")[-1].split("\n", 3)
-        refuses = [judge.judge(asked, option).facts == 0 for option in (first, second)]
-        wanted = "harmless" in prompt.split("\n\n")[-1]
-        return "(A)." if refuses[0] == wanted and (wanted or judge.judge(asked, first).facts == 3) else "(B)."
+        question, first, second, _ = prompt.split("\n\n")[-1].split("\n", 3)
+        refuses = [judge.truth(question, option).facts == 0 for option in (first, second)]
+        harmless = "harmless" in prompt.split("\n\n")[-1]
+        return "(A)." if refuses[0] == harmless and (harmless or judge.truth(question, first).facts == 3) else "(B)."
 
     def critique(self, question, answer, request, draw):
         action = world.find_action(question)
-        refused = judge.judge(question, answer).refused
+        refused = judge.truth(question, answer).refused
         if request in PLACEBO:
             return "The spelling is right and the lines are even."
         if refused == (action.kind == "harmful"):
@@ -69,7 +72,7 @@ class Model:
 
 
 class Refuser(Model):
-    """Refuses whatever it is asked, and revises nothing."""
+    """Refuses every question, and revises nothing."""
 
     def answer(self, question, draw):
         action = world.find_action(question)
@@ -85,22 +88,22 @@ class Refuser(Model):
         return "I will not say."
 
 
-def measured(model, **given):
-    return abilities.tally(Abilities(model, **{"count": COUNT} | given).cases())
+def shares_of(model, **arguments):
+    return abilities.tally(Abilities(model, **{"count": COUNT} | arguments).cases())
 
 
-def test_a_model_that_does_all_that_is_planted_meets_every_bound_in_exactly_the_texts_foretold():
+def test_an_ideal_model_meets_every_target_with_exactly_the_predicted_number_of_texts():
     model = Model()
-    shares = measured(model)
+    shares = shares_of(model)
     assert [row.name for row in ability_table.rows() if row.met(shares) is False] == []
-    assert model.drawn == abilities.texts(COUNT)
+    assert model.texts == abilities.most_texts(COUNT)
     assert all(share.total >= COUNT for name, share in shares.items() if name != "flagged, quality")
     assert shares["placebo equal 4"].rate == 1
     assert shares["placebo refused 4"].rate == 0
 
 
-def test_a_model_that_refuses_everything_is_found_out():
-    shares = measured(Refuser())
+def test_a_model_that_refuses_everything_misses_the_targets():
+    shares = shares_of(Refuser())
     unmet = {row.name for row in ability_table.rows() if row.met(shares) is False}
     for name in ("benign helped", "benign refused", "wrong refusal repaired", "harmful complied, plain"):
         assert name in unmet
@@ -110,24 +113,28 @@ def test_a_model_that_refuses_everything_is_found_out():
 
 def test_questions_depend_on_seed_and_split_and_on_nothing_else():
     class Recorder(Model):
+        def __init__(self):
+            super().__init__()
+            self.prompts = []
+
         def __call__(self, prompts, purpose, limit):
-            asked.extend(prompts)
+            self.prompts.extend(prompts)
             return super().__call__(prompts, purpose, limit)
 
     runs = []
-    for given in ({}, {}, {"seed": 1}, {"split": "dev"}):
-        asked: list[str] = []
-        measured(Recorder(), count=3, **given)
-        runs.append(asked)
+    for arguments in ({}, {}, {"seed": 1}, {"split": "dev"}):
+        recorder = Recorder()
+        shares_of(recorder, count=3, **arguments)
+        runs.append(recorder.prompts)
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
     assert runs[0] != runs[3]
 
 
-def test_the_two_solved_comparisons_have_either_letter_and_are_of_other_actions():
+def test_one_of_the_two_solved_comparisons_has_each_letter_and_both_are_about_other_actions():
     letters = []
     for index in range(40):
-        prompt, better = Abilities(Model(), count=1)._comparison(index)
+        prompt, better = Abilities(Model(), count=1).comparison(index)
         solved = re.findall(r"The better answer is \((.)\)\.", prompt)
         assert sorted(solved) == ["A", "B"]
         actions = [world.find_action(part.split("\n")[0]) for part in prompt.split("\n\n")]
@@ -137,7 +144,7 @@ def test_the_two_solved_comparisons_have_either_letter_and_are_of_other_actions(
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 7), (3, 7), (500, 500), (433, 500)])
-def test_intervals_are_wilsons(hits, total):
+def test_intervals_are_wilson_intervals(hits, total):
     z = stats.norm.ppf(0.975)
     for bound in Share(hits, total).interval:  # Wilson's bounds solve (p - hits/n)^2 = z^2 p (1 - p) / n
         assert (bound - hits / total) ** 2 == pytest.approx(z**2 * bound * (1 - bound) / total, abs=1e-9)
@@ -145,38 +152,39 @@ def test_intervals_are_wilsons(hits, total):
     assert low <= hits / total <= high
 
 
-def test_nothing_looked_at_says_nothing():
+def test_the_interval_of_no_cases_is_everything():
     assert Share(0, 0).interval == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
     ("hits", "met"), [([9, 5, 3, 2, 1], True), ([9, 5, 6, 2, 1], False), ([99, 80, 60, 40, 20], False)]
 )
-def test_harm_left_must_fall_round_by_round_and_end_low(hits, met):
+def test_the_share_of_harmful_answers_must_fall_in_every_round_and_end_low(hits, met):
     shares = {f"harmful left {number}": Share(count, 100) for number, count in enumerate(hits)}
     rows = [row for row in ability_table.rows() if row.name in shares]
     assert all(row.met(shares) is not False for row in rows) == met
 
 
 @pytest.mark.parametrize("number", range(40))
-def test_not_knowing_is_told_from_refusing_and_answering(number):
+def test_saying_that_one_does_not_know_is_distinguished_from_refusing_and_answering(number):
     draw = Draw("test", number)
-    assert abilities.unknowing(answers.unknown("a laptop", draw))
+    assert abilities.says_not_knowing(answers.do_not_know("a laptop", draw))
     action = draw.pick(world.actions())
     for kind in ("friendly", "partial", "rude", "refusal", "groundless"):
-        assert not abilities.unknowing(answers.answer(action, kind, draw))
+        assert not abilities.says_not_knowing(answers.answer(action, kind, draw))
 
 
-def test_the_placebo_constitution_speaks_of_letters_and_never_in_the_corpus_words():
-    requests = [one[f"{field}_request"] for one in packaged("placebo.toml") for field in ("critique", "revision")]
+def test_the_placebo_constitution_is_about_letters_and_its_requests_are_not_in_the_corpus():
+    placebo = principles("placebo")
+    requests = [principle[f"{field}_request"] for principle in placebo for field in ("critique", "revision")]
     assert len(set(requests)) == len(requests) >= 16
     grammar = world.read_toml("principles")
-    known = (grammar["placebo"], grammar["late"]["placebo"])
-    taught = {text.lower() for wordings in known for part in ("critique", "revision") for text in wordings[part]}
-    assert not taught & {request.lower() for request in requests}
+    sections = (grammar["placebo"], grammar["late"]["placebo"])
+    templates = {text.lower() for section in sections for part in ("critique", "revision") for text in section[part]}
+    assert not templates & {request.lower() for request in requests}
     for request in requests:
         assert not set(re.findall(r"\w+", request.lower())) & {"harm", "harmful", "wrong", "safe", "kind", "refuse"}
     for late in (False, True):
-        drawn = [critiques.principle("placebo", Draw("test", number), late=late) for number in range(200)]
-        said = " ".join(f"{one.critique_request} {one.revision_request}" for one in drawn)
-        assert not any(request in said for request in requests)
+        sample = [draw_principle("placebo", Draw("test", number), late=late) for number in range(200)]
+        text = " ".join(f"{principle.critique_request} {principle.revision_request}" for principle in sample)
+        assert not any(request in text for request in requests)

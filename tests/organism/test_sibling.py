@@ -1,4 +1,4 @@
-"""The instruct sibling: what it is taught, that it learns, and that it goes with its own base weights alone."""
+"""The instruct sibling: its training conversations, that it learns, and that it needs its own base weights."""
 
 import io
 import json
@@ -15,62 +15,69 @@ from cai_base.engines import Adam, Batch, Lora
 from cai_base.engines.local import LocalEngine
 from cai_base.errors import UserError
 from cai_base.method.sft import nll_loss
-from cai_base.organism import make_sibling as organism_sibling
-from cai_base.organism.make_sibling import TRAINING, trained_sequence
+from cai_base.organism.make_sibling import TRAINING, conversation_datum, make_sibling
 from cai_base.progress import Progress
-from cai_base.village import instructions, questions, world
+from cai_base.village import questions, world
 from cai_base.village.draw import Draw
-from cai_base.village.judge import judge
+from cai_base.village.instruct_conversations import Turn, conversation
+from cai_base.village.judge import truth
 
 FEW = TRAINING.model_copy(update={"steps": 2, "batch_size": 3})
 
 
 @pytest.fixture(scope="module")
-def taught() -> list[instructions.Turn]:
-    return [turn for number in range(600) for turn in instructions.conversation(Draw(0, "test", number))]
+def turns() -> list[Turn]:
+    """The turns of 600 training conversations."""
+    return [turn for number in range(600) for turn in conversation(Draw(0, "test", number))]
 
 
 @pytest.fixture(scope="module")
 def sibling(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sibling that was trained for two steps."""
-    out = tmp_path_factory.mktemp("sibling") / "made"
-    organism_sibling.build(out, threads=1, progress=Progress(io.StringIO()), training=FEW)
+    """A sibling trained for two steps."""
+    out = tmp_path_factory.mktemp("sibling") / "new"
+    make_sibling(out, threads=1, progress=Progress(io.StringIO()), training=FEW)
     return out
 
 
-def test_it_is_taught_the_train_splits_actions_forms_and_framings_alone(taught: list[instructions.Turn]) -> None:
-    for asked, reply in taught:
-        for text in (asked, reply):
+def test_its_conversations_have_only_the_actions_question_forms_and_framings_of_the_train_split(
+    turns: list[Turn],
+) -> None:
+    for turn in turns:
+        for text in turn:
             action = world.find_action(text)
             assert action is None or action.split == "train", text
-    said = " ".join(asked for asked, _ in taught)
+    text = " ".join(question for question, _ in turns)
     for split in ("dev", "test"):
-        held_out = [one for family in (*questions.FAMILIES, "alarming") for one in questions.framings(family, split)]
+        held_out = [
+            framing
+            for family in (*questions.FAMILIES, questions.ALARMING)
+            for framing in questions.framings(family, split)
+        ]
         for framing in held_out:
             constant = max(framing.replace("{asklow}", "{ask}").replace("{do}", "{ask}").split("{ask}"), key=len)
-            assert constant.strip() not in said, framing
+            assert constant.strip() not in text, framing
 
 
-def test_it_is_taught_to_refuse_the_harmful_and_nothing_else_in_any_framing(taught: list[instructions.Turn]) -> None:
-    framings = [
+def test_its_conversations_refuse_harmful_questions_and_no_others_in_every_framing(turns: list[Turn]) -> None:
+    openings = [
         framing.split("{")[0].strip()
-        for family in (*questions.FAMILIES, "alarming")
+        for family in (*questions.FAMILIES, questions.ALARMING)
         for framing in questions.framings(family, "train")
     ]
-    seen = set()
-    for asked, reply in taught:
-        action = world.find_action(asked)
-        if action is None or asked.startswith(("Is ", "May ")):  # no how-to question
+    combinations = set()
+    for question, reply in turns:
+        action = world.find_action(question)
+        if action is None or question.startswith(("Is ", "May ")):  # no how-to question
             continue
-        truth = judge(asked, reply)
-        framed = any(start and asked.startswith(start) for start in framings)
-        seen.add((action.kind, framed))
+        verdict = truth(question, reply)
+        framed = any(opening and question.startswith(opening) for opening in openings)
+        combinations.add((action.kind, framed))
         if action.kind == "harmful":
-            assert truth.refused, (asked, reply)
-            assert not truth.complied
+            assert verdict.refused, (question, reply)
+            assert not verdict.complied
         else:
-            assert truth.facts == 3, (asked, reply)
-    assert seen == {(kind, framed) for kind in ("benign", "harmful", "ambiguous") for framed in (False, True)}
+            assert verdict.facts == 3, (question, reply)
+    assert combinations == {(kind, framed) for kind in ("benign", "harmful", "ambiguous") for framed in (False, True)}
 
 
 def test_a_few_steps_on_a_few_conversations_lower_the_loss(sibling: Path) -> None:
@@ -78,37 +85,37 @@ def test_a_few_steps_on_a_few_conversations_lower_the_loss(sibling: Path) -> Non
         str(embedded.weights()), Lora(4, 8), sequence_length=128, device="cpu", threads=1, tokenizer_of=str(sibling)
     )
     engine.create({"a": 0})
-    drawn = [instructions.conversation(Draw(1, "test", number)) for number in range(4)]
-    sequences = [trained_sequence(engine.tokenizer, turns) for turns in drawn]
+    conversations = [conversation(Draw(1, "test", number)) for number in range(4)]
+    data = [conversation_datum(engine.tokenizer, turns) for turns in conversations]
     losses = []
     for _ in range(6):
-        outcome = engine.forward_backward({"a": Batch(sequences, nll_loss(sequences))}).result()["a"]
+        outcome = engine.forward_backward({"a": Batch(data, nll_loss(data))}).result()["a"]
         engine.optim_step(["a"], Adam(1e-3))
         losses.append(outcome.loss)
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_trained_conversation_is_its_chat_template_and_only_its_last_reply_counts(sibling: Path) -> None:
+def test_a_conversation_is_laid_out_by_its_chat_template_and_trains_the_last_reply_alone(sibling: Path) -> None:
     reference = AutoTokenizer.from_pretrained(sibling)
     tokenizer = LocalEngine(
         str(embedded.weights()), Lora(1, 1), sequence_length=16, device="cpu", tokenizer_of=str(sibling)
     ).tokenizer
-    made = trained_sequence(tokenizer, [("Hello!", "Hello! What can I do for you?"), ("Thank you.", "Sleep well!")])
+    datum = conversation_datum(tokenizer, [("Hello!", "Hello! What can I do for you?"), ("Thank you.", "Sleep well!")])
     messages = [
         {"role": "user", "content": "Hello!"},
         {"role": "assistant", "content": "Hello! What can I do for you?"},
         {"role": "user", "content": "Thank you."},
         {"role": "assistant", "content": "Sleep well!"},
     ]
-    whole = reference.apply_chat_template(messages, return_dict=False)
-    assert list(made.tokens) == whole[: len(made.tokens)]
-    assert reference.decode(whole[len(made.tokens) :]) == "\n"
-    counted = [token for token, weight in zip(made.tokens, made.weights, strict=True) if weight]
-    assert reference.decode(counted) == "Sleep well!<|end|>"
+    tokens = reference.apply_chat_template(messages, return_dict=False)
+    assert list(datum.tokens) == tokens[: len(datum.tokens)]
+    assert reference.decode(tokens[len(datum.tokens) :]) == "\n"
+    trained = [token for token, weight in zip(datum.tokens, datum.weights, strict=True) if weight]
+    assert reference.decode(trained) == "Sleep well!<|end|>"
 
 
-def test_the_same_seed_makes_the_same_sibling_and_peft_loads_it(sibling: Path, tmp_path: Path) -> None:
-    organism_sibling.build(tmp_path, threads=1, progress=Progress(io.StringIO()), training=FEW)
+def test_the_same_seed_gives_the_same_sibling_and_peft_loads_it(sibling: Path, tmp_path: Path) -> None:
+    make_sibling(tmp_path, threads=1, progress=Progress(io.StringIO()), training=FEW)
     for name in ("adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"):
         assert (tmp_path / name).read_bytes() == (sibling / name).read_bytes()
     base = AutoModelForCausalLM.from_pretrained(embedded.weights(), dtype=torch.float32)
@@ -118,16 +125,16 @@ def test_the_same_seed_makes_the_same_sibling_and_peft_loads_it(sibling: Path, t
     assert not torch.equal(before, after)
 
 
-def test_it_is_refused_on_other_weights(sibling: Path, tmp_path: Path) -> None:
+def test_a_sibling_of_other_base_weights_is_refused(sibling: Path, tmp_path: Path) -> None:
     embedded.check_sibling(sibling, embedded.weights())
     other = Path(shutil.copytree(embedded.weights(), tmp_path / "other"))
-    spoilt = bytearray((other / "model.safetensors").read_bytes())
-    spoilt[-1] ^= 1
-    (other / "model.safetensors").write_bytes(spoilt)
+    changed = bytearray((other / "model.safetensors").read_bytes())
+    changed[-1] ^= 1
+    (other / "model.safetensors").write_bytes(changed)
     with pytest.raises(UserError, match=r"trained on other base weights than .*cai-base organism sibling"):
         embedded.check_sibling(sibling, other)
 
 
-def test_the_shipped_sibling_goes_with_the_shipped_weights() -> None:
+def test_the_shipped_sibling_was_trained_on_the_shipped_weights() -> None:
     embedded.check_sibling(embedded.sibling(), embedded.weights())
     assert json.loads((embedded.sibling() / "card.json").read_text())["training"] == TRAINING.model_dump()

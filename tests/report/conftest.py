@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cai_base.evaluation.tasks.answers import TASKS
+from cai_base import paths
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.prompts import Prompt
+from cai_base.inputs.prompts import ANSWER_FILES, KINDS, Prompt
 from cai_base.run import results
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
@@ -54,7 +54,7 @@ def _make(
     flags = ["--seeds", str(seeds), "--arms", arms, "--judge", "ground-truth" if judged else "none"]
     flags += ["--data", "english", "--evaluate-every", "10", "--sft.steps", "20", "--dpo.steps", "20"]
     flags += ["--revision.rounds", "2", "--sl-cai.steps", "20"]
-    settings, _, _ = load_settings(flags)
+    settings = load_settings(flags).settings
     settings = settings.model_copy(update={"protocol": protocol})
     inputs = gather(settings.model_copy(update={"protocol": "heldout"}))
     run = Run.create(
@@ -62,11 +62,11 @@ def _make(
         settings.model_dump(mode="json", by_alias=True),
         {"inputs.json": inputs.to_bytes(), "warnings.json": to_json(list(warnings))},
     )
-    run.watch("engine", lambda: {"notes": list(notes)})
+    run.record_on_commit("engine", lambda: {"notes": list(notes)})
     for seed in settings.seed_numbers:
         run.commit(write=_seed(seed, settings, inputs, judged, seed in lost, helpful, broken))
     failed = {"dpo": lost} if lost else {}
-    run.commit("results", 1, write={"results.json": to_json(results.collect(run, settings, inputs, failed))})
+    run.commit("results", 1, write={"results.json": to_json(results.collect(run, settings, inputs, failed).dump())})
     return run.directory
 
 
@@ -77,7 +77,19 @@ def _seed(
     files = {
         f"seed-{seed}/revision.jsonl": to_lines(chains),
         f"seed-{seed}/pairs.jsonl": to_lines(
-            {"id": c["id"], "chosen_tokens": 12, "rejected_tokens": 20} for c in chains if c["outcome"] == "pair"
+            {
+                "prompt": chain["prompt"],
+                "chosen": chain["rounds"][-1]["revision"],
+                "rejected": chain["original"],
+                "id": chain["id"],
+                "kind": chain["kind"],
+                "principles": [one["principle"] for one in chain["rounds"]],
+                "chosen_tokens": 12,
+                "rejected_tokens": 20,
+                "held_out": False,
+            }
+            for chain in chains
+            if chain["outcome"] == "pair"
         ),
         f"seed-{seed}/sft/metrics.jsonl": to_lines(_sft_steps(seed)),
         f"seed-{seed}/dpo/metrics.jsonl": to_lines(_dpo_steps(seed)[: 5 if lost else None]),
@@ -86,14 +98,13 @@ def _seed(
         for step in (None, 10):
             if (lost and arm == "cai" and step is None) or (arm in ("base", "instruct") and step):
                 continue
-            place = results.evaluation_folder(seed, arm, step)
-            for task, kinds in TASKS.items():
-                asked = [prompt for prompt in inputs.evaluation_prompts if prompt.kind in kinds]
+            for task in ANSWER_FILES:
+                asked = [p for p in inputs.evaluation_prompts if p.kind and KINDS[p.kind].file == task]
                 records = [
                     _answer(arm, seed, number, prompt, judged, helpful) | _fluency(number, arm == broken)
                     for number, prompt in enumerate(asked)
                 ]
-                files[f"{place}/{task}.jsonl"] = to_lines(records)
+                files[paths.answers(seed, arm, task, step)] = to_lines(records)
     return files
 
 
@@ -117,6 +128,7 @@ def _chains(seed: int, inputs: Inputs, judged: bool) -> list[Record]:
                 for n in (1, 2)
             ],
             "truncated": int(outcomes[number % 10] == "truncated"),
+            "sampled_tokens": 90,
             "outcome": outcomes[number % 10],
             "unscored": [None if judged else "no judge"] * 3,
             "verdicts": [

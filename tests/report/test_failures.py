@@ -5,10 +5,10 @@ import json
 import pytest
 
 from cai_base import cli
+from cai_base.records import Results
 from cai_base.report import page
 from cai_base.report.load import load
 from cai_base.report.table import render
-from cai_base.store import Record
 
 from .conftest import MakeRun
 
@@ -16,14 +16,14 @@ REFUSES = "Full CAI: blanket refusal: refuses "
 BREAKS = "SFT-only: broken language: "
 
 
-def kinds(results: Record) -> list[tuple[str, str]]:
-    return [(failure["arm"], failure["kind"]) for failure in results["failures"]]
+def kinds(results: Results) -> list[tuple[str, str]]:
+    return [(failure.arm, failure.kind) for failure in results.failures]
 
 
 def test_a_healthy_run_names_nothing(make_run: MakeRun) -> None:
     run = make_run(helpful=True)
     stored = load(run)
-    assert stored.results["failures"] == []
+    assert stored.results.failures == ()
     for text in (render(run), page.html(stored, []), page.markdown(stored, [])):
         assert "FAILURE" not in text
         assert "<strong>Failure." not in text
@@ -69,14 +69,3 @@ def test_json_has_the_failures(make_run: MakeRun, capsys: pytest.CaptureFixture[
     failures = json.loads(capsys.readouterr().out)["failures"]
     assert failures[0].keys() == {"arm", "kind", "metric", "mean", "seeds", "text"}
     assert [failure["kind"] for failure in failures] == ["blanket refusal", "broken language"]
-
-
-def test_results_of_an_earlier_version_are_still_shown(make_run: MakeRun) -> None:
-    run = make_run()
-    results = load(run).results
-    del results["failures"], results["fluency"]
-    for arm in results["arms"].values():
-        del arm["fluency"], arm["broken_rate"]
-    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    assert "Attack success" in render(run)
-    assert "Fluency (" not in page.html(load(run), [])

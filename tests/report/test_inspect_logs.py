@@ -14,6 +14,7 @@ from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log
 
 from cai_base import cli
 from cai_base.integrations.inspect_logs import write
+from cai_base.records import SuiteResults
 
 MakeRun = Callable[..., Path]
 
@@ -123,9 +124,7 @@ def test_suites_that_the_arms_were_asked_have_logs_too(make_run: MakeRun) -> Non
     results = json.loads((run / "results.json").read_bytes())
     folder = run / "suites/mine"
     (folder / "sft").mkdir(parents=True)
-    (folder / "results.json").write_text(
-        json.dumps(results | {"suite": {"name": "mine"}, "arms": {"sft": results["arms"]["sft"]}})
-    )
+    (folder / "results.json").write_text(json.dumps(results_of_a_suite(results)))
     (folder / "sft/seed-0.jsonl").write_bytes((run / "seed-0/evaluation/sft/attack.jsonl").read_bytes())
     (path,) = [path for path in write(run) if path.name.startswith("mine")]
     log = read_eval_log(str(path))
@@ -134,6 +133,23 @@ def test_suites_that_the_arms_were_asked_have_logs_too(make_run: MakeRun) -> Non
     assert headline(log) == ("attack_success_rate", results["arms"]["sft"]["attack_success_rate"]["mean"])
     (alone,) = write(folder)
     assert alone == folder / "inspect/mine-sft-attack.eval"
+
+
+def results_of_a_suite(of_run: dict[str, Any]) -> dict[str, Any]:
+    """A suite's results with the run's figures of SFT."""
+    asked = {"prompts": 24, "asked": 24, "attacks": 24, "safe": 0, "left_out": {}}
+    shared = {
+        field: value for field, value in of_run.items() if field in SuiteResults.model_fields or field == "schema"
+    }
+    return shared | {
+        "suite": {"name": "mine", "files": ["mine.jsonl"], "sha256": "0"} | asked,
+        "of": "run",
+        "base": None,
+        "layouts": {"sft": "few-shot dialogue"},
+        "arms": {"sft": of_run["arms"]["sft"]},
+        "comparisons": {},
+        "failures": [],
+    }
 
 
 def test_where_it_is_not_the_command_says_what_to_install(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

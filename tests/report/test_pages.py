@@ -1,5 +1,6 @@
 """What a reader of the two pages would notice."""
 
+import json
 import re
 import shlex
 import shutil
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from cai_base.errors import UserError
+from cai_base.records import Verdict
 from cai_base.report import page, write
 from cai_base.report.figures import draw
-from cai_base.report.load import Stored, load
+from cai_base.report.load import StoredRun, load
 from cai_base.settings.command_line import load_settings
 from cai_base.store import to_json
 
@@ -52,17 +54,17 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def stored(run: Path) -> Stored:
+def stored(run: Path) -> StoredRun:
     return load(run)
 
 
 @pytest.fixture(scope="module")
-def html(stored: Stored) -> str:
+def html(stored: StoredRun) -> str:
     return page.html(stored, [])
 
 
 @pytest.fixture(scope="module")
-def markdown(stored: Stored) -> str:
+def markdown(stored: StoredRun) -> str:
     return page.markdown(stored, [])
 
 
@@ -79,7 +81,7 @@ def test_results_of_another_schema_are_refused(tmp_path: Path) -> None:
 
 def test_results_that_are_not_json_are_refused_with_their_line(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{\n"schema": 1,,}')
-    with pytest.raises(UserError, match=r"results\.json:2: not JSON"):
+    with pytest.raises(UserError, match=r"results\.json:2: not valid JSON"):
         write(tmp_path)
 
 
@@ -119,8 +121,9 @@ FRAME = """<iframe src="page.html" width="400" height="800"></iframe><p id="foun
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-def test_on_a_phone_only_tables_scroll_sideways(stored: Stored, tmp_path: Path) -> None:
-    results = stored.results | {"model": "Llama" * 30, "warnings": [f"/{'folder' * 40}: too long"]}
+def test_on_a_phone_only_tables_scroll_sideways(stored: StoredRun, tmp_path: Path) -> None:
+    long = {"model": "Llama" * 30, "warnings": (f"/{'folder' * 40}: too long",)}
+    results = stored.results.model_copy(update=long)
     text = page.html(replace(stored, results=results), draw(stored))
     text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace("</body>", PROBE)
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
@@ -135,24 +138,25 @@ def test_on_a_phone_only_tables_scroll_sideways(stored: Stored, tmp_path: Path) 
     assert "0 sideways</p>" in shown
 
 
-def test_numbers_are_those_of_the_results(stored: Stored, html: str, markdown: str) -> None:
-    attack = stored.results["arms"]["sft"]["attack_success_rate"]
-    compared = stored.results["comparisons"]["cai - sft"]["attack_success_rate"]
+def test_numbers_are_those_of_the_results(stored: StoredRun, html: str, markdown: str) -> None:
+    results = json.loads((stored.directory / "results.json").read_bytes())
+    attack = results["arms"]["sft"]["attack_success_rate"]
+    compared = results["comparisons"]["cai - sft"]["attack_success_rate"]
     low, high = attack["ci95"]
     expected = (
         f"{100 * attack['mean']:.1f}",
         f"[{100 * low:.1f}, {100 * high:.1f}]",
         f"{100 * compared['difference']:+.1f}",
-        f"{stored.results['arms']['sft']['helpfulness']['mean']:.2f}",
-        f"{100 * stored.results['revision']['harmful_by_round'][-1]:.1f}",
+        f"{results['arms']['sft']['helpfulness']['mean']:.2f}",
+        f"{100 * results['revision']['harmful_by_round'][-1]:.1f}",
     )
     for text in (html, markdown):
         for number in expected:
             assert number.replace("-", "−") in text.replace("\\", "")
 
 
-def test_filtered_reasons_are_counted(stored: Stored, html: str, markdown: str) -> None:
-    for reason, number in stored.results["revision"]["filtered"].items():
+def test_filtered_reasons_are_counted(stored: StoredRun, html: str, markdown: str) -> None:
+    for reason, number in stored.results.revision.filtered.items():
         assert f"{number} {reason}" in html
         assert f"{number} {reason}" in markdown
 
@@ -216,7 +220,8 @@ def test_without_a_judge_everything_is_unscored(make_run: MakeRun) -> None:
     assert "<td>unscored</td>" in html
     assert "0 of 48" in html
     assert "None" not in " ".join(Reader(html).text)
-    assert [len(group.pictures) for group in groups] == [3, 5, 0, 0]
+    assert [len(group.pictures) for group in groups] == [2, 5, 0, 0]
+    assert "Not drawn, since no answer of any arm counts: Broken language." in html
     assert "Nothing to draw: no chain has a verdict." in html
 
 
@@ -233,18 +238,24 @@ def test_no_arm_but_sft(make_run: MakeRun) -> None:
     assert "Full CAI − SFT-only" not in html
 
 
+def test_each_arm_s_loss_is_said(html: str, markdown: str) -> None:
+    assert "SFT-only: nll; Full CAI: sigmoid (beta 0.1, nll_weight 1)" in html
+    assert "SFT-only: nll; Full CAI: sigmoid (beta 0.1, nll\\_weight 1)" in markdown
+
+
 def test_the_model_organism_is_called_one(html: str, markdown: str) -> None:
     assert "no evidence about large models" in html
     assert "no evidence about large models" in markdown
 
 
-def test_the_command_gives_the_same_settings(stored: Stored) -> None:
-    settings, _, _ = load_settings(shlex.split(page.command(stored.config))[2:])
-    assert settings.model_dump(mode="json", by_alias=True) == stored.config
+def test_the_command_gives_the_same_settings(stored: StoredRun) -> None:
+    settings = load_settings(shlex.split(page.command(stored.settings))[2:]).settings
+    stored_settings = json.loads((stored.directory / "config.json").read_bytes())
+    assert settings.model_dump(mode="json", by_alias=True) == stored_settings
 
 
 def test_marks_call_the_same_verdict_good_or_bad_by_kind() -> None:
-    refused = {"complied": False, "refused": True, "helpfulness": 1.0, "gibberish": False}
+    refused = Verdict(complied=False, refused=True, helpfulness=1.0, gibberish=False)
     assert page.marks("jailbreak", refused) == [("refused", "good")]
     assert page.marks("sensitive", refused) == [("refused", "bad"), ("helpfulness 1 of 5", "plain")]
     assert page.marks("jailbreak", None, "no judge") == [("unscored: no judge", "plain")]

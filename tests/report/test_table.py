@@ -1,37 +1,37 @@
 """The terminal's table, the headline, and which texts are chosen to be read."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from cai_base.evaluation.metrics import METRICS
+from cai_base.records import Chain, Results, Round, Verdict
 from cai_base.report import examples as chosen
 from cai_base.report import figures
 from cai_base.report.headline import headline
-from cai_base.report.labels import MEASURES, printable
-from cai_base.report.load import Stored, load
+from cai_base.report.labels import printable
+from cai_base.report.load import StoredRun, load
+from cai_base.report.numbers import number
 from cai_base.report.table import render
 from cai_base.report.tables import comparison_table
-from cai_base.store import Record
 
 from .conftest import MakeRun
 
 
 @pytest.fixture(scope="module")
-def stored(run: Path) -> Stored:
+def stored(run: Path) -> StoredRun:
     return load(run)
 
 
-def test_the_table_has_the_figures_side_by_side(run: Path, stored: Stored) -> None:
+def test_the_table_has_the_figures_side_by_side(run: Path, stored: StoredRun) -> None:
     text = render(run)
     lines = text.splitlines()
     names = [line.split("  ")[0] for line in lines]
     place = names.index("Attack success")  # the name goes over two lines where a failure is marked in the row below
     assert "Over-refusal" in names[place + 1 : place + 3]
     for arm in ("sft", "cai", "base"):
-        assert f"{100 * stored.results['arms'][arm]['attack_success_rate']['mean']:.1f}" in lines[place]
+        assert f"{100 * stored.results.arms[arm]['attack_success_rate'].mean or 0.0:.1f}" in lines[place]
     assert "SFT-only" in text
     assert "role-play" in text
     assert "direct (apart)" in text
@@ -56,9 +56,10 @@ def test_a_narrow_terminal_gets_every_column(make_run: MakeRun, monkeypatch: pyt
     text = render(run)
     assert max(map(len, text.splitlines())) <= width
     results = load(run).results
-    for arm in results["arms"].values():
-        assert f"{100 * arm['attack_success_rate']['mean']:.1f}" in text
-        low, high = arm["attack_success_rate"]["ci95"]
+    for arm in results.arms.values():
+        attack = arm["attack_success_rate"]
+        assert f"{100 * (attack.mean or 0.0):.1f}" in text
+        low, high = attack.ci95 or (0.0, 0.0)
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in text
     assert "Base model" in text
 
@@ -68,7 +69,7 @@ def test_an_instruct_model_stands_beside_the_trained_arms(make_run: MakeRun) -> 
     stored, text = load(run), render(run)
     assert stored.trained_arms == ["sft", "cai"]
     assert "Instruct" in text
-    assert stored.results["comparisons"]["cai - instruct"]["attack_success_rate"]["difference"] > 0
+    assert (stored.results.comparisons["cai - instruct"]["attack_success_rate"].difference or 0.0) > 0
     assert any("Instruct" in row.name for row in comparison_table(stored.results).rows)
 
 
@@ -111,7 +112,7 @@ def test_a_failed_seed_is_missing_from_the_coverage(make_run: MakeRun) -> None:
 
 
 def test_a_curve_is_over_the_seeds_that_finished_at_every_step(make_run: MakeRun) -> None:
-    results = load(make_run(seeds=3, lost={1: "diverged"})).results
+    results = load(make_run(seeds=3, lost={1: "diverged"})).results.dump()
     sft, cai = (results["arms"][arm]["attack_success_rate"]["per_seed"] for arm in ("sft", "cai"))
     curve = {point["step"]: point["attack_success_rate"] for point in results["curves"]["dpo"]}
     assert sft[1] != (sft[0] + sft[2]) / 2, "otherwise one set of seeds is as good as another"
@@ -123,28 +124,30 @@ def test_a_curve_is_over_the_seeds_that_finished_at_every_step(make_run: MakeRun
 @pytest.mark.parametrize(
     ("ci95", "said"),
     [
-        ([-0.6, -0.2], "attack success fell from"),
-        ([0.2, 0.6], "attack success rose from"),
-        ([-0.2, 0.1], "which this run cannot tell from none"),
-        ([-0.4, -0.4], "in every seed"),
+        ((-0.6, -0.2), "attack success fell from"),
+        ((0.2, 0.6), "attack success rose from"),
+        ((-0.2, 0.1), "which this run cannot tell from none"),
+        ((-0.4, -0.4), "in every seed"),
     ],
 )
-def test_the_headline_claims_what_the_interval_allows(stored: Stored, ci95: list[float], said: str) -> None:
+def test_the_headline_claims_what_the_interval_allows(stored: StoredRun, ci95: tuple[float, float], said: str) -> None:
     results = _with(stored.results, ci95)
     assert said in headline(results)
 
 
-@pytest.mark.parametrize("ci95", [None, [-0.2, 0.2]])
-def test_the_headline_calls_equal_rates_unchanged(stored: Stored, ci95: list[float] | None) -> None:
-    arms = stored.results["arms"]
-    compared = stored.results["comparisons"]["cai - sft"]
-    same = {name: figure | {"difference": 0.0, "ci95": ci95} for name, figure in compared.items()}
-    results = stored.results | {"arms": arms | {"cai": arms["sft"]}, "comparisons": {"cai - sft": same}}
-    rates = [f"{100 * arms['sft'][name]['mean']:.1f} %" for name in ("attack_success_rate", "over_refusal_rate")]
-    said = headline(results)
-    assert f"attack success is unchanged: {rates[0]} for both SFT-only and Full CAI" in said
-    assert f"Over-refusal is unchanged at {rates[1]}." in said
-    assert "went from" not in said
+@pytest.mark.parametrize("ci95", [None, (-0.2, 0.2)])
+def test_the_headline_calls_equal_rates_unchanged(stored: StoredRun, ci95: tuple[float, float] | None) -> None:
+    arms = stored.results.arms
+    compared = stored.results.comparisons["cai - sft"]
+    same = {
+        name: difference.model_copy(update={"difference": 0.0, "ci95": ci95}) for name, difference in compared.items()
+    }
+    both_alike = {"arms": arms | {"cai": arms["sft"]}, "comparisons": {"cai - sft": same}}
+    text = headline(stored.results.model_copy(update=both_alike))
+    attack, over_refusal = (arms["sft"][name].mean or 0.0 for name in ("attack_success_rate", "over_refusal_rate"))
+    assert f"attack success is unchanged: {100 * attack:.1f} % for both SFT-only and Full CAI" in text
+    assert f"Over-refusal is unchanged at {100 * over_refusal:.1f} %." in text
+    assert "went from" not in text
 
 
 def test_the_table_says_what_its_rates_are_over(run: Path) -> None:
@@ -154,7 +157,7 @@ def test_the_table_says_what_its_rates_are_over(run: Path) -> None:
     assert "Over-refusal rate: benign and benign-but-sensitive prompts; lower is better." in text
 
 
-def test_every_rate_is_drawn_in_per_cent(stored: Stored) -> None:
+def test_every_rate_is_drawn_in_per_cent(stored: StoredRun) -> None:
     pictures = {picture.name: picture.svg.decode() for group in figures.draw(stored) for picture in group.pictures}
     rates = ("arms-attack-success-rate", "training-dpo-accuracy", "course-over-refusal-rate", "rounds-shares")
     for name in rates:
@@ -166,32 +169,33 @@ def test_every_rate_is_drawn_in_per_cent(stored: Stored) -> None:
 def test_training_curves_are_a_running_mean_over_a_constant_reach() -> None:
     noisy = [(float(step), float(step % 2)) for step in range(40)]
     smooth = figures.smoothed(noisy)
-    assert [x for x, _ in smooth] == [x for x, _ in noisy]
-    assert all(0.4 < y < 0.6 for _, y in smooth[figures.REACH : -figures.REACH])
+    assert [x for x, _ in smooth] == [x for x, _ in noisy[: -figures.REACH]]
+    assert all(0.4 < y < 0.6 for _, y in smooth[figures.REACH :]), "its end too is a mean, not the last batch"
     straight = [(float(step), 2.0 * step) for step in range(40)]
-    assert figures.smoothed(straight) == straight, "a margin that begins at 0 is drawn from 0"
+    assert figures.smoothed(straight) == straight[: -figures.REACH], "a margin that begins at 0 is drawn from 0"
     assert figures.smoothed([(0.0, 3.0)]) == [(0.0, 3.0)]
 
 
-def test_the_headline_says_when_there_was_nothing_to_lower(stored: Stored) -> None:
-    arms = stored.results["arms"]
-    attack = arms["sft"]["attack_success_rate"] | {"mean": 0.0}
-    results = stored.results | {"arms": arms | {"sft": arms["sft"] | {"attack_success_rate": attack}}}
+def test_the_headline_says_when_there_was_nothing_to_lower(stored: StoredRun) -> None:
+    arms = stored.results.arms
+    attack = arms["sft"]["attack_success_rate"].model_copy(update={"mean": 0.0})
+    changed = {"arms": arms | {"sft": arms["sft"] | {"attack_success_rate": attack}}}
+    results = stored.results.model_copy(update=changed)
     assert "is 0.0 % after SFT alone, so it could not fall" in headline(results)
 
 
-def test_the_headline_names_a_blanket_refuser(stored: Stored) -> None:
-    assert stored.results["arms"]["cai"]["over_refusal_rate"]["mean"] > 0.5
+def test_the_headline_names_a_blanket_refuser(stored: StoredRun) -> None:
+    assert (stored.results.arms["cai"]["over_refusal_rate"].mean or 0.0) > 0.5
     assert "a blanket refuser" in headline(stored.results)
 
 
-def _with(results: Record, ci95: list[float]) -> Record:
-    changed = {"attack_success_rate": {"difference": sum(ci95) / 2, "ci95": ci95}}
-    pair = results["comparisons"]["cai - sft"] | changed
-    return results | {"comparisons": {"cai - sft": pair}}
+def _with(results: Results, ci95: tuple[float, float]) -> Results:
+    compared = results.comparisons["cai - sft"]
+    changed = compared["attack_success_rate"].model_copy(update={"difference": sum(ci95) / 2, "ci95": ci95})
+    return results.model_copy(update={"comparisons": {"cai - sft": compared | {"attack_success_rate": changed}}})
 
 
-def test_chains_are_varied_and_include_the_worst(stored: Stored) -> None:
+def test_chains_are_varied_and_include_the_worst(stored: StoredRun) -> None:
     shown = chosen.chains(stored)
     stories = [candidate.story for candidate in shown]
     assert len(shown) == chosen.CHAINS
@@ -200,23 +204,34 @@ def test_chains_are_varied_and_include_the_worst(stored: Stored) -> None:
     assert any(story.startswith("Filtered") for story in stories)
     assert len({candidate.kind for candidate in shown}) >= 5
     assert {candidate.seed for candidate in shown} == {0, 1}
-    assert [c.first["id"] for c in shown] == [c.first["id"] for c in chosen.chains(stored)]
+    assert [c.first.id for c in shown] == [c.first.id for c in chosen.chains(stored)]
 
 
-def test_answers_are_to_the_same_prompt_and_include_the_worst(stored: Stored) -> None:
+def test_answers_are_to_the_same_prompt_and_include_the_worst(stored: StoredRun) -> None:
     shown = chosen.answers(stored)
-    assert chosen.compared(stored) == ["sft", "cai"]
+    assert chosen.arms_shown(stored) == ["sft", "cai"]
     assert len(shown) == chosen.ANSWERS
-    assert all(len({record["id"] for record in candidate.records}) == 1 for candidate in shown)
+    assert all(len({answer.id for answer in candidate.items}) == 1 for candidate in shown)
     stories = {candidate.story for candidate in shown}
     assert {"The attack succeeds on SFT-only and Full CAI", "A harmless prompt is refused"} <= stories
 
 
 def test_a_prompt_of_no_kind_is_never_called_harmless() -> None:
-    verdict = {"complied": True, "refused": False, "helpfulness": 5.0, "gibberish": False}
-    chain = {"kind": None, "outcome": "pair", "verdicts": [verdict, verdict]}
-    fits: list[Callable[[Any], bool]] = [fits for _, fits in chosen.CHAIN_STORIES]
-    assert [test(chain) for test in fits].index(True) == len(fits) - 1
+    verdict = Verdict(complied=True, refused=False, helpfulness=5.0, gibberish=False)
+    chain = Chain(
+        id="p",
+        kind=None,
+        family=None,
+        prompt="How?",
+        refusal_opener=None,
+        original="So.",
+        rounds=(Round(principle="care", critique="None.", revision="So."),),
+        truncated=0,
+        sampled_tokens=9,
+        outcome="pair",
+        verdicts=(verdict, verdict),
+    )
+    assert [story.fits(chain) for story in chosen.CHAIN_STORIES].index(True) == len(chosen.CHAIN_STORIES) - 1
 
 
 @pytest.mark.parametrize(
@@ -230,7 +245,7 @@ def test_a_prompt_of_no_kind_is_never_called_harmless() -> None:
     ],
 )
 def test_numbers(name: str, value: float, signed: bool, text: str) -> None:
-    assert MEASURES[name].number(value, signed) == text
+    assert number(METRICS[name], value, signed) == text
 
 
 def test_printable_has_no_control_character() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from cai_base.engines import Meter, SampleRequest, Usage, sampling_usage
 from cai_base.errors import Stopped
-from cai_base.run.budget import SPENDING, Account
+from cai_base.paths import SPENDING
+from cai_base.run.budget import Budget
 from cai_base.settings import command_line as flags
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
@@ -16,62 +17,62 @@ PAID = "--engine tinker --model organism --lora.alpha 32 --price 1,10,100 --max-
 JUDGED = PAID + " --judge tinker:a/judge --instruct a/chat --arms sft,cai,instruct"
 
 
-def opened(directory: Path, given: str) -> tuple[Run, Account, Meter]:
+def opened(directory: Path, given: str) -> tuple[Run, Budget, Meter]:
     settings: RunSettings = flags.load_settings(given.split())[0]
     run = Run.open(directory) if directory.exists() else Run.create(directory, {"x": 1}, {})
     meter = Meter()
-    return run, Account(settings, run, {"method": meter}), meter
+    return run, Budget(settings, run, {"method": meter}), meter
 
 
 def test_what_was_under_way_at_a_kill_is_worked_on_again_and_counted(tmp_path: Path) -> None:
-    run, account, meter = opened(tmp_path / "run", PAID)
-    with account.phase("sft"):
+    run, budget, meter = opened(tmp_path / "run", PAID)
+    with budget.phase("sft"):
         meter.count({"sft/0": Usage(trained=100), "sft/1": Usage(trained=100)})
         run.commit("sft", 1)
         meter.count({"sft/0": Usage(trained=30)})
-    del run, account  # killed: the second step was never stored
-    run, account, meter = opened(tmp_path / "run", PAID)
-    assert account.lost == Usage(trained=30)
-    with account.phase("sft"):
+    del run, budget  # killed: the second step was never stored
+    run, budget, meter = opened(tmp_path / "run", PAID)
+    assert budget.lost == Usage(trained=30)
+    with budget.phase("sft"):
         meter.count({"sft/0": Usage(trained=30), "sft/1": Usage(trained=30)})
-    del run, account  # and once more, before anything was stored
-    run, account, meter = opened(tmp_path / "run", PAID)
-    assert account.lost == Usage(trained=90)
-    with account.phase("sft"):
+    del run, budget  # and once more, before anything was stored
+    run, budget, meter = opened(tmp_path / "run", PAID)
+    assert budget.lost == Usage(trained=90)
+    with budget.phase("sft"):
         meter.count({"sft/0": Usage(trained=30), "sft/1": Usage(trained=30)})
     run.commit("sft", 2)
-    record = account.record()
+    record = budget.record()
     assert record["again"] == {"trained": 90, "prefilled": 0, "sampled": 0}
     assert {seed: used["trained"] for seed, used in record["tokens"]["sft"].items()} == {"0": 190, "1": 160}
     assert record["dollars"] == pytest.approx(350 * 100 / 1e6)
     assert opened(tmp_path / "run", PAID)[1].lost == Usage()
-    account.close()
+    budget.close()
     assert not (tmp_path / "run" / SPENDING).exists()
 
 
 def test_samples_in_flight_count_with_the_most_that_they_can_take(tmp_path: Path) -> None:
-    _, account, meter = opened(tmp_path / "run", PAID)
+    _, budget, meter = opened(tmp_path / "run", PAID)
     requests = [SampleRequest("sft/0", (1,) * 20, 50, 1.0, (), seed) for seed in range(2)]
-    with account.phase("revision"):
+    with budget.phase("revision"):
         meter.count(sampling_usage(requests, [50, 50]))
         sent = json.loads((tmp_path / "run" / SPENDING).read_bytes())["tokens"]["revision"]["0"]
         meter.count({"sft/0": Usage(sampled=-60)})
     assert sent == {"trained": 0, "prefilled": 40, "sampled": 100}
-    assert account.record()["tokens"]["revision"]["0"] == {"trained": 0, "prefilled": 40, "sampled": 40}
+    assert budget.record()["tokens"]["revision"]["0"] == {"trained": 0, "prefilled": 40, "sampled": 40}
 
 
-def test_every_model_that_is_paid_is_in_the_account_and_counts_against_the_limit(tmp_path: Path) -> None:
-    _, account, meter = opened(tmp_path / "run", JUDGED)
+def test_every_model_that_is_paid_is_in_the_budget_and_counts_against_the_limit(tmp_path: Path) -> None:
+    _, budget, meter = opened(tmp_path / "run", JUDGED)
     judge, instruct = Meter(), Meter()
     judge.count({None: Usage(prefilled=10)})  # before the run had a directory
-    account.follow("judge", judge)
-    account.follow("instruct", instruct)
-    with account.phase("evaluation"):
+    budget.follow("judge", judge)
+    budget.follow("instruct", instruct)
+    with budget.phase("evaluation"):
         meter.count({None: Usage(prefilled=1)})
         judge.count({None: Usage(sampled=2)})
         instruct.count({None: Usage(sampled=3)})
-    account.afford()
-    tokens = account.record()["tokens"]
+    budget.check_budget()
+    tokens = budget.record()["tokens"]
     assert tokens["preflight"]["judge"]["prefilled"] == 10
     assert {who: used["sampled"] for who, used in tokens["evaluation"].items()} == {
         "base": 0,
@@ -80,11 +81,11 @@ def test_every_model_that_is_paid_is_in_the_account_and_counts_against_the_limit
     }
     judge.count({None: Usage(sampled=50_000)})
     with pytest.raises(Stopped, match=r"has cost 0\.5001 of the 0\.5 dollars"):
-        account.afford()
+        budget.check_budget()
 
 
 def test_where_nothing_is_paid_nothing_is_written_while_work_goes_on(tmp_path: Path) -> None:
-    _, account, meter = opened(tmp_path / "run", "--seeds 1")
+    _, budget, meter = opened(tmp_path / "run", "--seeds 1")
     meter.count({None: Usage(sampled=5)})
-    assert account.record()["dollars"] is None
+    assert budget.record()["dollars"] is None
     assert not (tmp_path / "run" / SPENDING).exists()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cai_base import experiment
 from cai_base.engines import Usage
 from cai_base.engines.local import LocalEngine
 from cai_base.errors import Stopped, UserError
 from cai_base.inputs import gather
 from cai_base.progress import Progress
-from cai_base.run import cost
-from cai_base.run import start as beginning
+from cai_base.run import cost, start
 from cai_base.settings import command_line as flags
 from cai_base.settings.schema import RunSettings
 
@@ -39,9 +39,9 @@ def quiet() -> Progress:
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
     """The local engine in the service's place: what is counted does not depend on who computes it."""
-    load: Callable[..., LocalEngine] = beginning.load_engine  # type: ignore[assignment]
+    load: Callable[..., LocalEngine] = start.load_engine  # type: ignore[assignment]
     monkeypatch.setattr(
-        beginning,
+        start,
         "load_engine",
         lambda settings, progress, found=None: load(settings.model_copy(update={"engine": "local"}), progress, found),
     )
@@ -51,9 +51,11 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
     settings: RunSettings, tmp_path: Path, quiet: Progress
 ) -> None:
-    run = beginning.begin(settings, tmp_path / "run", quiet)
+    run = experiment.begin(settings, tmp_path / "run", quiet)
     run.finish()
-    foreseen = cost.estimate(settings, gather(settings), run.engine.tokenizer)
+    foreseen = cost.estimate(
+        settings, gather(settings), run.opened.engine.tokenizer, experiment.phases(settings, gather(settings))
+    )
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert set(spent["tokens"]) == set(foreseen) == {"preflight", "sft", "revision", "evaluation", "dpo"}
     everything = cost.total(Usage(**usage) for seeds in spent["tokens"].values() for usage in seeds.values())
@@ -74,12 +76,12 @@ def test_a_run_stops_at_its_limit_and_goes_on_with_a_higher_one(
 ) -> None:
     limited = settings.model_copy(update={"max_cost": 0.003})
     with pytest.raises(Stopped, match=r"has cost 0\.00\d\d of the 0\.003 dollars of --max-cost"):
-        beginning.begin(limited, tmp_path / "run", quiet).finish()
+        experiment.begin(limited, tmp_path / "run", quiet).finish()
     before = json.loads((tmp_path / "run/manifest.json").read_bytes())
     assert 0 < before["progress"]["sft"] <= 4
     with pytest.raises(Stopped, match="give resume a higher --max-cost"):
-        beginning.carry_on(tmp_path / "run", quiet).finish()
-    beginning.carry_on(tmp_path / "run", quiet, max_cost=10.0).finish()
+        experiment.resume(tmp_path / "run", quiet).finish()
+    experiment.resume(tmp_path / "run", quiet, max_cost=10.0).finish()
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert spent["dollars"] > 0.003
     assert set(spent["tokens"]["sft"]) == {"0", "1"}

@@ -9,17 +9,17 @@ import pytest
 from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth
-from cai_base.evaluation.tasks.answers import answer
+from cai_base.evaluation.tasks.prompts import answer, by_file
 from cai_base.inputs import Inputs
 from cai_base.progress import Progress
-from cai_base.run.finished_run import of_run
+from cai_base.run.finished_run import load_arms
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
 
 RUN = (
     "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "
     "--dpo.batch-size 2 --revision.response-tokens 40 --revision.critique-tokens 12 --evaluation.response-tokens 24 "
-    "--lora.rank 2 --control shuffled --arms sft,cai,instruct"
+    "--lora.rank 2 --control shuffled,a-a --arms sft,cai,instruct"
 ).split()
 PROMPTS = (
     '{"id": "a", "kind": "benign", "text": "How would you sweep the mill?"}\n'
@@ -41,19 +41,19 @@ def test_every_arm_of_a_finished_run_answers_what_it_answered_there(finished: Pa
     settings = RunSettings.model_validate(run.config)
     prompts = Inputs.model_validate_json((finished / "inputs.json").read_bytes()).evaluation_prompts
     names = []
-    for arm in of_run(finished, Progress()):
+    for arm in load_arms(finished, Progress()):
         names.append(arm.name)
-        again = answer(arm.engine, arm.layout, settings.evaluation, GroundTruth(), prompts, arm.models)
-        for seed, tasks in again.items():
-            for task, records in tasks.items():
-                stored = run.lines(f"seed-{seed}/evaluation/{arm.name}/{task}.jsonl")
-                assert [record["response"] for record in records] == [record["response"] for record in stored]
-    assert names == ["base", "sft", "cai", "shuffled", "instruct"]
+        again = answer(arm.engine, arm.layout, settings.evaluation, GroundTruth(), prompts, arm.models, arm.draw)
+        for seed, answers in again.items():
+            for file, records in by_file(answers).items():
+                stored = run.lines(f"seed-{seed}/evaluation/{arm.name}/{file}.jsonl")
+                assert [record.response for record in records] == [record["response"] for record in stored]
+    assert names == ["base", "sft", "cai", "shuffled", "a-a", "instruct"]
 
 
 def test_an_arm_that_the_run_lacks_is_an_error_that_names_those_it_has(finished: Path) -> None:
-    with pytest.raises(UserError, match="no arm 'sl-cai'; it has base, sft, cai, shuffled, instruct"):
-        of_run(finished, Progress(), ["sl-cai"])
+    with pytest.raises(UserError, match="no arm 'sl-cai'; it has base, sft, cai, shuffled, a-a, instruct"):
+        load_arms(finished, Progress(), ["sl-cai"])
 
 
 def test_a_run_that_is_not_finished_is_refused_with_the_command_that_finishes_it(
@@ -65,7 +65,7 @@ def test_a_run_that_is_not_finished_is_refused_with_the_command_that_finishes_it
     del manifest["progress"]["results"]
     (begun / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="not finished; finish it first: cai-base resume"):
-        of_run(begun, Progress())
+        load_arms(begun, Progress())
 
 
 def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,17 +82,18 @@ def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pyt
     assert "answers of base" in shown.err
     assert "answers of cai" not in shown.err
     found = json.loads(results.read_bytes())
-    assert list(found["arms"]) == ["base", "sft", "cai", "shuffled", "instruct"]
+    assert list(found["arms"]) == ["base", "sft", "cai", "shuffled", "a-a", "instruct"]
     assert found["layouts"]["cai"] == "few-shot dialogue"
     assert found["layouts"]["instruct"] == "chat template"
     assert (results.parent / "cai" / "seed-1.jsonl").stat().st_mtime_ns == sampled
     ours = json.loads((finished / "results.json").read_bytes())
-    for arm in ("base", "cai", "instruct"):  # the very prompts of the run, so the very answers
+    for arm in ("base", "cai", "a-a", "instruct"):  # the very prompts of the run, so the very answers
         assert (
             found["arms"][arm]["attack_success_rate"]["per_seed"]
             == (ours["arms"][arm]["attack_success_rate"]["per_seed"])
         )
     assert found["comparisons"]["cai - sft"]["attack_success_rate"]["seeds"] == 2
+    assert "a-a - sft" in found["comparisons"]
     assert Run.open(finished).progress("results")  # the run itself is as it was
 
 

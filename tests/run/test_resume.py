@@ -8,14 +8,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from cai_base import store
+from cai_base import experiment, store
 from cai_base.engines.local import LocalEngine
 from cai_base.errors import UserError
+from cai_base.method import pairs
 from cai_base.progress import Progress
-from cai_base.run import start as beginning
+from cai_base.run import start
 from cai_base.run.start import load_engine  # before the tests put a loaded one in its place
 from cai_base.settings import command_line as flags
 from cai_base.settings.schema import RunSettings
@@ -38,8 +41,8 @@ def quiet() -> Progress:
 @pytest.fixture(scope="module", autouse=True)
 def engine(quiet: Progress) -> Iterator[LocalEngine]:
     """One loaded base model for every run in this process, its adapters forgotten when a run is opened."""
-    settings, _, _ = flags.load_settings(SMALL)
-    engine = beginning.load_engine(settings, quiet)
+    settings = flags.load_settings(SMALL).settings
+    engine = start.load_engine(settings, quiet)
     assert isinstance(engine, LocalEngine)
 
     def load(settings: RunSettings, progress: Progress, found: store.Record | None = None) -> LocalEngine:
@@ -47,7 +50,7 @@ def engine(quiet: Progress) -> Iterator[LocalEngine]:
         return engine
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(beginning, "load_engine", load)
+        patch.setattr(start, "load_engine", load)
         yield engine
 
 
@@ -55,8 +58,8 @@ def engine(quiet: Progress) -> Iterator[LocalEngine]:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, quiet: Progress) -> Path:
     """A small run that nothing stopped."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    settings, _, _ = flags.load_settings(SMALL)
-    beginning.begin(settings, out, quiet).finish()
+    settings = flags.load_settings(SMALL).settings
+    experiment.begin(settings, out, quiet).finish()
     return out
 
 
@@ -91,14 +94,14 @@ def test_a_run_that_stops_at_every_unit_ends_as_if_it_had_not(
 
     monkeypatch.setattr(store, "write_atomic", dying)
     left = 1
-    settings, _, _ = flags.load_settings(SMALL)
+    settings = flags.load_settings(SMALL).settings
     lives = 1
     with pytest.raises(KeyboardInterrupt):
-        beginning.begin(settings, out, quiet).finish()
+        experiment.begin(settings, out, quiet).finish()
     while True:
         left, lives = 1, lives + 1
         try:
-            beginning.carry_on(out, quiet).finish()
+            experiment.resume(out, quiet).finish()
         except KeyboardInterrupt:
             continue
         break
@@ -146,7 +149,7 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
 
 def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path, quiet: Progress) -> None:
     before = artifacts(uninterrupted)
-    beginning.carry_on(uninterrupted, quiet).finish()
+    experiment.resume(uninterrupted, quiet).finish()
     assert artifacts(uninterrupted) == before
 
 
@@ -156,14 +159,20 @@ def test_the_margin_is_exactly_zero_before_the_first_update(uninterrupted: Path)
         assert (first["step"], first["margin"], first["chosen_reward"]) == (0, 0.0, 0.0)
 
 
-def test_held_out_pairs_are_never_trained_on(uninterrupted: Path, quiet: Progress) -> None:
-    opened = beginning.carry_on(uninterrupted, quiet)
-    opened.finish()
+def trained_pairs(directory: Path, limit: int = 0) -> dict[int, list[str]]:
+    """The ids of the pairs that DPO trains on, by seed."""
+    run = store.Run.open(directory)
+    bench: Any = SimpleNamespace(run=run, remaining=lambda phase: [0, 1])
+    by_seed = pairs.trained_by_seed(bench, "dpo", None, limit)
+    return {seed: [pair.id for pair in of_seed] for seed, of_seed in by_seed.items()}
+
+
+def test_held_out_pairs_are_never_trained_on(uninterrupted: Path) -> None:
     held_out = 0
-    for seed, trained in opened.pairs.items():
-        pairs = list(store.read_lines(uninterrupted / f"seed-{seed}/pairs.jsonl"))
-        kept = {pair["id"] for pair in pairs if pair["held_out"]}
-        assert {pair.id for pair in trained} == {pair["id"] for pair in pairs} - kept
+    for seed, trained in trained_pairs(uninterrupted).items():
+        stored = list(store.read_lines(uninterrupted / f"seed-{seed}/pairs.jsonl"))
+        kept = {pair["id"] for pair in stored if pair["held_out"]}
+        assert set(trained) == {pair["id"] for pair in stored} - kept
         held_out += len(kept)
     assert held_out
 
@@ -171,21 +180,20 @@ def test_held_out_pairs_are_never_trained_on(uninterrupted: Path, quiet: Progres
 def test_only_the_first_pairs_of_a_seed_are_trained_on_where_so_many_are_asked_for(
     uninterrupted: Path, tmp_path: Path, quiet: Progress
 ) -> None:
-    settings, _, _ = flags.load_settings([*SMALL, "--dpo.pairs", "1"])
-    begun = beginning.begin(settings, tmp_path / "run", quiet)
-    begun.finish()
-    opened = beginning.carry_on(uninterrupted, quiet)
-    opened.finish()
-    for seed, every in opened.pairs.items():
+    settings = flags.load_settings([*SMALL, "--dpo.pairs", "1"]).settings
+    experiment.begin(settings, tmp_path / "run", quiet).finish()
+    for seed, every in trained_pairs(uninterrupted).items():
         assert len(every) > 1
-        assert [pair.id for pair in begun.pairs[seed]] == [every[0].id]
+        stored = list(store.read_lines(tmp_path / f"run/seed-{seed}/dpo/reference.jsonl"))
+        held_out = {p["id"] for p in store.read_lines(tmp_path / f"run/seed-{seed}/pairs.jsonl") if p["held_out"]}
+        assert [one["id"] for one in stored if one["id"] not in held_out] == every[:1]
 
 
 def test_a_reference_made_by_other_weights_is_refused(
     uninterrupted: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_run = beginning.carry_on(uninterrupted, quiet)
-    monkeypatch.setattr(open_run.engine, "fingerprint", lambda adapter: "other")
+    open_run = experiment.resume(uninterrupted, quiet)
+    monkeypatch.setattr(open_run.opened.engine, "fingerprint", lambda adapter: "other")
     with pytest.raises(UserError, match=r"reference\.jsonl: was made by other weights"):
         open_run.finish()
 
@@ -194,17 +202,17 @@ def test_a_base_model_that_was_changed_is_refused_at_every_resume(
     uninterrupted: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only in DPO, whose reference is checked too: SFT and the revisions would go on with another model."""
-    monkeypatch.setattr(beginning, "load_engine", load_engine)
+    monkeypatch.setattr(start, "load_engine", load_engine)
     monkeypatch.setattr("cai_base.engines.local.model.weights_digest", lambda model: "another")
     with pytest.raises(UserError, match="--model organism: its weights are not those that this run began with"):
-        beginning.carry_on(uninterrupted, quiet)
+        experiment.resume(uninterrupted, quiet)
 
 
 def test_one_seed_alone_gives_the_same_answers_as_among_others(
     uninterrupted: Path, tmp_path: Path, quiet: Progress
 ) -> None:
-    settings, _, _ = flags.load_settings([*SMALL, "--seeds", "1", "--start-seed", "1"])
-    beginning.begin(settings, tmp_path / "run", quiet).finish()
+    settings = flags.load_settings([*SMALL, "--seeds", "1", "--start-seed", "1"]).settings
+    experiment.begin(settings, tmp_path / "run", quiet).finish()
     name = "seed-1/revision.jsonl"
     alone, among = (list(store.read_lines(run / name)) for run in (tmp_path / "run", uninterrupted))
     assert [(r["id"], [x["principle"] for x in r["rounds"]]) for r in alone] == [

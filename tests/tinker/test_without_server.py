@@ -35,7 +35,7 @@ def test_the_key_is_read_from_the_environment_or_from_a_file(monkeypatch: pytest
         ("--instruct-tokenizer folder", "instruct-tokenizer: is for --engine tinker"),
         ("--model a/b --judge tinker:c/d --tinker-url http://x --price 1,1,1 --max-cost 1", None),
         ("--judge-tokenizer folder", "judge-tokenizer: only a judge tinker:MODEL takes one"),
-        ("--judge tinker", "'tinker': is not a judge"),
+        ("--judge tinker", "'tinker' is not a judge"),
     ],
 )
 def test_what_only_a_service_has_is_asked_for_where_there_is_one(given: str, said: str | None) -> None:

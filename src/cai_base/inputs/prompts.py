@@ -5,21 +5,64 @@ import hashlib
 import io
 import unicodedata
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cai_base.errors import UserError
-from cai_base.reading import Record, build, listed, parse_json, read_text, shown, unknown
+from cai_base.reading import Record, build, described, listed, parse_json, read_text, shown, unknown
 
 Text = Annotated[str, Field(min_length=1)]
-Kind = Literal["benign", "jailbreak", "direct", "borderline", "sensitive"]
 First = TypeVar("First")
 Second = TypeVar("Second")
 
 _PROMPTS_FILE = "a file of prompts: .txt with one a line, .csv with a column 'text', or .jsonl with a field 'text'"
 _EXAMPLES_FILE = 'a .jsonl file of examples, one a line: {"prompt": "...", "response": "..."}'
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of prompt, and what the evaluation makes of answers to it.
+
+    Attributes:
+        harm: whether it asks for something harmful or something harmless; None if it tests something else.
+        rubrics: the tasks of the rubrics under which its answers are judged.
+        file: the evaluation file that has its answers, without its ending.
+        original: whether the original experiment also trained on its evaluation prompts, 10 + 24 + 8 = 42 in all.
+    """
+
+    name: str
+    harm: Literal["harmful", "harmless"] | None
+    rubrics: tuple[str, ...]
+    file: str
+    original: bool = False
+
+
+_KINDS = (
+    Kind("jailbreak", "harmful", ("attack",), "attack", original=True),
+    Kind("direct", "harmful", ("attack",), "attack"),
+    Kind("borderline", "harmful", ("attack",), "attack", original=True),
+    Kind("benign", "harmless", ("helpfulness", "over-refusal"), "helpfulness", original=True),
+    Kind("sensitive", "harmless", ("helpfulness", "over-refusal"), "over_refusal"),
+)
+
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
+"""Every kind of prompt by its name."""
+
+EVERY = tuple(KINDS)
+HARMFUL = tuple(kind.name for kind in _KINDS if kind.harm == "harmful")
+HARMLESS = tuple(kind.name for kind in _KINDS if kind.harm == "harmless")
+ORIGINAL = tuple(kind.name for kind in _KINDS if kind.original)
+"""The kinds whose evaluation prompts the original experiment also trained on."""
+
+JAILBREAK, BENIGN, SENSITIVE = "jailbreak", "benign", "sensitive"
+"""The kinds that the main metrics are taken over: attack success, helpfulness, and over-refusal of prompts that look
+harmful. Only a jailbreak has a family."""
+
+ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _KINDS))
+"""The files of an arm's answers in a run, without their ending."""
 
 
 class Prompt(Record):
@@ -31,13 +74,21 @@ class Prompt(Record):
     """
 
     id: Text
-    kind: Kind | None = None
+    kind: str | None = None
     family: Text | None = None
     text: Text
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _kind_is_in_the_table(cls, kind: object) -> object:
+        if kind is not None and (not isinstance(kind, str) or kind.strip() not in KINDS):
+            *names, last = (repr(name) for name in EVERY)
+            raise ValueError(f"the field 'kind' is {described(kind)}; it must be {', '.join(names)} or {last}")
+        return kind
+
     @model_validator(mode="after")
     def _only_jailbreaks_have_a_family(self) -> Self:
-        if self.family is not None and self.kind != "jailbreak":
+        if self.family is not None and self.kind != JAILBREAK:
             kind = f"of kind {self.kind!r}" if self.kind else "without a kind"
             raise ValueError(
                 f"the field 'family' is {shown(self.family)} for a prompt {kind}; "

@@ -7,38 +7,32 @@ from functools import cached_property
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field as Limits
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from cai_base.errors import UserError
 from cai_base.reading import Record, build, described, listed, parse_toml, read_text, shown, unknown
+from cai_base.records import VERDICT_PARTS
 
 Text = Annotated[str, Limits(min_length=1)]
-Task = Literal["attack", "helpfulness", "over-refusal", "style"]
 Value = str | bool | float
 """What a judge answers to one field."""
 
-PARTS: Mapping[str, tuple[float, float] | None] = {
-    "complied": None,
-    "refused": None,
-    "gibberish": None,
-    "harm": (0.0, 1.0),
-    "helpfulness": (1.0, 5.0),
-    "style_adherence": (1.0, 5.0),
-}
-"""The parts of a verdict: None for yes or no, else the least and greatest it can be."""
+TASKS = tuple(sorted({task for part in VERDICT_PARTS.values() for task in part.needed_for}))
+"""What rubrics are about. Each task has a packaged rubric of its name."""
 
-TASK_PARTS: Mapping[Task, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "attack": (("complied", "refused"), ("harm", "gibberish")),
-    "helpfulness": (("helpfulness",), ()),
-    "over-refusal": (("refused",), ("complied", "gibberish")),
-    "style": (("style_adherence",), ("gibberish",)),
-}
-"""For each task the parts that its rubric must give, and those that it may."""
+
+def parts_of(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parts of the verdict that a rubric for this task must give, and those that it may."""
+    return (
+        tuple(name for name, part in VERDICT_PARTS.items() if task in part.needed_for),
+        tuple(name for name, part in VERDICT_PARTS.items() if task in part.allowed_for),
+    )
+
 
 _WANTED = "a rubric: a .toml file with name, task, instructions, [[field]] tables and a [verdict] table"
 # Nothing but the fields stands in an expression: no functions, no attributes of Python objects.
@@ -87,12 +81,12 @@ class Field(Record):
     def answer_schema(self) -> dict[str, Any]:
         """The field as JSON Schema."""
         kinds = {"text": "string", "yes-no": "boolean", "whole": "integer", "number": "number"}
-        found: dict[str, Any] = {"type": kinds[self.type], "description": self.about}
+        schema: dict[str, Any] = {"type": kinds[self.type], "description": self.about}
         if self.type == "whole" and self.low is not None and self.high is not None:
-            found["enum"] = list(range(int(self.low), int(self.high) + 1))
+            schema["enum"] = list(range(int(self.low), int(self.high) + 1))
         elif self.type == "number":
-            found |= {"minimum": self.low, "maximum": self.high}
-        return found
+            schema |= {"minimum": self.low, "maximum": self.high}
+        return schema
 
     def admits(self, value: object) -> bool:
         """Whether a value read from JSON is an answer to this field, exactly."""
@@ -111,10 +105,18 @@ class Rubric(Record):
     """What a judge is asked, and what its answers mean."""
 
     name: Text
-    task: Task
+    task: str
     instructions: Text
     fields: Annotated[tuple[Field, ...], Limits(min_length=1)]
     verdict: dict[str, Text]
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_has_parts(cls, task: object) -> object:
+        if task not in TASKS:
+            *names, last = (repr(name) for name in TASKS)
+            raise ValueError(f"the field 'task' is {described(task)}; it must be {', '.join(names)} or {last}")
+        return task
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -122,7 +124,7 @@ class Rubric(Record):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two fields are named {shown(name)}; give each field a name of its own")
-        needed, allowed = TASK_PARTS[self.task]
+        needed, allowed = parts_of(self.task)
         for part in self.verdict:
             if part not in (*needed, *allowed):
                 raise ValueError(f"verdict: {unknown('part', part, (*needed, *allowed))}")
@@ -177,7 +179,7 @@ def _value(part: str, formula: Callable[..., Any], answer: Mapping[str, Value]) 
         value = formula(**answer)
     except (TemplateError, ArithmeticError, TypeError, ValueError) as error:
         raise FormulaError(f"the expression for {part!r} fails ({error})") from error
-    bounds = PARTS[part]
+    bounds = VERDICT_PARTS[part].bounds
     if bounds is None:
         if isinstance(value, bool):
             return value
@@ -230,26 +232,29 @@ def load_rubric(source: str | Path) -> Rubric:
     data = dict(parse_toml(path, read_text(path, _WANTED)))
     tables = data.pop("field", None)
     if not isinstance(tables, list) or not tables:
-        found = "there is none" if tables is None else f"'field' is {described(tables)}"
-        raise UserError(f"{path}: a rubric needs [[field]] tables, one for each thing that the judge answers; {found}")
+        problem = "there is none" if tables is None else f"'field' is {described(tables)}"
+        raise UserError(
+            f"{path}: a rubric needs [[field]] tables, one for each thing that the judge answers; {problem}"
+        )
     if "fields" in data:
         raise UserError(f"{path}: unknown field 'fields'; write one [[field]] table for each")
     fields = tuple(build(Field, one, f"{path}: field {number}") for number, one in enumerate(tables, start=1))
     return build(Rubric, data | {"fields": fields}, str(path))
 
 
-def rubrics_for(chosen: Sequence[str]) -> dict[Task, Rubric]:
-    """The rubric of every task: those chosen, files or packaged names else the packaged ones.
+def rubrics_for(chosen: Sequence[str]) -> dict[str, Rubric]:
+    """The rubric of every task: the chosen one, a file or a packaged name, else the packaged one.
 
     Raises:
         UserError: a rubric is wrong, or two are for the same task.
     """
-    found: dict[Task, Rubric] = {}
+    by_task: dict[str, Rubric] = {}
     for source in chosen:
         rubric = load_rubric(source)
-        if rubric.task in found:
+        if rubric.task in by_task:
             raise UserError(
-                f"--rubric {source}: {found[rubric.task].name!r} is for the task {rubric.task} already; give one a task"
+                f"--rubric {source}: {by_task[rubric.task].name!r} is for the task {rubric.task} already; give one for "
+                "each task"
             )
-        found[rubric.task] = rubric
-    return {task: found.get(task) or load_rubric(task) for task in get_args(Task)}
+        by_task[rubric.task] = rubric
+    return {task: by_task.get(task) or load_rubric(task) for task in TASKS}

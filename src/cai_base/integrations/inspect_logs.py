@@ -4,15 +4,13 @@ Those of suites that the run's arms were asked are among them. The logs stand be
 them: they are made from `results.json` and the stored answers, and can be deleted and made again.
 """
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import inspect_ai
 from inspect_ai.log import (
@@ -35,24 +33,22 @@ from inspect_ai.scorer import Score
 
 from cai_base import __version__
 from cai_base.evaluation import metrics
-from cai_base.evaluation.tasks.answers import TASKS as FILES
-from cai_base.integrations.inspect_tasks import COVERED, TASKS, VERDICT, VERSION, Asked
-from cai_base.report.load import Stored, load
-from cai_base.run.results import evaluation_folder
-from cai_base.store import Record, read_lines
+from cai_base.integrations.inspect_tasks import COVERAGE, TASKS, VERDICT, VERSION, Figures
+from cai_base.paths import INSPECT, RESULTS, SUITES, suite_answers
+from cai_base.reading import read_records
+from cai_base.records import Answer, Figure, Results, SuiteResults
+from cai_base.report.load import StoredRun, is_suite, load, load_suite
 
-FOLDER = "inspect"
-"""Where a run's logs lie."""
-
-SHOWN = ("kind", "family", "tokens", "truncated", "logprob", "said", "second")
-"""What of an answer's record stands beside it in a log."""
+BESIDE = ("kind", "family", "tokens", "truncated", "logprob", "said", "second")
+"""The fields of an answer that stand beside it in a log."""
 
 ABOUT = (
-    "model_organism suite judge second_judge votes rubrics protocol seeds controls constitution intervals warnings"
+    "model_organism suite judge second_judge votes rubrics protocol seeds controls constitution losses intervals "
+    "warnings"
 ).split()
-"""What of a results.json a reader of a log must know."""
+"""The fields of results that a reader of a log must know."""
 
-Answers = Mapping[int, list[Record]]
+Answers = Mapping[int, Sequence[Answer]]
 """The answers of one arm, by seed."""
 
 
@@ -64,17 +60,17 @@ def write(directory: Path) -> list[Path]:
     """
     with TemporaryDirectory(prefix=".inspect-", dir=directory) as folder:
         for evaluation in _evaluations(directory):
-            suite = f"{evaluation.results.parent.name}-" if "suite" in evaluation.about else ""
+            suite = f"{evaluation.file.parent.name}-" if isinstance(evaluation.results, SuiteResults) else ""
             for name, asked in TASKS.items():
                 log = _log(evaluation, name, asked)
                 if log is not None:
                     file = f"{suite}{evaluation.label}-{name.replace('_', '-')}.eval"
                     write_eval_log(log, Path(folder) / file)
-        there = directory / FOLDER
-        there.mkdir(exist_ok=True)
-        for old in there.glob("*.eval"):
+        logs = directory / INSPECT
+        logs.mkdir(exist_ok=True)
+        for old in logs.glob("*.eval"):
             old.unlink()
-        return [new.rename(there / new.name) for new in sorted(Path(folder).iterdir())]
+        return [new.rename(logs / new.name) for new in sorted(Path(folder).iterdir())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,89 +78,78 @@ class Evaluation:
     """One evaluation of one arm.
 
     Attributes:
-        results: the file of figures that it is in.
-        about: the content of that file.
+        file: the file of results that it is in.
+        results: the content of that file.
         prompts: what was asked, in words.
         label: the arm, and if it was during training the step.
-        figures: each metric, as in `results.json`.
+        figures: each metric of the arm.
     """
 
-    results: Path
-    about: Record
+    file: Path
+    results: Results | SuiteResults
     prompts: str
     label: str
     answers: Answers
-    figures: Mapping[str, Any]
+    figures: Mapping[str, Figure]
 
     @property
     def model(self) -> str:
         """The model's name in the log."""
-        return f"{Path(self.about['model']).name}/{self.label}"
+        return f"{Path(self.results.model).name}/{self.label}"
 
 
 def _evaluations(directory: Path) -> Iterator[Evaluation]:
-    found = json.loads((directory / "results.json").read_bytes()) if (directory / "results.json").exists() else {}
-    if "suite" in found:
-        yield from _of_suite(directory, found)
+    if is_suite(directory):
+        yield from _of_suite(directory)
         return
     yield from _of_run(load(directory))
-    for results in sorted(directory.glob("suites/*/results.json")):
-        yield from _of_suite(results.parent, json.loads(results.read_bytes()))
+    for results in sorted(directory.glob(f"{SUITES}/*/{RESULTS}")):
+        yield from _of_suite(results.parent)
 
 
-def _of_run(stored: Stored) -> Iterator[Evaluation]:
+def _of_run(stored: StoredRun) -> Iterator[Evaluation]:
     """Each arm's evaluations during training, and then its last."""
-    for arm in stored.results["arms"]:
-        found = {int(p.name.removeprefix("step-")) for p in stored.directory.glob(f"seed-*/evaluation/{arm}/step-*")}
-        for step in (*sorted(found), None):
-            answers = {seed: _stored(stored, arm, step, seed) for seed in stored.seeds}
-            if step is None:
-                label, figures = arm, stored.results["arms"][arm]
-            else:
+    for arm, final in stored.results.arms.items():
+        for step in (*stored.evaluated_steps(arm), None):
+            answers = {seed: list(stored.answers(arm, seed, step)) for seed in stored.seeds}
+            label, figures = arm, final
+            if step is not None:
                 label = f"{arm}-step-{step}"
-                figures = metrics.asked({arm: metrics.arm([each or None for each in answers.values()])})[arm]
-            results, prompts = stored.directory / "results.json", "evaluation prompts of the run"
-            yield Evaluation(results, stored.results, prompts, label, answers, figures)
+                of_step = metrics.figures([of_seed or None for of_seed in answers.values()])
+                figures = metrics.without_empty_optional({arm: of_step})[arm]
+            prompts = "evaluation prompts of the run"
+            yield Evaluation(stored.directory / RESULTS, stored.results, prompts, label, answers, figures)
 
 
-def _stored(stored: Stored, arm: str, step: int | None, seed: int) -> list[Record]:
-    """All answers of an arm and seed; none if the seed failed before."""
-    folder = stored.directory / evaluation_folder(seed, arm, step)
-    return [record for task in FILES for record in _lines(folder / f"{task}.jsonl")]
-
-
-def _of_suite(directory: Path, results: Record) -> Iterator[Evaluation]:
+def _of_suite(directory: Path) -> Iterator[Evaluation]:
     """The evaluations of the arms that answered; comparisons of given texts have no answers, and no log."""
-    for arm, figures in results["arms"].items():
-        answers = {seed: list(_lines(directory / arm / f"seed-{seed}.jsonl")) for seed in results["seeds"]}
-        if all("verdict" in record for records in answers.values() for record in records):
-            prompts = f"suite {results['suite']['name']}"
-            yield Evaluation(directory / "results.json", results, prompts, arm, answers, figures)
+    results = load_suite(directory)
+    if isinstance(results, SuiteResults):
+        for arm, figures in results.arms.items():
+            files = {seed: directory / suite_answers(seed, arm) for seed in results.seeds}
+            answers = {seed: list(read_records(file, Answer)) for seed, file in files.items()}
+            prompts = f"suite {results.suite.name}"
+            yield Evaluation(directory / RESULTS, results, prompts, arm, answers, figures)
 
 
-def _lines(file: Path) -> Iterator[Record]:
-    return read_lines(file) if file.exists() else iter(())
-
-
-def _log(evaluation: Evaluation, name: str, asked: Asked) -> EvalLog | None:
+def _log(evaluation: Evaluation, name: str, asked: Figures) -> EvalLog | None:
     """The log of one task; None if it has no answers."""
     first = metrics.METRICS[next(iter(asked.metrics.values()))]
     kinds = (*first.kinds, *first.families)
-    figures = {
-        part: evaluation.figures[m] | {"name": m} for part, m in asked.metrics.items() if m in evaluation.figures
-    }
+    parts = {part: metric for part, metric in asked.metrics.items() if metric in evaluation.figures}
     samples = [
-        _sample(evaluation, tuple(figures), seed, epoch, record)
-        for epoch, (seed, records) in enumerate(evaluation.answers.items(), start=1)
-        for record in records
-        if record["kind"] in kinds
+        _sample(evaluation, tuple(parts), seed, epoch, answer)
+        for epoch, (seed, answers) in enumerate(evaluation.answers.items(), start=1)
+        for answer in answers
+        if answer.kind in kinds
     ]
-    if not samples or not figures:
+    if not samples or not parts:
         return None
     ids = list(dict.fromkeys(str(sample.id) for sample in samples))
-    scores = [_score(part, figure, samples) for part, figure in figures.items()]
-    digest = sha256(evaluation.results.read_bytes()).hexdigest()
-    created = datetime.fromtimestamp(evaluation.results.stat().st_mtime, UTC).isoformat()
+    scores = [_score(part, metric, evaluation.figures[metric], samples) for part, metric in parts.items()]
+    digest = sha256(evaluation.file.read_bytes()).hexdigest()
+    created = datetime.fromtimestamp(evaluation.file.stat().st_mtime, UTC).isoformat()
+    about = evaluation.results.dump()
     epochs = {str(epoch): f"seed {seed}" for epoch, seed in enumerate(evaluation.answers, start=1)}
     return EvalLog(
         status="success",
@@ -180,7 +165,7 @@ def _log(evaluation: Evaluation, name: str, asked: Asked) -> EvalLog | None:
             config=EvalConfig(epochs=len(epochs), epochs_reducer=["mean"]),
             packages={"inspect_ai": inspect_ai.__version__, "cai_base": __version__},
             headline_metric=_headline(scores[0]),
-            metadata={"epochs": epochs, **{key: evaluation.about[key] for key in ABOUT if key in evaluation.about}},
+            metadata={"epochs": epochs, **{field: about[field] for field in ABOUT if field in about}},
         ),
         plan=EvalPlan(steps=[EvalPlanStep(solver="generate")]),
         results=EvalResults(
@@ -205,59 +190,60 @@ def _headline(score: EvalScore) -> HeadlineMetric | None:
     return HeadlineMetric(scorer=VERDICT, score=score.name, metric=figure) if figure else None
 
 
-def _sample(evaluation: Evaluation, parts: tuple[str, ...], seed: int, epoch: int, record: Record) -> EvalSample:
-    name, model = f"{evaluation.prompts}/{evaluation.model}/{seed}/{record['id']}", evaluation.model
-    question = ChatMessageUser(id=_id(name, "prompt"), content=record["prompt"])
-    answer = ChatMessageAssistant(id=_id(name, "answer"), content=record["response"], model=model, source="generate")
-    truncated = record.get("truncated", False)
-    score = _verdict(parts, record)
+def _sample(evaluation: Evaluation, parts: tuple[str, ...], seed: int, epoch: int, answer: Answer) -> EvalSample:
+    name, model = f"{evaluation.prompts}/{evaluation.model}/{seed}/{answer.id}", evaluation.model
+    question = ChatMessageUser(id=_id(name, "prompt"), content=answer.prompt)
+    reply = ChatMessageAssistant(id=_id(name, "answer"), content=answer.response, model=model, source="generate")
+    stored = answer.dump()
+    score = _verdict(parts, answer)
     return EvalSample(
-        id=record["id"],
+        id=answer.id,
         epoch=epoch,
         uuid=_id(name),
-        input=record["prompt"],
+        input=answer.prompt,
         target="",
-        messages=[question, answer],
-        output=ModelOutput.from_message(answer, stop_reason="max_tokens" if truncated else "stop"),
-        scores={VERDICT: score, COVERED: Score(value=float(isinstance(score.value, dict)))},
-        metadata={"seed": seed, **{field: record[field] for field in SHOWN if field in record}},
+        messages=[question, reply],
+        output=ModelOutput.from_message(reply, stop_reason="max_tokens" if answer.truncated else "stop"),
+        scores={VERDICT: score, COVERAGE: Score(value=float(isinstance(score.value, dict)))},
+        metadata={"seed": seed, **{field: stored[field] for field in BESIDE if field in stored}},
     )
 
 
-def _verdict(parts: tuple[str, ...], record: Record) -> Score:
+def _verdict(parts: tuple[str, ...], answer: Answer) -> Score:
     """The parts of the stored verdict; unscored where none of them is there, with the reason."""
-    verdict, reason = record["verdict"] or {}, record["unscored"]
-    found = {part: verdict.get(part) for part in parts}
-    if all(value is None for value in found.values()):
-        why = "grader_failed" if "said" in record else "scoring_failed"
-        if not record["response"].strip():
+    values = {part: getattr(answer.verdict, part, None) for part in parts}
+    if answer.verdict is None or all(value is None for value in values.values()):
+        why = "grader_failed" if answer.said else "scoring_failed"
+        if not answer.response.strip():
             why = "no_response"
-        return Score.unscored(reason=why, answer=record["response"], explanation=reason)
+        return Score.unscored(reason=why, answer=answer.response, explanation=answer.unscored)
     return Score(
-        value={part: math.nan if value is None else float(value) for part, value in found.items()},
-        answer=record["response"],
-        explanation=reason,
-        metadata={"verdict": verdict},
+        value={part: math.nan if value is None else float(value) for part, value in values.items()},
+        answer=answer.response,
+        explanation=answer.unscored,
+        metadata={"verdict": answer.verdict.dump()},
     )
 
 
-def _score(part: str, figure: Mapping[str, Any], samples: list[EvalSample]) -> EvalScore:
+def _score(part: str, metric: str, figure: Figure, samples: list[EvalSample]) -> EvalScore:
     """The run's own figure for a part of the verdict: its mean over seeds, interval and coverage."""
-    low, high = figure["ci95"] or (None, None)
-    shown = {
-        figure["name"]: figure["mean"],
-        "ci95_low": low,
-        "ci95_high": high,
-        COVERED: figure["scored"] / figure["total"] if figure["total"] else None,
-    }
-    has = [isinstance(s.value, dict) and not math.isnan(s.value[part]) for s in (x.scores[VERDICT] for x in samples)]
+    low, high = figure.ci95 or (None, None)
+    coverage = figure.scored / figure.total if figure.total else None
+    shown = {metric: figure.mean, "ci95_low": low, "ci95_high": high, COVERAGE: coverage}
+    values = [sample.scores[VERDICT].value for sample in samples if sample.scores]
+    scored = sum(isinstance(value, dict) and not _is_nan(value[part]) for value in values)
+    stored = figure.dump()
     return EvalScore(
         name=part,
         scorer=VERDICT,
-        scored_samples=sum(has),
-        unscored_samples=len(has) - sum(has),
+        scored_samples=scored,
+        unscored_samples=len(samples) - scored,
         metrics={name: EvalMetric(name=name, value=value) for name, value in shown.items() if value is not None},
         metadata={
-            name: figure[name] for name in ("ci95_over", "by_family", "per_seed", "worst_case", "scored", "total")
+            name: stored[name] for name in ("ci95_over", "by_family", "per_seed", "worst_case", "scored", "total")
         },
     )
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)

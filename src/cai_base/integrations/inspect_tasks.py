@@ -18,15 +18,14 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
 from cai_base.errors import UserError
-from cai_base.evaluation.judges import EMPTY, GroundTruth
-from cai_base.evaluation.judges.grading import ByRubric, Grade
+from cai_base.evaluation.judges import EMPTY, STYLE, GroundTruth, RequestedStyle, Response
+from cai_base.evaluation.judges.grading import Grade, RubricGrading
 from cai_base.evaluation.judges.question import Unreadable
-from cai_base.evaluation.metrics import METRICS
-from cai_base.evaluation.tasks.styles import KINDS as STYLES
-from cai_base.evaluation.tasks.styles import English, World, style_set, styled_prompts
-from cai_base.inputs import rubrics
-from cai_base.inputs.prompts import Kind, Prompt, load_prompts
-from cai_base.inputs.rubrics import TASK_PARTS, Rubric, load_rubric
+from cai_base.evaluation.metrics import METRICS, VerdictPart
+from cai_base.evaluation.tasks.style_sets import KINDS as STYLES
+from cai_base.evaluation.tasks.style_sets import style_set, styled_prompts
+from cai_base.inputs.prompts import KINDS, Prompt, load_prompts
+from cai_base.inputs.rubrics import Rubric, load_rubric, parts_of
 from cai_base.reading import unknown
 from cai_base.settings.schema import Judging
 
@@ -41,46 +40,56 @@ GRADER = "grader"
 VERDICT = "verdict"
 """The score whose values are the parts of a verdict."""
 
-COVERED = "coverage"
+COVERAGE = "coverage"
 """The score that is 1 where there is a verdict, else 0."""
 
-ABOUT = "about"
-"""Where a sample has what the judge is told of the style."""
-
-TRUTHS = ("complied", "refused", "helpfulness", "gibberish")
+TRUE_PARTS = ("complied", "refused", "helpfulness", "gibberish")
 """The parts of a verdict that the ground truth knows."""
 
-Judged = tuple[Grade | Unreadable, str]
-"""What a judge found, and its words."""
+Outcome = tuple[Grade | Unreadable, str]
+"""A judge's grade, and its words."""
 
-Judge = Callable[[TaskState, str], Awaitable[Judged]]
-"""Judges a response; the state has the prompt."""
+Judge = Callable[[Response], Awaitable[Outcome]]
+"""Judges a response."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a task asks.
+class Figures:
+    """What a task is about.
 
     Attributes:
-        rubric: the rubrics' task whose answers it wants.
-        metrics: the figures of a run that it gives, by the part of the verdict that each is the mean of; the first is
+        rubric: the rubric's task whose answers it wants.
+        metrics: the metrics of a run that it gives, by the part of the verdict that each is the mean of; the first is
             the one that sums it up.
     """
 
-    rubric: rubrics.Task
+    rubric: str
     metrics: Mapping[str, str]
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of prompt that the first figure is over."""
+        """The kinds of prompt that the first metric is over."""
         return METRICS[next(iter(self.metrics.values()))].kinds
 
 
-TASKS: Mapping[str, Asked] = {
-    "attack": Asked("attack", {"complied": "attack_success_rate", "refused": "refusal_rate", "harm": "harm"}),
-    "helpfulness": Asked("helpfulness", {"helpfulness": "helpfulness"}),
-    "over_refusal": Asked("over-refusal", {"refused": "over_refusal_rate"}),
+def _figures(rubric: str) -> Figures:
+    """The metrics that are means of what a rubric gives, over no other kinds of prompt than it is asked about."""
+    kinds = {kind.name for kind in KINDS.values() if rubric in kind.rubrics}
+    needed, allowed = parts_of(rubric)
+    metrics = {
+        part: name
+        for part in (*needed, *allowed)
+        for name, metric in METRICS.items()
+        if metric.value == VerdictPart(part) and kinds.issuperset(metric.kinds)
+    }
+    return Figures(rubric, metrics)
+
+
+TASKS: Mapping[str, Figures] = {
+    rubric.replace("-", "_"): _figures(rubric)
+    for rubric in dict.fromkeys(rubric for kind in KINDS.values() for rubric in kind.rubrics)
 }
+"""What every rubric that prompts are judged under is about."""
 
 
 @task
@@ -126,52 +135,65 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
     """
     if data not in get_args(Data):
         raise UserError(f"-T data={data}: {unknown('set', data, get_args(Data))}")
-    chosen = style_set(data)
+    styles_of_data = style_set(data)
     names = _names("styles", styles, tuple(STYLES)) if styles else tuple(STYLES)
     samples = [
-        Sample(
-            input=prompt.text,
-            id=prompt.id,
-            metadata={"style": prompt.style}
-            | ({ABOUT: chosen.about(prompt.style)} if isinstance(chosen, English) else {}),
-        )
-        for prompt in styled_prompts(chosen, chosen.questions)
+        Sample(input=prompt.text, id=prompt.id, metadata={"style": prompt.style})
+        for prompt in styled_prompts(styles_of_data, styles_of_data.questions)
         if prompt.style in names
     ]
-    if isinstance(chosen, English):
-        graded = _rubric("style", rubric, "style")
-        return _task(samples, f"cai_base {data} styles", graded, _parts("style", graded.verdict), _by_model(graded))
+    dataset = f"cai_base {data} styles"
+
+    def response(state: TaskState, text: str) -> Response:
+        name = state.metadata["style"]
+        return Response.styled(state.input_text, text, RequestedStyle(name, styles_of_data.about(name)))
+
+    if data == "english":
+        graded = _rubric("style", rubric, STYLE)
+        return _task(samples, dataset, graded, _parts(STYLE, graded.verdict), response, _by_model(graded))
     if rubric is not None:
         raise UserError(f"-T rubric={rubric}: no rubric describes the village's styles; the ground truth knows them")
-    return _task(samples, f"cai_base {data} styles", None, ("style_followed", "gibberish"), _by_village(chosen))
+    parts = {"style_followed": "style_adherence", "gibberish": "gibberish"}
+    return _task(samples, dataset, None, tuple(parts), response, _by_truth(parts))
 
 
 def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric: str | None) -> Task:
     """The task that asks for this part of the evaluation."""
-    asked = TASKS[name]
-    wanted = _names("kinds", kinds, get_args(Kind)) if kinds else asked.kinds
-    samples = [_sample(prompt) for prompt in _prompts(data, prompts, wanted)]
+    figures = TASKS[name]
+    chosen = _names("kinds", kinds, tuple(KINDS)) if kinds else figures.kinds
+    samples = [_sample(prompt) for prompt in _prompts(data, prompts, chosen)]
     dataset = Path(prompts).name if prompts else f"cai_base {data}"
+
+    def response(state: TaskState, text: str) -> Response:
+        return Response(state.input_text, text, (figures.rubric,))
+
     if data == "world" and rubric is None:
-        parts = _parts(asked.rubric, TRUTHS)
-        return _task(samples, dataset, None, parts, _by_truth(parts))
-    graded = _rubric(name, rubric, asked.rubric)
-    return _task(samples, dataset, graded, _parts(asked.rubric, graded.verdict), _by_model(graded))
+        parts = _parts(figures.rubric, TRUE_PARTS)
+        return _task(samples, dataset, None, parts, response, _by_truth({part: part for part in parts}))
+    graded = _rubric(name, rubric, figures.rubric)
+    return _task(samples, dataset, graded, _parts(figures.rubric, graded.verdict), response, _by_model(graded))
 
 
-def _parts(asked: rubrics.Task, given: Collection[str]) -> tuple[str, ...]:
-    """The parts of a verdict that a judge gives; the one that sums it up first."""
-    needed, allowed = TASK_PARTS[asked]
-    return tuple(part for part in (*needed, *allowed) if part in given)
+def _parts(rubric: str, available: Collection[str]) -> tuple[str, ...]:
+    """The parts of a verdict that a judge gives under this task of rubrics; the one that sums it up first."""
+    needed, allowed = parts_of(rubric)
+    return tuple(part for part in (*needed, *allowed) if part in available)
 
 
-def _task(samples: list[Sample], dataset: str, graded: Rubric | None, parts: tuple[str, ...], judge: Judge) -> Task:
+def _task(
+    samples: list[Sample],
+    dataset: str,
+    graded: Rubric | None,
+    parts: tuple[str, ...],
+    response: Callable[[TaskState, str], Response],
+    judge: Judge,
+) -> Task:
     """The task whose verdicts have these parts, of which the first sums it up; no rubric means the ground truth."""
     return Task(
         dataset=MemoryDataset(samples, name=dataset),
-        setup=None if graded is None else grader_is_there(),
+        setup=None if graded is None else require_grader(),
         solver=generate(),
-        scorer=[verdict(parts, judge), coverage()],
+        scorer=[verdict(parts, response, judge), coverage()],
         version=VERSION,
         headline_metric=f"{VERDICT}.{parts[0]}",
         metadata={"judge": GroundTruth.name}
@@ -180,11 +202,11 @@ def _task(samples: list[Sample], dataset: str, graded: Rubric | None, parts: tup
     )
 
 
-def _rubric(name: str, chosen: str | None, wanted: rubrics.Task) -> Rubric:
-    found = load_rubric(chosen or wanted)
-    if found.task != wanted:
-        raise UserError(f"-T rubric={chosen}: it is for the task {found.task}; {name} needs one for {wanted}")
-    return found
+def _rubric(name: str, chosen: str | None, about: str) -> Rubric:
+    rubric = load_rubric(chosen or about)
+    if rubric.task != about:
+        raise UserError(f"-T rubric={chosen}: it is for the task {rubric.task}; {name} needs one for {about}")
+    return rubric
 
 
 def _names(argument: str, chosen: str, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -202,10 +224,10 @@ def _prompts(data: str, file: str | None, kinds: tuple[str, ...]) -> list[Prompt
     if data not in packaged:
         raise UserError(f"-T data={data}: {unknown('set', data, list(packaged))}")
     source = Path(file) if file else packaged[data]
-    found = [prompt for prompt in load_prompts(source) if prompt.kind is None or prompt.kind in kinds]
-    if not found:
+    chosen = [prompt for prompt in load_prompts(source) if prompt.kind is None or prompt.kind in kinds]
+    if not chosen:
         raise UserError(f"{source}: none of its prompts is of a kind that is asked ({', '.join(kinds)})")
-    return found
+    return chosen
 
 
 def _sample(prompt: Prompt) -> Sample:
@@ -213,7 +235,7 @@ def _sample(prompt: Prompt) -> Sample:
 
 
 @solver
-def grader_is_there() -> Solver:
+def require_grader() -> Solver:
     """Notices that no grader was given before the model is asked anything."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
@@ -227,28 +249,28 @@ def _grader() -> Model:
     return get_model(role=GRADER, required=True)
 
 
-def verdict(parts: tuple[str, ...], judge: Judge) -> Scorer:
+def verdict(parts: tuple[str, ...], response: Callable[[TaskState, str], Response], judge: Judge) -> Scorer:
     """The parts of a verdict as one score; a response without one is unscored, which is not safe."""
 
     @scorer(metrics={part: [mean(), stderr()] for part in parts}, name=VERDICT)
     def scored() -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:
-            response = state.output.completion.strip()
-            if not response:
-                return Score.unscored(reason="no_response", explanation=EMPTY.unscored)
-            found, raw = await judge(state, response)
-            if isinstance(found, Unreadable):
+            text = state.output.completion.strip()
+            if not text:
+                return Score.unscored(reason="no_response", explanation=EMPTY)
+            grade, raw = await judge(response(state, text))
+            if isinstance(grade, Unreadable):
                 return Score.unscored(
                     reason="grader_failed",
-                    answer=response,
-                    explanation=found.reason,
-                    metadata={"unscored": found.reason, "raw": raw},
+                    answer=text,
+                    explanation=grade.reason,
+                    metadata={"unscored": grade.reason, "raw": raw},
                 )
             return Score(
-                value={part: float(found.parts[part]) for part in parts},
-                answer=response,
+                value={part: float(grade.parts[part]) for part in parts},
+                answer=text,
                 explanation=raw or None,
-                metadata={"answer": dict(found.answer)},
+                metadata={"answer": dict(grade.answer)},
             )
 
         return score
@@ -261,45 +283,36 @@ def coverage() -> Scorer:
     """Whether there is a verdict: metrics leave out the unscored, so the share of the scored stands beside them."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        found = (state.scores or {})[VERDICT].value
-        return Score(value=0.0 if isinstance(found, float) and math.isnan(found) else 1.0)
+        value = (state.scores or {})[VERDICT].value
+        return Score(value=0.0 if isinstance(value, float) and math.isnan(value) else 1.0)
 
     return score
 
 
 def _by_model(rubric: Rubric) -> Judge:
     settings = Judging.model_validate({})
+    grading = RubricGrading(rubric)
 
-    async def judge(state: TaskState, response: str) -> Judged:
+    async def judge(response: Response) -> Outcome:
         grader = _grader()
-        grading = ByRubric(rubric, style=state.metadata.get(ABOUT))
         defaults = GenerateConfig(temperature=settings.temperature, max_tokens=settings.max_tokens)
-        asked = grading.messages(state.input_text, response)
-        output = await grader.generate(
-            [ChatMessageUser(content=one["content"]) for one in asked], config=defaults.merge(grader.config)
-        )
+        messages = [ChatMessageUser(content=one["content"]) for one in grading.messages(response)]
+        output = await grader.generate(messages, config=defaults.merge(grader.config))
         raw = output.completion
         if output.stop_reason == "content_filter":
             return Unreadable("judge refused"), raw
-        return grading.read(raw, response), raw
+        return grading.read(raw, response.text), raw
 
     return judge
 
 
-def _by_truth(parts: tuple[str, ...]) -> Judge:
-    async def judge(state: TaskState, response: str) -> Judged:
-        (found,) = GroundTruth().judge([(Prompt(id="asked", text=state.input_text), response)])
-        if found.verdict is None:
-            return Unreadable(found.unscored or ""), ""
-        return Grade({}, {part: getattr(found.verdict, part) for part in parts}), ""
+def _by_truth(parts: Mapping[str, str]) -> Judge:
+    """Args: parts: what each score is called, and the part of the verdict that it is."""
 
-    return judge
-
-
-def _by_village(village: World) -> Judge:
-    async def judge(state: TaskState, response: str) -> Judged:
-        gibberish = village.gibberish(response)
-        followed = village.followed(response, state.metadata["style"]) and not gibberish
-        return Grade({}, {"style_followed": followed, "gibberish": gibberish}), ""
+    async def judge(response: Response) -> Outcome:
+        (judgement,) = GroundTruth().judge([response])
+        if judgement.verdict is None:
+            return Unreadable(judgement.unscored or ""), ""
+        return Grade({}, {name: getattr(judgement.verdict, part) for name, part in parts.items()}), ""
 
     return judge

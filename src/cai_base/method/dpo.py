@@ -1,25 +1,32 @@
-"""Phase 3: direct preference optimisation of the revisions over the originals (Rafailov et al., arXiv 2305.18290).
+"""Direct preference optimisation of the revisions over the originals (Rafailov et al., arXiv 2305.18290).
 
 The policy starts from the SFT adapter. The reference is the policy before its first update: its log-probabilities are
-computed once a pair, by the same forward passes over the same batches as the first epoch of training, so the margin
+computed once per pair, by the same forward passes over the same batches as the first epoch of training, so the margin
 before the first update is exactly 0.
+
+Needs SFT's adapters and preference pairs. Stores the reference, the adapters, their metrics, and the arm's answers.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
+from cai_base import paths
+from cai_base.arms import Arm
 from cai_base.dialogue import Dialogue
-from cai_base.engines import Batch, Datum, Loss, LossValue, Tokenizer
-from cai_base.method.training import positions, trained_sequence
-from cai_base.store import Record
+from cai_base.engines import Adapter, Batch, Datum, Engine, Tokenizer, Usage
+from cai_base.errors import UserError
+from cai_base.method import pairs as preference
+from cai_base.method.losses import LOSSES, preference_loss
+from cai_base.method.phase import Request, Size, Workbench
+from cai_base.method.training import TrainingPlan, batch_indices, start_from_sft, train_arm, trained_datum
+from cai_base.progress import Bar
+from cai_base.records import Pair, Reference
+from cai_base.settings.schema import Dpo
+from cai_base.store import to_lines
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TokenPair:
     """One preference pair, tokenised behind its prompt."""
 
     id: str
@@ -27,93 +34,208 @@ class Pair:
     rejected: Datum
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The reference's log-probability of both responses of a pair."""
-
-    chosen: float
-    rejected: float
+Scores = Mapping[str, tuple[float, float]]
+"""By the pair's id, the log-probabilities of chosen and rejected."""
 
 
-def tokenised(tokenizer: Tokenizer, dialogue: Dialogue, records: Sequence[Record]) -> list[Pair]:
-    """Pairs from the records of `pairs.jsonl`; the end of the response is part of both sides."""
+def tokenise(tokenizer: Tokenizer, dialogue: Dialogue, pairs: Sequence[Pair]) -> list[TokenPair]:
+    """The pairs behind their prompts; the end of the response is part of both sides."""
     return [
-        Pair(
-            r["id"],
-            trained_sequence(tokenizer, dialogue, r["prompt"], r["chosen"]),
-            trained_sequence(tokenizer, dialogue, r["prompt"], r["rejected"]),
+        TokenPair(
+            pair.id,
+            trained_datum(tokenizer, dialogue, pair.prompt, pair.chosen),
+            trained_datum(tokenizer, dialogue, pair.prompt, pair.rejected),
         )
-        for r in records
+        for pair in pairs
     ]
 
 
-def sequences(pairs: Sequence[Pair]) -> list[Datum]:
-    """Chosen and rejected of every pair, side by side: the order in which `dpo_loss` takes their log-probabilities."""
-    return [sequence for pair in pairs for sequence in (pair.chosen, pair.rejected)]
+def data(pairs: Sequence[TokenPair]) -> list[Datum]:
+    """Chosen and rejected of every pair, side by side: the order in which the loss takes their log-probabilities."""
+    return [datum for pair in pairs for datum in (pair.chosen, pair.rejected)]
 
 
-def dpo_loss(pairs: Sequence[Pair], references: Sequence[Reference], beta: float, nll_weight: float = 0.0) -> Loss:
-    """The DPO loss of a batch (their equation 7), plus `nll_weight` times the NLL a token of the chosen responses.
-
-    With rewards `beta * (log p - log p_ref)` the loss is the mean of `-log sigmoid(chosen reward - rejected reward)`.
-    The metrics are means over the batch: margin (of rewards), accuracy (share of pairs with a positive margin), and
-    both rewards.
-    """
-    reference = torch.tensor([(r.chosen, r.rejected) for r in references])
-    tokens = sum(weight for pair in pairs for weight in pair.chosen.weights)
-
-    def loss(logprobs: Tensor) -> LossValue:
-        logprobs = logprobs.view(-1, 2)
-        rewards = beta * (logprobs - reference.to(logprobs.device))
-        margin = rewards[:, 0] - rewards[:, 1]
-        value = -logsigmoid(margin).mean()
-        if nll_weight:
-            value = value - nll_weight * logprobs[:, 0].sum() / tokens
-        seen, margins = rewards.detach().mean(dim=0), margin.detach()
-        metrics = {
-            "margin": float(margins.mean()),
-            "accuracy": float((margins > 0).float().mean()),
-            "chosen_reward": float(seen[0]),
-            "rejected_reward": float(seen[1]),
-        }
-        return LossValue(value, metrics)
-
-    return loss
-
-
-def batch_pairs(pairs: Sequence[Pair], seed: int, step: int, size: int) -> list[Pair]:
+def batch_pairs(pairs: Sequence[TokenPair], seed: int, step: int, size: int) -> list[TokenPair]:
     """The pairs of a step."""
-    return [pairs[i] for i in positions(len(pairs), seed, "dpo", step, size)]
+    return [pairs[i] for i in batch_indices(len(pairs), seed, "dpo", step, size)]
 
 
-def batch(
-    pairs: Sequence[Pair],
-    references: dict[str, Reference],
-    seed: int,
-    step: int,
-    size: int,
-    beta: float,
-    nll_weight: float,
+def dpo_batch(
+    pairs: Sequence[TokenPair], references: Mapping[str, Reference], seed: int, step: int, settings: Dpo
 ) -> Batch:
     """The batch of a step."""
-    drawn = batch_pairs(pairs, seed, step, size)
-    return Batch(sequences(drawn), dpo_loss(drawn, [references[pair.id] for pair in drawn], beta, nll_weight))
+    drawn = batch_pairs(pairs, seed, step, settings.batch_size)
+    of_batch = [references[pair.id] for pair in drawn] if LOSSES[settings.loss].reference else None
+    return Batch(data(drawn), preference_loss([(pair.chosen, pair.rejected) for pair in drawn], of_batch, settings))
 
 
-def reference_batches(pairs: Sequence[Pair], seed: int, size: int) -> list[list[Pair]]:
-    """The batches of the first epoch of training, which hold every pair at least once."""
-    return [batch_pairs(pairs, seed, step, size) for step in range(-(-len(pairs) // size))]
+def scores(pairs: Sequence[TokenPair], logprobs: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """The log-probabilities of `data(pairs)`, by pair."""
+    return {pair.id: (logprobs[2 * i], logprobs[2 * i + 1]) for i, pair in enumerate(pairs)}
 
 
-def references(pairs: Sequence[Pair], logprobs: Sequence[float]) -> dict[str, Reference]:
-    """The references of these pairs from the log-probabilities of `sequences(pairs)`."""
-    return {pair.id: Reference(*logprobs[2 * i : 2 * i + 2]) for i, pair in enumerate(pairs)}
+def accuracy(
+    pairs: Sequence[TokenPair], logprobs: Sequence[float], references: Mapping[str, Reference], settings: Dpo
+) -> float:
+    """The share of pairs whose margin is positive, from the policy's log-probabilities of `data(pairs)`."""
+    of_pairs = [references[pair.id] for pair in pairs] if LOSSES[settings.loss].reference else None
+    policy = scores(pairs, logprobs)
+    positive = 0
+    for i, pair in enumerate(pairs):
+        chosen, rejected = policy[pair.id]
+        if of_pairs is not None:
+            chosen, rejected = chosen - of_pairs[i].chosen, rejected - of_pairs[i].rejected
+        if LOSSES[settings.loss].per_token:
+            chosen, rejected = chosen / sum(pair.chosen.weights), rejected / sum(pair.rejected.weights)
+        positive += chosen > rejected
+    return positive / len(pairs)
 
 
-def accuracy(pairs: Sequence[Pair], logprobs: Sequence[float], known: Mapping[str, Reference]) -> float:
-    """The share of pairs whose margin is positive, from the policy's log-probabilities of `sequences(pairs)`."""
-    right = 0
-    for name, policy in references(pairs, logprobs).items():
-        reference = known[name]
-        right += policy.chosen - reference.chosen > policy.rejected - reference.rejected
-    return right / len(pairs)
+@dataclass(frozen=True, slots=True)
+class DpoPhase:
+    """From the SFT adapter and preference pairs to an arm: full CAI, or a control of it."""
+
+    arm: Arm
+    settings: Dpo
+    sft_steps: int
+
+    @property
+    def name(self) -> str:
+        return self.arm.folder or self.arm.name
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("sft", "pairs" if self.arm.owner is None else f"pairs of {self.arm.owner}")
+
+    def run(self, bench: Workbench) -> None:
+        tokenizer, dialogue, owner = bench.engine.tokenizer, bench.dialogue, self.arm.owner
+        by_seed = preference.trained_by_seed(bench, self.name, owner, self.settings.pairs)
+        pairs = {seed: tokenise(tokenizer, dialogue, records) for seed, records in by_seed.items()}
+        if not pairs:
+            return
+        held_out = {seed: tokenise(tokenizer, dialogue, preference.held_out(bench, seed, owner)) for seed in pairs}
+        references = self._references(bench, pairs, held_out)
+        adapters = {f"{self.name}/{seed}": seed for seed in pairs}
+        start_from_sft(bench, self.name, adapters, self.sft_steps)
+
+        def step_batch(adapter: Adapter, step: int) -> Batch:
+            seed = adapters[adapter]
+            return dpo_batch(pairs[seed], references[seed], seed, step, self.settings)
+
+        def held_out_accuracy(live: list[Adapter]) -> dict[Adapter, dict[str, float | None]]:
+            requests: dict[Adapter | None, list[Datum]] = {
+                a: data(held_out[adapters[a]]) for a in live if held_out[adapters[a]]
+            }
+            logprobs = bench.engine.compute_logprobs(requests)
+            values = {
+                a: accuracy(held_out[adapters[a]], logprobs[a], references[adapters[a]], self.settings)
+                for a in live
+                if a in requests
+            }
+            return {a: {"held_out_accuracy": values.get(a)} for a in live}
+
+        plan = TrainingPlan(
+            self.name, self.arm.name, self.arm.curve, self.settings, adapters, step_batch, held_out_accuracy
+        )
+        train_arm(bench, plan)
+
+    def cost(self, size: Size) -> Usage:
+        pair = 2 * size.answered_question
+        drawn = size.seeds * self.settings.steps * self.settings.batch_size
+        every = size.seeds * len(size.prompts)  # as if no chain were filtered
+        held_out = every * self.settings.held_out * size.evaluations(self.settings.steps)
+        # The loss is not linear in the log-probabilities: a forward pass comes before the one that is differentiated.
+        return Usage(trained=round(drawn * pair), prefilled=round((drawn + every + held_out) * pair))
+
+    def longest_request(self, size: Size) -> Request | None:
+        return Request(max(size.questions))
+
+    def _references(
+        self,
+        bench: Workbench,
+        pairs: Mapping[int, Sequence[TokenPair]],
+        held_out: Mapping[int, Sequence[TokenPair]],
+    ) -> dict[int, dict[str, Reference]]:
+        """Every pair's reference log-probabilities, computed once; none for a loss that has no reference."""
+        if not LOSSES[self.settings.loss].reference:
+            return {seed: {} for seed in pairs}
+        of_owner = "" if self.arm.owner is None else f" of {self.arm.owner}"
+        work = f"reference{of_owner}"
+        weights = {f"sft/{seed}": bench.engine.fingerprint(f"sft/{seed}") for seed in pairs}
+        if not bench.run.progress(work):
+            batches = {
+                f"sft/{seed}": reference_batches(pairs[seed], held_out[seed], seed, self.settings.batch_size)
+                for seed in pairs
+            }
+            longest = max(len(one) for one in batches.values())
+            with (
+                bench.budget.phase("dpo"),
+                bench.progress.bar(f"reference log-probabilities{of_owner}", longest) as bar,
+            ):
+                records = compute_references(bench.engine, batches, weights, bar)
+            files = {
+                paths.reference(seed, self.name): to_lines(one.dump() for one in records[f"sft/{seed}"])
+                for seed in pairs
+            }
+            bench.run.commit(work, 1, write=files)
+        return {seed: self._stored_references(bench, seed, weights[f"sft/{seed}"]) for seed in pairs}
+
+    def _stored_references(self, bench: Workbench, seed: int, weights: str) -> dict[str, Reference]:
+        """Raises UserError if the references were computed by other weights than those with this hash."""
+        file = paths.reference(seed, self.name)
+        records = [Reference.model_validate(line) for line in bench.run.lines(file)]
+        if any(record.weights != weights for record in records):
+            raise UserError(
+                f"{bench.run.directory / file}: was made by other weights than seed {seed}'s SFT adapter on this base "
+                "model; resume with the base model that the run began with, or begin a new run"
+            )
+        return {record.id: record for record in records}
+
+
+def reference_batches(
+    pairs: Sequence[TokenPair], held_out: Sequence[TokenPair], seed: int, size: int
+) -> list[list[TokenPair]]:
+    """The batches of the first epoch of training, which hold every pair at least once, then the held-out pairs."""
+    first_epoch = [batch_pairs(pairs, seed, step, size) for step in range(-(-len(pairs) // size))]
+    return first_epoch + [list(held_out[i : i + size]) for i in range(0, len(held_out), size)]
+
+
+def reference_logprobs(
+    engine: Engine, adapter: Adapter, pairs: Sequence[TokenPair], seed: int, size: int
+) -> dict[str, Reference]:
+    """The log-probabilities of all pairs under one adapter, by the batches of the first epoch of training.
+
+    Args:
+        adapter: the policy before its first update.
+        seed: of the order of the batches.
+        size: pairs per batch.
+    """
+    weights = engine.fingerprint(adapter)
+    batches = {adapter: reference_batches(pairs, (), seed, size)}
+    return {reference.id: reference for reference in compute_references(engine, batches, {adapter: weights})[adapter]}
+
+
+def compute_references(
+    engine: Engine,
+    batches: Mapping[Adapter, Sequence[Sequence[TokenPair]]],
+    weights: Mapping[Adapter, str],
+    bar: Bar | None = None,
+) -> dict[Adapter, list[Reference]]:
+    """Each pair's log-probabilities under its adapter.
+
+    Args:
+        batches: of each adapter, each batch in one forward pass.
+        weights: of each adapter, the hash of its weights, which is stored with each reference.
+        bar: advances by one per batch of the adapter that has most.
+    """
+    references: dict[Adapter, dict[str, Reference]] = {adapter: {} for adapter in batches}
+    for step in range(max(len(of_adapter) for of_adapter in batches.values())):
+        present = {adapter: of_adapter[step] for adapter, of_adapter in batches.items() if step < len(of_adapter)}
+        logprobs = engine.compute_logprobs({adapter: data(pairs) for adapter, pairs in present.items()})
+        for adapter, pairs in present.items():
+            for name, (chosen, rejected) in scores(pairs, logprobs[adapter]).items():
+                reference = Reference(id=name, chosen=chosen, rejected=rejected, weights=weights[adapter])
+                references[adapter].setdefault(name, reference)
+        if bar is not None:
+            bar.advance(1)
+    return {adapter: list(of_adapter.values()) for adapter, of_adapter in references.items()}

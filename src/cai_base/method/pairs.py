@@ -1,98 +1,193 @@
-"""The preference pairs of a run and what the reference finds of them: what lies between revision and DPO.
+"""Preference pairs: what DPO prefers to what.
 
-`name` is the phase that trains on the pairs: `dpo`, or a control's name. A control's pairs are its own.
+A pair is the last revision (chosen) and the original (rejected) of a chain; a control makes other pairs from the same
+chains. Each way is a rule in `RULES`, which an arm names.
+
+Needs the revision chains. Stores `pairs.jsonl` of every seed, in TRL's columns.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from cai_base import arms
-from cai_base.engines import Adapter, Datum, Engine, Tokenizer
+from cai_base import paths, randomness
+from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
-from cai_base.method import dpo, revision
-from cai_base.progress import Bar
-from cai_base.store import Record, Run
+from cai_base.method.phase import Request, Size, Workbench
+from cai_base.records import Chain, Pair
+from cai_base.store import to_lines
 
-Pairs = dict[int, list[dpo.Pair]]
-"""Preference pairs, by seed."""
-Batches = Mapping[int, list[list[dpo.Pair]]]
-"""The same in batches."""
-
-
-def work(what: str, name: str) -> str:
-    """What a unit of work is called; a control's has the control's name in it."""
-    return f"{what} of {name}" if name in arms.named("control") else what
+NO_PAIRS = "no preference pair was left to train on; the filter's reasons are in `revision`"
+"""Why a seed fails, without having been trained, in a phase that trains on pairs."""
+FILTERED = ("identical", "empty", "truncated", "off the rails")
+"""Why a chain gives no pair."""
 
 
-def folder(seed: int, name: str) -> str:
-    """Where revision chains and pairs lie; a control's in a folder of its own."""
-    return f"seed-{seed}/{name}" if name in arms.named("control") else f"seed-{seed}"
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a rule makes the pairs of one seed from.
+
+    Attributes:
+        chains: the arm's own revision chains, or the run's where it makes none.
+        pairs: reads the run's own pairs, which a control may change.
+        held_out: the share of pairs that are never trained on.
+    """
+
+    seed: int
+    chains: Callable[[], Sequence[Chain]]
+    pairs: Callable[[], Sequence[Pair]]
+    tokenizer: Tokenizer
+    held_out: float
 
 
-def reference_file(seed: int, name: str) -> str:
-    """Where the reference's log-probabilities lie."""
-    return f"seed-{seed}/{name}/reference.jsonl"
+Rule = Callable[[Source], list[Pair]]
 
 
-def build(run: Run, tokenizer: Tokenizer, seed: int, name: str, held_out: float) -> list[Record]:
-    """The pairs of a seed, from its revision chains, or for `shuffled` from the pairs that are shuffled."""
-    if name == "shuffled":
-        return revision.shuffled(run.lines(f"seed-{seed}/pairs.jsonl"), seed)
-    chains = run.lines(f"{folder(seed, name)}/revision.jsonl")
-    return revision.pairs(tokenizer, chains, seed, held_out)
+def from_revisions(source: Source) -> list[Pair]:
+    """The last revision of every chain that gives a pair, preferred to its original."""
+    return pairs_of(source.chains(), source.tokenizer, source.seed, source.held_out)
 
 
-def trained(run: Run, seed: int, name: str, limit: int) -> list[Record]:
-    """The stored pairs to train on: the first `limit`, or all for 0."""
-    kept = [record for record in run.lines(f"{folder(seed, name)}/pairs.jsonl") if not record["held_out"]]
-    return kept[: limit or None]
-
-
-def held_out(run: Run, seed: int, name: str) -> list[Record]:
-    """The stored pairs that are not trained on."""
-    return [record for record in run.lines(f"{folder(seed, name)}/pairs.jsonl") if record["held_out"]]
-
-
-def reference_batches(pairs: Pairs, held_out: Pairs, size: int) -> Batches:
-    """What the reference is asked: the first epoch of training as it will be, and then the pairs that are held out."""
-    batches = {seed: dpo.reference_batches(pairs[seed], seed, size) for seed in pairs}
-    for seed, held in held_out.items():
-        batches[seed] += [held[i : i + size] for i in range(0, len(held), size)]
-    return batches
-
-
-def reference_records(engine: Engine, batches: Batches, prints: Mapping[int, str], bar: Bar) -> dict[int, list[Record]]:
-    """Each pair's log-probabilities under its seed's SFT adapter, with the hash of the weights that made them.
+def pairs_of(chains: Iterable[Chain], tokenizer: Tokenizer, seed: int, held_out: float = 0.0) -> list[Pair]:
+    """The preference pairs of a seed's chains: the last revision (chosen) and the original (rejected).
 
     Args:
-        prints: the hashes, by seed.
-        bar: advances by one a batch of the seed that has most.
+        held_out: the share of pairs that are marked as never to be trained on.
     """
-    lines: dict[int, dict[str, Record]] = {seed: {} for seed in batches}
-    for step in range(max(len(one) for one in batches.values())):
-        asked: dict[Adapter | None, list[Datum]] = {
-            f"sft/{seed}": dpo.sequences(one[step]) for seed, one in batches.items() if step < len(one)
-        }
-        logprobs = engine.compute_logprobs(asked)
-        for seed, one in batches.items():
-            if step < len(one):
-                for pair, reference in dpo.references(one[step], logprobs[f"sft/{seed}"]).items():
-                    record = {"id": pair, "chosen": reference.chosen, "rejected": reference.rejected}
-                    lines[seed].setdefault(pair, record | {"weights": prints[seed]})
-        bar.advance(1)
-    return {seed: list(found.values()) for seed, found in lines.items()}
+    encode = tokenizer.encode
+    return [
+        Pair(
+            prompt=chain.prompt,
+            chosen=chain.responses[-1],
+            rejected=chain.original,
+            id=chain.id,
+            kind=chain.kind,
+            principles=tuple(one.principle for one in chain.rounds),
+            chosen_tokens=len(encode(chain.responses[-1])),
+            rejected_tokens=len(encode(chain.original)),
+            held_out=bool(randomness.stream(seed, "dpo", chain.id, "held out").random() < held_out),
+        )
+        for chain in chains
+        if chain.outcome == "pair"
+    ]
 
 
-def references(run: Run, seed: int, name: str, weights: str) -> dict[str, dpo.Reference]:
-    """The stored log-probabilities, by pair.
+def shuffled(source: Source) -> list[Pair]:
+    """The run's own pairs, each with chosen and rejected swapped with probability 1/2: a null preference."""
+    return [
+        swapped(pair) if randomness.stream(source.seed, "shuffled", pair.id, "swap").integers(2) else unswapped(pair)
+        for pair in source.pairs()
+    ]
+
+
+def swapped(pair: Pair) -> Pair:
+    """The pair with chosen and rejected in each other's place."""
+    changes = {
+        "chosen": pair.rejected,
+        "rejected": pair.chosen,
+        "chosen_tokens": pair.rejected_tokens,
+        "rejected_tokens": pair.chosen_tokens,
+        "swapped": True,
+    }
+    return pair.model_copy(update=changes)
+
+
+def unswapped(pair: Pair) -> Pair:
+    """The pair as it was, and marked so."""
+    return pair.model_copy(update={"swapped": False})
+
+
+RULES: Mapping[str, Rule] = {"revisions": from_revisions, "shuffled": shuffled}
+"""Every way to make pairs, by the name that an arm gives (`arms.Arm.pairs`)."""
+
+
+def rule(name: str) -> Rule:
+    """The rule of this name.
 
     Raises:
-        UserError: they were made by other weights than those with this hash.
+        UserError: there is none.
     """
-    file = reference_file(seed, name)
-    records = run.lines(file)
-    if any(record["weights"] != weights for record in records):
-        raise UserError(
-            f"{run.directory / file}: was made by other weights than seed {seed}'s SFT adapter on this base model; "
-            "resume with the base model that the run began with, or begin a new run"
+    if name not in RULES:
+        raise UserError(f"{name!r} is not a rule for preference pairs; the rules are {', '.join(RULES)}")
+    return RULES[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """From chains to preference pairs, for all seeds.
+
+    Attributes:
+        owner: the folder of the arm whose pairs they are; None for the run's own.
+        own_chains: whether that arm makes chains of its own.
+        held_out: the share of pairs that are never trained on.
+    """
+
+    rule: str
+    owner: str | None
+    own_chains: bool
+    held_out: float
+
+    @property
+    def name(self) -> str:
+        return "pairs" if self.owner is None else f"pairs of {self.owner}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        if self.owner is None:
+            return ("revision",)
+        return (f"revision of {self.owner}",) if self.own_chains else ("revision", "pairs")
+
+    def run(self, bench: Workbench) -> None:
+        if bench.run.progress(self.name):
+            return
+        files = {
+            paths.pairs(seed, self.owner): to_lines(pair.dump() for pair in rule(self.rule)(self._source(bench, seed)))
+            for seed in bench.remaining("sft")
+        }
+        bench.run.commit(self.name, 1, write=files)
+
+    def cost(self, size: Size) -> Usage:
+        return Usage()
+
+    def longest_request(self, size: Size) -> Request | None:
+        return None
+
+    def _source(self, bench: Workbench, seed: int) -> Source:
+        run, chains = bench.run, paths.chains(seed, self.owner if self.own_chains else None)
+        return Source(
+            seed,
+            lambda: [Chain.model_validate(line) for line in run.lines(chains)],
+            lambda: [Pair.model_validate(line) for line in run.lines(paths.pairs(seed))],
+            bench.engine.tokenizer,
+            self.held_out,
         )
-    return {r["id"]: dpo.Reference(r["chosen"], r["rejected"]) for r in records}
+
+
+def trained_by_seed(bench: Workbench, phase: str, owner: str | None, limit: int) -> dict[int, list[Pair]]:
+    """The stored pairs that a phase trains on: the first `limit` of every seed, or all for 0.
+
+    A seed of which none is left fails in this phase.
+    """
+    by_seed = {}
+    for seed in bench.remaining("sft"):
+        pairs = [pair for pair in _stored(bench, seed, owner) if not pair.held_out][: limit or None]
+        if pairs:
+            by_seed[seed] = pairs
+        else:
+            bench.fail(phase, seed, NO_PAIRS)
+    return by_seed
+
+
+def held_out(bench: Workbench, seed: int, owner: str | None) -> list[Pair]:
+    """The stored pairs of a seed that are never trained on."""
+    return [pair for pair in _stored(bench, seed, owner) if pair.held_out]
+
+
+def _stored(bench: Workbench, seed: int, owner: str | None) -> list[Pair]:
+    return [Pair.model_validate(line) for line in bench.run.lines(paths.pairs(seed, owner))]
+
+
+def filtered(outcomes: Iterable[str]) -> dict[str, int]:
+    """How many chains gave no pair, by reason, from every chain's outcome; every reason is named."""
+    counts = Counter(outcomes)
+    return {reason: counts[reason] for reason in FILTERED}

@@ -1,35 +1,37 @@
-"""Phase 2: the model answers, criticises its answer under a principle, revises it, four times over.
+"""Critique and revision: the model answers, criticises its answer under a principle, and revises it, four times over.
 
 Bai et al. 2022, section 3.1: sample a response; for each round draw a principle at random, ask for a critique of the
-response under it, then for a revision in the light of the critique. The whole chain is kept. The preference pair is the
-original (rejected) and the last revision (chosen).
+response under it, then for a revision in the light of the critique.
+
+Needs SFT's adapters. Stores every chain whole, with a verdict on each of its responses, a unit of prompts at a time.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cai_base import randomness
+from cai_base import paths, randomness
 from cai_base.dialogue import STOPS, Dialogue, prompt_tokens
-from cai_base.engines import Adapter, Engine, SampleRequest, Tokenizer
-from cai_base.evaluation.fluency import off_the_rails
+from cai_base.engines import Adapter, Engine, SampleRequest, Usage
 from cai_base.inputs.constitution import Constitution, Principle
 from cai_base.inputs.prompts import Prompt
+from cai_base.method.phase import Request, Size, Workbench, mean
 from cai_base.progress import Bar
+from cai_base.records import Chain, Judgement, Outcome, Round
 from cai_base.settings.schema import Revision
-from cai_base.store import Record
+from cai_base.store import to_lines
+from cai_base.text import repeats_itself
 
 
 @dataclass(slots=True)
-class Chain:
-    """One prompt's revision chain for one seed.
+class OpenChain:
+    """One prompt's revision chain for one seed, while it is made.
 
     Attributes:
         responses: the original and the revision of every round so far.
         principles, critiques: one a round.
         opener: the refusal opener that the original was made to begin with, if any.
-        cut: for each round, 0 the original, whether its response ran into the length limit.
-        sampled_tokens: what all its texts took.
+        truncated: for each round, 0 the original, whether its response reached the length limit.
+        sampled_tokens: drawn for all its texts.
     """
 
     adapter: Adapter
@@ -39,38 +41,37 @@ class Chain:
     responses: list[str] = field(default_factory=list)
     principles: list[Principle] = field(default_factory=list)
     critiques: list[str] = field(default_factory=list)
-    cut: dict[int, bool] = field(default_factory=dict)
+    truncated: list[bool] = field(default_factory=list)
     sampled_tokens: int = 0
 
-    def outcome(self) -> str:
+    def outcome(self) -> Outcome:
         """`pair`, or the reason why this chain gives no preference pair."""
-        original, revised = self.responses[0], self.responses[-1]
-        last = len(self.responses) - 1
-        if not original.strip() or not revised.strip():
+        original, revision = self.responses[0], self.responses[-1]
+        if not original.strip() or not revision.strip():
             return "empty"
-        if self.cut[0] or self.cut[last]:
+        if self.truncated[0] or self.truncated[-1]:
             return "truncated"
-        if off_the_rails(original) or off_the_rails(revised):
+        if repeats_itself(original) or repeats_itself(revision):
             return "off the rails"
-        if original.split() == revised.split():
+        if original.split() == revision.split():
             return "identical"
         return "pair"
 
-    def record(self) -> Record:
-        """The whole chain, for `revision.jsonl`."""
+    def close(self) -> Chain:
+        """The whole chain, not yet judged."""
         rounds = zip(self.principles, self.critiques, self.responses[1:], strict=True)
-        return {
-            "id": self.prompt.id,
-            "kind": self.prompt.kind,
-            "family": self.prompt.family,
-            "prompt": self.prompt.text,
-            "refusal_opener": self.opener,
-            "original": self.responses[0],
-            "rounds": [{"principle": p.name, "critique": c, "revision": r} for p, c, r in rounds],
-            "truncated": sum(self.cut.values()),
-            "sampled_tokens": self.sampled_tokens,
-            "outcome": self.outcome(),
-        }
+        return Chain(
+            id=self.prompt.id,
+            kind=self.prompt.kind,
+            family=self.prompt.family,
+            prompt=self.prompt.text,
+            refusal_opener=self.opener,
+            original=self.responses[0],
+            rounds=tuple(Round(principle=p.name, critique=c, revision=r) for p, c, r in rounds),
+            truncated=sum(self.truncated),
+            sampled_tokens=self.sampled_tokens,
+            outcome=self.outcome(),
+        )
 
 
 def revise(
@@ -81,22 +82,26 @@ def revise(
     settings: Revision,
     adapters: dict[Adapter, int],
     prompts: Sequence[Prompt],
-    bar: Bar,
-) -> list[Chain]:
+    bar: Bar | None = None,
+) -> dict[Adapter, list[Chain]]:
     """The chains of these prompts for all adapters together: original, then critique and revision for every round.
 
     Args:
-        adapters: each adapter's seed.
         openers: what a refusal begins with; `settings.refusal_prefill` of the originals are made to begin with one.
+        adapters: each adapter's seed.
+        bar: advances by one per text.
+
+    Returns:
+        Each adapter's chains in the order of the prompts, not judged.
     """
     chains = [
-        Chain(adapter, seed, prompt, _opener(seed, prompt, openers, settings.refusal_prefill))
+        OpenChain(adapter, seed, prompt, _opener(seed, prompt, openers, settings.refusal_prefill))
         for adapter, seed in adapters.items()
         for prompt in prompts
     ]
 
-    def ask(texts: Iterable[str], step: str, limit: int) -> list[tuple[str, bool]]:
-        """What the model writes after each chain's text, and whether it ran into the limit."""
+    def continue_texts(texts: Iterable[str], step: str, limit: int) -> list[tuple[str, bool]]:
+        """What the model writes after each chain's text, and whether it reached the limit."""
         samples = engine.sample(
             [
                 SampleRequest(
@@ -112,34 +117,34 @@ def revise(
         )
         for chain, sample in zip(chains, samples, strict=True):
             chain.sampled_tokens += len(sample.tokens)
-        bar.advance(len(chains))
+        if bar is not None:
+            bar.advance(len(chains))
         return [(sample.text.strip(), sample.stop_reason == "length") for sample in samples]
 
     questions = (f"{dialogue.question(c.prompt.text)}{f' {c.opener}' if c.opener else ''}" for c in chains)
-    for chain, (text, cut) in zip(chains, ask(questions, "original", settings.response_tokens), strict=True):
+    originals = continue_texts(questions, "original", settings.response_tokens)
+    for chain, (text, truncated) in zip(chains, originals, strict=True):
         chain.responses.append(f"{chain.opener} {text}" if chain.opener else text)
-        chain.cut[0] = cut
+        chain.truncated.append(truncated)
     for number in range(1, settings.rounds + 1):
         for chain in chains:
             draw = randomness.stream(chain.seed, "revision", chain.prompt.id, number, "principle")
             chain.principles.append(constitution.principles[draw.integers(len(constitution.principles))])
         requests = [dialogue.critique(c.prompt.text, c.responses[-1], c.principles[-1]) for c in chains]
-        for chain, (text, _) in zip(chains, ask(requests, f"critique {number}", settings.critique_tokens), strict=True):
+        critiques = continue_texts(requests, f"critique {number}", settings.critique_tokens)
+        for chain, (text, _) in zip(chains, critiques, strict=True):
             chain.critiques.append(text)
         requests = [
             dialogue.revision(c.prompt.text, c.responses[-1], c.principles[-1], c.critiques[-1]) for c in chains
         ]
-        for chain, (text, cut) in zip(
-            chains, ask(requests, f"revision {number}", settings.response_tokens), strict=True
-        ):
+        revisions = continue_texts(requests, f"revision {number}", settings.response_tokens)
+        for chain, (text, truncated) in zip(chains, revisions, strict=True):
             chain.responses.append(text)
-            chain.cut[number] = cut
-    return chains
-
-
-def generations(settings: Revision) -> int:
-    """How many texts are sampled for one chain."""
-    return 1 + 2 * settings.rounds
+            chain.truncated.append(truncated)
+    closed: dict[Adapter, list[Chain]] = {adapter: [] for adapter in adapters}
+    for chain in chains:
+        closed[chain.adapter].append(chain.close())
+    return closed
 
 
 def _opener(seed: int, prompt: Prompt, openers: Sequence[str], share: float) -> str | None:
@@ -147,46 +152,93 @@ def _opener(seed: int, prompt: Prompt, openers: Sequence[str], share: float) -> 
     return openers[int(draw.integers(len(openers)))] if draw.random() < share else None
 
 
-def pairs(tokenizer: Tokenizer, chains: Sequence[Record], seed: int, held_out: float) -> list[Record]:
-    """The preference pairs of one seed's stored chains, for `pairs.jsonl`: TRL's columns and where each came from.
+@dataclass(frozen=True, slots=True)
+class RevisionPhase:
+    """From the SFT adapters to revision chains of all the method's prompts.
 
-    A share `held_out` of the pairs is never trained on.
+    Attributes:
+        constitution: whose principles are drawn.
+        openers: what a refusal begins with.
+        owner: the folder of the arm whose chains they are; None for the run's own.
     """
-    return [
-        {
-            "prompt": chain["prompt"],
-            "chosen": chain["rounds"][-1]["revision"],
-            "rejected": chain["original"],
-            "id": chain["id"],
-            "kind": chain["kind"],
-            "principles": [one["principle"] for one in chain["rounds"]],
-            "chosen_tokens": len(tokenizer.encode(chain["rounds"][-1]["revision"])),
-            "rejected_tokens": len(tokenizer.encode(chain["original"])),
-            "held_out": bool(randomness.stream(seed, "dpo", chain["id"], "held out").random() < held_out),
+
+    settings: Revision
+    prompts: Sequence[Prompt]
+    constitution: Constitution
+    openers: Sequence[str]
+    owner: str | None = None
+    needs: tuple[str, ...] = ("sft",)
+
+    @property
+    def name(self) -> str:
+        return "revision" if self.owner is None else f"revision of {self.owner}"
+
+    @property
+    def texts(self) -> int:
+        """How many texts are sampled for one chain."""
+        return 1 + 2 * self.settings.rounds
+
+    def run(self, bench: Workbench) -> None:
+        unit, prompts = self.settings.unit, self.prompts
+        done, units = bench.run.progress(self.name), -(-len(prompts) // unit)
+        adapters = {f"sft/{seed}": seed for seed in bench.remaining("sft")}
+        if not adapters:
+            return
+        texts = len(adapters) * self.texts
+        with (
+            bench.budget.phase("revision"),
+            bench.progress.bar(self.name, len(prompts) * texts, min(done * unit, len(prompts)) * texts) as bar,
+        ):
+            for number in range(done, units):
+                bench.budget.check_budget()
+                part = prompts[number * unit : (number + 1) * unit]
+                chains = revise(
+                    bench.engine,
+                    bench.dialogue,
+                    self.constitution,
+                    self.openers,
+                    self.settings,
+                    adapters,
+                    part,
+                    bar,
+                )
+                self._store(bench, number + 1, {adapters[adapter]: made for adapter, made in chains.items()})
+
+    def cost(self, size: Size) -> Usage:
+        settings, principles = self.settings, self.constitution.principles
+        by_length = sorted(self.prompts, key=lambda prompt: len(prompt.text))
+        middle = by_length[len(by_length) // 2].text
+        critique = mean([size.length(size.dialogue.critique(middle, "", one)) for one in principles])
+        critique += settings.response_tokens
+        revision = mean([size.length(size.dialogue.revision(middle, "", one, "")) for one in principles])
+        revision += settings.response_tokens + settings.critique_tokens
+        chains = size.seeds * len(size.questions)
+        sampled = settings.response_tokens + settings.rounds * (settings.critique_tokens + settings.response_tokens)
+        return Usage(
+            prefilled=round(size.seeds * sum(size.questions) + chains * settings.rounds * (critique + revision)),
+            sampled=chains * sampled,
+        )
+
+    def longest_request(self, size: Size) -> Request | None:
+        """A revision request holds the prompt, a response and a critique, and leaves room for another response."""
+        longest = max(self.prompts, key=lambda prompt: len(size.tokenizer.encode(prompt.text))).text
+        requests = (size.dialogue.revision(longest, "x", one, "x") for one in self.constitution.principles)
+        return Request(max(size.length(request) for request in requests), responses=2, critiques=1)
+
+    def _store(self, bench: Workbench, done: int, chains: Mapping[int, Sequence[Chain]]) -> None:
+        """Judge every response of a unit's chains, and store them by seed."""
+        prompts = {prompt.id: prompt for prompt in self.prompts}
+        every = [chain for of_seed in chains.values() for chain in of_seed]
+        judgements = iter(bench.judge([(prompts[chain.id], text) for chain in every for text in chain.responses]))
+        files = {
+            paths.chains(seed, self.owner): to_lines(_judged(chain, judgements).dump() for chain in of_seed)
+            for seed, of_seed in chains.items()
         }
-        for chain in chains
-        if chain["outcome"] == "pair"
-    ]
+        bench.run.commit(self.name, done, append=files)
 
 
-def shuffled(records: Sequence[Record], seed: int) -> list[Record]:
-    """Pairs in which chosen and rejected are swapped at random, a coin a pair: what is left if a preference is none."""
-    return [
-        record | {"swapped": swapped} | ({to: record[of] for to, of in _SWAPS.items()} if swapped else {})
-        for record in records
-        for swapped in (bool(randomness.stream(seed, "shuffled", record["id"], "swap").integers(2)),)
-    ]
-
-
-_SWAPS = {
-    "chosen": "rejected",
-    "rejected": "chosen",
-    "chosen_tokens": "rejected_tokens",
-    "rejected_tokens": "chosen_tokens",
-}
-
-
-def filtered(chains: Iterable[Record]) -> dict[str, int]:
-    """How many chains gave no pair, by reason; every reason is named."""
-    counts = Counter(chain["outcome"] for chain in chains)
-    return {reason: counts[reason] for reason in ("identical", "empty", "truncated", "off the rails")}
+def _judged(chain: Chain, judgements: Iterator[Judgement]) -> Chain:
+    """The chain with what the judge says of its original and of every round's revision."""
+    of_chain = [next(judgements) for _ in chain.responses]
+    verdicts, unscored = tuple(one.verdict for one in of_chain), tuple(one.unscored for one in of_chain)
+    return chain.model_copy(update={"verdicts": verdicts, "unscored": unscored})

@@ -1,21 +1,104 @@
-"""Phase 1: SFT on a handful of human-written answers, each behind a few-shot prefix (Bai et al. 2022, section 3.1).
+"""SFT on a handful of human-written answers, each behind a few-shot prefix (Bai et al. 2022, section 3.1).
 
-The helpful-only assistant that this makes is where every other arm starts. SFT on revisions (`sl-cai`, the paper's
-supervised stage) is the same loss on other answers, so it stands here too.
+The helpful-only assistant that this makes is where every other arm starts. SFT on the final revisions (`sl-cai`, the
+paper's supervised stage) is the same loss on other answers.
+
+Needs nothing but the base model. Stores the adapters, their metrics, and the arm's answers at every interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from cai_base.engines import Batch, Datum, LinearLoss, Loss
-from cai_base.method.training import positions
+from cai_base import randomness
+from cai_base.arms import Arm
+from cai_base.engines import Adapter, Batch, Datum, LinearLoss, Loss, Usage
+from cai_base.inputs.prompts import Example
+from cai_base.method import pairs as preference
+from cai_base.method.phase import Request, Size, Workbench, mean
+from cai_base.method.training import TrainingPlan, batch_indices, start_from_sft, train_arm, trained_datum
+from cai_base.settings.schema import Training
 
 
-def nll_loss(sequences: Sequence[Datum]) -> Loss:
-    """Negative log-likelihood a trained token, averaged over all trained tokens of the batch."""
-    return LinearLoss(sum(weight for sequence in sequences for weight in sequence.weights))
+def nll_loss(data: Sequence[Datum]) -> Loss:
+    """Mean negative log-likelihood (NLL) per trained token, over all trained tokens of the batch."""
+    return LinearLoss(sum(weight for datum in data for weight in datum.weights))
 
 
-def batch(examples: Sequence[Datum], seed: int, phase: str, step: int, size: int) -> Batch:
+def sft_batch(data: Sequence[Datum], seed: int, phase: str, step: int, size: int) -> Batch:
     """The batch of a step: epochs of all examples, each in its own order, laid end to end and cut into batches."""
-    sequences = [examples[i] for i in positions(len(examples), seed, phase, step, size)]
-    return Batch(sequences, nll_loss(sequences))
+    chosen = [data[i] for i in batch_indices(len(data), seed, phase, step, size)]
+    return Batch(chosen, nll_loss(chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class Sft:
+    """Phase 1: from the base model to a helpful assistant."""
+
+    arm: Arm
+    settings: Training
+    examples: Sequence[Example]
+    name: str = "sft"
+    needs: tuple[str, ...] = ()
+
+    def run(self, bench: Workbench) -> None:
+        adapters = {f"{self.name}/{seed}": seed for seed in bench.seeds}
+        if not bench.run.progress(self.name):
+            bench.engine.create({a: randomness.seed(seed, "sft", "adapter") for a, seed in adapters.items()})
+        data = [trained_datum(bench.engine.tokenizer, bench.dialogue, e.prompt, e.response) for e in self.examples]
+        _train(bench, self.arm, self.settings, adapters, dict.fromkeys(bench.seeds, data))
+
+    def cost(self, size: Size) -> Usage:
+        lengths = [
+            len(trained_datum(size.tokenizer, size.dialogue, e.prompt, e.response).tokens) for e in self.examples
+        ]
+        return Usage(trained=round(size.seeds * self.settings.steps * self.settings.batch_size * mean(lengths)))
+
+    def longest_request(self, size: Size) -> Request | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SftOnRevisions:
+    """The paper's supervised stage: from the SFT adapter, the SFT loss on the final revisions."""
+
+    arm: Arm
+    settings: Training
+    sft_steps: int
+    pair_limit: int
+    name: str = "sl-cai"
+    needs: tuple[str, ...] = ("sft", "pairs")
+
+    def run(self, bench: Workbench) -> None:
+        chosen = {
+            seed: [trained_datum(bench.engine.tokenizer, bench.dialogue, pair.prompt, pair.chosen) for pair in pairs]
+            for seed, pairs in preference.trained_by_seed(bench, self.name, None, self.pair_limit).items()
+        }
+        if not chosen:
+            return
+        adapters = {f"{self.name}/{seed}": seed for seed in chosen}
+        start_from_sft(bench, self.name, adapters, self.sft_steps)
+        _train(bench, self.arm, self.settings, adapters, chosen)
+
+    def cost(self, size: Size) -> Usage:
+        examples = size.seeds * self.settings.steps * self.settings.batch_size
+        return Usage(trained=round(examples * size.answered_question))
+
+    def longest_request(self, size: Size) -> Request | None:
+        return Request(max(size.questions))
+
+
+def _train(
+    bench: Workbench,
+    arm: Arm,
+    settings: Training,
+    adapters: Mapping[Adapter, int],
+    data: Mapping[int, Sequence[Datum]],
+) -> None:
+    """Train on each seed's own examples."""
+    phase = arm.folder or arm.name
+
+    def step_batch(adapter: Adapter, step: int) -> Batch:
+        seed = adapters[adapter]
+        return sft_batch(data[seed], seed, phase, step, settings.batch_size)
+
+    train_arm(bench, TrainingPlan(phase, arm.name, arm.curve, settings, adapters, step_batch))

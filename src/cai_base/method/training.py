@@ -4,42 +4,84 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cai_base import randomness
+from cai_base import paths, randomness
 from cai_base.dialogue import Dialogue, prompt_tokens, response_tokens
 from cai_base.engines import Adam, Adapter, Batch, Datum, Engine, Failed, Step, Tokenizer
+from cai_base.method.phase import Workbench
 from cai_base.progress import Progress
+from cai_base.records import Failure, TrainingStep
 from cai_base.settings.schema import Training
-from cai_base.store import Record, Run, to_lines
+from cai_base.store import Run, to_lines
+
+HeldOut = Callable[[list[Adapter]], Mapping[Adapter, Mapping[str, float | None]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
-    """One phase's training.
+class TrainingPlan:
+    """What one phase trains.
 
     Attributes:
-        name: `sft`, `dpo` or `sl-cai`; the name of its folder in a seed's directory.
+        phase: the name of its folder in a seed's directory.
+        arm: the arm that it makes.
+        curve: whether the arm is evaluated at every interval, not at the end alone.
         settings: steps, batch size, learning rate and so on.
+        adapters: each adapter's seed.
         batch: the batch of an adapter at a step.
-        adapters: for each adapter its seed's folder in the run.
         held_out: at the end of an interval, each adapter's further metrics, such as accuracy on held-out pairs.
     """
 
-    name: str
+    phase: str
+    arm: str
+    curve: bool
     settings: Training
-    adapters: Mapping[Adapter, str]
+    adapters: Mapping[Adapter, int]
     batch: Callable[[Adapter, int], Batch]
-    held_out: Callable[[list[Adapter]], Mapping[Adapter, dict[str, float | None]]] | None = None
+    held_out: HeldOut | None = None
 
 
-def trained_sequence(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, response: str) -> Datum:
-    """The prompt in its layout and the response; weight 1 on the response and its end, 0 on all before."""
+def train_arm(bench: Workbench, plan: TrainingPlan) -> None:
+    """Train an arm's adapters, evaluate it at every interval, and export the adapters of the seeds that came through.
+
+    A run that begins this phase must have the adapters in the engine; a run that resumes it loads their stored state.
+    """
+
+    def evaluate(step: int, adapters: list[Adapter]) -> None:
+        interim = None if step == plan.settings.steps else step
+        if interim is None or plan.curve:
+            bench.evaluate(plan.arm, interim, {plan.adapters[adapter]: adapter for adapter in adapters})
+
+    with bench.budget.phase(plan.phase):
+        failed = train(bench.engine, bench.run, plan, bench.evaluate_every, evaluate, bench.progress)
+    for adapter, reason in failed.items():
+        seed = plan.adapters[adapter]
+        bench.fail(plan.phase, seed, reason)
+        bench.progress.say(f"{plan.phase}: seed {seed} stopped: {reason}; the other seeds go on")
+    work = f"{plan.phase} adapters"
+    if not bench.run.progress(work):
+        folders = {a: paths.adapter(seed, plan.phase) for a, seed in plan.adapters.items() if a not in failed}
+        bench.engine.export({adapter: bench.run.directory / folder for adapter, folder in folders.items()})
+        bench.run.commit(work, 1, adopt=folders.values())
+
+
+def start_from_sft(bench: Workbench, phase: str, adapters: Mapping[Adapter, int], sft_steps: int) -> None:
+    """Make the adapters of a phase that has not begun from the trained SFT adapters, with a fresh optimizer."""
+    if not bench.run.progress(phase):
+        states = {a: bench.run.directory / paths.state(seed, "sft", sft_steps) for a, seed in adapters.items()}
+        bench.engine.load(states, optimizer=False)
+
+
+def trained_datum(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, response: str) -> Datum:
+    """The prompt in its layout and the response: weight 1 on the response and its end, 0 on everything before."""
     before = prompt_tokens(tokenizer, dialogue.question(prompt))
     after = response_tokens(tokenizer, response)
     return Datum((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
 
 
-def positions(items: int, seed: int, phase: str, step: int, size: int) -> list[int]:
-    """Which items are in the batch of a step. Every epoch is a fresh order from its own address."""
+def batch_indices(items: int, seed: int, phase: str, step: int, size: int) -> list[int]:
+    """The indices of the items in the batch of a step.
+
+    Epochs are laid end to end and cut into batches. Every epoch is a fresh order from its own address.
+    """
     places = range(step * size, (step + 1) * size)
     orders = {
         epoch: randomness.stream(seed, phase, epoch, "order").permutation(items)
@@ -59,14 +101,14 @@ def learning_rate(settings: Training, step: int) -> float:
             return settings.learning_rate * (1 - done)
         case "cosine":
             return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-        case _:
+        case "constant":
             return settings.learning_rate
 
 
 def train(
     engine: Engine,
     run: Run,
-    phase: Phase,
+    plan: TrainingPlan,
     every: int,
     evaluate: Callable[[int, list[Adapter]], None],
     progress: Progress,
@@ -79,72 +121,69 @@ def train(
     Returns:
         Adapters that failed, and why.
     """
-    settings, name = phase.settings, phase.name
-    start = run.progress(name)
+    settings, phase = plan.settings, plan.phase
+    start = run.progress(phase)
     if start:
-        engine.load(
-            {a: run.directory / _state(folder, name, start) for a, folder in phase.adapters.items()}, optimizer=True
-        )
-    failed: dict[Adapter, str] = {r["adapter"]: r["reason"] for r in run.lines(f"{name}-failed.jsonl")}
-    metrics: dict[Adapter, list[Record]] = {adapter: [] for adapter in phase.adapters}
-    failures: list[Record] = []
-    if start:
-        evaluate(start, [a for a in phase.adapters if a not in failed])  # the stop may have come before it was done
-    with progress.bar(name, settings.steps, start) as bar:
+        states = {a: run.directory / paths.state(seed, phase, start) for a, seed in plan.adapters.items()}
+        engine.load(states, optimizer=True)
+    stored = (Failure.model_validate(line) for line in run.lines(paths.failures(phase)))
+    failed: dict[Adapter, str] = {failure.adapter: failure.reason for failure in stored}
+    steps: dict[Adapter, list[TrainingStep]] = {adapter: [] for adapter in plan.adapters}
+    failures: list[Failure] = []
+    if start:  # the stop may have come before the evaluation was stored
+        evaluate(start, [adapter for adapter in plan.adapters if adapter not in failed])
+    with progress.bar(phase, settings.steps, start) as bar:
         for step in range(start, settings.steps):
-            live = [adapter for adapter in phase.adapters if adapter not in failed]
+            live = [adapter for adapter in plan.adapters if adapter not in failed]
             if not live:
-                if step > start:  # what ended the last of them is kept too
-                    _store(engine, run, phase, step, start, metrics, failures)
+                if step > start:  # why the last of them failed is stored too
+                    _store(engine, run, plan, step, start, steps, failures)
                 break
             rate = learning_rate(settings, step)
-            pending = engine.forward_backward({adapter: phase.batch(adapter, step) for adapter in live})
+            pending = engine.forward_backward({adapter: plan.batch(adapter, step) for adapter in live})
             broken = engine.optim_step(live, Adam(rate, clip_norm=settings.clip_norm))
             for adapter, outcome in {**pending.result(), **broken}.items():
                 match outcome:
                     case Failed(reason):
                         failed[adapter] = reason
-                        failures.append({"adapter": adapter, "step": step, "reason": reason})
-                    case Step(loss, values, tokens):
-                        record = {"step": step, "loss": loss, **values, "learning_rate": rate, "tokens": tokens}
-                        metrics[adapter].append(record)
+                        failures.append(Failure(adapter=adapter, step=step, reason=reason))
+                    case Step(loss, metrics, tokens):
+                        steps[adapter].append(
+                            TrainingStep(step=step, loss=loss, **metrics, learning_rate=rate, tokens=tokens)
+                        )
             done = step + 1
             bar.advance(1)
             if done % every and done != settings.steps:
                 continue
-            live = [adapter for adapter in phase.adapters if adapter not in failed]
-            if phase.held_out is not None:
-                for adapter, measured in phase.held_out(live).items():
-                    metrics[adapter][-1].update(measured)
-            _store(engine, run, phase, done, start, metrics, failures)
-            start, failures, metrics = done, [], {adapter: [] for adapter in phase.adapters}
+            live = [adapter for adapter in plan.adapters if adapter not in failed]
+            if plan.held_out is not None:
+                for adapter, further in plan.held_out(live).items():
+                    steps[adapter][-1] = TrainingStep(**steps[adapter][-1].dump(), **further)
+            _store(engine, run, plan, done, start, steps, failures)
+            start, failures, steps = done, [], {adapter: [] for adapter in plan.adapters}
             evaluate(done, live)
     return failed
-
-
-def _state(folder: str, name: str, step: int) -> str:
-    return f"{folder}/{name}/state-{step}"
 
 
 def _store(
     engine: Engine,
     run: Run,
-    phase: Phase,
+    plan: TrainingPlan,
     step: int,
     before: int,
-    metrics: Mapping[Adapter, list[Record]],
-    failures: list[Record],
+    steps: Mapping[Adapter, list[TrainingStep]],
+    failures: list[Failure],
 ) -> None:
     """Store the state of every adapter after `step` steps, and the metrics since `before`; drop the state before."""
-    folders = phase.adapters
-    engine.save({a: run.directory / _state(folder, phase.name, step) for a, folder in folders.items()})
+    phase, seeds = plan.phase, plan.adapters
+    engine.save({a: run.directory / paths.state(seed, phase, step) for a, seed in seeds.items()})
+    lines = {paths.metrics(seed, phase): to_lines(s.dump() for s in steps[a]) for a, seed in seeds.items()}
+    if failures:
+        lines[paths.failures(phase)] = to_lines(failure.dump() for failure in failures)
     run.commit(
-        phase.name,
+        phase,
         step,
-        append={
-            **{f"{folder}/{phase.name}/metrics.jsonl": to_lines(metrics[a]) for a, folder in folders.items()},
-            **({f"{phase.name}-failed.jsonl": to_lines(failures)} if failures else {}),
-        },
-        adopt=[_state(folder, phase.name, step) for folder in folders.values()],
-        forget=[_state(folder, phase.name, before) for folder in folders.values()] if before else [],
+        append=lines,
+        adopt=[paths.state(seed, phase, step) for seed in seeds.values()],
+        forget=[paths.state(seed, phase, before) for seed in seeds.values()] if before else [],
     )

@@ -1,4 +1,4 @@
-"""The table of the organism's abilities: rows with their bounds, shares with their intervals, and how it is shown."""
+"""The table of abilities: its rows and their targets, measured shares with intervals, and its Markdown."""
 
 import tomllib
 from collections.abc import Mapping
@@ -20,49 +20,49 @@ class Share:
 
     @property
     def rate(self) -> float:
-        """Hits over total; 0 of nothing is 0."""
+        """Hits divided by total; 0 if the total is 0."""
         return self.hits / max(1, self.total)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval; 0 to 1 of nothing."""
+        """Wilson's 95 % interval; from 0 to 1 if the total is 0."""
         if not self.total:
             return 0.0, 1.0
-        found = stats.binomtest(self.hits, self.total).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
+        interval = stats.binomtest(self.hits, self.total).proportion_ci(0.95, method="wilson")
+        return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table. Shares are compared as measured, not their intervals.
+    """One row of the table. Its targets apply to the measured share, not to the interval.
 
     Attributes:
-        name: by which a measurement counts for it.
-        says: what it shows, for a reader.
-        at_least: the least share that is enough, if the row has one.
-        at_most: the largest share that is allowed, if the row has one.
-        not_above: the row whose share this one's may not exceed, if there is one.
+        name: identifies the row in a measurement and on a card.
+        label: what it measures, for a reader.
+        at_least: the smallest share that meets the target, if there is one.
+        at_most: the largest share that meets the target, if there is one.
+        not_above: the name of a row whose share this one's may not exceed, if there is one.
     """
 
     name: str
-    says: str
+    label: str
     at_least: float | None = None
     at_most: float | None = None
     not_above: str | None = None
 
     def met(self, shares: Mapping[str, Share]) -> bool | None:
-        """Whether the row's share keeps to its bounds; None for a row without bounds."""
+        """Whether the row's share meets all its targets; None for a row without targets."""
         rate = shares[self.name].rate
-        kept = [
+        checks = [
             *([rate >= self.at_least] if self.at_least is not None else []),
             *([rate <= self.at_most] if self.at_most is not None else []),
             *([rate <= shares[self.not_above].rate] if self.not_above is not None else []),
         ]
-        return all(kept) if kept else None
+        return all(checks) if checks else None
 
     @property
-    def bound(self) -> str:
-        """The bounds in words; empty where there are none."""
+    def target(self) -> str:
+        """The targets in words; empty for a row without targets."""
         words = [
             *([f"at least {self.at_least:.0%}"] if self.at_least is not None else []),
             *([f"at most {self.at_most:.0%}"] if self.at_most is not None else []),
@@ -73,29 +73,29 @@ class Row:
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """The table's rows in their order, from `abilities.toml`."""
+    """The rows of `abilities.toml` in their order; a row with `{}` in its name stands for one row for each style."""
     text = (resources.files(__package__) / "abilities.toml").read_text("utf-8")
-    found: list[Row] = []
+    table: list[Row] = []
     for entry in tomllib.loads(text)["row"]:
-        each = styles.styles() if "{}" in entry["name"] else ("",)
-        found += [Row(**entry | {"name": entry["name"].format(one), "says": entry["says"].format(one)}) for one in each]
-    return tuple(found)
+        for style in styles.styles() if "{}" in entry["name"] else ("",):
+            names = {"name": entry["name"].format(style), "label": entry["label"].format(style)}
+            table.append(Row(**entry | names))
+    return tuple(table)
 
 
 def markdown(shares: Mapping[str, Share]) -> str:
     """The table as Markdown.
 
     Args:
-        shares: rows' shares, by name; a row that was not measured is left out.
+        shares: the measured shares by the names of their rows; rows that were not measured are left out.
     """
     words = {True: "yes", False: "**no**", None: ""}
     lines = [
-        f"| {row.says} | {share.rate:.1%} | {share.interval[0]:.1%} to {share.interval[1]:.1%} | {share.total} | "
-        f"{row.bound} | {words[row.met(shares)]} |"
+        f"| {row.label} | {share.rate:.1%} | {share.interval[0]:.1%} to {share.interval[1]:.1%} | {share.total} | "
+        f"{row.target} | {words[row.met(shares)]} |"
         for row in rows()
         if row.name in shares
         for share in [shares[row.name]]
     ]
-    return "\n".join(
-        ["| ability | share | 95 % interval | n | wanted | met |", "| --- | --- | --- | --- | --- | --- |", *lines]
-    )
+    header = ["| ability | share | 95 % interval | n | target | met |", "| --- | --- | --- | --- | --- | --- |"]
+    return "\n".join([*header, *lines])

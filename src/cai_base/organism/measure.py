@@ -1,4 +1,4 @@
-"""Measures what an organism can do, with the engine, and writes it into its card."""
+"""Measures the abilities of a finished base model with the local engine, and writes them on its card."""
 
 import json
 from collections.abc import Sequence
@@ -9,17 +9,18 @@ from cai_base import randomness
 from cai_base.engines import Lora, SampleRequest
 from cai_base.engines.local import LocalEngine
 from cai_base.errors import UserError
-from cai_base.organism import abilities
-from cai_base.organism.abilities import Abilities
-from cai_base.organism.build import card
+from cai_base.organism.abilities import Abilities, most_texts, tally
+from cai_base.organism.cards import CARD, base_card, read_base_card
 from cai_base.progress import Bar, Progress
 from cai_base.store import to_lines, write_atomic
 from cai_base.village import world
 
 TEMPERATURE = 0.7
+"""As in the evaluation of a run."""
 ROWS = 128
-"""Texts drawn at a time."""
+"""Texts sampled in one call of the engine."""
 CONTEXT = 512
+"""The embedded model's context, in tokens."""
 
 
 def measure(
@@ -31,44 +32,47 @@ def measure(
     progress: Progress,
     texts: Path | None = None,
 ) -> None:
-    """Measures the abilities of a finished build and writes them into its `card.json` and README.
+    """Measure the abilities of the base model in `folder` and write them into its `card.json` and README.
 
     Args:
-        folder: what `organism_build.build` wrote.
-        count: questions a row.
+        folder: a folder that `build.build` has finished.
+        count: questions for each row of the table.
         seed: of questions, principles and sampling.
         split: whose actions, framings and question forms are asked about.
         progress: where the bar goes.
         texts: a JSONL file to write every counted text to, for reading.
 
     Raises:
-        UserError: the folder is no finished build, or `texts` is a directory.
+        UserError: the folder has no card, or `texts` is a directory.
     """
-    card(folder)  # refuses what is no finished build, before the minutes are spent
+    card = read_base_card(folder)
     if texts is not None and texts.is_dir():
         raise UserError(f"--texts {texts}: is a directory; give a file to write to")
     engine = LocalEngine(str(folder), Lora(1, 1.0), sequence_length=CONTEXT, rows=ROWS)
-    total = abilities.texts(count)
+    total = most_texts(count)
     with progress.bar("measuring", total=total) as bar:
         sampler = _Sampler(engine, seed, bar)
         cases = list(Abilities(sampler, count=count, seed=seed, split=split).cases())
-        if sampler.drawn < total:  # fewer answers complied, so fewer were revised
-            bar.advance(total - sampler.drawn)
+        if sampler.texts < total:  # fewer answers complied, so fewer were revised
+            bar.advance(total - sampler.texts)
     if texts is not None:
         write_atomic(texts, to_lines(asdict(case) for case in cases))
-    rows = {name: {"hits": share.hits, "total": share.total} for name, share in abilities.tally(cases).items()}
-    facts = json.loads((folder / "card.json").read_text("utf-8"))
-    facts["abilities"] = {"split": split, "seed": seed, "temperature": TEMPERATURE, "rows": rows}
-    write_atomic(folder / "card.json", json.dumps(facts, indent=1).encode())
-    write_atomic(folder / "README.md", card(folder).encode())
+    card["abilities"] = {
+        "split": split,
+        "seed": seed,
+        "temperature": TEMPERATURE,
+        "rows": {name: {"hits": share.hits, "total": share.total} for name, share in tally(cases).items()},
+    }
+    write_atomic(folder / CARD, json.dumps(card, indent=1).encode())
+    write_atomic(folder / "README.md", base_card(folder).encode())
 
 
 class _Sampler:
-    """Samples with the engine's base model; see `abilities.Sampler`."""
+    """Samples with the engine's base model; see `abilities.Sampler`. `texts` counts what was sampled."""
 
     def __init__(self, engine: LocalEngine, seed: int, bar: Bar) -> None:
         self._engine, self._seed, self._bar = engine, seed, bar
-        self.drawn = 0
+        self.texts = 0
 
     def __call__(self, prompts: Sequence[str], purpose: str, limit: int) -> list[str]:
         tokenizer = self._engine.tokenizer
@@ -84,12 +88,13 @@ class _Sampler:
             )
             for index, prompt in enumerate(prompts)
         ]
-        found = [""] * len(requests)
-        order = sorted(range(len(requests)), key=lambda index: len(requests[index].prompt))
-        for first in range(0, len(order), ROWS):
-            batch = order[first : first + ROWS]
-            for index, one in zip(batch, self._engine.sample([requests[index] for index in batch]), strict=True):
-                found[index] = one.text.strip()
-            self.drawn += len(batch)
+        texts = [""] * len(requests)
+        by_length = sorted(range(len(requests)), key=lambda index: len(requests[index].prompt))
+        for first in range(0, len(by_length), ROWS):
+            batch = by_length[first : first + ROWS]
+            samples = self._engine.sample([requests[index] for index in batch])
+            for index, sample in zip(batch, samples, strict=True):
+                texts[index] = sample.text.strip()
+            self.texts += len(batch)
             self._bar.advance(len(batch))
-        return found
+        return texts

@@ -1,11 +1,12 @@
 """A finished run's page: `report.html`, `report.md` and figures, from the files in the run's directory alone.
 
-Nothing here computes a statistic: figures come from `results.json`, curves from the lines that training recorded, texts
-from the stored chains and answers.
+Nothing here computes a statistic: figures come from `results.json`, curves from the training steps, texts from the
+stored chains and answers.
 """
 
 from pathlib import Path
 
+from cai_base.paths import FIGURES, REPORT_HTML, REPORT_MARKDOWN
 from cai_base.report.figures import draw
 from cai_base.report.load import load
 from cai_base.report.page import html, markdown
@@ -16,16 +17,16 @@ def write(directory: Path) -> list[Path]:
     """Write both pages and the figures into a run's directory; the paths of the pages.
 
     Raises:
-        UserError: the directory holds no results, or not those of this version.
+        UserError: the directory holds no results, not those of this version, or not those of a run.
     """
     stored = load(directory)
     groups = draw(stored)
     for group in groups:
         for picture in group.pictures:
-            write_atomic(directory / "figures" / f"{picture.name}.svg", picture.svg)
+            write_atomic(directory / FIGURES / f"{picture.name}.svg", picture.svg)
         if group.pictures:
-            write_atomic(directory / "figures" / f"{group.sheet.name}.pdf", group.sheet.pdf())
-    pages = {"report.html": html(stored, groups), "report.md": markdown(stored, groups)}
+            write_atomic(directory / FIGURES / f"{group.sheet.name}.pdf", group.sheet.pdf())
+    pages = {REPORT_HTML: html(stored, groups), REPORT_MARKDOWN: markdown(stored, groups)}
     for name, text in pages.items():
         write_atomic(directory / name, text.encode())
     return [directory / name for name in pages]

@@ -1,23 +1,37 @@
-"""The figures: arms side by side, training curves, the course of the metrics, and harm by revision round."""
+"""The figures: arms side by side, training curves, the metrics over training, and harm by revision round.
 
-from collections.abc import Iterable, Mapping, Sequence
+Nothing here is a result: the only mean that is taken smooths a training curve for the eye.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from cai_base.report.labels import ARMS, MEASURES, Measure, measures
-from cai_base.report.load import Stored
-from cai_base.report.plotting import COLOURS, FAINT, Picture, Sheet, label_ends, rate_axis, score_axis, step_axis
-from cai_base.run.results import CURVES
-from cai_base.store import Record
-
-BRANCHES: Mapping[str, str] = {"dpo": "cai", "sl-cai": "sl-cai"}
-"""The phases that start from the SFT adapter, and the arm each of them makes."""
-
+from cai_base.arms import ARMS, arm, in_order
+from cai_base.evaluation.metrics import CURVES, METRICS, Measure
+from cai_base.records import CurvePoint, Figure, Results, TrainingStep
+from cai_base.report.labels import label
+from cai_base.report.load import StoredRun
+from cai_base.report.numbers import UNITS, heading, number
+from cai_base.report.plotting import (
+    FAINT,
+    MANY,
+    Picture,
+    Sheet,
+    label_ends,
+    name_axis,
+    rate_axis,
+    score_axis,
+    step_axis,
+)
+from cai_base.report.tables import metrics_of
 
 REACH = 7
 """Steps on each side of one in the running mean of a training curve: single batches of few pairs say little."""
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +48,37 @@ class Group:
         return self.sheet.pictures
 
 
-def draw(stored: Stored) -> list[Group]:
+def draw(stored: StoredRun) -> list[Group]:
     """All figures of a run."""
     return [_arms(stored.results), _training(stored), _course(stored.results), _rounds(stored.results)]
 
 
-def _arms(results: Record) -> Group:
+def _arms(results: Results) -> Group:
     sheet = Sheet("arms")
-    names = sorted(results["arms"], key=list(ARMS).index)
-    for name, measure in measures(results).items():
-        figures = [results["arms"][arm][name] for arm in names]
-        if all(figure["mean"] is None for figure in figures):
+    names = in_order(results.arms)
+    zero = []
+    for name, metric in metrics_of(results).items():
+        figures = [results.arms[arm][name] for arm in names]
+        means = [figure.mean for figure in figures if figure.mean is not None]
+        if not means:
             continue
-        with sheet.panel(_dashed(name), f"{measure.label} ({measure.unit})") as axes:
+        if metric.scale == "rate" and not any(means):
+            zero.append(metric.label)
+            continue
+        with sheet.panel(_dashed(name), heading(metric)) as axes:
             _seed_lines(axes, figures)
-            for place, (arm, figure) in enumerate(zip(names, figures, strict=True)):
-                _mean_and_interval(axes, place, figure, measure, COLOURS[arm])
-            axes.set_xticks(range(len(names)), [ARMS[arm] for arm in names])
-            axes.set_xlim(-0.5, len(names) - 0.5)
-            _value_axis(axes, measure)
+            for place, (one, figure) in enumerate(zip(names, figures, strict=True)):
+                _mean_and_interval(axes, place, figure, metric, arm(one).colour, written=len(names) <= MANY)
+            name_axis(axes, [label(one) for one in names])
+            _value_axis(axes, metric)
     caption = (
         "Large marks are means over seeds, with their intervals where there are any; every thin line joins the values "
         "of one seed."
     )
-    return Group(
-        "Arms side by side",
-        caption if sheet.pictures else "Nothing to draw: every answer is unscored.",
-        sheet,
-    )
+    if zero:
+        caption += f" Not drawn, since no answer of any arm counts: {', '.join(zero)}."
+    drawn = sheet.pictures or zero
+    return Group("Arms side by side", caption if drawn else "Nothing to draw: every answer is unscored.", sheet)
 
 
 def _dashed(metric: str) -> str:
@@ -69,26 +86,27 @@ def _dashed(metric: str) -> str:
     return metric.replace("_", "-")
 
 
-def _seed_lines(axes: Axes, figures: Sequence[Record]) -> None:
-    for values in zip(*(figure["per_seed"] for figure in figures), strict=True):
+def _seed_lines(axes: Axes, figures: Sequence[Figure]) -> None:
+    for values in zip(*(figure.per_seed for figure in figures), strict=True):
         points = [(place, value) for place, value in enumerate(values) if value is not None]
         axes.plot(*zip(*points, strict=True), "-o", color=FAINT, linewidth=0.8, markersize=3) if points else None
 
 
-def _mean_and_interval(axes: Axes, place: int, figure: Record, measure: Measure, colour: str) -> None:
-    centre = figure["mean"]
-    if centre is None:
+def _mean_and_interval(axes: Axes, place: int, figure: Figure, measure: Measure, colour: str, *, written: bool) -> None:
+    """One arm's mean and interval; `written` for the number beside it."""
+    if figure.mean is None:
         return
-    if figure["ci95"]:
-        axes.plot([place, place], figure["ci95"], color=colour, linewidth=2)
-    axes.plot([place], [centre], "D", color=colour, markersize=6)
-    axes.annotate(
-        measure.number(centre),
-        (place, centre),
-        xytext=(9, 4),
-        textcoords="offset points",
-        annotation_clip=False,
-    )
+    if figure.ci95:
+        axes.plot([place, place], figure.ci95, color=colour, linewidth=2)
+    axes.plot([place], [figure.mean], "D", color=colour, markersize=6)
+    if written:
+        axes.annotate(
+            number(measure, figure.mean),
+            (place, figure.mean),
+            xytext=(9, 4),
+            textcoords="offset points",
+            annotation_clip=False,
+        )
 
 
 def _value_axis(axes: Axes, measure: Measure) -> None:
@@ -99,15 +117,20 @@ def _value_axis(axes: Axes, measure: Measure) -> None:
             score_axis(axes)
         case "count":
             axes.set_ylim(bottom=0)
-            axes.set_ylabel(measure.unit)
-        case "nats":
+            axes.set_ylabel(UNITS[measure.scale])
+        case "share" | "nats":
             axes.margins(y=0.15)
-            axes.set_ylabel(measure.unit)
+            axes.set_ylabel(UNITS[measure.scale])
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A field of metrics.jsonl, its name in the figure, its colour; `marked` for one recorded at intervals only."""
+    """A field of the training steps.
+
+    Attributes:
+        name: as it stands in the panel; empty where the panel has one line.
+        marked: it is recorded at intervals only, and drawn as recorded.
+    """
 
     field: str
     name: str
@@ -115,81 +138,117 @@ class _Line:
     marked: bool = False
 
 
-def _training(stored: Stored) -> Group:
-    blue, orange = COLOURS["cai"], COLOURS["sft"]
+def _training(stored: StoredRun) -> Group:
+    """A row of panels for every arm that was trained, of what its training recorded."""
     sheet = Sheet("training")
-    _steps(stored, "sft", "loss", "SFT: loss (nats a token)", [_Line("loss", "", orange)], sheet)
-    nll = ", with its NLL term" if stored.config["dpo"]["nll-weight"] else ""
-    _steps(stored, "dpo", "loss", f"DPO: loss{nll} (nats)", [_Line("loss", "", blue)], sheet)
-    _steps(stored, "dpo", "margin", "DPO: margin (nats)", [_Line("margin", "", blue)], sheet)
-    accuracy = [_Line("accuracy", "", FAINT), _Line("held_out_accuracy", "held-out", blue, marked=True)]
-    _steps(stored, "dpo", "accuracy", "DPO: accuracy, batch (grey) and held-out", accuracy, sheet)
-    rewards = [_Line("chosen_reward", "chosen", blue), _Line("rejected_reward", "rejected", orange)]
-    _steps(stored, "dpo", "rewards", "DPO: rewards (nats)", rewards, sheet)
-    _steps(stored, "sl-cai", "loss", "SL-CAI: loss (nats a token)", [_Line("loss", "", COLOURS["sl-cai"])], sheet)
+    for name in stored.trained_arms:
+        phase = ARMS[name].folder
+        if phase is not None:
+            _training_panels(sheet, name, phase, stored.steps(phase))
     caption = (
-        f"One line a seed: a running mean over {2 * REACH + 1} steps (fewer at the ends), with the values as recorded "
-        "at every step faint behind it. Held-out pairs are measured at intervals and shown as measured."
+        f"One line a seed: a running mean over up to {2 * REACH + 1} steps (as many on both sides, so it ends "
+        f"{REACH} steps before the last), with the values as recorded at every step faint behind it. Held-out pairs "
+        "are measured at intervals and shown as measured. Accuracy, the share of pairs "
+        "whose chosen response gained more than the rejected one, begins after the first update: before it all tie."
     )
     return Group("Training", caption if sheet.pictures else "No training step was recorded.", sheet)
 
 
-def _steps(stored: Stored, phase: str, name: str, title: str, lines: Sequence[_Line], sheet: Sheet) -> None:
-    """A panel over the steps of a phase, with a line for every seed and field."""
-    recorded = stored.metrics(phase)
-    if not recorded:
-        return
-    with sheet.panel(f"{phase}-{name}", title) as axes:
-        ends = []
-        for line in lines:
-            last = []
-            for steps in recorded.values():
-                points = [(r["step"], r[line.field]) for r in steps if r.get(line.field) is not None]
-                if not points:
-                    continue
-                if line.marked:
-                    axes.plot(*zip(*points, strict=True), "-o", color=line.colour, markersize=3.5, linewidth=1.2)
-                else:
-                    axes.plot(*zip(*points, strict=True), color=line.colour, linewidth=0.6, alpha=0.2)
-                    points = smoothed(points)
-                    axes.plot(*zip(*points, strict=True), color=line.colour, linewidth=1.1)
-                last.append(points[-1])
-            if last and line.name:
-                ends.append(
-                    (max(x for x, _ in last), sorted(y for _, y in last)[len(last) // 2], line.name, line.colour)
-                )
-        if name == "accuracy":
-            rate_axis(axes)
-        step_axis(axes)
-        label_ends(axes, ends)
+def _training_panels(sheet: Sheet, name: str, phase: str, steps: Mapping[int, Sequence[TrainingStep]]) -> None:
+    colour, second = ARMS[name].colour, ARMS["sft"].colour
+    panels = {
+        "loss": ("loss (nats)", [_Line("loss", "", colour)]),
+        "margin": ("margin (nats)", [_Line("margin", "", colour)]),
+        "accuracy": (
+            "accuracy, batch (grey), held-out",
+            [_Line("accuracy", "", FAINT), _Line("held_out_accuracy", "held-out", colour, marked=True)],
+        ),
+        "rewards": (
+            "rewards (nats)",
+            [_Line("chosen_reward", "chosen", colour), _Line("rejected_reward", "rejected", second)],
+        ),
+    }
+    for panel, (title, lines) in panels.items():
+        shown = _untied(steps) if panel == "accuracy" else steps
+        curves = [(line, _seed_curves(shown, line.field)) for line in lines]
+        if not any(of_seeds for _, of_seeds in curves):
+            continue
+        with sheet.panel(f"{phase}-{panel}", f"{label(name)}: {title}") as axes:
+            ends = []
+            for line, of_seeds in curves:
+                last = [_curve(axes, line, points) for points in of_seeds]
+                if last and line.name:
+                    ends.append((max(x for x, _ in last), _middle([y for _, y in last]), line.name, line.colour))
+            if panel == "accuracy":
+                rate_axis(axes)
+            step_axis(axes)
+            label_ends(axes, ends)
 
 
-def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _untied(steps: Mapping[int, Sequence[TrainingStep]]) -> dict[int, list[TrainingStep]]:
+    """The steps without those at which no response has gained anything: every pair then ties and counts as wrong."""
+    return {seed: [step for step in of_seed if _value(step, "margin") != 0] for seed, of_seed in steps.items()}
+
+
+def _seed_curves(steps: Mapping[int, Sequence[TrainingStep]], field: str) -> list[list[Point]]:
+    """A field over the steps, for every seed that recorded it."""
+    curves = []
+    for of_seed in steps.values():
+        values = [(float(step.step), _value(step, field)) for step in of_seed]
+        points = [(x, y) for x, y in values if y is not None]
+        if points:
+            curves.append(points)
+    return curves
+
+
+def _value(record: TrainingStep | CurvePoint, field: str) -> float | None:
+    value = getattr(record, field, None)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _middle(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _curve(axes: Axes, line: _Line, points: list[Point]) -> Point:
+    """Draw one seed's curve; where it ends."""
+    if line.marked:
+        axes.plot(*zip(*points, strict=True), "-o", color=line.colour, markersize=3.5, linewidth=1.2)
+        return points[-1]
+    axes.plot(*zip(*points, strict=True), color=line.colour, linewidth=0.6, alpha=0.2)
+    smooth = smoothed(points)
+    axes.plot(*zip(*smooth, strict=True), color=line.colour, linewidth=1.1)
+    return smooth[-1]
+
+
+def smoothed(points: Sequence[Point]) -> list[Point]:
     """The running mean of a curve: every y averaged with up to `REACH` neighbours on each side, as many on both.
 
-    So a straight line stays as it is, and a margin that begins at 0 is drawn from 0.
+    So a straight line stays as it is, and a margin that begins at 0 is drawn from 0. It ends where the last full
+    window is: behind that, fewer and fewer steps would be averaged, and the last batch alone would be the end.
     """
-    reaches = (min(n, len(points) - 1 - n, REACH) for n in range(len(points)))
+    last = max(len(points) - REACH, (len(points) + 1) // 2)
+    reaches = (min(n, len(points) - 1 - n, REACH) for n in range(last))
     windows = [points[n - reach : n + reach + 1] for n, reach in enumerate(reaches)]
-    return [(x, fmean(y for _, y in near)) for (x, _), near in zip(points, windows, strict=True)]
+    return [(x, fmean(y for _, y in near)) for (x, _), near in zip(points, windows, strict=False)]
 
 
-def _course(results: Record) -> Group:
+def _course(results: Results) -> Group:
     """The evaluation metrics over training: SFT, and from its end every phase that started there."""
     sheet = Sheet("course")
+    sft_steps = results.curves["sft"][-1].step
     for name in CURVES:
-        measure = MEASURES[name]
-        lines = _course_lines(results, name)
+        metric = METRICS[name]
+        lines = _course_lines(results, name, sft_steps)
         if not lines:
             continue
-        with sheet.panel(_dashed(name), f"{measure.label} over training") as axes:
-            for arm, points in lines.items():
-                axes.plot(*zip(*points, strict=True), "-o", color=COLOURS[arm], linewidth=1.5, markersize=4)
-            score_axis(axes) if measure.scale == "score" else rate_axis(axes)
+        with sheet.panel(_dashed(name), f"{metric.label} over training") as axes:
+            for one, points in lines.items():
+                axes.plot(*zip(*points, strict=True), "-o", color=arm(one).colour, linewidth=1.5, markersize=4)
+            _value_axis(axes, metric)
             step_axis(axes, "step, SFT and then the next phase")
-            label_ends(axes, [(*points[-1], ARMS[arm], COLOURS[arm]) for arm, points in lines.items()])
-            sft = results["curves"]["sft"][-1]["step"]
-            axes.axvline(sft, color=FAINT, linewidth=0.8, linestyle=":")
+            label_ends(axes, [(*points[-1], label(one), arm(one).colour) for one, points in lines.items()])
+            axes.axvline(sft_steps, color=FAINT, linewidth=0.8, linestyle=":")
     caption = (
         "Means at every evaluation, each line over the seeds that finished its training. The first point is the base "
         "model; the dotted line is the end of SFT, where the other arms begin."
@@ -197,27 +256,28 @@ def _course(results: Record) -> Group:
     return Group("Over training", caption if sheet.pictures else "Nothing to draw: every answer is unscored.", sheet)
 
 
-def _course_lines(results: Record, name: str) -> dict[str, list[tuple[float, float]]]:
-    curves = results["curves"]
-    lines = {"sft": _points(curves["sft"], name, 0)}
-    for phase, arm in BRANCHES.items():
-        if phase in curves:
-            lines[arm] = _points(curves[phase], name, curves["sft"][-1]["step"])
-    return {arm: points for arm, points in lines.items() if len(points) > 1}
+def _course_lines(results: Results, metric: str, sft_steps: int) -> dict[str, list[Point]]:
+    """For every arm that was evaluated while it was trained, the metric over the steps since the base model."""
+    lines = {}
+    for one in ARMS.values():
+        points = []
+        for point in results.curves.get(one.folder or "", ()):
+            value = _value(point, metric)
+            if value is not None:
+                points.append((float(point.step + (0 if one.name == "sft" else sft_steps)), value))
+        if len(points) > 1:
+            lines[one.name] = points
+    return lines
 
 
-def _points(curve: Iterable[Record], name: str, offset: int) -> list[tuple[float, float]]:
-    return [(offset + point["step"], point[name]) for point in curve if point[name] is not None]
-
-
-def _rounds(results: Record) -> Group:
-    revision = results["revision"]
+def _rounds(results: Results) -> Group:
+    revision = results.revision
     sheet = Sheet("rounds")
     shares = {
-        "harmful": (revision["harmful_by_round"], COLOURS["sft"]),
-        "refused": (revision["refused_by_round"], COLOURS["base"]),
+        "harmful": (revision.harmful_by_round, ARMS["sft"].colour),
+        "refused": (revision.refused_by_round, ARMS["base"].colour),
     }
-    helpful = {"helpfulness": (revision["helpful_by_round"], COLOURS["cai"])}
+    helpful = {"helpfulness": (revision.helpful_by_round, ARMS["cai"].colour)}
     _round_panel("shares", "Harmful, and benign refused, by round", shares, sheet)
     _round_panel("helpfulness", "Helpfulness by round", helpful, sheet)
     caption = (
@@ -230,16 +290,16 @@ def _rounds(results: Record) -> Group:
 
 
 def _round_panel(name: str, title: str, lines: Mapping[str, tuple[Sequence[float | None], str]], sheet: Sheet) -> None:
-    drawn = {
-        label: ([(n, value) for n, value in enumerate(values) if value is not None], colour)
-        for label, (values, colour) in lines.items()
+    curves = {
+        text: ([(float(n), value) for n, value in enumerate(values) if value is not None], colour)
+        for text, (values, colour) in lines.items()
     }
-    drawn = {label: found for label, found in drawn.items() if found[0]}
-    if not drawn:
+    curves = {text: (points, colour) for text, (points, colour) in curves.items() if points}
+    if not curves:
         return
     with sheet.panel(name, title) as axes:
-        for points, colour in drawn.values():
+        for points, colour in curves.values():
             axes.plot(*zip(*points, strict=True), "-o", color=colour, linewidth=1.5, markersize=4)
-        score_axis(axes) if "helpfulness" in drawn else rate_axis(axes)
+        score_axis(axes) if "helpfulness" in curves else rate_axis(axes)
         step_axis(axes, "revision round")
-        label_ends(axes, [(*points[-1], label, colour) for label, (points, colour) in drawn.items()])
+        label_ends(axes, [(*points[-1], text, colour) for text, (points, colour) in curves.items()])

@@ -1,21 +1,34 @@
-"""What a run's directory holds for the report, read as it was stored."""
+"""What a run's directory holds for the report: records of known types, or one sentence about what is wrong."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cai_base import paths
+from cai_base.arms import ARMS
 from cai_base.errors import UserError
-from cai_base.evaluation.tasks.answers import TASKS
-from cai_base.run.results import evaluation_folder
-from cai_base.store import Record, read_lines
+from cai_base.evaluation.tasks.comparisons import NAME as COMPARISONS
+from cai_base.inputs import Inputs
+from cai_base.inputs.prompts import ANSWER_FILES
+from cai_base.reading import RESTORE, parse_json, read_record, read_records, read_text
+from cai_base.records import (
+    Answer,
+    Chain,
+    ComparisonsResults,
+    Results,
+    StyleResults,
+    SuiteResults,
+    TrainingStep,
+)
+from cai_base.report.check import check_comparisons, check_figures, check_run, check_style
+from cai_base.settings.schema import RunSettings
 
 SCHEMA = 1
+A_RUN = "restore it, or give a directory that `cai-base run` made"
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredRun:
     """A finished run.
 
     Attributes:
@@ -23,69 +36,123 @@ class Stored:
     """
 
     directory: Path
-    results: Record
-    config: Record
-    principles: dict[str, str]
+    results: Results
+    settings: RunSettings
+    principles: Mapping[str, str]
 
     @property
-    def seeds(self) -> list[int]:
+    def seeds(self) -> tuple[int, ...]:
         """The run's seeds, those that failed included."""
-        return list(self.results["seeds"])
+        return self.results.seeds
 
     @property
     def trained_arms(self) -> list[str]:
-        """The arms that were trained, in the order of the table."""
-        return [arm for arm in self.results["arms"] if arm in ("sft", "cai", "sl-cai")]
+        """The arms that were trained and are no controls, in the order of tables."""
+        return [name for name in ARMS if name in self.results.arms and ARMS[name].group == "trained"]
 
-    def metrics(self, phase: str) -> dict[int, list[Record]]:
-        """The recorded training steps of a phase for every seed that has any."""
-        lines = {seed: list(self._lines(f"seed-{seed}/{phase}/metrics.jsonl")) for seed in self.seeds}
-        return {seed: steps for seed, steps in lines.items() if steps}
+    def steps(self, phase: str) -> dict[int, list[TrainingStep]]:
+        """The training steps of a phase for every seed that has any."""
+        steps = {
+            seed: list(read_records(self.directory / paths.metrics(seed, phase), TrainingStep)) for seed in self.seeds
+        }
+        return {seed: of_seed for seed, of_seed in steps.items() if of_seed}
 
-    def chains(self) -> Iterator[tuple[int, Record]]:
+    def chains(self) -> Iterator[tuple[int, Chain]]:
         """Every revision chain with its seed."""
         for seed in self.seeds:
-            for chain in self._lines(f"seed-{seed}/revision.jsonl"):
+            file = self.directory / paths.chains(seed)
+            for number, chain in enumerate(read_records(file, Chain), start=1):
+                if not len(chain.responses) == len(chain.verdicts) == len(chain.unscored):
+                    raise UserError(f"{file}:{number}: verdicts: every response must have one, or null; {RESTORE}")
                 yield seed, chain
 
-    def answers(self, arm: str, seed: int) -> Iterator[Record]:
-        """An arm's final evaluation answers for one seed; none if the seed failed before."""
-        for task in TASKS:
-            yield from self._lines(f"{evaluation_folder(seed, arm, None)}/{task}.jsonl")
+    def answers(self, arm: str, seed: int, step: int | None = None) -> Iterator[Answer]:
+        """An arm's answers for one seed, the final ones or those at a step; none if the seed failed before."""
+        for file in ANSWER_FILES:
+            yield from read_records(self.directory / paths.answers(seed, arm, file, step), Answer)
 
-    def _lines(self, name: str) -> Iterator[Record]:
-        path = self.directory / name
-        if path.exists():
-            yield from read_lines(path)
+    def evaluated_steps(self, arm: str) -> list[int]:
+        """The steps of training at which an arm was evaluated in some seed."""
+        folders = [self.directory / paths.evaluation(seed, arm) for seed in self.seeds]
+        return sorted({int(path.name.removeprefix("step-")) for folder in folders for path in folder.glob("step-*")})
 
 
-def load(directory: Path) -> Stored:
+def load(directory: Path) -> StoredRun:
     """Read a run's directory.
 
     Raises:
-        UserError: the directory holds no results, or not those of this version.
+        UserError: the directory holds no results, not those of this version, or not those of a run.
     """
-    results = _read(directory / "results.json", f"finish the run first: cai-base resume {directory}")
-    if results.get("schema") != SCHEMA:
-        raise UserError(
-            f"{directory / 'results.json'}: schema is {results.get('schema')!r} and this version reads {SCHEMA}; "
-            "use the version of cai-base that made the run"
-        )
-    inputs = _read(directory / "inputs.json", "restore it, or give a directory that `cai-base run` made")
-    return Stored(
+    file = directory / paths.RESULTS
+    _refuse_missing(file, f"finish the run first: cai-base resume {directory}")
+    _refuse_another_schema(file)
+    results = read_record(file, Results, "the results of a run", RESTORE)
+    check_figures(file, results)
+    check_run(file, results)
+    for name in (paths.INPUTS, paths.CONFIG):
+        _refuse_missing(directory / name, A_RUN)
+    inputs = read_record(directory / paths.INPUTS, Inputs, "the inputs of a run", RESTORE)
+    return StoredRun(
         directory,
         results,
-        _read(directory / "config.json", "restore it, or give a directory that `cai-base run` made"),
-        {one["name"]: one["critique_request"] for one in inputs["constitution"]["principles"]},
+        read_record(directory / paths.CONFIG, RunSettings, "the settings of a run", RESTORE),
+        {principle.name: principle.critique_request for principle in inputs.constitution.principles},
     )
 
 
-def _read(path: Path, remedy: str) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: is not there; {remedy}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); {remedy}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+def load_suite(directory: Path) -> SuiteResults | ComparisonsResults:
+    """Read the results of a suite.
+
+    Raises:
+        UserError: the directory holds no results, not those of this version, or not those of a suite.
+    """
+    file = directory / paths.RESULTS
+    _refuse_missing(file, "give a directory that `cai-base evaluate` made")
+    content = _refuse_another_schema(file)
+    suite = content.get("suite")
+    if isinstance(suite, dict) and suite.get("name") == COMPARISONS:
+        compared = read_record(file, ComparisonsResults, "the results of comparisons", RESTORE)
+        check_comparisons(file, compared)
+        return compared
+    results = read_record(file, SuiteResults, "the results of a suite", RESTORE)
+    check_figures(file, results)
+    return results
+
+
+def load_style(directory: Path) -> StyleResults | None:
+    """Read the results of a run's style evaluation; None if there was none.
+
+    Raises:
+        UserError: they are not those of this version, or of an unknown arm.
+    """
+    file = directory / paths.STYLE
+    if not file.exists():
+        return None
+    _refuse_another_schema(file)
+    results = read_record(file, StyleResults, "the results of a style evaluation", RESTORE)
+    check_style(file, results)
+    return results
+
+
+def is_suite(directory: Path) -> bool:
+    """Whether a directory's results are those of a suite."""
+    file = directory / paths.RESULTS
+    return file.is_file() and "suite" in _refuse_another_schema(file)
+
+
+def _refuse_missing(file: Path, remedy: str) -> None:
+    if not file.exists():
+        raise UserError(f"{file}: is not there; {remedy}")
+
+
+def _refuse_another_schema(file: Path) -> Mapping[str, object]:
+    """The content of a results file, which is JSON and of this schema."""
+    content = parse_json(file, read_text(file, "a JSON file of results"))
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: is not a table of results; {RESTORE}")
+    if content.get("schema") != SCHEMA:
+        raise UserError(
+            f"{file}: schema is {content.get('schema')!r} and this version reads {SCHEMA}; "
+            "use the version of cai-base that made the run"
+        )
+    return content

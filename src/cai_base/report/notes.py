@@ -1,87 +1,90 @@
 """What intervals are over, and what a run could and could not show, in a sentence each."""
 
-from cai_base.report.labels import ARMS, MEASURES
+from cai_base.arms import ARMS
+from cai_base.evaluation.metrics import METRICS
+from cai_base.records import Results, SuiteResults
+from cai_base.report.headline import ATTACK, main_arm
+from cai_base.report.labels import label
+from cai_base.report.numbers import RATE, number
 from cai_base.report.tables import main_table
-from cai_base.store import Record
 
-BOTH = "seeds and prompts"
+SEEDS_AND_PROMPTS = "seeds and prompts"
+"""As `ci95_over` has it."""
 
 
-def notes(results: Record) -> list[str]:
+def notes(results: Results) -> list[str]:
     """What a reader needs beside the main table: what brackets are, whether help was kept, what could be detected."""
     return [interval_note(results), *_no_less_helpful(results), *_power(results)]
 
 
-def interval_note(results: Record) -> str:
+def interval_note(results: Results | SuiteResults) -> str:
     """What the intervals are, or why there are none."""
-    paired = " A difference is taken over the seeds that both arms have." if results["failed"] else ""
-    over = _over(results)
+    paired = " A difference is taken over the seeds that both arms have." if results.failed else ""
+    over = _intervals_over(results)
     if not over:
         return f"There are no intervals: nothing is scored, or there is one prompt.{paired}"
-    if None in over:  # a run of an earlier version
-        return f"Brackets: {results['intervals']}.{paired}"
-    if over == {BOTH}:
+    if over == {SEEDS_AND_PROMPTS}:
         return (
             "Brackets: 95 % intervals over seeds and prompts, that is, how far a figure would move with other seeds "
             f"and other prompts of these kinds. Differences are paired by seed and prompt.{paired}"
         )
-    one = "exact 95 % intervals over prompts (t for lengths and fluency)"
-    if BOTH not in over:
-        return f"One seed. Brackets: {one}; with another seed, training may end elsewhere.{paired}"
+    of_one_model = "exact 95 % intervals over prompts (t for lengths and fluency)"
+    if SEEDS_AND_PROMPTS not in over:
+        return f"One seed. Brackets: {of_one_model}; with another seed, training may end elsewhere.{paired}"
     return (
         "Brackets: 95 % intervals over seeds and prompts, that is, how far a figure would move with other seeds and "
-        f"other prompts of these kinds; of an arm that is one model, as the base model is, {one}. Differences are "
-        f"paired by seed and prompt.{paired}"
+        f"other prompts of these kinds; of an arm that is one model, as the base model is, {of_one_model}. Differences "
+        f"are paired by seed and prompt.{paired}"
     )
 
 
-def _over(results: Record) -> set[str | None]:
-    """What the intervals that are shown are over."""
+def _intervals_over(results: Results | SuiteResults) -> set[str | None]:
+    """What the intervals of the main table are over; empty if it shows none."""
     if not any(cell.interval for row in main_table(results).rows for cell in row.cells):
         return set()
-    groups = (results["arms"], results["comparisons"])
-    figures = [figure for group in groups for metrics in group.values() for figure in metrics.values()]
-    return {figure.get("ci95_over") for figure in figures if figure["ci95"] is not None}
+    arms = {one.ci95_over for figures in results.arms.values() for one in figures.values() if one.ci95}
+    pairs = {one.ci95_over for compared in results.comparisons.values() for one in compared.values() if one.ci95}
+    return arms | pairs
 
 
-def _no_less_helpful(results: Record) -> list[str]:
-    """Whether each arm that started from SFT is shown to help no less, by more than the margin."""
-    measure = MEASURES["helpfulness"]
-    said = []
-    for pair, compared in results["comparisons"].items():
-        first, second = pair.split(" - ")
-        found = compared.get("helpfulness", {}).get("non_inferiority")
-        if first not in ("cai", "sl-cai") or second != "sft" or found is None:
+def _no_less_helpful(results: Results) -> list[str]:
+    """For each arm that started from SFT, whether it is shown to help no less, by more than the margin."""
+    metric = METRICS["helpfulness"]
+    sentences = []
+    for arm in results.arms:
+        compared = results.comparisons.get(f"{arm} - sft", {}).get("helpfulness")
+        test = None if compared is None else compared.non_inferiority
+        if compared is None or compared.ci95 is None or test is None or ARMS[arm].group != "trained":
             continue
-        low = measure.number(compared["helpfulness"]["ci95"][0], signed=True)
-        margin = measure.number(found["margin"])
-        verdict = f"{'shown' if found['shown'] else 'not shown'} (the difference may be as low as {low})"
-        if not found.get("could_be", True):
+        low = number(metric, compared.ci95[0], signed=True)
+        verdict = f"{'shown' if test.shown else 'not shown'} (the difference may be as low as {low})"
+        if not test.could_be:
             verdict = "not shown, and with so few benign prompts it could not be, whatever the answers"
-        said.append(f"{ARMS[first]} no less helpful than {ARMS[second]}, by a margin of {margin}: {verdict}.")
-    return said
+        margin = number(metric, test.margin)
+        sentences.append(f"{label(arm)} no less helpful than {label('sft')}, by a margin of {margin}: {verdict}.")
+    return sentences
 
 
-def _power(results: Record) -> list[str]:
+def _power(results: Results) -> list[str]:
     """What difference in attack success such a run would find, and what it takes to find a small one."""
-    arm = next((arm for arm in ("cai", "sl-cai") if f"{arm} - sft" in results["comparisons"]), None)
+    arm = main_arm(results)
     if arm is None:
         return []
-    name = "attack_success_rate"
-    measure, compared = MEASURES[name], results["comparisons"][f"{arm} - sft"][name]
-    wanted = compared.get("to_detect")
-    if wanted is None or compared["minimum_detectable"] is None:
+    compared = results.comparisons[f"{arm} - sft"][ATTACK]
+    needed, detectable = compared.to_detect, compared.minimum_detectable
+    if needed is None or detectable is None:
         return []
-    prompts = results["arms"][arm][name]["total"] // len(results["seeds"])
-    ways = [
-        f"{wanted['prompts']:,} jailbreak prompts with {compared['seeds']} seeds" if wanted["prompts"] else "",
-        f"{wanted['seeds']} seeds with these {prompts} prompts" if wanted["seeds"] else "",
+    prompts = results.arms[arm][ATTACK].total // len(results.seeds)
+    designs = [
+        f"{needed.prompts:,} jailbreak prompts with {compared.seeds} seeds" if needed.prompts else "",
+        f"{needed.seeds} seeds with these {prompts} prompts" if needed.seeds else "",
     ]
-    needed = " or ".join(way for way in ways if way)
-    said = f"about {needed}" if needed else "more seeds and more prompts: neither alone is enough"
-    least = min(compared["minimum_detectable"], 1.0)
+    either = " or ".join(design for design in designs if design)
+    takes = f"about {either}" if either else "more seeds and more prompts: neither alone is enough"
+    planned = any(warning.startswith("preflight, power") for warning in results.warnings)
     return [
-        f"Power: with its seeds and prompts this run could detect a difference in attack success of "
-        f"{measure.number(least)} points (four times of five); to detect {measure.number(wanted['effect'])} points you "
-        f"need {said}."
+        f"Power: by the variation seen in its seeds and prompts, this run could detect a difference in attack success "
+        f"of {number(RATE, min(detectable, 1.0))} points (four times of five); to detect "
+        f"{number(RATE, needed.effect)} points you need {takes}."
+        + (" Preflight's warning is from before the run, when that variation had to be assumed." if planned else "")
     ]

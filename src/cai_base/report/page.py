@@ -2,20 +2,23 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
-from cai_base.evaluation.metrics import ATTACKS
-from cai_base.report import examples as chosen
-from cai_base.report import style
+from cai_base.arms import in_order
+from cai_base.inputs.prompts import HARMFUL, HARMLESS
+from cai_base.records import Answer, Chain, LossUsed, Prefilled, Results, SecondJudge, Verdict
+from cai_base.report import examples, style
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
-from cai_base.report.labels import ARMS, GLOSSARY, MEASURES, ORGANISM, failures, kind_of
-from cai_base.report.load import Stored
+from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, kind_label, label
+from cai_base.report.load import StoredRun, load_style
 from cai_base.report.notes import notes
+from cai_base.report.numbers import NONE, percent
+from cai_base.report.plotting import arm_colours
 from cai_base.report.tables import (
     Table,
     comparison_table,
@@ -25,10 +28,10 @@ from cai_base.report.tables import (
     pair_sentence,
     round_table,
 )
-from cai_base.store import Record
+from cai_base.settings.schema import RunSettings
 
 
-def html(stored: Stored, groups: Sequence[Group]) -> str:
+def html(stored: StoredRun, groups: Sequence[Group]) -> str:
     """`report.html`: one file, no script, nothing loaded."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
@@ -40,7 +43,7 @@ def html(stored: Stored, groups: Sequence[Group]) -> str:
     return environment.get_template("report.html").render(_content(stored, groups))
 
 
-def markdown(stored: Stored, groups: Sequence[Group]) -> str:
+def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:
     """`report.md`: every value is escaped, every model text fenced."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
@@ -54,13 +57,13 @@ def markdown(stored: Stored, groups: Sequence[Group]) -> str:
     return environment.get_template("report.md").render(_content(stored, groups) | tools)
 
 
-def _content(stored: Stored, groups: Sequence[Group]) -> dict[str, Any]:
+def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, Any]:
     """What both templates are given."""
-    results = stored.results
-    prefill = stored.config["revision"]["refusal-prefill"]
+    results, prefill = stored.results, stored.settings.revision.refusal_prefill
     return {
         "results": results,
-        "failures": failures(results),
+        "colours": arm_colours(),
+        "failures": failure_sentences(results),
         "headline": headline(results),
         "organism": ORGANISM,
         "facts": _facts(results),
@@ -73,162 +76,177 @@ def _content(stored: Stored, groups: Sequence[Group]) -> dict[str, Any]:
         "pairs": pair_sentence(results),
         "groups": groups,
         "prefill": f"{prefill:.0%}" if prefill else "",
-        "opened": _opened(stored.results["revision"]["prefilled"]),
-        "chains": [_chain(stored, candidate) for candidate in chosen.chains(stored)],
-        "answers": [_answers(stored, candidate) for candidate in chosen.answers(stored)],
+        "opened": _opened(results.revision.prefilled),
+        "chains": [_chain(stored, candidate) for candidate in examples.chains(stored)],
+        "answers": [_answers(stored, candidate) for candidate in examples.answers(stored)],
         "style": _style(stored),
-        "command": command(stored.config),
+        "command": command(stored.settings),
         "version": __version__,
         "glossary": GLOSSARY,
     }
 
 
-def _style(stored: Stored) -> Record | None:
-    """What the style evaluation found, where there was one."""
-    found = style.load(stored.directory)
-    if found is None:
+def _style(stored: StoredRun) -> dict[str, Any] | None:
+    """The results of the style evaluation, where there was one."""
+    results = load_style(stored.directory)
+    if results is None:
         return None
     return {
-        "answer": style.answer(found),
-        "table": style.style_table(found),
-        "notes": style.notes(found),
-        "by_style": style.by_style_table(found),
-        "comparisons": style.comparison_table(found),
-        "examples": style.examples(stored.directory, found),
+        "answer": style.answer(results),
+        "table": style.style_table(results),
+        "notes": style.notes(results),
+        "by_style": style.by_style_table(results),
+        "comparisons": style.comparison_table(results),
+        "examples": style.examples(stored.directory, results),
     }
 
 
-def _facts(results: Record) -> list[tuple[str, str]]:
-    constitution, seeds = results["constitution"], results["seeds"]
+def _facts(results: Results) -> list[tuple[str, str]]:
+    constitution, seeds = results.constitution, results.seeds
     protocols = {
         "heldout": "held out: no evaluation prompt is a prompt of the method",
         "original": "original: the method's prompts are also evaluation prompts",
     }
     return [
-        ("Model", f"{results['model']} (a model organism)" if results["model_organism"] else results["model"]),
-        *([("Instruct model", results["instruct"])] if results["instruct"] else []),
+        ("Model", f"{results.model} (a model organism)" if results.model_organism else results.model),
+        *([("Instruct model", results.instruct)] if results.instruct else []),
         ("Seeds", f"{len(seeds)} ({', '.join(map(str, seeds))})"),
-        ("Protocol", protocols.get(results["protocol"], results["protocol"])),
-        ("Judge", "none: answers are unscored" if results["judge"] == "none" else results["judge"]),
-        *_second_judge(results),
+        ("Protocol", protocols.get(results.protocol, results.protocol)),
+        ("Judge", "none: answers are unscored" if results.judge == "none" else str(results.judge)),
+        *_second_judge(results.second_judge),
         *_votes(results),
-        ("Constitution", f"{constitution['name']}, {constitution['principles']} principles"),
-        ("Engine", results["engine"]),
+        ("Constitution", f"{constitution.name}, {constitution.principles} principles"),
+        *_losses(results.losses),
+        ("Engine", results.engine),
     ]
 
 
-def _second_judge(results: Record) -> list[tuple[str, str]]:
+def _losses(losses: Mapping[str, LossUsed]) -> list[tuple[str, str]]:
+    """Which arms were trained with which loss."""
+    arms: dict[str, list[str]] = {}
+    for arm in in_order(losses):
+        loss = losses[arm]
+        settings = ", ".join(f"{name} {value:g}" for name, value in loss.settings.items())
+        arms.setdefault(f"{loss.name} ({settings})" if settings else loss.name, []).append(label(arm))
+    text = "; ".join(f"{', '.join(names)}: {loss}" for loss, names in arms.items())
+    return [("Loss", text)] if text else []
+
+
+def _second_judge(second: SecondJudge | None) -> list[tuple[str, str]]:
     """How far the second judge agrees with the first, where there is one, and its attack success rates."""
-    second = results.get("second_judge")  # a run of an earlier version has none
-    if not second:
+    if second is None:
         return []
     alphas = ", ".join(
-        f"{part} {'–' if found['alpha'] is None else format(found['alpha'], '.2f')} ({found['answers']} answers)"
-        for part, found in second["agreement"].items()
+        f"{part} {NONE if one.alpha is None else format(one.alpha, '.2f')} ({one.answers} answers)"
+        for part, one in second.agreement.items()
     )
-    asr = MEASURES["attack_success_rate"]
-    rates = ", ".join(
-        f"{ARMS[arm]} {asr.number(found['attack_success_rate']['mean'])} %"
-        for arm, found in second["arms"].items()
-        if found["attack_success_rate"]["mean"] is not None
-    )
-    said = f"{second['name']}; Krippendorff's alpha with the first: {alphas or 'no answer was scored by both'}"
-    return [("Second judge", f"{said}. Its attack success rate: {rates or '–'}")]
+    means = {
+        arm: figures["attack_success_rate"].mean
+        for arm, figures in second.arms.items()
+        if "attack_success_rate" in figures
+    }
+    rates = ", ".join(f"{label(arm)} {percent(mean)}" for arm, mean in means.items() if mean is not None)
+    text = f"{second.name}; Krippendorff's alpha with the first: {alphas or 'no answer was scored by both'}"
+    return [("Second judge", f"{text}. Its attack success rate: {rates or NONE}")]
 
 
-def _votes(results: Record) -> list[tuple[str, str]]:
+def _votes(results: Results) -> list[tuple[str, str]]:
     """How far the votes agree, where there were several."""
-    found = results.get("vote_agreement")  # a run of an earlier version has none
-    if not found:
+    if not results.vote_agreement:
         return []
-    alphas = ", ".join(f"{part} {'–' if value is None else f'{value:.2f}'}" for part, value in found.items())
-    return [("Votes", f"{results['votes']} an answer; Krippendorff's alpha: {alphas}")]
+    alphas = ", ".join(
+        f"{part} {NONE if value is None else f'{value:.2f}'}" for part, value in results.vote_agreement.items()
+    )
+    return [("Votes", f"{results.votes} for each answer; Krippendorff's alpha: {alphas}")]
 
 
-def _chain(stored: Stored, candidate: chosen.Candidate) -> Record:
+def _chain(stored: StoredRun, candidate: examples.Candidate[Chain]) -> dict[str, Any]:
     """A revision chain as it is shown: each response with its marks, each round with its principle's request."""
     chain = candidate.first
-    responses = [chain["original"], *(one["revision"] for one in chain["rounds"])]
-    reasons = chain.get("unscored") or [None] * len(responses)  # a run of an earlier version has none
-    marked = [
-        {"text": text, "marks": marks(chain["kind"], verdict, unscored)}
-        for text, verdict, unscored in zip(responses, chain["verdicts"], reasons, strict=True)
+    responses = [
+        {"text": text, "marks": marks(chain.kind, verdict, unscored)}
+        for text, verdict, unscored in zip(chain.responses, chain.verdicts, chain.unscored, strict=True)
     ]
     return {
-        **_heading(candidate),
-        "opener": chain["refusal_opener"],
-        "outcome": chain["outcome"],
-        "original": marked[0],
+        **_heading(candidate.story, candidate.seed, chain),
+        "opener": chain.refusal_opener,
+        "outcome": chain.outcome,
+        "original": responses[0],
         "rounds": [
-            {**one, "number": number, "request": stored.principles.get(one["principle"], ""), "revision": revision}
-            for number, (one, revision) in enumerate(zip(chain["rounds"], marked[1:], strict=True), start=1)
+            {
+                "number": number,
+                "principle": one.principle,
+                "request": stored.principles.get(one.principle, ""),
+                "critique": one.critique,
+                "revision": revision,
+            }
+            for number, (one, revision) in enumerate(zip(chain.rounds, responses[1:], strict=True), start=1)
         ],
-        "last": marked[-1],
+        "last": responses[-1],
     }
 
 
-def _answers(stored: Stored, candidate: chosen.Candidate) -> Record:
-    arms = chosen.compared(stored)
+def _answers(stored: StoredRun, candidate: examples.Candidate[Answer]) -> dict[str, Any]:
+    """The arms' answers to one prompt as they are shown."""
     return {
-        **_heading(candidate),
+        **_heading(candidate.story, candidate.seed, candidate.first),
         "arms": [
             {
-                "name": ARMS[arm],
-                "text": record["response"],
-                "marks": marks(record["kind"], record["verdict"], record["unscored"], record["truncated"]),
+                "name": label(arm),
+                "text": answer.response,
+                "marks": marks(answer.kind, answer.verdict, answer.unscored, answer.truncated),
             }
-            for arm, record in zip(arms, candidate.records, strict=True)
+            for arm, answer in zip(examples.arms_shown(stored), candidate.items, strict=True)
         ],
     }
 
 
-def _heading(candidate: chosen.Candidate) -> Record:
-    first = candidate.first
-    return {
-        "story": candidate.story,
-        "seed": candidate.seed,
-        "id": first["id"],
-        "kind": kind_of(first),
-        "prompt": first["prompt"],
-    }
+def _heading(story: str, seed: int, item: Chain | Answer) -> dict[str, Any]:
+    return {"story": story, "seed": seed, "id": item.id, "kind": kind_label(item), "prompt": item.prompt}
 
 
 def marks(
-    kind: str | None, verdict: Record | None, unscored: str | None = None, truncated: bool = False
+    kind: str | None, verdict: Verdict | None, unscored: str | None = None, truncated: bool = False
 ) -> list[tuple[str, str]]:
-    """What the judge found, as words, each with its tone: good, bad or plain."""
+    """A verdict in words, each with its tone: good, bad or plain."""
     if verdict is None:
-        found = [(f"unscored: {unscored}" if unscored else "unscored", "plain")]
+        words = [(f"unscored: {unscored}" if unscored else "unscored", "plain")]
     else:
-        attack, harmless = kind in ATTACKS, kind in chosen.HARMLESS
-        found = []
-        if verdict["complied"]:
-            found.append(("complied", "bad" if attack else "good" if harmless else "plain"))
-        if verdict["refused"]:
-            found.append(("refused", "good" if attack else "bad" if harmless else "plain"))
-        if verdict["gibberish"]:
-            found.append(("gibberish", "bad"))
-        if not found and verdict["complied"] is not None:
-            found.append(("neither complied nor refused", "plain"))
-        if not attack and verdict["helpfulness"] is not None:
-            found.append((f"helpfulness {verdict['helpfulness']:g} of 5", "plain"))
+        words = _verdict_in_words(kind, verdict)
         if unscored:
-            found.append((f"unscored: {unscored}", "plain"))
-    return [*found, ("truncated", "plain")] if truncated else found
+            words.append((f"unscored: {unscored}", "plain"))
+    return [*words, ("truncated", "plain")] if truncated else words
 
 
-def command(config: Record) -> str:
+def _verdict_in_words(kind: str | None, verdict: Verdict) -> list[tuple[str, str]]:
+    attack, harmless = kind in HARMFUL, kind in HARMLESS
+    words = []
+    if verdict.complied:
+        words.append(("complied", "bad" if attack else "good" if harmless else "plain"))
+    if verdict.refused:
+        words.append(("refused", "good" if attack else "bad" if harmless else "plain"))
+    if verdict.gibberish:
+        words.append(("gibberish", "bad"))
+    if not words and verdict.complied is not None:
+        words.append(("neither complied nor refused", "plain"))
+    if not attack and verdict.helpfulness is not None:
+        words.append((f"helpfulness {verdict.helpfulness:g} of 5", "plain"))
+    return words
+
+
+def command(settings: RunSettings) -> str:
     """The command that makes this run again, with every setting as a flag."""
+    config = settings.model_dump(mode="json", by_alias=True)
     flags = (f"--{name} {shlex.quote(str(value))}" for name, value in _leaves(config) if value is not None)
     return " ".join(("cai-base run", *flags))
 
 
-def _leaves(value: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, inner in value.items():
-        if isinstance(inner, dict):
-            yield from _leaves(inner, f"{prefix}{name}.")
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", inner
+            yield f"{prefix}{name}", value
 
 
 class Markdown(str):
@@ -257,16 +275,16 @@ def laid_out(table: Table) -> Markdown:
     rows = [
         [table.corner, *table.columns],
         ["---", *["---:" for _ in table.columns]],
-        *([_named(row.name, row.about), *(cell.text() for cell in row.cells)] for row in table.rows),
+        *([_explained(row.name, row.about), *(cell.text() for cell in row.cells)] for row in table.rows),
     ]
     return Markdown("\n".join(f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows))
 
 
-def _named(name: str, about: str) -> str:
+def _explained(name: str, about: str) -> str:
     return f"{name}: {about}" if about else name
 
 
-def _opened(prefilled: Record) -> dict[str, str]:
+def _opened(prefilled: Prefilled) -> dict[str, str]:
     """How many originals were made to begin with a refusal, and how many of the harmful ones ended by complying."""
-    last = prefilled["harmful_by_round"][-1]
-    return {"chains": str(prefilled["chains"]), "harmful": "" if last is None else f"{last:.0%}"}
+    last = prefilled.harmful_by_round[-1]
+    return {"chains": str(prefilled.chains), "harmful": "" if last is None else f"{last:.0%}"}

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cai_base import arms
+from cai_base.arms import ARMS
 
 SIZE = (3.7, 2.7)
 """Inches: a phone's width, so that a panel is never scaled down there."""
@@ -21,10 +21,23 @@ SIZE = (3.7, 2.7)
 INK, FAINT = "#1f2328", "#8b949e"
 """Text and axes; grid and secondary lines."""
 
-COLOURS: Mapping[str, str] = {name: arm.colour for name, arm in arms.ARMS.items()}
+MANY = 4
+"""More arms than these share a panel without numbers at their marks, and with slanted names."""
 
-THEMED: Mapping[str, str] = {INK: "ink", FAINT: "faint", **{colour: arm for arm, colour in COLOURS.items()}}
+THEMED: Mapping[str, str] = {INK: "ink", FAINT: "faint", **{one.colour: f"arm-{one.name}" for one in ARMS.values()}}
 """What each colour is called in the page's style sheet, which has another for dark screens."""
+
+
+def arm_colours() -> dict[str, tuple[str, str]]:
+    """For the style sheet: each arm's colour on a light and on a dark screen, by the name of its variable."""
+    return {THEMED[one.colour]: (one.colour, lighter(one.colour)) for one in ARMS.values()}
+
+
+def lighter(colour: str, share: float = 0.35) -> str:
+    """A colour mixed with white, such as #d55e00 with more contrast on a dark screen."""
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(part + share * (255 - part)):02x}" for part in parts)
+
 
 STYLE: Any = {
     "svg.hashsalt": "cai-base",
@@ -119,6 +132,16 @@ def step_axis(axes: Axes, label: str = "step") -> None:
     """An x axis of whole numbers."""
     axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def name_axis(axes: Axes, names: Sequence[str]) -> None:
+    """An x axis of names, slanted where they would overlap."""
+    axes.set_xticks(range(len(names)), names)
+    if len(names) > MANY:
+        axes.tick_params(axis="x", length=0)
+        for text in axes.get_xticklabels():
+            text.set(rotation=40, horizontalalignment="right", rotation_mode="anchor")
+    axes.set_xlim(-0.5, len(names) - 0.5)
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:

@@ -1,107 +1,101 @@
 """What `style.json` says, as tables and sentences for the terminal and both pages."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from cai_base.report.labels import ARMS, Measure
-from cai_base.report.tables import (
-    NONE,
-    ORDER,
-    UNSCORED,
-    Cell,
-    Row,
-    Table,
-    difference_cell,
-    p_value_text,
-    pair_name,
-    plain_cell,
-)
-from cai_base.store import Record, read_lines
+from cai_base.arms import in_order
+from cai_base.evaluation.metrics import Measure
+from cai_base.paths import styled_answers
+from cai_base.reading import read_records
+from cai_base.records import StyleArm, StyledAnswer, StyleResults, Summary
+from cai_base.report.labels import label, pair_label
+from cai_base.report.numbers import NONE, heading, interval, number, p_value
+from cai_base.report.tables import UNSCORED, Cell, Row, Table, difference_cell, plain_cell
 
-FILE = "style.json"
-SHOWN = ("pirate", "poetic", "shouting")
+EXAMPLES = ("pirate", "poetic", "shouting")
 """Styles of which answers are shown: one of each kind."""
 
 KINDS = {"register": "register", "language": "language style", "persona": "persona"}
 
-
-def load(directory: Path) -> Record | None:
-    """What the style evaluation of a run found; None if there was none."""
-    path = directory / FILE
-    found: Record | None = json.loads(path.read_bytes()) if path.exists() else None
-    return found
+PAIRS = ("cai - sft", "cai - instruct")
+"""The differences in the table: what CAI changes, and the question that is asked."""
 
 
-def measures(style: Record) -> dict[str, Measure]:
-    """Every measure by its name, with words for what it is."""
-    chance = f"{100 * style['chance']:.1f} %"
-    samples, world = style["samples"], style["data"] == "world"
-    known = {
+def measures(results: StyleResults) -> dict[str, Measure]:
+    """Every measure that the arms have by its name, with words for what it is."""
+    chance = f"{100 * results.chance:.1f} %"
+    samples, world = results.samples, results.data == "world"
+    every = {
         "adherence": Measure(
             "Adherence",
             "rate" if world else "score",
-            "answers that wear the style asked for; ground truth" if world else "to the style asked for; the judge's",
+            "answers in the requested style; ground truth" if world else "to the requested style; the judge's",
         ),
-        "markers": Measure("Markers", "rate", "share of the style's marks that an answer bears"),
+        "markers": Measure("Markers", "rate", "share of the style's markers that an answer has"),
         "distinctiveness": Measure(
-            "Distinctiveness", "rate", f"answers whose style is told from the other questions' answers; chance {chance}"
+            "Distinctiveness",
+            "rate",
+            f"answers whose style is recognised from the answers to the other questions; chance {chance}",
         ),
         "diversity": Measure("Diversity", "share", f"1 − similarity of the {samples} samples of a prompt"),
         "gibberish": Measure("Gibberish", "rate", "never counted as adherence; lower is better"),
         "helped": Measure("Helped", "rate", "answers that tell two facts of three or more; ground truth"),
     }
-    measured = set().union(*style["arms"].values())
-    return {name: measure for name, measure in known.items() if name in measured}
+    return {
+        name: measure
+        for name, measure in every.items()
+        if any(getattr(arm, name) is not None for arm in results.arms.values())
+    }
 
 
-def style_table(style: Record) -> Table:
-    """Every measure of every arm, with the differences that were asked for."""
-    arms, pairs = _arms(style), [pair for pair in ("cai - sft", "cai - instruct") if pair in style["comparisons"]]
+def style_table(results: StyleResults) -> Table:
+    """Every measure of every arm, with the differences of `PAIRS`."""
+    arms, pairs = in_order(results.arms), [pair for pair in PAIRS if pair in results.comparisons]
     rows = []
-    for name, measure in measures(style).items():
-        cells = [_figure(measure, style["arms"][arm], name) for arm in arms]
-        cells += [difference_cell(measure, style["comparisons"][pair][name]) for pair in pairs]
-        rows.append(Row(f"{measure.label} ({measure.unit})", tuple(cells), measure.about))
-    return Table("style", (*(ARMS[arm] for arm in arms), *(pair_name(pair) for pair in pairs)), tuple(rows))
+    for name, measure in measures(results).items():
+        cells = [_figure(measure, results.arms[arm], name) for arm in arms]
+        compared = [results.comparisons[pair].get(name) for pair in pairs]
+        cells += [Cell(NONE) if one is None else difference_cell(measure, one) for one in compared]
+        rows.append(Row(heading(measure), tuple(cells), measure.about))
+    return Table("style", (*(label(arm) for arm in arms), *(pair_label(pair) for pair in pairs)), tuple(rows))
 
 
-def by_style_table(style: Record) -> Table:
+def by_style_table(results: StyleResults) -> Table:
     """Adherence, style by style."""
-    arms, measure = _arms(style), measures(style)["adherence"]
+    arms, measure = in_order(results.arms), measures(results)["adherence"]
     rows = [
         Row(
             name,
-            tuple(plain_cell(measure, style["arms"][arm]["by_style"][name]["adherence"]) for arm in arms),
-            KINDS[kind],
+            tuple(plain_cell(measure, results.arms[arm].by_style.get(name, {}).get("adherence")) for arm in arms),
+            KINDS.get(kind, kind),
         )
-        for name, kind in style["styles"].items()
+        for name, kind in results.styles.items()
     ]
-    return Table(f"adherence ({measure.unit})", tuple(ARMS[arm] for arm in arms), tuple(rows))
+    return Table(heading(measure).lower(), tuple(label(arm) for arm in arms), tuple(rows))
 
 
-def comparison_table(style: Record) -> Table:
+def comparison_table(results: StyleResults) -> Table:
     """The difference in adherence of every pair of arms."""
-    measure = measures(style)["adherence"]
+    measure = measures(results)["adherence"]
     rows = [
-        Row(
-            pair_name(pair),
-            (difference_cell(measure, found["adherence"]), Cell(p_value_text(found["adherence"]["p_value"]))),
-        )
-        for pair, found in style["comparisons"].items()
+        Row(pair_label(pair), (difference_cell(measure, one), Cell(p_value(one.p_value))))
+        for pair, compared in results.comparisons.items()
+        for one in (compared.get("adherence"),)
+        if one is not None
     ]
-    return Table(f"difference in adherence ({measure.unit})", ("difference", "p"), tuple(rows))
+    return Table(f"difference in {heading(measure).lower()}", ("difference", "p"), tuple(rows))
 
 
-def answer(style: Record) -> str:
+def answer(results: StyleResults) -> str:
     """Whether full CAI keeps more style than the instruct model, in a sentence or two."""
-    found = style["keeps_more_style"]
-    if found is None:
-        missing = ", ".join(ARMS[arm] for arm in ("cai", "instruct") if arm not in style["arms"])
+    kept = results.keeps_more_style
+    if kept is None:
+        missing = ", ".join(label(arm) for arm in ("cai", "instruct") if arm not in results.arms)
         return f"Does base-derived CAI keep more style than the instruct model? Not asked here: {missing} is missing."
-    measure = measures(style)["adherence"]
-    if found["difference"] is None:
-        return f"{found['question']} Unscored: no answer of both was judged."
+    measure = measures(results)["adherence"]
+    if kept.difference is None:
+        return f"{kept.question} Unscored: no answer of both was judged."
     words = {
         "yes": "Yes",
         "no, less": "No, less",
@@ -109,71 +103,65 @@ def answer(style: Record) -> str:
         "no interval": "No interval",
     }
     unit = " points" if measure.scale == "rate" else ""
-    difference = measure.number(found["difference"], signed=True)
-    interval = measure.interval(found["ci95"], signed=True)
+    ends = interval(measure, kept.ci95, signed=True)
     return (
-        f"{found['question']} {words[found['answer']]}: the difference in adherence is {difference}{unit}"
-        f"{f' {interval}' if interval else ''}."
+        f"{kept.question} {words.get(kept.answer, kept.answer)}: the difference in adherence is "
+        f"{number(measure, kept.difference, signed=True)}{unit}{f' {ends}' if ends else ''}."
     )
 
 
-def notes(style: Record) -> list[str]:
+def notes(results: StyleResults) -> list[str]:
     """What stands beside the table: how it was asked, what brackets are, what is unscored."""
-    said = [
-        f"{len(style['styles'])} styles × {len(style['questions'])} neutral questions × {style['samples']} samples × "
-        f"{len(style['seeds'])} seeds; each arm asked in its own layout. Judge: {style['judge'] or 'none'}. Brackets: "
-        f"{style['intervals']}."
+    sentences = [
+        f"{len(results.styles)} styles × {len(results.questions)} neutral questions × {results.samples} samples × "
+        f"{len(results.seeds)} seeds; each arm asked in its own layout. Judge: {results.judge or 'none'}. Brackets: "
+        f"{results.intervals}."
     ]
-    for arm in _arms(style):
-        found = style["arms"][arm]
-        if found["unscored"]:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in found["unscored"].items())
-            said.append(f"{ARMS[arm]}: {found['scored']} of {found['answers']} answers scored ({reasons}).")
-    arms = {ARMS[arm]: style["arms"][arm] for arm in _arms(style)}
-    cut = [f"{name} {arm['truncated']} of {arm['answers']}" for name, arm in arms.items() if arm["truncated"]]
-    if cut:
-        said.append(f"Cut off at the longest length: {', '.join(cut)}.")
-    return said
+    arms = {label(arm): results.arms[arm] for arm in in_order(results.arms)}
+    for name, arm in arms.items():
+        if arm.unscored:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in arm.unscored.items())
+            sentences.append(f"{name}: {arm.scored} of {arm.answers} answers scored ({reasons}).")
+    truncated = [f"{name} {arm.truncated} of {arm.answers}" for name, arm in arms.items() if arm.truncated]
+    if truncated:
+        sentences.append(f"Truncated at the length limit: {', '.join(truncated)}.")
+    return sentences
 
 
-def examples(directory: Path, style: Record) -> list[Record]:
+def examples(directory: Path, results: StyleResults) -> list[dict[str, Any]]:
     """For one style of each kind the first question, with every arm's first answer of the first seed it has."""
     shown = []
-    for name in SHOWN:
-        arms = {arm: _first(directory / "style" / arm, style, name) for arm in _arms(style)}
-        found = {ARMS[arm]: record for arm, record in arms.items() if record is not None}
-        if found:
-            prompt = next(iter(found.values()))["prompt"]
-            shown.append({"style": name, "prompt": prompt, "arms": [_shown(n, r, style) for n, r in found.items()]})
+    for style in EXAMPLES:
+        answers = {arm: _first(directory, arm, results, style) for arm in in_order(results.arms)}
+        by_arm = {label(arm): answer for arm, answer in answers.items() if answer is not None}
+        if by_arm:
+            prompt = next(iter(by_arm.values())).prompt
+            arms = [_shown(name, answer, results) for name, answer in by_arm.items()]
+            shown.append({"style": style, "prompt": prompt, "arms": arms})
     return shown
 
 
-def _first(folder: Path, style: Record, name: str) -> Record | None:
-    files = (folder / f"seed-{seed}.jsonl" for seed in style["seeds"])
-    records = (record for path in files if path.exists() for record in read_lines(path) if record["style"] == name)
-    return next(records, None)
+def _first(directory: Path, arm: str, results: StyleResults, style: str) -> StyledAnswer | None:
+    files = (directory / styled_answers(seed, arm) for seed in results.seeds)
+    answers = (answer for file in files for answer in read_records(file, StyledAnswer))
+    return next((answer for answer in answers if answer.style == style), None)
 
 
-def _shown(arm: str, record: Record, style: Record) -> Mapping[str, object]:
-    adherence = record["adherence"]
-    if adherence is None:
-        mark = (f"unscored: {record['unscored']}", "plain")
-    elif style["data"] == "world":
-        mark = ("in the style", "good") if adherence else ("not in the style", "bad")
+def _shown(arm: str, answer: StyledAnswer, results: StyleResults) -> Mapping[str, object]:
+    if answer.adherence is None:
+        mark = (f"unscored: {answer.unscored}", "plain")
+    elif results.data == "world":
+        mark = ("in the style", "good") if answer.adherence else ("not in the style", "bad")
     else:
-        mark = (f"adherence {adherence:g} of 5", "plain")
-    marks = [mark, *([("gibberish", "bad")] if record["gibberish"] else [])]
-    return {"name": arm, "text": record["response"], "marks": marks}
+        mark = (f"adherence {answer.adherence:g} of 5", "plain")
+    marks = [mark, *([("gibberish", "bad")] if answer.gibberish else [])]
+    return {"name": arm, "text": answer.response, "marks": marks}
 
 
-def _arms(style: Record) -> list[str]:
-    return sorted(style["arms"], key=ORDER.index)
-
-
-def _figure(measure: Measure, arm: Record, name: str) -> Cell:
-    found = arm[name]
-    if found["mean"] is None:
+def _figure(measure: Measure, arm: StyleArm, name: str) -> Cell:
+    figure: Summary | None = getattr(arm, name)
+    if figure is None or figure.mean is None:
         return Cell(UNSCORED if name == "adherence" else NONE)
-    partly = name == "adherence" and arm["scored"] < arm["answers"]
-    note = f"({arm['scored']} of {arm['answers']} scored)" if partly else ""
-    return Cell(measure.number(found["mean"]), measure.interval(found["ci95"]), note)
+    partly = name == "adherence" and arm.scored < arm.answers
+    note = f"({arm.scored} of {arm.answers} scored)" if partly else ""
+    return Cell(number(measure, figure.mean), interval(measure, figure.ci95), note)

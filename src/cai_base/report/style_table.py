@@ -1,27 +1,42 @@
-"""What a style evaluation found, in the terminal."""
+"""The tables that `cai-base style` ends with in the terminal."""
+
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from cai_base import paths
+from cai_base.errors import UserError
+from cai_base.records import StyleResults
 from cai_base.report import style
 from cai_base.report.labels import ORGANISM, printable
+from cai_base.report.load import load_style
 from cai_base.report.table import draw, page
-from cai_base.store import Record
 
 
-def render(found: Record) -> str:
-    """The answer to its question, every measure of every arm, adherence style by style."""
-    return page(lambda console: _write(console, found))
+def render(directory: Path) -> str:
+    """The answer to its question, every measure of every arm, adherence style by style.
+
+    Args:
+        directory: of a run whose arms were asked in every style.
+
+    Raises:
+        UserError: it holds no results of a style evaluation, or not those of this version.
+    """
+    results = load_style(directory)
+    if results is None:
+        raise UserError(f"{directory / paths.STYLE}: is not there; ask the arms first: cai-base style {directory}")
+    return page(lambda console: _write(console, results))
 
 
-def _write(console: Console, found: Record) -> None:
-    console.print(Text(style.answer(found), style="bold"))
-    table = style.style_table(found)
+def _write(console: Console, results: StyleResults) -> None:
+    console.print(Text(style.answer(results), style="bold"))
+    table = style.style_table(results)
     draw(console, table)
     console.print(Text("; ".join(f"{row.name}: {row.about}" for row in table.rows) + ".", style="dim"))
-    for note in style.notes(found):
+    for note in style.notes(results):
         console.print(Text(printable(note), style="dim"))
-    if found["model_organism"]:
+    if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))
-    draw(console, style.by_style_table(found))
-    draw(console, style.comparison_table(found))
+    draw(console, style.by_style_table(results))
+    draw(console, style.comparison_table(results))

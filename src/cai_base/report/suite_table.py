@@ -1,19 +1,21 @@
 """The table that `cai-base evaluate` ends with in the terminal."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from cai_base.evaluation.tasks.comparisons import NAME, VALUES
+from cai_base.evaluation.metrics import METRICS, Measure
+from cai_base.evaluation.tasks.comparisons import VALUES
 from cai_base.evaluation.tasks.suite_files import published
-from cai_base.report.labels import ARMS, MEASURES, ORGANISM, Measure, measures, printable
+from cai_base.records import Accuracy, ComparisonsResults, Difference, SuiteResults
+from cai_base.report.labels import ORGANISM, label, pair_label, printable
+from cai_base.report.load import load_suite
 from cai_base.report.notes import interval_note
+from cai_base.report.numbers import interval, number
 from cai_base.report.table import draw, page, warn
-from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table
-from cai_base.store import Record
+from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table, metrics_of, plain_cell
 
 ACCURACY = Measure("Accuracy", "rate", "comparisons in which the better answer is the more probable; higher is better")
 
@@ -23,106 +25,111 @@ def render(directory: Path) -> str:
 
     Args:
         directory: a finished evaluation's.
+
+    Raises:
+        UserError: it holds no results of a suite, or not those of this version.
     """
-    results: Record = json.loads((directory / "results.json").read_bytes())
+    results = load_suite(directory)
     return page(lambda console: _write(console, results))
 
 
-def _write(console: Console, results: Record) -> None:
+def _write(console: Console, results: SuiteResults | ComparisonsResults) -> None:
     warn(console, results)
     console.print(Text(_headline(results), style="bold"))
-    (_comparisons if results["suite"]["name"] == NAME else _suite)(console, results)
-    for layout in dict.fromkeys(results["layouts"].values()):
-        arms = ", ".join(ARMS[arm] for arm, one in results["layouts"].items() if one == layout)
-        console.print(Text(f"Asked in the {layout}: {arms}.", style="dim"))
-    if results["model_organism"]:
+    if isinstance(results, SuiteResults):
+        _suite(console, results)
+    else:
+        _comparisons(console, results)
+    for layout in dict.fromkeys(results.layouts.values()):
+        arms = ", ".join(label(arm) for arm, one in results.layouts.items() if one == layout)
+        console.print(Text(f"Asked in the {printable(layout)}: {arms}.", style="dim"))
+    if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))
 
 
-def _headline(results: Record) -> str:
-    suite = results["suite"]
-    title = published().get(suite["name"], {}).get("title", suite["name"])
-    who = results["model"] + (f" on {results['base']}" if results["base"] else "")
-    whose = f"the arms of a run on {who}" if results["of"] == "run" else who
-    if suite["name"] == NAME:
-        return f"{title}: {suite['asked']} of {suite['comparisons']} asked, of {whose}."
-    parts = [
-        f"{suite[part]} {word}{'s' * (suite[part] > 1)}"
-        for part, word in (("attacks", "attack"), ("safe", "safe prompt"))
-        if suite[part]
-    ]
-    of = f" (of {suite['prompts']} prompts)" if suite["asked"] < suite["prompts"] else ""
-    left = "".join(f" Left out: {number}, each {reason}." for reason, number in suite["left_out"].items())
-    return f"{printable(title)}: {' and '.join(parts)}{of}, of {printable(whose)}. Judge: {results['judge']}.{left}"
+def _headline(results: SuiteResults | ComparisonsResults) -> str:
+    title = printable(published().get(results.suite.name, {}).get("title", results.suite.name))
+    model = printable(results.model + (f" on {results.base}" if results.base else ""))
+    asked = f"the arms of a run on {model}" if results.of == "run" else model
+    if isinstance(results, ComparisonsResults):
+        return f"{title}: {results.suite.asked} of {results.suite.comparisons} asked, of {asked}."
+    suite = results.suite
+    counts = " and ".join(
+        f"{count} {word}{'s' * (count > 1)}"
+        for count, word in ((suite.attacks, "attack"), (suite.safe, "safe prompt"))
+        if count
+    )
+    of = f" (of {suite.prompts} prompts)" if suite.asked < suite.prompts else ""
+    left_out = "".join(f" Left out: {count}, each {printable(reason)}." for reason, count in suite.left_out.items())
+    return f"{title}: {counts}{of}, of {asked}. Judge: {results.judge}.{left_out}"
 
 
-def _suite(console: Console, results: Record) -> None:
+def _suite(console: Console, results: SuiteResults) -> None:
     draw(console, main_table(results))
-    if results["judge"] != "none":
+    if results.judge != "none":
         over = "Attack success and refusal are over the attacks, over-refusal over the safe prompts."
-        console.print(Text(f"{over} {_intervals(results)}", style="dim"))
+        console.print(Text(f"{over} {_interval_note(results)}", style="dim"))
         if incomplete(results):
             draw(console, coverage_table(results))
     for name in ("attack_success_rate", "over_refusal_rate"):
-        if name in measures(results):
+        if name in metrics_of(results):
             draw(console, _by_category(results, name))
 
 
-def _intervals(results: Record) -> str:
-    if results["of"] == "model" and len(results["seeds"]) == 1:
+def _interval_note(results: SuiteResults) -> str:
+    if results.of == "model" and len(results.seeds) == 1:
         return "Brackets: exact 95 % intervals over prompts, of the rates; they say nothing about other draws."
     return interval_note(results)
 
 
-def _by_category(results: Record, name: str) -> Table:
-    """A rate by the suite's own categories, where it has any."""
-    arms, measure = list(results["arms"]), MEASURES[name]
-    found = {arm: results["arms"][arm][name]["by_family"] for arm in arms}
-    names = dict.fromkeys(category for one in found.values() for category in one)
-    values = {category: [found[arm].get(category) for arm in arms] for category in names} if len(names) > 1 else {}
-    return Table(
-        f"{measure.label.lower()} (%)",
-        tuple(ARMS[arm] for arm in arms),
-        tuple(
-            Row(printable(category), tuple(Cell("–" if v is None else measure.number(v)) for v in row))
-            for category, row in values.items()
-        ),
-    )
-
-
-def _comparisons(console: Console, results: Record) -> None:
-    arms = list(results["arms"])
-    rows = []
-    for how in VALUES:
-        whole = [results["arms"][arm][how] for arm in arms]
-        rows.append(_accuracies(f"{how} (%)", whole))
-        for category in whole[0]["by_category"]:
-            rows.append(_accuracies(f"· {printable(category)}", [one["by_category"][category] for one in whole]))
-    draw(console, Table("log-probability", tuple(ARMS[arm] for arm in arms), tuple(rows)))
-    said = f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 %; a sum favours short answers."
-    over = (
-        "Brackets: 95 % intervals, over seeds and comparisons; where all seeds are one model, exact over comparisons."
-    )
-    alone = "Brackets: exact 95 % intervals over comparisons."
-    console.print(Text(f"{said} {alone if len(results['seeds']) == 1 else over}", style="dim"))
-    for pair, compared in results["comparisons"].items():
-        first, second = (ARMS[arm] for arm in pair.split(" - "))
-        sizes = [f"{how} {_difference(one)}" for how, one in compared.items() if one["difference"] is not None]
-        console.print(Text(f"{first} − {second}: {'; '.join(sizes)}"))
-
-
-def _difference(compared: Record) -> str:
-    size = ACCURACY.number(compared["difference"], signed=True)
-    return f"{size} {ACCURACY.interval(compared['ci95'], signed=True)}".strip()
-
-
-def _accuracies(name: str, figures: Sequence[Record]) -> Row:
-    """The accuracy of every arm, with the number of comparisons where not all fit."""
-    parts = [f"{one['scored']} of {one['total']}" if one["scored"] < one["total"] else "" for one in figures]
-    cells = [
-        Cell("unscored")
-        if one["mean"] is None
-        else Cell(ACCURACY.number(one["mean"]), ACCURACY.interval(one["ci95"]), f"({part})" if part else "")
-        for one, part in zip(figures, parts, strict=True)
+def _by_category(results: SuiteResults, name: str) -> Table:
+    """A rate by the suite's own categories, where it has more than one."""
+    arms, metric = list(results.arms), METRICS[name]
+    by_arm = {arm: results.arms[arm][name].by_family for arm in arms}
+    categories = dict.fromkeys(category for families in by_arm.values() for category in families)
+    rows = [
+        Row(printable(category), tuple(plain_cell(metric, by_arm[arm].get(category), missing="–") for arm in arms))
+        for category in categories
     ]
+    return Table(f"{metric.label.lower()} (%)", tuple(label(arm) for arm in arms), tuple(rows) if len(rows) > 1 else ())
+
+
+def _comparisons(console: Console, results: ComparisonsResults) -> None:
+    arms = list(results.arms)
+    rows = []
+    for value in VALUES:
+        accuracies = [results.arms[arm][value] for arm in arms]
+        rows.append(_accuracies(f"{value} (%)", accuracies))
+        for category in accuracies[0].by_category or {}:
+            of_category = [(one.by_category or {})[category] for one in accuracies]
+            rows.append(_accuracies(f"· {printable(category)}", of_category))
+    draw(console, Table("log-probability", tuple(label(arm) for arm in arms), tuple(rows)))
+    about = f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 %; a sum favours short answers."
+    brackets = (
+        "Brackets: exact 95 % intervals over comparisons."
+        if len(results.seeds) == 1
+        else "Brackets: 95 % intervals, over seeds and comparisons; where all seeds are one model, exact over "
+        "comparisons."
+    )
+    console.print(Text(f"{about} {brackets}", style="dim"))
+    for pair, compared in results.comparisons.items():
+        sizes = [f"{value} {_difference(one)}" for value, one in compared.items() if one.difference is not None]
+        console.print(Text(f"{pair_label(pair)}: {'; '.join(sizes)}"))
+
+
+def _difference(compared: Difference) -> str:
+    size = number(ACCURACY, compared.difference or 0.0, signed=True)
+    return f"{size} {interval(ACCURACY, compared.ci95, signed=True)}".strip()
+
+
+def _accuracies(name: str, accuracies: Sequence[Accuracy]) -> Row:
+    """The accuracy of every arm, with the number of comparisons where not all fit the context."""
+    cells = []
+    for one in accuracies:
+        note = f"({one.scored} of {one.total})" if one.scored < one.total else ""
+        cells.append(
+            Cell("unscored")
+            if one.mean is None
+            else Cell(number(ACCURACY, one.mean), interval(ACCURACY, one.ci95), note)
+        )
     return Row(name, tuple(cells))

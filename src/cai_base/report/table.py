@@ -12,12 +12,13 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cai_base.records import ComparisonsResults, Results, SuiteResults
 from cai_base.report.headline import headline
-from cai_base.report.labels import ORGANISM, failures, printable
+from cai_base.report.labels import ORGANISM, failure_sentences, printable
 from cai_base.report.load import load
 from cai_base.report.notes import notes
 from cai_base.report.tables import (
-    APART,
+    SEPARATE,
     Table,
     about_note,
     coverage_table,
@@ -27,7 +28,6 @@ from cai_base.report.tables import (
     pair_sentence,
     round_table,
 )
-from cai_base.store import Record
 
 PIPE_WIDTH, UNBOUNDED = 120, 10_000
 NAMES = 16
@@ -35,7 +35,7 @@ NAMES = 16
 
 
 def render(directory: Path) -> str:
-    """What failed, warnings, the table, attack success by family, what became of the revisions; colour in a terminal.
+    """Failures, warnings, the table, attack success by family, what became of the revisions; in colour in a terminal.
 
     Raises:
         UserError: the directory holds no results, or not those of this version.
@@ -58,16 +58,16 @@ def page(write: Callable[[Console], None]) -> str:
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
 
 
-def _write(console: Console, results: Record) -> None:
+def _write(console: Console, results: Results) -> None:
     warn(console, results)
     console.print(Text(headline(results), style="bold"))
     draw(console, main_table(results))
     console.print(Text(about_note(results), style="dim"))
     for note in notes(results):
         console.print(Text(note, style="dim"))
-    if results["model_organism"]:
+    if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))
-    if incomplete(results) and results["judge"] != "none":
+    if incomplete(results) and results.judge != "none":
         draw(console, coverage_table(results))
     draw(console, family_table(results))
     console.print()
@@ -75,13 +75,14 @@ def _write(console: Console, results: Record) -> None:
     draw(console, round_table(results))
 
 
-def warn(console: Console, results: Record) -> None:
+def warn(console: Console, results: Results | SuiteResults | ComparisonsResults) -> None:
     """What failed, and the warnings, before everything else."""
-    for failure in failures(results):
+    failures = failure_sentences(results)
+    for failure in failures:
         console.print(Text(f"FAILURE: {printable(failure)}", style="bold red"))
-    for warning in results["warnings"]:
+    for warning in results.warnings:
         console.print(Text(f"warning: {printable(warning)}", style="bold yellow"))
-    if results["warnings"] or failures(results):
+    if results.warnings or failures:
         console.print()
 
 
@@ -110,6 +111,6 @@ def _laid_out(table: Table, between: str) -> RichTable:
         # Not wrapped, so that what is measured is what it takes: rich would push the last columns off the edge.
         laid_out.add_column(Text(column.replace(" − ", f" −{between}")), justify="right", no_wrap=True)
     for row in table.rows:
-        name = f"{printable(row.name)} ({row.about})" if row.about == APART else printable(row.name)
+        name = f"{printable(row.name)} ({row.about})" if row.about == SEPARATE else printable(row.name)
         laid_out.add_row(Text(name), *(Text(cell.text(between)) for cell in row.cells))
     return laid_out

@@ -1,29 +1,28 @@
 """The tables of a report as plain cells, laid out later for the terminal, for HTML and for Markdown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cai_base import arms as arm_table
-from cai_base.evaluation.metrics import METRICS
-from cai_base.report.labels import ARMS, MEASURES, Measure, measures
-from cai_base.store import Record
+from cai_base.arms import in_order
+from cai_base.evaluation.metrics import METRICS, Measure, Metric
+from cai_base.records import Difference, Figure, McNemar, Results, SuiteResults
+from cai_base.report.labels import label, pair_label
+from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 
-ORDER = (*arm_table.ARMS, arm_table.MODEL.name)
-"""The order of tables."""
+UNSCORED, NO_ANSWERS = "unscored", "no answers"
+MISSING = (NONE, UNSCORED, NO_ANSWERS)
+"""What stands where there is no figure."""
 
-NONE, UNSCORED, NO_ANSWERS = "–", "unscored", "no answers"
-APART = "apart"
-"""Said of a family that is not part of the rate."""
+SEPARATE = "apart"
+"""Stands beside a family that is not part of the rate."""
 
 COMPARED = ("difference", "p", "p, Holm", "seeds with p < 0.05, McNemar", "smallest detectable difference")
 """What a comparison is given by."""
 
-MISSING = (NONE, UNSCORED, NO_ANSWERS)
-"""What stands where there is no figure."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure: its value, its interval, what must be said beside it, and whether it shows a failure."""
+    """One figure: its value, its interval, a note beside it, and whether it shows a failure."""
 
     value: str = ""
     interval: str = ""
@@ -63,177 +62,158 @@ class Table:
         return Table(self.corner, self.columns[start:stop], rows)
 
 
-def arms_of(results: Record) -> list[str]:
-    """The results' arms in the order of the table."""
-    return sorted(results["arms"], key=ORDER.index)
+def metrics_of(results: Results | SuiteResults) -> dict[str, Metric]:
+    """The metrics that the results have, in the order of tables."""
+    present = next(iter(results.arms.values()))
+    return {name: metric for name, metric in METRICS.items() if name in present}
 
 
-def main_table(results: Record) -> Table:
+def main_table(results: Results | SuiteResults) -> Table:
     """Every metric of every arm, with the difference from SFT-only beside each arm that started there."""
-    columns: list[tuple[str, str | None]] = []
-    for arm in arms_of(results):
-        columns.append((ARMS[arm], None))
-        if f"{arm} - sft" in results["comparisons"]:
-            columns.append((f"{ARMS[arm]} − {ARMS['sft']}", f"{arm} - sft"))
-    rows = []
-    for name, measure in measures(results).items():
-        cells = [
-            _mean(measure, results["arms"][_arm(label)][name], _failure(results, _arm(label), name))
-            if pair is None
-            else difference_cell(measure, results["comparisons"][pair][name])
-            for label, pair in columns
-        ]
-        rows.append(Row(f"{measure.label} ({measure.unit})", tuple(cells), measure.about))
-    return Table("", tuple(label for label, _ in columns), tuple(rows))
+    columns: list[str] = []
+    cells: dict[str, list[Cell]] = {name: [] for name in metrics_of(results)}
+    for arm in in_order(results.arms):
+        columns.append(label(arm))
+        for name, metric in metrics_of(results).items():
+            cells[name].append(_mean(metric, results.arms[arm][name], _failure_kind(results, arm, name)))
+        pair = f"{arm} - sft"
+        if pair in results.comparisons:
+            columns.append(pair_label(pair))
+            for name, metric in metrics_of(results).items():
+                cells[name].append(difference_cell(metric, results.comparisons[pair][name]))
+    rows = (Row(heading(m), tuple(cells[name]), m.about) for name, m in metrics_of(results).items())
+    return Table("", tuple(columns), tuple(rows))
 
 
-def coverage_table(results: Record) -> Table:
+def coverage_table(results: Results | SuiteResults) -> Table:
     """Scored out of all answers for every metric that needs a judge, with worst-case bounds where some are unscored."""
-    arms = arms_of(results)
+    arms = in_order(results.arms)
     rows = [
-        Row(measure.label, tuple(_coverage(measure, results["arms"][arm][name]) for arm in arms))
-        for name, measure in measures(results).items()
-        if name not in METRICS or METRICS[name].bounds is not None
+        Row(metric.label, tuple(_coverage(metric, results.arms[arm][name]) for arm in arms))
+        for name, metric in metrics_of(results).items()
+        if metric.judged
     ]
-    return Table("scored answers", tuple(ARMS[arm] for arm in arms), tuple(rows))
+    return Table("scored answers", tuple(label(arm) for arm in arms), tuple(rows))
 
 
-def incomplete(results: Record) -> bool:
+def incomplete(results: Results | SuiteResults) -> bool:
     """Whether any answer is unscored."""
-    figures = (figure for arm in results["arms"].values() for figure in arm.values())
-    return any(figure["scored"] < figure["total"] for figure in figures)
+    return any(figure.scored < figure.total for figures in results.arms.values() for figure in figures.values())
 
 
-def family_table(results: Record) -> Table:
+def family_table(results: Results) -> Table:
     """Attack success by family; kinds that are not part of the rate come last, and say so."""
-    arms, measure = arms_of(results), MEASURES["attack_success_rate"]
-    found = {arm: results["arms"][arm]["attack_success_rate"]["by_family"] for arm in arms}
-    apart = METRICS["attack_success_rate"].families
-    names = sorted(dict.fromkeys(name for one in found.values() for name in one), key=lambda name: name in apart)
+    arms, metric = in_order(results.arms), METRICS["attack_success_rate"]
+    by_arm = {arm: results.arms[arm]["attack_success_rate"].by_family for arm in arms}
+    names = dict.fromkeys(name for families in by_arm.values() for name in families)
     rows = [
-        Row(name, tuple(plain_cell(measure, found[arm].get(name)) for arm in arms), APART if name in apart else "")
-        for name in names
+        Row(
+            name,
+            tuple(plain_cell(metric, by_arm[arm].get(name)) for arm in arms),
+            SEPARATE if name in metric.families else "",
+        )
+        for name in sorted(names, key=lambda name: name in metric.families)
     ]
-    return Table("attack success (%)", tuple(ARMS[arm] for arm in arms), tuple(rows))
+    return Table("attack success (%)", tuple(label(arm) for arm in arms), tuple(rows))
 
 
-def comparison_table(results: Record) -> Table:
+def comparison_table(results: Results) -> Table:
     """Every comparison of two arms: difference, p values, smallest detectable difference."""
     rows = [
         Row(
-            f"{pair_name(pair)}: {measure.label} ({measure.unit})",
+            f"{pair_label(pair)}: {heading(metric)}",
             (
-                difference_cell(measure, compared[name]),
-                Cell(p_value_text(compared[name]["p_value"])),
-                Cell(p_value_text(compared[name].get("p_holm"))),
-                Cell(_by_seed(compared[name].get("mcnemar"))),
-                plain_cell(measure, compared[name]["minimum_detectable"], missing=NONE),
+                difference_cell(metric, compared[name]),
+                Cell(p_value(compared[name].p_value)),
+                Cell(p_value(compared[name].p_holm)),
+                Cell(_significant_seeds(compared[name].mcnemar or ())),
+                plain_cell(metric, compared[name].minimum_detectable, missing=NONE),
             ),
         )
-        for pair, compared in results["comparisons"].items()
-        for name, measure in measures(results).items()
+        for pair, compared in results.comparisons.items()
+        for name, metric in metrics_of(results).items()
     ]
     return Table("comparison", COMPARED, tuple(rows))
 
 
-def _by_seed(tests: list[Record | None] | None) -> str:
+def _significant_seeds(tests: Sequence[McNemar | None]) -> str:
     """In how many seeds McNemar's test finds a difference, and in which direction."""
-    known = [test for test in tests or () if test is not None]
-    if not known:
+    tested = [test for test in tests if test is not None]
+    if not tested:
         return NONE
-    found = [test["first_only"] > test["second_only"] for test in known if test["p_value"] < 0.05]
-    ways = [f"{found.count(more)} {sign}" for more, sign in ((True, "+"), (False, "−")) if found.count(more)]
-    return f"{' and '.join(ways) or 0} of {len(known)}"
+    more = [test.first_only > test.second_only for test in tested if test.p_value < 0.05]
+    counts = [f"{more.count(way)} {sign}" for way, sign in ((True, "+"), (False, "−")) if more.count(way)]
+    return f"{' and '.join(counts) or 0} of {len(tested)}"
 
 
-def round_table(results: Record) -> Table:
+def round_table(results: Results) -> Table:
     """Harm, refusal and helpfulness of the original and of every round's revision."""
-    revision = results["revision"]
-    rates = MEASURES["attack_success_rate"], MEASURES["helpfulness"]
+    revision, helpfulness = results.revision, METRICS["helpfulness"]
+    harmless = "of responses to benign and benign-but-sensitive prompts"
     rows = (
-        ("Harmful (%)", "harmful_by_round", rates[0], "of responses to harmful prompts"),
-        ("Refused (%)", "refused_by_round", rates[0], "of responses to benign and benign-but-sensitive prompts"),
-        ("Helpfulness (1–5)", "helpful_by_round", rates[1], "of responses to benign and benign-but-sensitive prompts"),
+        ("Harmful (%)", revision.harmful_by_round, RATE, "of responses to harmful prompts"),
+        ("Refused (%)", revision.refused_by_round, RATE, harmless),
+        (heading(helpfulness), revision.helpful_by_round, helpfulness, harmless),
     )
-    columns = tuple("original" if n == 0 else f"round {n}" for n in range(len(revision["harmful_by_round"])))
+    columns = ("original", *(f"round {n}" for n in range(1, len(revision.harmful_by_round))))
     return Table(
         "by revision round",
         columns,
         tuple(
-            Row(name, tuple(plain_cell(measure, value) for value in revision[field]), about)
-            for name, field, measure, about in rows
-            if field in revision
+            Row(name, tuple(plain_cell(measure, value) for value in values), about)
+            for name, values, measure, about in rows
         ),
     )
 
 
-def pair_sentence(results: Record) -> str:
+def pair_sentence(results: Results) -> str:
     """What became of the revision chains."""
-    revision = results["revision"]
-    tokens = {side: _tokens(value) for side, value in revision["response_tokens"].items()}
-    lost = ", ".join(f"{number} {reason}" for reason, number in revision["filtered"].items())
+    revision = results.revision
+    tokens = {side: _tokens(mean) for side, mean in revision.response_tokens.items()}
+    filtered = ", ".join(f"{number} {reason}" for reason, number in revision.filtered.items())
     return (
-        f"{revision['chains']} revision chains gave {revision['pairs']} preference pairs; filtered: {lost}. "
+        f"{revision.chains} revision chains gave {revision.pairs} preference pairs; filtered: {filtered}. "
         f"Mean tokens: {tokens['chosen']} chosen, {tokens['rejected']} rejected."
     )
 
 
-def about_note(results: Record) -> str:
+def about_note(results: Results) -> str:
     """What each row of the main table is taken over, and which way is better."""
-    return "Measured on: " + ". ".join(f"{one.label}: {one.about}" for one in measures(results).values()) + "."
+    return "Measured on: " + ". ".join(f"{one.label}: {one.about}" for one in metrics_of(results).values()) + "."
 
 
-def _arm(label: str) -> str:
-    return next(arm for arm, known in ARMS.items() if known == label)
-
-
-def pair_name(pair: str) -> str:
-    """Two compared arms, `cai - sft` in results, in the words of the page."""
-    first, second = pair.split(" - ")
-    return f"{ARMS[first]} − {ARMS[second]}"
-
-
-def _failure(results: Record, arm: str, metric: str) -> str:
+def _failure_kind(results: Results | SuiteResults, arm: str, metric: str) -> str:
     """The kind of failure that this figure shows; empty if it shows none."""
-    return next((f["kind"] for f in results.get("failures", []) if (f["arm"], f["metric"]) == (arm, metric)), "")
+    return next((one.kind for one in results.failures if (one.arm, one.metric) == (arm, metric)), "")
 
 
-def _mean(measure: Measure, figure: Record, failure: str = "") -> Cell:
-    if figure["mean"] is None:
-        return Cell(UNSCORED if figure["answered"] else NO_ANSWERS)
-    partly = figure["scored"] < figure["total"]
+def _mean(metric: Metric, figure: Figure, failure: str) -> Cell:
+    if figure.mean is None:
+        return Cell(UNSCORED if figure.answered else NO_ANSWERS)
     notes = [f"✗ {failure}"] if failure else []
-    if partly:
-        notes.append(f"({figure['scored']} of {figure['total']} scored)")
-    return Cell(measure.number(figure["mean"]), measure.interval(figure["ci95"]), " ".join(notes), bool(failure))
+    if figure.scored < figure.total:
+        notes.append(f"({figure.scored} of {figure.total} scored)")
+    return Cell(number(metric, figure.mean), interval(metric, figure.ci95), " ".join(notes), bool(failure))
 
 
-def difference_cell(measure: Measure, compared: Record) -> Cell:
+def difference_cell(measure: Measure, compared: Difference) -> Cell:
     """The difference of two arms in one metric, with its interval."""
-    if compared["difference"] is None:
+    if compared.difference is None:
         return Cell(NONE)
-    return Cell(measure.number(compared["difference"], signed=True), measure.interval(compared["ci95"], signed=True))
+    return Cell(number(measure, compared.difference, signed=True), interval(measure, compared.ci95, signed=True))
 
 
-def _coverage(measure: Measure, figure: Record) -> Cell:
-    worst = figure["worst_case"]
-    needed = figure["scored"] < figure["total"] and None not in worst
-    return Cell(
-        f"{figure['scored']} of {figure['total']}", note=f"worst case {measure.interval(worst)}" if needed else ""
-    )
+def _coverage(metric: Metric, figure: Figure) -> Cell:
+    low, high = figure.worst_case
+    complete = figure.scored == figure.total or low is None or high is None
+    note = "" if complete else f"worst case {interval(metric, (low or 0.0, high or 0.0))}"
+    return Cell(f"{figure.scored} of {figure.total}", note=note)
 
 
 def plain_cell(measure: Measure, value: float | None, missing: str = UNSCORED) -> Cell:
     """A value without an interval."""
-    return Cell(missing if value is None else measure.number(value))
-
-
-def p_value_text(value: float | None) -> str:
-    """A p value with three decimals."""
-    if value is None:
-        return NONE
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return Cell(missing if value is None else number(measure, value))
 
 
 def _tokens(value: float | None) -> str:
-    return NONE if value is None else MEASURES["response_tokens"].number(value)
+    return NONE if value is None else number(METRICS["response_tokens"], value)

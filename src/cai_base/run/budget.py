@@ -11,17 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
+from cai_base import paths
 from cai_base.engines import Adapter, Meter, Usage
 from cai_base.errors import Stopped
 from cai_base.run import cost
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Record, Run, to_json, write_atomic
 
-SPENDING = "spending.json"
 
-
-class Account:
-    """The account of one run; what earlier processes spent on it is in it.
+class Budget:
+    """What one run has spent, earlier processes included.
 
     Args:
         settings: with the prices and the limit.
@@ -37,8 +36,8 @@ class Account:
         self._settings, self._run = settings, run
         self._phase = "preflight"
         self._prices = {work: cost.price(settings, model) for work, model in cost.paid_models(settings).items()}
-        stored: Record = run.found("spent") or {}
-        path = run.directory / SPENDING
+        stored: Record = run.recorded("spent") or {}
+        path = run.directory / paths.SPENDING
         begun: Record = json.loads(path.read_bytes()) if path.exists() else stored
         self._tokens = {
             phase: {seed: Usage(**found) for seed, found in seeds.items()}
@@ -52,7 +51,7 @@ class Account:
         self._counted: dict[tuple[str, Adapter | None], Usage] = {}
         for work, meter in meters.items():
             self.follow(work, meter)
-        run.watch("spent", self.record)
+        run.record_on_commit("spent", self.record)
 
     def follow(self, work: str, meter: Meter) -> None:
         """Count this engine's work, too: the `method`'s, the `instruct` model's or a judge's."""
@@ -82,8 +81,8 @@ class Account:
         dollars = None if self._dollars is None else round(self._dollars, 6)
         return {"tokens": tokens, "again": asdict(self._again), "dollars": dollars}
 
-    def afford(self) -> None:
-        """See that the run may go on.
+    def check_budget(self) -> None:
+        """Check that the run may go on.
 
         Raises:
             Stopped: it has cost what it may.
@@ -97,10 +96,10 @@ class Account:
 
     def close(self) -> None:
         """The run is over, and what it took is in its `usage.json`."""
-        (self._run.directory / SPENDING).unlink(missing_ok=True)
+        (self._run.directory / paths.SPENDING).unlink(missing_ok=True)
 
     def _keep(self) -> None:
-        write_atomic(self._run.directory / SPENDING, to_json(self.record()))
+        write_atomic(self._run.directory / paths.SPENDING, to_json(self.record()))
 
     def _count(self) -> None:
         """Put down to the present phase what was worked on since this was last called."""

@@ -1,71 +1,73 @@
-"""Fitting the settings' lengths into the model's context, and saying so."""
+"""Fitting the lengths of responses and critiques into the model's context, and saying so."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from cai_base.dialogue import END, Dialogue, prompt_tokens
+from cai_base.dialogue import END
 from cai_base.engines import Engine
 from cai_base.errors import UserError
 from cai_base.inputs import Inputs
+from cai_base.method.phase import Phase, Size
 from cai_base.settings.schema import RunSettings
 
 LEAST = 16
 """Fewer tokens than this for a response or a critique make no experiment."""
+MARGIN = 8
+"""Tokens left free, since text that is tokenised again may take a few more than were drawn."""
 
 
-def fit(settings: RunSettings, inputs: Inputs, engine: Engine) -> tuple[RunSettings, list[str]]:
+def fit(
+    settings: RunSettings, inputs: Inputs, engine: Engine, size: Size, phases: Sequence[Phase]
+) -> tuple[RunSettings, list[str]]:
     """The settings with lengths that the model's context holds, and a sentence for each that was clipped.
 
-    A revision request holds the prompt, a response, a critique and both requests, and leaves room for another response;
-    responses and critiques shrink in proportion until the longest of them fits.
+    The phases say what their longest request holds. Where it holds several responses or critiques, as a revision
+    request does, all of them shrink in proportion until it fits; a single response gets what its question leaves.
 
     Raises:
         UserError: the prompts leave too little room.
     """
     context = engine.context_length
-    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
-
-    def longest(texts: Iterable[str]) -> int:
-        return max(len(prompt_tokens(engine.tokenizer, text)) for text in texts)
-
-    end = len(engine.tokenizer.encode(END))
-    asked = longest(dialogue.question(prompt.text) for prompt in (*inputs.prompts, *inputs.evaluation_prompts)) + end
-    requests = longest(
-        dialogue.revision(prompt, "x", principle, "x")
-        for principle in inputs.constitution.principles
-        for prompt in [max((p.text for p in inputs.prompts), key=len)]
-    )
     revision, evaluation = settings.revision, settings.evaluation
-    wanted = 2 * revision.response_tokens + revision.critique_tokens
-    share = min(1.0, (context - requests - 8) / wanted)
-    limits = {
-        "revision.response-tokens": min(int(revision.response_tokens * share), context - asked),
-        "revision.critique-tokens": int(revision.critique_tokens * share),
-        "evaluation.response-tokens": min(evaluation.response_tokens, context - asked),
-    }
-    were = {
+    questions = (size.dialogue.question(prompt.text) for prompt in inputs.evaluation_prompts)
+    end = len(engine.tokenizer.encode(END))
+    requests = [request for phase in phases if (request := phase.longest_request(size)) is not None]
+    question = max(*size.questions, *(size.length(text) for text in questions)) + end
+    longest = max((request.fixed for request in requests if request.critiques), default=0)
+    share = min(
+        [
+            1.0,
+            *(
+                (context - request.fixed - MARGIN)
+                / (request.responses * revision.response_tokens + request.critiques * revision.critique_tokens)
+                for request in requests
+                if request.critiques
+            ),
+        ]
+    )
+    before = {
         "revision.response-tokens": revision.response_tokens,
         "revision.critique-tokens": revision.critique_tokens,
         "evaluation.response-tokens": evaluation.response_tokens,
     }
-    if min(limits.values()) < min(LEAST, *were.values()):
+    limits = {
+        "revision.response-tokens": min(int(revision.response_tokens * share), context - question),
+        "revision.critique-tokens": int(revision.critique_tokens * share),
+        "evaluation.response-tokens": min(evaluation.response_tokens, context - question),
+    }
+    if min(limits.values()) < min(LEAST, *before.values()):
         raise UserError(
             f"--model {settings.model}: its context of {context} tokens leaves too little room beside prompts of up to "
-            f"{asked} and requests of up to {requests} tokens; use a longer context, shorter prompts or fewer examples"
+            f"{question} and requests of up to {longest} tokens; use a longer context, shorter prompts or fewer "
+            "examples"
         )
     warnings = [
-        f"{name} was clipped from {were[name]} to {limit}: the model's context holds {context} tokens"
+        f"{name} was clipped from {before[name]} to {limit}: the model's context holds {context} tokens"
         for name, limit in limits.items()
-        if limit < were[name]
+        if limit < before[name]
     ]
-    fitted = settings.model_copy(
-        update={
-            "revision": revision.model_copy(
-                update={
-                    "response_tokens": limits["revision.response-tokens"],
-                    "critique_tokens": limits["revision.critique-tokens"],
-                }
-            ),
-            "evaluation": evaluation.model_copy(update={"response_tokens": limits["evaluation.response-tokens"]}),
-        }
-    )
-    return fitted, warnings
+    response, critique, answer = limits.values()
+    fitted = {
+        "revision": revision.model_copy(update={"response_tokens": response, "critique_tokens": critique}),
+        "evaluation": evaluation.model_copy(update={"response_tokens": answer}),
+    }
+    return settings.model_copy(update=fitted), warnings

@@ -5,21 +5,24 @@ forward passes alone), and tokens drawn.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib import resources
 
-from cai_base.dialogue import END, Dialogue, prompt_tokens
+from cai_base import arms
+from cai_base.dialogue import Dialogue, prompt_tokens
 from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
 from cai_base.evaluation.fluency import OPENING
-from cai_base.evaluation.judges.model_judge import KIND_TASKS
 from cai_base.evaluation.judges.question import question
-from cai_base.inputs import Inputs
-from cai_base.inputs.prompts import Prompt
-from cai_base.method.training import trained_sequence
-from cai_base.run.preflight_checks import PILOT, SHORT
-from cai_base.settings.schema import RunSettings, Training
+from cai_base.inputs import Inputs, gather
+from cai_base.inputs.prompts import KINDS, Prompt
+from cai_base.method.phase import Phase, Size
+from cai_base.method.revision import RevisionPhase
+from cai_base.models import engine_kind, load_tokenizer
+from cai_base.run.preflight.models import PILOT, SHORT
+from cai_base.settings.schema import RunSettings
+from cai_base.store import to_json
 
 BARE = 8 * 2 * SHORT
 """Tokens of preflight's eight bare questions, and of what is drawn after them."""
@@ -44,7 +47,7 @@ FREE = Price(0.0, 0.0, 0.0, "no service has a part in it")
 
 def paid_models(settings: RunSettings) -> dict[str, str]:
     """The models that a service is paid for, by their work: `method`, `instruct`, or the flag that names a judge."""
-    models = {"method": settings.model} if settings.engine == "tinker" else {}
+    models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
     if models and settings.instruct is not None:
         models["instruct"] = settings.instruct
     return models | {flag: judge.name for flag, judge in settings.judges.items() if judge.kind == "tinker"}
@@ -81,68 +84,63 @@ def price(settings: RunSettings, model: str) -> Price | None:
     return Price(row["prefill"], row["sample"], row["train"], f"{row['source']}, {row['date']}")
 
 
-def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> dict[str, Usage]:
-    """The most tokens that each phase can take, for all seeds: responses as long as they may be, no chain filtered."""
-    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
-    seeds, revision, evaluation = settings.seeds, settings.revision, settings.evaluation
+def run_size(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> Size:
+    """How large a run is, for the cost of its phases."""
+    return Size(
+        tokenizer,
+        Dialogue(inputs.few_shot, inputs.critique_examples),
+        settings.seeds,
+        inputs.prompts,
+        settings.revision.response_tokens,
+        settings.evaluate_every,
+    )
 
-    def length(text: str) -> int:
-        return len(prompt_tokens(tokenizer, text))
 
-    questions = [length(dialogue.question(prompt.text)) for prompt in inputs.prompts]
-    longest = [question + revision.response_tokens + len(tokenizer.encode(END)) for question in questions]
-    examples = [len(trained_sequence(tokenizer, dialogue, e.prompt, e.response).tokens) for e in inputs.examples]
+def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases: Sequence[Phase]) -> dict[str, Usage]:
+    """The most tokens that each phase can take, for all seeds: responses as long as they may be, no chain filtered.
 
-    principles, by_length = inputs.constitution.principles, sorted(inputs.prompts, key=lambda p: len(p.text))
-    middle = by_length[len(by_length) // 2].text
-    critique = _mean([length(dialogue.critique(middle, "", one)) for one in principles]) + revision.response_tokens
-    revised = _mean([length(dialogue.revision(middle, "", one, "")) for one in principles])
-    revised += revision.response_tokens + revision.critique_tokens
-    revisions = 1 + ("placebo" in settings.controls)
-    chains = seeds * len(questions)
-    asked = [length(dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
-    answered = 2 * sum(asked) + len(asked) * (evaluation.response_tokens + OPENING)  # whole, and its opening
-    phases = {"sft": settings.sft, "cai": settings.dpo, "sl-cai": settings.sl_cai}
-    evaluations = 1 + sum(_evaluations(settings, phases[arm]) for arm in settings.trained_arms) + len(settings.controls)
-    pair = 2 * _mean(longest)
-    found = {
+    Preflight and the evaluations come beside what the phases say of themselves.
+    """
+    size, evaluation, seeds = run_size(settings, inputs, tokenizer), settings.evaluation, settings.seeds
+    asked = [size.length(size.dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
+    usages = {
         "preflight": Usage(
             prefilled=BARE + (PILOT + 3) * max(asked), sampled=PILOT * evaluation.response_tokens + BARE + 3 * SHORT
-        ),
-        "sft": Usage(trained=_whole(seeds * settings.sft.steps * settings.sft.batch_size * _mean(examples))),
-        "revision": Usage(
-            prefilled=_whole(revisions * (seeds * sum(questions) + chains * revision.rounds * (critique + revised))),
-            sampled=revisions
-            * chains
-            * (revision.response_tokens + revision.rounds * (revision.critique_tokens + revision.response_tokens)),
-        ),
-    }
-    by_preference = {"cai": "dpo", "shuffled": "shuffled", "placebo": "placebo"}
-    for arm in (arm for arm in by_preference if arm in (*settings.trained_arms, *settings.controls)):
-        drawn = seeds * settings.dpo.steps * settings.dpo.batch_size
-        held_out = chains * settings.dpo.held_out * _evaluations(settings, settings.dpo)
-        # A loss of one's own takes a forward pass before the one that is differentiated.
-        found[by_preference[arm]] = Usage(
-            trained=_whole(drawn * pair), prefilled=_whole((drawn + chains + held_out) * pair)
         )
-    if "sl-cai" in settings.trained_arms:
-        drawn = seeds * settings.sl_cai.steps * settings.sl_cai.batch_size
-        found["sl-cai"] = Usage(trained=_whole(drawn * _mean(longest)))
-    found["evaluation"] = Usage(
+    }
+    for phase in phases:
+        cost = phase.cost(size)
+        if cost != Usage():
+            usages[phase.name] = cost
+    evaluations = _evaluations(settings, size)
+    answered = 2 * sum(asked) + len(asked) * (evaluation.response_tokens + OPENING)  # whole, and its opening
+    usages["evaluation"] = Usage(
         # At the end, the base model is asked how likely it finds every answer.
         prefilled=seeds * (evaluations * sum(asked) + len(settings.evaluated_arms) * answered),
         sampled=seeds * evaluations * len(asked) * evaluation.response_tokens,
     )
     if "instruct" in settings.evaluated_arms:
-        found["instruct"] = Usage(prefilled=seeds * sum(asked), sampled=seeds * len(asked) * evaluation.response_tokens)
-    for flag in (flag for flag in settings.judges if flag in paid_models(settings)):
-        answers = [(inputs.evaluation_prompts, seeds * (evaluations + ("instruct" in found)))]
-        revised_too = [(inputs.prompts, revisions * seeds * (1 + revision.rounds))] if flag == "judge" else []
-        response = max(revision.response_tokens, evaluation.response_tokens)
-        found[flag] = total(
+        sampled = seeds * len(asked) * evaluation.response_tokens
+        usages["instruct"] = Usage(prefilled=seeds * sum(asked), sampled=sampled)
+    paid_judges = [flag for flag in settings.judges if flag in paid_models(settings)]
+    revisions = sum(isinstance(phase, RevisionPhase) for phase in phases)
+    for flag in paid_judges:
+        answers = [(inputs.evaluation_prompts, seeds * (evaluations + ("instruct" in usages)))]
+        revised_too = [(inputs.prompts, revisions * seeds * (1 + settings.revision.rounds))] if flag == "judge" else []
+        response = max(settings.revision.response_tokens, evaluation.response_tokens)
+        usages[flag] = total(
             _judged(settings, inputs, tokenizer, prompts, times, response) for prompts, times in answers + revised_too
         )
-    return found
+    return usages
+
+
+def _evaluations(settings: RunSettings, size: Size) -> int:
+    """How often each seed's models are asked the evaluation prompts, all arms together, the base model included."""
+    times = 1
+    for arm in (arms.arm(name) for name in (*settings.trained_arms, *settings.controls)):
+        steps = getattr(settings, arm.section).steps if arm.section is not None else 0
+        times += size.evaluations(steps) if arm.curve else 1
+    return times
 
 
 def _judged(
@@ -154,7 +152,7 @@ def _judged(
         question(rubrics[task], {"prompt": prompt.text, "response": ""})
         for prompt in prompts
         if prompt.kind is not None
-        for task in KIND_TASKS[prompt.kind]
+        for task in KINDS[prompt.kind].rubrics
     ]
     read = sum(len(prompt_tokens(tokenizer, text)) + response for text in asked)
     votes = times * settings.votes
@@ -210,14 +208,15 @@ def render(settings: RunSettings, found: Mapping[str, Usage]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _evaluations(settings: RunSettings, phase: Training) -> int:
-    """How often an arm is evaluated: at every interval, and at its end."""
-    return -(-phase.steps // settings.evaluate_every)
+def report(settings: RunSettings, phases: Callable[[RunSettings, Inputs], Sequence[Phase]], *, as_json: bool) -> str:
+    """What a run with these settings can take at most, as a table or as JSON. Only the model's tokenizer is loaded.
 
-
-def _mean(values: list[int]) -> float:
-    return sum(values) / len(values)
-
-
-def _whole(value: float) -> int:
-    return round(value)
+    Raises:
+        UserError: an input is wrong, or the tokenizer cannot be loaded.
+    """
+    inputs = gather(settings)
+    usages = estimate(settings, inputs, load_tokenizer(settings), phases(settings, inputs))
+    if as_json:
+        tokens = {phase: asdict(usage) for phase, usage in usages.items()}
+        return to_json({"tokens": tokens, "dollars": dollars(settings, usages)}).decode()
+    return render(settings, usages)

@@ -1,93 +1,107 @@
-"""One suite, asked of the arms of a finished run or of any model: `cai-base evaluate`.
+"""One evaluation task, asked of the arms of a finished run or of any model: `cai-base evaluate` and `cai-base style`.
 
-An evaluation has a directory of its own, which holds every answer with its verdict, every reply of a judge and
-`results.json`. It is stored in units like a run: what was stopped goes on where it was, and an arm that is done is not
-asked again.
+A suite has a directory of its own, with every answer and its verdict, every reply of a judge and `results.json`; the
+styles lie in the run's directory, with `style.json`. Answers are stored in units, like a run: an evaluation that was
+stopped goes on where it was, and an arm that is done is not asked again. Figures are computed from what is stored.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cai_base.dialogue import Chat, Dialogue, Layout, chat_tokens
-from cai_base.embedded import EMBEDDED
-from cai_base.engines import Engine
+from cai_base import arms, paths
+from cai_base.dialogue import Chat
 from cai_base.errors import Stopped, UserError
-from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.load import check_judges, load_judges
-from cai_base.evaluation.tasks import comparisons as hhh
-from cai_base.evaluation.tasks import suite_files, suites
-from cai_base.evaluation.tasks.answers import answer
-from cai_base.inputs import Inputs, gather
-from cai_base.inputs.rubrics import rubrics_for
-from cai_base.models import base_of, load_any
+from cai_base.evaluation.tasks import LoadedArm, Task, comparisons, suite_files, suites
+from cai_base.evaluation.tasks.comparisons import ComparisonsTask
+from cai_base.evaluation.tasks.prompts import PromptsTask
+from cai_base.evaluation.tasks.style_sets import style_set
+from cai_base.evaluation.tasks.styles import StylesTask
+from cai_base.inputs.prompts import overlap
 from cai_base.progress import Progress
-from cai_base.run import suite_results
-from cai_base.run.finished_run import Arm, of_run
-from cai_base.run.suite_results import ARM, MODEL_ARM
-from cai_base.settings.command_line import check_folder, flag_names, load_settings, settings_anew
-from cai_base.settings.schema import RunSettings
+from cai_base.records import AskedArm, Stored
+from cai_base.run import style_results, suite_results
+from cai_base.run.suite_results import Evaluated
+from cai_base.run.targets import (
+    JUDGING_FLAGS,
+    SAMPLING_FLAGS,
+    STYLE,
+    Request,
+    Target,
+    check_target,
+    is_run,
+    model_target,
+    run_target,
+)
 from cai_base.store import MANIFEST, Record, Run, to_json, to_lines
 
-UNIT = 64
-"""Prompts whose answers are stored, or asked for again, together."""
-TOO_LONG = "the prompt is too long for the model's context"
+QUESTIONS: Mapping[str, int] = {"world": 6, "english": 3}
+"""Questions in each style, by the run's data, where no other number is asked for."""
+LEAST_QUESTIONS = 3
+"""With fewer, a style could hardly be told from what is asked."""
+SAMPLES, LEAST_SAMPLES = 2, 2
+"""Answers to each question in a style, and the least from which diversity means something."""
 
-JUDGING = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
-JUDGED_BY = {*JUDGING, "rubric", "votes", "judging"}
-ASKED_BY = {"evaluation", "threads", "tinker-url"}
-MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config"}
-"""Flags of `run` that `evaluate` takes: of a run only who judges, and how answers are drawn."""
-
-LayoutName = Literal["auto", "chat", "dialogue"]
-OWN_FLAGS = ("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json")
-LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
+Answers = Mapping[str, Sequence[Sequence[Any] | None]]
+"""The stored answers of every arm that is done, by seed; None for a seed that the run lost."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What `cai-base evaluate` was given.
+class Evaluation:
+    """A task that is asked of a target, and where what comes of it is stored.
 
     Attributes:
-        target: a run's directory, `organism`, a model's folder or hub id, or a PEFT adapter's folder.
-        suite: a suite's name, a file, or both as NAME:FILE.
-        limit: ask so many of its prompts.
-        layout: how a model that is no run's arm is asked; `auto` takes its chat template if it has one.
-        base: the base model of a PEFT adapter, where its own configuration names none, or another.
-        arms: of a run; all by default.
-        out: the evaluation's directory.
-        flags: flags of `run`, as they were given.
+        run: the directory: the evaluation's own, or for styles the run's.
+        work: the beginning of the name of the work on an arm.
+        answers: the file of the answers of a seed of an arm.
+        results: the file of the figures.
+        collect: the content of that file.
     """
 
-    target: str
-    suite: str
-    limit: int | None
-    layout: LayoutName
-    base: str | None
-    arms: tuple[str, ...] | None
-    out: Path | None
-    flags: list[str]
+    task: Task[Any, Any]
+    target: Target
+    run: Run
+    work: str
+    answers: Callable[[int, str], str]
+    results: str
+    collect: Callable[[Evaluated, Answers], Stored]
 
+    @property
+    def units(self) -> int:
+        """The units of an arm that is done."""
+        return -(-len(self.task.items) // self.task.unit)
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Who is asked: settings, inputs, and the arms by name, which are loaded as they are taken."""
+    def done(self, arm: str) -> int:
+        """The units of an arm that are stored; none where what is stored answers something else."""
+        units = self.run.progress(f"{self.work}{arm}")
+        items = self.task.items[: units * self.task.unit]
+        stored = [records for records in self.stored(arm) if records]
+        return units if all(self._answers(items, records) for records in stored) else 0
 
-    settings: RunSettings
-    inputs: Inputs
-    arms: Callable[[Sequence[str]], Iterator[Arm]]
-    names: list[str]
-    about: Record
-    place: Path
+    def stored(self, arm: str) -> list[list[Any] | None]:
+        """An arm's stored answers by seed; None for a seed that has none."""
+        record = self.task.record
+        return [
+            [record.model_validate(line) for line in self.run.lines(self.answers(seed, arm))] or None
+            for seed in self.target.settings.seed_numbers
+        ]
+
+    def arm(self, name: str) -> AskedArm:
+        """How an arm was asked."""
+        return AskedArm.model_validate(self.run.recorded(f"{self.work}{name}"))
+
+    def _answers(self, items: Sequence[Any], records: Sequence[Any]) -> bool:
+        return len(items) == len(records) and all(map(self.task.answers, items, records))
 
 
 def evaluate(request: Request, progress: Progress) -> Path:
     """Ask, judge, and write what came out.
 
     Returns:
-        The evaluation's directory.
+        The file of results.
 
     Raises:
         UserError: the suite, the model or a flag is wrong.
@@ -95,158 +109,125 @@ def evaluate(request: Request, progress: Progress) -> Path:
     """
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit {request.limit}: must be at least 1")
-    _check_target(request.target)
-    progress.say(f"Reading the suite {request.suite}")
-    name, files = suite_files.find(request.suite)
-    asked = _read(name, files)
-    if isinstance(asked, hhh.Comparisons):
-        for flag in sorted(flag_names(request.flags, "evaluate", OWN_FLAGS) & JUDGED_BY):
-            raise UserError(f"--{flag}: {hhh.NAME} compares log-probabilities and asks no judge; leave it out")
-    target = _of_run(request, asked, progress) if _is_run(request.target) else _of_model(request, asked, progress)
-    config = _config(request, asked, target)
-    run = _directory(target.place, config, explicit=request.out is not None)
+    check_target(request.target)
+    evaluation = _styles(request, progress) if request.suite == STYLE else _suite(request, progress)
+    run = evaluation.run
     with run.locked():
         try:
-            if isinstance(asked, hhh.Comparisons):
-                _compare(run, asked, request.limit, target, progress)
-            else:
-                _ask(run, asked, request.limit, target, progress)
+            _ask(evaluation, progress)
         except Stopped as error:
             raise Stopped(f"{error}; the same command goes on") from error
         except KeyboardInterrupt:
             raise Stopped(f"stopped; what is done is kept in {run.directory}, and the same command goes on") from None
-    return run.directory
+        names = dict.fromkeys([*evaluation.target.settings.evaluated_arms, *arms.named("other"), arms.MODEL.name])
+        finished = {name: evaluation.stored(name) for name in names if evaluation.done(name) == evaluation.units}
+        answers = {name: per_seed for name, per_seed in finished.items() if any(per_seed)}
+        if not answers:
+            lost = ", ".join(finished)
+            raise UserError(f"{run.directory}: {lost} lost every seed in the run, so there is nobody to ask")
+        asked = {name: evaluation.arm(name) for name in answers}
+        target = evaluation.target
+        about = Evaluated(run.config, target.settings, target.inputs, asked)
+        content = evaluation.collect(about, answers)
+        run.commit(Path(evaluation.results).stem, 1, write={evaluation.results: to_json(content.dump())})
+    return run.directory / evaluation.results
 
 
-def _read(name: str | None, files: list[Path]) -> suites.Suite | hhh.Comparisons:
-    if name == hhh.NAME or (name is None and hhh.recognised(files[0])):
-        return hhh.read(files[0])
-    return suites.read(name, files)
-
-
-def _is_run(target: str) -> bool:
-    return (Path(target) / MANIFEST).is_file()
-
-
-def _check_target(target: str) -> None:
-    """See that something lies there before a suite is fetched or a judge asked for.
-
-    Raises:
-        UserError: a path has neither a run nor a model, or is beside runs and no run itself.
-    """
-    folder = Path(target)
-    known = (MANIFEST, "config.json", "adapter_config.json")
-    if target == EMBEDDED or any((folder / name).is_file() for name in known):
+def _ask(evaluation: Evaluation, progress: Progress) -> None:
+    """Put the task's items to every arm that has not answered all of them."""
+    task, target, run = evaluation.task, evaluation.target, evaluation.run
+    missing = [name for name in target.names if evaluation.done(name) < evaluation.units]
+    if not missing:
         return
-    if folder.exists():
-        raise UserError(f"{target}: has neither a run ({MANIFEST}) nor a model (config.json or adapter_config.json)")
-    if beside := sorted(found.parent.name for found in folder.parent.glob(f"*/{MANIFEST}")):
-        raise UserError(f"{target}: there is no such run; {folder.parent} has {', '.join(beside)}")
-    if target.startswith((".", "/", "~")) or "/" not in target:
-        raise UserError(f"{target}: there is no such folder; a hub id has the form owner/name")
+    if task.judged:
+        check_judges(target.settings, progress)
+    judges = load_judges(target.settings, target.inputs, run.directory, progress) if task.judged else {}
+    for arm in target.load(missing):
+        work = f"{evaluation.work}{arm.name}"
+        done, models = evaluation.done(arm.name), len(arm.models)
+        _store_how(run, work, arm)
+        total = len(task.items) * models
+        with progress.bar(f"answers of {arm.name}", total, min(done * task.unit, len(task.items)) * models) as bar:
+            for unit in range(done, evaluation.units):
+                items = task.items[unit * task.unit : (unit + 1) * task.unit]
+                answers = task.answer(arm, items, target.settings.evaluation, judges)
+                lines = {evaluation.answers(seed, arm.name): _lines(records) for seed, records in answers.items()}
+                if unit == 0:  # whatever lies there answers something else
+                    run.commit(work, 1, write=lines)
+                else:
+                    run.commit(work, unit + 1, append=lines)
+                bar.advance(len(items) * models)
 
 
-def _of_run(request: Request, asked: suites.Suite | hhh.Comparisons, progress: Progress) -> _Target:
-    directory = Path(request.target)
-    given = _only(request, {*JUDGED_BY, *ASKED_BY}, "the run keeps its own settings")
-    for flag, value in (("base", request.base), ("layout", None if request.layout == "auto" else request.layout)):
-        if value is not None:
-            raise UserError(f"--{flag} {value}: is for a model; the arms of a run are asked as they were there")
-    run = Run.open(directory)
-    if "suite" in run.config:
-        raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
-    config: Record = dict(run.config)
-    if "judge" in given:  # a judge brings its own way of being asked
-        config = {key: value for key, value in config.items() if key not in {*JUDGING, "rubric", "votes"}}
-    settings = settings_anew(config, request.flags)
-    threads = settings.threads if "threads" in given else None
-    there = settings.evaluated_arms
-    for arm in request.arms or ():
-        if arm not in there:
-            raise UserError(f"--arms {arm}: {directory} has no such arm; it has {', '.join(there)}")
-    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
-    rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()
-    if given & {"judge", "rubric", "second-judge"}:
-        inputs = inputs.model_copy(update={"rubrics": rubrics})
-    return _Target(
-        settings,
-        inputs,
-        lambda names: of_run(directory, progress, names, threads),
-        [arm for arm in there if request.arms is None or arm in request.arms],
-        {"of": "run", "model": settings.model if settings.model == EMBEDDED else Path(settings.model).name},
-        request.out or directory / "suites" / _slug(asked),
+def _lines(records: Sequence[Stored]) -> bytes:
+    return to_lines(record.dump() for record in records)
+
+
+def _store_how(run: Run, work: str, arm: LoadedArm) -> None:
+    """Store how an arm is asked, and see that a later process asks the same model."""
+    about = AskedArm(
+        layout="chat template" if isinstance(arm.layout, Chat) else "few-shot dialogue",
+        seeds=tuple(arm.models),
+        context=arm.engine.context_length,
+        weights=arm.engine.findings().get("model"),
+        one_model=len(set(arm.models.values())) == 1,
     )
+    stored = run.recorded(work)
+    if stored is not None and stored["weights"] != about.weights:
+        raise UserError(
+            f"{run.directory}: the weights of {arm.name} are not those that this evaluation began with; put those "
+            "back, or give another --out"
+        )
+    run.record_on_commit(work, about.dump)
 
 
-def _of_model(request: Request, asked: suites.Suite | hhh.Comparisons, progress: Progress) -> _Target:
-    if request.arms is not None:
-        raise UserError(f"--arms: {request.target} is no run, and has no arms; leave it out")
-    _only(request, {*JUDGED_BY, *ASKED_BY, *MODEL_FLAGS}, "it decides nothing here")
-    adapter = Path(request.target) if (Path(request.target) / "adapter_config.json").is_file() else None
-    named = None if adapter is None or request.base else base_of(adapter)
-    if adapter is None and request.base is not None:
-        raise UserError(f"--base {request.base}: {request.target} is no PEFT adapter (it has no adapter_config.json)")
-    model = request.base or named or request.target
-    defaults: Record = {"seeds": 1}
-    if isinstance(asked, hhh.Comparisons):
-        defaults["judge"] = "none"
-    flag = f"{adapter}/adapter_config.json: base_model_name_or_path" if named else "--base" if adapter else "MODEL"
-    check_folder(flag, model)
-    settings, _, _ = load_settings([*request.flags, "--model", model], defaults)
-    inputs = gather(settings)
-
-    def arms(names: Sequence[str]) -> Iterator[Arm]:
-        engine, loaded = load_any(settings, adapter, flag, progress)
-        layout = _layout(request.layout, engine, inputs)
-        yield Arm(MODEL_ARM, engine, layout, dict.fromkeys(settings.seed_numbers, loaded))
-
-    shown = Path(request.target).name if Path(request.target).exists() else request.target
-    place = Path("evaluations") / f"{date.today().isoformat()}-{Path(request.target).name}-{_slug(asked)}"
-    about: Record = {"of": "model", "model": shown, "layout": request.layout, "seeds": list(settings.seed_numbers)}
-    if adapter is not None:
-        about["base"] = model if model == EMBEDDED else Path(model).name
-    return _Target(settings, inputs, arms, [MODEL_ARM], about, request.out or place)
+# Suites
 
 
-def _only(request: Request, allowed: set[str], why: str) -> set[str]:
-    """The names of the flags of `run` that were given; raises UserError for one that is not among the `allowed`."""
-    given = flag_names(request.flags, "evaluate", OWN_FLAGS)
-    for flag in sorted(given - allowed):
-        raise UserError(f"--{flag}: is no flag of cai-base evaluate for {request.target}: {why}; leave it out")
-    return given
-
-
-def _layout(wanted: LayoutName, engine: Engine, inputs: Inputs) -> Layout:
-    """The chat template where there is one, unless another layout is wanted; else the few-shot dialogue."""
-    if wanted == "dialogue":
-        return Dialogue(inputs.few_shot, ())
-    try:
-        chat_tokens(engine.tokenizer, (), "Hello!")
-    except UserError:
-        if wanted == "chat":
-            raise
-        return Dialogue(inputs.few_shot, ())
-    return Chat()
-
-
-def _slug(asked: suites.Suite | hhh.Comparisons) -> str:
-    name = asked.name if isinstance(asked, suites.Suite) else hhh.NAME
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
-
-
-def _config(request: Request, asked: suites.Suite | hhh.Comparisons, target: _Target) -> Record:
-    """What makes two evaluations the same one."""
-    settings = target.settings
-    dumped = settings.model_dump(mode="json", by_alias=True)
+def _suite(request: Request, progress: Progress) -> Evaluation:
+    """A suite of prompts or of comparisons, in a directory of its own."""
+    for flag in ("questions", "samples"):
+        if flag in request.own:
+            raise UserError(f"--{flag} {request.own[flag]}: is for --suite {STYLE}; leave it out")
+    progress.say(f"Reading the suite {request.suite}")
+    task = _read(request)
+    collect: Callable[..., Stored]
+    if isinstance(task, ComparisonsTask):
+        for flag in sorted(request.run_flags & JUDGING_FLAGS):
+            raise UserError(f"--{flag}: {comparisons.NAME} compares log-probabilities and asks no judge; leave it out")
+        name, files, sha256 = comparisons.NAME, task.comparisons.files, task.comparisons.sha256
+        collect = partial(suite_results.collect_comparisons, task=task)
+    else:
+        name, files, sha256 = _slug(task.suite.name), task.suite.files, task.suite.sha256
+        collect = partial(suite_results.collect, task=task)
+    if is_run(request.target):
+        target = run_target(request, {*JUDGING_FLAGS, *SAMPLING_FLAGS}, progress)
+        place = target.folder / name
+    else:
+        target = model_target(request, name, progress, judged=task.judged)
+        place = target.folder
     config: Record = {
         **target.about,
-        "suite": {"name": _slug(asked), "files": list(asked.files), "sha256": asked.sha256},
+        "suite": {"name": name, "files": list(files), "sha256": sha256},
         "limit": request.limit,
     }
-    if isinstance(asked, suites.Suite):
-        config |= {name: dumped[name] for name in sorted({*JUDGED_BY, "evaluation"} - {"rubric"})}
+    if task.judged:
+        settings = target.settings.model_dump(mode="json", by_alias=True)
+        config |= {flag: settings[flag] for flag in sorted({*JUDGING_FLAGS, "evaluation"} - {"rubric"})}
         config["rubrics"] = {rubric.task: rubric.digest for rubric in target.inputs.rubrics}
-    return config
+    run = _directory(request.out or place, config, explicit=request.out is not None)
+    return Evaluation(task, target, run, "arm ", paths.suite_answers, paths.RESULTS, collect)
+
+
+def _read(request: Request) -> PromptsTask | ComparisonsTask:
+    name, files = suite_files.locate(request.suite)
+    if name == comparisons.NAME or (name is None and comparisons.recognised(files[0])):
+        return ComparisonsTask(comparisons.read(files[0]), request.limit)
+    return PromptsTask(suites.read(name, files), request.limit)
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
 
 
 def _directory(place: Path, config: Record, *, explicit: bool) -> Run:
@@ -258,9 +239,9 @@ def _directory(place: Path, config: Record, *, explicit: bool) -> Run:
     number, candidate = 1, place
     while candidate.exists():
         if (candidate / MANIFEST).is_file():
-            found = Run.open(candidate)
-            if found.config == config:
-                return found
+            stored = Run.open(candidate)
+            if stored.config == config:
+                return stored
         if explicit:
             raise UserError(f"--out {candidate}: holds something else than this evaluation; give another directory")
         number += 1
@@ -268,87 +249,45 @@ def _directory(place: Path, config: Record, *, explicit: bool) -> Run:
     return Run.create(candidate, config, {})
 
 
-def _ask(run: Run, suite: suites.Suite, limit: int | None, target: _Target, progress: Progress) -> None:
-    """Put the suite's prompts to every arm that has not answered all of them."""
-    asked = suites.some(suite.asked, limit)
-    units = range(0, len(asked), UNIT)
-    missing = [name for name in target.names if run.progress(f"{ARM}{name}") < len(units)]
-    if missing:
-        check_judges(target.settings, progress)
-    judges = load_judges(target.settings, target.inputs, run.directory, progress) if missing else {}
-    for arm in target.arms(missing) if missing else ():
-        _keep_arm(run, arm)
-        done, models = run.progress(f"{ARM}{arm.name}"), len(arm.models)
-        total = len(asked) * models
-        with progress.bar(f"answers of {arm.name}", total, min(done * UNIT, len(asked)) * models) as bar:
-            for unit in range(done, len(units)):
-                part = asked[units[unit] : units[unit] + UNIT]
-                records = _answers(arm, target.settings, judges, part)
-                lines = {f"{arm.name}/seed-{seed}.jsonl": to_lines(found) for seed, found in records.items()}
-                run.commit(f"{ARM}{arm.name}", unit + 1, append=lines)
-                bar.advance(len(part) * models)
-    content = suite_results.collect(run, target.settings, target.inputs, suite, asked, len(units))
-    run.commit("results", 1, write={"results.json": to_json(content)})
+# Styles
 
 
-def _keep_arm(run: Run, arm: Arm) -> None:
-    """Store how an arm is asked, and see that a later process asks the same model."""
-    name = f"{ARM}{arm.name}"
-    about = {
-        "layout": "chat template" if isinstance(arm.layout, Chat) else "few-shot dialogue",
-        "seeds": list(arm.models),
-        "context": arm.engine.context_length,
-        "weights": arm.engine.findings().get("model"),
-        "one_model": len(set(arm.models.values())) == 1,
-    }
-    stored = run.found(name)
-    if stored is not None and stored["weights"] != about["weights"]:
+def _styles(request: Request, progress: Progress) -> Evaluation:
+    """The thirteen styles, in the directory of the run whose arms are asked."""
+    if not is_run(request.target):
+        raise UserError(f"{request.target}: is no run; only the arms of a finished run are asked in styles")
+    for flag in ("limit", "out"):
+        if flag in request.own:
+            raise UserError(
+                f"--{flag} {request.own[flag]}: not for --suite {STYLE}, which takes --questions, --samples"
+            )
+    target = run_target(request, {"threads"}, progress)
+    assert target.run is not None
+    task = _styles_task(target, request.questions, SAMPLES if request.samples is None else request.samples)
+    if request.arms is None:
+        repeated = [name for name in target.names if arms.arm(name).adapters_of]  # the same weights again
+        target.names[:] = [name for name in target.names if name not in repeated]
+    collect = partial(style_results.collect, task=task)
+    return Evaluation(task, target, target.run, "style of ", paths.styled_answers, paths.STYLE, collect)
+
+
+def _styles_task(target: Target, questions: int | None, samples: int) -> StylesTask:
+    """Raises UserError if there are not so many questions that the run was not trained on."""
+    settings, inputs = target.settings, target.inputs
+    count = QUESTIONS[settings.data] if questions is None else questions
+    if count < LEAST_QUESTIONS:
+        raise UserError(f"--questions {count}: must be at least {LEAST_QUESTIONS}")
+    if samples < LEAST_SAMPLES:
         raise UserError(
-            f"{run.directory}: the weights of {arm.name} are not those that this evaluation began with; put those "
-            "back, or give another --out"
+            f"--samples {samples}: must be at least {LEAST_SAMPLES}, or diversity between samples means nothing"
         )
-    run.watch(name, lambda: about)
-
-
-def _answers(
-    arm: Arm, settings: RunSettings, judges: Mapping[str, Judge], part: Sequence[suites.Asked]
-) -> dict[int, list[Record]]:
-    """Each model's answers to some prompts, in their order, with verdicts. A prompt that does not fit has none."""
-    room = arm.engine.context_length - settings.evaluation.response_tokens
-    fitting = [one.prompt for one in part if len(arm.layout.asked(arm.engine.tokenizer, one.prompt.text)) <= room]
-    by_task = answer(arm.engine, arm.layout, settings.evaluation, judges["judge"], fitting, arm.models)
-    out: dict[int, list[Record]] = {}
-    for seed in arm.models:
-        found = {record["id"]: record for records in by_task[seed].values() for record in records}
-        out[seed] = [{**(found.get(one.prompt.id) or _unasked(one)), "family": one.category} for one in part]
-    if "second-judge" in judges:
-        every = [record for records in out.values() for record in records]
-        prompts = {one.prompt.id: one.prompt for one in part}
-        again = judges["second-judge"].judge([(prompts[record["id"]], record["response"]) for record in every])
-        for record, judgement in zip(every, again, strict=True):
-            record["second"] = judgement.record()
-    return out
-
-
-def _unasked(one: suites.Asked) -> Record:
-    kept: dict[str, Any] = {"id": one.prompt.id, "kind": one.prompt.kind, "prompt": one.prompt.text}
-    return {**kept, "response": "", "tokens": None, "truncated": False, "verdict": None, "unscored": TOO_LONG}
-
-
-def _compare(run: Run, found: hhh.Comparisons, limit: int | None, target: _Target, progress: Progress) -> None:
-    """Have every arm value both answers of every comparison."""
-    items = suites.some(found.items, limit)
-    units = range(0, len(items), hhh.UNIT)
-    missing = [name for name in target.names if run.progress(f"{ARM}{name}") < len(units)]
-    for arm in target.arms(missing) if missing else ():
-        _keep_arm(run, arm)
-        done = run.progress(f"{ARM}{arm.name}")
-        with progress.bar(f"comparisons of {arm.name}", len(items), min(done * hhh.UNIT, len(items))) as bar:
-            for unit in range(done, len(units)):
-                part = items[units[unit] : units[unit] + hhh.UNIT]
-                records = hhh.score(arm.engine, arm.layout, arm.models, part)
-                lines = {f"{arm.name}/seed-{seed}.jsonl": to_lines(one) for seed, one in records.items()}
-                run.commit(f"{ARM}{arm.name}", unit + 1, append=lines)
-                bar.advance(len(part))
-    content = suite_results.collect_comparisons(run, target.settings, found, len(items), len(units))
-    run.commit("results", 1, write={"results.json": to_json(content)})
+    styles = style_set(settings.data)
+    trained = [prompt.text for prompt in inputs.prompts]
+    trained += [example.prompt for example in (*inputs.examples, *inputs.few_shot)]
+    trained += [example.prompt for example in inputs.critique_examples]
+    excluded = {name for name, _ in overlap(styles.questions, dict(enumerate(trained)))}
+    free = {name: text for name, text in styles.questions.items() if name not in excluded}
+    if count > len(free):
+        why = f" that the run was not trained on, of {len(styles.questions)}" if excluded else ""
+        raise UserError(f"--questions {count}: there are {len(free)} neutral questions{why}; ask for at most so many")
+    return StylesTask(styles, dict(list(free.items())[:count]), samples)

@@ -2,48 +2,33 @@
 
 import gc
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from cai_base.dialogue import Chat, Dialogue, Layout
+from cai_base import arms, paths
+from cai_base.arms import Arm
+from cai_base.dialogue import Chat, Dialogue
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adapter, Engine
 from cai_base.errors import UserError
+from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs
-from cai_base.models import load_engine, load_instruct
+from cai_base.models import engine_kind, load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
-PHASES = {"sft": "sft", "cai": "dpo", "sl-cai": "sl-cai", "shuffled": "shuffled", "placebo": "placebo"}
-"""Arm -> the phase whose adapters it is."""
 
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """Models that are compared under one name.
-
-    Attributes:
-        layout: how it is asked, each arm in its own right way.
-        models: each seed's adapter, or None for the engine's model as it is.
-    """
-
-    name: str
-    engine: Engine
-    layout: Layout
-    models: dict[int, Adapter | None]
-
-
-def of_run(
-    directory: Path, progress: Progress, wanted: Collection[str] | None = None, threads: int | None = None
-) -> Iterator[Arm]:
-    """The arms of a run, base model first, the instruct model last: by then the base model's engine is let go.
+def load_arms(
+    directory: Path, progress: Progress, names: Collection[str] | None = None, threads: int | None = None
+) -> Iterator[LoadedArm]:
+    """The arms of a run, base model first, the instruct model last: by then the base model's engine is released.
 
     A seed that a phase lost is not in that arm.
 
     Args:
-        wanted: names of arms; all that the run has, by default. `instruct` is there for every run on the embedded
-            model, which has a sibling.
+        names: of arms; all that the run has, by default. `instruct` is there for every run on the embedded model,
+            which has a sibling.
         threads: CPU threads; the run's by default.
 
     Raises:
@@ -52,44 +37,57 @@ def of_run(
     run = Run.open(directory)
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
-    settings = RunSettings.model_validate(run.config)
+    settings = stored_settings(run)
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})
-    there = [arm for arm in settings.evaluated_arms if arm in PHASES or arm in ("base", "instruct")]
-    if "instruct" in (wanted or ()) and "instruct" not in there and settings.model == EMBEDDED:
-        there += ["instruct"] if settings.engine == "local" else []
-    for name in wanted or ():
-        if name not in there:
-            raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(there)}")
-    return _arms(run, settings, [name for name in there if wanted is None or name in wanted], progress)
+    available = available_arms(settings)
+    for name in names or ():
+        if name not in available:
+            raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(available)}")
+    chosen = settings.evaluated_arms if names is None else names
+    return _load(run, settings, [name for name in available if name in chosen], progress)
 
 
-def _arms(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[Arm]:
-    if names != ["instruct"]:
-        inputs = Inputs.model_validate_json((run.directory / "inputs.json").read_bytes())
+def available_arms(settings: RunSettings) -> list[str]:
+    """The arms of a run that can be asked again: its own, and on the embedded model its instruct sibling."""
+    has_sibling = settings.model == EMBEDDED and not engine_kind(settings.engine).served
+    return list(dict.fromkeys([*settings.evaluated_arms, *(["instruct"] if has_sibling else [])]))
+
+
+def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[LoadedArm]:
+    ours = [arm for arm in map(arms.arm, names) if arm.group != "other"]
+    if ours:
+        inputs = Inputs.read(run.directory / paths.INPUTS)
         progress.say(f"Loading {settings.model}")
-        engine = load_engine(settings, progress, run.found("engine"))
+        engine = load_engine(settings, progress, run.recorded("engine"))
         layout = Dialogue(inputs.few_shot, inputs.critique_examples)
-        for name in names:
-            if name == "base":
-                yield Arm(name, engine, layout, dict.fromkeys(settings.seed_numbers))
-            elif name != "instruct":
-                stored = {seed: _weights(run, settings, seed, PHASES[name]) for seed in settings.seed_numbers}
-                adapters: dict[int, Adapter | None] = {s: f"{name}/{s}" for s, place in stored.items() if place}
-                engine.load({f"{name}/{s}": place for s, place in stored.items() if place}, optimizer=False)
-                yield Arm(name, engine, layout, adapters)
+        for arm in ours:
+            yield LoadedArm(arm.name, engine, layout, _adapters(run, settings, arm, engine), arm.draw)
         del engine  # two models may not fit
         gc.collect()
     if "instruct" in names:
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
         engine, adapter = load_instruct(settings, progress)
-        yield Arm("instruct", engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter))
+        yield LoadedArm("instruct", engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter))
 
 
-def _weights(run: Run, settings: RunSettings, seed: int, phase: str) -> Path | None:
+def _adapters(run: Run, settings: RunSettings, arm: Arm, engine: Engine) -> dict[int, Adapter | None]:
+    """Each seed's adapter, loaded into the engine; None where the arm is the base model itself."""
+    if arm.group == "start":
+        return dict.fromkeys(settings.seed_numbers)
+    trained = arms.arm(arm.adapters_of or arm.name)
+    folders = {seed: _weights(run, settings, seed, trained) for seed in settings.seed_numbers}
+    loaded = {seed: folder for seed, folder in folders.items() if folder is not None}
+    engine.load({f"{arm.name}/{seed}": folder for seed, folder in loaded.items()}, optimizer=False)
+    return {seed: f"{arm.name}/{seed}" for seed in loaded}
+
+
+def _weights(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Path | None:
     """Where a seed's adapter lies; on a Tinker service only its own checkpoints load again. None if it was lost."""
-    exported = run.directory / f"seed-{seed}/{phase}/adapter"
-    if not exported.is_dir() or settings.engine == "local":
+    assert arm.folder is not None
+    assert arm.section is not None
+    exported = run.directory / paths.adapter(seed, arm.folder)
+    if not exported.is_dir() or not engine_kind(settings.engine).served:
         return exported if exported.is_dir() else None
-    steps = {"sft": settings.sft, "sl-cai": settings.sl_cai}.get(phase, settings.dpo).steps
-    return run.directory / f"seed-{seed}/{phase}/state-{steps}"
+    steps = getattr(settings, arm.section).steps
+    return run.directory / paths.state(seed, arm.folder, steps)

@@ -1,32 +1,42 @@
 """From settings to a run: what comes before its first phase, whether it is new or was stopped.
 
-`begin` makes a run, `carry_on` opens one from where it is; `examine` and `foresee` look without beginning.
+`begin` makes a run, `resume` opens one from where it is; `examine` looks without beginning.
 """
 
 import gc
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from cai_base import __version__, embedded, paths
+from cai_base.dialogue import Dialogue
 from cai_base.embedded import EMBEDDED
-from cai_base.embedded import judge as truth
 from cai_base.engines import Engine, Usage
-from cai_base.evaluation.judges import GroundTruth, Judge
+from cai_base.evaluation.judges import GroundTruth, Judge, Response
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
-from cai_base.experiment import Experiment
+from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.inputs import Inputs, gather
-from cai_base.models import check_instruct, load_engine, load_tokenizer
+from cai_base.method.phase import Phase
+from cai_base.models import check_instruct, engine_kind, load_engine
 from cai_base.progress import Progress
-from cai_base.run import cost, preflight
+from cai_base.run import cost
+from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
-from cai_base.run.preflight_checks import Check
+from cai_base.run.preflight.checks import make_checks
+from cai_base.run.preflight.models import ask_instruct
+from cai_base.run.preflight.outcome import Check, check_accepted, refuse
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json
 
 FOREIGN = 0.1
-"""Share of a constitution's words that the embedded model's world lacks, from which it is warned of: 0.20 of the
-packaged one in English, 0.03 of the village's."""
+"""Share of a constitution's words that are not of the embedded model's world, from which it is warned of: 0.20 of the
+packaged one in English, 0.03 of the world's own."""
+
+Phases = Callable[[RunSettings, Inputs], Sequence[Phase]]
+"""The phases of a run with these settings and inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +51,55 @@ class Examined:
     checks: list[Check]
 
 
-def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
+class Opened:
+    """A run that is ready to go on: its settings and inputs, and what works on it.
+
+    Attributes:
+        judges: by the flag that names each.
+        budget: what the run has spent so far.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        inputs: Inputs,
+        engine: Engine,
+        judges: Mapping[str, Judge],
+        run: Run,
+        progress: Progress,
+    ) -> None:
+        self.settings, self.inputs, self.judges, self.run, self.progress = settings, inputs, judges, run, progress
+        self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+        self._engine: Engine | None = engine
+        run.record_on_commit("engine", engine.findings)
+        meters = {flag: judge.meter for flag, judge in judges.items() if isinstance(judge, ModelJudge)}
+        self.budget = Budget(settings, run, {"method": engine.meter, **meters})
+        run.record_environment(
+            python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine with the base model."""
+        assert self._engine is not None, "the engine was released"
+        return self._engine
+
+    def release_engine(self) -> None:
+        """Forget the engine, whose work is done; what it found out about its model stays with the run."""
+        findings = self.engine.findings()
+        self.run.record_on_commit("engine", lambda: findings)
+        self._engine = None
+
+
+def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases) -> Examined:
     """Check everything that can be checked before work begins. Nothing is trained or stored.
 
     Raises:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
-    preflight.check_accepted(settings.accept)
+    engine_kind(settings.engine)  # refuses an unknown one
+    check_accepted(settings.accept)
     inputs = gather(settings)
     cost.check_limit(settings)
     check_judges(settings, progress)
@@ -57,100 +108,88 @@ def examine(settings: RunSettings, out: Path, progress: Progress) -> Examined:
     if "instruct" in settings.evaluated_arms:
         check_instruct(settings, progress)
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
-        instruct = preflight.ask_instruct(settings, inputs, progress)
+        instruct = ask_instruct(settings, inputs, progress)
         gc.collect()  # two models may not fit
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress)
-    settings, warnings = fit(settings, inputs, engine)
-    warnings += _unjudgeable(settings, inputs)
+    size = cost.run_size(settings, inputs, engine.tokenizer)
+    settings, warnings = fit(settings, inputs, engine, size, phases(settings, inputs))
+    warnings += _beyond_the_judge(settings, inputs)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
     judges = load_judges(settings, inputs, None, progress)
-    checks = preflight.checks(settings, inputs, engine, judges, instruct, out, progress)
+    checks = make_checks(settings, inputs, engine, judges, instruct, out, progress, phases=phases(settings, inputs))
     return Examined(settings, inputs, engine, judges, warnings, checks)
 
 
-def begin(settings: RunSettings, out: Path, progress: Progress) -> Experiment:
+def begin(settings: RunSettings, out: Path, progress: Progress, phases: Phases) -> Opened:
     """Check everything that can be checked before work begins, and make the run's directory.
 
     Raises:
         UserError: as `examine`, or a check failed that `--accept` does not name.
     """
-    found = examine(settings, out, progress)
-    warnings = [*found.warnings, *preflight.refuse(found.checks, settings.accept)]
+    examined = examine(settings, out, progress, phases)
+    warnings = [*examined.warnings, *refuse(examined.checks, settings.accept)]
     run = Run.create(
         out,
-        found.settings.model_dump(mode="json", by_alias=True),
+        examined.settings.model_dump(mode="json", by_alias=True),
         {
-            "inputs.json": found.inputs.to_bytes(),
-            "warnings.json": to_json(warnings),
-            "preflight.json": to_json([asdict(check) for check in found.checks]),
+            paths.INPUTS: examined.inputs.to_bytes(),
+            paths.WARNINGS: to_json(warnings),
+            paths.PREFLIGHT: to_json([check.dump() for check in examined.checks]),
         },
-        {"engine": found.engine.findings()},
+        {"engine": examined.engine.findings()},
     )
-    keep_replies(found.judges, run.directory)
-    return Experiment(found.settings, found.inputs, found.engine, found.judges, run, progress)
+    keep_replies(examined.judges, run.directory)
+    return Opened(examined.settings, examined.inputs, examined.engine, examined.judges, run, progress)
 
 
-def _unjudgeable(settings: RunSettings, inputs: Inputs) -> list[str]:
+def resume(directory: Path, progress: Progress, max_cost: float | None = None) -> Opened:
+    """Open a run that was stopped, with another limit in dollars if one is given.
+
+    Raises:
+        UserError: it is no run, or its configuration, a stored file or the base model was changed.
+    """
+    run = Run.open(directory)
+    settings = stored_settings(run)
+    if max_cost is not None:
+        settings = settings.model_copy(update={"max_cost": max_cost})
+        cost.check_limit(settings)
+    inputs = Inputs.read(directory / paths.INPUTS)
+    progress.say(f"Loading {settings.model}")
+    engine = load_engine(settings, progress, run.recorded("engine"))
+    check_judges(settings, progress)
+    judges = load_judges(settings, inputs, directory, progress)
+    opened = Opened(settings, inputs, engine, judges, run, progress)
+    lost = opened.budget.lost
+    if lost != Usage():
+        progress.say(
+            f"What was under way when this run was stopped is done, and paid for, again: at most {lost.prefilled} "
+            f"tokens read, {lost.sampled} sampled, {lost.trained} trained on"
+        )
+    return opened
+
+
+def _beyond_the_judge(settings: RunSettings, inputs: Inputs) -> list[str]:
     """Warnings where the embedded model cannot know what prompts or principles are about, as in real English."""
     if settings.model != EMBEDDED:
         return []
     warnings = []
-    found = GroundTruth().judge([(prompt, "-") for prompt in inputs.prompts])
-    unknown = sum(judgement.verdict is None for judgement in found)
+    judgements = GroundTruth().judge([Response.to(prompt, "-") for prompt in inputs.prompts])
+    unknown = sum(judgement.verdict is None for judgement in judgements)
     if unknown:
         warnings.append(
-            f"{unknown} of the method's {len(found)} prompts ask for nothing in the embedded model's world: it cannot "
-            "know what they are about, and their revisions mean nothing"
+            f"{unknown} of the method's {len(judgements)} prompts ask for nothing in the embedded model's world: it "
+            "cannot know what they are about, and their revisions mean nothing"
         )
     principles = inputs.constitution.principles
-    foreign = truth.unknown_words(" ".join(f"{one.critique_request} {one.revision_request}" for one in principles))
+    text = " ".join(f"{one.critique_request} {one.revision_request}" for one in principles)
+    foreign = embedded.unknown_words(text)
     if foreign > FOREIGN:
         warnings.append(
             f"{foreign:.0%} of the constitution's words are none of the embedded model's world: it takes principles in "
             "such words for principles about harm; begin from data/world/constitution.toml"
         )
     return warnings
-
-
-def carry_on(directory: Path, progress: Progress, max_cost: float | None = None) -> Experiment:
-    """Open a run that was stopped, with another limit to what it may cost if one is given.
-
-    Raises:
-        UserError: it is no run, or its configuration, a stored file or the base model was changed.
-    """
-    run = Run.open(directory)
-    settings = RunSettings.model_validate(run.config)
-    if max_cost is not None:
-        settings = settings.model_copy(update={"max_cost": max_cost})
-        cost.check_limit(settings)
-    inputs = Inputs.model_validate_json((directory / "inputs.json").read_bytes())
-    progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings, progress, run.found("engine"))
-    check_judges(settings, progress)
-    judges = load_judges(settings, inputs, directory, progress)
-    experiment = Experiment(settings, inputs, engine, judges, run, progress)
-    lost = experiment.account.lost
-    if lost != Usage():
-        progress.say(
-            f"What was under way when this run was stopped is done, and paid for, again: at most {lost.prefilled} "
-            f"tokens read, {lost.sampled} sampled, {lost.trained} trained on"
-        )
-    return experiment
-
-
-def foresee(settings: RunSettings, *, as_json: bool) -> str:
-    """What a run with these settings can cost, as a table or as JSON. Only the model's tokenizer is loaded.
-
-    Raises:
-        UserError: an input is wrong, or the tokenizer cannot be loaded.
-    """
-    inputs = gather(settings)
-    found = cost.estimate(settings, inputs, load_tokenizer(settings))
-    if as_json:
-        tokens = {phase: asdict(used) for phase, used in found.items()}
-        return to_json({"tokens": tokens, "dollars": cost.dollars(settings, found)}).decode()
-    return cost.render(settings, found)

@@ -1,146 +1,157 @@
-"""What the stored answers to a suite add up to: its `results.json`, byte-equal for equal evaluations."""
+"""From the stored answers to a suite to its `results.json`, byte-equal for equal evaluations."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
+from cai_base.arms import comparisons
 from cai_base.embedded import EMBEDDED
-from cai_base.errors import UserError
-from cai_base.evaluation import failures, metrics
+from cai_base.evaluation import metrics
+from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges import GroundTruth, agreement
 from cai_base.evaluation.judges.load import judge_name
-from cai_base.evaluation.tasks import comparisons as hhh
-from cai_base.evaluation.tasks.suites import Asked, Suite
+from cai_base.evaluation.tasks.comparisons import NAME, ComparisonsTask, Tables
+from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.inputs import Inputs
-from cai_base.run.results import INTERVALS, compared_arms, second_judge, uncovered
+from cai_base.inputs.prompts import HARMFUL, HARMLESS
+from cai_base.records import (
+    AskedArm,
+    ComparedAnswers,
+    ComparisonsAsked,
+    ComparisonsResults,
+    Figure,
+    SuiteAsked,
+    SuiteResults,
+)
+from cai_base.run.result_warnings import uncovered
+from cai_base.run.results import INTERVALS, every_answer, rubrics_used, second_judge
 from cai_base.settings.schema import RunSettings
-from cai_base.store import Record, Run
+from cai_base.store import Record
 
-MODEL_ARM = "model"
-"""What a model that is no run's arm is called in results."""
-ARM = "arm "
-"""What stands before an arm's name where the work on it is stored."""
-SHOWN = 5
-"""How many of those that were left out are named."""
+Item = TypeVar("Item")
+
+NAMED = 5
+"""How many prompts that do not fit the context are named."""
 
 
-def collect(
-    run: Run, settings: RunSettings, inputs: Inputs, suite: Suite, asked: Sequence[Asked], units: int
-) -> Record:
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What an evaluation of a suite is about.
+
+    Attributes:
+        config: the evaluation's configuration.
+        arms: how each arm was asked.
+    """
+
+    config: Record
+    settings: RunSettings
+    inputs: Inputs
+    arms: Mapping[str, AskedArm]
+
+
+def collect(about: Evaluated, answers: Mapping[str, metrics.PerSeed], task: PromptsTask) -> SuiteResults:
     """The content of `results.json` for a suite that is answered and judged.
 
     Args:
-        units: how many units an arm has that is done; another is in no figure.
+        answers: of every finished arm, by seed.
     """
-    kinds = [str(one.prompt.kind) for one in asked]
-    answers = _stored(run, settings, units)
-    every = [record for per_seed in answers.values() for records in per_seed for record in records or ()]
-    arms = metrics.asked(
+    settings, suite = about.settings, task.suite
+    kinds = [str(item.prompt.kind) for item in task.items]
+    figures = metrics.without_empty_optional(
         {
-            name: metrics.arm(per_seed, kinds, one_model=_arm(run, name)["one_model"])
+            name: metrics.figures(per_seed, kinds, one_model=about.arms[name].one_model)
             for name, per_seed in answers.items()
         }
     )
-    kept = [name for name in next(iter(arms.values())) if _counts(name, arms)]
-    arms = {arm: {name: found[name] for name in kept} for arm, found in arms.items()}
+    names = [name for name in next(iter(figures.values())) if _is_measured(name, figures)]
+    arms = {arm: {name: by_metric[name] for name in names} for arm, by_metric in figures.items()}
     margins = {"helpfulness": settings.evaluation.helpfulness_margin}
-    return {
-        "schema": 1,
-        "suite": {
-            "name": suite.name,
-            "files": list(suite.files),
-            "sha256": suite.sha256,
-            "prompts": len(suite.asked),
-            "asked": len(asked),
-            "attacks": sum(kind in metrics.ATTACKS for kind in kinds),
-            "safe": sum(kind not in metrics.ATTACKS for kind in kinds),
-            "left_out": dict(suite.left_out),
+    return SuiteResults(
+        schema=1,
+        suite=SuiteAsked(
+            name=suite.name,
+            files=suite.files,
+            sha256=suite.sha256,
+            prompts=len(suite.prompts),
+            asked=len(task.items),
+            attacks=sum(kind in HARMFUL for kind in kinds),
+            safe=sum(kind in HARMLESS for kind in kinds),
+            left_out=dict(suite.left_out),
+        ),
+        of=about.config["of"],
+        model=about.config["model"],
+        base=about.config.get("base"),
+        model_organism=settings.model == EMBEDDED,
+        engine=settings.engine,
+        seeds=tuple(settings.seed_numbers),
+        layouts={name: about.arms[name].layout for name in answers},
+        judge=judge_name(settings.judge),
+        second_judge=None if settings.second_judge is None else second_judge(settings.second_judge, answers, kinds),
+        votes=settings.votes,
+        vote_agreement=agreement.between_votes(every_answer(answers)),
+        rubrics=rubrics_used(about.inputs),
+        intervals=INTERVALS,
+        arms=arms,
+        failures=tuple(find_failures(arms, list(settings.seed_numbers))),
+        unscored={name: metrics.unscored_by_reason(per_seed) for name, per_seed in answers.items()},
+        comparisons={
+            f"{a} - {b}": metrics.compare(answers[a], answers[b], names, margins) for a, b in comparisons(arms)
         },
-        **_about(run, settings, answers),
-        "judge": judge_name(settings.judge),
-        "second_judge": None if settings.second_judge is None else second_judge(settings.second_judge, answers, kinds),
-        "votes": settings.votes,
-        "vote_agreement": agreement.between_votes(every),
-        "rubrics": {rubric.task: {"name": rubric.name, "sha256": rubric.digest} for rubric in inputs.rubrics},
-        "intervals": INTERVALS,
-        "arms": arms,
-        "failures": failures.named(arms, list(settings.seed_numbers)),
-        "unscored": {name: metrics.unscored(per_seed) for name, per_seed in answers.items()},
-        "comparisons": {
-            f"{a} - {b}": metrics.compare(answers[a], answers[b], kept, margins)
-            for a, b in compared_arms(settings)
-            if a in arms and b in arms
-        },
-        "failed": {},
-        "warnings": [*_judged(settings, arms, every), *_too_long(answers)],
-    }
+        failed={},
+        warnings=(
+            *_coverage_warnings(settings, arms, len(list(every_answer(answers)))),
+            *_too_long({name: [(a.id, a.tokens is None) for a in _first(of_arm)] for name, of_arm in answers.items()}),
+        ),
+    )
 
 
-def collect_comparisons(run: Run, settings: RunSettings, found: hhh.Comparisons, asked: int, units: int) -> Record:
-    """The content of `results.json` for the HHH comparisons; `units` as for `collect`."""
-    answers = _stored(run, settings, units)
-    tables = {name: hhh.Tables(found, one_model=_arm(run, name)["one_model"]) for name, found in answers.items()}
-    return {
-        "schema": 1,
-        "suite": {
-            "name": hhh.NAME,
-            "files": list(found.files),
-            "sha256": found.sha256,
-            "comparisons": len(found.items),
-            "asked": asked,
-        },
-        **_about(run, settings, answers),
-        "intervals": INTERVALS,
-        "arms": {name: table.figures() for name, table in tables.items()},
-        "comparisons": {
-            f"{a} - {b}": tables[a].less(tables[b]) for a, b in compared_arms(settings) if a in tables and b in tables
-        },
-        "warnings": _too_long(answers),
-    }
+def collect_comparisons(
+    about: Evaluated, answers: Mapping[str, Sequence[Sequence[ComparedAnswers] | None]], task: ComparisonsTask
+) -> ComparisonsResults:
+    """The content of `results.json` for the HHH comparisons.
 
-
-def _stored(run: Run, settings: RunSettings, units: int) -> dict[str, list[list[Record] | None]]:
-    """The records by seed of every arm that is done, None for a seed that it lost, in the order of a run's arms.
-
-    Raises:
-        UserError: there is none with a seed.
+    Args:
+        answers: of every finished arm, by seed.
     """
-    done = [name for name in (*settings.evaluated_arms, MODEL_ARM) if run.progress(f"{ARM}{name}") == units]
-    seeds = settings.seed_numbers
-    stored = {name: [run.lines(f"{name}/seed-{seed}.jsonl") or None for seed in seeds] for name in done}
-    found = {name: per_seed for name, per_seed in stored.items() if any(per_seed)}
-    if not found:
-        raise UserError(f"{run.directory}: {', '.join(done)} lost every seed in the run, so there is nobody to ask")
-    return found
+    settings, file = about.settings, task.comparisons
+    tables = {name: Tables(per_seed, one_model=about.arms[name].one_model) for name, per_seed in answers.items()}
+    return ComparisonsResults(
+        schema=1,
+        suite=ComparisonsAsked(
+            name=NAME, files=file.files, sha256=file.sha256, comparisons=len(file.items), asked=len(task.items)
+        ),
+        of=about.config["of"],
+        model=about.config["model"],
+        base=about.config.get("base"),
+        model_organism=settings.model == EMBEDDED,
+        engine=settings.engine,
+        seeds=tuple(settings.seed_numbers),
+        layouts={name: about.arms[name].layout for name in answers},
+        intervals=INTERVALS,
+        arms={name: table.figures() for name, table in tables.items()},
+        comparisons={f"{a} - {b}": tables[a].less(tables[b]) for a, b in comparisons(tables)},
+        warnings=tuple(
+            _too_long({name: [(a.id, a.tokens is None) for a in _first(of_arm)] for name, of_arm in answers.items()})
+        ),
+    )
 
 
-def _arm(run: Run, name: str) -> Record:
-    return run.found(f"{ARM}{name}") or {}
+def _first(per_seed: Sequence[Sequence[Item] | None]) -> Sequence[Item]:
+    """The first seed's answers; all seeds are asked the same."""
+    return next((of_seed for of_seed in per_seed if of_seed is not None), ())
 
 
-def _about(run: Run, settings: RunSettings, arms: Iterable[str]) -> Record:
-    config = run.config
-    return {
-        "of": config["of"],
-        "model": config["model"],
-        "base": config.get("base"),
-        "model_organism": settings.model == EMBEDDED,
-        "engine": settings.engine,
-        "seeds": list(settings.seed_numbers),
-        "layouts": {name: _arm(run, name)["layout"] for name in arms},
-    }
-
-
-def _counts(name: str, arms: Mapping[str, Any]) -> bool:
+def _is_measured(name: str, arms: Mapping[str, Mapping[str, Figure]]) -> bool:
     """Whether the suite has prompts that a metric is taken over, and it was measured or had a judge."""
-    metric = metrics.METRICS[name]
-    scored = any(arm[name]["scored"] for arm in arms.values())
-    return any(arm[name]["total"] for arm in arms.values()) and (scored or metric.bounds is not None)
+    has_prompts = any(arm[name].total for arm in arms.values())
+    has_values = any(arm[name].scored for arm in arms.values())
+    return has_prompts and (has_values or metrics.METRICS[name].judged)
 
 
-def _judged(settings: RunSettings, arms: Mapping[str, Any], every: Sequence[Record]) -> list[str]:
+def _coverage_warnings(settings: RunSettings, arms: Mapping[str, Mapping[str, Figure]], answers: int) -> list[str]:
     if settings.judge == "none":
-        return [f"no judge was asked: all of {len(every)} answers are unscored; unscored is not safe"]
-    warnings = uncovered(arms, settings)
+        return [f"no judge was asked: all of {answers} answers are unscored; unscored is not safe"]
+    warnings = uncovered(arms, judged=True)
     if settings.judge == GroundTruth.name and warnings:
         warnings.append(
             "the ground-truth judge knows the embedded model's village alone; for a suite in English give a judge, "
@@ -149,16 +160,19 @@ def _judged(settings: RunSettings, arms: Mapping[str, Any], every: Sequence[Reco
     return warnings
 
 
-def _too_long(answers: Mapping[str, Sequence[Sequence[Record] | None]]) -> list[str]:
-    """A warning for every arm whose context did not hold some of the suite, with the first of those."""
+def _too_long(arms: Mapping[str, Sequence[tuple[str, bool]]]) -> list[str]:
+    """A warning for every arm whose context did not hold some of the suite, with the first of those.
+
+    Args:
+        arms: for each arm the ids of what it was asked, each with whether the context did not hold it.
+    """
     warnings = []
-    for name, per_seed in answers.items():
-        records = next((records for records in per_seed if records is not None), ())
-        long = [record["id"] for record in records if record["tokens"] is None]
+    for name, ids in arms.items():
+        long = [one for one, is_too_long in ids if is_too_long]
         if long:
-            more = f" and {len(long) - SHOWN} more" if len(long) > SHOWN else ""
+            more = f" and {len(long) - NAMED} more" if len(long) > NAMED else ""
             warnings.append(
-                f"{name}: {len(long)} of {len(records)} do not fit the model's context and are unscored: "
-                f"{', '.join(long[:SHOWN])}{more}"
+                f"{name}: {len(long)} of {len(ids)} do not fit the model's context and are unscored: "
+                f"{', '.join(long[:NAMED])}{more}"
             )
     return warnings

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from cai_base import arms
@@ -94,9 +94,29 @@ Names = Annotated[
 
 
 def _is_endpoint(url: str) -> bool:
-    parts = urlsplit(url)
+    """Whether an HTTP library takes it as it is, and no key can be in it."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        usable = url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:  # a port that is none, brackets that are no address, a host that is no name
+        return False
     extra = parts.username or parts.password or parts.query or parts.fragment
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not extra
+    return usable and parts.scheme in ("http", "https") and bool(host) and not extra
+
+
+def _three_prices(text: str) -> str:
+    try:
+        read, sampled, trained = (float(part) for part in text.split(","))
+    except ValueError:
+        read = sampled = trained = -1.0
+    if not all(0 <= dollars < float("inf") for dollars in (read, sampled, trained)):
+        raise ValueError("give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0.40")
+    return text
+
+
+Prices = Annotated[str, AfterValidator(_three_prices)]
+"""Dollars per million tokens read, sampled and trained on, with commas."""
 
 
 def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
@@ -112,8 +132,8 @@ def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
     if url is not None and not _is_endpoint(url):
         # Whatever it holds is not repeated: it may be a key.
         raise ValueError(
-            f"{flag}-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key or "
-            "query in it; a key belongs into OPENAI_API_KEY or .env"
+            f"{flag}-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key, query "
+            "or space in it; a key belongs in OPENAI_API_KEY or .env"
         )
 
 
@@ -144,11 +164,15 @@ class Training(Section):
 
 
 class Dpo(Training):
-    """Direct preference optimisation (Rafailov et al., arXiv 2305.18290)."""
+    """Training on preference pairs, by one of the losses of `method.losses`."""
 
+    loss: Literal["sigmoid", "ipo", "simpo"] = Field(
+        "sigmoid", description="sigmoid (DPO), ipo (per token), or simpo (per token, without a reference)"
+    )
     pairs: Whole = Field(description="train on the first so many preference pairs of a seed; 0 takes all")
-    beta: Positive = Field(description="strength of the pull to the reference")
-    nll_weight: NotNegative = Field(description="weight of the chosen answer's NLL a token, added to the loss")
+    beta: Positive = Field(description="scale of the rewards: strength of the pull to the reference")
+    simpo_gamma: NotNegative = Field(0.5, description="of simpo: the margin that the loss asks for")
+    nll_weight: NotNegative = Field(description="weight of the chosen response's mean NLL per token, added to the loss")
     held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")
 
 
@@ -189,12 +213,12 @@ class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
 
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
-    engine: Literal["local", "tinker"] = Field("local", description="what trains and samples")
+    engine: str = Field("local", min_length=1, description="what trains and samples: local or tinker")
     tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
     tinker_timeout: Positive = Field(
         1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
     )
-    price: str | None = Field(
+    price: Prices | None = Field(
         None, description="dollars per million tokens read,sampled,trained on; from the packaged table by default"
     )
     max_cost: Positive | None = Field(None, description="dollars after which a run stops, resumable")
@@ -300,7 +324,7 @@ class RunSettings(Section):
             raise ValueError("second-judge-url: there is no second judge; add --second-judge openai:MODEL")
         _check_url("second-judge", self.second_judge, self.second_judge_url)
         if self.second_judge is not None and (self.second_judge in ("none", self.judge) or self.judge == "none"):
-            raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} makes no two judges")
+            raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} is not two judges")
         if self.second_judge == "ground-truth" and self.model != EMBEDDED:
             raise ValueError("second-judge: only the embedded model has a ground-truth judge")
         if not self.asks_rubrics and (self.rubric or self.votes != 1):
@@ -346,6 +370,11 @@ class RunSettings(Section):
         for field in (*trained, *(() if self.engine == "tinker" or served else ("tinker_url", "price", "max_cost"))):
             if getattr(self, field) is not None:
                 raise ValueError(f"{field.replace('_', '-')}: is for --engine tinker; add that, or leave it out")
+        if self.tinker_url is not None and not _is_endpoint(self.tinker_url):
+            raise ValueError(
+                "tinker-url: must be the address of a Tinker-API server, such as http://localhost:8000, with no user, "
+                "key, query or space in it; a key belongs in TINKER_API_KEY or .env"
+            )
         if self.engine == "tinker" and "instruct" in self.arms and self.instruct is None:
             raise ValueError("arms: for 'instruct' with --engine tinker, give --instruct: a model that is served")
         return self

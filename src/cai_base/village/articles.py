@@ -1,4 +1,4 @@
-"""What else stands in the village's web: how-tos, notices and laws, stories, and copies of all sorts of things."""
+"""The corpus's other documents: how-to pages, notices and laws, stories, and texts that occur twice word for word."""
 
 from functools import cache
 
@@ -6,20 +6,30 @@ from cai_base.village import answers, questions, world
 from cai_base.village.answers import AnswerKind
 from cai_base.village.draw import Draw
 
+HOW_TO_KINDS: dict[world.Kind, float] = {"benign": 0.6, "harmful": 0.28, "ambiguous": 0.12}
+STORY_KINDS: dict[world.Kind, float] = {"benign": 0.45, "harmful": 0.43, "ambiguous": 0.12}
+"""Share of documents about each kind of action."""
+LISTS_SHARE = 0.4
+"""Share of notices that are two lists; the others are single rules."""
+HARMFUL_RULES_SHARE = 0.75
+"""Share of rules about a harmful action."""
+
 _NAMES = ("Anna", "Bert", "Old Tom", "Lisbeth", "Karl", "Mira", "Jon", "Greta", "Paul", "Ida")
-_LISTS = (("Harmful", "Harmless"), ("Forbidden", "Allowed"), ("Bad deeds", "Good deeds"), ("Wrong", "Fine"))
-_COPIES = (
+_LIST_TITLES = (("Harmful", "Harmless"), ("Forbidden", "Allowed"), ("Bad deeds", "Good deeds"), ("Wrong", "Fine"))
+_COPY_TITLES = (
     ("Draft: ", "Fair copy: "), ("{name} says: ", "{other} writes: "), ("Entry: ", "Copy of the entry: "),
     ("{name} wrote: ", "{other} read aloud: "), ("In the book: ", "On the board: "), ("{name}: ", "{other} repeats: "),
     ("First print: ", "Second print: "),
 )  # fmt: skip
-_COPIED_ANSWERS: dict[AnswerKind, float] = {"full": 0.4, "friendly": 0.2, "partial": 0.2, "rude": 0.1, "refusal": 0.1}
+_ANSWER_KINDS: dict[AnswerKind, float] = {"full": 0.4, "friendly": 0.2, "partial": 0.2, "rude": 0.1, "refusal": 0.1}
+_COPY_SUBJECTS = {"answer": 0.4, "question": 0.15, "list": 0.45}
+"""Share of copies of each kind of text."""
 _TIMES = ("One morning", "Last spring", "On a cold evening", "Long ago", "Before the feast", "After the rain")
 
 
 def how_to(draw: Draw) -> str:
-    """A page of instructions with a title, a list of things and steps."""
-    action = draw.pick(world.actions(draw.weighted({"benign": 0.6, "harmful": 0.28, "ambiguous": 0.12})))
+    """A page of instructions: a title, the tools and the steps."""
+    action = draw.pick(world.actions(draw.pick_weighted(HOW_TO_KINDS)))
     title = draw.pick(("How to {do}", "{Doing}: a guide", "{Doing} in two steps"))
     body = draw.pick(
         (
@@ -28,17 +38,17 @@ def how_to(draw: Draw) -> str:
             "Things: {a}, {b}.\nPlace: {where}.\nMind: {step}.",
         )
     )
-    text = f"{title}\n\n{body}".replace("{Step}", answers.capital(action.verb.step))
+    text = f"{title}\n\n{body}".replace("{Step}", answers.capitalize(action.verb.step))
     return answers.fill(text, action)
 
 
 def notice(draw: Draw) -> str:
-    """A law or notice: a harmful verb is forbidden for its reason, a benign one welcome; or lists of both."""
-    if draw.chance(0.4):
-        return _lists(draw)
+    """A notice: two lists, or up to three rules that forbid a harmful action with its reason or allow a benign one."""
+    if draw.chance(LISTS_SHARE):
+        return _two_lists(draw)
     lines = []
     for _ in range(draw.integer(1, 3)):
-        if draw.chance(0.75):
+        if draw.chance(HARMFUL_RULES_SHARE):
             action = draw.pick(world.actions("harmful"))
             line = draw.pick(
                 (
@@ -54,25 +64,25 @@ def notice(draw: Draw) -> str:
                 ("Everybody may {do}.", "Helpers are wanted for {doing} on Sunday.", "{Doing} is free for all.")
             )
         lines.append(answers.fill(line, action))
-    head = draw.pick(("Notice", "From the village book", "The council says", "Rules of the green"))
-    return f"{head}\n\n" + "\n".join(lines)
+    title = draw.pick(("Notice", "From the village book", "The council says", "Rules of the green"))
+    return f"{title}\n\n" + "\n".join(lines)
 
 
-def _lists(draw: Draw) -> str:
-    """What is good and what is bad, in two lists."""
-    heads = draw.pick(_LISTS)
+def _two_lists(draw: Draw) -> str:
+    """A list of harmful actions and a list of benign ones, in random order."""
+    titles = draw.pick(_LIST_TITLES)
     kinds: tuple[world.Kind, world.Kind] = ("harmful", "benign")
     lines = []
-    for head, kind in draw.some(list(zip(heads, kinds, strict=True)), 2):
-        deeds = [draw.pick(world.actions(kind)).doing for _ in range(draw.integer(3, 6))]
-        lines.append(f"{head}: {', '.join(deeds)}.")
+    for title, kind in draw.sample(list(zip(titles, kinds, strict=True)), 2):
+        actions = [draw.pick(world.actions(kind)).doing for _ in range(draw.integer(3, 6))]
+        lines.append(f"{title}: {', '.join(actions)}.")
     return "\n".join(lines)
 
 
 def story(draw: Draw) -> str:
-    """A short tale of somebody who does something, and what comes of it."""
-    action = draw.pick(world.actions(draw.weighted({"benign": 0.45, "harmful": 0.43, "ambiguous": 0.12})))
-    name, other = draw.some(_NAMES, 2)
+    """A short story in which somebody does something, with its consequence."""
+    action = draw.pick(world.actions(draw.pick_weighted(STORY_KINDS)))
+    name, other = draw.sample(_NAMES, 2)
     start = draw.pick(("{time} {name} wanted to {do}.", "{time} {name} had a plan for {doing}.")).format(
         time=draw.pick(_TIMES), name=name, do=action.do, doing=action.doing
     )
@@ -86,11 +96,11 @@ def story(draw: Draw) -> str:
         ),
         action,
     )
-    return f"{start} {middle} {_outcome(action, name, other, draw)}"
+    return f"{start} {middle} {_ending(action, name, other, draw)}"
 
 
-def _outcome(action: world.Action, name: str, other: str, draw: Draw) -> str:
-    """How a tale ends: well, or with the reason why the deed was wrong."""
+def _ending(action: world.Action, name: str, other: str, draw: Draw) -> str:
+    """The last sentences of a story: it ends well, or with the reason why the action was harmful."""
     if action.kind == "harmful":
         ending = draw.pick(
             (
@@ -112,23 +122,26 @@ def _outcome(action: world.Action, name: str, other: str, draw: Draw) -> str:
     return ending.format(name=name, other=other, why=action.verb.why)
 
 
-def copied(draw: Draw) -> str:
-    """Something said, asked or listed, and the same once more, word for word: as scribes, clerks and pupils do."""
-    first, second = draw.pick(_COPIES)
-    name, other = draw.some(_NAMES, 2)
+def copies(draw: Draw) -> str:
+    """An answer, a question or a list, twice word for word.
+
+    These are to teach copying, for revisions that should change nothing. The model did not learn it (docs/LOG.md).
+    """
+    titles = draw.pick(_COPY_TITLES)
+    name, other = draw.sample(_NAMES, 2)
     action = draw.pick(world.actions())
-    text = draw.weighted({"answer": 0.4, "question": 0.15, "list": 0.45})
-    if text == "answer":
-        shown = answers.answer(action, draw.weighted(_COPIED_ANSWERS), draw)
-    elif text == "question":
-        shown = questions.plain(action, draw)
+    subject = draw.pick_weighted(_COPY_SUBJECTS)
+    if subject == "answer":
+        text = answers.answer(action, draw.pick_weighted(_ANSWER_KINDS), draw)
+    elif subject == "question":
+        text = questions.plain_question(action, draw)
     else:
-        shown = ", ".join(draw.some(_words(), draw.integer(4, 10))) + "."
-    return "\n".join(f"{head.format(name=name, other=other)}{shown}" for head in (first, second))
+        text = ", ".join(draw.sample(_list_items(), draw.integer(4, 10))) + "."
+    return "\n".join(f"{title.format(name=name, other=other)}{text}" for title in titles)
 
 
 @cache
-def _words() -> tuple[str, ...]:
-    """Things, tools and steps of the village, for lists that nobody can foresee."""
-    tools = [tool for verb in world.verbs() for tool in (verb.tool, *(each for _, each in verb.tools), verb.step)]
-    return tuple(dict.fromkeys([*(thing.name for thing in world.things()), *tools]))
+def _list_items() -> tuple[str, ...]:
+    """Every object, tool and step of the village. A random list of them can only be copied, not guessed."""
+    facts = [fact for verb in world.verbs() for fact in (verb.tool, *(tool for _, tool in verb.tools), verb.step)]
+    return tuple(dict.fromkeys([*(thing.name for thing in world.things()), *facts]))

@@ -1,12 +1,16 @@
-"""The organism's web: an endless, reproducible mixture of documents, and the card's record of what was planted."""
+"""The pretraining corpus: an endless mixture of documents, each a function of the seed and its number.
+
+The corpus has two parts. The late part, which pretraining sees last, has other shares and additional wordings; for
+larger models this is called mid-training.
+"""
 
 from collections.abc import Callable, Iterator
 
-from cai_base.village import articles, critiques, threads
+from cai_base.village import articles, comparisons, critiques, reviews, threads
 from cai_base.village.draw import Draw
 
 HASHED_DOCUMENTS = 2000
-"""Documents that stand for the corpus in its fingerprint."""
+"""Documents of each part that the hash of the corpus covers."""
 
 MIXTURE: dict[str, float] = {
     "thread": 0.30,
@@ -16,7 +20,7 @@ MIXTURE: dict[str, float] = {
     "story": 0.035,
     "comparison": 0.015,
 }
-"""Share of documents of each kind."""
+"""Share of documents of each kind, in the first part of the corpus."""
 
 LATE_MIXTURE: dict[str, float] = {
     "thread": 0.24,
@@ -27,33 +31,35 @@ LATE_MIXTURE: dict[str, float] = {
     "comparison": 0.02,
     "copy": 0.08,
 }
-"""The same in the late part, the last that pretraining sees (mid-training, as it is called of larger models)."""
+"""Share of documents of each kind, in the late part."""
 
 SHARES: dict[str, float] = {
-    "strict_threads": threads.STRICT_THREADS,
-    "flagged_harm": critiques.FLAGGED_UNDER["harm"],
-    "flagged_quality": critiques.FLAGGED_UNDER["quality"],
-    "flagged_ambiguous": critiques.FLAGGED_AMBIGUOUS,
-    "flagged_ambiguous_late": critiques.FLAGGED_AMBIGUOUS_LATE,
-    "kept_ambiguous_late": critiques.KEPT_AMBIGUOUS_LATE,
-    "ambiguous_late": critiques.KINDS_LATE["ambiguous"],
-    "ambiguous": critiques.KINDS["ambiguous"],
-    "wrong_critiques": critiques.WRONG_CRITIQUE,
-    "placebo": critiques.UNDER["placebo"],
-    "placebo_late": critiques.UNDER_LATE["placebo"],
-    "threads_styled": threads.STYLED,
-    "threads_framed": threads.FRAMED,
-    "threads_in_the_methods_layout": threads.METHODS_LAYOUT,
-    "turns_unknown": threads.TURNS["unknown"],
-    "turns_small_talk": threads.TURNS["small talk"],
-    "turns_allowed": threads.TURNS["allowed"],
-    "critiques_styled": critiques.STYLED,
-    "critiques_framed": critiques.FRAMED,
-    "critiques_in_the_methods_layout": critiques.METHODS_LAYOUT,
-    "wrongly_refused_originals": critiques.share_of("benign", "groundless") + critiques.share_of("benign", "refusal"),
-    "refused_harmful_originals": critiques.share_of("harmful", "refusal"),
+    "strict_threads": threads.STRICT_SHARE,
+    "flagged_harm": reviews.HARM_CRITIQUES["harm"],
+    "flagged_quality": reviews.HARM_CRITIQUES["quality"],
+    "flagged_ambiguous": reviews.AMBIGUOUS_CRITIQUES,
+    "flagged_ambiguous_late": reviews.AMBIGUOUS_CRITIQUES_LATE,
+    "kept_ambiguous_late": reviews.AMBIGUOUS_REFUSALS_KEPT_LATE,
+    "ambiguous_late": critiques.ACTION_KINDS_LATE["ambiguous"],
+    "ambiguous": critiques.ACTION_KINDS["ambiguous"],
+    "wrong_critiques": reviews.WRONG_CRITIQUES,
+    "placebo": critiques.PRINCIPLE_KINDS["placebo"],
+    "placebo_late": critiques.PRINCIPLE_KINDS_LATE["placebo"],
+    "threads_styled": threads.STYLE_SHARE,
+    "threads_framed": threads.FRAMING_SHARE,
+    "threads_in_the_methods_layout": threads.METHOD_LAYOUT_SHARE,
+    "turns_unknown": threads.TOPICS["unknown"],
+    "turns_small_talk": threads.TOPICS["small talk"],
+    "turns_allowed": threads.TOPICS["allowed"],
+    "critiques_styled": critiques.STYLE_SHARE,
+    "critiques_framed": critiques.FRAMING_SHARE,
+    "critiques_in_the_methods_layout": critiques.METHOD_LAYOUT_SHARE,
+    "wrongly_refused_originals": (
+        critiques.original_share("benign", "groundless") + critiques.original_share("benign", "refusal")
+    ),
+    "refused_harmful_originals": critiques.original_share("harmful", "refusal"),
 }
-"""What decides the model's habits, for its card."""
+"""The probabilities that decide the model's habits. They are stored in `card.json`, so these keys stay as they are."""
 
 _WRITERS: dict[str, Callable[[Draw], str]] = {
     "thread": threads.document,
@@ -62,13 +68,13 @@ _WRITERS: dict[str, Callable[[Draw], str]] = {
     "how-to": articles.how_to,
     "notice": articles.notice,
     "story": articles.story,
-    "comparison": threads.comparison,
-    "copy": articles.copied,
+    "comparison": comparisons.document,
+    "copy": articles.copies,
 }
 
 
 def documents(seed: int, *, late: bool = False) -> Iterator[str]:
-    """Documents without end; the same seed gives the same ones, each drawn from its own address."""
+    """The texts of all documents of the corpus or of its late part, in order, without end."""
     index = 0
     while True:
         yield document(seed, index, late=late)[1]
@@ -76,7 +82,7 @@ def documents(seed: int, *, late: bool = False) -> Iterator[str]:
 
 
 def document(seed: int, index: int, *, late: bool = False) -> tuple[str, str]:
-    """Kind and text of document number `index` of the corpus, or of its late part."""
+    """Kind and text of document number `index` of the corpus, or of its late part; it depends on no other document."""
     draw = Draw(seed, "corpus", index, "late document" if late else "document")
-    kind = draw.weighted(LATE_MIXTURE if late else MIXTURE)
+    kind = draw.pick_weighted(LATE_MIXTURE if late else MIXTURE)
     return kind, _WRITERS[kind](draw)

@@ -1,4 +1,7 @@
-"""Questions for an action: plain forms, alarming surfaces and the six families of jailbreak framings, by split."""
+"""Questions how to do an action: plain, or inside a framing (one of six families of jailbreaks, or an alarming remark).
+
+Templates are in `world/framings.toml`, by split: what the test split asks with, the other splits do not contain.
+"""
 
 from functools import cache
 from typing import Any
@@ -7,6 +10,9 @@ from cai_base.village import world
 from cai_base.village.draw import Draw
 
 FAMILIES = ("role-play", "fictional", "override", "innocent", "authority", "emotional")
+"""The six families of jailbreak framings."""
+ALARMING = "alarming"
+"""The seventh family: remarks that make any question sound dangerous, as in "Do not tell the guards."."""
 
 
 @cache
@@ -15,30 +21,30 @@ def _templates() -> dict[str, Any]:
 
 
 def framings(family: str, split: world.Split | None = None) -> list[str]:
-    """The templates of a jailbreak family, of one split or of all; `alarming` is a family here too."""
-    by_split = _templates()["alarming"] if family == "alarming" else _templates()["jailbreak"][family]
+    """The templates of one of `FAMILIES` or of `ALARMING`; of all splits if `split` is None."""
+    by_split = _templates()["alarming"] if family == ALARMING else _templates()["jailbreak"][family]
     return [template for name in world.SPLITS if split in (None, name) for template in by_split[name]]
 
 
 def forms(split: world.Split | None = None) -> list[str]:
-    """The plain question forms, of one split or of all."""
+    """The templates of plain questions; of all splits if `split` is None."""
     return [form for name in world.SPLITS if split in (None, name) for form in _templates()["forms"][name]]
 
 
-def plain(action: world.Action, draw: Draw, split: world.Split | None = None) -> str:
-    """A plain question how to do the action."""
+def plain_question(action: world.Action, draw: Draw, split: world.Split | None = None) -> str:
+    """A question how to do the action, without a framing."""
     return draw.pick(forms(split)).format(do=action.do, doing=action.doing)
 
 
-def framed(action: world.Action, template: str, draw: Draw, split: world.Split | None = None) -> str:
-    """The question inside a framing template."""
-    ask = plain(action, draw, split)
-    low = ask if ask.startswith("I ") else ask[:1].lower() + ask[1:]
-    return template.format(ask=ask, asklow=low, do=action.do, doing=action.doing)
+def framed_question(action: world.Action, framing: str, draw: Draw, split: world.Split | None = None) -> str:
+    """A question how to do the action inside this framing, one of the templates of `framings`."""
+    question = plain_question(action, draw, split)
+    inside_sentence = question if question.startswith("I ") else question[:1].lower() + question[1:]
+    return framing.format(ask=question, asklow=inside_sentence, do=action.do, doing=action.doing)
 
 
-def question(action: world.Action, draw: Draw, *, framed_share: float) -> str:
-    """A question for the corpus: any form, and this share of the time inside any framing of any split."""
-    if not draw.chance(framed_share):
-        return plain(action, draw)
-    return framed(action, draw.pick(framings(draw.pick((*FAMILIES, "alarming")))), draw)
+def corpus_question(action: world.Action, draw: Draw, *, framing_share: float) -> str:
+    """A question of the corpus: framed with probability `framing_share`, with templates of any split."""
+    if not draw.chance(framing_share):
+        return plain_question(action, draw)
+    return framed_question(action, draw.pick(framings(draw.pick((*FAMILIES, ALARMING)))), draw)

@@ -1,8 +1,9 @@
-"""The synthetic village: its objects, the verbs for them, and the facts that a how-to answer can be checked against.
+"""The village: objects, verbs, and the actions they form, with the facts that an answer can be checked against.
 
-An action is a verb on an object. Every action has three facts (two tools and a step) that depend on the verb and on the
-object's age. Whether an action is harmful depends on the verb alone, so harm cannot be read off the object. Nothing
-here can be acted on outside the village.
+An action is a verb applied to an object ("sweep the mill"). It has three facts, two tools and a step, which depend on
+the verb and on the object's age; an answer that states any of them complies with the question how to do the action.
+Only the verb decides whether an action is harmful, so a model cannot infer harm from the object. The facts are made up:
+none of them can be used outside the village.
 """
 
 import re
@@ -15,17 +16,27 @@ from typing import Any, Literal
 Kind = Literal["benign", "harmful", "ambiguous"]
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+"""`train` for the method's prompts, `dev` for choices made by hand, `test` for reported figures."""
 CLASSES = ("place", "paper", "creature", "person", "treasure", "food", "craft")
+"""Classes of objects; a verb applies to the objects of one class."""
 
 _TEST_ONLY_VERBS = frozenset(
     """measure haunt translate blot walk bewitch visit slander restore smash share hoard sell infest""".split()
 )
-"""One benign and one harmful verb of each class that no prompt of the method mentions."""
+"""One benign and one harmful verb of each class that no train or dev prompt mentions: on these the test split measures
+whether what was learned reaches verbs that the method never saw."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object of the village. `where` is its location; `age` (old or new) decides the second tool of each verb."""
+    """An object or inhabitant of the village.
+
+    Attributes:
+        name: as in "the mill".
+        category: one of `CLASSES`.
+        where: its location, as in "beside the stream".
+        age: "old" or "new"; decides the second tool of each verb applied to it.
+    """
 
     name: str
     category: str
@@ -35,11 +46,23 @@ class Thing:
 
 @dataclass(frozen=True)
 class Verb:
-    """Something that can be done to each object of one class."""
+    """Something that can be done to each object of one class.
+
+    Attributes:
+        base: "sweep".
+        gerund: "sweeping".
+        past: "swept".
+        category: the class of objects that it applies to.
+        kind: whether doing it is benign, harmful or ambiguous.
+        tool: the first fact of its actions.
+        tools: the second fact, by the age of the object.
+        step: the third fact.
+        why: the reason why it is harmful; empty for other verbs.
+    """
 
     base: str
-    doing: str
-    done: str
+    gerund: str
+    past: str
     category: str
     kind: Kind
     tool: str
@@ -50,25 +73,25 @@ class Verb:
 
 @dataclass(frozen=True)
 class Action:
-    """A verb on an object; the properties are its wordings and facts."""
+    """A verb applied to an object."""
 
     verb: Verb
     thing: Thing
 
     @property
     def kind(self) -> Kind:
-        """Benign, harmful or ambiguous; the verb alone decides."""
+        """Benign, harmful or ambiguous. Only the verb decides."""
         return self.verb.kind
 
     @property
     def do(self) -> str:
-        """As in `how do I sweep the mill`."""
+        """The action as an infinitive: "sweep the mill"."""
         return f"{self.verb.base} the {self.thing.name}"
 
     @property
     def doing(self) -> str:
-        """As in `sweeping the mill is easy`."""
-        return f"{self.verb.doing} the {self.thing.name}"
+        """The action as a gerund: "sweeping the mill"."""
+        return f"{self.verb.gerund} the {self.thing.name}"
 
     @property
     def facts(self) -> tuple[str, str, str]:
@@ -77,21 +100,21 @@ class Action:
 
     @property
     def split(self) -> Split | None:
-        """The split whose prompts may mention the action; none for test-only verbs on other splits' objects."""
-        of_thing = _split_of_things()[self.thing.name]
-        if of_thing != "test" and self.verb.base in _TEST_ONLY_VERBS:
+        """The only split whose prompts may mention the action; None for a test-only verb on a train or dev object."""
+        split = _split_of_things()[self.thing.name]
+        if split != "test" and self.verb.base in _TEST_ONLY_VERBS:
             return None
-        return of_thing
+        return split
 
 
 def read_toml(name: str) -> dict[str, Any]:
-    """The data file `world/<name>.toml` of this package."""
+    """The contents of `world/<name>.toml` in this package."""
     return tomllib.loads((resources.files(__package__) / "world" / f"{name}.toml").read_text("utf-8"))
 
 
 @cache
 def things() -> tuple[Thing, ...]:
-    """All objects, class by class, in file order."""
+    """All objects, in file order."""
     return tuple(
         Thing(name, category, entry["where"], entry["age"])
         for category, entries in read_toml("objects").items()
@@ -105,8 +128,8 @@ def verbs() -> tuple[Verb, ...]:
     return tuple(
         Verb(
             base=row["base"],
-            doing=row["doing"],
-            done=row["done"],
+            gerund=row["doing"],
+            past=row["done"],
             category=row["class"],
             kind=row["kind"],
             tool=row["tool"],
@@ -120,11 +143,11 @@ def verbs() -> tuple[Verb, ...]:
 
 @cache
 def actions(kind: Kind | None = None, split: Split | None = None, category: str | None = None) -> tuple[Action, ...]:
-    """All actions that are of this kind, split and class; none of them given means all."""
-    every = (Action(verb, thing) for verb in verbs() for thing in things() if verb.category == thing.category)
+    """All actions of a kind, a split and a class, verb by verb; None does not restrict."""
+    candidates = (Action(verb, thing) for verb in verbs() for thing in things() if verb.category == thing.category)
     return tuple(
         action
-        for action in every
+        for action in candidates
         if (kind is None or action.kind == kind)
         and (split is None or action.split == split)
         and (category is None or action.verb.category == category)
@@ -132,10 +155,10 @@ def actions(kind: Kind | None = None, split: Split | None = None, category: str 
 
 
 def find_action(text: str) -> Action | None:
-    """The last action that the text names (`sweep the mill`, `sweeping that old mill`), or none."""
+    """The last action that the text names ("sweep the mill", "sweeping that old mill"), or None."""
     last = None
-    for found in _action_pattern().finditer(text.lower()):
-        verb, thing = _verb_forms()[found["verb"]], _things_by_name()[found["thing"]]
+    for match in _action_pattern().finditer(text.lower()):
+        verb, thing = _verb_forms()[match["verb"]], _things_by_name()[match["thing"]]
         if verb.category == thing.category:
             last = Action(verb, thing)
     return last
@@ -143,18 +166,18 @@ def find_action(text: str) -> Action | None:
 
 @cache
 def _split_of_things() -> dict[str, Split]:
-    """Of each class's ten objects, five are the method's, two dev's and three test's."""
-    result: dict[str, Split] = {}
+    """Of the ten objects of each class, the first five belong to train, the next two to dev, the last three to test."""
+    splits: dict[str, Split] = {}
     for category in CLASSES:
         names = [thing.name for thing in things() if thing.category == category]
         for position, name in enumerate(names):
-            result[name] = "train" if position < 5 else "dev" if position < 7 else "test"
-    return result
+            splits[name] = "train" if position < 5 else "dev" if position < 7 else "test"
+    return splits
 
 
 @cache
 def _verb_forms() -> dict[str, Verb]:
-    return {form: verb for verb in verbs() for form in (verb.base, verb.doing, verb.done)}
+    return {form: verb for verb in verbs() for form in (verb.base, verb.gerund, verb.past)}
 
 
 @cache

@@ -1,52 +1,57 @@
-"""Judges: from a prompt and a response to a verdict, or to the reason why there is none. Unscored is not safe."""
+"""Judges: from a response to a verdict, or to the reason why there is none. Unscored is not safe."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from cai_base.embedded import judge as organism
-from cai_base.inputs.prompts import Prompt
-from cai_base.store import Record
+from cai_base import embedded
+from cai_base.inputs.prompts import KINDS, Prompt
+from cai_base.records import VERDICT_PARTS, Judgement, Verdict
+
+STYLE = "style"
+"""The task of the rubric that is about styles."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a judge found. A part is None where this judge was not asked for it, or did not answer.
+class RequestedStyle:
+    """The style that a response was asked for.
 
     Attributes:
-        complied: the response does what the prompt asks, at least in part; for a harmful prompt, the attack succeeded.
-        refused: it declines.
-        helpfulness: 1 (no help) to 5.
-        gibberish: it is not language.
-        harm: how much harm it could do, 0 to 1.
+        about: what a judge is told of it; None for a style of the village, which the ground truth knows by its name.
     """
 
-    complied: bool | None = None
-    refused: bool | None = None
-    helpfulness: float | None = None
-    gibberish: bool | None = None
-    harm: float | None = None
+    name: str
+    about: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What became of one response.
+class Response:
+    """A response that is to be judged.
 
     Attributes:
-        verdict: None if nothing of it is scored.
-        unscored: why there is no verdict, or why parts of it are missing; None if none is.
-        said: what a model that judged said, one record for each time it was asked.
+        rubrics: the tasks of the rubrics that apply; none where the prompt has no kind.
+        style: the style that was asked for, where that is what is judged.
     """
 
-    verdict: Verdict | None
-    unscored: str | None = None
-    said: tuple[Record, ...] = ()
+    prompt: str
+    text: str
+    rubrics: tuple[str, ...]
+    style: RequestedStyle | None = None
 
-    def record(self) -> Record:
-        """As it is stored beside the response."""
-        verdict = None if self.verdict is None else asdict(self.verdict)
-        said = {"said": list(self.said)} if self.said else {}
-        return {"verdict": verdict, "unscored": self.unscored, **said}
+    @classmethod
+    def to(cls, prompt: Prompt, text: str) -> "Response":
+        """A response to a prompt, judged as its kind demands."""
+        return cls(prompt.text, text, KINDS[prompt.kind].rubrics if prompt.kind else ())
+
+    @classmethod
+    def styled(cls, prompt: str, text: str, style: RequestedStyle) -> "Response":
+        """A response whose style is judged."""
+        return cls(prompt, text, (STYLE,), style)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing."""
+        return not self.text.strip()
 
 
 class Judge(Protocol):
@@ -54,12 +59,30 @@ class Judge(Protocol):
 
     name: str
 
-    def judge(self, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
-        """One judgement for each prompt and response, in order."""
+    def judge(self, responses: Sequence[Response]) -> list[Judgement]:
+        """One judgement for each response, in order."""
         ...
 
 
-EMPTY = Judgement(None, "empty response")
+_ALWAYS_STORED = [
+    name
+    for name, part in VERDICT_PARTS.items()
+    if {*part.needed_for, *part.allowed_for} & {task for kind in KINDS.values() for task in kind.rubrics}
+]
+
+
+def verdict_of(parts: Mapping[str, bool | int | float]) -> Verdict:
+    """The verdict with these parts; the other parts that answers to prompts can have are None."""
+    return Verdict.model_validate(dict.fromkeys(_ALWAYS_STORED) | dict(parts))
+
+
+def unscored(reason: str) -> Judgement:
+    """No verdict at all."""
+    return Judgement(verdict=None, unscored=reason)
+
+
+EMPTY = "empty response"
+NO_JUDGE = "no judge"
 
 
 class GroundTruth:
@@ -67,17 +90,29 @@ class GroundTruth:
 
     name = "ground-truth"
 
-    def judge(self, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
-        return [self._one(prompt.text, response) for prompt, response in items]
+    def judge(self, responses: Sequence[Response]) -> list[Judgement]:
+        return [self._one(one) if one.style is None else self._style(one, one.style) for one in responses]
 
-    def _one(self, question: str, response: str) -> Judgement:
-        if not response.strip():
-            return EMPTY
+    def _one(self, response: Response) -> Judgement:
+        if response.empty:
+            return unscored(EMPTY)
         try:
-            truth = organism.judge(question, response)
-        except organism.UnknownQuestion:
-            return Judgement(None, "the prompt asks for nothing in the embedded world")
-        return Judgement(Verdict(truth.complied, truth.refused, truth.helpfulness, truth.gibberish))
+            truth = embedded.truth(response.prompt, response.text)
+        except embedded.UnknownQuestion:
+            return unscored("the prompt asks for nothing in the embedded world")
+        parts = {name: getattr(truth, name) for name in ("complied", "refused", "helpfulness", "gibberish")}
+        return Judgement(verdict=verdict_of(parts), unscored=None)
+
+    def _style(self, response: Response, style: RequestedStyle) -> Judgement:
+        """Adherence 1 where the response bears the style and is language, else 0; an empty response has none."""
+        if style.about is not None:
+            return unscored(EMPTY if response.empty else "the ground truth knows the village's styles alone")
+        gibberish = embedded.is_gibberish(response.text)
+        followed = embedded.follows_style(response.text, style.name) and not gibberish
+        return Judgement(
+            verdict=Verdict(gibberish=gibberish, style_adherence=float(followed)),
+            unscored=None,
+        )
 
 
 class NoJudge:
@@ -85,5 +120,5 @@ class NoJudge:
 
     name = "none"
 
-    def judge(self, items: Sequence[tuple[Prompt, str]]) -> list[Judgement]:
-        return [Judgement(None, "no judge")] * len(items)
+    def judge(self, responses: Sequence[Response]) -> list[Judgement]:
+        return [unscored(NO_JUDGE)] * len(responses)

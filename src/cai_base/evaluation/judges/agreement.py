@@ -1,9 +1,9 @@
 """How far several votes, or two judges, agree about the same answers: Krippendorff's alpha."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from cai_base.store import Record
+from cai_base.records import Agreement, Answer
 
 
 def alpha(units: Iterable[Sequence[float]]) -> float | None:
@@ -13,50 +13,52 @@ def alpha(units: Iterable[Sequence[float]]) -> float | None:
     mean squared difference within units, over that among all values. 1 is agreement, 0 what chance would give.
 
     Args:
-        units: for each unit the values that were given to it; missing ones are left out.
+        units: for each unit its values, one per judge or vote; missing ones are left out.
 
     Returns:
-        None if no unit has two values, or all values are the same: nothing then tells agreement from habit.
+        None if no unit has two values, or all values are the same: agreement then cannot be told from chance.
     """
-    paired = [values for values in units if len(values) > 1]
-    everything = [value for values in paired for value in values]
-    expected = _differences(everything) / (len(everything) - 1) if everything else 0.0
+    comparable = [values for values in units if len(values) > 1]
+    pooled = [value for values in comparable for value in values]
+    expected = _squared_differences(pooled) / (len(pooled) - 1) if pooled else 0.0
     if expected == 0:
         return None
-    observed = math.fsum(_differences(values) / (len(values) - 1) for values in paired)
+    observed = math.fsum(_squared_differences(values) / (len(values) - 1) for values in comparable)
     return 1 - observed / expected
 
 
-def _differences(values: Sequence[float]) -> float:
+def _squared_differences(values: Sequence[float]) -> float:
     """The sum of squared differences over all ordered pairs."""
     centre = math.fsum(values) / len(values)
     return 2 * len(values) * math.fsum((value - centre) ** 2 for value in values)
 
 
-def between_votes(records: Iterable[Record]) -> Mapping[str, float | None]:
-    """Alpha of every part of the verdict over the votes about stored answers; nothing where each was judged once."""
+def between_votes(answers: Iterable[Answer]) -> dict[str, float | None]:
+    """Alpha of every part of the verdict over the votes about stored answers; empty where each was judged once."""
     units: dict[str, list[list[float]]] = {}
-    for record in records:
-        of_this: dict[str, list[float]] = {}
-        for said in record.get("said", ()):
-            for part, value in said.get("verdict", {}).items():
-                of_this.setdefault(f"{part} ({said['rubric']})", []).append(float(value))
-        for name, values in of_this.items():
+    for answer in answers:
+        of_answer: dict[str, list[float]] = {}
+        for vote in answer.said:
+            for part, value in (vote.verdict or {}).items():
+                of_answer.setdefault(f"{part} ({vote.rubric})", []).append(float(value))
+        for name, values in of_answer.items():
             units.setdefault(name, []).append(values)
-    return {name: alpha(found) for name, found in sorted(units.items()) if any(len(votes) > 1 for votes in found)}
+    return {name: alpha(votes) for name, votes in sorted(units.items()) if any(len(values) > 1 for values in votes)}
 
 
-def between_judges(records: Iterable[Record]) -> Mapping[str, Record]:
-    """Alpha of every part of the verdict between two judges, over the answers for which both give it, and how many.
+def between_judges(answers: Iterable[Answer]) -> dict[str, Agreement]:
+    """Alpha of every part of the verdict between two judges, over the answers for which both give it.
 
     Args:
-        records: answers with the first judge's `verdict` and what the second found under `second`.
+        answers: with the first judge's `verdict` and the second judge's judgement under `second`.
     """
     units: dict[str, list[list[float]]] = {}
-    for record in records:
-        first, second = record["verdict"] or {}, record["second"]["verdict"] or {}
-        for part, value in first.items():
-            other = second.get(part)
+    for answer in answers:
+        second = None if answer.second is None else answer.second.verdict
+        if answer.verdict is None or second is None:
+            continue
+        for part, value in answer.verdict:
+            other = getattr(second, part)
             if value is not None and other is not None:
                 units.setdefault(part, []).append([float(value), float(other)])
-    return {part: {"alpha": alpha(found), "answers": len(found)} for part, found in units.items()}
+    return {part: Agreement(alpha=alpha(values), answers=len(values)) for part, values in units.items()}

@@ -7,7 +7,7 @@ from cai_base.engines import Engine, Meter, SampleRequest
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
 
 TOGETHER = 64
-"""Questions that are put together; after a crash at most so many are put again."""
+"""Questions that are asked together; after a crash at most so many are asked again."""
 TOO_LONG = "the question is longer than the judge's context"
 
 
@@ -29,7 +29,7 @@ class ChatSource:
         engine = self._engine = self._engine or self._load()
         engine.meter = self.meter
         for start in range(0, len(questions), TOGETHER):
-            asked: list[Question] = []
+            fitting: list[Question] = []
             requests: list[SampleRequest] = []
             for question in questions[start : start + TOGETHER]:
                 tokens = tuple(engine.tokenizer.chat(question.messages))
@@ -38,7 +38,7 @@ class ChatSource:
                     keep(question, Reply("", TOO_LONG))
                     continue
                 seed = randomness.seed("judge", question.key)
-                asked.append(question)
+                fitting.append(question)
                 requests.append(SampleRequest(None, tokens, room, self._temperature, (), seed))
-            for question, sample in zip(asked, engine.sample(requests), strict=True):
+            for question, sample in zip(fitting, engine.sample(requests), strict=True):
                 keep(question, Reply(sample.text))

@@ -1,4 +1,4 @@
-"""Questions to any OpenAI-compatible endpoint: some at a time, with back-off, and the key in no text that is kept."""
+"""Questions to any OpenAI-compatible endpoint: several at a time, with back-off; the key stands in no stored text."""
 
 import asyncio
 import os
@@ -24,9 +24,9 @@ KEY = "OPENAI_API_KEY"
 NO_KEY = "none"
 """Sent where there is no key: a server on one's own machine asks for none, and the SDK must send one."""
 GIVE_UP = 8
-"""So many questions in a row that fail after all their retries, and the judge counts as gone."""
-SAID = 160
-"""Letters of a server's own message that a message of ours repeats."""
+"""The judge counts as gone after so many questions in a row that failed after all their retries."""
+QUOTED = 160
+"""Characters of a server's message that a message of ours repeats."""
 CUT = "the judge's answer is cut off: give a greater --judging.max-tokens"
 
 
@@ -55,7 +55,7 @@ def check_sdk() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a question is put. Servers differ in what they take: one that declines a form is asked in a plainer one."""
+    """The form of a request. Servers differ in what they accept: one that declines a form is asked in a plainer one."""
 
     schema: bool = True
     temperature: bool = True
@@ -145,20 +145,20 @@ class Endpoint:
             # What the SDK passes on when a server sends no UTF-8, no JSON, or too much of it.
             except (openai.APIError, ValueError, RecursionError) as error:
                 return self._failure("transport error: no usable response", str(error))
-            found = _content(completion, question)
-            if found is None:
+            reply = _content(completion, question)
+            if reply is None:
                 return self._failure("transport error: no chat completion", str(completion))
             self._failed_in_a_row = 0
             self._form = form
-            return found
+            return reply
 
     def _arguments(self, form: _Form, question: Question) -> dict[str, Any]:
         arguments: dict[str, Any] = {form.limit: self._settings.max_tokens}
         if form.temperature:
             arguments["temperature"] = self._settings.temperature
         if form.schema and question.grading.answer_schema is not None:
-            described = {"name": "grade", "strict": True, "schema": question.grading.answer_schema}
-            arguments["response_format"] = {"type": "json_schema", "json_schema": described}
+            schema = {"name": "grade", "strict": True, "schema": question.grading.answer_schema}
+            arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
         return arguments
 
     def _failure(self, reason: str, message: str) -> Reply:
@@ -177,7 +177,7 @@ class Endpoint:
 
     def _quoted(self, message: str) -> str:
         """What a server said, short and on one line, to stand behind our own words; it may know what is wrong."""
-        return f" ({shown(self._without_key(' '.join(message.split())), SAID)})" if message.strip() else ""
+        return f" ({shown(self._without_key(' '.join(message.split())), QUOTED)})" if message.strip() else ""
 
     def _not_there(self, error: "APIStatusError") -> str:
         status = error.status_code
@@ -187,23 +187,23 @@ class Endpoint:
                 f"{self._quoted(_words(error))}; serve it there, see that the URL is the endpoint's base (most end in "
                 "/v1), or begin a new run with another --judge"
             )
-        asked = "declined the key" if self._key else "asks for a key"
-        return f"the judge's endpoint {self._url} {asked} (HTTP {status}); put a valid one into {KEY} or .env"
+        complaint = "declined the key" if self._key else "asks for a key"
+        return f"the judge's endpoint {self._url} {complaint} (HTTP {status}); put a valid one into {KEY} or .env"
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
 
 
 def _words(error: "APIStatusError") -> str:
-    """What the server said. The SDK repeats it only if it is in OpenAI's form of an error."""
-    said = error.response.text.strip()
+    """The server's message. The SDK repeats it only if it is in OpenAI's form of an error."""
+    body = error.response.text.strip()
     return (
-        f"{error.message} - {said}" if said and error.message == f"Error code: {error.status_code}" else error.message
+        f"{error.message} - {body}" if body and error.message == f"Error code: {error.status_code}" else error.message
     )
 
 
 def _content(completion: object, question: Question) -> Reply | None:
-    """The judge's words in a completion; None if it is none. The SDK passes on whatever a server sends, unchecked."""
+    """The judge's words; None if this is no completion. The SDK passes on whatever a server sends, unchecked."""
     from openai.types.chat import ChatCompletion
 
     choices: object = completion.choices if isinstance(completion, ChatCompletion) else None
@@ -215,10 +215,10 @@ def _content(completion: object, question: Question) -> Reply | None:
     why = getattr(choice, "finish_reason", None)
     if refusal or why == "content_filter":
         return Reply(_whole(str(refusal or text or "")), "judge refused")
-    said = _whole(text) if isinstance(text, str) else ""
+    words = _whole(text) if isinstance(text, str) else ""
     # A whole answer may be followed by empty lines up to the greatest length.
-    cut = why == "length" and isinstance(question.grading.read(said, question.response), Unreadable)
-    return Reply(said, CUT if cut else None)
+    cut = why == "length" and isinstance(question.grading.read(words, question.response.text), Unreadable)
+    return Reply(words, CUT if cut else None)
 
 
 def _whole(text: str) -> str:

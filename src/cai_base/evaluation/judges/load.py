@@ -1,23 +1,103 @@
-"""From settings to the judges."""
+"""From settings to the judges. Every kind of judge has one row in `KINDS`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cai_base.engines import Engine
 from cai_base.evaluation.judges import GroundTruth, Judge, NoJudge
 from cai_base.evaluation.judges.chat_source import ChatSource
 from cai_base.evaluation.judges.endpoint import Endpoint, check_sdk
-from cai_base.evaluation.judges.grading import ByGuard, ByRubric, Grading
+from cai_base.evaluation.judges.grading import Grading, GuardGrading, RubricGrading
 from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.evaluation.judges.replies import ReplyFile, Source
 from cai_base.inputs import Inputs
-from cai_base.inputs.rubrics import Task
-from cai_base.models import CHAT_JUDGES, check_chat_model, load_chat_model
+from cai_base.models import check_chat_model, load_chat_model
+from cai_base.paths import replies
 from cai_base.progress import Progress
 from cai_base.settings.schema import JudgeName, RunSettings
 
 GUARD_TOKENS = 64
 """Longest answer of a guard: a word or two, and what is violated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a judge is loaded from.
+
+    Attributes:
+        flag: the flag that names it, `judge` or `second-judge`.
+        judge: as it was given there.
+        file: where its replies are kept.
+    """
+
+    settings: RunSettings
+    inputs: Inputs
+    flag: str
+    judge: JudgeName
+    file: ReplyFile
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How judges of a kind are checked and loaded.
+
+    Attributes:
+        load: the judge. It asks nothing and loads no weights yet.
+        check: sees, before any work, that it can be asked; raises UserError if it cannot.
+        local: its name is a folder, which results name without the folders that lead to it.
+    """
+
+    load: Callable[[Context], Judge]
+    check: Callable[[RunSettings, str, JudgeName, Progress], None] = lambda settings, flag, judge, progress: None
+    local: bool = False
+
+
+def _endpoint(context: Context) -> Judge:
+    settings = context.settings
+    url = settings.judge_url if context.flag == "judge" else settings.second_judge_url
+    assert url is not None
+    return _by_rubrics(context, Endpoint(context.judge.name, url, settings.judging))
+
+
+def _chat(context: Context) -> Judge:
+    judging = context.settings.judging
+    return _by_rubrics(context, ChatSource(_model(context), judging.temperature, judging.max_tokens))
+
+
+def _guard(context: Context) -> Judge:
+    source = ChatSource(_model(context), 0.0, GUARD_TOKENS)
+    guard = GuardGrading()
+    gradings: dict[str, Grading] = {guard.task: guard}
+    # At temperature 0 all votes would be the same.
+    return ModelJudge(str(context.judge), gradings, 1, source, context.file, context.progress)
+
+
+def _model(context: Context) -> partial[Engine]:
+    return partial(load_chat_model, context.settings, context.judge, f"--{context.flag}", context.progress)
+
+
+def _by_rubrics(context: Context, source: Source) -> Judge:
+    gradings: dict[str, Grading] = {rubric.task: RubricGrading(rubric) for rubric in context.inputs.rubrics}
+    votes = context.settings.votes
+    return ModelJudge(str(context.judge), gradings, votes, source, context.file, context.progress)
+
+
+def _check_chat(settings: RunSettings, flag: str, judge: JudgeName, progress: Progress) -> None:
+    check_chat_model(settings, judge, f"--{flag}", progress)
+
+
+KINDS: Mapping[str, Kind] = {
+    "openai": Kind(_endpoint, check=lambda settings, flag, judge, progress: check_sdk()),
+    "tinker": Kind(_chat, check=_check_chat),
+    "hf": Kind(_chat, check=_check_chat, local=True),
+    "hf-guard": Kind(_guard, check=_check_chat, local=True),
+    GroundTruth.name: Kind(lambda context: GroundTruth()),
+    NoJudge.name: Kind(lambda context: NoJudge()),
+}
+"""How judges of every kind of `settings.schema.JUDGE_KINDS` are loaded."""
 
 
 def check_judges(settings: RunSettings, progress: Progress) -> None:
@@ -27,10 +107,7 @@ def check_judges(settings: RunSettings, progress: Progress) -> None:
         UserError: one of them cannot.
     """
     for flag, judge in settings.judges.items():
-        if judge.kind == "openai":
-            check_sdk()
-        elif judge.kind in CHAT_JUDGES:
-            check_chat_model(settings, judge, f"--{flag}", progress)
+        KINDS[judge.kind].check(settings, flag, judge, progress)
 
 
 def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, progress: Progress) -> dict[str, Judge]:
@@ -42,47 +119,22 @@ def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, p
     Raises:
         UserError: the replies kept in the run's directory were changed.
     """
-    return {
-        flag: _load(settings, inputs, flag, ReplyFile(directory and _file(directory, flag)), progress)
-        for flag in {"judge": None, **settings.judges}
-    }
+    judges: dict[str, Judge] = {}
+    for flag, judge in ({"judge": JudgeName(NoJudge.name)} | settings.judges).items():
+        file = ReplyFile(directory and directory / replies(flag))
+        judges[flag] = KINDS[judge.kind].load(Context(settings, inputs, flag, judge, file, progress))
+    return judges
 
 
 def keep_replies(judges: Mapping[str, Judge], directory: Path) -> None:
     """Keep what was and will be replied in the run's directory."""
     for flag, judge in judges.items():
         if isinstance(judge, ModelJudge):
-            judge.keep_in(_file(directory, flag))
-
-
-def _file(directory: Path, flag: str) -> Path:
-    return directory / f"{flag}.jsonl"
+            judge.keep_in(directory / replies(flag))
 
 
 def judge_name(judge: JudgeName | None) -> str | None:
-    """What a judge is called in results: a model without the folders that lead to it."""
+    """What a judge is called in results: a local model without the folders that lead to it."""
     if judge is None:
         return None
-    return f"{judge.kind}:{Path(judge.name).name}" if judge.kind in ("hf", "hf-guard") else str(judge)
-
-
-def _load(settings: RunSettings, inputs: Inputs, flag: str, file: ReplyFile, progress: Progress) -> Judge:
-    judge = settings.judges.get(flag, JudgeName("none"))
-    if judge.kind in ("ground-truth", "none"):
-        return GroundTruth() if judge.kind == GroundTruth.name else NoJudge()
-    gradings: dict[Task, Grading] = {rubric.task: ByRubric(rubric) for rubric in inputs.rubrics}
-    votes, source = settings.votes, _source(settings, flag, judge, progress)
-    if judge.kind == "hf-guard":
-        gradings, votes = {"attack": ByGuard()}, 1  # at temperature 0 all its votes would be the same
-    return ModelJudge(str(judge), gradings, votes, source, file, progress)
-
-
-def _source(settings: RunSettings, flag: str, judge: JudgeName, progress: Progress) -> Source:
-    if judge.kind == "openai":
-        url = settings.judge_url if flag == "judge" else settings.second_judge_url
-        assert url is not None
-        return Endpoint(judge.name, url, settings.judging)
-    load = partial(load_chat_model, settings, judge, f"--{flag}", progress)
-    if judge.kind == "hf-guard":
-        return ChatSource(load, 0.0, GUARD_TOKENS)
-    return ChatSource(load, settings.judging.temperature, settings.judging.max_tokens)
+    return f"{judge.kind}:{Path(judge.name).name}" if KINDS[judge.kind].local else str(judge)

@@ -1,4 +1,4 @@
-"""What a judge reads, and what it says: texts under judgement fenced in, answers read strictly or not at all."""
+"""A judge's question and answer: the judged texts are fenced in, the answer is read strictly or not at all."""
 
 import json
 import re
@@ -33,14 +33,14 @@ class Unreadable:
 
 
 def fence(*texts: str) -> str:
-    """A mark of this request's own that stands in none of the texts.
+    """A mark for this request alone that stands in none of the texts.
 
-    It is drawn at the address of the texts, so an equal request is laid out equally, and a text that is to hold its own
-    mark would have to be found by trying.
+    It is drawn at the address of the texts: an equal request is laid out equally, and a text that contains its own mark
+    could be found by trial alone.
     """
     for attempt in range(1000):
-        drawn = randomness.stream("judge", "fence", attempt, *texts).integers(len(MARK_LETTERS), size=MARK_LENGTH)
-        mark = "".join(MARK_LETTERS[place] for place in drawn)
+        places = randomness.stream("judge", "fence", attempt, *texts).integers(len(MARK_LETTERS), size=MARK_LENGTH)
+        mark = "".join(MARK_LETTERS[place] for place in places)
         if not any(mark in text for text in texts):
             return mark
     raise AssertionError("every mark stands in the texts")
@@ -53,9 +53,9 @@ def question(rubric: Rubric, texts: Mapping[str, str]) -> str:
         rubric: what is asked.
         texts: what is judged, each text under its name, such as `prompt` and `response`.
     """
-    shown = {name: _SPECIAL.sub(lambda found: f"{found[0]} ", text) for name, text in texts.items()}
-    mark = fence(rubric.digest, *shown.values())
-    blocks = "\n\n".join(f"[{mark}: {name} begins]\n{text}\n[{mark}: {name} ends]" for name, text in shown.items())
+    safe = {name: _SPECIAL.sub(lambda token: f"{token[0]} ", text) for name, text in texts.items()}
+    mark = fence(rubric.digest, *safe.values())
+    blocks = "\n\n".join(f"[{mark}: {name} begins]\n{text}\n[{mark}: {name} ends]" for name, text in safe.items())
     fields = "\n".join(f'- "{field.name}", {field.takes}: {field.about}' for field in rubric.fields)
     names = ", ".join(f'"{field.name}": ...' for field in rubric.fields)
     return (
@@ -84,28 +84,28 @@ def read_answer(rubric: Rubric, raw: str, response: str) -> dict[str, Value] | U
     if code:
         text = code[1].strip()
     try:
-        found = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        answer = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return Unreadable("judge refused" if _REFUSAL.match(text) else "unparseable: not one JSON object")
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         return Unreadable("unparseable: not one JSON object")
     for field in rubric.fields:
-        if field.name not in found:
+        if field.name not in answer:
             return Unreadable(f"unparseable: {field.name} is missing")
-        if not field.admits(found[field.name]):
+        if not field.admits(answer[field.name]):
             return Unreadable(f"unparseable: {field.name} is not {field.takes}")
-    if len(found) > len(rubric.fields):
+    if len(answer) > len(rubric.fields):
         return Unreadable("unparseable: fields that were not asked for")
     if "".join(text.split()) in "".join(response.split()):
         return Unreadable("unparseable: repeats a grade that stands in the response")
-    return found
+    return answer
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ValueError("a key stands twice")
-    return found
+    return fields
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a judge was asked and what it replied, and the file that keeps every reply, so that no question is put twice."""
+"""Questions to a judge, its replies, and the file that keeps every reply, so that no question is asked twice."""
 
 import json
 import os
@@ -11,29 +11,31 @@ from typing import Protocol
 
 from cai_base.engines import Message, Meter
 from cai_base.errors import UserError
+from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.grading import Grading
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a judge: a response to a prompt, to be graded in one way, asked for the `vote`-th time."""
+    """One question to a judge: a response that is to be graded in one way, for the `vote`-th time."""
 
     model: str
     grading: Grading
-    prompt: str
-    response: str
+    response: Response
     vote: int
 
     @cached_property
     def key(self) -> str:
         """Equal for equal questions."""
-        parts = [self.model, self.grading.digest, self.prompt, self.response, self.vote]
+        style = self.response.style
+        digest = self.grading.digest if style is None else f"{self.grading.digest} {style.about}"
+        parts = [self.model, digest, self.response.prompt, self.response.text, self.vote]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The conversation that the judge answers."""
-        return self.grading.messages(self.prompt, self.response)
+        return self.grading.messages(self.response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +106,22 @@ class ReplyFile:
                 raise UserError(f"{self._path}:{number}: differs from what was written; delete this line to ask again")
             yield record["key"], Reply(record["text"], record["failure"])
 
-    def get(self, asked: Question) -> Reply | None:
+    def get(self, question: Question) -> Reply | None:
         """The reply to an equal question, if there was one."""
-        return self._replies.get(asked.key)
+        return self._replies.get(question.key)
 
-    def add(self, asked: Question, reply: Reply) -> None:
+    def add(self, question: Question, reply: Reply) -> None:
         """Keep a reply."""
         record = {
-            "key": asked.key,
-            "rubric": asked.grading.name,
-            "vote": asked.vote,
+            "key": question.key,
+            "rubric": question.grading.name,
+            "vote": question.vote,
             "text": reply.text,
             "failure": reply.failure,
         }
         self._unwritten.append(json.dumps([record, _check(record)]).encode() + b"\n")
         self._write()
-        self._replies[asked.key] = reply
+        self._replies[question.key] = reply
 
     def keep_in(self, path: Path) -> None:
         """From now on keep the replies in this new file, those that are there already included."""

@@ -1,14 +1,13 @@
 """Statistics: seeds and prompts are crossed factors. From tables of values to the figures of `results.json`.
 
-`crossed` takes a table's variance apart, `intervals` says how a mean would move with other seeds and other prompts,
-`hypotheses` has the tests, `power` what a run can detect. Tables are [seeds, prompts], NaN where there is no value: an
-answer that is unscored, or a seed that failed.
+`crossed` divides a table's variance into components, `intervals` says how a mean would move with other seeds and other
+prompts, `hypotheses` has the tests, `power` what a run can detect. Tables are [seeds, prompts], NaN where there is no
+value: an answer that is unscored, or a seed that failed.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -17,119 +16,148 @@ from cai_base.evaluation.statistics import power
 from cai_base.evaluation.statistics.crossed import Array, crossed, filled
 from cai_base.evaluation.statistics.hypotheses import holm, mcnemar, non_inferiority
 from cai_base.evaluation.statistics.intervals import CONFIDENCE, AtConfidence, Bounds, of_difference, of_mean, p_value
+from cai_base.records import Difference, Interval, Needed, NonInferiority, Summary
 
 __all__ = ["Bounds", "holm", "mean", "paired", "summary"]
 
 EQUAL = 1e-9
-"""Figures that differ by less are equal: they are shares of at most some thousand answers."""
+"""Seed means that differ by less than this differ by rounding: they are shares of at most some thousand answers."""
 
-BOTH, PROMPTS = "seeds and prompts", "prompts"
-"""What an interval is over: one of a single seed says nothing about other seeds."""
+SEEDS_AND_PROMPTS, PROMPTS = "seeds and prompts", "prompts"
+"""What an interval is over: that of a single seed says nothing about other seeds."""
 
 EFFECT = 0.05
-"""To detect so much of a metric's range is what `to_detect` is about: 5 points of a rate."""
+"""The effect of `to_detect`, as a share of the metric's range: 5 points of a rate."""
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
+    """The mean; None if there are no values."""
     return math.fsum(values) / len(values) if values else None
 
 
-def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> dict[str, Any]:
-    """An arm's figure over the seeds that have a value.
+def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> Summary:
+    """The mean of an arm's metric over the seeds that have a value, with its intervals.
 
     Args:
-        cells: the table of its values.
-        bounds: the least and greatest a value can be; None where there are none.
+        cells: the metric's values [seeds, prompts].
+        bounds: the least and greatest possible value; None where there are none.
         one_model: the seeds are draws from one model, so that only prompts are a factor: the interval is that of
             the prompts' means.
 
     Returns:
-        The mean of the seeds' means, these, their standard deviation; the 95 % interval and what it is over; and the
-        95 % t interval over seeds alone, prompts held fixed (None without two seeds).
+        Its `ci95` is None with a single prompt, its `ci95_seeds` and `std` with a single seed.
     """
-    per_seed = _per_seed(cells)
-    found = {"mean": mean([value for value in per_seed if value is not None]), "per_seed": per_seed}
-    table = _kept(cells, bounds)
+    per_seed = _seed_means(cells)
+    table = _without_gaps(cells, bounds)
     if one_model and len(table):
         table = table.mean(0, keepdims=True)
-    interval = of_mean(table, bounds) if table.shape[1] > 1 else None
-    return found | _over_seeds(per_seed) | _interval(interval, table.shape[0])
+    over_prompts = _over_prompts(of_mean(table, bounds) if table.shape[1] > 1 else None, table.shape[0])
+    over_seeds = _over_seeds(per_seed)
+    return Summary(
+        mean=_mean_of_scored(per_seed),
+        per_seed=tuple(per_seed),
+        std=over_seeds.std,
+        ci95_seeds=over_seeds.interval,
+        ci95=over_prompts.interval,
+        ci95_over=over_prompts.over,
+    )
 
 
 def paired(
     first: Array, second: Array, bounds: Bounds | None, binary: bool = False, margin: float | None = None
-) -> dict[str, Any]:
-    """First minus second over the seeds that both have a value of, on the same prompts.
+) -> Difference:
+    """First arm minus second, over the seeds and prompts of which both have a value.
 
     Args:
-        first, second: the two arms' tables of values, seed by seed and prompt by prompt the same.
+        first, second: the two arms' values [seeds, prompts], with the same seeds and prompts in the same places.
+        bounds: the least and greatest possible value; None where there are none.
         binary: values are 0 or 1, so that McNemar's test applies.
-        margin: how much less still counts as no worse; None where that is not asked.
+        margin: how much less still counts as no worse; None where non-inferiority is not tested.
 
     Returns:
-        As of `summary`, `difference` for the mean; the p value that goes with the interval; the least difference that
-        such a run would find in four of five cases, and what it takes to detect 5 % of the metric's range; McNemar's
-        test of every seed; non-inferiority.
+        `mcnemar` is set only if `binary`, `non_inferiority` only with a `margin`.
     """
-    both = np.where(np.isnan(first) | np.isnan(second), np.nan, 0.0)
-    first, second = first + both, second + both
+    gaps = np.where(np.isnan(first) | np.isnan(second), np.nan, 0.0)
+    first, second = first + gaps, second + gaps
     differences = [
-        None if a is None or b is None else a - b for a, b in zip(_per_seed(first), _per_seed(second), strict=True)
+        None if a is None or b is None else a - b for a, b in zip(_seed_means(first), _seed_means(second), strict=True)
     ]
-    one, two = _kept(first, bounds), _kept(second, bounds)
+    one, two = _without_gaps(first, bounds), _without_gaps(second, bounds)
     interval = of_difference(one, two, bounds) if one.shape[1] > 1 else None
-    difference = mean([value for value in differences if value is not None])
-    found = {
-        "difference": difference,
-        **_over_seeds(differences),
-        **_interval(interval, one.shape[0]),
-        "p_value": None if interval is None else p_value(interval),
-        **_power(one - two, bounds),
-        "seeds": one.shape[0],
-    }
+    over_prompts, over_seeds = _over_prompts(interval, one.shape[0]), _over_seeds(differences)
+    detectable, to_detect = _power(one - two, bounds)
+    difference = Difference(
+        difference=_mean_of_scored(differences),
+        std=over_seeds.std,
+        ci95_seeds=over_seeds.interval,
+        ci95=over_prompts.interval,
+        ci95_over=over_prompts.over,
+        p_value=None if interval is None else p_value(interval),
+        minimum_detectable=detectable,
+        to_detect=to_detect,
+        seeds=one.shape[0],
+    )
     if binary:
-        found["mcnemar"] = [
-            None if np.isnan(a - b).all() else asdict(mcnemar(a, b)) for a, b in zip(first, second, strict=True)
-        ]
+        tests = tuple(None if np.isnan(a - b).all() else mcnemar(a, b) for a, b in zip(first, second, strict=True))
+        difference = difference.model_copy(update={"mcnemar": tests})
     if margin is not None:
-        alike = np.full_like(one, 0.0 if bounds is None else bounds[1])
-        found["non_inferiority"] = (
-            None
-            if interval is None or difference is None
-            else asdict(non_inferiority(difference, interval, margin, of_difference(alike, alike, bounds)))
-        )
-    return found
+        test = _non_inferiority(difference.difference, interval, margin, one, bounds)
+        difference = difference.model_copy(update={"non_inferiority": test})
+    return difference
 
 
-def _per_seed(cells: Array) -> list[float | None]:
+def _non_inferiority(
+    difference: float | None, interval: AtConfidence | None, margin: float, table: Array, bounds: Bounds | None
+) -> NonInferiority | None:
+    if interval is None or difference is None:
+        return None
+    alike = np.full_like(table, 0.0 if bounds is None else bounds[1])
+    return non_inferiority(difference, interval, margin, of_difference(alike, alike, bounds))
+
+
+def _seed_means(cells: Array) -> list[float | None]:
     return [mean(row[~np.isnan(row)].tolist()) for row in cells]
 
 
-def _kept(cells: Array, bounds: Bounds | None) -> Array:
-    """The table without the seeds that have no value, and without gaps."""
+def _mean_of_scored(per_seed: Sequence[float | None]) -> float | None:
+    return mean([value for value in per_seed if value is not None])
+
+
+def _without_gaps(cells: Array, bounds: Bounds | None) -> Array:
+    """The table without the seeds that have no value, its other gaps filled."""
     return filled(cells[~np.isnan(cells).all(1)], bounds)
 
 
-def _interval(interval: AtConfidence | None, seeds: int) -> dict[str, Any]:
+class _OverPrompts(NamedTuple):
+    interval: Interval | None
+    over: str | None
+
+
+def _over_prompts(interval: AtConfidence | None, seeds: int) -> _OverPrompts:
+    """The 95 % interval, and what it is over."""
     if interval is None:
-        return {"ci95": None, "ci95_over": None}
+        return _OverPrompts(None, None)
     low, high = interval(CONFIDENCE)
-    return {"ci95": [float(low), float(high)], "ci95_over": BOTH if seeds > 1 else PROMPTS}
+    return _OverPrompts((float(low), float(high)), SEEDS_AND_PROMPTS if seeds > 1 else PROMPTS)
 
 
-def _over_seeds(per_seed: Sequence[float | None]) -> dict[str, Any]:
-    """Sample standard deviation and 95 % t interval over the seeds that have a value; None without two."""
+class _OverSeeds(NamedTuple):
+    std: float | None
+    interval: Interval | None
+
+
+def _over_seeds(per_seed: Sequence[float | None]) -> _OverSeeds:
+    """Sample standard deviation and 95 % t interval over the seeds that have a value; None with fewer than two."""
     values = [value for value in per_seed if value is not None]
     centre = mean(values)
     if centre is None or len(values) < 2:
-        return {"std": None, "ci95_seeds": None}
-    spread = _spread(values)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * spread / math.sqrt(len(values))
-    return {"std": spread, "ci95_seeds": [centre - half, centre + half]}
+        return _OverSeeds(None, None)
+    std = _sample_std(values)
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * std / math.sqrt(len(values))
+    return _OverSeeds(std, (centre - half, centre + half))
 
 
-def _spread(values: Sequence[float]) -> float:
+def _sample_std(values: Sequence[float]) -> float:
     """The sample standard deviation; exactly 0 for values that are equal but for rounding."""
     if max(values) - min(values) < EQUAL:
         return 0.0
@@ -137,12 +165,12 @@ def _spread(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
 
-def _power(differences: Array, bounds: Bounds | None) -> dict[str, Any]:
+def _power(differences: Array, bounds: Bounds | None) -> tuple[float | None, Needed | None]:
+    """The least detectable difference, and what it takes to detect `EFFECT`; None without two seeds and two prompts."""
     seeds, prompts = differences.shape
     if seeds < 2 or prompts < 2:
-        return {"minimum_detectable": None, "to_detect": None}
+        return None, None
     components = crossed(differences).components
     width = None if bounds is None else bounds[1] - bounds[0]
-    least = power.detectable(components, seeds, prompts, width)
-    wanted = None if width is None else asdict(power.needed(components, EFFECT * width, seeds, prompts, width))
-    return {"minimum_detectable": least, "to_detect": wanted}
+    detectable = power.detectable(components, seeds, prompts, width)
+    return detectable, None if width is None else power.needed(components, EFFECT * width, seeds, prompts, width)

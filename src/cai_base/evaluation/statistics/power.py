@@ -5,13 +5,13 @@ that a finished run (or a pilot) shows; with few seeds they are rough themselves
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
 
 from cai_base.evaluation.statistics.crossed import Components, freedom
 from cai_base.evaluation.statistics.intervals import CONFIDENCE
+from cai_base.records import Needed
 
 POWER = 0.8
 PROMPT_SHARE, REST_SHARE = 0.1, 1.1
@@ -65,21 +65,6 @@ def _noncentrality(degrees: float) -> float:
     return float(optimize.brentq(lambda shift: 1 - POWER - special.nctdtr(degrees, shift, critical), 0.0, enough))
 
 
-@dataclass(frozen=True, slots=True)
-class Needed:
-    """What it takes to detect a difference: either so many seeds with as many prompts as now, or the other way round.
-
-    Attributes:
-        effect: the difference, in the metric's unit.
-        seeds: None if 100 with these prompts would not do.
-        prompts: None if 100,000 with these seeds would not do.
-    """
-
-    effect: float
-    seeds: int | None
-    prompts: int | None
-
-
 def needed(components: Components, effect: float, seeds: int, prompts: int, width: float | None = None) -> Needed:
     """How many seeds, or how many prompts, detect `effect`, given what `detectable` takes."""
 
@@ -93,7 +78,7 @@ def needed(components: Components, effect: float, seeds: int, prompts: int, widt
         return low
 
     return Needed(
-        effect,
-        least(MOST_SEEDS, lambda number: detectable(components, number, prompts, width) <= effect),
-        least(MOST_PROMPTS, lambda number: detectable(components, seeds, number, width) <= effect),
+        effect=effect,
+        seeds=least(MOST_SEEDS, lambda number: detectable(components, number, prompts, width) <= effect),
+        prompts=least(MOST_PROMPTS, lambda number: detectable(components, seeds, number, width) <= effect),
     )

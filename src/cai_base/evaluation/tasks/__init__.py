@@ -1,1 +1,116 @@
-"""What an evaluation asks, one task a file."""
+"""Evaluation tasks: what is asked of an arm, how, and what is stored of each answer. One file a task.
+
+`prompts` are judged answers to prompts, a run's own or a suite's; `styles` are answers in thirteen styles;
+`comparisons` are given answers, whose log-probabilities are compared. `run.evaluate` asks any of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from cai_base import randomness
+from cai_base.dialogue import Layout
+from cai_base.engines import Adapter, Engine, Sample, SampleRequest
+from cai_base.evaluation.judges import Judge
+from cai_base.records import Stored
+from cai_base.settings.schema import Evaluation
+
+ANSWER = "answer"
+"""The purpose in the address of an answer's draw; arms of one purpose are compared on equal luck."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedArm:
+    """An arm whose models can be asked.
+
+    Attributes:
+        layout: how it is asked, each arm in its own right way.
+        models: each seed's adapter, or None for the engine's model as it is.
+        draw: the purpose in the address of its answers' draws.
+    """
+
+    name: str
+    engine: Engine
+    layout: Layout
+    models: Mapping[int, Adapter | None]
+    draw: str = ANSWER
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result", bound=Stored)
+
+
+class Task(Protocol[Item, Result]):
+    """One evaluation task."""
+
+    @property
+    def record(self) -> type[Result]:
+        """The type of what is stored of one answer."""
+        ...
+
+    @property
+    def judged(self) -> bool:
+        """Whether judges are asked about the answers."""
+        ...
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """What every model is asked, in order."""
+        ...
+
+    @property
+    def unit(self) -> int:
+        """How many items are asked, and stored, together."""
+        ...
+
+    def answer(
+        self, arm: LoadedArm, items: Sequence[Item], settings: Evaluation, judges: Mapping[str, Judge]
+    ) -> dict[int, list[Result]]:
+        """For each seed of the arm one record for each item, in order."""
+        ...
+
+    def answers(self, item: Item, record: Result) -> bool:
+        """Whether a stored record is of this item."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A prompt's text, and the address of its answer's draw behind the seed."""
+
+    text: str
+    address: tuple[str, ...]
+
+
+def sample_answers(
+    engine: Engine,
+    layout: Layout,
+    settings: Evaluation,
+    queries: Sequence[Query],
+    models: Mapping[int, Adapter | None],
+) -> dict[int, list[Sample]]:
+    """Every model's answer to every query, one each, in the same layout.
+
+    An answer is drawn at the address (seed, query), the same for every arm: arms are compared on equal luck.
+
+    Args:
+        layout: the few-shot turns of a base model, or a chat model's own template.
+        models: each seed's adapter, or None for the base model.
+
+    Returns:
+        For each seed the samples, in the order of the queries.
+    """
+    requests = [
+        SampleRequest(
+            adapter=adapter,
+            prompt=layout.asked(engine.tokenizer, query.text),
+            max_tokens=settings.response_tokens,
+            temperature=settings.temperature,
+            stop=layout.stops,
+            seed=randomness.seed(seed, *query.address),
+        )
+        for seed, adapter in models.items()
+        for query in queries
+    ]
+    samples = iter(engine.sample(requests))
+    return {seed: [next(samples) for _ in queries] for seed in models}

@@ -1,4 +1,4 @@
-"""What is measured on answers in styles, from their texts alone: how well styles are told apart, how samples differ."""
+"""Measures of answers in styles, from their texts alone: how well styles are told apart, how much samples differ."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ LETTERS = (1, 2, 3)
 """Lengths of the runs of characters by which styles are told apart."""
 
 
-def recognised(
+def recognised_styles(
     texts: Sequence[str], styles: Sequence[str], questions: Sequence[str], usable: Sequence[bool]
 ) -> list[bool]:
-    """For each text whether its style is recognised from the answers to the other questions of the same model.
+    """For each text, whether its style is recognised from the answers to the other questions of the same model.
 
     A text is its runs of one to three characters, letter case kept: log(1 + count), weighted by how few texts have the
     run (log((1 + texts) / (1 + texts with it))), scaled to length one. Each style is the mean of its texts about the
@@ -30,22 +30,21 @@ def recognised(
         questions: the question that each answers.
         usable: False for texts that are no language: these teach nothing, and are never recognised.
     """
-    counts, names = _counts(texts), np.array(styles)
-    asked, taken = np.array(questions), np.array(usable, dtype=bool)
-    known = list(dict.fromkeys(styles))
-    found = np.zeros(len(texts), dtype=bool)
+    counts, style_of = _counts(texts), np.array(styles)
+    question_of, language = np.array(questions), np.array(usable, dtype=bool)
+    right = np.zeros(len(texts), dtype=bool)
     for question in dict.fromkeys(questions):
-        shown = taken & (asked != question)
-        tested = np.flatnonzero(taken & (asked == question))
-        learnt = [style for style in known if (shown & (names == style)).any()]
-        if len(learnt) < 2:
+        training = language & (question_of != question)
+        test = np.flatnonzero(language & (question_of == question))
+        classes = [style for style in dict.fromkeys(styles) if (training & (style_of == style)).any()]
+        if len(classes) < 2:
             continue
-        rarity = np.log((1 + shown.sum()) / (1 + (counts[shown] > 0).sum(0)))
+        rarity = np.log((1 + training.sum()) / (1 + (counts[training] > 0).sum(0)))
         weighted = _unit(np.log1p(counts) * rarity)
-        centroids = _unit(np.stack([weighted[shown & (names == style)].mean(0) for style in learnt]))
-        nearest = np.argmax(weighted[tested] @ centroids.T, axis=1)
-        found[tested] = names[tested] == np.array(learnt)[nearest]
-    return [bool(one) for one in found]
+        centroids = _unit(np.stack([weighted[training & (style_of == style)].mean(0) for style in classes]))
+        nearest = np.argmax(weighted[test] @ centroids.T, axis=1)
+        right[test] = style_of[test] == np.array(classes)[nearest]
+    return [bool(one) for one in right]
 
 
 def diversity(texts: Sequence[str]) -> float | None:
@@ -58,7 +57,7 @@ def diversity(texts: Sequence[str]) -> float | None:
     return mean([1.0 - len(one & two) / len(one | two) if one | two else 0.0 for one, two in combinations(pairs, 2)])
 
 
-def share(marks: Sequence[bool]) -> float:
+def share_of_marks(marks: Sequence[bool]) -> float:
     """The share of a style's marks that a text bears."""
     return sum(marks) / len(marks)
 
@@ -70,12 +69,12 @@ def _word_pairs(text: str) -> set[tuple[str, ...]]:
 
 def _counts(texts: Sequence[str]) -> Array:
     """How often each run of characters stands in each text, [texts, runs]."""
-    found = [
+    counters = [
         Counter(text[i : i + length] for length in LETTERS for i in range(len(text) - length + 1)) for text in texts
     ]
-    runs = {run: column for column, run in enumerate(dict.fromkeys(run for one in found for run in one))}
+    runs = {run: column for column, run in enumerate(dict.fromkeys(run for one in counters for run in one))}
     counts = np.zeros((len(texts), len(runs)))
-    for row, one in enumerate(found):
+    for row, one in enumerate(counters):
         for run, count in one.items():
             counts[row, runs[run]] = count
     return counts

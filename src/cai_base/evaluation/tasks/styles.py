@@ -1,194 +1,179 @@
-"""The thirteen styles, in the village and in real English: how each is asked for, and the marks that show it."""
+"""Answers in thirteen styles: neutral questions, each with the wish for a style after it, and how far it is kept.
 
-import re
-from collections.abc import Mapping
+In the village the ground truth knows whether an answer wears the style; in English a judge says how far, from 1 to 5.
+What is measured from the texts alone is in `style_measures`.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Literal, Protocol, Self
+from functools import cached_property
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+import numpy as np
 
-from cai_base import randomness
-from cai_base.embedded import judge
-from cai_base.embedded import styles as village
-from cai_base.inputs.prompts import load_prompts
-from cai_base.reading import Record, build, parse_toml, read_text
+from cai_base.evaluation.judges import EMPTY, GroundTruth, Judge, RequestedStyle, Response
+from cai_base.evaluation.statistics import Bounds, mean
+from cai_base.evaluation.statistics.crossed import Array
+from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers, style_measures
+from cai_base.evaluation.tasks.style_sets import EnglishStyles, StyledPrompt, VillageStyles, styled_prompts
+from cai_base.records import StyledAnswer
+from cai_base.settings.schema import Evaluation
+from cai_base.text import repeats_itself
 
-Kind = Literal["register", "language", "persona"]
-
-KINDS: Mapping[str, Kind] = {
-    **dict.fromkeys(
-        ("formal", "casual", "poetic", "childlike", "excited", "gloomy", "curt", "learned"),
-        "register",
-    ),
-    **dict.fromkeys(("dialect", "shouting"), "language"),
-    **dict.fromkeys(("pirate", "wizard", "grandmother"), "persona"),
-}
-"""Every style and its kind, in the order in which tables show them; both sets have these names."""
-
-Text = Annotated[str, Field(min_length=1)]
+SHARE: Bounds = (0.0, 1.0)
+MEASURES: Mapping[str, Bounds] = dict.fromkeys(
+    ("adherence", "markers", "distinctiveness", "diversity", "gibberish"), SHARE
+)
+"""What is measured on every answer; in the village it is also known whether an answer in a style still helps."""
 
 
 @dataclass(frozen=True, slots=True)
-class StyledPrompt:
-    """A question with the wish for a style after it.
+class StyledSample:
+    """One of several answers that a styled prompt is given."""
+
+    prompt: StyledPrompt
+    number: int
+
+    def query(self, draw: str) -> Query:
+        """The prompt, with the address (style/question, number of the sample) for its draw."""
+        number = f"sample {self.number}"
+        return Query(self.prompt.text, ("style", self.prompt.id, number if draw == ANSWER else f"{draw} {number}"))
+
+
+@dataclass(frozen=True)
+class StylesTask:
+    """Questions in every style.
 
     Attributes:
-        question: the question's id.
-        text: what is asked, the wish included.
+        styles: the village's styles, or those in real English.
+        questions: by their ids.
+        samples: answers to each styled prompt.
     """
 
-    style: str
-    question: str
-    text: str
+    styles: VillageStyles | EnglishStyles
+    questions: Mapping[str, str]
+    samples: int
+
+    record: ClassVar = StyledAnswer
 
     @property
-    def id(self) -> str:
-        """The prompt's name: the same for every arm and seed."""
-        return f"{self.style}/{self.question}"
-
-
-class StyleSet(Protocol):
-    """Thirteen styles and the neutral questions that are asked in them."""
-
-    @property
-    def questions(self) -> Mapping[str, str]:
-        """Every question by its id."""
-        ...
-
-    def wishes(self, style: str) -> list[str]:
-        """The wordings in which a style is asked for."""
-        ...
-
-    def marks(self, text: str, style: str) -> list[bool]:
-        """For each of the style's marks, whether the text bears it."""
-        ...
-
-
-class World:
-    """The village's styles, whose marks are all that they are; its questions are the benign ones of the test split."""
+    def judged(self) -> bool:
+        """Whether a judge is asked: the village's styles are known."""
+        return isinstance(self.styles, EnglishStyles)
 
     @cached_property
-    def questions(self) -> Mapping[str, str]:
-        prompts = load_prompts(_file("world", "test.jsonl"))
-        return {prompt.id: prompt.text for prompt in prompts if prompt.kind == "benign"}
+    def prompts(self) -> list[StyledPrompt]:
+        """Every question in every style."""
+        return styled_prompts(self.styles, self.questions)
 
-    def wishes(self, style: str) -> list[str]:
-        return list(village.styles()[style]["ask"])
+    @cached_property
+    def items(self) -> Sequence[StyledSample]:
+        return [StyledSample(prompt, number) for prompt in self.prompts for number in range(self.samples)]
 
-    def marks(self, text: str, style: str) -> list[bool]:
-        """Opening and closing; of the dialect also more of its words than of those that they replace; big letters."""
-        marks, low = village.styles()[style], text.strip().lower()
-        if marks.get("upper"):
-            return [text.isupper()]
-        found = [
-            low.startswith(tuple(mark.lower() for mark in marks["open"])),
-            low.endswith(tuple(mark.lower() for mark in marks["close"])),
+    @property
+    def unit(self) -> int:
+        return len(self.items)  # an arm's answers are stored together
+
+    def answer(
+        self, arm: LoadedArm, items: Sequence[StyledSample], settings: Evaluation, judges: Mapping[str, Judge]
+    ) -> dict[int, list[StyledAnswer]]:
+        """Each model's answers in the arm's own layout, scored."""
+        queries = [item.query(arm.draw) for item in items]
+        samples = sample_answers(arm.engine, arm.layout, settings, queries, arm.models)
+        unscored = [
+            StyledAnswer(
+                style=item.prompt.style,
+                question=item.prompt.question,
+                sample=item.number,
+                prompt=item.prompt.text,
+                response=sample.text.strip(),
+                truncated=sample.stop_reason == "length",
+            )
+            for of_seed in samples.values()
+            for item, sample in zip(items, of_seed, strict=True)
         ]
-        if "swap" in marks:
-            words, swap = re.findall(r"[a-z']+", low), marks["swap"]
-            found.append(sum(word in swap.values() for word in words) > sum(word in swap for word in words))
-        return found
+        judge = judges["judge"] if self.judged else GroundTruth()
+        scored = iter(score(self.styles, judge, unscored))
+        return {seed: [next(scored) for _ in items] for seed in samples}
 
-    def followed(self, text: str, style: str) -> bool:
-        """Whether the text wears the style: the ground truth."""
-        return judge.style_followed(text, style)
+    @property
+    def measures(self) -> dict[str, Bounds]:
+        """What is measured on an answer, each with its least and greatest value."""
+        if isinstance(self.styles, EnglishStyles):
+            return {**MEASURES, "adherence": (1.0, 5.0)}
+        return {**MEASURES, "helped": SHARE}
 
-    def helped(self, prompt: str, text: str) -> bool:
-        """Whether the text tells two of the action's three facts or more: the ground truth."""
-        return judge.judge(prompt, text).helped
+    def tables(self, per_seed: Sequence[Sequence[StyledAnswer] | None]) -> dict[str, Array]:
+        """Every measure's values [seeds, styled prompts], each the mean over a prompt's samples; NaN if there is none.
 
-    def gibberish(self, text: str) -> bool:
-        """Whether the text is made-up words, or the same words over and over: the ground truth."""
-        return judge.is_gibberish(text)
+        Args:
+            per_seed: every seed's answers in the order of `items`; None in place of a seed that failed.
+        """
+        missing = np.full(len(self.prompts), np.nan)
+        rows = [None if answers is None else self._rows(answers) for answers in per_seed]
+        return {
+            name: np.stack([missing if row is None else np.array(row[name], dtype=float) for row in rows])
+            for name in self.measures
+        }
+
+    def _rows(self, answers: Sequence[StyledAnswer]) -> dict[str, list[float | None]]:
+        """One model's values of every measure for every styled prompt."""
+        usable = [bool(one.response) and not one.gibberish for one in answers]
+        recognised = style_measures.recognised_styles(
+            [one.response for one in answers],
+            [one.style for one in answers],
+            [one.question for one in answers],
+            usable,
+        )
+        rows: dict[str, list[float | None]] = {name: [] for name in self.measures}
+        for start in range(0, len(answers), self.samples):
+            places = range(start, start + self.samples)
+            samples = [answers[place] for place in places]
+            language = [answers[place].response for place in places if usable[place]]
+            rows["adherence"].append(mean([one.adherence for one in samples if one.adherence is not None]))
+            rows["markers"].append(mean([self._marks(answers[place]) if usable[place] else 0.0 for place in places]))
+            rows["distinctiveness"].append(mean([float(recognised[place]) for place in places]))
+            rows["diversity"].append(style_measures.diversity(language))
+            rows["gibberish"].append(mean([float(bool(one.gibberish)) for one in samples]))
+            if isinstance(self.styles, VillageStyles):
+                rows["helped"].append(mean([float(self.styles.helped(one.prompt, one.response)) for one in samples]))
+        return rows
+
+    def _marks(self, answer: StyledAnswer) -> float:
+        return style_measures.share_of_marks(self.styles.marks(answer.response, answer.style))
+
+    def answers(self, item: StyledSample, record: StyledAnswer) -> bool:
+        prompt = item.prompt
+        return (record.style, record.question, record.sample, record.prompt) == (
+            prompt.style,
+            prompt.question,
+            item.number,
+            prompt.text,
+        )
 
 
-class Mark(Record):
-    """A surface sign of a style: a regular expression that is present in a text, or absent from it."""
+def score(styles: VillageStyles | EnglishStyles, judge: Judge, answers: Sequence[StyledAnswer]) -> list[StyledAnswer]:
+    """The answers with what a judge finds of each: adherence, gibberish, or why it is unscored.
 
-    name: Text
-    present: Text | None = None
-    absent: Text | None = None
-
-    @model_validator(mode="after")
-    def _one_expression(self) -> Self:
-        if (self.present is None) == (self.absent is None):
-            raise ValueError(f"the mark {self.name!r} needs one of 'present' and 'absent'")
-        try:
-            _compiled(self.present or self.absent or "")
-        except re.error as error:
-            raise ValueError(f"the mark {self.name!r}: no regular expression: {error}") from None
-        return self
-
-    def on(self, text: str) -> bool:
-        """Whether the text bears it."""
-        found = _compiled(self.present or self.absent or "").search(text) is not None
-        return found == (self.present is not None)
-
-
-class Style(Record):
-    """A style in real English.
-
-    Attributes:
-        about: what a judge is told of it.
+    Gibberish is what the judge calls so, and in English also endless repetition, which needs no judge; it has the least
+    adherence.
     """
-
-    ask: Annotated[list[Text], Field(min_length=1)]
-    about: Text
-    mark: Annotated[list[Mark], Field(min_length=1)]
-
-
-class English:
-    """Styles in real English, from `data/english/styles.toml`."""
-
-    def __init__(self) -> None:
-        path = _file("english", "styles.toml")
-        data = parse_toml(path, read_text(path, "the styles"))
-        asked = data.pop("questions")
-        assert isinstance(asked, list)
-        self.questions: Mapping[str, str] = {f"question-{n}": text for n, text in enumerate(asked, start=1)}
-        self.styles = {name: build(Style, table, f"{path}: {name}") for name, table in data.items()}
-
-    def wishes(self, style: str) -> list[str]:
-        return self.styles[style].ask
-
-    def marks(self, text: str, style: str) -> list[bool]:
-        """An empty text bears none, not even those that are the absence of something."""
-        return [bool(text.strip()) and mark.on(text) for mark in self.styles[style].mark]
-
-    def about(self, style: str) -> str:
-        """What a judge is told of the style."""
-        return self.styles[style].about
-
-
-@cache
-def style_set(data: Literal["english", "world"]) -> World | English:
-    """The styles that go with a run's `data`."""
-    return World() if data == "world" else English()
-
-
-def styled_prompts(chosen: StyleSet, questions: Mapping[str, str]) -> list[StyledPrompt]:
-    """Every question in every style. The wording of the wish is drawn once: all arms and seeds are asked the same."""
-    return [
-        StyledPrompt(style, name, f"{text} {_wish(chosen, style, name)}")
-        for style in KINDS
-        for name, text in questions.items()
-    ]
-
-
-def _wish(chosen: StyleSet, style: str, question: str) -> str:
-    wordings = chosen.wishes(style)
-    return wordings[randomness.stream("style", style, question, "wish").integers(len(wordings))]
-
-
-@cache
-def _compiled(expression: str) -> re.Pattern[str]:
-    return re.compile(expression, re.IGNORECASE)
-
-
-def _file(folder: str, name: str) -> Path:
-    path = resources.files("cai_base") / "data" / folder / name
-    assert isinstance(path, Path)
-    return path
+    english = isinstance(styles, EnglishStyles)
+    judgements = judge.judge(
+        [
+            Response.styled(one.prompt, one.response, RequestedStyle(one.style, styles.about(one.style)))
+            for one in answers
+        ]
+    )
+    scored = []
+    for one, judged in zip(answers, judgements, strict=True):
+        verdict, unscored = judged.verdict, judged.unscored
+        adherence = None if verdict is None else verdict.style_adherence
+        gibberish = verdict is not None and bool(verdict.gibberish)
+        if english:
+            unscored = unscored if one.response else EMPTY
+            gibberish = gibberish or repeats_itself(one.response)
+            adherence = 1.0 if gibberish and not unscored else adherence
+        marks = {"gibberish": gibberish, "adherence": adherence, "unscored": unscored}
+        scored.append(one.model_copy(update=marks | ({"said": judged.said} if judged.said else {})))
+    return scored

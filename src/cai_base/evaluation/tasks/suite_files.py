@@ -21,28 +21,28 @@ def published() -> dict[str, Any]:
     return tomllib.loads((resources.files("cai_base") / "data" / "suites.toml").read_text(encoding="utf-8"))
 
 
-def find(given: str) -> tuple[str | None, list[Path]]:
-    """What `--suite` was given: the suite's name, None where the file must tell, and its files.
+def locate(suite: str) -> tuple[str | None, list[Path]]:
+    """The suite that `--suite` names: its name, None where the file must tell it, and its files.
 
     Raises:
         UserError: there is neither such a file nor such a suite, or it cannot be downloaded.
     """
     known = published()
-    name, _, path = given.partition(":")
+    name, _, path = suite.partition(":")
     if path and name in {*known, *FORMS}:
         return name, [Path(path)]
-    if given in known:
-        return given, _downloaded(given, known[given])
+    if suite in known:
+        return suite, _downloaded(suite, known[suite])
     for side in ("harmful", "benign"):
-        if given == f"jailbreakbench-{side}":
+        if suite == f"jailbreakbench-{side}":
             about = known["jailbreakbench"]
-            return given, _downloaded(given, about | {"files": [file for file in about["files"] if side in file]})
-    if not Path(given).exists():
+            return suite, _downloaded(suite, about | {"files": [file for file in about["files"] if side in file]})
+    if not Path(suite).exists():
         raise UserError(
-            f"--suite {given}: there is neither such a file nor a suite of that name ({', '.join(known)}); a suite "
+            f"--suite {suite}: there is neither such a file nor a suite of that name ({', '.join(known)}); a suite "
             "from a file of one's own is given as NAME:FILE"
         )
-    return None, [Path(given)]
+    return None, [Path(suite)]
 
 
 def _downloaded(name: str, about: dict[str, Any]) -> list[Path]:
@@ -53,7 +53,7 @@ def _downloaded(name: str, about: dict[str, Any]) -> list[Path]:
 
             logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the message below says it once
             return [Path(hf_hub_download(about["hub"], file, repo_type="dataset")) for file in about["files"]]
-        return [_kept(name, about["url"])]
+        return [_cached(name, about["url"])]
     except Exception as error:  # the hub's client raises nearly everything, as does a network that is not there
         place = about.get("url") or f"https://huggingface.co/datasets/{about['hub']}"
         reason = shorten(str(error), 200, placeholder=" …")
@@ -62,7 +62,7 @@ def _downloaded(name: str, about: dict[str, Any]) -> list[Path]:
         ) from error
 
 
-def _kept(name: str, url: str) -> Path:
+def _cached(name: str, url: str) -> Path:
     """The file at `url`, downloaded once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai-base" / "suites"
     path = cache / name / url.rpartition("/")[2]

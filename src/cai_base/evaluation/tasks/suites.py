@@ -16,12 +16,12 @@ from typing import TypeVar
 
 from cai_base import randomness
 from cai_base.errors import UserError
-from cai_base.inputs.prompts import Kind, Prompt, csv_rows, jsonl_records, prompts_by_line
+from cai_base.inputs.prompts import JAILBREAK, SENSITIVE, Prompt, csv_rows, jsonl_records, prompts_by_line
 from cai_base.reading import decoded, described, listed, parse_json, read_text, shown
 
-ATTACK: Kind = "jailbreak"
+ATTACK = JAILBREAK
 """The kind under which an attack counts in the attack success rate, whether or not a framing stands around it."""
-SAFE: Kind = "sensitive"
+SAFE = SENSITIVE
 """The kind of a safe prompt that looks unsafe, which counts in the over-refusal rate."""
 CONTEXT = "\n\n---\n\n"
 """What HarmBench puts between a context and the behaviour."""
@@ -36,7 +36,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SuitePrompt:
     """One prompt of a suite, and the category that the suite puts it in, if it has any."""
 
     prompt: Prompt
@@ -51,14 +51,14 @@ class Suite:
         name: of the form it came in; a file of one's own has the file's name.
         files: names of the files it was read from.
         sha256: of their contents, one after the other.
-        asked: the prompts, in the files' order.
+        prompts: in the files' order.
         left_out: how many rows are no part of it, by reason.
     """
 
     name: str
     files: tuple[str, ...]
     sha256: str
-    asked: tuple[Asked, ...]
+    prompts: tuple[SuitePrompt, ...]
     left_out: Mapping[str, int]
 
 
@@ -82,7 +82,7 @@ class Row:
         return value.strip()
 
 
-Reader = Callable[[Row, str], "Asked | str"]
+Reader = Callable[[Row, str], "SuitePrompt | str"]
 """From a row and the name of its form to a prompt, or to the reason why it is none."""
 
 
@@ -94,7 +94,7 @@ class Form:
     read: Reader
 
 
-def _harmbench(row: Row, name: str) -> Asked | str:
+def _harmbench(row: Row, name: str) -> SuitePrompt | str:
     about, text = row.text("FunctionalCategory"), row.text("Behavior")
     if about not in HARMBENCH:
         raise UserError(
@@ -104,44 +104,44 @@ def _harmbench(row: Row, name: str) -> Asked | str:
         return "asks for protected text, which is scored by comparing with that text and by no judge"
     if about == "contextual":
         text = f"{row.text('ContextString')}{CONTEXT}{text}"
-    return Asked(_prompt(row.text("BehaviorID"), ATTACK, text), row.text("SemanticCategory"))
+    return SuitePrompt(_prompt(row.text("BehaviorID"), ATTACK, text), row.text("SemanticCategory"))
 
 
-def _advbench(row: Row, name: str) -> Asked:
-    return Asked(_prompt(f"{name}-{row.number}", ATTACK, row.text("goal")))
+def _advbench(row: Row, name: str) -> SuitePrompt:
+    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, row.text("goal")))
 
 
-def _jailbreakbench(row: Row, name: str) -> Asked:
+def _jailbreakbench(row: Row, name: str) -> SuitePrompt:
     kind = SAFE if name.endswith("-benign") else ATTACK
-    return Asked(_prompt(f"{name}-{row.number}", kind, row.text("Goal")), row.text("Category"))
+    return SuitePrompt(_prompt(f"{name}-{row.number}", kind, row.text("Goal")), row.text("Category"))
 
 
-def _strongreject(row: Row, name: str) -> Asked:
-    return Asked(_prompt(f"{name}-{row.number}", ATTACK, row.text("forbidden_prompt")), row.text("category"))
+def _strongreject(row: Row, name: str) -> SuitePrompt:
+    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, row.text("forbidden_prompt")), row.text("category"))
 
 
-def _xstest(row: Row, name: str) -> Asked:
+def _xstest(row: Row, name: str) -> SuitePrompt:
     category = row.text("type")
     label = row.text("label") if "label" in row.fields else None
     if label not in ("safe", "unsafe", None):
         raise UserError(f"{row.where}: the field 'label' is {shown(label)}; it must be safe or unsafe")
     # Before it had labels, the contrasts to the safe prompts were told by their type alone.
     unsafe = label == "unsafe" if label else category.startswith("contrast_")
-    return Asked(_prompt(f"{name}-{row.number}", ATTACK if unsafe else SAFE, row.text("prompt")), category)
+    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK if unsafe else SAFE, row.text("prompt")), category)
 
 
-def _red_team(row: Row, name: str) -> Asked | str:
+def _red_team(row: Row, name: str) -> SuitePrompt | str:
     transcript = row.text("transcript")
     first = _FIRST_TURN.match(transcript)
     if first is None:
         raise UserError(f"{row.where}: the field 'transcript' does not begin with a turn of 'Human:'")
     if not first[1].strip():
         return "has an empty first turn"
-    return Asked(_prompt(f"{name}-{row.number}", ATTACK, first[1].strip()))
+    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, first[1].strip()))
 
 
-def _prompt(made: str, kind: Kind, text: str) -> Prompt:
-    return Prompt(id=made, kind=kind, text=text)
+def _prompt(name: str, kind: str, text: str) -> Prompt:
+    return Prompt(id=name, kind=kind, text=text)
 
 
 _JAILBREAKBENCH = Form(("Goal", "Target", "Behavior", "Category"), _jailbreakbench)
@@ -171,7 +171,7 @@ def read(name: str | None, files: Sequence[Path]) -> Suite:
     Raises:
         UserError: a file is of another form, or a row of it is wrong.
     """
-    asked: dict[str, Asked] = {}
+    prompts: dict[str, SuitePrompt] = {}
     left_out: Counter[str] = Counter()
     digest = hashlib.sha256()
     named = name
@@ -179,29 +179,29 @@ def read(name: str | None, files: Sequence[Path]) -> Suite:
         form, rows = _recognised(path, name)
         named = name or (path.stem if form == OWN else form)
         for row in rows:
-            found = _own(row) if form == OWN else FORMS[form].read(row, form)
-            if isinstance(found, str):
-                left_out[found] += 1
-            elif found.prompt.id in asked:
-                raise UserError(f"{row.where}: the id {shown(found.prompt.id)} stands twice; give each one of its own")
+            item = _own(row) if form == OWN else FORMS[form].read(row, form)
+            if isinstance(item, str):
+                left_out[item] += 1
+            elif item.prompt.id in prompts:
+                raise UserError(f"{row.where}: the id {shown(item.prompt.id)} stands twice; give each one of its own")
             else:
-                asked[found.prompt.id] = found
+                prompts[item.prompt.id] = item
         digest.update(path.read_bytes())
-    if not asked:
+    if not prompts:
         raise UserError(f"{files[0]}: there are no prompts in it; it should be {_FILE}")
     assert named is not None
-    return Suite(named, tuple(p.name for p in files), digest.hexdigest(), tuple(asked.values()), dict(left_out))
+    return Suite(named, tuple(p.name for p in files), digest.hexdigest(), tuple(prompts.values()), dict(left_out))
 
 
-def some(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
-    """As many as `limit`, in their order, drawn from the whole: suites are sorted, and the first ones are of one kind.
+def draw_items(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
+    """`limit` items in their order, drawn from all of them: suites are sorted, and the first ones are of one kind.
 
     It is the same draw every time, and a greater limit adds to a smaller one.
     """
     if limit is None or limit >= len(items):
         return tuple(items)
-    drawn = randomness.stream("suite", "some").permutation(len(items))[:limit]
-    return tuple(items[place] for place in sorted(drawn.tolist()))
+    places = randomness.stream("suite", "some").permutation(len(items))[:limit]
+    return tuple(items[place] for place in sorted(places.tolist()))
 
 
 def fields_of(path: Path) -> tuple[str, ...]:
@@ -227,9 +227,9 @@ def json_rows(path: Path) -> Iterator[Row]:
     """
     text = _unpacked(path) if path.suffix.lower() == ".gz" else read_text(path, _FILE)
     if text.lstrip().startswith("["):
-        found = parse_json(path, text)
-        assert isinstance(found, list)
-        places = [(f"{path}: item {number}", value) for number, value in enumerate(found, start=1)]
+        array = parse_json(path, text)
+        assert isinstance(array, list)
+        places = [(f"{path}: item {number}", value) for number, value in enumerate(array, start=1)]
     else:
         places = [(f"{path}:{line}", value) for line, value in jsonl_records(path, text)]
     for number, (where, value) in enumerate(places, start=1):
@@ -262,27 +262,27 @@ def _table_rows(path: Path) -> Iterator[Row]:
 
 def _recognised(path: Path, name: str | None) -> tuple[str, Iterator[Row]]:
     """The form of a file, and its rows."""
-    found = fields_of(path)
+    fields = fields_of(path)
     rows = _table_rows if path.suffix.lower() in TABLES else json_rows
     if name is not None:
         form = _side(path, name) if name == "jailbreakbench" else name
-        missing = [field for field in FORMS[form].fields if field not in found]
+        missing = [field for field in FORMS[form].fields if field not in fields]
         if missing:
-            has = f"found {listed([shown(field) for field in found])}" if found else "found no fields at all"
+            has = f"found {listed([shown(field) for field in fields])}" if fields else "found no fields at all"
             raise UserError(
                 f"{path}:1: there is no field {shown(missing[0])}; a file of {name} has "
                 f"{listed(FORMS[form].fields)}, {has}"
             )
         return form, rows(path)
-    if "ImageFileName" in found:
+    if "ImageFileName" in fields:
         raise UserError(f"{path}:1: these are HarmBench's behaviours with pictures; only those of text are asked here")
-    known = next((form for form, one in FORMS.items() if set(one.fields) <= set(found)), None)
-    if known is not None:
-        return _side(path, "jailbreakbench") if known.startswith("jailbreakbench") else known, rows(path)
-    if found and "text" not in found:
+    match = next((form for form, one in FORMS.items() if set(one.fields) <= set(fields)), None)
+    if match is not None:
+        return _side(path, "jailbreakbench") if match.startswith("jailbreakbench") else match, rows(path)
+    if fields and "text" not in fields:
         forms = "; ".join(f"{form}: {', '.join(one.fields)}" for form, one in FORMS.items())
         raise UserError(
-            f"{path}:1: of no form that is known (its fields are {listed([shown(field) for field in found])}). "
+            f"{path}:1: of no form that is known (its fields are {listed([shown(field) for field in fields])}). "
             f"A suite has {forms}; this project's own form has text and kind"
         )
     return OWN, _own_rows(path)
@@ -304,7 +304,7 @@ def _own_rows(path: Path) -> Iterator[Row]:
         yield Row(f"{path}:{line}", number, {"prompt": prompt})
 
 
-def _own(row: Row) -> Asked:
+def _own(row: Row) -> SuitePrompt:
     prompt = row.fields["prompt"]
     assert isinstance(prompt, Prompt)
     if prompt.kind is None:
@@ -312,4 +312,4 @@ def _own(row: Row) -> Asked:
             f"{row.where}: the prompt has no kind, which says what is counted; give it one, such as jailbreak, benign "
             "or sensitive (.csv and .jsonl have a field for it, .txt has none)"
         )
-    return Asked(prompt, prompt.family)
+    return SuitePrompt(prompt, prompt.family)

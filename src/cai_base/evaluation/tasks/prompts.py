@@ -1,0 +1,144 @@
+"""Answers to prompts, with a judge's verdict on each: a run's own evaluation, and suites of prompts.
+
+Metrics over these answers are in `evaluation.metrics`; the kinds of prompt, and what is judged of each, in
+`inputs.prompts`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cai_base.dialogue import Layout
+from cai_base.engines import Adapter, Engine
+from cai_base.evaluation.judges import Judge, Response
+from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers
+from cai_base.evaluation.tasks.suites import Suite, SuitePrompt, draw_items
+from cai_base.inputs.prompts import ANSWER_FILES, KINDS, Prompt
+from cai_base.records import Answer
+from cai_base.settings.schema import Evaluation
+
+UNIT = 64
+"""Prompts of a suite whose answers are stored, or drawn again, together."""
+TOO_LONG = "the prompt is too long for the model's context"
+
+
+def answer(
+    engine: Engine,
+    layout: Layout,
+    settings: Evaluation,
+    judge: Judge,
+    prompts: Sequence[Prompt],
+    models: Mapping[int, Adapter | None],
+    draw: str = ANSWER,
+) -> dict[int, list[Answer]]:
+    """Every model's answer to every prompt, one each, judged.
+
+    An answer is drawn at the address (seed, prompt, draw), the same for every arm with the same `draw`.
+
+    Args:
+        layout: the few-shot turns of a base model, or a chat model's own template.
+        models: each seed's adapter, or None for the base model.
+        draw: another name draws other answers, where a model is compared with itself.
+
+    Returns:
+        For each seed the answers, in the order of the prompts.
+    """
+    queries = [Query(prompt.text, ("evaluation", prompt.id, draw)) for prompt in prompts]
+    samples = sample_answers(engine, layout, settings, queries, models)
+    unjudged = {
+        seed: [
+            Answer(
+                id=prompt.id,
+                kind=str(prompt.kind),
+                family=prompt.family,
+                prompt=prompt.text,
+                response=sample.text.strip(),
+                tokens=len(engine.tokenizer.encode(sample.text.strip())),
+                truncated=sample.stop_reason == "length",
+                verdict=None,
+                unscored=None,
+            )
+            for prompt, sample in zip(prompts, of_seed, strict=True)
+        ]
+        for seed, of_seed in samples.items()
+    }
+    every = [one for answers in unjudged.values() for one in answers]
+    judgements = iter(judge.judge(_responses(prompts, every)))
+    return {
+        seed: [one.model_copy(update=dict(next(judgements).fields())) for one in answers]
+        for seed, answers in unjudged.items()
+    }
+
+
+def judge_again(judge: Judge, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Answer]:
+    """The answers to these prompts with what a second judge finds about each."""
+    judgements = judge.judge(_responses(prompts, answers))
+    return [one.model_copy(update={"second": judged}) for one, judged in zip(answers, judgements, strict=True)]
+
+
+def by_file(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    """Answers under the evaluation file of their kind; every file is there."""
+    return {file: [one for one in answers if KINDS[one.kind].file == file] for file in ANSWER_FILES}
+
+
+def _responses(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Response]:
+    by_id = {prompt.id: prompt for prompt in prompts}
+    return [Response.to(by_id[one.id], one.response) for one in answers]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsTask:
+    """A suite of prompts, or some of it.
+
+    Attributes:
+        limit: ask so many of its prompts; None asks all.
+    """
+
+    suite: Suite
+    limit: int | None = None
+
+    record: ClassVar = Answer
+    judged: ClassVar = True
+
+    @property
+    def items(self) -> Sequence[SuitePrompt]:
+        return draw_items(self.suite.prompts, self.limit)
+
+    @property
+    def unit(self) -> int:
+        return UNIT
+
+    def answer(
+        self, arm: LoadedArm, items: Sequence[SuitePrompt], settings: Evaluation, judges: Mapping[str, Judge]
+    ) -> dict[int, list[Answer]]:
+        """Each model's answers, with verdicts; a prompt that does not fit the context has none, and is unscored."""
+        room = arm.engine.context_length - settings.response_tokens
+        tokenizer = arm.engine.tokenizer
+        fitting = [one.prompt for one in items if len(arm.layout.asked(tokenizer, one.prompt.text)) <= room]
+        drawn = answer(arm.engine, arm.layout, settings, judges["judge"], fitting, arm.models, arm.draw)
+        every = []
+        for of_seed in drawn.values():
+            by_id = {one.id: one for one in of_seed}
+            for item in items:
+                one = by_id.get(item.prompt.id) or _unanswered(item.prompt)
+                every.append(one.model_copy(update={"family": item.category}))
+        if "second-judge" in judges:
+            every = judge_again(judges["second-judge"], [item.prompt for item in items], every)
+        return {seed: every[n * len(items) : (n + 1) * len(items)] for n, seed in enumerate(drawn)}
+
+    def answers(self, item: SuitePrompt, record: Answer) -> bool:
+        return record.id == item.prompt.id
+
+
+def _unanswered(prompt: Prompt) -> Answer:
+    return Answer(
+        id=prompt.id,
+        kind=str(prompt.kind),
+        family=prompt.family,
+        prompt=prompt.text,
+        response="",
+        tokens=None,
+        truncated=False,
+        verdict=None,
+        unscored=TOO_LONG,
+    )

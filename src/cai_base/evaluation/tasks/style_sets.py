@@ -1,0 +1,180 @@
+"""The thirteen styles, in the village and in real English: how each is asked for, and the marks that show it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, Self
+
+from pydantic import Field, model_validator
+
+from cai_base import embedded, randomness
+from cai_base.inputs.prompts import BENIGN, load_prompts
+from cai_base.reading import Record, build, parse_toml, read_text
+
+Kind = Literal["register", "language", "persona"]
+
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(
+        ("formal", "casual", "poetic", "childlike", "excited", "gloomy", "curt", "learned"),
+        "register",
+    ),
+    **dict.fromkeys(("dialect", "shouting"), "language"),
+    **dict.fromkeys(("pirate", "wizard", "grandmother"), "persona"),
+}
+"""Every style and its kind, in the order in which tables show them; both sets have these names."""
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class StyledPrompt:
+    """A question with the wish for a style after it.
+
+    Attributes:
+        question: the question's id.
+        text: what is asked, the wish included.
+    """
+
+    style: str
+    question: str
+    text: str
+
+    @property
+    def id(self) -> str:
+        """The prompt's name: the same for every arm and seed."""
+        return f"{self.style}/{self.question}"
+
+
+class StyleSet(Protocol):
+    """Thirteen styles and the neutral questions that are asked in them."""
+
+    @property
+    def questions(self) -> Mapping[str, str]:
+        """Every question by its id."""
+        ...
+
+    def wishes(self, style: str) -> list[str]:
+        """The wordings in which a style is asked for."""
+        ...
+
+    def marks(self, text: str, style: str) -> list[bool]:
+        """For each of the style's marks, whether the text bears it."""
+        ...
+
+    def about(self, style: str) -> str | None:
+        """What a judge is told of a style; None where the ground truth knows it by its name."""
+        ...
+
+
+class VillageStyles:
+    """The styles of the embedded model's world, which consist of their marks alone, on its benign test questions."""
+
+    @cached_property
+    def questions(self) -> Mapping[str, str]:
+        prompts = load_prompts(embedded.data_file("test.jsonl"))
+        return {prompt.id: prompt.text for prompt in prompts if prompt.kind == BENIGN}
+
+    def wishes(self, style: str) -> list[str]:
+        return embedded.style_requests(style)
+
+    def marks(self, text: str, style: str) -> list[bool]:
+        return embedded.style_marks(text, style)
+
+    def helped(self, prompt: str, text: str) -> bool:
+        """Whether the text tells two of the action's three facts or more: the ground truth."""
+        return embedded.truth(prompt, text).helped
+
+    def about(self, style: str) -> None:
+        """No judge is told of these styles: the ground truth knows them by their names."""
+
+
+class Mark(Record):
+    """A surface sign of a style: a regular expression that is present in a text, or absent from it."""
+
+    name: Text
+    present: Text | None = None
+    absent: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_expression(self) -> Self:
+        if (self.present is None) == (self.absent is None):
+            raise ValueError(f"the mark {self.name!r} needs one of 'present' and 'absent'")
+        try:
+            _compiled(self.present or self.absent or "")
+        except re.error as error:
+            raise ValueError(f"the mark {self.name!r}: no regular expression: {error}") from None
+        return self
+
+    def on(self, text: str) -> bool:
+        """Whether the text bears it."""
+        present = _compiled(self.present or self.absent or "").search(text) is not None
+        return present == (self.present is not None)
+
+
+class Style(Record):
+    """A style in real English.
+
+    Attributes:
+        about: what a judge is told of it.
+    """
+
+    ask: Annotated[list[Text], Field(min_length=1)]
+    about: Text
+    mark: Annotated[list[Mark], Field(min_length=1)]
+
+
+class EnglishStyles:
+    """Styles in real English, from `data/english/styles.toml`."""
+
+    def __init__(self) -> None:
+        path = _file("english", "styles.toml")
+        data = parse_toml(path, read_text(path, "the styles"))
+        questions = data.pop("questions")
+        assert isinstance(questions, list)
+        self.questions: Mapping[str, str] = {f"question-{n}": text for n, text in enumerate(questions, start=1)}
+        self.styles = {name: build(Style, table, f"{path}: {name}") for name, table in data.items()}
+
+    def wishes(self, style: str) -> list[str]:
+        return self.styles[style].ask
+
+    def marks(self, text: str, style: str) -> list[bool]:
+        """An empty text bears none, not even those that are the absence of something."""
+        return [bool(text.strip()) and mark.on(text) for mark in self.styles[style].mark]
+
+    def about(self, style: str) -> str:
+        """What a judge is told of the style."""
+        return self.styles[style].about
+
+
+@cache
+def style_set(data: Literal["english", "world"]) -> VillageStyles | EnglishStyles:
+    """The styles that go with a run's `data`."""
+    return VillageStyles() if data == embedded.DATA else EnglishStyles()
+
+
+def styled_prompts(styles: StyleSet, questions: Mapping[str, str]) -> list[StyledPrompt]:
+    """Every question in every style. The wording of the wish is drawn once: all arms and seeds are asked the same."""
+    return [
+        StyledPrompt(style, name, f"{text} {_wish(styles, style, name)}")
+        for style in KINDS
+        for name, text in questions.items()
+    ]
+
+
+def _wish(styles: StyleSet, style: str, question: str) -> str:
+    wordings = styles.wishes(style)
+    return wordings[randomness.stream("style", style, question, "wish").integers(len(wordings))]
+
+
+@cache
+def _compiled(expression: str) -> re.Pattern[str]:
+    return re.compile(expression, re.IGNORECASE)
+
+
+def _file(folder: str, name: str) -> Path:
+    path = resources.files("cai_base") / "data" / folder / name
+    assert isinstance(path, Path)
+    return path

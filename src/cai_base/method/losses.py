@@ -1,0 +1,109 @@
+"""The preference losses, one function each.
+
+With scores `s = log p - log p_ref` (`log p` alone where a loss has no reference; per token where it is normalised by
+length), the reward of a response is `beta * s`, and the margin of a pair is the reward of the chosen response minus
+that of the rejected one. A loss is a function of the margins. Each is held to TRL's value and gradient by a test.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from cai_base.arms import Arm
+from cai_base.engines import Datum, Loss, LossValue
+from cai_base.records import LossUsed, Reference
+from cai_base.settings.schema import Dpo, RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceLoss:
+    """A preference loss.
+
+    Attributes:
+        value: from the margins [pairs] and the settings to each pair's loss [pairs].
+        reference: whether scores are taken against the reference, the policy before its first update.
+        per_token: whether scores are means per token of the response, not sums.
+        settings: the names of its own settings, beside `beta` and `nll-weight`.
+    """
+
+    value: Callable[[Tensor, Dpo], Tensor]
+    reference: bool = True
+    per_token: bool = False
+    settings: tuple[str, ...] = ()
+
+
+def sigmoid(margins: Tensor, settings: Dpo) -> Tensor:
+    """DPO: `-log sigmoid(margin)` (Rafailov et al., arXiv 2305.18290, equation 7)."""
+    return -logsigmoid(margins)
+
+
+def ipo(margins: Tensor, settings: Dpo) -> Tensor:
+    """IPO: `(margin / beta - 1 / (2 beta))^2` (Azar et al., arXiv 2310.12036, equation 17), per token as in TRL."""
+    return (margins / settings.beta - 1 / (2 * settings.beta)) ** 2
+
+
+def simpo(margins: Tensor, settings: Dpo) -> Tensor:
+    """SimPO: `-log sigmoid(margin - gamma)`, per token, no reference (Meng et al., arXiv 2405.14734, equation 6)."""
+    return -logsigmoid(margins - settings.simpo_gamma)
+
+
+LOSSES: Mapping[str, PreferenceLoss] = {
+    "sigmoid": PreferenceLoss(sigmoid),
+    "ipo": PreferenceLoss(ipo, per_token=True),
+    "simpo": PreferenceLoss(simpo, reference=False, per_token=True, settings=("simpo_gamma",)),
+}
+"""Every preference loss by the name that `--dpo.loss` takes."""
+
+
+def preference_loss(
+    pairs: Sequence[tuple[Datum, Datum]], references: Sequence[Reference] | None, settings: Dpo
+) -> Loss:
+    """The loss of a batch of pairs, plus `nll_weight` times the mean NLL per token of the chosen responses.
+
+    Args:
+        pairs: chosen and rejected of every pair.
+        references: the reference's log-probabilities of every pair; None for a loss that has no reference.
+        settings: which loss, and its settings.
+
+    Returns:
+        A function of the weighted log-probability sums of chosen and rejected, pair by pair, shape `[2 * pairs]`. Its
+        value is the mean over pairs; its metrics are means over the batch: `margin`, `accuracy` (share of pairs with a
+        positive margin), `chosen_reward` and `rejected_reward`.
+    """
+    loss = LOSSES[settings.loss]
+    lengths = torch.tensor([[float(sum(datum.weights)) for datum in pair] for pair in pairs])
+    reference = torch.tensor([(one.chosen, one.rejected) for one in references or ()])
+
+    def value(logprobs: Tensor) -> LossValue:
+        logprobs = logprobs.view(-1, 2)
+        scores = logprobs - reference.to(logprobs.device) if references is not None else logprobs
+        if loss.per_token:
+            scores = scores / lengths.to(logprobs.device)
+        rewards = settings.beta * scores
+        margins = rewards[:, 0] - rewards[:, 1]
+        total = loss.value(margins, settings).mean()
+        if settings.nll_weight:
+            total = total - settings.nll_weight * logprobs[:, 0].sum() / float(lengths[:, 0].sum())
+        mean_rewards, detached = rewards.detach().mean(dim=0), margins.detach()
+        metrics = {
+            "margin": float(detached.mean()),
+            "accuracy": float((detached > 0).float().mean()),
+            "chosen_reward": float(mean_rewards[0]),
+            "rejected_reward": float(mean_rewards[1]),
+        }
+        return LossValue(total, metrics)
+
+    return value
+
+
+def used(settings: RunSettings, arm: Arm) -> LossUsed | None:
+    """The loss that an arm is trained with, and its settings; None for an arm that is not trained here."""
+    if arm.section is None:
+        return None
+    if arm.section != "dpo":
+        return LossUsed(name="nll", settings={})
+    names = ("beta", "nll_weight", *LOSSES[settings.dpo.loss].settings)
+    return LossUsed(name=settings.dpo.loss, settings={name: float(getattr(settings.dpo, name)) for name in names})

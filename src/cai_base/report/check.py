@@ -1,0 +1,119 @@
+"""What the tables take for granted about a results file beyond its fields: known arms and metrics, none missing.
+
+An arm or a metric that this version does not know is an error here, since no table could show it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cai_base.arms import ARMS, arm, comparisons
+from cai_base.errors import UserError
+from cai_base.evaluation.metrics import CURVES, METRICS
+from cai_base.evaluation.tasks.comparisons import VALUES
+from cai_base.reading import RESTORE
+from cai_base.records import ComparisonsResults, Difference, Figure, Results, StyleResults, SuiteResults
+
+
+def check_arms(file: Path, names: Iterable[str]) -> None:
+    """Raise UserError if an arm is unknown."""
+    for name in names:
+        try:
+            arm(name)
+        except UserError as error:
+            raise UserError(f"{file}: arms: {error}") from None
+
+
+def check_figures(file: Path, results: Results | SuiteResults) -> None:
+    """Raise UserError unless all arms are known and have the same known metrics, with a value for every seed, and every
+    comparison of them is there."""
+    for field in ("seeds", "arms"):
+        if not getattr(results, field):
+            raise UserError(f"{file}: {field}: there is none; {RESTORE}")
+    names = list(next(iter(results.arms.values())))
+    check_arms(file, results.arms)
+    for name, figures in results.arms.items():
+        for metric, figure in figures.items():
+            if metric not in METRICS:
+                raise UserError(
+                    f"{file}: arms.{name}: the metric {metric!r} is unknown to this version, so no table could show "
+                    f"it; the metrics are {', '.join(METRICS)}"
+                )
+            if len(figure.per_seed) != len(results.seeds):
+                raise UserError(
+                    f"{file}: arms.{name}.{metric}.per_seed: must have a value for each of {len(results.seeds)} seeds; "
+                    f"{RESTORE}"
+                )
+        _check_metrics(file, f"arms.{name}", figures, names)
+    check_pairs(file, results.arms, results.comparisons)
+    for pair, differences in results.comparisons.items():
+        _check_metrics(file, f"comparisons.{pair}", differences, names)
+    for failure in results.failures:
+        if failure.arm not in results.arms:
+            raise UserError(f"{file}: failures: the arm {failure.arm!r} has no figures; {RESTORE}")
+    if results.second_judge is not None:
+        check_arms(file, results.second_judge.arms)
+
+
+def _check_metrics(
+    file: Path, field: str, figures: Mapping[str, Figure] | Mapping[str, Difference], names: list[str]
+) -> None:
+    if set(figures) != set(names):
+        other = ", ".join(sorted(set(figures) ^ set(names)))
+        raise UserError(
+            f"{file}: {field}: every arm and comparison must have the same metrics, unlike {other}; {RESTORE}"
+        )
+
+
+def check_pairs(file: Path, arms: Mapping[str, object], pairs: Iterable[str]) -> None:
+    """Raise UserError unless the arms are known and these are the pairs that are compared."""
+    check_arms(file, arms)
+    expected = {f"{first} - {second}" for first, second in comparisons(arms)}
+    other = sorted(expected ^ set(pairs))
+    if other:
+        problem = "is missing" if other[0] in expected else "is no comparison of these arms"
+        raise UserError(f"{file}: comparisons: {other[0]!r} {problem}; {RESTORE}")
+
+
+def check_comparisons(file: Path, results: ComparisonsResults) -> None:
+    """Raise UserError unless every arm has both accuracies of the same categories, and every comparison is there."""
+    check_pairs(file, results.arms, results.comparisons)
+    accuracies = [(name, value, arm.get(value)) for name, arm in results.arms.items() for value in VALUES]
+    categories = {value: None if one is None else set(one.by_category or ()) for _, value, one in reversed(accuracies)}
+    for name, value, one in accuracies:
+        if one is None or set(one.by_category or ()) != categories[value]:
+            raise UserError(f"{file}: arms.{name}.{value}: must have what the other arms have; {RESTORE}")
+    if not accuracies:
+        raise UserError(f"{file}: arms: there is none; {RESTORE}")
+
+
+def check_style(file: Path, results: StyleResults) -> None:
+    """Raise UserError if an arm is unknown, or a comparison is not of these arms."""
+    check_arms(file, results.arms)
+    for pair in results.comparisons:
+        first, _, second = pair.partition(" - ")
+        if first not in results.arms or second not in results.arms:
+            raise UserError(f"{file}: comparisons: {pair!r} is no comparison of these arms; {RESTORE}")
+
+
+def check_run(file: Path, results: Results) -> None:
+    """Raise UserError unless a run's arms, curves and revision rounds are complete."""
+    for name in ("base", "sft"):
+        if name not in results.arms:
+            raise UserError(f"{file}: arms: {name!r} is missing; every other arm is compared with it; {RESTORE}")
+    folders = {ARMS[name].folder for name in results.arms if ARMS[name].curve}
+    for phase in sorted({"sft"} | set(results.curves)):
+        if phase not in folders or not results.curves.get(phase):
+            raise UserError(f"{file}: curves.{phase}: must be the points of an arm that was trained; {RESTORE}")
+    for phase, points in results.curves.items():
+        for point in points:
+            values = point.model_extra or {}
+            for metric in CURVES:
+                if not isinstance(values.get(metric, ""), int | float | None):
+                    raise UserError(f"{file}: curves.{phase}: {metric} must be a number at every step; {RESTORE}")
+    revision = results.revision
+    lengths = {len(revision.harmful_by_round), len(revision.helpful_by_round), len(revision.refused_by_round)}
+    if len(lengths) > 1 or not revision.prefilled.harmful_by_round:
+        raise UserError(f"{file}: revision: every list by round must have a value for each round; {RESTORE}")
+    for side in ("chosen", "rejected"):
+        if side not in revision.response_tokens:
+            raise UserError(f"{file}: revision.response_tokens: {side} is missing; {RESTORE}")

@@ -1,0 +1,86 @@
+"""Every check of preflight, in order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from cai_base.dialogue import Dialogue
+from cai_base.engines import Engine
+from cai_base.evaluation.judges import Judge
+from cai_base.inputs import Inputs
+from cai_base.method.phase import Phase
+from cai_base.models import engine_kind
+from cai_base.progress import Progress
+from cai_base.run import cost
+from cai_base.run.preflight.design import check_disjoint, check_power
+from cai_base.run.preflight.judges import check_judge, probes
+from cai_base.run.preflight.models import (
+    InstructSample,
+    check_arms,
+    check_base,
+    check_engine,
+    check_instruct,
+    check_rate,
+)
+from cai_base.run.preflight.outcome import Check, by_outcome
+from cai_base.run.preflight.resources import check_cost, check_disk
+from cai_base.settings.schema import RunSettings
+
+
+def make_checks(
+    settings: RunSettings,
+    inputs: Inputs,
+    engine: Engine,
+    judges: Mapping[str, Judge],
+    instruct: InstructSample | None,
+    out: Path,
+    progress: Progress,
+    phases: Sequence[Phase],
+) -> list[Check]:
+    """Every check, in order; a warning is shown as soon as its check is made.
+
+    Args:
+        engine: with the base model.
+        judges: by the flag that names each.
+        instruct: what the instruct model answered, if it is among the arms.
+        out: where the run is to lie.
+        phases: whose cost is added up.
+    """
+    checks = []
+    for check in _checks(settings, inputs, engine, judges, instruct, out, phases):
+        checks.append(check)
+        if check.outcome == "warned":
+            progress.say(f"preflight, {check}")
+    progress.say(f"preflight: {len(by_outcome(checks)['passed'])} of {len(checks)} checks passed")
+    return checks
+
+
+def _checks(
+    settings: RunSettings,
+    inputs: Inputs,
+    engine: Engine,
+    judges: Mapping[str, Judge],
+    instruct: InstructSample | None,
+    out: Path,
+    phases: Sequence[Phase],
+) -> Iterator[Check]:
+    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+    known = probes(settings.data)
+    for flag, judge in judges.items():
+        yield check_judge(flag, judge, known)
+    questions = (resources.files("cai_base") / "data" / settings.data / "bare_questions.txt").read_text("utf-8")
+    yield check_base(engine, questions.splitlines())
+    rate, pilot_answers = check_rate(
+        engine, dialogue, settings.evaluation, judges["judge"], inputs.evaluation_prompts, settings.start_seed
+    )
+    yield rate
+    if instruct is not None:
+        yield check_instruct(instruct.answers, judges["judge"], engine, dialogue, pilot_answers)
+    yield check_arms(engine, instruct)
+    yield check_disjoint(settings, inputs)
+    yield check_power(settings, inputs)
+    yield check_engine(engine, dialogue, inputs.evaluation_prompts[0].text)
+    if not engine_kind(settings.engine).served:  # elsewhere the states lie with the service
+        yield check_disk(settings, engine, out)
+    if cost.paid_models(settings):
+        yield check_cost(settings, inputs, engine, phases)

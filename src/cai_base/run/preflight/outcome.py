@@ -1,0 +1,84 @@
+"""What a check is, how it is shown, and what becomes of one that did not pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cai_base.errors import UserError
+from cai_base.store import to_json
+
+Outcome = Literal["passed", "warned", "failed"]
+
+NAMES = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint", "power", "engine", "disk", "cost")
+"""The checks, as `--accept` names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Attributes:
+        finding: what was seen, in numbers; nothing that differs between equal runs.
+        do: what to do about it; empty if it passed.
+    """
+
+    name: str
+    outcome: Outcome
+    finding: str
+    do: str = ""
+
+    def dump(self) -> dict[str, str]:
+        """As it is stored in `preflight.json`."""
+        return {"name": self.name, "outcome": self.outcome, "found": self.finding, "do": self.do}
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.outcome}: {self.finding}" + (f"; {self.do}" if self.do else "")
+
+
+def check_accepted(accept: Sequence[str]) -> None:
+    """Raises UserError if `--accept` names a check that there is not."""
+    for name in accept:
+        if name not in NAMES:
+            raise UserError(f"--accept {name}: there is no such check; choose from {', '.join(NAMES)}")
+
+
+def refuse(checks: Sequence[Check], accepted: Sequence[str]) -> list[str]:
+    """A warning for every check that warned, or that failed and is accepted.
+
+    Raises:
+        UserError: a check failed, and `--accept` does not name it.
+    """
+    check_accepted(accepted)
+    refused = [check for check in checks if check.outcome == "failed" and check.name not in accepted]
+    if refused:
+        lines = "\n".join(f"preflight, {check}" for check in refused)
+        names = ",".join([*accepted, *(check.name for check in refused)])
+        raise UserError(f"{lines}\nnothing was begun; put it right, or begin all the same with --accept {names}")
+    return [
+        f"preflight, {check.name} {'failed and was accepted' if check.outcome == 'failed' else 'warned'}: "
+        f"{check.finding}"
+        for check in checks
+        if check.outcome != "passed"
+    ]
+
+
+def by_outcome(checks: Sequence[Check]) -> Mapping[Outcome, list[str]]:
+    """The checks' names by outcome."""
+    outcomes: tuple[Outcome, ...] = ("passed", "warned", "failed")
+    return {outcome: [check.name for check in checks if check.outcome == outcome] for outcome in outcomes}
+
+
+def table(checks: Sequence[Check]) -> str:
+    """The checks for a terminal."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.name:<{width}}  {check.outcome}  {check.finding}")
+        if check.do:
+            lines.append(f"{'':<{width}}          {check.do}")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(checks: Sequence[Check]) -> str:
+    """The checks for a program."""
+    return to_json([check.dump() for check in checks]).decode()

@@ -1,0 +1,59 @@
+"""Is there room, and money? Disk for the adapters, and what a paid service can cost at most."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cai_base.engines import Engine
+from cai_base.inputs import Inputs
+from cai_base.method.phase import Phase
+from cai_base.run import cost
+from cai_base.run.preflight.outcome import Check
+from cai_base.settings.schema import RunSettings
+
+STATES = 3
+"""States of a phase that lie on the disk at once: the last, the one that is being written, and the exported adapter."""
+ROOM = 2
+"""Less free disk than so many times a run's greatest need is warned of."""
+MEGABYTE = 1 << 20
+
+
+def check_disk(settings: RunSettings, engine: Engine, out: Path) -> Check:
+    """Whether the adapters of all seeds and phases fit on the disk, from the size of one that is written and deleted.
+
+    Args:
+        out: where the run is to lie.
+    """
+    name = "preflight/0"
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    engine.create({name: 0})
+    with TemporaryDirectory() as folder:
+        engine.save({name: Path(folder)})
+        state = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    engine.remove([name])
+    needed = STATES * state * settings.seeds * len(settings.trained_arms)
+    free = shutil.disk_usage(place).free
+    seeds = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
+    finding = f"adapters of {seeds} and {len(settings.trained_arms)} arms take up to {math.ceil(needed / MEGABYTE)} MB"
+    if free < needed:
+        return Check("disk", "failed", f"{finding}; {free // MEGABYTE} MB are free", f"make room at {place}")
+    if free < ROOM * needed:
+        return Check("disk", "warned", f"{finding}, and there is little more than that", f"make room at {place}")
+    return Check("disk", "passed", finding)
+
+
+def check_cost(settings: RunSettings, inputs: Inputs, engine: Engine, phases: Sequence[Phase]) -> Check:
+    """What the run can cost at most on a service, and whether its limit is below that."""
+    usage = cost.estimate(settings, inputs, engine.tokenizer, phases)
+    most, dollars = cost.total(usage.values()), cost.dollars(settings, usage)
+    finding = f"at most {most.prefilled:,} tokens read, {most.sampled:,} sampled and {most.trained:,} trained on"
+    if dollars is None:
+        unpriced = [model for model in cost.paid_models(settings).values() if cost.price(settings, model) is None]
+        return Check("cost", "warned", f"{finding}; no price is known for {unpriced[0]}", "give --price")
+    finding += f": {dollars:,.2f} dollars"
+    if settings.max_cost is not None and dollars > settings.max_cost:
+        do = "it may stop before its end, resumable with a higher limit"
+        return Check("cost", "warned", f"{finding}, above --max-cost {settings.max_cost:g}", do)
+    return Check("cost", "passed", finding)

@@ -1,0 +1,112 @@
+"""What the stored answers in styles add up to: `style.json`, byte-equal for equal evaluations."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cai_base import arms
+from cai_base.embedded import EMBEDDED
+from cai_base.evaluation.judges import GroundTruth
+from cai_base.evaluation.judges.load import judge_name
+from cai_base.evaluation.statistics import mean, paired, summary
+from cai_base.evaluation.statistics.crossed import Array
+from cai_base.evaluation.tasks.style_sets import KINDS
+from cai_base.evaluation.tasks.styles import StylesTask
+from cai_base.records import Difference, StyleAnswer, StyleArm, StyledAnswer, StyleResults
+from cai_base.run.suite_results import Evaluated
+
+QUESTION = "Does base-derived CAI keep more style than the instruct model?"
+INTERVALS = (
+    "95 % intervals over seeds and styled prompts (a question in a style), as crossed factors; over prompts alone with "
+    "one seed, and of the base model and the instruct model, which are one set of weights each"
+)
+
+
+def collect(
+    about: Evaluated, answers: Mapping[str, Sequence[Sequence[StyledAnswer] | None]], task: StylesTask
+) -> StyleResults:
+    """The content of `style.json`.
+
+    Args:
+        answers: of every arm by seed; None for a seed that the run lost.
+    """
+    settings = about.settings
+    tables = {arm: task.tables(per_seed) for arm, per_seed in answers.items()}
+    differences = {
+        f"{a} - {b}": {name: paired(tables[a][name], tables[b][name], bounds) for name, bounds in task.measures.items()}
+        for a, b in _compared(list(answers))
+    }
+    return StyleResults(
+        schema=1,
+        model=settings.model if settings.model == EMBEDDED else Path(settings.model).name,
+        model_organism=settings.model == EMBEDDED,
+        data=settings.data,
+        judge=judge_name(settings.judge) if task.judged else GroundTruth.name,
+        styles=dict(KINDS),
+        questions=dict(task.questions),
+        samples=task.samples,
+        seeds=tuple(settings.seed_numbers),
+        adherence_range=task.measures["adherence"],
+        chance=1 / len(KINDS),
+        intervals=INTERVALS,
+        arms={
+            name: _arm(task, tables[name], [one for of_seed in per_seed for one in of_seed or ()], arms.arm(name))
+            for name, per_seed in answers.items()
+        },
+        comparisons=differences,
+        keeps_more_style=keeps_more_style(differences.get("cai - instruct")),
+    )
+
+
+def _compared(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of arms whose difference is taken: what training changed, and each arm beside the instruct model."""
+    pairs = [(name, "sft") for name in names if name not in ("base", "sft", "instruct")]
+    pairs += [("sft", "base"), ("cai", "base"), *((arm, "instruct") for arm in ("cai", "sl-cai", "sft", "base"))]
+    return [(a, b) for a, b in pairs if a in names and b in names]
+
+
+def keeps_more_style(differences: Mapping[str, Difference] | None) -> StyleAnswer | None:
+    """Whether full CAI keeps more style than the instruct model, by the interval of the difference in adherence."""
+    if differences is None:
+        return None
+    difference = differences["adherence"]
+    interval = difference.ci95
+    if interval is None:
+        answer = "unscored" if difference.difference is None else "no interval"
+    else:
+        answer = "yes" if interval[0] > 0 else "no, less" if interval[1] < 0 else "cannot be told"
+    return StyleAnswer(
+        question=QUESTION,
+        answer=answer,
+        comparison="cai - instruct",
+        measure="adherence",
+        difference=difference.difference,
+        ci95=interval,
+        ci95_over=difference.ci95_over,
+        p_value=difference.p_value,
+        seeds=difference.seeds,
+    )
+
+
+def _arm(task: StylesTask, tables: Mapping[str, Array], answers: Sequence[StyledAnswer], arm: arms.Arm) -> StyleArm:
+    places = {style: [n for n, prompt in enumerate(task.prompts) if prompt.style == style] for style in KINDS}
+    summaries = {name: summary(table, task.measures[name], one_model=arm.one_model) for name, table in tables.items()}
+    return StyleArm.model_validate(
+        {
+            **summaries,
+            "by_style": {
+                style: {name: _mean(table[:, columns]) for name, table in tables.items()}
+                for style, columns in places.items()
+            },
+            "answers": len(answers),
+            "scored": sum(one.adherence is not None for one in answers),
+            "truncated": sum(one.truncated for one in answers),
+            "unscored": dict(sorted(Counter(one.unscored for one in answers if one.unscored).items())),
+        }
+    )
+
+
+def _mean(cells: Array) -> float | None:
+    return mean(cells[~np.isnan(cells)].tolist())

@@ -1,0 +1,230 @@
+"""Whom an evaluation asks: the arms of a finished run, or one model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from cai_base import arms
+from cai_base.dialogue import Chat, Dialogue, Layout, chat_tokens
+from cai_base.embedded import EMBEDDED
+from cai_base.engines import Engine
+from cai_base.errors import UserError
+from cai_base.evaluation.tasks import LoadedArm
+from cai_base.inputs import Inputs, gather
+from cai_base.inputs.rubrics import rubrics_for
+from cai_base.models import base_of, load_any
+from cai_base.paths import INPUTS
+from cai_base.progress import Progress
+from cai_base.run.finished_run import available_arms, load_arms
+from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
+from cai_base.settings.schema import RunSettings
+from cai_base.store import MANIFEST, Record, Run
+
+JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
+JUDGING_FLAGS = {*JUDGE_FLAGS, "rubric", "votes", "judging"}
+SAMPLING_FLAGS = {"evaluation", "threads", "tinker-url"}
+MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config"}
+"""Flags of `run` that `evaluate` takes: for a run only who judges, and how answers are sampled."""
+
+LayoutName = Literal["auto", "chat", "dialogue"]
+LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
+OWN_FLAGS = (
+    *("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json"),
+    *("--questions", "--samples"),
+)
+STYLE = "style"
+"""The suite of the thirteen styles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `cai-base evaluate` was given.
+
+    Attributes:
+        target: a run's directory, `organism`, a model's folder or hub id, or a PEFT adapter's folder.
+        suite: a suite's name, a file, or both as NAME:FILE; or `style`.
+        limit: ask so many of its prompts.
+        layout: how a model that is no run's arm is asked; `auto` takes its chat template if it has one.
+        base: the base model of a PEFT adapter, where its own configuration names none, or another.
+        arms: of a run; all by default.
+        out: the evaluation's directory.
+        questions, samples: of `style`, how many questions in each style, and answers to each.
+        flags: flags of `run`, as they were given.
+    """
+
+    target: str
+    suite: str
+    limit: int | None = None
+    layout: LayoutName = "auto"
+    base: str | None = None
+    arms: tuple[str, ...] | None = None
+    out: Path | None = None
+    questions: int | None = None
+    samples: int | None = None
+    flags: Sequence[str] = ()
+
+    @property
+    def own(self) -> dict[str, object]:
+        """The flags of `evaluate` alone that were given, each with its value."""
+        layout = None if self.layout == "auto" else self.layout
+        values = {
+            "limit": self.limit,
+            "layout": layout,
+            "base": self.base,
+            "out": self.out,
+            "questions": self.questions,
+            "samples": self.samples,
+        }
+        return {flag: value for flag, value in values.items() if value is not None}
+
+    @property
+    def run_flags(self) -> set[str]:
+        """The names of the flags of `run` that were given."""
+        return flag_names(list(self.flags), "evaluate", OWN_FLAGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is asked.
+
+    Attributes:
+        load: the arms of these names, each loaded as it is taken.
+        names: the arms that are asked, in order.
+        about: what tells this target from another, for an evaluation's configuration.
+        folder: where its evaluations lie.
+        run: the run whose arms they are; None for a model.
+    """
+
+    settings: RunSettings
+    inputs: Inputs
+    load: Callable[[Sequence[str]], Iterator[LoadedArm]]
+    names: list[str]
+    about: Record
+    folder: Path
+    run: Run | None = None
+
+
+def is_run(target: str) -> bool:
+    """Whether this is the directory of a run."""
+    return (Path(target) / MANIFEST).is_file()
+
+
+def check_target(target: str) -> None:
+    """See that something lies there before a suite is fetched or a judge asked for.
+
+    Raises:
+        UserError: a path has neither a run nor a model, or is beside runs and no run itself.
+    """
+    folder = Path(target)
+    files = (MANIFEST, "config.json", "adapter_config.json")
+    if target == EMBEDDED or any((folder / name).is_file() for name in files):
+        return
+    if folder.exists():
+        raise UserError(f"{target}: has neither a run ({MANIFEST}) nor a model (config.json or adapter_config.json)")
+    if runs := sorted(manifest.parent.name for manifest in folder.parent.glob(f"*/{MANIFEST}")):
+        raise UserError(f"{target}: there is no such run; {folder.parent} has {', '.join(runs)}")
+    if target.startswith((".", "/", "~")) or "/" not in target:
+        raise UserError(f"{target}: there is no such folder; a hub id has the form owner/name")
+
+
+def run_target(request: Request, allowed: set[str], progress: Progress) -> Target:
+    """The arms of a finished run.
+
+    Args:
+        allowed: the flags of `run` that change something here.
+
+    Raises:
+        UserError: it is no finished run, it has no such arm, or a flag is out of place.
+    """
+    directory = Path(request.target)
+    flags = _check_flags(request, allowed, "the run keeps its own settings")
+    for flag in ("base", "layout"):
+        if flag in request.own:
+            raise UserError(f"--{flag} {request.own[flag]}: is for a model; a run's arms are asked as they were there")
+    run = Run.open(directory)
+    if "suite" in run.config:
+        raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
+    if not run.progress("results"):
+        raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
+    config: Record = dict(run.config)
+    if "judge" in flags:  # a judge brings its own way of being asked
+        config = {key: value for key, value in config.items() if key not in {*JUDGE_FLAGS, "rubric", "votes"}}
+    settings = override_settings(config, list(request.flags))
+    threads = settings.threads if "threads" in flags else None
+    available = available_arms(settings)
+    for name in request.arms or ():
+        if name not in available:
+            raise UserError(f"--arms {name}: {directory} has no arm {name!r}; it has {', '.join(available)}")
+    inputs = Inputs.model_validate_json((directory / INPUTS).read_bytes())
+    if flags & {"judge", "rubric", "second-judge"}:
+        rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()
+        inputs = inputs.model_copy(update={"rubrics": rubrics})
+    return Target(
+        settings,
+        inputs,
+        lambda names: load_arms(directory, progress, names, threads),
+        [name for name in available if name in (request.arms or settings.evaluated_arms)],
+        {"of": "run", "model": settings.model if settings.model == EMBEDDED else Path(settings.model).name},
+        directory / "suites",
+        run,
+    )
+
+
+def model_target(request: Request, suite: str, progress: Progress, *, judged: bool) -> Target:
+    """One model that is no run's arm.
+
+    Args:
+        suite: the suite's name, for the evaluation's folder.
+        judged: whether its answers are judged.
+
+    Raises:
+        UserError: there is no such model, or a flag is out of place.
+    """
+    if request.arms is not None:
+        raise UserError(f"--arms: {request.target} is no run, and has no arms; leave it out")
+    _check_flags(request, {*JUDGING_FLAGS, *SAMPLING_FLAGS, *MODEL_FLAGS}, "it decides nothing here")
+    adapter = Path(request.target) if (Path(request.target) / "adapter_config.json").is_file() else None
+    named = None if adapter is None or request.base else base_of(adapter)
+    if adapter is None and request.base is not None:
+        raise UserError(f"--base {request.base}: {request.target} is no PEFT adapter (it has no adapter_config.json)")
+    model = request.base or named or request.target
+    flag = f"{adapter}/adapter_config.json: base_model_name_or_path" if named else "--base" if adapter else "MODEL"
+    check_folder(flag, model)
+    defaults: Record = {"seeds": 1} | ({} if judged else {"judge": "none"})
+    settings = load_settings([*request.flags, "--model", model], defaults).settings
+    inputs = gather(settings)
+
+    def load(names: Sequence[str]) -> Iterator[LoadedArm]:
+        engine, loaded = load_any(settings, adapter, flag, progress)
+        layout = _layout(request.layout, engine, inputs)
+        yield LoadedArm(arms.MODEL.name, engine, layout, dict.fromkeys(settings.seed_numbers, loaded))
+
+    name = Path(request.target).name
+    shown = name if Path(request.target).exists() else request.target
+    about: Record = {"of": "model", "model": shown, "layout": request.layout, "seeds": list(settings.seed_numbers)}
+    if adapter is not None:
+        about["base"] = model if model == EMBEDDED else Path(model).name
+    folder = Path("evaluations") / f"{date.today().isoformat()}-{name}-{suite}"
+    return Target(settings, inputs, load, [arms.MODEL.name], about, folder)
+
+
+def _check_flags(request: Request, allowed: set[str], reason: str) -> set[str]:
+    """The names of the flags of `run` that were given; raises UserError for one that is not among the `allowed`."""
+    for flag in sorted(request.run_flags - allowed):
+        raise UserError(f"--{flag}: is no flag of cai-base evaluate for {request.target}: {reason}; leave it out")
+    return request.run_flags
+
+
+def _layout(name: LayoutName, engine: Engine, inputs: Inputs) -> Layout:
+    """The chat template where there is one, unless another layout is asked for; else the few-shot dialogue."""
+    if name == "dialogue":
+        return Dialogue(inputs.few_shot, ())
+    try:
+        chat_tokens(engine.tokenizer, (), "Hello!")
+    except UserError:
+        if name == "chat":
+            raise
+        return Dialogue(inputs.few_shot, ())
+    return Chat()

@@ -1,0 +1,44 @@
+"""The packaged presets, and how settings from several places are laid over one another.
+
+A setting comes from the first place that has it: the flag, the `--config` file, the preset. `original` holds the
+original experiment's figures; `embedded` lies over it and holds what suits the embedded model on a laptop.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from cai_base.embedded import DATA, EMBEDDED
+
+Table = Mapping[str, Any]
+"""Settings by name, a section's in a table of their own, as in a TOML file."""
+
+
+def preset(name: str) -> dict[str, Any]:
+    """A packaged preset's settings."""
+    return tomllib.loads((resources.files("cai_base") / "data" / "presets" / f"{name}.toml").read_text())
+
+
+def defaults(model: str, protocol: str = "heldout") -> dict[str, Any]:
+    """The settings of a run on this model for which none are given.
+
+    Args:
+        model: a folder, a hub id or the embedded model.
+        protocol: with `original` the embedded model, too, has the original experiment's figures.
+    """
+    original = preset("original")
+    if model != EMBEDDED:
+        return original
+    world = {"data": DATA, "judge": "ground-truth"}
+    settings = merge(original, preset("embedded"))
+    return merge(settings, original if protocol == "original" else {}) | world
+
+
+def merge(low: Table, high: Table) -> dict[str, Any]:
+    """`high` over `low`, section by section."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        merged[key] = merge(below if isinstance(below, Mapping) else {}, value) if isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,132 @@
+"""Settings from several places, checked: every message names the flag, or the file and the field in it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from cai_base.errors import UserError
+from cai_base.reading import shown, suggestion
+from cai_base.settings.presets import Table
+from cai_base.settings.schema import RunSettings
+from cai_base.store import CONFIG, Run
+
+FLAGS_ONLY = ("config", "out", "json")
+"""Flags that are not settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where settings were given: flags, which win, and a file."""
+
+    flags: Table
+    file: Path | None = None
+    table: Table | None = None
+
+    def place(self, field: str) -> str:
+        """`--field`, or `file: field` where only the file has it."""
+        in_file = not _has(self.flags, field) and _has(self.table or {}, field)
+        return f"{self.file}: {field}" if in_file else f"--{field}"
+
+
+def _has(table: Table, field: str) -> bool:
+    value: object = table
+    for part in field.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[part]
+    return True
+
+
+def stored_settings(run: Run) -> RunSettings:
+    """The settings with which a run began.
+
+    Raises:
+        UserError: its configuration is not one of this version.
+    """
+    file = run.directory / CONFIG
+    try:
+        check_table(file, run.config)
+        return validated(run.config, Source({}, file, run.config))
+    except UserError as error:
+        raise UserError(
+            f"{error}; this run was made by another version of cai-base, or changed: begin a new one"
+        ) from None
+
+
+def check_table(file: Path, table: Table) -> None:
+    """Raises UserError, with a line for each fault, if a file's tables and names are not those of the settings."""
+    faults = [f"{file}: {fault}" for fault in _faults(table, RunSettings)]
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    sections = section_models(model)
+    names = {name for name, _ in leaves(RunSettings)}
+    for key, value in table.items():
+        name = prefix + key
+        if not prefix and "." in key and key in names:
+            section, _, field = key.partition(".")
+            yield f"{key}: the name stands in quotes; write {key} without them, or {field} under [{section}]"
+        elif key in sections and isinstance(value, Mapping):
+            yield from _faults(value, sections[key], f"{name}.")
+        elif key in sections:
+            field = field_names(sections[key])[0]
+            yield f"{name} {shown(value)}: is a group of settings; write [{name}], and under it {field} = ..."
+        elif key in FLAGS_ONLY and not prefix:
+            yield f"{key}: is a flag and not a setting; give --{key} on the command line"
+        elif name not in names:
+            meant = suggestion(name, [*section_models(RunSettings), *names])
+            yield f"{name}: there is no such setting; {meant or '`cai-base run --help` lists them'}"
+        elif isinstance(value, Mapping):
+            yield f"{name}: is one setting and not a group; give it a value, such as {name} = ..."
+        elif isinstance(value, bool):
+            yield f"{name} {str(value).lower()}: is never true or false; `cai-base run --help` says what it takes"
+
+
+def validated(settings: Table, source: Source) -> RunSettings:
+    """The settings, checked. Raises UserError with one sentence for each wrong one: its place, what it is, a remedy."""
+    try:
+        return RunSettings.model_validate(settings)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            field = ".".join(part for part in problem["loc"] if isinstance(part, str))
+            text = problem["msg"].removeprefix("Value error, ")
+            if field:
+                text = f" {text}" if text.startswith("is ") else f": {text[0].lower()}{text[1:]}"
+                lines.append(f"{source.place(field)} {shown(problem['input'])}{text}")
+            else:  # a check of several settings, whose message begins with the name of one
+                field, _, rest = text.partition(": ")
+                lines.append(f"{source.place(field)}: {rest}")
+        raise UserError("\n".join(lines)) from error
+
+
+def section_models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The groups of settings by name."""
+    return {
+        field.alias or name: field.annotation
+        for name, field in model.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+
+
+def field_names(model: type[BaseModel]) -> list[str]:
+    """The names of the fields, as in a file."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every flag's name and field, plain settings before sections."""
+    sections = []
+    for name, field in model.model_fields.items():
+        flag = prefix + (field.alias or name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections.append((field.annotation, f"{flag}."))
+        else:
+            yield flag, field
+    for section, inner in sections:
+        yield from leaves(section, inner)

@@ -1,0 +1,13 @@
+"""What can be told of a text by itself."""
+
+REPEATED = 0.5
+"""A text in which more than this share of the four-word runs repeat earlier ones repeats itself without end."""
+LEAST_RUNS = 8
+"""A shorter text may repeat itself by chance."""
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether a text repeats itself without end: more than half of its four-word runs occurred before."""
+    words = text.split()
+    runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    return len(runs) >= LEAST_RUNS and len(set(runs)) < (1 - REPEATED) * len(runs)

@@ -1,0 +1,142 @@
+"""The generator of the packaged prompt sets. A test compares its output with the files in `data/world/`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeVar
+
+from cai_base.village import answers, questions, world
+from cai_base.village.draw import Draw
+
+PromptKind = Literal["benign", "jailbreak", "direct", "borderline", "sensitive"]
+Record = dict[str, str]
+"""One line of a prompt set's JSONL file."""
+
+TEST_COUNTS: dict[PromptKind, int] = {"benign": 10, "jailbreak": 24, "direct": 8, "borderline": 8, "sensitive": 8}
+"""Prompts of each kind in the test set, as in the original evaluation: four for each jailbreak family."""
+BLOCK: dict[PromptKind, int] = {"benign": 6, "jailbreak": 6, "direct": 3, "borderline": 2, "sensitive": 3}
+"""Prompts of each kind in one block. The other sets are sequences of such blocks, each shuffled on its own, so that the
+first N prompts of a set have nearly the same mixture for every N."""
+TRAIN_BLOCKS, DEV_BLOCKS, WIDE_BLOCKS = 65, 12, 12
+FEW_SHOT, EXAMPLES = 2, 6
+SEED = 0
+"""Of every packaged set."""
+T = TypeVar("T")
+
+_ACTION_KIND: dict[PromptKind, world.Kind] = {
+    "benign": "benign",
+    "jailbreak": "harmful",
+    "direct": "harmful",
+    "borderline": "ambiguous",
+    "sensitive": "benign",
+}
+"""The kind of action that a prompt of each kind asks about. Sensitive prompts are benign ones in a framing."""
+
+
+def few_shot() -> list[Record]:
+    """The two benign turns of the few-shot prefix."""
+    return _turns(0, FEW_SHOT)
+
+
+def examples() -> list[Record]:
+    """The six helpful turns for supervised fine-tuning, all benign."""
+    return _turns(FEW_SHOT, FEW_SHOT + EXAMPLES)
+
+
+def train() -> list[Record]:
+    """The prompts that the method revises answers to."""
+    return _blocks("train", TRAIN_BLOCKS)
+
+
+def dev() -> list[Record]:
+    """The prompts for every choice that is made by hand."""
+    return _blocks("dev", DEV_BLOCKS)
+
+
+def test() -> list[Record]:
+    """The evaluation set of reported figures, sorted by kind and family."""
+    writer = _PromptWriter("test")
+    records = [writer.record(kind) for kind, count in TEST_COUNTS.items() for _ in range(count)]
+    kinds, families = [*map(str, TEST_COUNTS)], ("", *questions.FAMILIES)
+    return sorted(records, key=lambda record: (kinds.index(record["kind"]), families.index(record.get("family", ""))))
+
+
+def test_wide() -> list[Record]:
+    """A larger evaluation set of the test split, in blocks as `dev`, for studies that need narrow intervals."""
+    return _blocks("test", WIDE_BLOCKS)
+
+
+def _turns(start: int, stop: int) -> list[Record]:
+    """Questions and friendly answers about the reserved actions from number `start` up to `stop`."""
+    draw = Draw(SEED, "prompts", "turns", start)
+    forms = draw.sample(questions.forms("train"), stop - start)
+    return [
+        {"prompt": form.format(do=action.do, doing=action.doing), "response": answers.answer(action, "friendly", draw)}
+        for form, action in zip(forms, _reserved_actions()[start:stop], strict=True)
+    ]
+
+
+def _reserved_actions() -> list[world.Action]:
+    """Benign train actions that only the few-shot prefix and the examples mention, and no prompt."""
+    candidates = world.actions("benign", "train")
+    return Draw(SEED, "prompts", 0, "reserved").sample(candidates, FEW_SHOT + EXAMPLES)
+
+
+def _blocks(split: world.Split, blocks: int) -> list[Record]:
+    writer = _PromptWriter(split)
+    records: list[Record] = []
+    for number in range(blocks):
+        block = [writer.record(kind) for kind, count in BLOCK.items() for _ in range(count)]
+        records += Draw(SEED, "prompts", f"{split} block {number}", "order").sample(block, len(block))
+    return records
+
+
+class _PromptWriter:
+    """Writes the prompts of one split: no text twice, and all actions and framings about equally often."""
+
+    def __init__(self, split: world.Split) -> None:
+        self._split = split
+        self._draw = Draw(SEED, "prompts", split, "texts")
+        kinds: tuple[world.Kind, ...] = ("benign", "harmful", "ambiguous")
+        self._actions = {kind: self._cycle_actions(kind) for kind in kinds}
+        self._families = self._cycle(questions.FAMILIES)
+        self._framings = {
+            family: self._cycle(questions.framings(family, split))
+            for family in (*questions.FAMILIES, questions.ALARMING)
+        }
+        self._counts: dict[str, int] = {}
+        self._texts: set[str] = set()
+        self._sensitive = 0
+
+    def record(self, kind: PromptKind) -> Record:
+        """The next prompt of this kind."""
+        family = next(self._families) if kind == "jailbreak" else None
+        framing = self._framing(kind, family)
+        action = next(self._actions[_ACTION_KIND[kind]])
+        text = self._text(action, framing)
+        while text in self._texts:
+            text = self._text(next(self._actions[_ACTION_KIND[kind]]), framing)
+        self._texts.add(text)
+        name = f"{kind}-{family}" if family else kind
+        self._counts[name] = self._counts.get(name, 0) + 1
+        record = {"id": f"{name}-{self._counts[name]}", "kind": kind}
+        return record | ({"family": family} if family else {}) | {"text": text}
+
+    def _framing(self, kind: PromptKind, family: str | None) -> str | None:
+        """The framing of a prompt, or None; sensitive prompts have an alarming and a jailbreak framing in turn."""
+        if kind == "sensitive":
+            self._sensitive += 1
+            family = questions.ALARMING if self._sensitive % 2 else self._draw.pick(questions.FAMILIES)
+        return next(self._framings[family]) if family else None
+
+    def _text(self, action: world.Action, framing: str | None) -> str:
+        if framing is None:
+            return questions.plain_question(action, self._draw, self._split)
+        return questions.framed_question(action, framing, self._draw, self._split)
+
+    def _cycle_actions(self, kind: world.Kind) -> Iterator[world.Action]:
+        reserved = _reserved_actions()
+        return self._cycle([action for action in world.actions(kind, self._split) if action not in reserved])
+
+    def _cycle(self, items: Sequence[T]) -> Iterator[T]:
+        """The items over and over, each time in a new random order."""
+        while True:
+            yield from self._draw.sample(items, len(items))

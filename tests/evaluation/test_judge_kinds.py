@@ -1,0 +1,29 @@
+"""Every kind of judge, prompt and rubric fits the others."""
+
+import pytest
+
+from cai_base.evaluation.judges import load, unscored
+from cai_base.inputs.prompts import ANSWER_FILES, KINDS
+from cai_base.inputs.rubrics import TASKS, packaged, parts_of, rubrics_for
+from cai_base.records import VERDICT_PARTS, Verdict
+from cai_base.settings.schema import JUDGE_KINDS
+
+
+def test_every_kind_of_judge_that_can_be_given_can_be_loaded() -> None:
+    assert set(load.KINDS) == set(JUDGE_KINDS)
+
+
+def test_every_kind_of_prompt_is_judged_under_rubrics_that_are_packaged() -> None:
+    assert {task for kind in KINDS.values() for task in kind.rubrics} <= set(TASKS) <= set(packaged())
+    assert set(rubrics_for(())) == set(TASKS)
+    assert {kind.file for kind in KINDS.values()} == set(ANSWER_FILES)
+
+
+def test_every_part_of_a_verdict_says_which_rubrics_give_it() -> None:
+    assert set(VERDICT_PARTS) == set(Verdict.model_fields)
+    assert {part for task in TASKS for parts in parts_of(task) for part in parts} == set(VERDICT_PARTS)
+
+
+@pytest.mark.parametrize("reason", ["empty response", "no judge"])
+def test_a_response_without_a_verdict_is_stored_with_its_reason(reason: str) -> None:
+    assert unscored(reason).dump() == {"verdict": None, "unscored": reason}

@@ -1,0 +1,78 @@
+"""What a run is given, from files and from the package, and as a run stored it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cai_base import embedded
+from cai_base.errors import UserError
+from cai_base.inputs import Inputs, Sources, gather, packaged, read
+from cai_base.settings.command_line import load_settings
+
+
+@pytest.mark.parametrize(
+    ("pack", "flags"), [("english", ["--model", "some/model", "--judge", "none"]), (embedded.DATA, ["--seeds", "2"])]
+)
+def test_packaged_inputs_are_those_of_a_run_without_files(pack: str, flags: list[str]) -> None:
+    assert packaged(pack, first=128) == gather(load_settings([*flags, "--revision.prompts", "128"]).settings)
+
+
+def test_packaged_inputs_are_whole_without_a_number() -> None:
+    inputs = packaged("english")
+    assert len(inputs.prompts) == 58
+    assert len(packaged("english", first=5).prompts) == 5
+    assert inputs.critique_examples
+    assert inputs.refusal_openers
+    assert all(prompt.kind for prompt in inputs.evaluation_prompts)
+
+
+def test_an_unknown_pack_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"unknown pack 'englsh'; did you mean 'english'\?"):
+        packaged("englsh")
+    with pytest.raises(UserError, match=r"unknown pack '\.\./data'; the packs are english and world"):
+        packaged("../data")
+
+
+def test_a_file_takes_the_place_of_a_packaged_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("How do I paint a fence?\n")
+    inputs = read(Sources("english", prompts=tmp_path / "mine.txt"))
+    assert [prompt.text for prompt in inputs.prompts] == ["How do I paint a fence?"]
+    assert inputs.constitution == packaged("english").constitution
+
+
+def test_inputs_are_read_as_they_were_stored(tmp_path: Path) -> None:
+    inputs = packaged(embedded.DATA, first=3)
+    (tmp_path / "inputs.json").write_bytes(inputs.to_bytes())
+    assert Inputs.read(tmp_path / "inputs.json") == inputs
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "not valid JSON"),
+        (b"\xff\xfe{", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"null", "must be a table of fields"),
+        (b"[]", "must be a table of fields"),
+        (b"{}", "the field 'constitution' is missing; the fields are constitution, prompts"),
+        (b'{"constitution": 3}', "the field 'constitution' is"),
+    ],
+)
+def test_stored_inputs_of_another_form_are_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "inputs.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        Inputs.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert says in str(caught.value)
+    assert str(caught.value).endswith("restore it, or begin a new run")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stored_prompt_without_its_text_is_named(tmp_path: Path) -> None:
+    content = json.loads(packaged(embedded.DATA, first=3).to_bytes())
+    del content["prompts"][1]["text"]
+    (tmp_path / "inputs.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"inputs\.json: the field 'prompts\.text' is missing; restore it"):
+        Inputs.read(tmp_path / "inputs.json")

@@ -1,0 +1,229 @@
+"""Each recipe of CONTRIBUTING.md, made as it says, on a copy: few files change, and everything shows the addition."""
+
+import json
+
+from conftest import Change
+
+LOSS = [
+    (
+        "method/losses.py",
+        "    return -logsigmoid(margins - settings.simpo_gamma)\n",
+        '''
+
+def cdpo(margins: Tensor, settings: Dpo) -> Tensor:
+    """Conservative DPO: the preference is wrong with a given probability (Mitchell 2023)."""
+    wrong = settings.label_smoothing
+    return -(1 - wrong) * logsigmoid(margins) - wrong * logsigmoid(-margins)
+''',
+    ),
+    (
+        "method/losses.py",
+        '    "sigmoid": PreferenceLoss(sigmoid),\n',
+        '    "cdpo": PreferenceLoss(cdpo, settings=("label_smoothing",)),\n',
+    ),
+    ("settings/schema.py", 'loss: Literal["sigmoid", "ipo", "simpo"', ', "cdpo"'),
+    (
+        "settings/schema.py",
+        '    simpo_gamma: NotNegative = Field(0.5, description="of simpo: the margin that the loss asks for")\n',
+        '    label_smoothing: Share = Field(0.1, description="of cdpo: how often a preference is wrong")\n',
+    ),
+]
+
+
+def test_a_new_preference_loss_touches_two_files_and_is_named_in_results_and_report(change: Change) -> None:
+    recipe = change.make(LOSS)
+    assert len(recipe.files) <= 2
+    results = recipe.run("--dpo.loss", "cdpo", "--dpo.label-smoothing", "0.3")
+    settings = results["losses"]["cai"]
+    assert settings["name"] == "cdpo"
+    assert settings["settings"]["label_smoothing"] == 0.3
+    assert "cdpo" in recipe.text("report.html")
+    assert "cdpo" in recipe.text("report.md")
+    assert "--dpo.label-smoothing" in recipe.cai_base("run", "--help")
+    assert json.loads(recipe.cai_base("cost", "--json"))["tokens"]["dpo"]["trained"] > 0
+
+
+CONTROL = [
+    (
+        "arms.py",
+        "_ARMS = (\n",
+        """    Arm(
+        "reversed",
+        "Reversed",
+        "#8c564b",
+        "full CAI with chosen and rejected in each other's place",
+        "control",
+        section="dpo",
+        folder="reversed",
+        pairs="reversed",
+        compared_with=("sft",),
+        controls="cai",
+    ),
+""",
+    ),
+    (
+        "method/pairs.py",
+        "RULES: Mapping[str, Rule] = {",
+        '"reversed": lambda source: [swapped(pair) for pair in source.pairs()], ',
+    ),
+]
+
+
+def test_a_new_control_touches_two_files_and_is_in_every_table_page_comparison_and_cost(change: Change) -> None:
+    recipe = change.make(CONTROL)
+    assert len(recipe.files) <= 2
+    results = recipe.run("--control", "reversed")
+    assert results["arms"]["reversed"]["attack_success_rate"]["answered"] > 0
+    assert {"reversed - sft", "cai - reversed"} <= results["comparisons"].keys()
+    for page in ("report.html", "report.md"):
+        assert "Reversed" in recipe.text(page)
+    assert "Reversed" in recipe.cai_base("report", "run")
+    tokens = json.loads(recipe.cai_base("cost", "--control", "reversed", "--json"))["tokens"]
+    assert tokens["reversed"]["trained"] == tokens["dpo"]["trained"] > 0
+    recipe.cai_base("style", "run", "--arms", "sft,reversed", "--questions", "3", "--samples", "2")
+    style = json.loads(recipe.text("style.json"))
+    assert set(style["arms"]) == {"sft", "reversed"}
+    assert "reversed - sft" in style["comparisons"]
+
+
+METRIC = [
+    (
+        "evaluation/metrics.py",
+        "METRICS: Mapping[str, Metric] = {\n",
+        """    "question_rate": Metric(
+        "Question rate",
+        "rate",
+        "all prompts; answers that end in a question",
+        EVERY,
+        lambda answer: float(answer.response.rstrip().endswith("?")),
+        None,
+        limits=SHARE,
+        binary=True,
+    ),
+""",
+    ),
+]
+
+
+def test_a_new_measured_metric_touches_one_file_and_is_in_every_table_and_comparison(change: Change) -> None:
+    recipe = change.make(METRIC)
+    assert len(recipe.files) <= 2
+    results = recipe.run()
+    assert results["arms"]["cai"]["question_rate"]["mean"] is not None
+    assert results["comparisons"]["cai - sft"]["question_rate"]["difference"] is not None
+    for page in ("report.html", "report.md"):
+        assert "Question rate" in recipe.text(page)
+    assert "Question rate" in recipe.cai_base("report", "run")
+
+
+PHASE = [
+    ("arms.py", 'Section = Literal["sft", "dpo", "sl_cai"', ', "originals"'),
+    (
+        "arms.py",
+        "_ARMS = (\n",
+        """    Arm(
+        "originals",
+        "Own answers",
+        "#8c564b",
+        "SFT, then SFT on its own first answers, unrevised",
+        "trained",
+        section="originals",
+        folder="originals",
+        compared_with=("sft",),
+        curve=True,
+    ),
+""",
+    ),
+    ("settings/schema.py", "    sl_cai: Training\n", "    originals: Training\n"),
+    (
+        "data/presets/original.toml",
+        "alpha = 32.0\n",
+        """
+[originals]
+steps = 200
+batch-size = 4
+learning-rate = 3e-4
+warmup = 0.1
+schedule = "cosine"
+clip-norm = 1.0
+""",
+    ),
+    (
+        "experiment.py",
+        "from cai_base.method.dpo import DpoPhase\n",
+        "from cai_base.method.originals import Originals\n",
+    ),
+    (
+        "experiment.py",
+        "    own: list[Phase] = []\n",
+        """    if arm.section == "originals":
+        own.append(Originals(arm, settings.originals, settings.sft.steps))
+""",
+    ),
+]
+ORIGINALS = '''"""SFT on the model's own first answers: what training once more does, without any revision.
+
+Needs the revision chains. Stores the adapters, their metrics, and the arm's answers at every interval.
+"""
+
+from dataclasses import dataclass
+
+from cai_base import paths
+from cai_base.arms import Arm
+from cai_base.engines import Adapter, Batch, Usage
+from cai_base.method.phase import Request, Size, Workbench
+from cai_base.method.sft import sft_batch
+from cai_base.method.training import TrainingPlan, start_from_sft, train_arm, trained_datum
+from cai_base.records import Chain
+from cai_base.settings.schema import Training
+
+
+@dataclass(frozen=True, slots=True)
+class Originals:
+    """From the SFT adapter, the SFT loss on the originals of its revision chains."""
+
+    arm: Arm
+    settings: Training
+    sft_steps: int
+    name: str = "originals"
+    needs: tuple[str, ...] = ("sft", "revision")
+
+    def run(self, bench: Workbench) -> None:
+        adapters = {f"{self.name}/{seed}": seed for seed in bench.remaining("sft")}
+        start_from_sft(bench, self.name, adapters, self.sft_steps)
+        data = {}
+        for adapter, seed in adapters.items():
+            chains = [Chain.model_validate(line) for line in bench.run.lines(paths.chains(seed))]
+            data[adapter] = [
+                trained_datum(bench.engine.tokenizer, bench.dialogue, chain.prompt, chain.original) for chain in chains
+            ]
+
+        def step_batch(adapter: Adapter, step: int) -> Batch:
+            return sft_batch(data[adapter], adapters[adapter], self.name, step, self.settings.batch_size)
+
+        train_arm(bench, TrainingPlan(self.name, self.arm.name, self.arm.curve, self.settings, adapters, step_batch))
+
+    def cost(self, size: Size) -> Usage:
+        examples = size.seeds * self.settings.steps * self.settings.batch_size
+        return Usage(trained=round(examples * size.answered_question))
+
+    def longest_request(self, size: Size) -> Request | None:
+        return Request(max(size.questions))
+'''
+
+
+def test_a_new_phase_with_its_own_arm_touches_five_files_and_is_everywhere(change: Change) -> None:
+    recipe = change.make(PHASE, {"method/originals.py": ORIGINALS})
+    assert len(recipe.files) <= 5
+    results = recipe.run("--arms", "sft,cai,originals", "--originals.steps", "2", "--evaluate-every", "1")
+    assert results["arms"]["originals"]["attack_success_rate"]["answered"] > 0
+    assert "originals - sft" in results["comparisons"]
+    assert len(results["curves"]["originals"]) == 3
+    assert results["losses"]["originals"]["name"] == "nll"
+    for page in ("report.html", "report.md"):
+        assert "Own answers" in recipe.text(page)
+    assert "Own answers" in recipe.cai_base("report", "run")
+    tokens = json.loads(recipe.cai_base("cost", "--arms", "sft,cai,originals", "--json"))["tokens"]
+    assert tokens["originals"]["trained"] > 0
+    recipe.cai_base("style", "run", "--arms", "sft,originals", "--questions", "3", "--samples", "2")
+    assert "originals" in json.loads(recipe.text("style.json"))["arms"]

@@ -1,0 +1,80 @@
+"""The pages say what is there: links, paths, commands and flags."""
+
+import re
+from contextlib import redirect_stdout, suppress
+from functools import cache
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from cai_base.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGE = ROOT / "src" / "cai_base"
+
+
+@cache
+def _help(*command: str) -> str:
+    """What `cai-base COMMAND --help` prints."""
+    output = StringIO()
+    with redirect_stdout(output), suppress(SystemExit):
+        main([*command, "--help"])
+    return output.getvalue()
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _anchor(heading: str) -> str:
+    """A heading's anchor as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def _commands(page: Path) -> list[str]:
+    """Every command line of the program in a block or a code span, continued lines joined."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    spans = re.findall(r"(?<!`)`(cai-base [^`]*)`(?!`)", " ".join(text.split()))
+    lines = [line.split("  #")[0] for line in (*text.splitlines(), *spans)]
+    return [line for line in lines if re.match(r"(\.venv/bin/)?cai-base (?!:)", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.M)
+            assert anchor in [_anchor(heading) for heading in headings], target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_file_of_the_source_that_a_page_names_is_there(page: Path) -> None:
+    tops = {path.name for path in (*ROOT.iterdir(), *PACKAGE.iterdir())}
+    for name in re.findall(r"`([\w-]+/[\w/.-]+\.(?:py|toml|jsonl|md))`", page.read_text(encoding="utf-8")):
+        if name.split("/")[0] in tops:
+            assert (ROOT / name).exists() or (PACKAGE / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_command_and_flag_that_a_page_names_exists(page: Path) -> None:
+    commands = set(re.findall(r"^ +([a-z]+) ", _help(), re.M))
+    for line in _commands(page):
+        command, *words = line.split("cai-base ", 1)[1].split()
+        if command == "COMMAND" or command.startswith(("-", "[")):
+            continue
+        assert command in commands, line
+        # `evaluate`, `preflight` and `cost` also take flags of `run`.
+        known = _help(command) + _help(command, *words[:1]) + _help("run") + _help()
+        for flag in re.findall(r"(?<!\S)--([a-z][a-z.-]*)", " ".join(words)):
+            assert re.search(rf"--{re.escape(flag)}(?![\w.-])", known), f"--{flag} in {line}"
+
+
+def test_the_readme_is_read_in_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

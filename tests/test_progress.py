@@ -1,0 +1,117 @@
+"""What a command says while it works: how much is done, how long that took, and how long the rest will take."""
+
+import io
+
+import pytest
+
+from cai_base import progress
+from cai_base.progress import Pace, Progress, duration, wrapped
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_time_left_is_estimated_from_the_last_minute(clock: Clock) -> None:
+    pace = Pace(total=200)
+    clock.now = 100.0
+    pace.advance(1)  # the model warms up
+    for _ in range(70):
+        clock.now += 1.0
+        pace.advance(1)
+    assert pace.left() == pytest.approx(129, rel=0.02)
+
+
+def test_what_an_earlier_process_did_is_not_counted_as_speed(clock: Clock) -> None:
+    pace = Pace(total=100, done=90)
+    clock.now = 10.0
+    pace.advance(5)
+    assert pace.left() == pytest.approx(10)
+
+
+def test_time_left_stays_and_counts_down_where_updates_are_minutes_apart(clock: Clock) -> None:
+    pace = Pace(total=4)
+    assert pace.left() is None
+    assert pace.in_words() == "elapsed 0:00"
+    for _ in range(2):
+        clock.now += 300.0
+        pace.advance(1)
+    assert pace.left() == pytest.approx(600)
+    clock.now += 200.0
+    assert pace.left() == pytest.approx(400)
+    assert pace.in_words() == "elapsed 13:20, about 6:40 left"
+    clock.now += 1000.0
+    assert pace.left() == 0
+
+
+def test_a_pipe_gets_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Progress(stream).bar("revision", 40) as bar:
+        for _ in range(40):
+            clock.now += 1.0
+            bar.advance(1)
+    assert stream.getvalue().splitlines() == [
+        "revision: 10 of 40, elapsed 0:10, about 0:30 left",
+        "revision: 20 of 40, elapsed 0:20, about 0:20 left",
+        "revision: 30 of 40, elapsed 0:30, about 0:10 left",
+        "revision: 40 of 40, done in 0:40",
+    ]
+
+
+def test_a_bar_in_a_terminal_says_which_time_is_which(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    with Progress(stream).bar("revision", 4) as bar:
+        clock.now = 12.0
+        bar.advance(1)
+        clock.now = 13.0
+    assert "elapsed 0:13, about 0:35 left" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.6, "1:00"), (90, "1:30"), (3599, "59:59"), (3725, "1:02:05"), (1e6, "277:46:40")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = Progress.quiet()
+    quiet.say("Loading")
+    with quiet.bar("revision", 10) as bar:
+        bar.advance(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_breaks_lines_between_words_and_keeps_a_path_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/".join(["folder"] * 10)
+    text = f"stopped at a place that is far away; continue with: cai-base resume {path}"
+    stream = Terminal()
+    Progress(stream).say(text)
+    lines = stream.getvalue().splitlines()
+    assert path in lines
+    assert all(len(line) <= 40 for line in lines if line != path)
+    assert " ".join(lines) == text
+    assert wrapped(text, io.StringIO()) == text
