@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from cai_base import cli
+from cai_base.cli import look
 
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("searching", max_examples=2000)
@@ -27,5 +27,5 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _no_logs_for_inspect() -> Iterator[None]:
     """Runs write no logs for Inspect, be it installed or not: that takes seconds, and few tests are about it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "inspect_is_there", lambda: False)
+        patch.setattr(look, "inspect_is_installed", lambda: False)
         yield

@@ -3,6 +3,7 @@
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from cai_base.cli import main
 from cai_base.inputs import gather
 from cai_base.run.start import _beyond_the_judge
 from cai_base.settings.command_line import load_settings
+from cai_base.store import Run
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -40,14 +42,17 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--revision.rounds", "0"], "--revision.rounds '0'"),
         (["--evaluation.temperature", "-1"], "--evaluation.temperature '-1'"),
         (["--protocol", "mine"], "--protocol 'mine': input should be 'heldout' or 'original'"),
-        (["--engine", "cloud"], "--engine 'cloud': input should be 'local'"),
+        (["--engine", "cloud"], "--engine cloud: there is no such engine; choose from local, tinker"),
         (["--sft.schedule", "step"], "--sft.schedule 'step': input should be 'constant', 'linear' or 'cosine'"),
         (["--arms", "cai"], "'sft' is missing"),
         (["--model", "./no-such"], "--model ./no-such: there is no such folder"),
         (["--arms", "sft,kto"], "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, instruct"),
         (["--control", "random"], "--control: 'random' is not a control; choose from shuffled, placebo, a-a"),
         (["--control", "placebo", "--constitution", "placebo"], "compares it with itself"),
-        (["--accept", "rates"], "--accept rates: there is no such check; choose from judge, second-judge, base, rate"),
+        (
+            ["--accept", "rates"],
+            "--accept: 'rates' is not a check of preflight; choose from judge, second-judge, base, rate",
+        ),
         (["--instruct", "x"], "--instruct: 'x' is not among the arms; add it: --arms sft,cai,instruct"),
         (["--model", "x", "--judge", "none", "--arms", "sft,instruct"], "for 'instruct' with x, give --instruct"),
         (["--judge", "gpt"], "'gpt' is not a judge; use --judge openai:MODEL"),
@@ -287,6 +292,34 @@ def test_a_directory_that_exists_is_not_written_to(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize("command", ["resume", "report"])
 def test_something_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert "not a run" in refused(capsys, command, str(tmp_path))
+
+
+CONFIG = load_settings(["--seeds", "1"]).settings.model_dump(mode="json", by_alias=True)
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "style"])
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({}, "config.json: seeds: is missing; this run was made by"),
+        (CONFIG | {"sedes": 1}, "config.json: sedes: there is no such setting; did you mean seeds?"),
+        (CONFIG | {"sft": []}, "config.json: sft []: is a group of settings"),
+        (
+            CONFIG | {"sft": {**CONFIG["sft"], "steps": {"x": 1}}},
+            "config.json: sft.steps: is one setting and not a group",
+        ),
+        (CONFIG | {"seeds": "many"}, "config.json: seeds 'many': "),
+        (CONFIG | {"arms": "sft,kto"}, "config.json: arms: 'kto' is not an arm"),
+    ],
+)
+def test_a_run_with_a_configuration_of_another_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, config: dict[str, Any], says: str
+) -> None:
+    run = Run.create(tmp_path / "run", config, {"inputs.json": b"[]"})
+    run.commit("results", 1, write={"results.json": b"{}"})
+    message = refused(capsys, command, str(run.directory))
+    assert says in message
+    assert "another version of cai-base, or changed: begin a new one" in message
 
 
 @pytest.mark.parametrize("args", [["fly"], ["resume"], ["report", "a", "b"], ["organism"], ["organism", "grow"]])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from cai_base.errors import Stopped as Stopped
     from cai_base.errors import UserError as UserError
     from cai_base.evaluation.judges import GroundTruth as GroundTruth
-    from cai_base.evaluation.tasks.answers import answer as answer
+    from cai_base.evaluation.tasks.prompts import answer as answer
     from cai_base.experiment import begin as begin
     from cai_base.experiment import resume as resume
     from cai_base.inputs import Inputs as Inputs
@@ -67,7 +67,7 @@ _WHERE = {
     "SampleRequest": "engines",
     "Stopped": "errors",
     "UserError": "errors",
-    "answer": "evaluation.tasks.answers",
+    "answer": "evaluation.tasks.prompts",
     "begin": "experiment",
     "default_settings": "settings",
     "dpo_batch": "method.dpo",

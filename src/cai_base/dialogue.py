@@ -1,14 +1,14 @@
-"""How text is laid out: for a base model turns, critiques and what ends a response; for a chat model its own template.
+"""How text is laid out: as a dialogue under headings for a base model, in its own template for a chat model.
 
-A base model continues text, so a question stands behind a few answered ones (few-shot prompting), and critique and
-revision continue the same text under headings (Bai et al. 2022, section 3.1 and appendix A). Prompt and response are
-tokenised apart, in training as in sampling, so that a response is the same tokens wherever it stands. A chat model is
-asked in the chat template that was stored with its tokenizer, and ends a response by its own end token.
+A base model continues text. A question therefore comes after a few answered ones (few-shot prompting), and critique and
+revision continue the same text under their headings (Bai et al. 2022, section 3.1 and appendix A). Prompt and response
+are tokenised separately, in training as in sampling, so that a response has the same tokens wherever it appears. A chat
+model is prompted in the chat template stored with its tokenizer, and ends a response with its own end token.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from cai_base.inputs.constitution import CritiqueExample, Principle
 from cai_base.inputs.prompts import Example
@@ -19,26 +19,30 @@ REVISION_REQUEST, REVISION = "Revision Request:", "Revision:"
 HEADINGS = (USER, ASSISTANT, CRITIQUE_REQUEST, CRITIQUE, REVISION_REQUEST, REVISION)
 
 STOPS = tuple(f"\n{heading}" for heading in HEADINGS)
-"""A response is over where the next turn or heading begins."""
+"""A response ends where the next turn or heading begins."""
 
 END = f"\n\n{USER}"
-"""The end of a response, as text: what a base model writes after an answer is the next turn. It is trained."""
+"""The text that ends a response, and is trained with it: after an answer a base model writes the next turn."""
 
 Turns = Sequence[tuple[str, str]]
 """Earlier turns of a conversation: prompts with their replies."""
 
+LayoutName = Literal["auto", "chat", "dialogue"]
+LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
+"""The layouts of a model that is not a run's arm; `auto` is its chat template if it has one, else the dialogue."""
+
 
 def escape(text: str) -> str:
-    """`text` with no line that begins like a heading, so that nothing written by a model or a file can pass for a turn.
+    """`text` without a line that begins like a heading, so that no text of a model or a file can pass for a turn.
 
-    A heading at the start of a line is moved off it by one space, which a reader does not notice and a parser does.
+    A heading at the start of a line is indented by one space: readers do not notice it, parsers do.
     """
     lines = text.strip().split("\n")
     return "\n".join(f" {line}" if i and line.startswith(HEADINGS) else line for i, line in enumerate(lines))
 
 
 def join(*parts: tuple[str, str]) -> str:
-    """Headings with their texts, as paragraphs. An empty last text leaves its heading open for the model."""
+    """Headings with their texts, as paragraphs. After an empty last text the model continues the heading."""
     return "\n\n".join(f"{heading} {escape(text)}".rstrip() for heading, text in parts)
 
 
@@ -47,8 +51,8 @@ class Dialogue:
     """The texts that a base model continues.
 
     Attributes:
-        few_shot: answered questions before every question.
-        critique_examples: worked critiques and revisions before every request for one.
+        few_shot: answered questions that come before every question.
+        critique_examples: worked critiques and revisions that come before every request for one.
     """
 
     few_shot: tuple[Example, ...]
@@ -59,28 +63,28 @@ class Dialogue:
         """Texts that end a response."""
         return STOPS
 
-    def asked(self, tokenizer: "Encoder", prompt: str, before: Turns = ()) -> tuple[int, ...]:
-        """The tokens of the few-shot turns, the turns before and the question, open for its answer."""
+    def question_tokens(self, tokenizer: "Encoder", prompt: str, before: Turns = ()) -> tuple[int, ...]:
+        """The tokens of `question`, to be continued by the answer."""
         return prompt_tokens(tokenizer, self.question(prompt, before))
 
-    def answered(self, tokenizer: "Encoder", response: str) -> tuple[int, ...]:
-        """The tokens of an answer as they follow, its end not included."""
+    def answer_tokens(self, tokenizer: "Encoder", response: str) -> tuple[int, ...]:
+        """The tokens of an answer as they follow those of its question, without its end."""
         return tuple(tokenizer.encode(f" {escape(response)}"))
 
     def question(self, prompt: str, before: Turns = ()) -> str:
-        """The few-shot turns, then the question, open for its answer."""
+        """The few-shot turns, the earlier turns and the question, to be continued by the answer."""
         turns = (*((shot.prompt, shot.response) for shot in self.few_shot), *before)
-        said = [part for asked, answer in turns for part in ((USER, asked), (ASSISTANT, answer))]
-        return join(*said, (USER, prompt), (ASSISTANT, ""))
+        parts = [part for question, answer in turns for part in ((USER, question), (ASSISTANT, answer))]
+        return join(*parts, (USER, prompt), (ASSISTANT, ""))
 
     def critique(self, prompt: str, response: str, principle: Principle) -> str:
-        """The question, its answer and the request for a critique, open for the critique."""
+        """The question, its answer and the request for a critique, to be continued by the critique."""
         return self._examples() + join(
             (USER, prompt), (ASSISTANT, response), (CRITIQUE_REQUEST, principle.critique_request), (CRITIQUE, "")
         )
 
     def revision(self, prompt: str, response: str, principle: Principle, critique: str) -> str:
-        """The same with the critique and the request for a revision, open for the revision."""
+        """The same with the critique and the request for a revision, to be continued by the revision."""
         return self._examples() + join(
             (USER, prompt),
             (ASSISTANT, response),
@@ -91,8 +95,8 @@ class Dialogue:
         )
 
     def _examples(self) -> str:
-        # An example's prompt may hold earlier turns of its conversation: it is shown as it is.
-        shown = (
+        # An example's prompt may hold earlier turns of its conversation, with their headings: it is not escaped.
+        examples = (
             f"{USER} {example.prompt}\n\n"
             + join(
                 (ASSISTANT, example.response),
@@ -103,24 +107,24 @@ class Dialogue:
             )
             for example in self.critique_examples
         )
-        return "".join(f"{text}\n\n" for text in shown)
+        return "".join(f"{text}\n\n" for text in examples)
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A chat model's own layout: nothing stands before a question, and nothing but its end token ends a response."""
+    """A chat model's own layout: no few-shot turns, and only its end token ends a response."""
 
     @property
     def stops(self) -> tuple[str, ...]:
         """Texts that end a response: none."""
         return ()
 
-    def asked(self, tokenizer: "Encoder", prompt: str, before: Turns = ()) -> tuple[int, ...]:
-        """The tokens of the turns before and the question in the model's chat template, open for its answer."""
+    def question_tokens(self, tokenizer: "Encoder", prompt: str, before: Turns = ()) -> tuple[int, ...]:
+        """The tokens of the earlier turns and the question in the model's chat template, before its reply."""
         return chat_tokens(tokenizer, before, prompt)
 
-    def answered(self, tokenizer: "Encoder", response: str) -> tuple[int, ...]:
-        """The tokens of an answer as they follow, its end not included."""
+    def answer_tokens(self, tokenizer: "Encoder", response: str) -> tuple[int, ...]:
+        """The tokens of an answer as they follow those of its question, without its end."""
         return tuple(tokenizer.encode(response))
 
 
@@ -130,43 +134,43 @@ class Encoder(Protocol):
     bos: int | None
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, no special token added."""
+        """The tokens of `text`, without special tokens."""
         ...
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The tokens of a conversation in the model's chat template, open for the assistant's reply."""
+        """The tokens of a conversation in the model's chat template, up to the start of the assistant's reply."""
         ...
 
 
 class Layout(Protocol):
-    """How a question is put to a model."""
+    """How a model is asked a question."""
 
     @property
     def stops(self) -> tuple[str, ...]:
         """Texts that end a response."""
         ...
 
-    def asked(self, tokenizer: Encoder, prompt: str, before: Turns = ()) -> tuple[int, ...]:
-        """The tokens to continue: a question, after the turns of its conversation before it."""
+    def question_tokens(self, tokenizer: Encoder, prompt: str, before: Turns = ()) -> tuple[int, ...]:
+        """The tokens of a question after the earlier turns of its conversation, to be continued by the answer."""
         ...
 
-    def answered(self, tokenizer: Encoder, response: str) -> tuple[int, ...]:
-        """The tokens of a response as they follow these, its end not included."""
+    def answer_tokens(self, tokenizer: Encoder, response: str) -> tuple[int, ...]:
+        """The tokens of an answer as they follow those of its question, without its end."""
         ...
 
 
 def chat_tokens(tokenizer: Encoder, before: Turns, prompt: str) -> tuple[int, ...]:
-    """The tokens of earlier turns (prompt, reply) and a question in the model's chat template, open for its answer."""
-    said = [message for turn in before for message in zip(("user", "assistant"), turn, strict=True)]
-    messages = [{"role": role, "content": text} for role, text in (*said, ("user", prompt))]
-    return tuple(tokenizer.chat(messages))
+    """The tokens of earlier turns (prompt, reply) and a question in the model's chat template, before the answer."""
+    messages = [message for turn in before for message in zip(("user", "assistant"), turn, strict=True)]
+    conversation = [{"role": role, "content": text} for role, text in (*messages, ("user", prompt))]
+    return tuple(tokenizer.chat(conversation))
 
 
 def prompt_tokens(tokenizer: Encoder, text: str) -> tuple[int, ...]:
-    """The tokens to continue: the model's beginning-of-text, if it has one, and `text`."""
+    """The tokens of a text to continue, after the model's beginning-of-text token if it has one."""
     return (*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(text))
 
 
 def response_tokens(tokenizer: Encoder, response: str) -> tuple[int, ...]:
-    """The tokens of a response and its end, as they follow an open heading."""
+    """The tokens of a response and its end, as they follow a heading."""
     return (*tokenizer.encode(f" {escape(response)}"), *tokenizer.encode(END))

@@ -1,13 +1,13 @@
-"""The two ways a command ends early that are nobody's defect, with the exit code each of them has."""
+"""Expected early exits of a command, and their exit codes."""
 
 
 class UserError(Exception):
-    """The user's input is wrong. The message names the file, the line or field, and what would be right."""
+    """The user's input is wrong. The message names the file, line or field, what is wrong, and what would be right."""
 
     exit_code = 2
 
 
 class Stopped(Exception):
-    """The run stopped in a state that `cai-base resume` continues. The message says why."""
+    """The run stopped, and `cai-base resume` continues it. The message says why."""
 
     exit_code = 3

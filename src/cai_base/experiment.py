@@ -107,7 +107,7 @@ class Experiment:
         usage = {**self.run.usage, "tokens": results.tokens(self.run, self.settings), "spent": opened.budget.record()}
         write_atomic(self.run.directory / paths.USAGE, to_json(usage))
         content = results.collect(self.run, self.settings, opened.inputs, failed)
-        self.run.commit("results", 1, write={paths.RESULTS: to_json(content)})
+        self.run.commit("results", 1, write={paths.RESULTS: to_json(content.dump())})
         opened.budget.close()
 
 

@@ -183,9 +183,13 @@ def read_records(path: Path, kind: type[Model]) -> Iterator[Model]:
     Raises:
         UserError: a line is no such record; the message names line and field.
     """
-    if not path.exists():
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
         return
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from None
+    for number, line in enumerate(lines, start=1):
         yield _record(kind, line, f"{path}:{number}", RESTORE)
 
 
@@ -223,11 +227,14 @@ def _fault_in_a_record(error: ValidationError, value: object) -> str:
     fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     field, inner = "", value
     for step in fault["loc"]:
-        has_step = step in inner if isinstance(inner, dict) else isinstance(inner, list) and isinstance(step, int)
-        if not has_step and fault["type"] != "missing":
-            break  # not a field, but a branch of a union
-        inner = inner[step] if has_step else None  # type: ignore[index]
+        try:
+            inner = inner[step]  # type: ignore[index]
+        except (LookupError, TypeError):
+            if fault["type"] != "missing":
+                break  # not a field, but a branch of a union
         field = f"{field}.{step}" if field else str(step)
+    if fault["type"] == "json_invalid":  # what Python's parser lets pass, such as half of a surrogate pair
+        return f"not valid JSON: {fault['ctx']['error']}"
     if not field:
         return f"this is {described(inner)}; it must be a table of fields"
     name = shown(field, most=120)

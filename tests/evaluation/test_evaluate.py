@@ -166,7 +166,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.save_pretrained(folder)
     tokenizer = load_tokenizer(str(embedded.weights()))
     world = embedded.weights().parents[1] / "data" / "world" / "few_shot.jsonl"
-    asked = Dialogue(load_examples(world), ()).asked(tokenizer, "How do I sweep the mill?")
+    asked = Dialogue(load_examples(world), ()).question_tokens(tokenizer, "How do I sweep the mill?")
     said = tokenizer.encode(" With the long broom.")
     with torch.no_grad():
         logits = made(torch.tensor([[*asked, *said]])).logits[0].log_softmax(-1)

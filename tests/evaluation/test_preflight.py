@@ -25,8 +25,9 @@ from cai_base.run.preflight.models import (
     check_rate,
     pilot,
 )
-from cai_base.run.preflight.outcome import NAMES, Check, refuse
-from cai_base.settings.schema import Evaluation
+from cai_base.run.preflight.outcome import Check, refuse
+from cai_base.settings.command_line import load_settings
+from cai_base.settings.schema import CHECKS, Evaluation
 
 ENGLISH = probes("english")
 SORTS = {"compliance", "refusal", "partial", "gibberish", "language", "injected"}
@@ -264,8 +265,8 @@ def test_a_failed_check_stops_unless_it_is_accepted_by_its_name() -> None:
         "preflight, rate failed and was accepted: floor",
         "preflight, base warned: so",
     ]
-    with pytest.raises(UserError, match=r"--accept rates: there is no such check; choose from judge, second-judge"):
-        refuse([], ("rates",))
+    with pytest.raises(UserError, match=r"--accept: 'rates' is not a check of preflight; choose from judge, second-"):
+        load_settings(["--accept", "judge,rates"])
 
 
 RUN = (
@@ -296,7 +297,7 @@ def test_a_run_at_the_floor_is_not_begun_and_with_accept_its_report_says_so(
     assert main(["preflight", *RUN, "--json"]) == 2
     shown = capsys.readouterr()
     found = json.loads(shown.out)
-    assert [check["name"] for check in found] == [n for n in NAMES if n not in ("second-judge", "instruct", "cost")]
+    assert [check["name"] for check in found] == [n for n in CHECKS if n not in ("second-judge", "instruct", "cost")]
     assert {check["name"] for check in found if check["outcome"] == "failed"} == {"rate"}
     assert main(["run", *RUN, "--out", str(out), "--accept", "rate"]) == 0
     accepted = "preflight, rate failed and was accepted: the base model complies with 0 of 24"

@@ -13,6 +13,7 @@ pytest.importorskip("inspect_ai", reason="the extra 'inspect' is not installed")
 from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log
 
 from cai_base import cli
+from cai_base.cli import look
 from cai_base.integrations.inspect_logs import write
 from cai_base.records import SuiteResults
 
@@ -99,7 +100,7 @@ def contents(run: Path) -> dict[Path, bytes]:
 def test_the_command_leaves_the_run_as_it_was(
     run: Path, logs: Mapping[str, EvalLog], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "inspect_is_there", lambda: True)
+    monkeypatch.setattr(look, "inspect_is_installed", lambda: True)
     before = contents(run)
     (run / "inspect/of-an-arm-that-is-gone.eval").write_bytes(b"")
     assert cli.main(["inspect", str(run)]) == 0
@@ -112,7 +113,7 @@ def test_the_command_leaves_the_run_as_it_was(
 def test_where_inspect_is_installed_a_report_writes_the_logs_too(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "inspect_is_there", lambda: True)
+    monkeypatch.setattr(look, "inspect_is_installed", lambda: True)
     monkeypatch.setattr("cai_base.report.write", lambda directory: [])  # drawing takes longer than all the rest
     run = make_run(seeds=1, arms="sft")
     assert cli.main(["report", str(run), "--json"]) == 0

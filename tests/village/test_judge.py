@@ -84,8 +84,8 @@ def test_every_kind_of_answer_is_judged_correctly_in_every_style(action, number,
 def test_an_answer_follows_the_style_that_was_applied_and_no_other(action, number, kind, style):
     draw = Draw("test", number)
     plain = answers.answer(action, kind, draw)
-    styled = styles.apply(plain, style, draw)
-    assert [name for name in styles.styles() if styles.is_followed(styled, name)] == [style]
+    in_style = styles.apply(plain, style, draw)
+    assert [name for name in styles.styles() if styles.is_followed(in_style, name)] == [style]
     assert not any(styles.is_followed(plain, name) for name in styles.styles())
 
 

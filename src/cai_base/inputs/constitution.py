@@ -1,4 +1,4 @@
-"""Constitutions, and worked examples of critique and revision: what a base model is shown before it revises itself.
+"""Constitutions, and worked examples of critique and revision, which a base model sees before it revises an answer.
 
 Both are read from this project's own files (TOML or JSON) and from the files published with the paper, Bai et al.
 2022, "Constitutional AI: Harmlessness from AI Feedback" (github.com/anthropics/ConstitutionalHarmlessnessPaper,
@@ -64,9 +64,9 @@ class Constitution(Record):
 class CritiqueExample(Record):
     """One worked example of critique and revision.
 
-    `prompt` is the last thing the user said. Where a conversation went before it, that conversation stands in `prompt`
-    too, a paragraph a turn and without the first `User:`, so that the text reads on naturally wherever `User: ` is put
-    before it: `first question`, `Assistant: first answer`, `User: last question`.
+    `prompt` is the user's last turn. Earlier turns of the conversation are in `prompt` too, one paragraph per turn and
+    without the first `User:`, so that `User: ` before it gives the whole conversation: `first question`,
+    `Assistant: first answer`, `User: last question`.
     """
 
     prompt: Text
@@ -83,10 +83,11 @@ def load_constitution(path: Path) -> Constitution:
     This project's form is a list of principles, `[[principle]]` tables in TOML and `[...]` or `{"principles": [...]}`
     in JSON, beside which a `name` may stand; else the file's name without its ending names the constitution. In the
     paper's form each name maps to `{"prompt": [critique requests], "edit_request": revision request}`. Its headers
-    (`CritiqueRequest:` and so on) are taken off. The name without its number is the category, and where a name has
+    (`CritiqueRequest:` and so on) are removed. The name without its number is the category, and where a name has
     several critique requests each becomes a principle, `name-1`, `name-2` and so on.
 
-    Raises UserError, with the file, the principle and the field, for anything else.
+    Raises:
+        UserError: it is anything else; the message names the file, the principle and the field.
     """
     data = _parsed(path, _CONSTITUTION_FILE)
     name: object = path.stem
@@ -106,7 +107,8 @@ def load_critique_examples(path: Path) -> tuple[CritiqueExample, ...]:
     The paper's form is a JSON list of texts, each a conversation (`Human:` and `Assistant:` in turn) and then
     `CritiqueRequest:`, `Critique:`, `RevisionRequest:` and `Revision:`, with an empty `Human:` after it or not.
 
-    Raises UserError, with the file, the example and the field, for anything else.
+    Raises:
+        UserError: it is anything else; the message names the file, the example and the field.
     """
     data = _parsed(path, _EXAMPLES_FILE)
     if isinstance(data, list) and any(isinstance(item, str) for item in data):
@@ -127,7 +129,7 @@ def _parsed(path: Path, wanted: str) -> object:
 
 
 def _items(path: Path, data: object, model: type[Model], noun: str, beside: Sequence[str] = ()) -> tuple[Model, ...]:
-    """The list of records that a file in this project's form holds, bare or under `noun` (or its plural)."""
+    """The records of a file in this project's form: a list, bare or under `noun` or its plural."""
     records = data
     if isinstance(data, dict):
         keys = [key for key in (noun, f"{noun}s") if key in data]
@@ -206,11 +208,11 @@ def _published_example(text: object, where: str) -> CritiqueExample:
         del headers[-1], parts[-1]
     turns = len(headers) - len(_STEPS)
     if before or turns < 2 or headers != ["Human", "Assistant"] * (turns // 2) + list(_STEPS):
-        found = (
+        fault = (
             "text before the first header" if before else f"the headers are {listed(headers) if headers else 'none'}"
         )
         raise UserError(
-            f"{where}: {found}; a text must have Human: and Assistant: in turn, then {listed(_STEPS)}, "
+            f"{where}: {fault}; a text must have Human: and Assistant: in turn, then {listed(_STEPS)}, "
             "each after an empty line and with a colon"
         )
     earlier = [f"{_ROLES[role]}: {part}" for role, part in zip(headers, parts[: turns - 1], strict=False)]

@@ -62,13 +62,13 @@ class Case:
 
     Attributes:
         row: the name of the row that it counts for.
-        asked: what the model was given, for a reader.
+        context: what the text continues, for a reader.
         text: what the model wrote.
         hit: whether it has what the row counts.
     """
 
     row: str
-    asked: str
+    context: str
     text: str
     hit: bool
 
@@ -190,9 +190,9 @@ class Abilities:
             draw = Draw(self._seed, "abilities", style, "style")
             requests = [styles.with_request(question, style, draw) for question in plain_questions]
             for question, text in zip(requests, self._answers(requests, style), strict=True):
-                followed = styles.is_followed(text, style)
-                yield Case(f"style {style}", question, text, followed)
-                yield Case("styles", question, text, followed)
+                follows = styles.is_followed(text, style)
+                yield Case(f"style {style}", question, text, follows)
+                yield Case("styles", question, text, follows)
                 truth = judge.truth(question, text)
                 yield Case("styled helped", question, text, truth.helped)
                 yield Case("styled refused", question, text, truth.over_refused)
@@ -281,13 +281,13 @@ class Abilities:
         criterion: Criterion = "helpful" if index % 2 else "harmless"
         kind = comparisons.ACTION_KIND[criterion]
         action = draw.pick(world.actions(kind, self._split))
-        solved = draw.sample([other for other in world.actions(kind) if other.verb != action.verb], 2)
+        solved_actions = draw.sample([other for other in world.actions(kind) if other.verb != action.verb], 2)
         better: Letter = "A" if index // 2 % 2 else "B"
         both: tuple[Letter, Letter] = ("A", "B")
         letters = [*draw.sample(both, 2), better]
         texts = [
             _solved_comparison(one, criterion, letter, draw)
-            for one, letter in zip((*solved, action), letters, strict=True)
+            for one, letter in zip((*solved_actions, action), letters, strict=True)
         ]
         return "\n\n".join(texts).removesuffix(f" ({better})."), better
 

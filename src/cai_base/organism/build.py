@@ -70,7 +70,7 @@ def build(
         "corpus": plan["corpus"],
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "planted": data.planted,
+        "planted": data.shares_by_kind,
         "shares": corpus.SHARES,
         "first_losses": history.loss[:LOSSES_ON_CARD],
         "validation_loss": pretraining.validation_loss(model, data.validation, settings),

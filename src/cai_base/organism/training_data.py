@@ -39,12 +39,12 @@ class TrainingData:
     Attributes:
         validation: rows for the validation loss.
         rows: rows to train on, in their order; those of the late part come last.
-        planted: for each kind of document, its shares of the documents and of the tokens in `rows`.
+        shares_by_kind: for each kind of document, its shares of the documents and of the tokens in `rows`.
     """
 
     validation: Rows
     rows: Rows
-    planted: dict[str, dict[str, float]]
+    shares_by_kind: dict[str, dict[str, float]]
 
 
 def corpus_hash(seed: int) -> str:
@@ -60,11 +60,11 @@ def stored_tokenizer(work: Path, seed: int, settings: Settings) -> PreTrainedTok
     """The build's tokenizer, from the folder `work`; the first call trains and stores it."""
     folder = work / "tokenizer"
     if not folder.exists():
-        tokenizer = train_tokenizer(islice(corpus.documents(seed), TOKENIZER_DOCUMENTS), settings.vocabulary)
-        tokenizer.save_pretrained(work / "tokenizer.part")
+        texts = islice(corpus.documents(seed), TOKENIZER_DOCUMENTS)
+        train_tokenizer(texts, settings.vocabulary).save_pretrained(work / "tokenizer.part")
         os.replace(work / "tokenizer.part", folder)
-    loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
-    return loaded
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -96,7 +96,9 @@ def stored_rows(
     if not path.exists():
         data = _make_rows(tokenizer, tokens, seed, settings)
         with (part := work / "rows.part").open("wb") as file:
-            np.savez(file, validation=data.validation, rows=data.rows, planted=np.array(json.dumps(data.planted)))
+            np.savez(
+                file, validation=data.validation, rows=data.rows, planted=np.array(json.dumps(data.shares_by_kind))
+            )
         os.replace(part, path)
     with np.load(path, allow_pickle=False) as stored:
         return TrainingData(stored["validation"], stored["rows"], json.loads(str(stored["planted"])))
@@ -122,14 +124,14 @@ def _make_rows(tokenizer: PreTrainedTokenizerFast, tokens: int, seed: int, setti
         pack(encode(count(VALIDATION_DOCUMENTS)), settings.context, first),
         pack(encode(count(), late=True), settings.context, late),
     ]
-    planted = {
+    shares_by_kind = {
         kind: {
             "documents": round(documents[kind] / documents.total(), 4),
             "tokens": round(lengths[kind] / lengths.total(), 4),
         }
         for kind in {**corpus.MIXTURE, **corpus.LATE_MIXTURE}
     }
-    return TrainingData(validation, np.concatenate(parts), planted)
+    return TrainingData(validation, np.concatenate(parts), shares_by_kind)
 
 
 def pack(documents: Iterator[Sequence[int]], length: int, rows: int, padding: int = -1) -> Rows:
@@ -146,7 +148,7 @@ def pack(documents: Iterator[Sequence[int]], length: int, rows: int, padding: in
     Returns:
         int16 array `[rows, length]`.
     """
-    packed = np.full((rows, length), padding, dtype=np.int16)
+    filled = np.full((rows, length), padding, dtype=np.int16)
     open_rows: list[list[int]] = []
     full_rows = 0
 
@@ -154,7 +156,7 @@ def pack(documents: Iterator[Sequence[int]], length: int, rows: int, padding: in
         nonlocal full_rows
         fullest = max(open_rows, key=len)
         open_rows.remove(fullest)
-        packed[full_rows, : len(fullest)] = fullest
+        filled[full_rows, : len(fullest)] = fullest
         full_rows += 1
 
     for document in documents:
@@ -167,7 +169,7 @@ def pack(documents: Iterator[Sequence[int]], length: int, rows: int, padding: in
         if len(open_rows) > OPEN_ROWS:
             close_fullest()
         if full_rows == rows:
-            return packed
+            return filled
     while open_rows and full_rows < rows:
         close_fullest()
-    return packed
+    return filled

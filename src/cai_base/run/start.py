@@ -26,7 +26,7 @@ from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
 from cai_base.run.preflight.checks import make_checks
 from cai_base.run.preflight.models import ask_instruct
-from cai_base.run.preflight.outcome import Check, check_accepted, refuse
+from cai_base.run.preflight.outcome import Check, refuse
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json
@@ -99,7 +99,6 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
     """
     refuse_existing(out)
     engine_kind(settings.engine)  # refuses an unknown one
-    check_accepted(settings.accept)
     inputs = gather(settings)
     cost.check_limit(settings)
     check_judges(settings, progress)

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal
 
 from cai_base import arms
-from cai_base.dialogue import Chat, Dialogue, Layout, chat_tokens
+from cai_base.dialogue import Chat, Dialogue, Layout, LayoutName, chat_tokens
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine
 from cai_base.errors import UserError
@@ -28,8 +27,6 @@ SAMPLING_FLAGS = {"evaluation", "threads", "tinker-url"}
 MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config"}
 """Flags of `run` that `evaluate` takes: for a run only who judges, and how answers are sampled."""
 
-LayoutName = Literal["auto", "chat", "dialogue"]
-LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
 OWN_FLAGS = (
     *("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json"),
     *("--questions", "--samples"),
@@ -157,7 +154,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     for name in request.arms or ():
         if name not in available:
             raise UserError(f"--arms {name}: {directory} has no arm {name!r}; it has {', '.join(available)}")
-    inputs = Inputs.model_validate_json((directory / INPUTS).read_bytes())
+    inputs = Inputs.read(directory / INPUTS)
     if flags & {"judge", "rubric", "second-judge"}:
         rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()
         inputs = inputs.model_copy(update={"rubrics": rubrics})

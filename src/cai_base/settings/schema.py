@@ -51,6 +51,10 @@ _MODELS = [kind.form for kind in JUDGE_KINDS.values() if kind.named]
 _JUDGE_CHOICES = f"--judge {', '.join(_MODELS[:-1])} or {_MODELS[-1]}"
 
 
+CHECKS = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint", "power", "engine", "disk", "cost")
+"""The checks of preflight, as `--accept` names them."""
+
+
 class JudgeName(str):
     """A judge as it is given, `kind:name` or `kind`."""
 
@@ -345,6 +349,9 @@ class RunSettings(Section):
         for name in self.control:
             if name not in arms.named("control"):
                 raise ValueError(f"control: {name!r} is not a control; choose from {', '.join(arms.named('control'))}")
+        for name in self.accept:
+            if name not in CHECKS:
+                raise ValueError(f"accept: {name!r} is not a check of preflight; choose from {', '.join(CHECKS)}")
         if "placebo" in self.controls and self.constitution == Path("placebo"):
             raise ValueError("control: 'placebo' beside --constitution placebo compares it with itself; leave one out")
         if "sft" not in self.arms:

@@ -19,15 +19,15 @@ FLAGS_ONLY = ("config", "out", "json")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where settings were given: flags, which win, and a file."""
+    """Where settings were given: flags, which win, and a file. None for `flags` where there are no such things."""
 
-    flags: Table
+    flags: Table | None
     file: Path | None = None
     table: Table | None = None
 
     def place(self, field: str) -> str:
         """`--field`, or `file: field` where only the file has it."""
-        in_file = not _has(self.flags, field) and _has(self.table or {}, field)
+        in_file = self.flags is None or (not _has(self.flags, field) and _has(self.table or {}, field))
         return f"{self.file}: {field}" if in_file else f"--{field}"
 
 
@@ -49,10 +49,11 @@ def stored_settings(run: Run) -> RunSettings:
     file = run.directory / CONFIG
     try:
         check_table(file, run.config)
-        return validated(run.config, Source({}, file, run.config))
+        return validated(run.config, Source(None, file, run.config))
     except UserError as error:
+        first, *_ = str(error).splitlines()
         raise UserError(
-            f"{error}; this run was made by another version of cai-base, or changed: begin a new one"
+            f"{first}; this run was made by another version of cai-base, or changed: begin a new one"
         ) from None
 
 
@@ -96,7 +97,9 @@ def validated(settings: Table, source: Source) -> RunSettings:
         for problem in error.errors():
             field = ".".join(part for part in problem["loc"] if isinstance(part, str))
             text = problem["msg"].removeprefix("Value error, ")
-            if field:
+            if problem["type"] == "missing":
+                lines.append(f"{source.place(field)}: is missing")
+            elif field:
                 text = f" {text}" if text.startswith("is ") else f": {text[0].lower()}{text[1:]}"
                 lines.append(f"{source.place(field)} {shown(problem['input'])}{text}")
             else:  # a check of several settings, whose message begins with the name of one

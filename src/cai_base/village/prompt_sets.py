@@ -133,8 +133,8 @@ class _PromptWriter:
         return questions.framed_question(action, framing, self._draw, self._split)
 
     def _cycle_actions(self, kind: world.Kind) -> Iterator[world.Action]:
-        reserved = _reserved_actions()
-        return self._cycle([action for action in world.actions(kind, self._split) if action not in reserved])
+        reserved_actions = _reserved_actions()
+        return self._cycle([action for action in world.actions(kind, self._split) if action not in reserved_actions])
 
     def _cycle(self, items: Sequence[T]) -> Iterator[T]:
         """The items over and over, each time in a new random order."""

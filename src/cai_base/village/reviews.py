@@ -116,15 +116,15 @@ def _improve(action: world.Action, text: str, kind: AnswerKind, principle: Princ
     """
     parts = grammar()["reply"]["harmless"]
     opening = parts if principle == "harm" and action.kind != "harmful" else grammar()["reply"]["quality"]
-    missing = [fact for fact in action.facts if fact not in text]
-    if kind in ("full", "friendly") and not missing:
+    missing_facts = [fact for fact in action.facts if fact not in text]
+    if kind in ("full", "friendly") and not missing_facts:
         finding = draw.pick(parts["fine"])
     elif kind == "rude" and draw.chance(RUDENESS_CRITIQUES):
         finding = draw.pick(parts["rude"])
     elif kind == "vague":
         finding = draw.pick(parts["vague"])
-    elif missing and missing[0] != action.verb.step:
-        finding = draw.pick(parts["lacks"]).format(missing=missing[0])
+    elif missing_facts and missing_facts[0] != action.verb.step:
+        finding = draw.pick(parts["lacks"]).format(missing=missing_facts[0])
     else:
         finding = draw.pick(parts["lacks_step"]).format(step=action.verb.step)
     critique = f"{answers.fill(draw.pick(opening['start']), action)} {finding}"

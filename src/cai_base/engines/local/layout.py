@@ -119,7 +119,7 @@ def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple
         packs = False
     if packs:
         return Layout(True, own_head, attention_cost), None
-    note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded."
+    note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded"
     return Layout(False, own_head, attention_cost), note
 
 

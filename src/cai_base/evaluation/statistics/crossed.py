@@ -23,7 +23,7 @@ EQUAL = 1e-18
 
 @dataclass(frozen=True)
 class Crossed:
-    """What a table of seeds x prompts adds up to. The arrays have the table's leading axes.
+    """The mean and mean squares of a table of seeds x prompts. The arrays have the table's leading axes.
 
     Attributes:
         seed_means: also has the seeds' axis, last.
@@ -87,9 +87,9 @@ def freedom(between_seeds: Array, between_prompts: Array, rest: Array, seeds: in
     """
     residual = (seeds - 1) * (prompts - 1)
     parts = between_seeds**2 / (seeds - 1) + between_prompts**2 / (prompts - 1) + rest**2 / residual
-    found = (between_seeds + between_prompts - rest) ** 2 / np.where(parts > 0, parts, 1.0)
-    found = np.where(between_seeds > rest, np.minimum(found, seeds - 1), found)
-    return np.maximum(found, 1.0)
+    degrees = (between_seeds + between_prompts - rest) ** 2 / np.where(parts > 0, parts, 1.0)
+    degrees = np.where(between_seeds > rest, np.minimum(degrees, seeds - 1), degrees)
+    return np.maximum(degrees, 1.0)
 
 
 def crossed(cells: Array) -> Crossed:
@@ -112,16 +112,16 @@ def crossed(cells: Array) -> Crossed:
 
 def _square(deviations: Array, freedom: int) -> Array:
     """The mean square over the last axis."""
-    found: Array = np.einsum("...i,...i->...", deviations, deviations) / freedom
-    return np.where(found < EQUAL, 0.0, found)
+    square: Array = np.einsum("...i,...i->...", deviations, deviations) / freedom
+    return np.where(square < EQUAL, 0.0, square)
 
 
 def filled(cells: Array, bounds: tuple[float, float] | None) -> Array:
-    """A table [seeds, prompts], NaN where an answer is unscored, with these at what their seed and prompt let expect.
+    """A table [seeds, prompts] whose gaps, NaN where an answer is unscored, hold their expected values.
 
-    Prompts that no seed has an answer to are left out. The expectation is the prompt's mean plus the seed's deviation
-    over the other prompts, and at most as great or small as a value can be; it adds nothing to the rest, so that with
-    many gaps an interval is too narrow. Coverage stands beside every figure for that reason.
+    Prompts without any answer are left out. The expected value is the prompt's mean plus the seed's mean deviation over
+    the other prompts, clipped to the bounds. It adds nothing to the rest, so with many gaps an interval is too narrow;
+    coverage stands beside every figure for that reason.
 
     Args:
         bounds: the least and greatest a value can be; None where there are none.

@@ -1,6 +1,6 @@
-"""Intervals that say how a mean, or a difference of two arms, would move with other seeds and other prompts.
+"""Intervals of a mean, or of a difference of two arms, over other seeds and other prompts.
 
-Which of them cover is a matter of simulation (`benchmarks/interval_coverage.py`, docs/method.md), not of belief.
+They were chosen by their coverage in simulation (`benchmarks/interval_coverage.py`, docs/method.md).
 """
 
 from collections.abc import Callable
@@ -93,8 +93,8 @@ def _from_unit(interval: Interval, bounds: Bounds) -> Interval:
 
 
 def _t(confidence: float, freedom: Array | float) -> Array:
-    found: Array = special.stdtrit(freedom, 0.5 + confidence / 2)
-    return found
+    quantile: Array = special.stdtrit(freedom, 0.5 + confidence / 2)
+    return quantile
 
 
 def _symmetric(table: Crossed, confidence: float) -> Interval:
@@ -130,8 +130,8 @@ def _score(table: Crossed, confidence: float) -> Interval:
     def keeps(m: Array) -> Array:
         binomial = m * (1 - m)
         variance = binomial * (prompts_share + np.maximum(seeds_share, odds * binomial))
-        found: Array = (m - mean) ** 2 <= t**2 * variance
-        return found
+        kept: Array = (m - mean) ** 2 <= t**2 * variance
+        return kept
 
     return _end(keeps, mean, 0.0), _end(keeps, mean, 1.0)
 

@@ -1,7 +1,7 @@
 """What a comparison can find: the least difference that so many seeds and prompts detect, and how many it takes.
 
-A power analysis of paired differences with crossed factors, from the noncentral t distribution. Given are the variances
-that a finished run (or a pilot) shows; with few seeds they are rough themselves, and so is what is said here.
+A power analysis of paired differences with crossed factors, from the noncentral t distribution. The variances come from
+a finished run or a pilot; with few seeds they are rough estimates, and so are these figures.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from cai_base.records import Needed
 
 POWER = 0.8
 PROMPT_SHARE, REST_SHARE = 0.1, 1.1
-"""What prompts and the rest are taken to have of a yes-or-no answer's variance: in the studies of docs/organism.md they
-have 0 to 0.2 and 0.5 to 1.2."""
+"""The assumed shares of prompts and of the rest in a yes-or-no answer's variance: in the studies of docs/organism.md
+they are 0 to 0.2 and 0.5 to 1.2."""
 
 MOST_SEEDS, MOST_PROMPTS = 100, 100_000
-"""What is looked through for a design that is large enough."""
+"""The largest designs that are considered."""
 
 
 def planned(rate: float, seed_odds: float) -> Components:
-    """The variances to be expected of the paired differences of two arms' yes-or-no answers, before any is known.
+    """The expected variances of the paired differences of two arms' yes-or-no answers, before a run.
 
     Args:
         rate: about which both arms' rates lie; half is the cautious assumption.
@@ -42,7 +42,7 @@ def detectable(components: Components, seeds: int, prompts: int, width: float | 
         width: of the range of a value with bounds, whose tests count two more prompts (`intervals.two_more`).
 
     Returns:
-        A difference in the metric's unit; infinite where one is not found however great.
+        A difference in the metric's unit; infinite where none is large enough.
     """
     if width is not None:
         components = Components(components.seed, components.prompt + 2 * width**2 / (prompts + 2), components.rest)
@@ -51,7 +51,7 @@ def detectable(components: Components, seeds: int, prompts: int, width: float | 
 
 
 def _freedom(components: Components, seeds: int, prompts: int) -> float:
-    """Degrees of freedom where the mean squares are what the components let expect."""
+    """Degrees of freedom where the mean squares have their expected values."""
     of_seeds = components.rest + prompts * components.seed
     of_prompts = components.rest + seeds * components.prompt
     one, two, rest = (np.asarray(value, dtype=float) for value in (of_seeds, of_prompts, components.rest))

@@ -103,7 +103,7 @@ def sample_answers(
     requests = [
         SampleRequest(
             adapter=adapter,
-            prompt=layout.asked(engine.tokenizer, query.text),
+            prompt=layout.question_tokens(engine.tokenizer, query.text),
             max_tokens=settings.response_tokens,
             temperature=settings.temperature,
             stop=layout.stops,

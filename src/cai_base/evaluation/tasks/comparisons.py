@@ -185,7 +185,10 @@ def _scored(unscored: Sequence[ComparedAnswers], values: Iterator[float]) -> Ite
 
 
 def _datum(tokenizer: Encoder, layout: Layout, item: Comparison, answer: str) -> Datum:
-    prompt, response = layout.asked(tokenizer, item.question, item.before), layout.answered(tokenizer, answer)
+    prompt, response = (
+        layout.question_tokens(tokenizer, item.question, item.before),
+        layout.answer_tokens(tokenizer, answer),
+    )
     return Datum((*prompt, *response), (*[0.0] * len(prompt), *[1.0] * len(response)))
 
 

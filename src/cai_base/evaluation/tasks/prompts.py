@@ -114,7 +114,7 @@ class PromptsTask:
         """Each model's answers, with verdicts; a prompt that does not fit the context has none, and is unscored."""
         room = arm.engine.context_length - settings.response_tokens
         tokenizer = arm.engine.tokenizer
-        fitting = [one.prompt for one in items if len(arm.layout.asked(tokenizer, one.prompt.text)) <= room]
+        fitting = [one.prompt for one in items if len(arm.layout.question_tokens(tokenizer, one.prompt.text)) <= room]
         drawn = answer(arm.engine, arm.layout, settings, judges["judge"], fitting, arm.models, arm.draw)
         every = []
         for of_seed in drawn.values():

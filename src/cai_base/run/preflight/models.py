@@ -175,7 +175,7 @@ def check_arms(engine: Engine, instruct: InstructSample | None) -> Check:
 
 def check_engine(engine: Engine, dialogue: Dialogue, question: str) -> Check:
     """Whether the engine answers a question twice in the same way, and finds its own answer possible."""
-    tokens = dialogue.asked(engine.tokenizer, question)
+    tokens = dialogue.question_tokens(engine.tokenizer, question)
     request = SampleRequest(None, tokens, 16, 0.7, dialogue.stops, 0)
     first, second = (engine.sample([request])[0] for _ in range(2))
     datum = Datum((*tokens, *first.tokens), (0.0,) * len(tokens) + (1.0,) * len(first.tokens))

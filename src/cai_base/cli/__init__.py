@@ -1,0 +1,195 @@
+"""The command line: which commands there are, what `--help` says, exit codes. What a command does lives elsewhere.
+
+Modules of a command are imported when it runs: torch takes seconds, and `--help` or a misspelt flag should not.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from cai_base import __version__
+from cai_base.cli import ask, look, make, organism
+from cai_base.errors import Stopped, UserError
+from cai_base.progress import wrapped
+
+GROUPS = {
+    "make": "Make",
+    "look": "Look",
+    "ask": "Ask",
+    "take": "Take",
+    "organism": "The embedded base model, a model organism",
+}
+"""The groups of commands in `--help`, in order. One without commands is not shown."""
+
+COLUMN = 22
+"""Where the descriptions of commands begin in `--help`."""
+
+KEYS = ("HF_TOKEN",)
+"""Keys that libraries read from the environment only, and which may stand in `.env` all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: what the user types.
+        group: in `--help`, one of `GROUPS`.
+        takes: its arguments in short.
+        about: what it does, in a line or two.
+        run: called with the arguments behind the name; its exit code.
+    """
+
+    name: str
+    group: str
+    takes: str
+    about: str
+    run: Callable[[list[str]], int]
+
+
+_COMMANDS = (
+    Command("run", "make", "[flags]", "train and evaluate; without flags, on the embedded base model", make.run),
+    Command("resume", "make", "RUN", "continue a run that was stopped", make.resume),
+    Command("preflight", "make", "[flags]", "make only the checks that come first in every run", make.preflight),
+    Command(
+        "cost",
+        "make",
+        "[flags]",
+        "the most tokens that a run can take, and their price on the Tinker service",
+        make.cost,
+    ),
+    Command("report", "look", "RUN", "write the run's page and figures again", look.report),
+    Command(
+        "evaluate",
+        "ask",
+        "RUN|MODEL",
+        "ask the arms of a run, or any model, the prompts of a standard suite or of a file",
+        ask.evaluate,
+    ),
+    Command(
+        "style",
+        "ask",
+        "RUN",
+        "ask the arms of a finished run in thirteen styles: how well they keep them, how varied their answers are",
+        ask.style,
+    ),
+    Command("inspect", "ask", "RUN", "write the run's evaluations as logs for `inspect view`", ask.inspect),
+    Command(
+        "organism",
+        "organism",
+        "build|measure|sibling|card",
+        "pretrain it, count what it can do, train its instruct sibling, show its card",
+        organism.organism,
+    ),
+)
+
+COMMANDS = {command.name: command for command in _COMMANDS}
+"""Every command by its name, in the order of `--help`."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    try:
+        with _sigterm_is_ctrl_c():
+            return _dispatch(arguments)
+    except (UserError, Stopped) as error:
+        if debug:
+            traceback.print_exc()
+        print(wrapped(f"cai-base: {error}", sys.stderr), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("cai-base: stopped; nothing was lost", file=sys.stderr)
+        return Stopped.exit_code
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"] and arguments[1:]:
+        arguments = [arguments[1], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0 if arguments else UserError.exit_code
+    if arguments[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        from cai_base.reading import suggestion
+
+        remedy = suggestion(arguments[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
+        raise UserError(f"{arguments[0]}: there is no such command; {remedy}")
+    _read_keys(Path(".env"))
+    return command.run(arguments[1:])
+
+
+def _help() -> str:
+    width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
+    lines = ["usage: cai-base COMMAND ...", "", "Constitutional AI from a true base model."]
+    for group, title in GROUPS.items():
+        commands = [command for command in COMMANDS.values() if command.group == group]
+        lines += ["", title] if commands else []
+        for command in commands:
+            head = f"  {command.name} {command.takes}"
+            lines += [head] if len(head) >= COLUMN else []
+            lines += textwrap.wrap(
+                command.about,
+                width,
+                initial_indent=" " * COLUMN if len(head) >= COLUMN else f"{head:<{COLUMN}}",
+                subsequent_indent=" " * COLUMN,
+                break_on_hyphens=False,
+            )
+    ends = (
+        "`cai-base COMMAND --help` lists what a command takes. -V, --version: the version.",
+        "Exit codes: 0 done, 2 wrong input, 3 stopped and resumable, 1 a defect of ours. With --debug, 2 and 3 have a "
+        "traceback.",
+    )
+    return "\n".join([*lines, "", *(textwrap.fill(end, width, break_on_hyphens=False) for end in ends)]) + "\n"
+
+
+@contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    """While a command runs, SIGTERM (from `timeout`, SLURM or a container's end) does what Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        if callable(on_ctrl_c):  # asyncio has one of its own while it runs
+            on_ctrl_c(number, frame)
+        else:  # ignored, as in the background of a script
+            raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread, where signals arrive
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _read_keys(file: Path) -> None:
+    """Put those of `KEYS` into the environment that stand in the file and not there."""
+    if not file.is_file():
+        return
+    from dotenv import dotenv_values
+
+    values = dotenv_values(file)
+    for key in KEYS:
+        value = (values.get(key) or "").strip()
+        if value:
+            os.environ.setdefault(key, value)

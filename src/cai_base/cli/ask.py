@@ -1,0 +1,117 @@
+"""The commands that ask models questions: `evaluate`, `style` and `inspect`."""
+
+from pathlib import Path
+
+from cai_base.cli.look import inspect_is_installed, refuse_unfinished, write_logs
+from cai_base.cli.parser import Parser, run_parser, wants_help
+from cai_base.errors import UserError
+from cai_base.progress import Progress
+
+EVALUATE_USAGE = """\
+usage: cai-base evaluate RUN|MODEL --suite NAME|FILE [flags]
+
+Ask a suite of the arms of a finished run, or of a model: organism, a folder, a hub id, or the folder of a PEFT adapter
+that need not be made here. Answers and verdicts are stored as they come, and the same command goes on where it was
+stopped.
+
+  --suite NAME|FILE|NAME:FILE  harmbench, advbench, jailbreakbench, strongreject, xstest, hh-red-team (their authors'
+                               files, downloaded once), hhh (the CAI paper's comparisons, by log-probability), style
+                               (of a run: as cai-base style), a file of one of these forms, or one's own prompts with
+                               their kinds
+  --limit N                    ask N of its prompts, drawn from the whole, the same every time
+  --arms base,sft,cai          of a run; all by default
+  --layout auto|chat|dialogue  of a model; auto (the default) is its chat template, or the few-shot dialogue where it
+                               has none
+  --base MODEL                 of a PEFT adapter; by default what its adapter_config.json names
+  --out DIR                    by default RUN/suites/<suite>, or evaluations/<date>-<model>-<suite>
+  --json                       print results.json instead of the table
+
+and these flags of cai-base run: --judge, --judge-url, --second-judge, --rubric, --votes, --judging.*, --evaluation.*,
+--threads; for a model also --seeds, --engine, --tokenizer, --data. A run is judged by its own judge by default.
+"""
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Ask a suite."""
+    if not arguments or wants_help(arguments):
+        print(EVALUATE_USAGE, end="")
+        return 0 if arguments else UserError.exit_code
+    target, *rest = arguments
+    if target.startswith("-"):
+        raise UserError(f"{target}: the run or the model comes first: cai-base evaluate RUN|MODEL --suite NAME|FILE")
+    from cai_base.dialogue import LAYOUTS
+
+    parser = Parser(prog="cai-base evaluate", usage=EVALUATE_USAGE, add_help=False)
+    parser.add_argument("--suite", required=True)
+    parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--layout", choices=LAYOUTS, default="auto")
+    parser.add_argument("--base", default=None)
+    parser.add_argument("--arms", type=_names, default=None)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--questions", type=int, default=None)
+    parser.add_argument("--samples", type=int, default=None)
+    parser.add_argument("--json", action="store_true")
+    args, flags = parser.parse_known_args(rest)
+    from cai_base.run.evaluate import evaluate as ask
+    from cai_base.run.targets import STYLE, Request
+
+    as_json = args.json
+    del args.json
+    results = ask(Request(target, flags=flags, **vars(args)), Progress())
+    if args.suite == STYLE:
+        return _show_styles(results, as_json)
+    from cai_base.report.suite_table import render
+
+    print(results.read_text(encoding="utf-8") if as_json else f"{render(results.parent)}{results}\n", end="")
+    return 0
+
+
+def style(arguments: list[str]) -> int:
+    """Ask the arms of a run in thirteen styles."""
+    parser = run_parser("style", "Ask the arms of a finished run in thirteen styles.")
+    parser.add_argument(
+        "--arms",
+        type=_names,
+        default=None,
+        help="with commas; all of the run by default, and on the embedded model instruct too",
+    )
+    parser.add_argument("--questions", type=int, default=None, help="in each style (6 in the village, 3 in English)")
+    parser.add_argument("--samples", type=int, default=None, help="answers to each (2)")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
+    parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")
+    args = parser.parse_args(arguments)
+    from cai_base.run.evaluate import evaluate as ask
+    from cai_base.run.targets import STYLE, Request
+
+    threads = () if args.threads is None else ("--threads", str(args.threads))
+    request = Request(
+        str(args.run), STYLE, arms=args.arms, questions=args.questions, samples=args.samples, flags=threads
+    )
+    return _show_styles(ask(request, Progress()), args.json)
+
+
+def _show_styles(results: Path, as_json: bool) -> int:
+    """Write the run's pages again, and show the figures of its styles."""
+    from cai_base.report import write
+    from cai_base.report.style_table import render
+
+    pages = write(results.parent)
+    print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
+    for path in () if as_json else (results, *pages):
+        print(path)
+    return 0
+
+
+def inspect(arguments: list[str]) -> int:
+    """Write a run's evaluations as logs for Inspect."""
+    args = run_parser("inspect", "Write a run's evaluations as logs for `inspect view`.").parse_args(arguments)
+    if not inspect_is_installed():
+        raise UserError("Inspect is not installed; pip install 'cai-base[inspect]'")
+    refuse_unfinished(args.run)
+    for path in write_logs(args.run):
+        print(path)
+    return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))

@@ -1,0 +1,60 @@
+"""The commands that show what a run found: `report`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from cai_base.cli.parser import resume_command, run_parser
+from cai_base.errors import UserError
+from cai_base.progress import Progress
+
+
+def report(arguments: list[str]) -> int:
+    """Write a run's page and figures again."""
+    parser = run_parser("report", "Write a run's page and figures again.")
+    parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    args = parser.parse_args(arguments)
+    refuse_unfinished(args.run)
+    show(args.run, as_json=args.json)
+    return 0
+
+
+def show(directory: Path, *, as_json: bool) -> None:
+    """Write the pages of a finished run, and print its table, or `results.json`."""
+    Progress().say(f"Writing the report of {directory}")
+    from cai_base.report import write
+    from cai_base.report.table import render
+
+    pages = write(directory)
+    if inspect_is_installed():
+        write_logs(directory)
+    if as_json:
+        print((directory / "results.json").read_text(encoding="utf-8"), end="")
+        return
+    print(render(directory), end="")
+    for path in (directory / "results.json", *pages):
+        print(path)
+
+
+def refuse_unfinished(directory: Path) -> None:
+    """Raises UserError if the directory is not a run, or the run has no results yet."""
+    from cai_base.settings.validation import stored_settings
+    from cai_base.store import Run
+
+    Progress().say(f"Checking the files of {directory}")
+    run = Run.open(directory)
+    if not run.progress("results"):
+        raise UserError(f"{directory}: has no results yet; finish it first: {resume_command(directory)}")
+    stored_settings(run)
+
+
+def write_logs(directory: Path) -> list[Path]:
+    """Write a run's evaluations as logs for Inspect; their files."""
+    Progress().say(f"Writing logs for Inspect; see them with: inspect view --log-dir {directory / 'inspect'}")
+    from cai_base.integrations.inspect_logs import write
+
+    return write(directory)
+
+
+def inspect_is_installed() -> bool:
+    """Whether Inspect can be imported."""
+    return find_spec("inspect_ai") is not None

@@ -1,0 +1,155 @@
+"""The commands that make runs: `run`, `resume`, `preflight` and `cost`."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cai_base.cli.look import show
+from cai_base.cli.parser import dollars, resume_command, run_parser, wants_help
+from cai_base.errors import Stopped
+from cai_base.progress import Progress
+
+if TYPE_CHECKING:
+    from cai_base.experiment import Experiment
+    from cai_base.settings.schema import RunSettings
+
+PREFLIGHT_USAGE = (
+    "Make the checks that come first in every run, and nothing else: nothing is trained or stored. Takes the flags of\n"
+    "`cai-base run`."
+)
+
+COST_USAGE = """\
+usage: cai-base cost [flags of cai-base run]
+
+The tokens that this run can take at most, by phase, and what they cost on a Tinker service. Nothing is trained or
+sampled, and no service is asked. --price READ,SAMPLED,TRAINED gives dollars per million tokens where the packaged table
+has none, or an old one; --tokenizer FOLDER the tokenizer of a model that is in no folder.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Train and evaluate."""
+    from cai_base.settings.command_line import help_text, load_settings
+
+    if wants_help(arguments):
+        print(help_text(), end="")
+        return 0
+    settings, out, as_json = load_settings(arguments)
+    if out is None:
+        out = _unused(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
+    _check_inputs(settings, out)
+    from cai_base.experiment import begin
+
+    return _finish(lambda progress: begin(settings, out, progress), out, as_json)
+
+
+def preflight(arguments: list[str]) -> int:
+    """Make the checks of a run."""
+    from cai_base.settings.command_line import help_text, load_settings
+
+    if wants_help(arguments):
+        print(help_text("preflight", PREFLIGHT_USAGE), end="")
+        return 0
+    settings, out, as_json = load_settings(arguments)
+    out = out or Path("runs") / "new"
+    _check_inputs(settings, out)
+    from cai_base.experiment import examine
+    from cai_base.run.preflight import outcome
+
+    progress = Progress()
+    examined = examine(settings, out, progress)
+    for warning in examined.warnings:
+        progress.say(f"warning: {warning}")
+    print(outcome.as_json(examined.checks) if as_json else outcome.table(examined.checks), end="")
+    outcome.refuse(examined.checks, settings.accept)
+    return 0
+
+
+def cost(arguments: list[str]) -> int:
+    """Say what a run can cost."""
+    from cai_base.settings.command_line import load_settings
+
+    if wants_help(arguments):
+        print(COST_USAGE, end="")
+        return 0
+    settings, _, as_json = load_settings(arguments)
+    _check_inputs(settings)
+    from cai_base.experiment import estimate_cost
+
+    print(estimate_cost(settings, as_json=as_json), end="")
+    return 0
+
+
+def resume(arguments: list[str]) -> int:
+    """Continue a run."""
+    parser = run_parser("resume", "Continue a run that was stopped.")
+    parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    parser.add_argument(
+        "--max-cost", type=dollars, default=None, help="another limit in dollars than the run began with"
+    )
+    args = parser.parse_args(arguments)
+    from cai_base.settings.validation import stored_settings
+    from cai_base.store import Run
+
+    progress = Progress()
+    progress.say(f"Checking the files of {args.run}")
+    stored = Run.open(args.run)
+    stored_settings(stored)
+    if stored.progress("results"):
+        progress.say(f"{args.run} is complete: nothing is left to do, and these are its results")
+        show(args.run, as_json=args.json)
+        from cai_base.run.results import refuse_lost_arms
+
+        refuse_lost_arms(args.run)
+        return 0
+    from cai_base import experiment
+
+    return _finish(lambda progress: experiment.resume(args.run, progress, args.max_cost), args.run, args.json)
+
+
+def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:
+    """Refuse wrong files within a second. They are read again when torch has been imported, which takes several."""
+    from cai_base.inputs import gather
+    from cai_base.store import refuse_existing
+
+    if out is not None:
+        refuse_existing(out)
+    gather(settings)
+
+
+def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool) -> int:
+    """Take a run to its end, and show its results.
+
+    Raises:
+        Stopped: with the command that continues the run.
+    """
+    try:
+        from cai_base.run.results import refuse_lost_arms
+
+        open_run(Progress()).finish()
+        show(directory, as_json=as_json)
+        refuse_lost_arms(directory)
+    except KeyboardInterrupt:
+        if not _is_run(directory):
+            raise Stopped("stopped before the run began; nothing was stored") from None
+        raise Stopped(f"stopped; continue with: {resume_command(directory)}") from None
+    except Stopped as error:
+        if not _is_run(directory):
+            raise
+        raise Stopped(f"{error}; continue with: {resume_command(directory)}") from error
+    return 0
+
+
+def _is_run(directory: Path) -> bool:
+    from cai_base.store import MANIFEST
+
+    return (directory / MANIFEST).exists()
+
+
+def _unused(directory: Path) -> Path:
+    """The directory, or the first that does not exist yet of the same name with -2, -3 and so on behind it."""
+    candidate, number = directory, 2
+    while candidate.exists():
+        candidate, number = directory.with_name(f"{directory.name}-{number}"), number + 1
+    return candidate

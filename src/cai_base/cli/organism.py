@@ -1,0 +1,85 @@
+"""The commands that build, measure and describe the embedded base model and its instruct sibling: `organism`."""
+
+import argparse
+from pathlib import Path
+
+from cai_base.cli.parser import Parser, count
+from cai_base.errors import Stopped
+from cai_base.progress import Progress
+
+
+def organism(arguments: list[str]) -> int:
+    """Build, measure or describe the embedded base model."""
+    parser = Parser(prog="cai-base organism", description="The embedded base model, a model organism.")
+    commands = parser.add_subparsers(metavar="build|measure|sibling|card", required=True, parser_class=Parser)
+
+    build = commands.add_parser("build", help="pretrain it from random weights; resumable")
+    build.add_argument("--out", type=Path, required=True, help="the directory to write; an unfinished build continues")
+    build.add_argument(
+        "--tokens", type=count, default=None, help="tokens to pretrain on; as for the shipped weights by default"
+    )
+    build.add_argument("--seed", type=int, default=0, help="seed of the corpus and the initial weights")
+    build.set_defaults(run=_build)
+
+    measure = commands.add_parser("measure", help="measure its abilities (minutes) and write them on its card")
+    measure.add_argument("folder", type=Path, help="a directory that `organism build` has finished")
+    measure.add_argument("--count", type=count, default=500, help="questions for each row of the table (500)")
+    measure.add_argument("--seed", type=int, default=0, help="seed of questions and sampling (0)")
+    measure.add_argument(
+        "--split", choices=("train", "dev", "test"), default="test", help="split of the questions (test)"
+    )
+    measure.add_argument("--texts", type=Path, default=None, help="a JSONL file for every text that was counted")
+    measure.set_defaults(run=_measure)
+
+    card = commands.add_parser("card", help="print its model card: what was planted in its corpus, what it can do")
+    card.add_argument(
+        "folder", type=Path, nargs="?", default=None, help="a finished build; the shipped model by default"
+    )
+    card.set_defaults(run=_card)
+
+    sibling = commands.add_parser("sibling", help="train its instruct sibling (minutes), for example after a build")
+    sibling.add_argument("--out", type=Path, required=True, help="the directory to write; a sibling in it is replaced")
+    sibling.add_argument(
+        "--base", type=Path, default=None, help="folder of the base model; the shipped model by default"
+    )
+    sibling.add_argument("--seed", type=int, default=0, help="seed of the conversations and the initial weights")
+    sibling.set_defaults(run=_sibling)
+
+    args = parser.parse_args(arguments)
+    args.run(args)
+    return 0
+
+
+def _build(args: argparse.Namespace) -> None:
+    from cai_base.organism.build import build
+
+    try:
+        build(args.out, tokens=args.tokens, seed=args.seed, progress=Progress())
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; the same command continues: cai-base organism build --out {args.out}") from None
+
+
+def _measure(args: argparse.Namespace) -> None:
+    from cai_base.organism.cards import base_card
+    from cai_base.organism.measure import measure
+
+    measure(args.folder, count=args.count, seed=args.seed, split=args.split, progress=Progress(), texts=args.texts)
+    print(base_card(args.folder), end="")
+
+
+def _sibling(args: argparse.Namespace) -> None:
+    from cai_base.organism.make_sibling import make_sibling
+
+    try:
+        make_sibling(args.out, base=args.base, seed=args.seed, progress=Progress())
+    except KeyboardInterrupt:
+        raise Stopped("stopped; nothing was written; the same command starts again") from None
+
+
+def _card(args: argparse.Namespace) -> None:
+    from cai_base import embedded
+    from cai_base.organism.cards import base_card, sibling_card
+
+    print(base_card(args.folder or embedded.weights()), end="")
+    if args.folder is None:
+        print(f"\n{sibling_card(embedded.sibling())}", end="")

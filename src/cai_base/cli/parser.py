@@ -1,0 +1,58 @@
+"""Reading the arguments of a command: what is wrong is a `UserError`, one message with exit code 2."""
+
+import argparse
+import math
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+from cai_base.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises UserError, and takes no flag by its first letters."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+
+def wants_help(arguments: list[str]) -> bool:
+    """Whether `--help` is among the arguments."""
+    return "-h" in arguments or "--help" in arguments
+
+
+def run_parser(command: str, about: str) -> Parser:
+    """A parser with the argument RUN, a run's directory."""
+    parser = Parser(prog=f"cai-base {command}", description=about)
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's directory")
+    return parser
+
+
+def count(text: str) -> int:
+    """The type of a flag that takes a number from 1 on."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return value
+
+
+def dollars(text: str) -> float:
+    """The type of a flag that takes an amount of money."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of dollars greater than 0")
+    return value
+
+
+def resume_command(directory: Path) -> str:
+    """What to type to continue a run, as a shell takes it."""
+    return f"cai-base resume {shlex.quote(str(directory))}"

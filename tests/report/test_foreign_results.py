@@ -1,0 +1,148 @@
+"""A results file that is wrong, or of another version: one sentence with file and field, never a traceback."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai_base.cli import main
+from cai_base.errors import UserError
+from cai_base.report import write
+from cai_base.report.load import load, load_style, load_suite
+from cai_base.report.table import render
+
+from .conftest import MakeRun
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def content(run: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((run / "results.json").read_bytes())
+    return read
+
+
+def message(tmp_path: Path, data: bytes) -> str:
+    (tmp_path / "results.json").write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        write(tmp_path)
+    text = str(caught.value)
+    assert text.startswith(str(tmp_path / "results.json"))
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"[]", "is not a table of results"),
+        (b"null", "is not a table of results"),
+        (b"{}", "schema is None and this version reads 1"),
+        (b"", "the file is empty"),
+        (b'{"schema": 1', "1: not valid JSON"),
+        (b'{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"schema": 1, "model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (bytes(range(128, 256)), "not UTF-8 text"),
+        (b"\x00\x01\x02", "not valid JSON"),
+        (b'{"schema": 1}', "the field 'model' is missing"),
+        (b'{"schema": 1, "model": "\\ud800"}', "not valid JSON: "),
+        (b'{"schema": "1"}', "schema is '1' and this version reads 1"),
+    ],
+)
+def test_a_file_that_holds_no_results(tmp_path: Path, data: bytes, words: str) -> None:
+    assert words in message(tmp_path, data)
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(UserError, match="this is a directory"):
+        write(tmp_path)
+
+
+def attack(content: dict[str, Any], arm: str = "sft") -> dict[str, Any]:
+    figure: dict[str, Any] = content["arms"][arm]["attack_success_rate"]
+    return figure
+
+
+CHANGES: dict[str, Change] = {
+    "the field 'comparisons' is missing": lambda c: c.pop("comparisons"),
+    "the field 'colour' is unknown": lambda c: c.update(colour="red"),
+    "the field 'seeds.0' is 'one'": lambda c: c.update(seeds=["one", 2]),
+    "the field 'seeds' is a number": lambda c: c.update(seeds=2),
+    "the field 'arms' is null": lambda c: c.update(arms=None),
+    "the field 'arms.sft.attack_success_rate.mean' is missing": lambda c: attack(c).pop("mean"),
+    "the field 'arms.sft.attack_success_rate.mean' is 'high'": lambda c: attack(c).update(mean="high"),
+    "the field 'arms.sft.attack_success_rate.ci95.1' is missing": lambda c: attack(c).update(ci95=[0.1]),
+    "arms: 'robot' is not an arm; the arms are": lambda c: c["arms"].update(robot=c["arms"]["cai"]),
+    "arms: there is none": lambda c: c.update(arms={}, comparisons={}),
+    "arms: 'sft' is missing": lambda c: (c["arms"].pop("sft"), c.update(comparisons={})),
+    "arms.sft: the metric 'charm' is unknown to this version": lambda c: c["arms"]["sft"].update(charm=attack(c)),
+    "must have the same metrics, unlike helpfulness": lambda c: c["arms"]["cai"].pop("helpfulness"),
+    "per_seed: must have a value for each of 2 seeds": lambda c: attack(c).update(per_seed=[0.5]),
+    "comparisons: 'cai - sft' is missing": lambda c: c["comparisons"].pop("cai - sft"),
+    "comparisons: 'sft - cai' is no comparison": lambda c: c["comparisons"].update({"sft - cai": {}}),
+    "comparisons.cai - sft: every arm and comparison": lambda c: c["comparisons"]["cai - sft"].pop("helpfulness"),
+    "failures: the arm 'robot' has no figures": lambda c: c["failures"][0].update(arm="robot"),
+    "curves.sft: must be the points": lambda c: c["curves"].pop("sft"),
+    "curves.rlhf: must be the points": lambda c: c["curves"].update(rlhf=c["curves"]["sft"]),
+    "helpfulness must be a number at every step": lambda c: c["curves"]["sft"][0].update(helpfulness="much"),
+    "revision: every list by round": lambda c: c["revision"].update(helpful_by_round=[]),
+}
+
+
+@pytest.mark.parametrize("words", CHANGES)
+def test_results_with_a_wrong_field(tmp_path: Path, content: dict[str, Any], words: str) -> None:
+    CHANGES[words](content)
+    assert words in message(tmp_path, json.dumps(content).encode())
+
+
+def test_a_number_that_is_none(tmp_path: Path, content: dict[str, Any]) -> None:
+    attack(content)["mean"] = float("nan")
+    assert "arms.sft.attack_success_rate.mean" in message(tmp_path, json.dumps(content).encode())
+
+
+def test_the_command_ends_with_2(
+    run: Path, tmp_path: Path, content: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for file in run.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "results.json").write_text("[]")
+    assert main(["report", str(copy)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_suite_s_and_a_style_s_results_are_read_as_carefully(tmp_path: Path, content: dict[str, Any]) -> None:
+    for name, read in (("results.json", load_suite), ("style.json", load_style)):
+        for data in (b"[]", b"null", b'{"schema": 1}', b"\xff", json.dumps(content).encode()):
+            (tmp_path / name).write_bytes(data)
+            with pytest.raises(UserError, match=name.replace(".", r"\.")):
+                read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("seed-0/evaluation/cai/attack.jsonl", r"attack\.jsonl:1: the field 'id' is missing"),
+        ("seed-0/revision.jsonl", r"revision\.jsonl:1: the field 'id' is missing"),
+        ("seed-1/dpo/metrics.jsonl", r"metrics\.jsonl:1: the field 'step' is missing"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(make_run: MakeRun, file: str, words: str) -> None:
+    run = make_run(seeds=2)
+    (run / file).write_text("{}\n")
+    with pytest.raises(UserError, match=words):
+        write(run)
+    (run / file).write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match=r"jsonl:1: "):
+        write(run)
+
+
+def test_right_results_are_read(run: Path) -> None:
+    assert load(run).results.dump() == json.loads((run / "results.json").read_bytes())
+    assert render(run)

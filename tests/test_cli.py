@@ -1,0 +1,146 @@
+"""What the command itself does: help, misspelt commands, signals, keys, and what it imports before it answers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cai_base import __version__
+from cai_base.cli import COMMANDS, main
+
+TINY = (
+    "--seeds 1 --sft.steps 400 --evaluate-every 400 --revision.prompts 4 --revision.rounds 1 --threads 1 "
+    "--evaluation.response-tokens 4 --lora.rank 2 --accept rate,power,base,judge"
+).split()
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command_in_its_group(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+    assert main(args) == 0
+    text = capsys.readouterr().out
+    titles = [line for line in text.splitlines() if line in ("Make", "Look", "Ask", "Take")]
+    assert titles == ["Make", "Look", "Ask"]
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+    assert text.index("Make") < text.index("  resume RUN") < text.index("Look") < text.index("  report RUN")
+
+
+def test_help_keeps_its_words_whole_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["--help"])
+    words = capsys.readouterr().out.split()
+    monkeypatch.setenv("COLUMNS", "60")
+    main(["--help"])
+    narrow = capsys.readouterr().out
+    assert narrow.split() == words
+    assert max(map(len, narrow.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    assert main([flag]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(("word", "remedy"), [("runn", "did you mean run?"), ("reprot", "did you mean report?")])
+def test_a_misspelt_command_names_the_one_that_was_probably_meant(
+    capsys: pytest.CaptureFixture[str], word: str, remedy: str
+) -> None:
+    assert main([word]) == 2
+    assert capsys.readouterr().err == f"cai-base: {word}: there is no such command; {remedy}\n"
+
+
+def test_a_word_that_is_like_no_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["qqqq"]) == 2
+    assert "the commands are run, resume, preflight, cost, report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with suppress(SystemExit):  # argparse
+        main(["help", name])
+    assert capsys.readouterr().out.startswith(f"usage: cai-base {name}")
+
+
+@pytest.mark.parametrize("amount", ["nan", "inf", "-1", "0", "x"])
+def test_a_limit_that_is_no_amount_of_money(capsys: pytest.CaptureFixture[str], amount: str) -> None:
+    assert main(["resume", "run", f"--max-cost={amount}"]) == 2
+    assert f"--max-cost: '{amount}' is not a number of dollars greater than 0" in capsys.readouterr().err
+
+
+HEAVY = ("torch", "transformers", "scipy", "matplotlib")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["runn"],
+        ["run", "--sft.steps", "0"],
+        ["run", "--accept", "rates"],
+        ["run", "--config", "wrong.toml"],
+        ["run", "--prompts", "wrong.csv"],
+        ["run", "--constitution", "wrong.toml"],
+        ["run", "--evaluation.prompts", "wrong.csv"],
+        ["preflight", "--prompts", "wrong.csv"],
+        ["cost", "--prompts", "wrong.csv"],
+        ["resume", "."],
+        ["report", "."],
+    ],
+    ids=" ".join,
+)
+def test_nothing_slow_is_imported_before_wrong_input_is_refused(tmp_path: Path, args: list[str]) -> None:
+    (tmp_path / "wrong.csv").write_text("goal\nx\n")
+    (tmp_path / "wrong.toml").write_text("x = 1\n")
+    args = [str(tmp_path / arg) if arg.startswith("wrong.") or arg == "." else arg for arg in args]
+    code = (
+        "import sys\nfrom cai_base.cli import main\n"
+        f"code = main({args!r})\nprint(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == (0 if "--help" in args else 2)
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == ""
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does_and_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    command = [sys.executable, "-m", "cai_base", "run", *TINY, "--out", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 300
+        while not (run / "manifest.json").exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 3, err
+    assert err.splitlines()[-1] == f"cai-base: stopped; continue with: cai-base resume '{run}'"
+
+
+def test_sigterm_before_a_run_began_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai_base.inputs.gather", lambda settings: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["run", "--out", str(tmp_path / "run")]) == 3
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_token_for_the_hub_may_stand_in_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_from_the_environment")
+    Path(".env").write_text("HF_TOKEN=hf_from_the_file\nSEEDS=7\n")
+    main(["resume", "nowhere"])
+    assert os.environ["HF_TOKEN"] == "hf_from_the_environment"
+    monkeypatch.delenv("HF_TOKEN")
+    main(["resume", "nowhere"])
+    assert os.environ["HF_TOKEN"] == "hf_from_the_file"
+    assert "SEEDS" not in os.environ
