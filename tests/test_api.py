@@ -56,3 +56,9 @@ def test_the_method_in_one_file_is_about_fifty_lines_and_runs(tmp_path: Path) ->
     rates = re.findall(r"(\S+) +attack success +(\d+)% +over-refusal +(\d+)%", ended.stdout)
     assert [name for name, *_ in rates] == ["base", "SFT", "CAI"]
     assert all(0 <= int(rate) <= 100 for _, *both in rates for rate in both)
+
+
+def test_the_readme_shows_lines_of_the_example_as_they_are() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert shown.strip() in EXAMPLE.read_text(encoding="utf-8")
