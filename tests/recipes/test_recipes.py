@@ -2,7 +2,7 @@
 
 import json
 
-from conftest import Change
+from package_copy import Change
 
 LOSS = [
     (
