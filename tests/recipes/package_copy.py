@@ -56,9 +56,15 @@ class Recipe:
     def run(self, *flags: str) -> dict[str, Any]:
         """The results of a tiny run with these flags, in the folder `run`."""
         prompts = ["--evaluation.prompts", str(self.folder / "prompts.jsonl")]
-        self.cai_base("run", *TINY, *prompts, *flags, "--out", "run")
+        table = self.cai_base("run", *TINY, *prompts, *flags, "--out", "run")
+        (self.folder / "table.txt").write_text(table, encoding="utf-8")
         results: dict[str, Any] = json.loads((self.folder / "run/results.json").read_bytes())
         return results
+
+    @property
+    def table(self) -> str:
+        """What the run printed at its end."""
+        return (self.folder / "table.txt").read_text(encoding="utf-8")
 
     def text(self, name: str) -> str:
         """A file of the run."""
