@@ -163,7 +163,7 @@ def trained_pairs(directory: Path, limit: int = 0) -> dict[int, list[str]]:
     """The ids of the pairs that DPO trains on, by seed."""
     run = store.Run.open(directory)
     bench: Any = SimpleNamespace(run=run, remaining=lambda phase: [0, 1])
-    by_seed = pairs.trained_by_seed(bench, "dpo", None, limit)
+    by_seed = pairs.training_pairs(bench, "dpo", None, limit)
     return {seed: [pair.id for pair in of_seed] for seed, of_seed in by_seed.items()}
 
 

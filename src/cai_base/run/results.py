@@ -16,7 +16,7 @@ from cai_base.evaluation.statistics import mean
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import ANSWER_FILES, HARMFUL, HARMLESS
 from cai_base.method import losses
-from cai_base.method.pairs import NO_PAIRS, filtered
+from cai_base.method.pairs import NO_PAIRS, count_filtered
 from cai_base.reading import Model, read_record, typed
 from cai_base.records import (
     Answer,
@@ -89,7 +89,9 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
             sha256=inputs.constitution.digest,
         ),
         losses={
-            name: loss for name in settings.evaluated_arms if (loss := losses.used(settings, ARMS[name])) is not None
+            name: loss
+            for name in settings.evaluated_arms
+            if (loss := losses.arm_loss(settings, ARMS[name])) is not None
         },
         intervals=INTERVALS,
         arms=arms,
@@ -272,7 +274,7 @@ def _revision(run: Run, seeds: Sequence[int], rounds: int) -> RevisionFigures:
     return RevisionFigures(
         chains=len(chains),
         pairs=len(pairs),
-        filtered=filtered(chain.outcome for chain in chains),
+        filtered=count_filtered(chain.outcome for chain in chains),
         harmful_by_round=_by_round(unopened, "complied", HARMFUL, rounds),
         helpful_by_round=_by_round(unopened, "helpfulness", HARMLESS, rounds),
         refused_by_round=_by_round(unopened, "refused", HARMLESS, rounds),
