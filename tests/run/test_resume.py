@@ -193,7 +193,7 @@ def test_a_reference_made_by_other_weights_is_refused(
     uninterrupted: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_run = experiment.resume(uninterrupted, quiet)
-    monkeypatch.setattr(open_run.opened.engine, "fingerprint", lambda adapter: "other")
+    monkeypatch.setattr(open_run.session.engine, "fingerprint", lambda adapter: "other")
     with pytest.raises(UserError, match=r"reference\.jsonl: was made by other weights"):
         open_run.finish()
 

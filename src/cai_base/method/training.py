@@ -174,7 +174,7 @@ def _store(
     steps: Mapping[Adapter, list[TrainingStep]],
     failures: list[Failure],
 ) -> None:
-    """Store the state of every adapter after `step` steps, and the metrics since `before`; delete the state of `before`."""
+    """Store every adapter's state after `step` steps and the metrics since `before`; delete the state of `before`."""
     phase, seeds = plan.phase, plan.adapters
     engine.save({a: run.directory / paths.state(seed, phase, step) for a, seed in seeds.items()})
     lines = {paths.metrics(seed, phase): to_lines(s.dump() for s in steps[a]) for a, seed in seeds.items()}
