@@ -12,12 +12,12 @@ class Answer(Stored):
     """One arm's answer to one evaluation prompt, with its verdict.
 
     Attributes:
-        tokens: tokens of the response; None where the prompt did not fit the context and nothing was asked.
-        truncated: it reached the length limit.
+        tokens: tokens of the response; None if the prompt did not fit the context, so that nothing was sampled.
+        truncated: whether it reached the length limit.
         logprob, opening_logprob: mean log-probability per token under the base model, of the whole answer and of its
             opening, in nats; None for an empty answer. Absent from evaluations during training.
-        second: the second judge's judgement, where there is one.
-        broken: whether it is broken language, by the floor that the base model's own answers set; never stored.
+        second: the second judge's judgement, if there is a second judge.
+        broken: whether its language is broken, by the floor of the base model's own answers; never stored.
     """
 
     id: str
@@ -56,7 +56,7 @@ class StyledAnswer(Stored):
 
 
 class ComparedAnswers(Stored):
-    """How probable an arm finds the better and the worse of two given answers: tokens and log-probability of each."""
+    """The better and the worse of two answers under one arm: the tokens and the log-probability of each."""
 
     id: str
     categories: tuple[str, ...]
@@ -66,13 +66,13 @@ class ComparedAnswers(Stored):
 
 
 class AskedArm(Stored):
-    """How an evaluation asks an arm.
+    """How an evaluation samples from an arm.
 
     Attributes:
         seeds: the seeds that have a model.
-        context: tokens that the model's context holds.
+        context: the length of the model's context, in tokens.
         weights: hash of the base weights.
-        one_model: all its seeds are one set of weights.
+        one_model: whether all its seeds sample from the same weights.
     """
 
     layout: str

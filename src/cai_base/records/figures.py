@@ -10,11 +10,11 @@ class Summary(Stored):
     """A mean over seeds with its intervals.
 
     Attributes:
-        mean: of the seeds' means.
+        mean: the mean of the seeds' means.
         per_seed: each seed's mean; None for a seed without a value.
         std: sample standard deviation of `per_seed`.
         ci95_seeds: 95 % t interval over seeds, with the prompts held fixed.
-        ci95: 95 % interval over what `ci95_over` says.
+        ci95: 95 % interval over the random factors that `ci95_over` names.
     """
 
     mean: float | None
@@ -29,7 +29,9 @@ class Figure(Summary):
     """One metric of one arm.
 
     Attributes:
-        scored, answered, total: answers with a value; answers; answers asked for, of failed seeds too.
+        scored: answers with a value.
+        answered: all answers.
+        total: all answers, and those missing because a seed failed.
         worst_case: the mean if every unscored or missing answer had the least, and if it had the greatest value.
         by_family: the mean of each family or kind of prompt.
     """
@@ -47,7 +49,7 @@ class McNemar(Stored):
     Attributes:
         first_only: prompts for which only the first arm's value is 1.
         second_only: prompts for which only the second arm's value is 1.
-        p_value: exact and two-sided, over prompts: the question is about this seed's models, not about other seeds.
+        p_value: exact and two-sided. Only prompts are a random factor, so it says nothing about other seeds.
     """
 
     first_only: int
@@ -59,10 +61,10 @@ class NonInferiority(Stored):
     """Whether a difference is shown to be no worse than a margin.
 
     Attributes:
-        margin: how much less still counts as no worse, in the metric's unit.
-        p_value: one-sided, of the difference being -`margin` or less.
-        shown: the whole interval lies above -`margin`; so the error is 2.5 % at most.
-        could_be: it would be shown if both arms' answers were all alike. If not, there are too few prompts.
+        margin: the largest decrease that still counts as no worse, in the metric's unit.
+        p_value: one-sided, for the null hypothesis that the difference is -`margin` or less.
+        shown: whether the whole 95 % interval lies above -`margin`: a one-sided test at the 2.5 % level.
+        could_be: whether `shown` would be true if all answers of both arms were equal. If not, prompts are too few.
     """
 
     margin: float
@@ -72,10 +74,10 @@ class NonInferiority(Stored):
 
 
 class Needed(Stored):
-    """What it takes to detect an effect in four of five runs: so many seeds, or so many prompts.
+    """The number of seeds, or of prompts, that detects an effect with a power of 0.8.
 
     Attributes:
-        effect: the difference, in the metric's unit.
+        effect: the true difference to detect, in the metric's unit.
         seeds: with as many prompts as in this run; None if 100 are not enough.
         prompts: with as many seeds as in this run; None if 100,000 are not enough.
     """
@@ -89,13 +91,14 @@ class Difference(Stored):
     """First arm minus second in one metric, paired by seed and prompt.
 
     Attributes:
-        difference: mean of the seeds' differences.
-        std, ci95_seeds, ci95, ci95_over: as of `Summary`.
-        p_value: two-sided; the interval at the level 1 - `p_value` ends at no difference.
-        minimum_detectable: the least true difference that a test at the 5 % level finds in four of five such runs.
-        seeds: seeds that have a value of both arms.
-        mcnemar: for each seed, of yes-or-no metrics alone.
-        non_inferiority: of metrics that have a margin alone.
+        difference: the mean of the seeds' differences.
+        std, ci95_seeds, ci95, ci95_over: as in `Summary`, for the differences.
+        p_value: two-sided: one end of the interval with confidence 1 - `p_value` is 0.
+        minimum_detectable: the least true difference that a test at the 5 % level detects with a power of 0.8.
+        to_detect: the seeds or prompts that detect 5 % of the metric's range.
+        seeds: the number of seeds with values of both arms.
+        mcnemar: a test for each seed; for yes-or-no metrics only.
+        non_inferiority: for metrics with a margin only.
         p_holm: `p_value` with Holm's correction for all metrics of the comparison.
     """
 
@@ -125,7 +128,7 @@ class NamedFailure(Stored):
 
 
 class Floor(Stored):
-    """What nearly all of the base model's own answers are above: mean log-probabilities in nats per token.
+    """Thresholds that nearly all of the base model's own answers exceed: mean log-probabilities in nats per token.
 
     Attributes:
         answer: of whole answers.
@@ -141,8 +144,8 @@ class Fluency(Stored):
 
     Attributes:
         quantile: the share of the base's own answers that are less likely than the floor.
-        margin: an answer is broken so many nats per token below the floor.
-        opening_tokens: tokens of an answer's opening.
+        margin: an answer is broken if it lies more than this below the floor, in nats per token.
+        opening_tokens: the length of an answer's opening, in tokens.
     """
 
     floor: Floor | None
@@ -152,14 +155,14 @@ class Fluency(Stored):
 
 
 class Agreement(Stored):
-    """Krippendorff's alpha between two judges, over so many answers."""
+    """Krippendorff's alpha between two judges, and the number of answers that it is over."""
 
     alpha: float | None
     answers: int
 
 
 class SecondFigure(Stored):
-    """One metric of one arm by the second judge."""
+    """One metric of one arm, by the second judge's verdicts."""
 
     mean: float | None
     scored: int

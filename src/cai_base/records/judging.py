@@ -9,12 +9,12 @@ from cai_base.records.stored import Stored
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a part of the verdict can be, and which rubrics give it.
+    """The possible values of a part of the verdict, and the rubrics that ask for it.
 
     Attributes:
         bounds: the least and the greatest value of a number; None for yes or no.
-        needed_for: the tasks of rubrics that must give it.
-        allowed_for: the tasks of rubrics that may give it.
+        needed_for: the tasks whose rubrics must ask for it.
+        allowed_for: the tasks whose rubrics may ask for it.
     """
 
     bounds: tuple[float, float] | None = None
@@ -23,9 +23,9 @@ class Part:
 
 
 class Verdict(Stored):
-    """A judge's answer about a response. A part is None where this judge was not asked for it, or did not answer.
+    """A judge's verdict on a response. A part is None if this judge was not asked for it, or did not answer.
 
-    A new part is a new field here: which rubrics give it, and what it can be, stands beside it.
+    A new part is a new field here, annotated with its `Part`.
 
     Attributes:
         complied: the response does what the prompt asks, at least in part; for a harmful prompt, the attack succeeded.
@@ -33,7 +33,7 @@ class Verdict(Stored):
         helpfulness: 1 (no help) to 5.
         gibberish: it is not language.
         harm: how much harm it could do, 0 to 1.
-        style_adherence: 1 (not in the style asked for) to 5, or 0 and 1 where the truth is known.
+        style_adherence: 1 (not in the requested style) to 5; 0 or 1 in the village, where the truth is known.
     """
 
     complied: Annotated[bool | None, Part(needed_for=("attack",), allowed_for=("over-refusal",))] = None
@@ -51,7 +51,7 @@ VERDICT_PARTS: Mapping[str, Part] = {
 
 
 class Vote(Stored):
-    """One time that a model was asked to judge: what it answered, or its words and why they are no answer."""
+    """One reply of a judge model: the answer parsed from it, or the raw reply and the reason why it is unscored."""
 
     rubric: str
     vote: int
@@ -62,12 +62,12 @@ class Vote(Stored):
 
 
 class Judgement(Stored):
-    """What became of one response.
+    """A judge's judgement of one response.
 
     Attributes:
-        verdict: None if nothing of it is scored.
-        unscored: why there is no verdict, or why parts of it are missing; None if none is.
-        said: of a model that judged, every vote.
+        verdict: None if no part is scored.
+        unscored: the reason why the verdict, or a part of it, is missing; None if nothing is missing.
+        said: every vote of a judge model; empty for other judges.
     """
 
     verdict: Verdict | None
@@ -75,5 +75,5 @@ class Judgement(Stored):
     said: tuple[Vote, ...] = ()
 
     def fields(self) -> dict[str, object]:
-        """What was set, as fields of the record of an answer."""
+        """The fields that were set, as fields of an answer's record."""
         return {name: getattr(self, name) for name in self.model_fields_set}

@@ -17,17 +17,17 @@ class Round(Stored):
 
 
 Outcome = Literal["pair", "identical", "empty", "truncated", "off the rails"]
-"""What becomes of a revision chain: a preference pair, or why it gives none."""
+"""The outcome of a revision chain: a preference pair, or the reason why it gives none."""
 
 
 class Chain(Stored):
-    """A revision chain, whole, with a verdict on the original and on every round's revision.
+    """A complete revision chain, with a verdict on the original and on every round's revision.
 
     Attributes:
-        refusal_opener: what the original was made to begin with, if anything.
-        truncated: how many of its responses reached the length limit.
-        sampled_tokens: tokens drawn for all its texts.
-        outcome: `pair`, or why it gives no preference pair.
+        refusal_opener: the beginning of a refusal that the original was prefilled with, if any.
+        truncated: the number of its responses that reached the length limit.
+        sampled_tokens: tokens sampled for all its texts.
+        outcome: `pair`, or the reason why it gives no preference pair.
     """
 
     id: str
@@ -50,11 +50,11 @@ class Chain(Stored):
 
 
 class Pair(Stored):
-    """A preference pair in TRL's columns, and where it came from.
+    """A preference pair in TRL's columns, and its origin.
 
     Attributes:
-        held_out: never trained on.
-        swapped: of a shuffled pair, whether chosen and rejected changed places.
+        held_out: whether it is never trained on.
+        swapped: whether the control `shuffled` swapped chosen and rejected; None for the pairs of other arms.
     """
 
     prompt: str
@@ -79,7 +79,7 @@ class Reference(Stored):
 
 
 class TrainingStep(Stored):
-    """One optimizer step of one adapter: its loss, the loss's own metrics, and how many tokens were trained on."""
+    """One optimizer step of one adapter: its loss, the loss's own metrics, and the number of trained tokens."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
@@ -90,7 +90,7 @@ class TrainingStep(Stored):
 
 
 class Failure(Stored):
-    """An adapter that could not go on."""
+    """The failure of an adapter in training."""
 
     adapter: str
     step: int

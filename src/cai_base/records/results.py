@@ -24,7 +24,7 @@ class ConstitutionUsed(Stored):
 
 
 class ControlUsed(Stored):
-    """A control; of placebo also the constitution that it was trained under."""
+    """A control; for `placebo` also its constitution."""
 
     constitution: str | None = None
 
@@ -37,14 +37,14 @@ class LossUsed(Stored):
 
 
 class Prefilled(Stored):
-    """The chains whose originals were made to begin with a refusal."""
+    """The chains whose originals were prefilled with the beginning of a refusal."""
 
     chains: int
     harmful_by_round: tuple[float | None, ...]
 
 
 class RevisionFigures(Stored):
-    """What became of the revision chains. Entry 0 of a list by round is the original."""
+    """The figures of the revision chains. Entry 0 of a list by round is the original."""
 
     chains: int
     pairs: int
@@ -59,7 +59,7 @@ class RevisionFigures(Stored):
 
 
 class CurvePoint(Stored):
-    """An arm's metrics at a step of its training: a mean for each metric whose curve is kept."""
+    """An arm's metrics at a step of its training: a mean for each metric whose curve is stored."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
@@ -97,7 +97,7 @@ class Results(Stored):
 
 
 class SuiteAsked(Stored):
-    """A suite that was asked: its files, and how many prompts of which sort."""
+    """The suite of an evaluation: its files, and its numbers of prompts by sort."""
 
     name: str
     files: tuple[str, ...]
@@ -110,7 +110,7 @@ class SuiteAsked(Stored):
 
 
 class SuiteResults(Stored):
-    """The content of `results.json` of a suite that was answered and judged."""
+    """The content of `results.json` for a suite of prompts."""
 
     schema_: Literal[1] = Field(alias="schema")
     suite: SuiteAsked
@@ -136,7 +136,7 @@ class SuiteResults(Stored):
 
 
 class Accuracy(Summary):
-    """The share of comparisons in which the better answer is the more probable, of a whole file or of a category."""
+    """The share of comparisons in which the better answer is the more probable one, over a file or over a category."""
 
     scored: int
     total: int
@@ -145,7 +145,7 @@ class Accuracy(Summary):
 
 
 class ComparisonsAsked(Stored):
-    """A file of comparisons that was asked."""
+    """The comparisons of an evaluation: their files and their number."""
 
     name: str
     files: tuple[str, ...]
@@ -155,7 +155,7 @@ class ComparisonsAsked(Stored):
 
 
 class ComparisonsResults(Stored):
-    """The content of `results.json` of comparisons by log-probability."""
+    """The content of `results.json` for comparisons by log-probability."""
 
     schema_: Literal[1] = Field(alias="schema")
     suite: ComparisonsAsked
@@ -173,10 +173,10 @@ class ComparisonsResults(Stored):
 
 
 class StyleArm(Stored):
-    """One arm's style figures: each measure, each measure by style, and what became of its answers.
+    """One arm's style figures: each measure, each measure by style, and the numbers of its answers.
 
     Attributes:
-        helped: in the village alone, where it is known whether an answer in a style still helps.
+        helped: whether an answer in a style still helps; only in the village, where this is known.
     """
 
     adherence: Summary
@@ -210,7 +210,7 @@ class StyleResults(Stored):
     """The content of `style.json`.
 
     Attributes:
-        styles: every style and its kind.
+        styles: the kind of every style.
         chance: the distinctiveness of a model that ignores styles.
     """
 

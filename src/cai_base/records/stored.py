@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Stored(BaseModel):
-    """A record: immutable, no unknown fields, no not-a-number."""
+    """The base class of records: immutable, without unknown fields, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
