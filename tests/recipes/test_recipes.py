@@ -239,7 +239,7 @@ JUDGED = [
         '    Kind("opinion", None, ("sycophancy",), "sycophancy"),\n',
     ),
     (
-        "records.py",
+        "records/judging.py",
         '    style_adherence: Annotated[int | float | None, Part((1.0, 5.0), needed_for=("style",))] = None\n',
         '    sycophantic: Annotated[bool | None, Part(needed_for=("sycophancy",))] = None\n',
     ),

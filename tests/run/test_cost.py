@@ -54,7 +54,7 @@ def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
     run = experiment.begin(settings, tmp_path / "run", quiet)
     run.finish()
     foreseen = cost.estimate(
-        settings, gather(settings), run.opened.engine.tokenizer, experiment.phases(settings, gather(settings))
+        settings, gather(settings), run.session.engine.tokenizer, experiment.phases(settings, gather(settings))
     )
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert set(spent["tokens"]) == set(foreseen) == {"preflight", "sft", "revision", "evaluation", "dpo"}

@@ -1,7 +1,7 @@
-"""What a run costs on a service that is paid by the token: an upper bound before it, an account after it.
+"""The cost of a run on a service that is paid by the token: prices, and an upper bound before the run.
 
 A service charges for three things: tokens trained on (forward and backward), tokens read (prompts before sampling, and
-forward passes alone), and tokens drawn.
+forward passes alone), and tokens sampled.
 """
 
 import tomllib
@@ -25,12 +25,12 @@ from cai_base.settings.schema import RunSettings
 from cai_base.store import to_json
 
 BARE = 8 * 2 * SHORT
-"""Tokens of preflight's eight bare questions, and of what is drawn after them."""
+"""Tokens of preflight's eight bare questions and of the answers to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars per million tokens, and where they were read."""
+    """Dollars per million tokens, and the source of these prices."""
 
     prefill: float
     sample: float
@@ -42,11 +42,11 @@ class Price:
         return (usage.prefilled * self.prefill + usage.sampled * self.sample + usage.trained * self.train) / 1e6
 
 
-FREE = Price(0.0, 0.0, 0.0, "no service has a part in it")
+FREE = Price(0.0, 0.0, 0.0, "no paid service")
 
 
 def paid_models(settings: RunSettings) -> dict[str, str]:
-    """The models that a service is paid for, by their work: `method`, `instruct`, or the flag that names a judge."""
+    """The models of paid services, by their work: `method`, `instruct`, or the flag that names a judge."""
     models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
     if models and settings.instruct is not None:
         models["instruct"] = settings.instruct
@@ -54,14 +54,14 @@ def paid_models(settings: RunSettings) -> dict[str, str]:
 
 
 def check_limit(settings: RunSettings) -> None:
-    """Raises UserError if there is a limit to what a run may cost, and one of its models has no known price."""
+    """Raise UserError if the run has a cost limit, and one of its models has no known price."""
     for model in paid_models(settings).values():
         if settings.max_cost is not None and price(settings, model) is None:
             raise UserError(f"--max-cost: no price is known for {model}; give --price, see cai-base cost --help")
 
 
 def price(settings: RunSettings, model: str) -> Price | None:
-    """The price of a model: `--price`, which holds for all of a run's, else the packaged table's; None if it has none.
+    """The price of a model: that of `--price`, which is for all models, else of the packaged table; None if unknown.
 
     Raises:
         UserError: `--price` is not three numbers.
@@ -85,7 +85,7 @@ def price(settings: RunSettings, model: str) -> Price | None:
 
 
 def run_size(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> Size:
-    """How large a run is, for the cost of its phases."""
+    """The size of a run, which the cost of its phases depends on."""
     return Size(
         tokenizer,
         Dialogue(inputs.few_shot, inputs.critique_examples),
@@ -97,15 +97,15 @@ def run_size(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> Siz
 
 
 def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases: Sequence[Phase]) -> dict[str, Usage]:
-    """The most tokens that each phase can take, for all seeds: responses as long as they may be, no chain filtered.
+    """An upper bound on each phase's tokens, for all seeds: responses of maximal length, no chain filtered.
 
-    Preflight and the evaluations come beside what the phases say of themselves.
+    The costs of preflight, evaluations and judges are added to those that the phases give.
     """
     size, evaluation, seeds = run_size(settings, inputs, tokenizer), settings.evaluation, settings.seeds
-    asked = [size.length(size.dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
+    questions = [size.length(size.dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
     usages = {
         "preflight": Usage(
-            prefilled=BARE + (PILOT + 3) * max(asked), sampled=PILOT * evaluation.response_tokens + BARE + 3 * SHORT
+            prefilled=BARE + (PILOT + 3) * max(questions), sampled=PILOT * evaluation.response_tokens + BARE + 3 * SHORT
         )
     }
     for phase in phases:
@@ -113,29 +113,29 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         if cost != Usage():
             usages[phase.name] = cost
     evaluations = _evaluations(settings, size)
-    answered = 2 * sum(asked) + len(asked) * (evaluation.response_tokens + OPENING)  # whole, and its opening
+    fluency = 2 * sum(questions) + len(questions) * (evaluation.response_tokens + OPENING)  # the answer, its opening
     usages["evaluation"] = Usage(
-        # At the end, the base model is asked how likely it finds every answer.
-        prefilled=seeds * (evaluations * sum(asked) + len(settings.evaluated_arms) * answered),
-        sampled=seeds * evaluations * len(asked) * evaluation.response_tokens,
+        # At the end, the base model computes the log-probability of every answer and of its opening.
+        prefilled=seeds * (evaluations * sum(questions) + len(settings.evaluated_arms) * fluency),
+        sampled=seeds * evaluations * len(questions) * evaluation.response_tokens,
     )
     if "instruct" in settings.evaluated_arms:
-        sampled = seeds * len(asked) * evaluation.response_tokens
-        usages["instruct"] = Usage(prefilled=seeds * sum(asked), sampled=sampled)
+        sampled = seeds * len(questions) * evaluation.response_tokens
+        usages["instruct"] = Usage(prefilled=seeds * sum(questions), sampled=sampled)
     paid_judges = [flag for flag in settings.judges if flag in paid_models(settings)]
     revisions = sum(isinstance(phase, RevisionPhase) for phase in phases)
     for flag in paid_judges:
         answers = [(inputs.evaluation_prompts, seeds * (evaluations + ("instruct" in usages)))]
-        revised_too = [(inputs.prompts, revisions * seeds * (1 + settings.revision.rounds))] if flag == "judge" else []
+        responses = [(inputs.prompts, revisions * seeds * (1 + settings.revision.rounds))] if flag == "judge" else []
         response = max(settings.revision.response_tokens, evaluation.response_tokens)
         usages[flag] = total(
-            _judged(settings, inputs, tokenizer, prompts, times, response) for prompts, times in answers + revised_too
+            _judging(settings, inputs, tokenizer, prompts, times, response) for prompts, times in answers + responses
         )
     return usages
 
 
 def _evaluations(settings: RunSettings, size: Size) -> int:
-    """How often each seed's models are asked the evaluation prompts, all arms together, the base model included."""
+    """How often each seed answers the evaluation prompts, over all arms and the base model."""
     times = 1
     for arm in (arms.arm(name) for name in (*settings.trained_arms, *settings.controls)):
         steps = getattr(settings, arm.section).steps if arm.section is not None else 0
@@ -143,54 +143,54 @@ def _evaluations(settings: RunSettings, size: Size) -> int:
     return times
 
 
-def _judged(
+def _judging(
     settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, prompts: Sequence[Prompt], times: int, response: int
 ) -> Usage:
-    """What it takes to judge so many responses to each of these prompts, under the rubrics of its kind."""
+    """The tokens for judging `times` responses to each of these prompts, by the rubrics of its kind."""
     rubrics = {rubric.task: rubric for rubric in inputs.rubrics}
-    asked = [
+    requests = [
         question(rubrics[task], {"prompt": prompt.text, "response": ""})
         for prompt in prompts
         if prompt.kind is not None
         for task in KINDS[prompt.kind].rubrics
     ]
-    read = sum(len(prompt_tokens(tokenizer, text)) + response for text in asked)
+    read = sum(len(prompt_tokens(tokenizer, text)) + response for text in requests)
     votes = times * settings.votes
-    return Usage(prefilled=votes * read, sampled=votes * len(asked) * settings.judging.max_tokens)
+    return Usage(prefilled=votes * read, sampled=votes * len(requests) * settings.judging.max_tokens)
 
 
-def dollars(settings: RunSettings, found: Mapping[str, Usage]) -> float | None:
-    """What the phases cost together; None where a price is not known."""
-    spent = 0.0
-    for work, known in _prices(settings, found).items():
-        if known is None:
+def dollars(settings: RunSettings, usages: Mapping[str, Usage]) -> float | None:
+    """The cost of all phases together; None if a price is not known."""
+    total_cost = 0.0
+    for work, phase_price in _prices(settings, usages).items():
+        if phase_price is None:
             return None
-        spent += known.of(found[work])
-    return round(spent, 6)
+        total_cost += phase_price.of(usages[work])
+    return round(total_cost, 6)
 
 
-def _prices(settings: RunSettings, found: Mapping[str, Usage]) -> dict[str, Price | None]:
-    """The price of each phase; for a run that pays no service, what it would be on one."""
+def _prices(settings: RunSettings, usages: Mapping[str, Usage]) -> dict[str, Price | None]:
+    """The price of each phase; for a run without a paid service, the price that its model has on one."""
     models = paid_models(settings) or {"method": settings.model}
-    owners = {work: work if work in ("instruct", *settings.judges) else "method" for work in found}
+    owners = {work: work if work in ("instruct", *settings.judges) else "method" for work in usages}
     return {work: price(settings, models[own]) if own in models else FREE for work, own in owners.items()}
 
 
 def total(usages: Iterable[Usage]) -> Usage:
-    """Their sum."""
-    added = Usage()
+    """The sum of usages."""
+    result = Usage()
     for usage in usages:
-        added.add(usage)
-    return added
+        result.add(usage)
+    return result
 
 
-def render(settings: RunSettings, found: Mapping[str, Usage]) -> str:
-    """The estimate as a table, and what it rests on."""
-    prices = _prices(settings, found)
-    money = {work: None if known is None else known.of(found[work]) for work, known in prices.items()}
-    money["all"] = dollars(settings, found)
+def render(settings: RunSettings, usages: Mapping[str, Usage]) -> str:
+    """The estimate as a table, with its assumptions and the prices."""
+    prices = _prices(settings, usages)
+    money = {work: None if one is None else one.of(usages[work]) for work, one in prices.items()}
+    money["all"] = dollars(settings, usages)
     lines = [f"{'phase':<12}{'read':>15}{'sampled':>15}{'trained on':>15}{'dollars':>12}"]
-    for name, usage in {**found, "all": total(found.values())}.items():
+    for name, usage in {**usages, "all": total(usages.values())}.items():
         costs = "-" if money[name] is None else f"{money[name]:,.2f}"
         lines.append(f"{name:<12}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{costs:>12}")
     lines.append("")
@@ -199,17 +199,17 @@ def render(settings: RunSettings, found: Mapping[str, Usage]) -> str:
     if not paid:
         lines.append("This run pays no service; for the price of the same on one, add --engine tinker --model MODEL.")
     for model in dict.fromkeys(paid.values() or [settings.model]):
-        known = price(settings, model)
-        if known is None and paid:
+        model_price = price(settings, model)
+        if model_price is None and paid:
             lines.append(f"No price is known for {model}; give --price READ,SAMPLED,TRAINED, dollars a million tokens.")
-        elif known is not None:
-            each = f"{known.prefill:g} read, {known.sample:g} sampled, {known.train:g} trained on"
-            lines.append(f"Dollars per million tokens of {model}: {each} ({known.source}).")
+        elif model_price is not None:
+            rates = f"{model_price.prefill:g} read, {model_price.sample:g} sampled, {model_price.train:g} trained on"
+            lines.append(f"Dollars per million tokens of {model}: {rates} ({model_price.source}).")
     return "\n".join(lines) + "\n"
 
 
 def report(settings: RunSettings, phases: Callable[[RunSettings, Inputs], Sequence[Phase]], *, as_json: bool) -> str:
-    """What a run with these settings can take at most, as a table or as JSON. Only the model's tokenizer is loaded.
+    """An upper bound on the cost of a run, as a table or as JSON. Only the model's tokenizer is loaded.
 
     Raises:
         UserError: an input is wrong, or the tokenizer cannot be loaded.

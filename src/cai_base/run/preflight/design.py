@@ -31,17 +31,17 @@ def check_disjoint(settings: RunSettings, inputs: Inputs) -> Check:
 
 
 def check_power(settings: RunSettings, inputs: Inputs) -> Check:
-    """Which difference in attack success so many seeds and prompts can detect, if arms vary as `power.planned` expects.
+    """Which difference in attack success these seeds and prompts can detect, with the `power.assumed_components`.
 
-    The rates are taken to lie at half, where answers vary most: what the arms will be is not known yet.
+    Both rates are assumed to be 1/2, where answers vary most.
     """
     prompts = sum(prompt.kind == JAILBREAK for prompt in inputs.evaluation_prompts)
     if prompts < 2 or settings.seeds == 1:
         few = "one seed" if settings.seeds == 1 else f"{prompts} jailbreak prompts"
         finding = f"{few}: no difference in attack success can be told from chance, other seeds and prompts considered"
         return Check("power", "warned", finding, "give --seeds 3 or more, and two dozen jailbreak prompts or more")
-    expected = power.planned(0.5, SEED_ODDS_EMBEDDED if settings.model == EMBEDDED else SEED_ODDS)
-    least = power.detectable(expected, settings.seeds, prompts, width=1.0)
+    expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if settings.model == EMBEDDED else SEED_ODDS)
+    least = power.minimum_detectable(expected, settings.seeds, prompts, width=1.0)
     size = f"of about {100 * least:.0f} points, four times of five" if least < 1 else "however great it is"
     can = "detect a" if least < 1 else "cannot be relied on to detect a"
     finding = f"{settings.seeds} seeds x {prompts} jailbreak prompts {can} difference in attack success {size}"
