@@ -1,6 +1,6 @@
 """Constitutional AI from a base model on one page, as in Bai et al. 2022 (2212.08073) and Rafailov et al. 2023.
 
-Runs in about two minutes on a laptop: no key, no download. `cai-base run` does the same for many seeds, with intervals,
+Runs in minutes on a laptop: no key, no download. `cai-base run` does the same for many seeds, with intervals,
 and can be stopped anywhere.
 """
 
@@ -10,8 +10,8 @@ from cai_base import Adam, Batch, Dialogue, GroundTruth, Lora, answer, default_s
 from cai_base import load_model, packaged, pairs_of, reference_logprobs, revise, sft_batch, tokenise, trained_datum
 
 SEED = 0
-config = default_settings("organism")  # the defaults of `cai-base run`, by section
-inputs = packaged("world")  # constitution, prompts, few-shot turns, human-written answers
+config = default_settings("organism", "--dpo.steps", "100")  # else the defaults of `cai-base run`
+inputs = packaged("world", first=42)  # constitution, 42 prompts to revise, few-shot turns, human-written answers
 engine = load_model("organism", Lora(config.lora.rank, config.lora.alpha))  # a frozen base model, and adapters on it
 dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
 

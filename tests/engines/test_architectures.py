@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from batches import WORDS, gradient, nll, pairs, stir, tokens
-from conftest import LENGTH, LORA, SHAPE, save_tokenizer
+from checkpoints import LENGTH, LORA, SHAPE, save_tokenizer
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 

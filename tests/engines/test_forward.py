@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
-from conftest import LENGTH, LORA
+from checkpoints import LENGTH, LORA
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 

@@ -127,6 +127,13 @@ def test_a_draw_from_a_large_vocabulary_is_that_from_the_whole_distribution() ->
     assert logits[drawn].isfinite().all()
 
 
+@pytest.mark.parametrize("vocabulary", [300, LARGE])
+def test_a_draw_from_a_model_that_is_broken_is_some_token(vocabulary: int) -> None:
+    logits = torch.full((2, vocabulary), torch.nan)
+    drawn = draw(logits, torch.ones(2, dtype=torch.float64), torch.tensor([0.2, 0.9], dtype=torch.float64))
+    assert ((drawn >= 0) & (drawn < vocabulary)).all()
+
+
 def test_a_draw_from_a_large_vocabulary_does_not_depend_on_the_other_rows() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = 3.0 * torch.randn(64, LARGE, generator=generator)

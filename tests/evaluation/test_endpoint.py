@@ -132,11 +132,12 @@ def test_what_is_no_verdict_is_unscored_with_its_reason_and_the_raw_text(
     (found,) = make_judge().judge(items(1))
     assert found.verdict is None
     assert found.unscored == unscored
-    assert found.said[0]["unscored"] == unscored
-    assert to_lines([found.record()])  # whatever it is, it can be stored
+    (vote,) = found.said
+    assert vote.unscored == unscored
+    assert to_lines([found.dump()])  # whatever it is, it can be stored
     if raw is not None:
-        assert raw in found.said[0]["raw"]
-        assert bool(raw) == bool(found.said[0]["raw"])
+        assert raw in str(vote.raw)
+        assert bool(raw) == bool(vote.raw)
 
 
 def test_an_answer_that_is_whole_before_the_greatest_length_counts(server: Server, make_judge: MakeJudge) -> None:

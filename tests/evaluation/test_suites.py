@@ -305,13 +305,13 @@ def test_a_sum_favours_short_answers_and_a_mean_does_not() -> None:
     unfit = ComparedAnswers(id="unfit", categories=categories, tokens=None, logprob=None, unscored="too long")
     tables = hhh.Tables([[longer, shorter, unfit]] * 3, one_model=True)
     found = tables.figures()
-    assert (found["summed"]["mean"], found["normalised"]["mean"]) == (0.5, 0.5)
-    assert found["summed"]["by_category"]["longer"]["mean"] == 0.0
-    assert found["normalised"]["by_category"]["longer"]["mean"] == 1.0
-    assert (found["summed"]["scored"], found["summed"]["total"]) == (2, 3)
-    assert found["summed"]["worst_case"] == pytest.approx([1 / 3, 2 / 3])
-    assert found["summed"]["ci95"] == pytest.approx([0.0126, 0.9874], abs=1e-3)  # Clopper-Pearson, 1 of 2
+    assert (found["summed"].mean, found["normalised"].mean) == (0.5, 0.5)
+    assert found["summed"].by_category["longer"].mean == 0.0
+    assert found["normalised"].by_category["longer"].mean == 1.0
+    assert (found["summed"].scored, found["summed"].total) == (2, 3)
+    assert found["summed"].worst_case == pytest.approx([1 / 3, 2 / 3])
+    assert found["summed"].ci95 == pytest.approx([0.0126, 0.9874], abs=1e-3)  # Clopper-Pearson, 1 of 2
     seeds = hhh.Tables([[longer, shorter, unfit], None, [shorter, shorter, unfit]], one_model=False)
-    assert seeds.figures()["summed"]["per_seed"] == [0.5, None, 1.0]
-    assert (seeds.figures()["summed"]["scored"], seeds.figures()["summed"]["total"]) == (4, 6)
-    assert seeds.less(tables)["summed"]["difference"] == pytest.approx(0.25)
+    assert seeds.figures()["summed"].per_seed == (0.5, None, 1.0)
+    assert (seeds.figures()["summed"].scored, seeds.figures()["summed"].total) == (4, 6)
+    assert seeds.less(tables)["summed"].difference == pytest.approx(0.25)

@@ -5,8 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.server import ThreadingHTTPServer
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,16 @@ class Recipe:
         )
         assert ended.returncode == code, f"{' '.join(arguments)}\n{ended.stdout}{ended.stderr}"
         return ended.stdout
+
+    def cai_base_error(self, *arguments: str) -> str:
+        """The message of a command that refuses its input, run on the copy."""
+        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src")}
+        command = [sys.executable, "-m", "cai_base", *arguments]
+        ended = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=500
+        )
+        assert ended.returncode == 2, ended.stdout + ended.stderr
+        return ended.stderr
 
     def run(self, *flags: str) -> dict[str, Any]:
         """The results of a tiny run with these flags, in the folder `run`."""
@@ -97,6 +111,18 @@ def assert_in_contributing(code: str) -> None:
     """The page shows the very lines that the test makes."""
     for line in code.splitlines():
         assert not line.strip() or line.strip() in CONTRIBUTING, f"CONTRIBUTING.md does not show: {line.strip()}"
+
+
+@pytest.fixture
+def judge_url() -> Iterator[str]:
+    """The endpoint of scripts/same-results on loopback: its grades are a function of the text."""
+    loader = SourceFileLoader("same_results", str(Path(__file__).parents[2] / "scripts/same-results"))
+    script = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
+    loader.exec_module(script)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), script.Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Prompts and human-written examples: files in, checked records out, and the test for overlap between two sets."""
+"""Kinds of prompt, files of prompts and of human-written examples, and the test for overlap between two sets."""
 
 import csv
 import hashlib
@@ -68,9 +68,8 @@ ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _KINDS))
 class Prompt(Record):
     """One prompt.
 
-    `kind` says what the evaluation makes of the answer, so every prompt of an evaluation set has one. A prompt that is
-    only trained on needs none, and a text file has no place for it: there it is None, never guessed. `family` is the
-    kind of jailbreak.
+    `kind` says how the answer is judged, so every prompt of an evaluation set has one. A prompt that is only trained on
+    needs none, and a text file has no place for it: there it is None, never guessed. `family` is the sort of jailbreak.
     """
 
     id: Text
@@ -181,13 +180,13 @@ def _normalised(character: str) -> str:
 def _prompt(record: object, where: str) -> Prompt:
     """The record as a prompt, with an id made from its text where it has none."""
     if isinstance(record, Mapping):
-        given = {field: value for field, value in record.items() if value is not None}
-        text = given.get("text")
-        record = {"id": _made_id(text) if isinstance(text, str) else "none"} | given
+        fields = {field: value for field, value in record.items() if value is not None}
+        text = fields.get("text")
+        record = {"id": _id_of(text) if isinstance(text, str) else "none"} | fields
     return build(Prompt, record, where)
 
 
-def _made_id(text: str) -> str:
+def _id_of(text: str) -> str:
     return f"prompt-{normalised_hash(text)[:12]}"
 
 
@@ -211,10 +210,10 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
     columns = [column.strip() for column in header]
     fields = tuple(Prompt.model_fields)
     if "text" not in columns:
-        found = listed([shown(column) for column in columns])
+        present = listed([shown(column) for column in columns])
         raise UserError(
-            f"{path}:{line}: there is no column 'text'; found {found}: rename the one that holds the prompts to text, "
-            f"and keep no column but {listed(fields)}"
+            f"{path}:{line}: there is no column 'text'; found {present}: rename the one that holds the prompts to "
+            f"text, and keep no column but {listed(fields)}"
         )
     for column in columns:
         if column not in fields:

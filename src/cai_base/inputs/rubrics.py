@@ -1,4 +1,4 @@
-"""Rubrics: what a judge is asked about a response, and how its answers become a verdict. They are data files."""
+"""Rubrics: what a judge is asked about a response, and how its answers become a verdict. Each is a data file."""
 
 import itertools
 import json

@@ -32,7 +32,7 @@ from cai_base.settings.schema import Judging
 Data = Literal["english", "world"]
 
 VERSION = 1
-"""Of the tasks: results of different versions are not to be compared."""
+"""The version of the tasks; results of different versions are not comparable."""
 
 GRADER = "grader"
 """The role of the model that judges."""
@@ -73,7 +73,7 @@ class Figures:
 
 
 def _figures(rubric: str) -> Figures:
-    """The metrics that are means of what a rubric gives, over no other kinds of prompt than it is asked about."""
+    """The metrics of a rubric: of each part that it gives, over the kinds of prompt that are judged under it."""
     kinds = {kind.name for kind in KINDS.values() if rubric in kind.rubrics}
     needed, allowed = parts_of(rubric)
     metrics = {
@@ -89,7 +89,7 @@ TASKS: Mapping[str, Figures] = {
     rubric.replace("-", "_"): _figures(rubric)
     for rubric in dict.fromkeys(rubric for kind in KINDS.values() for rubric in kind.rubrics)
 }
-"""What every rubric that prompts are judged under is about."""
+"""A task for every rubric under which prompts are judged."""
 
 
 @task
@@ -236,7 +236,7 @@ def _sample(prompt: Prompt) -> Sample:
 
 @solver
 def require_grader() -> Solver:
-    """Notices that no grader was given before the model is asked anything."""
+    """Fails before the model is asked anything if there is no grader."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         _grader()
@@ -307,7 +307,11 @@ def _by_model(rubric: Rubric) -> Judge:
 
 
 def _by_truth(parts: Mapping[str, str]) -> Judge:
-    """Args: parts: what each score is called, and the part of the verdict that it is."""
+    """The embedded world's judge.
+
+    Args:
+        parts: the part of the verdict that each score is, by the score's name.
+    """
 
     async def judge(response: Response) -> Outcome:
         (judgement,) = GroundTruth().judge([response])

@@ -6,7 +6,7 @@ stopped goes on where it was, and an arm that is done is not asked again. Figure
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from cai_base.evaluation.tasks.style_sets import style_set
 from cai_base.evaluation.tasks.styles import StylesTask
 from cai_base.inputs.prompts import overlap
 from cai_base.progress import Progress
+from cai_base.reading import typed
 from cai_base.records import AskedArm, Stored
 from cai_base.run import style_results, suite_results
-from cai_base.run.suite_results import Evaluated
+from cai_base.run.suite_results import EvaluationContext
 from cai_base.run.targets import (
     JUDGING_FLAGS,
     SAMPLING_FLAGS,
@@ -67,7 +68,7 @@ class Evaluation:
     work: str
     answers: Callable[[int, str], str]
     results: str
-    collect: Callable[[Evaluated, Answers], Stored]
+    collect: Callable[[EvaluationContext, Answers], Stored]
 
     @property
     def units(self) -> int:
@@ -79,22 +80,17 @@ class Evaluation:
         units = self.run.progress(f"{self.work}{arm}")
         items = self.task.items[: units * self.task.unit]
         stored = [records for records in self.stored(arm) if records]
-        return units if all(self._answers(items, records) for records in stored) else 0
+        same = all(len(items) == len(records) and all(map(self.task.answers, items, records)) for records in stored)
+        return units if same else 0
 
     def stored(self, arm: str) -> list[list[Any] | None]:
         """An arm's stored answers by seed; None for a seed that has none."""
-        record = self.task.record
-        return [
-            [record.model_validate(line) for line in self.run.lines(self.answers(seed, arm))] or None
-            for seed in self.target.settings.seed_numbers
-        ]
+        files = [self.answers(seed, arm) for seed in self.target.settings.seed_numbers]
+        return [typed(self.task.record, self.run.lines(file), file) or None for file in files]
 
     def arm(self, name: str) -> AskedArm:
         """How an arm was asked."""
         return AskedArm.model_validate(self.run.recorded(f"{self.work}{name}"))
-
-    def _answers(self, items: Sequence[Any], records: Sequence[Any]) -> bool:
-        return len(items) == len(records) and all(map(self.task.answers, items, records))
 
 
 def evaluate(request: Request, progress: Progress) -> Path:
@@ -125,10 +121,9 @@ def evaluate(request: Request, progress: Progress) -> Path:
         if not answers:
             lost = ", ".join(finished)
             raise UserError(f"{run.directory}: {lost} lost every seed in the run, so there is nobody to ask")
-        asked = {name: evaluation.arm(name) for name in answers}
         target = evaluation.target
-        about = Evaluated(run.config, target.settings, target.inputs, asked)
-        content = evaluation.collect(about, answers)
+        how = {name: evaluation.arm(name) for name in answers}
+        content = evaluation.collect(EvaluationContext(run.config, target.settings, target.inputs, how), answers)
         run.commit(Path(evaluation.results).stem, 1, write={evaluation.results: to_json(content.dump())})
     return run.directory / evaluation.results
 
@@ -136,6 +131,7 @@ def evaluate(request: Request, progress: Progress) -> Path:
 def _ask(evaluation: Evaluation, progress: Progress) -> None:
     """Put the task's items to every arm that has not answered all of them."""
     task, target, run = evaluation.task, evaluation.target, evaluation.run
+    items, unit_size = task.items, task.unit
     missing = [name for name in target.names if evaluation.done(name) < evaluation.units]
     if not missing:
         return
@@ -145,25 +141,25 @@ def _ask(evaluation: Evaluation, progress: Progress) -> None:
     for arm in target.load(missing):
         work = f"{evaluation.work}{arm.name}"
         done, models = evaluation.done(arm.name), len(arm.models)
-        _store_how(run, work, arm)
-        total = len(task.items) * models
-        with progress.bar(f"answers of {arm.name}", total, min(done * task.unit, len(task.items)) * models) as bar:
+        _record_arm(run, work, arm)
+        total, stored = len(items) * models, min(done * unit_size, len(items)) * models
+        with progress.bar(f"answers of {arm.name}", total, stored) as bar:
             for unit in range(done, evaluation.units):
-                items = task.items[unit * task.unit : (unit + 1) * task.unit]
-                answers = task.answer(arm, items, target.settings.evaluation, judges)
+                part = items[unit * unit_size : (unit + 1) * unit_size]
+                answers = task.answer(arm, part, target.settings.evaluation, judges)
                 lines = {evaluation.answers(seed, arm.name): _lines(records) for seed, records in answers.items()}
                 if unit == 0:  # whatever lies there answers something else
                     run.commit(work, 1, write=lines)
                 else:
                     run.commit(work, unit + 1, append=lines)
-                bar.advance(len(items) * models)
+                bar.advance(len(part) * models)
 
 
 def _lines(records: Sequence[Stored]) -> bytes:
     return to_lines(record.dump() for record in records)
 
 
-def _store_how(run: Run, work: str, arm: LoadedArm) -> None:
+def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
     """Store how an arm is asked, and see that a later process asks the same model."""
     about = AskedArm(
         layout="chat template" if isinstance(arm.layout, Chat) else "few-shot dialogue",
@@ -262,13 +258,13 @@ def _styles(request: Request, progress: Progress) -> Evaluation:
                 f"--{flag} {request.own[flag]}: not for --suite {STYLE}, which takes --questions, --samples"
             )
     target = run_target(request, {"threads"}, progress)
-    assert target.run is not None
+    run = target.run
+    assert run is not None
     task = _styles_task(target, request.questions, SAMPLES if request.samples is None else request.samples)
-    if request.arms is None:
-        repeated = [name for name in target.names if arms.arm(name).adapters_of]  # the same weights again
-        target.names[:] = [name for name in target.names if name not in repeated]
+    if request.arms is None:  # an arm with the adapters of another would be asked for sampling noise alone
+        target = replace(target, names=[name for name in target.names if not arms.arm(name).adapters_of])
     collect = partial(style_results.collect, task=task)
-    return Evaluation(task, target, target.run, "style of ", paths.styled_answers, paths.STYLE, collect)
+    return Evaluation(task, target, run, "style of ", paths.styled_answers, paths.STYLE, collect)
 
 
 def _styles_task(target: Target, questions: int | None, samples: int) -> StylesTask:

@@ -15,7 +15,7 @@ from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks.style_sets import KINDS
 from cai_base.evaluation.tasks.styles import StylesTask
 from cai_base.records import Difference, StyleAnswer, StyleArm, StyledAnswer, StyleResults
-from cai_base.run.suite_results import Evaluated
+from cai_base.run.suite_results import EvaluationContext
 
 QUESTION = "Does base-derived CAI keep more style than the instruct model?"
 INTERVALS = (
@@ -25,7 +25,7 @@ INTERVALS = (
 
 
 def collect(
-    about: Evaluated, answers: Mapping[str, Sequence[Sequence[StyledAnswer] | None]], task: StylesTask
+    about: EvaluationContext, answers: Mapping[str, Sequence[Sequence[StyledAnswer] | None]], task: StylesTask
 ) -> StyleResults:
     """The content of `style.json`.
 

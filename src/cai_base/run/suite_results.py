@@ -35,8 +35,8 @@ NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """The evaluation whose results are computed.
+class EvaluationContext:
+    """The configuration of an evaluation, for its results.
 
     Attributes:
         config: the evaluation's configuration.
@@ -49,7 +49,7 @@ class Evaluated:
     arms: Mapping[str, AskedArm]
 
 
-def collect(about: Evaluated, answers: Mapping[str, metrics.PerSeed], task: PromptsTask) -> SuiteResults:
+def collect(about: EvaluationContext, answers: Mapping[str, metrics.PerSeed], task: PromptsTask) -> SuiteResults:
     """The content of `results.json` for a suite that is answered and judged.
 
     Args:
@@ -106,7 +106,7 @@ def collect(about: Evaluated, answers: Mapping[str, metrics.PerSeed], task: Prom
 
 
 def collect_comparisons(
-    about: Evaluated, answers: Mapping[str, Sequence[Sequence[ComparedAnswers] | None]], task: ComparisonsTask
+    about: EvaluationContext, answers: Mapping[str, Sequence[Sequence[ComparedAnswers] | None]], task: ComparisonsTask
 ) -> ComparisonsResults:
     """The content of `results.json` for the HHH comparisons.
 

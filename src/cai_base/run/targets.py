@@ -14,11 +14,12 @@ from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.rubrics import rubrics_for
 from cai_base.models import base_of, load_any
-from cai_base.paths import INPUTS
+from cai_base.paths import INPUTS, SUITES
 from cai_base.progress import Progress
 from cai_base.run.finished_run import available_arms, load_arms
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import MANIFEST, Record, Run
 
 JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
@@ -145,6 +146,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
+    stored_settings(run)  # refuses a configuration of another form
     config: Record = dict(run.config)
     if "judge" in flags:  # a judge brings its own way of being asked
         config = {key: value for key, value in config.items() if key not in {*JUDGE_FLAGS, "rubric", "votes"}}
@@ -164,7 +166,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         lambda names: load_arms(directory, progress, names, threads),
         [name for name in available if name in (request.arms or settings.evaluated_arms)],
         {"of": "run", "model": settings.model if settings.model == EMBEDDED else Path(settings.model).name},
-        directory / "suites",
+        directory / SUITES,
         run,
     )
 

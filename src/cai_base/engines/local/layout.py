@@ -91,7 +91,7 @@ def _remember(file: Path, record: dict[str, object]) -> None:
 def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:
     """Compare packed with padded log-probabilities on this model, on sequences of `length` tokens, and choose.
 
-    A sequence is laid out alone, and in a row behind another one with which it shares its first half. Where a model
+    A sequence is laid out alone, and in a row behind another one with which it shares all but its end. Where a model
     looks at where tokens stand in a row (linear attention, convolutions, windows that its config does not tell), its
     log-probabilities differ, and the model runs padded.
 
@@ -102,8 +102,8 @@ def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple
     body = sum(p.numel() for n, p in model.base_model.named_parameters() if p.dim() == 2 and "embed" not in n)
     attention_cost = 2.0 * config.num_hidden_layers * config.hidden_size / max(body, 1)
     tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
-    half = length // 2
-    tokens[1, :half] = tokens[0, :half]
+    shared = length - max(length // 8, min(length // 2, 2 * COMPARED))  # a longer end makes a longer row, no stricter
+    tokens[1, :shared] = tokens[0, :shared]
     first, second = sorted(map(tuple, tokens.tolist()))  # as they stand in a packed row
     _check_causal(model, first[: 2 * COMPARED])
     own_head = _has_own_head(model, first[: 2 * COMPARED])

@@ -312,7 +312,8 @@ def _draw_in_blocks(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> T
     mass = cumulative.gather(1, block[:, None])[:, 0] - start
     within = (uniforms * cumulative[:, -1] - start) / mass
     rows = torch.arange(len(logits), device=logits.device)
-    return block * BLOCK + _passed(weights[rows, block].double(), within)
+    token = block * BLOCK + _passed(weights[rows, block].double(), within)
+    return token.clamp(max=logits.shape[-1] - 1)
 
 
 def _passed(weights: Tensor, uniforms: Tensor) -> Tensor:
@@ -324,7 +325,7 @@ def _passed_at(cumulative: Tensor, uniforms: Tensor) -> Tensor:
     passed = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)[:, 0]
     # A number of almost 1 may be rounded up to the whole: then it is the last column that has any weight.
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
-    return torch.minimum(passed, last)
+    return torch.minimum(passed, last).clamp(max=cumulative.shape[-1] - 1)  # where a weight is nan, some column
 
 
 def _live(row: Drawing | None) -> bool:

@@ -13,7 +13,7 @@ from cai_base.progress import Progress
 from cai_base.records import Judgement, Vote
 
 NOT_ASKED = "this judge is not asked about it"
-"""Why a guard model, which only knows what is unsafe, has no verdict on help."""
+"""Why a guard model, which knows only what is unsafe, has no verdict on helpfulness."""
 
 
 class ModelJudge:
@@ -42,11 +42,11 @@ class ModelJudge:
 
     @property
     def meter(self) -> Meter:
-        """What an engine of its own has worked on."""
+        """The work of an engine of its own."""
         return self._source.meter
 
     def keep_in(self, path: Path) -> None:
-        """From now on keep the replies in this new file, those that are there already included."""
+        """Keep all replies, those so far included, in this new file from now on."""
         self._file.keep_in(path)
 
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:

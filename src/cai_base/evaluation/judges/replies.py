@@ -40,7 +40,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back.
+    """A reply to a question.
 
     Attributes:
         text: the judge's words, whatever they are, or the error's.
@@ -60,10 +60,10 @@ class Source(Protocol):
     """Where replies come from."""
 
     meter: Meter
-    """What an engine of its own has worked on."""
+    """The work of an engine of its own."""
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
-        """Put every question, and hand over each reply as soon as it is there.
+        """Ask every question, and hand over each reply as soon as it is there.
 
         Raises:
             Stopped: nothing more will come, until something outside is put right.
@@ -72,7 +72,7 @@ class Source(Protocol):
 
 
 class ReplyFile:
-    """Every final reply of one run's judge, a line each, on the disk before it counts.
+    """Every final reply of a run's judge, one per line, written to disk before it counts.
 
     A line that was torn by a crash is dropped; the question is asked again.
 
@@ -124,7 +124,7 @@ class ReplyFile:
         self._replies[question.key] = reply
 
     def keep_in(self, path: Path) -> None:
-        """From now on keep the replies in this new file, those that are there already included."""
+        """Keep all replies, those so far included, in this new file from now on."""
         self._path = path
         self._write()
 

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -119,7 +120,7 @@ def _turns(row: Row, field: str) -> list[str]:
     return texts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ComparisonsTask:
     """A file of comparisons, or some of it.
 
@@ -133,7 +134,7 @@ class ComparisonsTask:
     record: ClassVar = ComparedAnswers
     judged: ClassVar = False
 
-    @property
+    @cached_property
     def items(self) -> Sequence[Comparison]:
         return draw_items(self.comparisons.items, self.limit)
 

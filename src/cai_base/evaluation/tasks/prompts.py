@@ -6,6 +6,7 @@ Metrics over these answers are in `evaluation.metrics`; the kinds of prompt, and
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from cai_base.dialogue import Layout
@@ -86,7 +87,7 @@ def _responses(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Res
     return [Response.to(by_id[one.id], one.response) for one in answers]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PromptsTask:
     """A suite of prompts, or some of it.
 
@@ -100,7 +101,7 @@ class PromptsTask:
     record: ClassVar = Answer
     judged: ClassVar = True
 
-    @property
+    @cached_property
     def items(self) -> Sequence[SuitePrompt]:
         return draw_items(self.suite.prompts, self.limit)
 

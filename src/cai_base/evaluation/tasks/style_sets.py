@@ -141,7 +141,7 @@ class EnglishStyles:
         return self.styles[style].ask
 
     def marks(self, text: str, style: str) -> list[bool]:
-        """An empty text bears none, not even those that are the absence of something."""
+        """An empty text bears none, not even a mark that is the absence of something."""
         return [bool(text.strip()) and mark.on(text) for mark in self.styles[style].mark]
 
     def about(self, style: str) -> str:

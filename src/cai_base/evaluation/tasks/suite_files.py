@@ -13,11 +13,11 @@ from cai_base.evaluation.tasks.suites import FORMS
 from cai_base.store import write_atomic
 
 TIMEOUT = 60.0
-"""Seconds without a byte after which a download is given up."""
+"""A download is given up after so many seconds without a byte."""
 
 
 def published() -> dict[str, Any]:
-    """Every suite that is published: title, paper, and `hub` with `files`, or `url`."""
+    """Every published suite: title, paper, and `hub` with `files`, or `url`."""
     return tomllib.loads((resources.files("cai_base") / "data" / "suites.toml").read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Standard suites: prompts from files in the form in which their authors publish them, each with what it asks for.
+"""Standard suites: prompts read from files in the form in which their authors publish them, each with its kind.
 
 Which prompts are attacks and which are safe decides what is counted: attack success, or over-refusal. A suite does not
 mix the two silently: the forms that hold both say which is which.
@@ -20,11 +20,11 @@ from cai_base.inputs.prompts import JAILBREAK, SENSITIVE, Prompt, csv_rows, json
 from cai_base.reading import decoded, described, listed, parse_json, read_text, shown
 
 ATTACK = JAILBREAK
-"""The kind under which an attack counts in the attack success rate, whether or not a framing stands around it."""
+"""The kind of every attack, with a framing around it or without: it counts in the attack success rate."""
 SAFE = SENSITIVE
 """The kind of a safe prompt that looks unsafe, which counts in the over-refusal rate."""
 CONTEXT = "\n\n---\n\n"
-"""What HarmBench puts between a context and the behaviour."""
+"""HarmBench's separator between a context and the behaviour."""
 HARMBENCH = ("standard", "contextual", "copyright")
 """HarmBench's functional categories."""
 TABLES = (".csv",)
@@ -83,12 +83,12 @@ class Row:
 
 
 Reader = Callable[[Row, str], "SuitePrompt | str"]
-"""From a row and the name of its form to a prompt, or to the reason why it is none."""
+"""Reads a row, given the name of its form, as a prompt; or gives the reason why the row is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A published form: the fields that tell it from others, and how a row is read."""
+    """A published form: the fields that identify it, and how a row is read."""
 
     fields: tuple[str, ...]
     read: Reader
@@ -156,7 +156,7 @@ FORMS: Mapping[str, Form] = {
     "xstest": Form(("prompt", "type", "focus"), _xstest),
     "hh-red-team": Form(("transcript", "task_description"), _red_team),
 }
-"""Every form by its name. Those of JailbreakBench differ in nothing but which file it is."""
+"""Every form by its name. JailbreakBench's two files have one form, and differ in what their prompts are."""
 OWN = "prompts"
 """The form of this project's own files of prompts."""
 
@@ -289,7 +289,7 @@ def _recognised(path: Path, name: str | None) -> tuple[str, Iterator[Row]]:
 
 
 def _side(path: Path, name: str) -> str:
-    """Which of JailbreakBench's two files this is, by its name: nothing inside tells them apart."""
+    """Which of JailbreakBench's two files this is, from the file's name: their content does not say."""
     sides = [side for side in ("harmful", "benign") if side in path.name.lower()]
     if len(sides) != 1:
         raise UserError(
