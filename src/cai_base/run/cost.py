@@ -187,12 +187,12 @@ def total(usages: Iterable[Usage]) -> Usage:
 def render(settings: RunSettings, usages: Mapping[str, Usage]) -> str:
     """The estimate as a table, with its assumptions and the prices."""
     prices = _prices(settings, usages)
-    money = {work: None if one is None else one.of(usages[work]) for work, one in prices.items()}
-    money["all"] = dollars(settings, usages)
+    costs = {phase: None if rate is None else rate.of(usages[phase]) for phase, rate in prices.items()}
+    costs["all"] = dollars(settings, usages)
     lines = [f"{'phase':<12}{'read':>15}{'sampled':>15}{'trained on':>15}{'dollars':>12}"]
     for name, usage in {**usages, "all": total(usages.values())}.items():
-        costs = "-" if money[name] is None else f"{money[name]:,.2f}"
-        lines.append(f"{name:<12}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{costs:>12}")
+        cost = "-" if costs[name] is None else f"{costs[name]:,.2f}"
+        lines.append(f"{name:<12}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{cost:>12}")
     lines.append("")
     lines.append("At most: every response is counted as long as it may be, and no chain as filtered out.")
     paid = paid_models(settings)
