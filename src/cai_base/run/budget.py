@@ -15,7 +15,7 @@ from cai_base import paths
 from cai_base.engines import Adapter, Meter, Usage
 from cai_base.errors import Stopped
 from cai_base.run import cost
-from cai_base.settings.schema import RunSettings
+from cai_base.run.prices import FREE, Prices
 from cai_base.store import Record, Run, to_json, write_atomic
 
 
@@ -23,7 +23,8 @@ class Budget:
     """What one run has spent, earlier processes included.
 
     Args:
-        settings: has the prices and the cost limit.
+        prices: of the paid models.
+        max_cost: the cost limit in dollars.
         run: stores the account with every commit.
         meters: the engines' meters: `method`, and each judge under its flag. What they have counted so far is
             attributed to preflight.
@@ -32,10 +33,10 @@ class Budget:
         lost: tokens of the work that was not committed when the run last stopped.
     """
 
-    def __init__(self, settings: RunSettings, run: Run, meters: Mapping[str, Meter]) -> None:
-        self._settings, self._run = settings, run
+    def __init__(self, prices: Prices, max_cost: float | None, run: Run, meters: Mapping[str, Meter]) -> None:
+        self._max_cost, self._run = max_cost, run
         self._phase = "preflight"
-        self._prices = {work: cost.price(settings, model) for work, model in cost.paid_models(settings).items()}
+        self._prices = {work: prices.of_model(model) for work, model in prices.models.items()}
         committed: Record = run.recorded("spent") or {}
         path = run.directory / paths.SPENDING
         latest: Record = json.loads(path.read_bytes()) if path.exists() else committed
@@ -87,7 +88,7 @@ class Budget:
         Raises:
             Stopped: it has.
         """
-        limit, spent = self._settings.max_cost, self.record()["dollars"]
+        limit, spent = self._max_cost, self.record()["dollars"]
         if limit is not None and spent is not None and spent >= limit:
             raise Stopped(
                 f"the run has cost {spent:.4f} of the {limit:g} dollars of --max-cost; to go on, give resume a higher "
@@ -104,7 +105,7 @@ class Budget:
     def _count(self) -> None:
         """Attribute what the meters counted since the last call to the current phase."""
         for work, meter in self._meters.items():
-            price = self._prices.get(work, cost.FREE)
+            price = self._prices.get(work, FREE)
             for adapter, usage in meter.used.items():
                 since = _difference(usage, self._attributed.get((work, adapter), Usage()))
                 if since == Usage():

@@ -27,6 +27,7 @@ from cai_base.run.context_fit import fit
 from cai_base.run.preflight.checks import make_checks
 from cai_base.run.preflight.models import ask_instruct
 from cai_base.run.preflight.outcome import Check, refuse
+from cai_base.run.prices import Prices
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json
@@ -78,7 +79,7 @@ class Session:
         self._engine: Engine | None = engine
         run.record_on_commit("engine", engine.findings)
         meters = {flag: judge.meter for flag, judge in judges.items() if isinstance(judge, ModelJudge)}
-        self.budget = Budget(settings, run, {"method": engine.meter, **meters})
+        self.budget = Budget(Prices.of_run(settings), settings.max_cost, run, {"method": engine.meter, **meters})
         run.record_environment(
             python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
         )
@@ -105,7 +106,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
     refuse_existing(out)
     engine_kind(settings.engine)  # raises for an unknown engine
     inputs = gather(settings)
-    cost.check_limit(settings)
+    Prices.of_run(settings).check_limit(settings.max_cost)
     check_judges(settings, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     instruct = None
@@ -163,7 +164,7 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     settings = stored_settings(run)
     if max_cost is not None:
         settings = settings.model_copy(update={"max_cost": max_cost})
-        cost.check_limit(settings)
+        Prices.of_run(settings).check_limit(settings.max_cost)
     inputs = Inputs.read(directory / paths.INPUTS)
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress, run.recorded("engine"))
