@@ -36,7 +36,7 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
-    """What an evaluation was made with, which its results repeat.
+    """The configuration of an evaluation, for its results.
 
     Attributes:
         config: the evaluation's configuration.
