@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cai_base.cli.parser import resume_command, run_parser
 from cai_base.errors import UserError
+from cai_base.paths import RESULTS
 from cai_base.progress import Progress
 
 
@@ -28,10 +29,10 @@ def show(directory: Path, *, as_json: bool) -> None:
     if inspect_is_installed():
         write_logs(directory)
     if as_json:
-        print((directory / "results.json").read_text(encoding="utf-8"), end="")
+        print((directory / RESULTS).read_text(encoding="utf-8"), end="")
         return
     print(render(directory), end="")
-    for path in (directory / "results.json", *pages):
+    for path in (directory / RESULTS, *pages):
         print(path)
 
 

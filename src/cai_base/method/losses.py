@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 from cai_base.arms import Arm
 from cai_base.engines import Datum, Loss, LossValue
 from cai_base.records import LossUsed, Reference
-from cai_base.settings.schema import Dpo, RunSettings
+from cai_base.settings.schema import Dpo
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,11 @@ def preference_loss(
     return value
 
 
-def arm_loss(settings: RunSettings, arm: Arm) -> LossUsed | None:
+def arm_loss(settings: Dpo, arm: Arm) -> LossUsed | None:
     """The loss that an arm is trained with, and its settings; None for an arm that is not trained here."""
     if arm.section is None:
         return None
     if arm.section != "dpo":
         return LossUsed(name="nll", settings={})
-    names = ("beta", "nll_weight", *LOSSES[settings.dpo.loss].settings)
-    return LossUsed(name=settings.dpo.loss, settings={name: float(getattr(settings.dpo, name)) for name in names})
+    names = ("beta", "nll_weight", *LOSSES[settings.loss].settings)
+    return LossUsed(name=settings.loss, settings={name: float(getattr(settings, name)) for name in names})

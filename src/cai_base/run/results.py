@@ -91,7 +91,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         losses={
             name: loss
             for name in settings.evaluated_arms
-            if (loss := losses.arm_loss(settings, ARMS[name])) is not None
+            if (loss := losses.arm_loss(settings.dpo, ARMS[name])) is not None
         },
         intervals=INTERVALS,
         arms=arms,
@@ -245,20 +245,21 @@ def _curves(run: Run, settings: RunSettings) -> dict[str, tuple[CurvePoint, ...]
         if arm.curve and arm.folder is not None and arm.section is not None:
             before = "base" if name == "sft" else "sft"
             steps = getattr(settings, arm.section).steps
-            curves[arm.folder] = _curve(run, settings, before, name, steps)
+            evaluated = sorted({*range(0, steps, settings.evaluate_every), steps})
+            curves[arm.folder] = _curve(run, settings.seed_numbers, evaluated, before, name)
     return curves
 
 
-def _curve(run: Run, settings: RunSettings, before: str, arm: str, steps: int) -> tuple[CurvePoint, ...]:
+def _curve(run: Run, seeds: Sequence[int], evaluated: Sequence[int], before: str, arm: str) -> tuple[CurvePoint, ...]:
     """The arm's metrics at step 0 (those of the arm `before`), at each evaluation and at the last step.
 
     All points are over the same seeds, those that finished. A seed that fails midway would cause a jump in the curve
     that is not a change of any model.
     """
-    finished = [seed for seed in settings.seed_numbers if _answers(run, seed, arm) is not None]
+    finished = [seed for seed in seeds if _answers(run, seed, arm) is not None]
     points = []
-    for step in sorted({*range(0, steps, settings.evaluate_every), steps}):
-        name, interim = (before, None) if step == 0 else (arm, None if step == steps else step)
+    for step in evaluated:
+        name, interim = (before, None) if step == 0 else (arm, None if step == evaluated[-1] else step)
         figures = metrics.figures([_answers(run, seed, name, interim) for seed in finished])
         means = {metric: figures[metric].mean for metric in metrics.CURVES}
         points.append(CurvePoint.model_validate({"step": step, **means}))
