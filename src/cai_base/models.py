@@ -17,6 +17,7 @@ from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adapter, Engine, EngineError, Lora, Tokenizer
 from cai_base.errors import UserError
 from cai_base.progress import Progress
+from cai_base.reading import shown
 from cai_base.settings.schema import JudgeName, RunSettings
 
 CHAT_JUDGES = {"hf": "local", "hf-guard": "local", "tinker": "tinker"}
@@ -258,9 +259,15 @@ def base_of(adapter: Path) -> str | None:
 
     peft_format.shape(adapter)
     path = adapter / "adapter_config.json"
-    base = json.loads(path.read_bytes()).get("base_model_name_or_path")
+    config = json.loads(path.read_bytes())
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise UserError(f"{path}: base_model_name_or_path names no base model; give it with --base")
+    if revision not in (None, "main") and not Path(base).exists():
+        raise UserError(
+            f"{path}: revision is {shown(revision)}, a version of {base} that is not fetched here; give the folder of "
+            "that version with --base"
+        )
     return base
 
 

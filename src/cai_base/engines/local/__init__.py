@@ -219,7 +219,7 @@ class LocalEngine:
 
     def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
         for name, directory in directories.items():
-            state = self._bank.put(name, peft_format.read(directory, self._bank.places))
+            state = self._bank.put(name, peft_format.read(directory, self._bank.settings, self._bank.places))
             if optimizer:
                 with safe_open(directory / OPTIMIZER, "pt") as opened:
                     progress = json.loads(opened.metadata()["state"])
