@@ -25,7 +25,7 @@ from cai_base.store import MANIFEST, Record, Run
 JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
 JUDGING_FLAGS = {*JUDGE_FLAGS, "rubric", "votes", "judging"}
 SAMPLING_FLAGS = {"evaluation", "threads", "tinker-url"}
-MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config"}
+MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config", "instruct-thinking"}
 """Flags of `run` that `evaluate` takes: for a run only who judges, and how answers are sampled."""
 
 OWN_FLAGS = (

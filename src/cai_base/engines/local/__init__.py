@@ -74,6 +74,7 @@ class LocalEngine:
             layout here, which may be another one under another PyTorch or at another length, so that a resumed run
             would differ from one that was never stopped.
         tokenizer_of: folder or hub id whose tokenizer goes with the model, such as an adapter's; `model` by default.
+        thinking: False switches a chat model's thinking off, where its chat template has a switch.
 
     Raises:
         EngineError: the model cannot be loaded, or is not the one that the findings are about.
@@ -92,13 +93,14 @@ class LocalEngine:
         pack: bool = True,
         findings: Mapping[str, Any] | None = None,
         tokenizer_of: str | None = None,
+        thinking: bool = True,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self.model = name or model
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
-        loaded = load(model, place, dtype, tokenizer_of=tokenizer_of)
+        loaded = load(model, place, dtype, tokenizer_of=tokenizer_of, thinking=thinking)
         self.tokenizer = loaded.tokenizer
         self.context_length = loaded.context_length
         self._model, self._digest = loaded.model, loaded.digest
