@@ -46,6 +46,8 @@ class HubTokenizer:
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         full = tokenizer("a")["input_ids"]
         self.bos: int | None = full[0] if full[1 : 1 + len(bare)] == bare else None
+        self.unused_bos: int | None = tokenizer.bos_token_id if self.bos is None else None
+        """The first token that the tokenizer has and puts before no text. A mirror of a model may have lost that."""
         self._specials = [added.content for added in tokenizer.added_tokens_decoder.values() if added.special]
 
     def encode(self, text: str) -> list[int]:
@@ -54,6 +56,10 @@ class HubTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def decode_special(self, token: int) -> str:
+        """How the tokenizer writes one token, special or not."""
+        return str(self._tokenizer.convert_ids_to_tokens(token))
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
         template = self._template()
@@ -104,7 +110,7 @@ class HubTokenizer:
         """
         largest = max(tokens, default=0)
         if self._vocabulary is not None and largest >= self._vocabulary:
-            word = self._tokenizer.convert_ids_to_tokens(largest)
+            word = self.decode_special(largest)
             reason = f"its token {largest} ({word!r}) is beyond the {self._vocabulary} tokens that the model knows"
             raise EngineError("tokenizer", self._tokenizer.name_or_path, reason, VOCABULARY_REMEDY)
         return tokens

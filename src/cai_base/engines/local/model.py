@@ -75,7 +75,7 @@ def load(
     if absent:
         reason = f"its files lack weights that its config asks for, such as {absent[0]}"
         raise EngineError("model", name, reason, MODEL_REMEDY)
-    if not any(isinstance(module, nn.Linear) for module in model.base_model.modules()):
+    if not any(isinstance(module, nn.Linear) for module in text_decoder(model).modules()):
         reason = f"{type(model).__name__} has no linear layers that LoRA can adapt"
         raise EngineError("model", name, reason, "give a model with linear layers")
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
@@ -88,6 +88,14 @@ def load(
     length = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length)
     wrapped = HubTokenizer(tokenizer, eos, vocabulary=vocabulary, thinking=thinking)
     return LoadedModel(model, wrapped, length, weights_digest(model))
+
+
+def text_decoder(model: PreTrainedModel) -> nn.Module:
+    """The part of a model that reads and writes text, without its head, and without its tower for images or sound."""
+    body: nn.Module = model.base_model
+    decoder = model.get_decoder()
+    inside = decoder is not model and any(module is decoder for module in body.modules())
+    return decoder if inside else body
 
 
 def _check_tokens(name: str, tokenizer_of: str, tokens: int, vocabulary: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cai_base.engines import EngineError, Lora
 from cai_base.engines.local.lora import Place, views
@@ -169,8 +169,27 @@ def _chosen(choice: str | list[str], name: str) -> bool:
     return any(name == one or name.endswith(f".{one}") for one in choice)
 
 
-def write(directory: Path, base_model: str, settings: Lora, places: list[Place], flat: Tensor) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` for parameters `flat [parameters]`."""
+def targets(model: nn.Module, places: list[Place]) -> list[str]:
+    """The names by which PEFT finds the adapted layers in `model`: short ones, unless others of the model have them."""
+    adapted = {place.name for place in places}
+    short = {name.rpartition(".")[2] for name in adapted}
+    others = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in short and name not in adapted]
+    return sorted(adapted if others else short)
+
+
+def write(
+    directory: Path, base_model: str, settings: Lora, places: list[Place], flat: Tensor, targets: list[str]
+) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` for parameters `flat [parameters]`.
+
+    Args:
+        directory: the adapter's folder.
+        base_model: its name.
+        settings: shape of the adapter.
+        places: the layers that it adapts.
+        flat: its parameters.
+        targets: see the function of that name.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for place, (a, b) in zip(places, views(places, flat[None].cpu()), strict=True):
@@ -185,7 +204,7 @@ def write(directory: Path, base_model: str, settings: Lora, places: list[Place],
         "lora_dropout": 0.0,
         "peft_type": "LORA",
         "r": settings.rank,
-        "target_modules": sorted({place.name.rpartition(".")[2] for place in places}),
+        "target_modules": targets,
         "task_type": "CAUSAL_LM",
     }
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
