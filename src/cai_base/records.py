@@ -258,6 +258,7 @@ class AskedArm(Stored):
         context: tokens that the model's context holds.
         weights: hash of the base weights.
         one_model: all its seeds are one set of weights.
+        notes: what a reader should know about how it is asked, one sentence each.
     """
 
     layout: str
@@ -265,6 +266,7 @@ class AskedArm(Stored):
     context: int
     weights: str | None
     one_model: bool
+    notes: tuple[str, ...] = ()
 
 
 # Figures

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -11,7 +11,7 @@ from cai_base.engines import EngineError, Message
 TEMPLATE_DAY = datetime(2024, 7, 26)
 """The time that every chat template is told: the day that Llama 3's templates name where they cannot ask a clock. It is
 fixed so that a run that is resumed, or repeated, asks the same."""
-NO_THINKING = {"enable_thinking": False, "thinking": False}
+NO_THINKING: dict[str, Any] = {"enable_thinking": False, "thinking": False}
 """The switches by which chat templates take the model's thinking before its answer; a template without one ignores
 them."""
 CHAT_REMEDY = "give an instruct model that stores its chat template with its tokenizer"

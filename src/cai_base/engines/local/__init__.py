@@ -154,7 +154,10 @@ class LocalEngine:
 
     def _fluency_note(self, first: int) -> str:
         """What plain English is worth with and without the first token that the tokenizer does not add."""
-        text = tuple(self.tokenizer.encode(PLAIN))
+        name, text = self.tokenizer.decode_special(first), tuple(self.tokenizer.encode(PLAIN))
+        sentence = f"The tokenizer has a first token ({name}) and does not add it"
+        if len(text) < 2:
+            return sentence
         weights = (0.0, *[1.0 / (len(text) - 1)] * (len(text) - 1))  # the text's own first token is in neither mean
         with torch.inference_mode():
             padded = replace(self._layout, packed=False)
@@ -166,8 +169,7 @@ class LocalEngine:
             if following < without - CLEARLY
             else ""
         )
-        name = self.tokenizer.decode_special(first)
-        return f"The tokenizer has a first token ({name}) and does not add it ({means}){advice}"
+        return f"{sentence} ({means}){advice}"
 
     def _expect(self, longest: int) -> None:
         """Check packing again if a sequence is longer than was announced: it may be longer than a window."""

@@ -93,7 +93,7 @@ def load(
 def text_decoder(model: PreTrainedModel) -> nn.Module:
     """The part of a model that reads and writes text, without its head, and without its tower for images or sound."""
     body: nn.Module = model.base_model
-    decoder = model.get_decoder()
+    decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
     inside = decoder is not model and any(module is decoder for module in body.modules())
     return decoder if inside else body
 
