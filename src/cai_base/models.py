@@ -17,6 +17,7 @@ from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adapter, Engine, EngineError, Lora, Tokenizer
 from cai_base.errors import UserError
 from cai_base.progress import Progress
+from cai_base.reading import shown
 from cai_base.settings.schema import JudgeName, RunSettings
 
 CHAT_JUDGES = {"hf": "local", "hf-guard": "local", "tinker": "tinker"}
@@ -39,6 +40,7 @@ class Source:
         tokenizer: folder of the tokenizer, where it is not the model's own.
         findings: what the engine of an interrupted run had found about the model.
         chat: whether it has to have a chat template.
+        thinking: False switches its thinking off, where its chat template has a switch.
     """
 
     model: str
@@ -50,6 +52,7 @@ class Source:
     tokenizer: Path | None = None
     findings: Mapping[str, Any] | None = None
     chat: bool = False
+    thinking: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ def _local(source: Source, threads: int) -> Engine:
         threads=threads,
         findings=source.findings,
         tokenizer_of=None if source.tokenizer is None else str(source.tokenizer),
+        thinking=source.thinking,
     )
 
 
@@ -95,6 +99,7 @@ def _load_tinker(settings: RunSettings, source: Source, progress: Progress) -> E
         url=settings.tinker_url,
         tokenizer=source.tokenizer,
         timeout=settings.tinker_timeout,
+        thinking=source.thinking,
         say=progress.say,
     )
 
@@ -209,9 +214,10 @@ def load_any(
     source = Source(
         settings.model,
         settings.evaluation.response_tokens + 512,
-        _NAMES | {"model": flag, "adapter": ""},
+        _NAMES | {"model": flag, "adapter": ""} | ({"tokenizer": ""} if own else {}),
         adapter=adapter,
         tokenizer=adapter if own else _tokenizer(settings),
+        thinking=settings.instruct_thinking,
     )
     mismatch = "it adapts layers that are not read here, or another model: give --base"
     return _load(settings, settings.engine, source, progress, mismatch)
@@ -258,9 +264,15 @@ def base_of(adapter: Path) -> str | None:
 
     peft_format.shape(adapter)
     path = adapter / "adapter_config.json"
-    base = json.loads(path.read_bytes()).get("base_model_name_or_path")
+    config = json.loads(path.read_bytes())
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise UserError(f"{path}: base_model_name_or_path names no base model; give it with --base")
+    if revision not in (None, "main") and not Path(base).exists():
+        raise UserError(
+            f"{path}: revision is {shown(revision)}, a version of {base} that is not fetched here; give the folder of "
+            "that version with --base"
+        )
     return base
 
 
@@ -325,18 +337,23 @@ def _check_chat(
             peft_format.shape(source.adapter)
         else:
             model.check_folder(source.model)
-        tokenizer.load_tokenizer(str(source.tokenizer or source.model)).check_chat(messages)
+        name = str(source.tokenizer or source.model)
+        tokenizer.load_tokenizer(name, thinking=source.thinking).check_chat(messages)
 
 
 def _instruct(settings: RunSettings) -> Source:
     """The instruct model: a whole model, or an adapter on the base model."""
     name = settings.instruct or str(embedded.sibling())
     longest = settings.evaluation.response_tokens + 512
+    thinking = settings.instruct_thinking
     if _is_adapter(name) and not engine_kind(settings.engine).served:
         names = _NAMES | {"adapter": "--instruct", "tokenizer": "--instruct"}
-        return Source(settings.model, longest, names, None, Path(name), "instruct", tokenizer=Path(name), chat=True)
+        adapter = Path(name)
+        return Source(
+            settings.model, longest, names, None, adapter, "instruct", tokenizer=adapter, chat=True, thinking=thinking
+        )
     names = _chat_names("--instruct", settings.engine)
-    return Source(name, longest, names, tokenizer=settings.instruct_tokenizer, chat=True)
+    return Source(name, longest, names, tokenizer=settings.instruct_tokenizer, chat=True, thinking=thinking)
 
 
 def _judge(settings: RunSettings, judge: JudgeName, flag: str) -> Source:

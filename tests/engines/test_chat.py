@@ -63,10 +63,108 @@ def test_a_tokenizer_that_cannot_chat_is_refused(
     assert says in str(caught.value)
 
 
-def test_a_template_that_names_the_day_gives_the_same_tokens_every_day(chat_folder: Callable[..., Path]) -> None:
-    template = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }} {{ messages[0]['content'] }}"
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ 1 // 0 }}", "division"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
+        ("{{ messages[0]['content'] + 1 }}", "concatenate"),
+        ("{{ messages[0]() }}", "not callable"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "range"),
+        ("{{ messages.append(1) }}", "append"),
+        ("{{ ''.__class__.__mro__ }}", "takes no plain question"),
+        ("{{ 'a' * 10 ** 19 }}", "takes no plain question"),
+        ("{% if %}", "takes no plain question"),
+    ],
+)
+def test_a_template_that_fails_is_refused_in_one_sentence(
+    chat_folder: Callable[..., Path], template: str, says: str
+) -> None:
+    folder = chat_folder(template)
+    with pytest.raises(EngineError) as caught:
+        load_tokenizer(str(folder)).check_chat([{"role": "user", "content": "Hello!"}])
+    assert str(caught.value).startswith(f"tokenizer {folder}: its chat template takes no plain question (")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_named_templates_without_a_default_are_refused_and_with_one_it_is_taken(
+    chat_folder: Callable[..., Path],
+) -> None:
+    named = {"rag": "{{ documents }}", "tool_use": "{{ tools }}"}
+    folder = chat_folder(named)
+    with pytest.raises(EngineError, match=r"special uses alone \(rag, tool_use\), and no default"):
+        load_tokenizer(str(folder)).check_chat([{"role": "user", "content": "Hello!"}])
+    tokenizer = load_tokenizer(str(chat_folder(named | {"default": "[{{ messages[0]['content'] }}]"})))
+    assert tokenizer.decode(chat_tokens(tokenizer, (), "bread")) == "[bread]"
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}", "26 Jul 2024"),
+        ("{{ strftime_now('%Y-%m-%d') }}", "2024-07-26"),
+        (
+            "{%- if strftime_now is defined %}{%- set day = strftime_now('%A, %-d %B') %}{%- endif %}{{ day }}",
+            "Friday, 26 July",
+        ),
+        ("{% macro day() %}{{ strftime_now('%H:%M:%S') }}{% endmacro %}{{ day() }}", "00:00:00"),
+        ("{% set form = '%B %Y' %}\n{{ strftime_now(form) | upper }}", "JULY 2024"),
+    ],
+)
+def test_a_template_that_names_the_day_gives_the_same_tokens_every_day(
+    chat_folder: Callable[..., Path], template: str, shown: str
+) -> None:
+    folder = chat_folder(template + " {{ messages[0]['content'] }}")
+    tokenizer = HubTokenizer(AutoTokenizer.from_pretrained(folder), frozenset())
+    assert tokenizer.decode(chat_tokens(tokenizer, (), "bread")) == f"{shown} bread"
+
+
+@pytest.mark.parametrize("start", ["", "\n", "  \n", "  {% if true %}x{% endif %}\n", "{#- none #}\n", "{{- 'x' }}\n"])
+def test_a_fixed_day_changes_nothing_else_of_a_template(chat_folder: Callable[..., Path], start: str) -> None:
+    """The expected text is what transformers makes of the same template without the day."""
+    rest = "{% for message in messages %}\n  {{ message['content'] }}\n{% endfor %}\n"
+    wanted = AutoTokenizer.from_pretrained(chat_folder(f"{start}26{rest}")).apply_chat_template(
+        [{"role": "user", "content": "bread"}], add_generation_prompt=True, return_dict=False
+    )
+    template = f"{start}{{{{ strftime_now('%d') }}}}{rest}"
     tokenizer = HubTokenizer(AutoTokenizer.from_pretrained(chat_folder(template)), frozenset())
-    assert tokenizer.decode(chat_tokens(tokenizer, (), "bread")) == "26 Jul 2024 bread"
+    assert list(chat_tokens(tokenizer, (), "bread")) == wanted
+
+
+@pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
+def test_thinking_is_switched_off_where_the_template_has_a_switch(
+    chat_folder: Callable[..., Path], switch: str
+) -> None:
+    template = TEMPLATE + f"{{% if {switch} is defined and not {switch} %}}(no thoughts){{% endif %}}"
+    folder = str(chat_folder(template))
+    off, kept = load_tokenizer(folder, thinking=False), load_tokenizer(folder)
+    assert off.decode(chat_tokens(off, (), "bread")).endswith("(no thoughts)")
+    assert not kept.decode(chat_tokens(kept, (), "bread")).endswith("(no thoughts)")
+    plain = str(chat_folder())
+    off, kept = load_tokenizer(plain, thinking=False), load_tokenizer(plain)
+    assert chat_tokens(off, (), "bread") == chat_tokens(kept, (), "bread")
+
+
+def test_another_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(
+    folder: Callable[[str], str], chat_folder: Callable[..., Path]
+) -> None:
+    larger = chat_folder()
+    tokenizer = AutoTokenizer.from_pretrained(larger)
+    tokenizer.add_tokens(["<|turn|>"])
+    tokenizer.save_pretrained(larger)
+    with pytest.raises(EngineError) as caught:
+        LocalEngine(folder("llama"), Lora(4, 4), sequence_length=32, device="cpu", tokenizer_of=str(larger))
+    assert str(caught.value).startswith(f"tokenizer {larger}: its tokenizer has 321 tokens, but ")
+
+
+def test_a_token_that_the_model_does_not_embed_is_refused_where_it_comes(chat_folder: Callable[..., Path]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(chat_folder())
+    tokenizer.add_tokens(["<|turn|>"])
+    ours = HubTokenizer(tokenizer, frozenset(), vocabulary=320)
+    assert ours.encode("bread")
+    with pytest.raises(EngineError, match=r"its token 320 \('<\|turn\|>'\) is beyond the 320 tokens"):
+        ours.encode("bread <|turn|>")
 
 
 def test_an_adapters_tokenizer_may_go_with_the_base_model(

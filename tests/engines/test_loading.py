@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
+from tokenizers import processors
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from cai_base.engines import EngineError, Lora
 from cai_base.engines.local import LocalEngine
@@ -135,3 +143,37 @@ def test_a_text_that_spells_a_special_token_stays_text(engine: Callable[[], Loca
 
 def test_the_context_is_the_models(engine: Callable[[], LocalEngine]) -> None:
     assert engine().context_length == 256
+
+
+def first_token(copy: Path, *, added: bool) -> LocalEngine:
+    """An engine on the model, whose tokenizer has the first token `<s>` and adds it or not."""
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    if not added:
+        tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.save_pretrained(copy)
+    return LocalEngine(str(copy), Lora(4, 4), sequence_length=32, device="cpu")
+
+
+def test_a_first_token_that_the_tokenizer_does_not_add_is_said_with_what_it_is_worth(copy: Path) -> None:
+    text = "The weather was cold this morning, so we stayed at home and read a book until it was time for lunch."
+    model = AutoModelForCausalLM.from_pretrained(copy).eval()
+    ids = AutoTokenizer.from_pretrained(copy)(text, return_tensors="pt")["input_ids"]
+    assert ids[0, 0] == 0
+    means = []
+    for tokens in (ids, ids[:, 1:]):
+        with torch.inference_mode():
+            logprobs = model(tokens).logits[0, :-1].log_softmax(dim=-1).gather(1, tokens[0, 1:, None])
+        means.append(-logprobs[-(ids.shape[1] - 2) :].mean().item())
+    assert first_token(copy, added=True).notes == ()
+    engine = first_token(copy, added=False)
+    assert engine.tokenizer.bos is None
+    (note,) = engine.notes
+    assert "has a first token (<s>) and does not add it" in note
+    assert f"{means[0]:.2f} with it, {means[1]:.2f} without" in note
+    assert LocalEngine(str(copy), Lora(4, 4), sequence_length=32, device="cpu", findings=engine.findings()).notes == (
+        note,
+    )
+
+
+def test_a_tokenizer_without_a_first_token_is_as_it_should_be(engine: Callable[[str], LocalEngine]) -> None:
+    assert engine("qwen3").notes == ()

@@ -56,6 +56,21 @@ def results(folder: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(("ends", "warned"), [("<|end|>", False), ("<|other|>", True)])
+def test_a_base_model_that_ships_a_chat_template_is_asked_in_it_with_a_warning(
+    xstest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], ends: str, warned: bool
+) -> None:
+    """The template of an instruct model ends a turn with a token that ends the model's texts."""
+    folder = tmp_path / "small"
+    turns = "{% for message in messages %}[{{ message.role }}] {{ message.content }}" + ends + "{% endfor %}"
+    save(folder, {"So.": {"sweep": 1.0}}, turns)
+    out = ["--judge", "none", *SMALL, "--limit", "1", "--out", "out"]
+    assert main(["evaluate", str(folder), "--suite", f"xstest:{xstest}", *out]) == 0
+    warnings = [text for text in results("out")["warnings"] if "asked in its chat template" in text]
+    assert len(warnings) == warned
+    assert ("warning: asked in its chat template" in capsys.readouterr().err) == warned
+
+
 def answers(folder: str, arm: str = "model", seed: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(folder) / arm / f"seed-{seed}.jsonl").read_text().splitlines()]
 

@@ -167,6 +167,7 @@ def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
         context=arm.engine.context_length,
         weights=arm.engine.findings().get("model"),
         one_model=len(set(arm.models.values())) == 1,
+        notes=arm.notes,
     )
     stored = run.recorded(work)
     if stored is not None and stored["weights"] != about.weights:

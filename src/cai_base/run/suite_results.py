@@ -99,6 +99,7 @@ def collect(about: EvaluationContext, answers: Mapping[str, metrics.PerSeed], ta
         },
         failed={},
         warnings=(
+            *_notes(about.arms),
             *_coverage_warnings(settings, arms, len(list(every_answer(answers)))),
             *_too_long({name: [(a.id, a.tokens is None) for a in _first(of_arm)] for name, of_arm in answers.items()}),
         ),
@@ -130,10 +131,16 @@ def collect_comparisons(
         intervals=INTERVALS,
         arms={name: table.figures() for name, table in tables.items()},
         comparisons={f"{a} - {b}": tables[a].less(tables[b]) for a, b in comparisons(tables)},
-        warnings=tuple(
-            _too_long({name: [(a.id, a.tokens is None) for a in _first(of_arm)] for name, of_arm in answers.items()})
+        warnings=(
+            *_notes(about.arms),
+            *_too_long({name: [(a.id, a.tokens is None) for a in _first(of_arm)] for name, of_arm in answers.items()}),
         ),
     )
+
+
+def _notes(arms: Mapping[str, AskedArm]) -> list[str]:
+    """What a reader should know about how each arm was asked."""
+    return [f"{name}: {note}" for name, arm in arms.items() for note in arm.notes]
 
 
 def _first(per_seed: Sequence[Sequence[Item] | None]) -> Sequence[Item]:

@@ -25,12 +25,16 @@ from cai_base.store import MANIFEST, Record, Run
 JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
 JUDGING_FLAGS = {*JUDGE_FLAGS, "rubric", "votes", "judging"}
 SAMPLING_FLAGS = {"evaluation", "threads", "tinker-url"}
-MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config"}
+MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config", "instruct-thinking"}
 """Flags of `run` that `evaluate` takes: for a run only who judges, and how answers are sampled."""
 
 OWN_FLAGS = (
     *("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json"),
     *("--questions", "--samples"),
+)
+BASE_IN_TEMPLATE = (
+    "asked in its chat template, whose turns end in no token that ends a text of this model; a base model that ships "
+    "its instruct sibling's template is like that: --layout dialogue asks it as a base model"
 )
 STYLE = "style"
 """The suite of the thirteen styles."""
@@ -198,7 +202,14 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
     def load(names: Sequence[str]) -> Iterator[LoadedArm]:
         engine, loaded = load_any(settings, adapter, flag, progress)
         layout = _layout(request.layout, engine, inputs)
-        yield LoadedArm(arms.MODEL.name, engine, layout, dict.fromkeys(settings.seed_numbers, loaded))
+        notes = engine.notes
+        if request.layout == "auto" and isinstance(layout, Chat) and not _ends_turns(engine):
+            notes += (BASE_IN_TEMPLATE,)
+        for note in notes:
+            progress.say(f"warning: {note}")
+        yield LoadedArm(
+            arms.MODEL.name, engine, layout, dict.fromkeys(settings.seed_numbers, loaded), notes=tuple(notes)
+        )
 
     name = Path(request.target).name
     shown = name if Path(request.target).exists() else request.target
@@ -214,6 +225,15 @@ def _check_flags(request: Request, allowed: set[str], reason: str) -> set[str]:
     for flag in sorted(request.run_flags - allowed):
         raise UserError(f"--{flag}: is no flag of cai-base evaluate for {request.target}: {reason}; leave it out")
     return request.run_flags
+
+
+def _ends_turns(engine: Engine) -> bool:
+    """Whether the chat template ends the assistant's turns with a token that ends a text of this model.
+
+    A base model that ships the template of its instruct sibling does not end its texts with that template's token.
+    """
+    tokens = chat_tokens(engine.tokenizer, [("Hello!", "Hello.")], "Goodbye!")
+    return not engine.tokenizer.eos.isdisjoint(tokens[1:])  # some begin a text with the token that ends one
 
 
 def _layout(name: LayoutName, engine: Engine, inputs: Inputs) -> Layout:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic_core import CoreSchema, core_schema
+from pydantic_settings import CliImplicitFlag
 
 from cai_base import arms
 from cai_base.embedded import EMBEDDED
@@ -263,6 +264,9 @@ class RunSettings(Section):
     )
     instruct_tokenizer: Path | None = Field(
         None, description="for --engine tinker: folder of the instruct model's tokenizer; asked of the service else"
+    )
+    instruct_thinking: CliImplicitFlag[bool] = Field(
+        False, description="let a chat model think before it answers; else that is off where its template has a switch"
     )
     control: Names = Field(
         (),

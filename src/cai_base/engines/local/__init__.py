@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ from cai_base.engines.local import peft_format
 from cai_base.engines.local.forward import Layout, logprob_sums, recomputation
 from cai_base.engines.local.layout import choose_layout
 from cai_base.engines.local.lora import Bank
-from cai_base.engines.local.model import load
+from cai_base.engines.local.model import load, text_decoder
 from cai_base.engines.local.sampling import Sampler
 
 FORWARD_TOKENS = 32768
@@ -45,6 +45,10 @@ ACTIVATIONS = 34
 """Bytes a decoder layer keeps for the backward pass, in 16 bits per token and hidden unit (Korthikanti et al., arXiv
 2205.05198, equation 2, without the attention scores that sdpa does not keep)."""
 OPTIMIZER = "optimizer.safetensors"
+PLAIN = "The weather was cold this morning, so we stayed at home and read a book until it was time for lunch."
+"""A text whose likelihood shows whether a model expects a first token."""
+CLEARLY = 0.1
+"""Nats per token from which a first token counts as expected."""
 
 
 class ImmediateOutcomes:
@@ -74,6 +78,7 @@ class LocalEngine:
             layout here, which may be another one under another PyTorch or at another length, so that a resumed run
             would differ from one that was never stopped.
         tokenizer_of: folder or hub id whose tokenizer goes with the model, such as an adapter's; `model` by default.
+        thinking: False switches a chat model's thinking off, where its chat template has a switch.
 
     Raises:
         EngineError: the model cannot be loaded, or is not the one that the findings are about.
@@ -92,13 +97,14 @@ class LocalEngine:
         pack: bool = True,
         findings: Mapping[str, Any] | None = None,
         tokenizer_of: str | None = None,
+        thinking: bool = True,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self.model = name or model
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
-        loaded = load(model, place, dtype, tokenizer_of=tokenizer_of)
+        loaded = load(model, place, dtype, tokenizer_of=tokenizer_of, thinking=thinking)
         self.tokenizer = loaded.tokenizer
         self.context_length = loaded.context_length
         self._model, self._digest = loaded.model, loaded.digest
@@ -108,9 +114,10 @@ class LocalEngine:
             self._choose_layout(min(sequence_length, loaded.context_length), pack=pack)
         else:
             self._restore(findings)
-        decoder = self._model.base_model
+        decoder = text_decoder(self._model)
         prefix = next((f"{name}." for name, module in self._model.named_modules() if name and module is decoder), "")
         self._bank = Bank(decoder, prefix, lora)
+        self._targets = peft_format.targets(self._model, self._bank.places)
         memory = _memory(self._model)
         self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows, memory // 2)
         config = self._model.config.get_text_config()
@@ -142,6 +149,27 @@ class LocalEngine:
         self._checked = length
         self._layout, note = choose_layout(self._model, self._digest, length, pack=pack)
         self.notes = (note,) if note else ()
+        if (first := self.tokenizer.unused_bos) is not None:
+            self.notes += (self._fluency_note(first),)
+
+    def _fluency_note(self, first: int) -> str:
+        """What plain English is worth with and without the first token that the tokenizer does not add."""
+        name, text = self.tokenizer.decode_special(first), tuple(self.tokenizer.encode(PLAIN))
+        sentence = f"The tokenizer has a first token ({name}) and does not add it"
+        if len(text) < 2:
+            return sentence
+        weights = (0.0, *[1.0 / (len(text) - 1)] * (len(text) - 1))  # the text's own first token is in neither mean
+        with torch.inference_mode():
+            padded = replace(self._layout, packed=False)
+            pair = [Datum(text, weights), Datum((first, *text), (0.0, *weights))]
+            without, following = (-value for value in logprob_sums(self._model, padded, [pair])[0].tolist())
+        means = f"mean NLL per token of a plain English text: {following:.2f} with it, {without:.2f} without"
+        advice = (
+            "; its files may have lost that: set add_bos_token in tokenizer_config.json"
+            if following < without - CLEARLY
+            else ""
+        )
+        return f"{sentence} ({means}){advice}"
 
     def _expect(self, longest: int) -> None:
         """Check packing again if a sequence is longer than was announced: it may be longer than a window."""
@@ -219,7 +247,7 @@ class LocalEngine:
 
     def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
         for name, directory in directories.items():
-            state = self._bank.put(name, peft_format.read(directory, self._bank.places))
+            state = self._bank.put(name, peft_format.read(directory, self._bank.settings, self._bank.places))
             if optimizer:
                 with safe_open(directory / OPTIMIZER, "pt") as opened:
                     progress = json.loads(opened.metadata()["state"])
@@ -230,7 +258,7 @@ class LocalEngine:
     def export(self, directories: Mapping[Adapter, Path]) -> None:
         for name, directory in directories.items():
             flat = self._bank.adapters[name].parameters
-            peft_format.write(directory, self.model, self._bank.settings, self._bank.places, flat)
+            peft_format.write(directory, self.model, self._bank.settings, self._bank.places, flat, self._targets)
 
     def fingerprint(self, adapter: Adapter) -> str:
         parameters = self._bank.adapters[adapter].parameters.cpu().numpy().tobytes()

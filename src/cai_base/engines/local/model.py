@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from cai_base.engines import EngineError
-from cai_base.engines.tokenizer import HubTokenizer, one_line
+from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ def check_folder(name: str) -> None:
         raise EngineError("model", name, reason, MODEL_REMEDY)
 
 
-def load(name: str, device: torch.device, dtype: torch.dtype, *, tokenizer_of: str | None = None) -> LoadedModel:
+def load(
+    name: str, device: torch.device, dtype: torch.dtype, *, tokenizer_of: str | None = None, thinking: bool = True
+) -> LoadedModel:
     """Load a folder or a hub id. Only safetensors are read and no code of the model's own is run.
 
     Args:
@@ -57,9 +59,11 @@ def load(name: str, device: torch.device, dtype: torch.dtype, *, tokenizer_of: s
         device: where to.
         dtype: of the weights.
         tokenizer_of: folder or hub id whose tokenizer goes with the model, such as an adapter's; `name` by default.
+        thinking: see `HubTokenizer`.
 
     Raises:
-        EngineError: there is no such model, or it is not a causal language model that transformers knows.
+        EngineError: there is no such model, it is not a causal language model that transformers knows, or the other
+            tokenizer has tokens that the model has no embeddings for.
     """
     check_folder(name)
     try:
@@ -71,15 +75,41 @@ def load(name: str, device: torch.device, dtype: torch.dtype, *, tokenizer_of: s
     if absent:
         reason = f"its files lack weights that its config asks for, such as {absent[0]}"
         raise EngineError("model", name, reason, MODEL_REMEDY)
-    if not any(isinstance(module, nn.Linear) for module in model.base_model.modules()):
+    if not any(isinstance(module, nn.Linear) for module in text_decoder(model).modules()):
         reason = f"{type(model).__name__} has no linear layers that LoRA can adapt"
         raise EngineError("model", name, reason, "give a model with linear layers")
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    if tokenizer_of is not None and len(tokenizer) > vocabulary:
+        _check_tokens(name, tokenizer_of, len(tokenizer), vocabulary)
     model.requires_grad_(False).eval().to(device)
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     eos = frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
     length = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length)
-    return LoadedModel(model, HubTokenizer(tokenizer, eos), length, weights_digest(model))
+    wrapped = HubTokenizer(tokenizer, eos, vocabulary=vocabulary, thinking=thinking)
+    return LoadedModel(model, wrapped, length, weights_digest(model))
+
+
+def text_decoder(model: PreTrainedModel) -> nn.Module:
+    """The part of a model that reads and writes text, without its head, and without its tower for images or sound."""
+    body: nn.Module = model.base_model
+    decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
+    inside = decoder is not model and any(module is decoder for module in body.modules())
+    return decoder if inside else body
+
+
+def _check_tokens(name: str, tokenizer_of: str, tokens: int, vocabulary: int) -> None:
+    """Raises EngineError if another tokenizer has more tokens than the model embeds, and than the model's own has.
+
+    A model's own tokenizer may have more: Gemma 3's text models have none for the token of an image.
+    """
+    try:
+        own = len(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    except Exception:  # there may be none, or a broken one; then only the embeddings count
+        own = 0
+    if tokens > max(own, vocabulary):
+        reason = f"its tokenizer has {tokens} tokens, but {name} has embeddings for {vocabulary}"
+        raise EngineError("tokenizer", tokenizer_of, reason, VOCABULARY_REMEDY)
 
 
 def _read(name: str, tokenizer_of: str, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase, dict[str, Any]]:

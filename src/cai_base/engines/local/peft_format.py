@@ -1,11 +1,19 @@
-"""A PEFT adapter folder from an adapter's flat parameters, and back."""
+"""A PEFT adapter folder from an adapter's flat parameters, and back.
+
+An adapter is read exactly as PEFT computes it, or refused by the name of the field that stands in the way.
+"""
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cai_base.engines import EngineError, Lora
 from cai_base.engines.local.lora import Place, views
@@ -14,11 +22,174 @@ from cai_base.reading import parse_json, read_text, shown
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 REMEDY = "give a folder with a plain LoRA adapter as PEFT writes it (adapter_config.json, adapter_model.safetensors)"
+DAMAGED = "give a whole copy of an adapter of this model"
+
+INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+"""The values of `init_lora_weights` that leave the base model's weights as they are. PiSSA, OLoRA, CorDA, LoftQ and
+LoRA-GA change them, so that such an adapter is one of a base model that is stored nowhere."""
+READ = ("peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights", "bias")
+"""The fields that decide what is computed here."""
+TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+"""The fields that choose the layers."""
+WITHOUT_EFFECT = (
+    *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
+    *("lora_dropout", "runtime_config", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+)
+"""The fields that change nothing about a trained LoRA adapter that has none of the refused ones."""
 
 
-def write(directory: Path, base_model: str, settings: Lora, places: list[Place], flat: Tensor) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` for parameters `flat [parameters]`."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How PEFT scales and places an adapter's matrices, from its `adapter_config.json`.
+
+    Attributes:
+        config: the file's content, whose fields all have a value that is read here.
+        path: of that file.
+    """
+
+    config: Mapping[str, Any]
+    path: Path
+
+    @classmethod
+    def read(cls, directory: Path) -> "Shape":
+        """The shape of the adapter in a folder.
+
+        Raises:
+            UserError: it is no LoRA adapter, or of a variety that is not read here; names file and field.
+        """
+        path = directory / CONFIG
+        config = parse_json(path, read_text(path, "a PEFT adapter's settings"))
+        if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+            raise UserError(f"{path}: peft_type is not LORA; {REMEDY}")
+        start = config.get("init_lora_weights", True)
+        if not any(start is value or (isinstance(start, str) and start.lower() == value) for value in INITIALISATIONS):
+            raise UserError(
+                f"{path}: init_lora_weights is {shown(start)}, which is not read here: it may have changed the base "
+                "model's weights; convert it to plain LoRA with PEFT's path_initial_model_for_weight_conversion"
+            )
+        if config.get("bias", "none") != "none":
+            raise UserError(f"{path}: bias is {shown(config['bias'])}, which is not read here; {REMEDY}")
+        for field in sorted(config.keys() - {*READ, *TARGETS, *WITHOUT_EFFECT}):
+            if config[field]:
+                raise UserError(f"{path}: {field} is {shown(config[field])}, which is not read here; {REMEDY}")
+        rank, alpha = config.get("r"), config.get("lora_alpha")
+        if not (_is_rank(rank) and _is_number(alpha) and alpha):
+            raise UserError(f"{path}: r is {shown(rank)} and lora_alpha {shown(alpha)}; {REMEDY}")
+        for field, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
+            pattern = config.get(field) or {}
+            valid = isinstance(pattern, dict) and all(map(_is_regex, pattern)) and all(map(fits, pattern.values()))
+            if not valid:
+                raise UserError(f"{path}: {field} is {shown(pattern)}, not a number for each pattern; {REMEDY}")
+        for field in TARGETS:
+            if not _is_choice(field, config.get(field)):
+                raise UserError(f"{path}: {field} is {shown(config[field])}, which chooses no layers; {REMEDY}")
+        return cls(config, path)
+
+    @property
+    def lora(self) -> Lora:
+        """The shape that an engine needs to hold the adapter: the largest of its ranks, and the scale of its `r`."""
+        rank, alpha = int(self.config["r"]), float(self.config["lora_alpha"])
+        largest = max([rank, *(self.config.get("rank_pattern") or {}).values()])
+        if largest == rank and not self.config.get("use_rslora"):
+            return Lora(rank, alpha)
+        return Lora(largest, largest * self._scale(rank, alpha))
+
+    def rank(self, name: str) -> int:
+        """The rank of the layer `name`."""
+        return int(self._of("rank_pattern", name, self.config["r"]))
+
+    def scale(self, name: str) -> float:
+        """What the product of the layer's matrices is multiplied by (Kalajdzievski, arXiv 2312.03732, for rsLoRA)."""
+        return self._scale(self.rank(name), float(self._of("alpha_pattern", name, self.config["lora_alpha"])))
+
+    def adapts(self, name: str) -> bool | None:
+        """Whether the fields choose the layer `name`; None if they do not tell."""
+        targets, excluded = self.config.get("target_modules"), self.config.get("exclude_modules")
+        if targets is None:
+            return None
+        if excluded and _chosen(excluded, name):
+            return False
+        if isinstance(targets, str) or name in targets:
+            return targets == "all-linear" or _chosen(targets, name)
+        return _chosen(targets, name) and self._in_layers(name)
+
+    def _in_layers(self, name: str) -> bool:
+        """Whether `layers_to_transform` has the number of the decoder layer that holds `name`."""
+        numbers = self.config.get("layers_to_transform")
+        if numbers is None or numbers == []:
+            return True
+        patterns = self.config.get("layers_pattern") or [r"[^.]*"]
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            if match := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name):
+                return int(match[1]) in ([numbers] if isinstance(numbers, int) else numbers)
+        return False
+
+    def _scale(self, rank: int, alpha: float) -> float:
+        return float(alpha / (rank**0.5 if self.config.get("use_rslora") else rank))
+
+    def _of(self, field: str, name: str, default: Any) -> Any:
+        """The value of the first pattern that the layer's name ends with, as PEFT takes it."""
+        for pattern, value in (self.config.get(field) or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", name):
+                return value
+        return default
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_regex(pattern: object) -> bool:
+    try:
+        re.compile(str(pattern))
+    except re.error:
+        return False
+    return True
+
+
+def _is_choice(field: str, value: object) -> bool:
+    """Whether a field that chooses layers has a form that PEFT writes: nothing, names or a pattern, or numbers."""
+    kind = int if field == "layers_to_transform" else str
+    if isinstance(value, list):
+        return all(isinstance(one, kind) and (field != "layers_pattern" or _is_regex(one)) for one in value)
+    return value is None or (isinstance(value, kind) and _is_regex(value))
+
+
+def _chosen(choice: str | list[str], name: str) -> bool:
+    """Whether a pattern is the whole name, or one of the names its end."""
+    if isinstance(choice, str):
+        return re.fullmatch(choice, name) is not None
+    return any(name == one or name.endswith(f".{one}") for one in choice)
+
+
+def targets(model: nn.Module, places: list[Place]) -> list[str]:
+    """The names by which PEFT finds the adapted layers in `model`: short ones, unless others of the model have them."""
+    adapted = {place.name for place in places}
+    short = {name.rpartition(".")[2] for name in adapted}
+    others = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in short and name not in adapted]
+    return sorted(adapted if others else short)
+
+
+def write(
+    directory: Path, base_model: str, settings: Lora, places: list[Place], flat: Tensor, targets: list[str]
+) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` for parameters `flat [parameters]`.
+
+    Args:
+        directory: the adapter's folder.
+        base_model: its name.
+        settings: shape of the adapter.
+        places: the layers that it adapts.
+        flat: its parameters.
+        targets: see the function of that name.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for place, (a, b) in zip(places, views(places, flat[None].cpu()), strict=True):
@@ -33,10 +204,10 @@ def write(directory: Path, base_model: str, settings: Lora, places: list[Place],
         "lora_dropout": 0.0,
         "peft_type": "LORA",
         "r": settings.rank,
-        "target_modules": sorted({place.name.rpartition(".")[2] for place in places}),
+        "target_modules": targets,
         "task_type": "CAUSAL_LM",
     }
-    (directory / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def shape(directory: Path) -> Lora:
@@ -45,40 +216,68 @@ def shape(directory: Path) -> Lora:
     Raises:
         UserError: it is no LoRA adapter in safetensors, or of a variety that is not read here; names file and field.
     """
-    path = directory / "adapter_config.json"
     if not (directory / WEIGHTS).is_file():
         raise UserError(f"{directory}: no {WEIGHTS} there (pickled weights are not read); {REMEDY}")
-    config = parse_json(path, read_text(path, "a PEFT adapter's settings"))
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise UserError(f"{path}: peft_type is not LORA; {REMEDY}")
-    for field in ("alpha_pattern", "fan_in_fan_out", "use_dora", "use_rslora"):
-        if config.get(field):
-            raise UserError(f"{path}: {field} is {shown(config[field])}, which is not read here; {REMEDY}")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
-        raise UserError(f"{path}: r is {shown(rank)} and lora_alpha {shown(alpha)}; {REMEDY}")
-    return Lora(rank, float(alpha))
+    return Shape.read(directory).lora
 
 
-def read(directory: Path, places: list[Place]) -> Tensor:
-    """The flat parameters `[parameters]` of an adapter of this rank. A layer that it does not adapt is left as it is.
+def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
+    """The flat parameters `[parameters]` of an adapter. A layer that it does not adapt stays as it is.
+
+    Where a layer's rank is less than the engine's, the rest of its matrices is zero; where its scale is another, its B
+    is multiplied by what is missing.
+
+    Args:
+        directory: the adapter's folder.
+        settings: shape of the engine's adapters.
+        places: the layers of the engine's model, at that rank.
 
     Raises:
+        UserError: the adapter is of a variety that is not read here, or damaged; names file and field or tensor.
         EngineError: it was made for other layers or another rank.
     """
-    tensors = load_file(directory / WEIGHTS)
+    shape = Shape.read(directory)
+    if shape.lora != settings:
+        raise _mismatch(directory, f"r is {shape.lora.rank} and lora_alpha {shape.lora.alpha:g}")
+    tensors = _load(directory / WEIGHTS)
+    # A file that does not say which layers it adapts is taken by what it holds.
+    named = {name.removeprefix(PREFIX).rpartition(".lora_")[0].rpartition(".")[2] for name in tensors}
     flat = torch.zeros(sum(sum(place.sizes) for place in places))
     for place, (a, b) in zip(places, views(places, flat[None]), strict=True):
-        for half, view in (("A", a[0].T), ("B", b[0].T)):
-            stored = tensors.pop(f"{PREFIX}{place.name}.lora_{half}.weight", None)
-            if stored is None:
-                continue
+        names = [f"{PREFIX}{place.name}.lora_{half}.weight" for half in ("A", "B")]
+        absent = [name for name in names if name not in tensors]
+        adapts = shape.adapts(place.name)
+        if len(absent) == 1 or (absent and (place.name.rpartition(".")[2] in named if adapts is None else adapts)):
+            raise UserError(f"{directory / WEIGHTS}: {absent[0]} is missing; {DAMAGED}")
+        if absent:
+            continue
+        if adapts is False:
+            raise UserError(f"{directory / WEIGHTS}: {names[0]} is of a layer that {CONFIG} does not choose; {DAMAGED}")
+        rank, scale = shape.rank(place.name), shape.scale(place.name)
+        for half, name, view in zip("AB", names, (a[0].T[:rank], b[0].T[:, :rank]), strict=True):
+            stored = tensors.pop(name)
             if stored.shape != view.shape:
                 raise _mismatch(directory, f"lora_{half} of {place.name}")
             view.copy_(stored)
+        if scale != settings.alpha / settings.rank:
+            b.mul_(scale * settings.rank / settings.alpha)
     if tensors:
         raise _mismatch(directory, f"it holds {min(tensors)}")
     return flat
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; raises UserError if it is damaged, is empty, or holds a number that is not finite."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error}); {DAMAGED}") from error
+    if not tensors:
+        raise UserError(f"{path}: holds no tensors; {DAMAGED}")
+    for name, tensor in sorted(tensors.items()):
+        if not tensor.isfinite().all():
+            raise UserError(f"{path}: {name} holds numbers that are not finite; {DAMAGED}")
+    return tensors
 
 
 def _mismatch(directory: Path, detail: str) -> EngineError:

@@ -175,7 +175,9 @@ class _Batch:
         if not self.packed:
             self.cache: Cache = DynamicCache(config=self.model.config)
             return self._logits(ids, positions, self.present[:, :end].long())
-        self.cache = Cache(layers=[Buffer(longest) for _ in range(self.model.config.num_hidden_layers)])
+        self.cache = Cache(
+            layers=[Buffer(longest) for _ in range(self.model.config.get_text_config().num_hidden_layers)]
+        )
         causal = torch.ones(end, end, dtype=torch.bool, device=device).tril()
         if shared:
             firsts = slice(0, None, self.width)

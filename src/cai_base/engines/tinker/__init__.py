@@ -57,6 +57,7 @@ class TinkerEngine:
         tokenizer: folder of the model's tokenizer; None asks the service's client for it.
         timeout: seconds without any answer after which a wait is given up.
         say: shows a line to the user who waits.
+        thinking: False switches a chat model's thinking off, where its chat template has a switch.
 
     Raises:
         EngineError: the service cannot be used with this model and this shape; the message says what would be right.
@@ -71,6 +72,7 @@ class TinkerEngine:
         tokenizer: Path | None,
         timeout: float,
         say: Callable[[str], None],
+        thinking: bool = True,
     ) -> None:
         if lora is not None and lora.alpha != ALPHA:
             reason = f"a Tinker service trains with alpha {ALPHA:g} and takes no other"
@@ -88,7 +90,7 @@ class TinkerEngine:
         self._base: Any = None
         # One client before any work: it shows whether the service takes this rank, and has the tokenizer.
         client = self._samplers([None])[None] if lora is None else self._probe(lora)
-        self.tokenizer = self._load_tokenizer(tokenizer, client)
+        self.tokenizer = self._load_tokenizer(tokenizer, client, thinking=thinking)
         length = served[model].max_context_length
         if length is None:
             reason = f"{self._service.url} does not say how long a sequence may be"
@@ -265,11 +267,11 @@ class TinkerEngine:
         )
         return client
 
-    def _load_tokenizer(self, folder: Path | None, client: Any) -> HubTokenizer:
+    def _load_tokenizer(self, folder: Path | None, client: Any, *, thinking: bool) -> HubTokenizer:
         if folder is not None:
-            return load_tokenizer(str(folder))
+            return load_tokenizer(str(folder), thinking=thinking)
         try:
-            return HubTokenizer(self._service.call("the tokenizer", client.get_tokenizer))
+            return HubTokenizer(self._service.call("the tokenizer", client.get_tokenizer), thinking=thinking)
         except Exception as error:  # transformers raises nearly everything for what it cannot load
             reason = f"none is given, and the service's client cannot load one ({one_line(error)})"
             raise EngineError("tokenizer", None, reason, f"give the folder of {self.model}'s tokenizer") from error

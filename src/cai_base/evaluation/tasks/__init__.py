@@ -27,6 +27,7 @@ class LoadedArm:
         layout: how it is asked, each arm in its own right way.
         models: each seed's adapter, or None for the engine's model as it is.
         draw: the purpose in the address of its answers' draws.
+        notes: what a reader should know about how it is asked, one sentence each.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LoadedArm:
     layout: Layout
     models: Mapping[int, Adapter | None]
     draw: str = ANSWER
+    notes: tuple[str, ...] = ()
 
 
 Item = TypeVar("Item")

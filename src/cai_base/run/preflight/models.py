@@ -186,5 +186,10 @@ def check_engine(engine: Engine, dialogue: Dialogue, question: str) -> Check:
         do = "runs with these settings will differ from one another"
         return Check("engine", "warned", "the same request was answered in two ways", do)
     if engine.notes:
-        return Check("engine", "warned", " ".join(engine.notes), "it is slower than it could be; nothing else")
+        return Check(
+            "engine",
+            "warned",
+            " ".join(engine.notes),
+            "nothing fails, but the model may be slower or worse than it could be",
+        )
     return Check("engine", "passed", "the same request drew the same answer twice, and its log-probability is finite")
