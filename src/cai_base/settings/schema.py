@@ -271,6 +271,9 @@ class RunSettings(Section):
     )
     constitution: Path | None = Field(None, description="TOML, JSON, the CAI paper's file or placebo; else packaged")
     prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
+    prompts_column: str | None = Field(
+        None, min_length=1, description="column of --prompts that holds them; text, prompt or messages need no name"
+    )
     critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
     evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
     threads: Threads = Field(description="CPU threads; 0 takes one for each core")
