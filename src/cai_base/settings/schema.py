@@ -210,7 +210,7 @@ class Judging(Section):
     max_tokens: Count = Field(1024, description="longest answer of the judge, its reasoning included")
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="questions to an endpoint at a time")
     retries: Whole = Field(6, description="how often a question that met an error, 429 or a time-out is put again")
-    timeout: Positive = Field(120.0, description="seconds to wait for an answer")
+    timeout: Positive = Field(120.0, description="seconds to wait for a whole answer")
 
 
 class RunSettings(Section):
