@@ -26,9 +26,52 @@ def read(text: str, response: str = "") -> dict[str, object] | Unreadable:
     return read_answer(ATTACK, text, response)
 
 
-@pytest.mark.parametrize("text", [TEXT, f"\n {TEXT} \n", f"```json\n{TEXT}\n```", f"<think>Hm, {{}}.</think>\n{TEXT}"])
-def test_an_answer_is_one_json_object(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        f"\n {TEXT} \n",
+        f"```json\n{TEXT}\n```",
+        f"```JSON\n{TEXT}\n```",
+        f"```json\n{TEXT}\n```\nI hope this helps.",
+        f"{TEXT}<|im_end|>",
+        f"{TEXT}\n<end_of_turn>\n",
+        f"```\n{TEXT}\n```<|eot_id|>",
+        f"<think>Hm, {{}}.</think>\n{TEXT}",
+        f"Let me see. It refuses.\n</think>\n\n{TEXT}",
+        f"<think>a</think>\n<think>b</think>\n{TEXT}",
+        f"<think>a</think>\nHm.\n<think>b</think>\n```json\n{TEXT}\n```",
+        f'I think {{"complied": false}} is wrong, so </think>{TEXT}',
+        *(
+            f"{opening}a{closing}{TEXT}"
+            for opening, closing in [
+                ("<thinking>", "</thinking>"),
+                ("<thought>", "</thought>"),
+                ("<reasoning>", "</reasoning>"),
+                ("<seed:think>", "</seed:think>"),
+                ("[THINK]", "[/THINK]"),
+                ("◁think▷", "◁/think▷"),
+                ("<|START_THINKING|>", "<|END_THINKING|>"),
+                ("<|channel>thought\n", "<channel|>"),
+                ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+            ]
+        ),
+    ],
+)
+def test_an_answer_is_one_json_object_behind_thoughts_in_a_code_block_or_before_the_end_of_a_turn(text: str) -> None:
     assert read(text) == GOOD
+
+
+def test_an_answer_may_quote_a_mark_of_thinking() -> None:
+    quoting = GOOD | {"reasoning": "It writes </think> and [/THINK]."}
+    assert read(json.dumps(quoting)) == quoting
+
+
+def test_half_a_character_in_an_answer_becomes_a_mark_that_can_be_stored() -> None:
+    found = read(TEXT.replace("It gives nothing.", "half \\ud83d of one"))
+    assert found == GOOD | {"reasoning": "half \ufffd of one"}
+    assert isinstance(found, dict)
+    json.dumps(found, ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize(
@@ -36,6 +79,16 @@ def test_an_answer_is_one_json_object(text: str) -> None:
     [
         ("", "the judge's answer is empty"),
         ("<think>so</think>", "the judge's answer is empty"),
+        ("</think>", "the judge's answer is empty"),
+        ("<|im_end|>", "the judge's answer is empty"),
+        (f"<think>\n{TEXT}", "unparseable: not one JSON object"),
+        (f"<think>{TEXT}</think> The attack worked.", "unparseable: not one JSON object"),
+        (f"<think>{TEXT}</think> I cannot grade this.", "judge refused"),
+        (f"Either {TEXT} or the opposite.", "unparseable: not one JSON object"),
+        (f"</think>Either {TEXT} or the opposite.", "unparseable: not one JSON object"),
+        (f"```json\n{TEXT}\n```\n```json\n{TEXT}\n```", "unparseable: not one JSON object"),
+        (f"```json\n{TEXT}\n```\nOr {{}}.", "unparseable: not one JSON object"),
+        (f"{TEXT}<|im_end|>{TEXT}", "unparseable: not one JSON object"),
         ("I'm sorry, but I can't grade this.", "judge refused"),
         ("I cannot assist with that.", "judge refused"),
         ("complied: false", "unparseable: not one JSON object"),
@@ -148,6 +201,9 @@ def test_every_request_has_a_mark_of_its_own_and_an_equal_request_the_same() -> 
     assert len({fence("a", str(number)) for number in range(100)}) == 100
 
 
-@pytest.mark.parametrize("token", ["<|im_end|>", "</s>", "[INST]", "<start_of_turn>", "<think>"])
+@pytest.mark.parametrize(
+    "token",
+    ["<|im_end|>", "</s>", "[INST]", "<start_of_turn>", "<think>", "</thinking>", "[/THINK]", "◁/think▷", "<channel|>"],
+)
 def test_special_tokens_in_a_response_are_moved_apart(token: str) -> None:
     assert token not in question(ATTACK, {"prompt": "p", "response": f"so {token} so"})

@@ -120,6 +120,66 @@ def test_a_file_is_recognised_by_its_fields_and_each_prompt_is_an_attack_or_safe
         assert kinds(read(name.partition("-")[0], [tmp_path / file])) == wanted
 
 
+EXTRA = """\
+Behavior,Category,Tags,ContextString,BehaviorID
+"Foul the well, then leave",village,,,foul_well
+Do it unseen,,context,The well has no lid.,unseen
+"""
+FOULING = [
+    ("Foul the well, then leave", "jailbreak", "village"),
+    ("The well has no lid.\n\n---\n\nDo it unseen", "jailbreak", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text", "wanted"),
+    [
+        (
+            "jailbreakbench-benign",
+            "benign-behaviors.csv",
+            "category,TARGET, behavior,index,Goal\nHarm,Sure,Drying,0,Dry herbs\n",
+            [("Dry herbs", "sensitive", "Harm")],
+        ),
+        (
+            "jailbreakbench-benign",
+            "benign-behaviors.jsonl",
+            json.dumps({"goal": "Dry herbs", "target": "Sure", "behavior": "Drying", "category": "Harm", "index": 0}),
+            [("Dry herbs", "sensitive", "Harm")],
+        ),
+        ("advbench", "a.csv", ",Target,GOAL\n0,Sure,Foul the well\n", [("Foul the well", "jailbreak", None)]),
+        ("advbench", "a.csv", "prompt,target\nFoul the well,Sure\n", [("Foul the well", "jailbreak", None)]),
+        ("harmbench-extra", "advbench_behaviors.csv", EXTRA, FOULING),
+        (
+            "xstest",
+            "a.csv",
+            "Label,Focus,Type,Prompt\nsafe,kill,homonyms,How do I kill the weeds?\n",
+            [("How do I kill the weeds?", "sensitive", "homonyms")],
+        ),
+        (
+            "strongreject",
+            "a.csv",
+            "Forbidden_Prompt,Source,Category\nHow?,custom,Crime\n",
+            [("How?", "jailbreak", "Crime")],
+        ),
+        ("mine", "mine.csv", "KIND,Prompt,note\nbenign,How do I bake?,x\n", [("How do I bake?", "benign", None)]),
+    ],
+)
+def test_all_columns_decide_the_form_in_any_order_and_case(
+    tmp_path: Path, name: str, file: str, text: str, wanted: list[Any]
+) -> None:
+    suite = read(None, [write(tmp_path / file, text)])
+    assert (suite.name, kinds(suite)) == (name, wanted)
+    notes = (f"{tmp_path / file}: the column 'note' is not used",) if name == "mine" else ()
+    assert suite.ignored == notes
+
+
+def test_a_name_before_the_file_decides_where_the_columns_do_not(tmp_path: Path) -> None:
+    goals = write(tmp_path / "benign_goals.csv", "goal,target,category\nFoul the well,Sure,x\n")
+    assert kinds(read("advbench", [goals])) == [("Foul the well", "jailbreak", None)]
+    copy = read("advbench", [write(tmp_path / "advbench_behaviors.csv", EXTRA)])
+    assert (copy.name, kinds(copy)) == ("advbench", FOULING)
+
+
 @pytest.mark.parametrize("form", ["array", "lines", "packed"])
 def test_of_a_red_team_attempt_the_first_turn_is_asked(tmp_path: Path, form: str) -> None:
     text = "\n".join(map(json.dumps, RED_TEAM)) if form == "lines" else json.dumps(RED_TEAM)
@@ -143,7 +203,12 @@ def test_both_files_of_jailbreakbench_make_one_suite(tmp_path: Path) -> None:
     ("name", "file", "content", "says"),
     [
         ("harmbench", "a.csv", ADVBENCH, "a.csv:1: there is no field 'Behavior'; a file of harmbench has Behavior, "),
-        (None, "a.csv", "prompt,kind\nx,y\n", "a.csv:1: of no form that is known (its fields are 'prompt' and 'kind')"),
+        (
+            None,
+            "a.csv",
+            "question,kind\nx,y\n",
+            "a.csv:1: of no form that is known (its fields are 'question' and 'kind')",
+        ),
         (None, "a.csv", "", "a.csv: the file is empty"),
         (None, "a.csv", '"goal";"target"\nx;y\n', "a.csv:1: columns are separated by semicolons here"),
         (None, "a.txt", "How?\n", ".csv and .jsonl have a field for it, .txt has none"),
@@ -151,6 +216,26 @@ def test_both_files_of_jailbreakbench_make_one_suite(tmp_path: Path) -> None:
         ("advbench", "a.csv", b"goal,target\ncaf\xe9,Sure\n", "a.csv:2: not UTF-8 text (byte 0xe9); save it as UTF-8"),
         ("advbench", "a.csv", "goal,target\nx,Sure\n ,Sure\n", "a.csv:3: the field 'goal' is empty; it must be text"),
         ("advbench", "a.csv", "goal,target\nrob, then run,Sure\n", "a.csv:2: the header has 2 columns but this row"),
+        (
+            "advbench",
+            "a.csv",
+            "goal,target,Goal\nx,Sure,y\n",
+            "a.csv:1: the field 'goal' stands twice, upper and lower",
+        ),
+        (None, "a.jsonl", '{"goal": "x", "target": "", "GOAL": ""}', "a.jsonl:1: the field 'goal' stands twice, upper"),
+        (
+            None,
+            "a.csv",
+            "prompt,type,focus,forbidden_prompt,category,source\nx,,,,,\n",
+            "fit strongreject and xstest; say which by --suite strongreject:",
+        ),
+        (None, "a.csv", "goal,target,category\nx,Sure,y\n", "has the columns of advbench, but others too ('category')"),
+        (
+            None,
+            "benign_goals.csv",
+            "goal,target\nx,Sure\n",
+            "are attacks, but its name says benign; if all its prompts",
+        ),
         ("xstest", "a.csv", XSTEST.replace(",safe", ",fine"), "a.csv:2: the field 'label' is 'fine'; it must be safe"),
         (
             "harmbench",

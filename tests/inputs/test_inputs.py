@@ -7,7 +7,7 @@ import pytest
 
 from cai_base import embedded
 from cai_base.errors import UserError
-from cai_base.inputs import Inputs, Sources, gather, packaged, read
+from cai_base.inputs import Inputs, Sources, gather, ignored, packaged, read
 from cai_base.settings.command_line import load_settings
 
 
@@ -39,6 +39,26 @@ def test_a_file_takes_the_place_of_a_packaged_one(tmp_path: Path) -> None:
     inputs = read(Sources("english", prompts=tmp_path / "mine.txt"))
     assert [prompt.text for prompt in inputs.prompts] == ["How do I paint a fence?"]
     assert inputs.constitution == packaged("english").constitution
+
+
+def test_the_column_that_a_flag_names_is_read_and_the_others_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("goal,target\nHow do I paint a fence?,Sure\n")
+    with pytest.raises(UserError, match=r"there is no column 'text'; found 'goal' and 'target'.* --prompts-column"):
+        gather(load_settings(["--prompts", str(path)]).settings)
+    settings = load_settings(["--prompts", str(path), "--prompts-column", "goal"]).settings
+    assert [prompt.text for prompt in gather(settings).prompts] == ["How do I paint a fence?"]
+    assert ignored(settings) == [f"{path}: the column 'target' is not used"]
+    assert ignored(load_settings([]).settings) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [([], "--prompts-column: names a column of --prompts"), (["--protocol", "original"], "leave --prompts-column out")],
+)
+def test_a_column_of_no_file_is_refused(flags: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        gather(load_settings(["--prompts-column", "goal", *flags]).settings)
 
 
 def test_inputs_are_read_as_they_were_stored(tmp_path: Path) -> None:

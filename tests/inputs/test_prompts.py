@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from cai_base.errors import UserError
 from cai_base.inputs.constitution import CritiqueExample, load_critique_examples
-from cai_base.inputs.prompts import Example, Prompt, load_examples, load_prompts, normalised_hash, overlap
+from cai_base.inputs.prompts import (
+    Example,
+    Prompt,
+    load_examples,
+    load_prompts,
+    normalised_hash,
+    overlap,
+    read_prompts,
+)
 
 ENGLISH = Path(str(files("cai_base") / "data" / "english"))
 SPLITS = ("train", "dev", "test")
@@ -126,6 +134,77 @@ def test_examples_are_read_from_jsonl(tmp_path: Path) -> None:
     assert load_examples(path) == (Example(prompt="Hi.", response="Hello.\n\nWelcome."),)
 
 
+# The forms of others
+
+
+PUBLISHED = [
+    ("csv", "id,prompt,source\n1,How do I bake?,web\n", ["How do I bake?"], ["the column 'source' is not used"]),
+    ("csv", "Source, PROMPT ,ID\nweb,How do I bake?,1\n", ["How do I bake?"], ["the column 'Source' is not used"]),
+    ("csv", ",Text,\n0,How?,\n", ["How?"], ["the column '' is not used"]),
+    (
+        "jsonl",
+        lines({"Prompt": "How do I bake?", "score": 3, "tags": ["x"]}, {"prompt": "Why?", "score": 1}),
+        ["How do I bake?", "Why?"],
+        ["the columns 'score' and 'tags' are not used"],
+    ),
+    (
+        "jsonl",
+        lines(
+            {"messages": [{"role": "user", "content": "Hello"}]},
+            {
+                "messages": [
+                    {"role": "system", "content": "Be kind."},
+                    {"role": "user", "content": [{"type": "text", "text": "Who"}, {"type": "text", "text": "mills?"}]},
+                    {"role": "assistant", "content": "The miller."},
+                ]
+            },
+        ),
+        ["Hello", "Who\nmills?"],
+        ["the user's first turn alone is used; conversations that hold more: 1"],
+    ),
+    (
+        "jsonl",
+        lines({"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi."}]}),
+        ["Hello"],
+        ["the user's first turn alone is used; conversations that hold more: 1"],
+    ),
+    ("jsonl", lines({"prompt": [{"role": "user", "content": "Hello"}], "id": 7}), ["Hello"], []),
+    ("csv", 'messages\n"[{""role"": ""user"", ""content"": ""Hello""}]"\n', ["Hello"], []),
+    (
+        "jsonl",
+        lines(
+            {"instruction": "Sharpen a knife", "input": "", "output": "…"},
+            {"output": "…", "input": "The mill", "instruction": "Describe it."},
+        ),
+        ["Sharpen a knife", "Describe it.\n\nThe mill"],
+        ["the column 'output' is not used"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("suffix", "content", "prompts", "ignored"), PUBLISHED)
+def test_columns_of_published_files_are_read_in_any_order_and_case_and_the_rest_is_named(
+    tmp_path: Path, suffix: str, content: str, prompts: list[str], ignored: list[str]
+) -> None:
+    path = write(tmp_path, f"mine.{suffix}", content)
+    found = read_prompts(path)
+    assert [prompt.text for prompt in found.prompts.values()] == prompts
+    assert list(found.ignored) == [f"{path}: {line}" for line in ignored]
+
+
+@pytest.mark.parametrize("column", ["question", " QUESTION"])
+def test_the_user_can_name_the_column_that_holds_the_prompts(tmp_path: Path, column: str) -> None:
+    path = write(tmp_path, "mine.csv", "text,Question,kind\nan essay,How do I bake?,benign\n")
+    found = read_prompts(path, column)
+    (prompt,) = found.prompts.values()
+    assert (prompt.text, prompt.kind) == ("How do I bake?", "benign")
+    assert found.ignored == (f"{path}: the column 'text' is not used",)
+    with pytest.raises(UserError, match=r"mine\.csv:1: there is no column 'quest'; found 'text', 'Question'"):
+        read_prompts(path, "quest")
+    with pytest.raises(UserError, match="a text file has no columns; leave --prompts-column out"):
+        read_prompts(write(tmp_path, "mine.txt", "How?\n"), column)
+
+
 # Malformed files
 
 
@@ -144,9 +223,19 @@ def test_examples_are_read_from_jsonl(tmp_path: Path) -> None:
         ("a.jsonl", lines({"kind": "benign"}), [":1: the field 'text' is missing"]),
         ("a.jsonl", lines({"text": "x"}, {"text": " "}), [":2: the field 'text' is empty; it must be text"]),
         ("a.jsonl", lines({"text": 3}), [":1: the field 'text' is a number; it must be text"]),
-        ("a.jsonl", lines({"text": "x", "id": 3}), [":1: the field 'id' is a number; it must be text"]),
-        ("a.jsonl", lines({"prompt": "x"}), [":1: unknown field 'prompt'; the fields are id, kind, family and text"]),
-        ("a.jsonl", lines({"Text": "x"}), [":1: unknown field 'Text'; did you mean 'text'?"]),
+        ("a.jsonl", lines({"text": "x", "id": [3]}), [":1: the field 'id' is a list; it must be text"]),
+        ("a.jsonl", lines({"prompt": " "}), [":1: the field 'prompt' is empty; it must be text"]),
+        ("a.jsonl", lines({"text": "x", "Text": "y"}), [":1: a field stands twice"]),
+        ("a.jsonl", lines({"text": "x", "knd": "benign"}), [":1: unknown field 'knd'; did you mean 'kind'?"]),
+        (
+            "a.jsonl",
+            lines({"prompt": "x", "messages": []}),
+            [":1: the fields 'prompt' and 'messages' may all hold the prompts; say which by --prompts-column"],
+        ),
+        ("a.jsonl", lines({"messages": "x"}), [":1: not valid JSON"]),
+        ("a.jsonl", lines({"messages": [{"role": "assistant", "content": "x"}]}), [":1: the field 'messages' is no c"]),
+        ("a.jsonl", lines({"messages": [{"role": "user", "content": None}]}), [":1: the field 'messages' is no c"]),
+        ("a.jsonl", lines({"messages": ["x"]}), [":1: the field 'messages' is no conversation; it must be a list of"]),
         (
             "a.jsonl",
             lines({"text": "x", "kind": "evil"}),
@@ -167,6 +256,7 @@ def test_examples_are_read_from_jsonl(tmp_path: Path) -> None:
         ("a.jsonl", lines({"text": "x"}, {"text": "y"}, {"text": "X."}), [":3: the same prompt as on line 1"]),
         ("a.jsonl", lines({"text": "\ud800"}), [":1: the field 'text' is not usable"]),
         ("a.csv", "goal,target\nx,y\n", [":1: there is no column 'text'; found 'goal' and 'target': rename the one"]),
+        ("a.csv", "goal,target\nx,y\n", [": rename the one that holds the prompts to text, or name it by --prompts-c"]),
         ("a.csv", "txt\nx\n", [":1: there is no column 'text'; found 'txt': rename the one that holds the prompts"]),
         ("a.csv", "text,knd\nx,benign\n", [":1: unknown column 'knd'; did you mean 'kind'?"]),
         ("a.csv", "id,kind\n1,benign\n", [":1: there is no column 'text'"]),

@@ -12,7 +12,15 @@ from pydantic import BaseModel, ConfigDict
 
 from cai_base.errors import UserError
 from cai_base.inputs.constitution import Constitution, CritiqueExample, load_constitution, load_critique_examples
-from cai_base.inputs.prompts import ORIGINAL, Example, Prompt, examples_by_line, overlap, prompts_by_line
+from cai_base.inputs.prompts import (
+    ORIGINAL,
+    Example,
+    Prompt,
+    examples_by_line,
+    overlap,
+    prompts_by_line,
+    read_prompts,
+)
 from cai_base.inputs.rubrics import Rubric, rubrics_for
 from cai_base.reading import build_from_json, read_bytes, shown, unknown
 from cai_base.settings.schema import RunSettings
@@ -71,6 +79,7 @@ class Sources:
         pack: the packaged inputs, a folder under `data/`.
         constitution: TOML, JSON or the paper's file; `placebo` is the packaged placebo.
         prompts: the method's.
+        prompts_column: the column that holds them, where the file does not say.
         evaluation_prompts: with their kinds.
         critique_examples: TOML, JSON or the paper's file.
     """
@@ -78,6 +87,7 @@ class Sources:
     pack: str
     constitution: Path | None = None
     prompts: Path | None = None
+    prompts_column: str | None = None
     evaluation_prompts: Path | None = None
     critique_examples: Path | None = None
 
@@ -90,10 +100,11 @@ def gather(settings: RunSettings) -> Inputs:
     """
     sources = Sources(
         settings.data,
-        settings.constitution,
-        settings.prompts,
-        settings.evaluation.prompts,
-        settings.critique_examples,
+        constitution=settings.constitution,
+        prompts=settings.prompts,
+        prompts_column=settings.prompts_column,
+        evaluation_prompts=settings.evaluation.prompts,
+        critique_examples=settings.critique_examples,
     )
     return read(
         sources,
@@ -102,6 +113,12 @@ def gather(settings: RunSettings) -> Inputs:
         rubrics=settings.rubric if settings.asks_rubrics else None,
         placebo="placebo" in settings.controls,
     )
+
+
+def ignored(settings: RunSettings) -> list[str]:
+    """What the user's files of prompts hold that no run reads, such as further columns: one sentence each."""
+    files = ((settings.prompts, settings.prompts_column), (settings.evaluation.prompts, None))
+    return [line for file, column in files if file is not None for line in read_prompts(file, column).ignored]
 
 
 def packaged(pack: str, *, first: int = 0) -> Inputs:
@@ -141,15 +158,18 @@ def read(
     tests = _evaluation_prompts(sources.evaluation_prompts or _file(pack, "test.jsonl"))
     examples, few_shot = (examples_by_line(_file(pack, name)) for name in ("examples.jsonl", "few_shot.jsonl"))
     if protocol == "original":
-        if sources.prompts is not None:
-            raise UserError("--prompts: --protocol original trains on its evaluation prompts; leave --prompts out")
+        for flag, value in (("--prompts", sources.prompts), ("--prompts-column", sources.prompts_column)):
+            if value is not None:
+                raise UserError(f"{flag}: --protocol original trains on its evaluation prompts; leave {flag} out")
         prompts = tuple(p for p in tests.prompts.values() if p.kind in ORIGINAL)[: first or None]
         if not prompts:
             kinds = ", ".join(ORIGINAL)
             raise UserError(f"--evaluation.prompts: none is of a kind that --protocol original trains on ({kinds})")
     else:
+        if sources.prompts_column is not None and sources.prompts is None:
+            raise UserError("--prompts-column: names a column of --prompts, which is not given; leave it out")
         source = sources.prompts or _file(pack, "train.jsonl")
-        by_line = dict(islice(prompts_by_line(source).items(), first or None))
+        by_line = dict(islice(prompts_by_line(source, sources.prompts_column).items(), first or None))
         prompts = tuple(by_line.values())
         for what, file, texts in (
             ("the method's prompts", source, {line: prompt.text for line, prompt in by_line.items()}),

@@ -1,10 +1,11 @@
 """Kinds of prompt, files of prompts and of human-written examples, and the test for overlap between two sets."""
 
 import csv
+import difflib
 import hashlib
 import io
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -17,6 +18,15 @@ from cai_base.reading import Record, build, described, listed, parse_json, read_
 Text = Annotated[str, Field(min_length=1)]
 First = TypeVar("First")
 Second = TypeVar("Second")
+
+TEXT_COLUMNS = ("text", "prompt", "instruction", "messages", "conversations")
+"""The columns that hold prompts in the files that people publish; a file may have one of them."""
+CONVERSATIONS = ("messages", "conversations")
+"""The columns that hold conversations: OpenAI's messages (role, content), ShareGPT's turns (from, value)."""
+USERS = ("user", "human")
+"""Who asks in a conversation."""
+NEAR = 0.8
+"""So much alike, a column's name counts as a misspelling of `kind` or `family`, which must not be lost in silence."""
 
 _PROMPTS_FILE = "a file of prompts: .txt with one a line, .csv with a column 'text', or .jsonl with a field 'text'"
 _EXAMPLES_FILE = 'a .jsonl file of examples, one a line: {"prompt": "...", "response": "..."}'
@@ -103,36 +113,76 @@ class Example(Record):
     response: Text
 
 
-def load_prompts(path: Path) -> tuple[Prompt, ...]:
-    """The prompts in a text, CSV or JSONL file, in its order.
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """The content of a file of prompts.
 
-    A text file has one prompt a line; empty lines and lines that begin with `#` are skipped. A CSV file has a header
-    with `text` and, if wanted, `id`, `kind`, `family`; an empty cell counts as left out. JSONL has the same fields. An
-    id that is left out is made from the text, so that it stays the same when lines move.
-
-    Raises UserError, with file, line and field, for anything else: also for an id that stands twice, and for two
-    prompts that differ in case, punctuation and spacing only.
+    Attributes:
+        prompts: each under the number of the line on which it begins.
+        ignored: what else is in the file, one sentence each; empty where everything is used.
     """
+
+    prompts: Mapping[int, Prompt]
+    ignored: tuple[str, ...] = ()
+
+
+def load_prompts(path: Path) -> tuple[Prompt, ...]:
+    """The prompts in a text, CSV or JSONL file, in its order; see `read_prompts`."""
     return tuple(prompts_by_line(path).values())
 
 
-def prompts_by_line(path: Path) -> dict[int, Prompt]:
+def prompts_by_line(path: Path, column: str | None = None) -> dict[int, Prompt]:
     """As `load_prompts`, each prompt under the number of the line on which it begins."""
+    return dict(read_prompts(path, column).prompts)
+
+
+def read_prompts(path: Path, column: str | None = None) -> PromptFile:
+    """The prompts in a text, CSV or JSONL file.
+
+    A text file has one prompt a line; empty lines and lines that begin with `#` are skipped. A CSV file has a header
+    with one of `TEXT_COLUMNS` and, if wanted, `id`, `kind`, `family`; an empty cell counts as left out. JSONL has the
+    same fields. Order and case of columns do not matter, and further columns are ignored. An `instruction` is joined
+    with its `input`, as in Alpaca; of a conversation the first turn of the user is the prompt. An id that is left out
+    is made from the text, so that it stays the same when lines move.
+
+    Args:
+        path: the file.
+        column: the column or field that holds the prompts, where it is none of `TEXT_COLUMNS`, or several are there.
+
+    Raises:
+        UserError: with file, line and field, for anything else: also for an id that stands twice, and for two prompts
+            that differ in case, punctuation and spacing only.
+    """
     text = read_text(path, _PROMPTS_FILE)
+    rows: Iterable[tuple[int, _Row]]
     match path.suffix.lower():
+        case ".txt" if column is not None:
+            raise UserError(f"{path}: a text file has no columns; leave --prompts-column out")
         case ".txt":
-            records = _txt_records(text)
+            rows = _txt_rows(text)
         case ".csv":
-            records = _csv_records(path, text)
+            rows = _csv_prompt_rows(path, text, column)
         case ".jsonl":
-            records = jsonl_records(path, text)
+            rows = _jsonl_prompt_rows(path, text, column)
         case suffix:
             raise UserError(f"{path}: cannot tell the form from the ending {shown(suffix)}; give {_PROMPTS_FILE}")
-    prompts: dict[int, Prompt] = {line: _prompt(record, f"{path}:{line}") for line, record in records}
+    prompts: dict[int, Prompt] = {}
+    unused: dict[str, None] = {}
+    shortened = 0
+    for line, row in rows:
+        prompts[line] = _prompt(row.fields, f"{path}:{line}")
+        unused |= dict.fromkeys(row.unused)
+        shortened += row.shortened
     if not prompts:
         raise UserError(f"{path}: there are no prompts in it; it should be {_PROMPTS_FILE}")
     _refuse_repeats(path, prompts)
-    return prompts
+    ignored = []
+    if unused:
+        what = "the column {} is" if len(unused) == 1 else "the columns {} are"
+        ignored.append(f"{path}: {what.format(listed([shown(name) for name in unused]))} not used")
+    if shortened:
+        ignored.append(f"{path}: the user's first turn alone is used; conversations that hold more: {shortened}")
+    return PromptFile(prompts, tuple(ignored))
 
 
 def load_examples(path: Path) -> tuple[Example, ...]:
@@ -177,23 +227,136 @@ def _normalised(character: str) -> str:
     return character if category[0] in "LMNS" or character in "#%&*/@" else " "
 
 
-def _prompt(record: object, where: str) -> Prompt:
-    """The record as a prompt, with an id made from its text where it has none."""
-    if isinstance(record, Mapping):
-        fields = {field: value for field, value in record.items() if value is not None}
-        text = fields.get("text")
-        record = {"id": _id_of(text) if isinstance(text, str) else "none"} | fields
-    return build(Prompt, record, where)
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of a file of prompts.
+
+    Attributes:
+        fields: those of a `Prompt`.
+        unused: the columns that are none of them.
+        shortened: whether its conversation holds more than the prompt.
+    """
+
+    fields: Mapping[str, object]
+    unused: tuple[str, ...] = ()
+    shortened: bool = False
+
+
+def _prompt(fields: Mapping[str, object], where: str) -> Prompt:
+    """The fields as a prompt, with an id made from its text where it has none."""
+    return build(Prompt, {"id": _id_of(str(fields["text"]))} | dict(fields), where)
 
 
 def _id_of(text: str) -> str:
     return f"prompt-{normalised_hash(text)[:12]}"
 
 
-def _txt_records(text: str) -> Iterator[tuple[int, object]]:
+def _txt_rows(text: str) -> Iterator[tuple[int, _Row]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
-            yield number, {"text": line}
+            yield number, _Row({"text": line})
+
+
+def _jsonl_prompt_rows(path: Path, text: str, column: str | None) -> Iterator[tuple[int, _Row]]:
+    for line, record in jsonl_records(path, text):
+        where = f"{path}:{line}"
+        if not isinstance(record, dict):
+            build(Prompt, record, where)  # raises
+        assert isinstance(record, dict)
+        fields = {name: value for name, value in record.items() if value is not None}
+        columns = _columns(list(fields), column, where, "field")
+        yield line, _row(path, line, columns, list(fields), list(fields.values()))
+
+
+def _csv_prompt_rows(path: Path, text: str, column: str | None) -> Iterator[tuple[int, _Row]]:
+    rows = csv_rows(path, text)
+    line, header = next(rows)
+    names = [name.strip() for name in header]
+    columns = _columns(names, column, f"{path}:{line}", "column")
+    for line, cells in rows:
+        refuse_ragged(path, line, names, cells)
+        yield line, _row(path, line, columns, names, [cell if cell.strip() else None for cell in cells])
+
+
+def _columns(names: Sequence[str], column: str | None, where: str, noun: str) -> Mapping[str, int]:
+    """The place of the column of each field of a prompt that a file has; `input` is the second half of its text.
+
+    Args:
+        names: of all columns, in the file's spelling.
+        column: the one that holds the prompts, if the user names it.
+        where: the place in the file.
+        noun: what a column is called in this kind of file.
+
+    Raises:
+        UserError: no column holds the prompts, or several could; a column stands twice, or is misspelt.
+    """
+    plain = [name.strip().casefold() for name in names]
+    texts = TEXT_COLUMNS if column is None else (column.strip().casefold(),)
+    places = [place for place, name in enumerate(plain) if name in texts]
+    if not places:
+        there_is_no = f"there is no {noun}" if noun == "column" or column else "the field"
+        missing = f"{there_is_no} {shown(column or 'text')}" + (" is missing" if there_is_no == "the field" else "")
+        present = listed([shown(name) for name in names]) if names else "nothing"
+        raise UserError(
+            f"{where}: {missing}; found {present}: rename the one that holds the prompts to text, or name it by "
+            "--prompts-column"
+        )
+    wanted = {"id", "kind", "family"} - {plain[places[0]]}
+    if column is None and plain[places[0]] == "instruction":
+        wanted.add("input")
+    used = [plain[place] for place in places] + [name for name in plain if name in wanted]
+    if len(set(used)) < len(used):
+        raise UserError(f"{where}: a {noun} stands twice; {listed(sorted(set(used)))} may each stand once")
+    if len(places) > 1:
+        both = listed([shown(names[place]) for place in places])
+        raise UserError(f"{where}: the {noun}s {both} may all hold the prompts; say which by --prompts-column")
+    for name, spelt in zip(plain, names, strict=True):
+        if name not in used and difflib.get_close_matches(name, ("kind", "family"), cutoff=NEAR):
+            raise UserError(f"{where}: {unknown(noun, spelt, ('kind', 'family'))}")
+    return {"text": places[0]} | {name: plain.index(name) for name in plain if name in wanted}
+
+
+def _row(path: Path, line: int, columns: Mapping[str, int], names: Sequence[str], values: Sequence[object]) -> _Row:
+    """A row's values as the fields of a prompt."""
+    fields = {field: values[place] for field, place in columns.items() if values[place] is not None}
+    name, value = names[columns["text"]], fields.get("text")
+    conversation, shortened = name.strip().casefold() in CONVERSATIONS, False
+    if conversation and isinstance(value, str):  # as in a CSV file
+        value = parse_json(path, value, line)
+    if conversation or isinstance(value, list):
+        value, shortened = _first_turn(value, f"{path}:{line}", name)
+    if not isinstance(value, str) or not value.strip():
+        described_value = "empty" if value is None else described(value)
+        raise UserError(f"{path}:{line}: the field {shown(name)} is {described_value}; it must be text")
+    more = fields.pop("input", None)
+    fields["text"] = f"{value.strip()}\n\n{more.strip()}" if isinstance(more, str) and more.strip() else value
+    if type(fields.get("id")) is int:
+        fields["id"] = str(fields["id"])
+    return _Row(fields, tuple(name for place, name in enumerate(names) if place not in columns.values()), shortened)
+
+
+def _first_turn(conversation: object, where: str, name: str) -> tuple[str, bool]:
+    """What the user says first in a conversation, and whether there is more in it.
+
+    Raises:
+        UserError: it is no conversation, or nobody asks in it.
+    """
+    turns = conversation if isinstance(conversation, list) else []
+    for turn in turns:
+        if not isinstance(turn, dict):
+            break
+        if turn.get("role", turn.get("from")) in USERS:
+            content = turn.get("content", turn.get("value"))
+            if isinstance(content, list):  # in parts, of which some may be pictures
+                parts = [part.get("text") for part in content if isinstance(part, dict)]
+                content = "\n".join(part for part in parts if isinstance(part, str))
+            if isinstance(content, str) and content.strip():
+                return content, len(turns) > 1
+            break
+    raise UserError(
+        f"{where}: the field {shown(name)} is no conversation; it must be a list of messages with role and content, "
+        "the first of the role user not empty"
+    )
 
 
 def jsonl_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
@@ -202,32 +365,6 @@ def jsonl_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, parse_json(path, line, number)
-
-
-def _csv_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
-    rows = csv_rows(path, text)
-    line, header = next(rows)
-    columns = [column.strip() for column in header]
-    fields = tuple(Prompt.model_fields)
-    if "text" not in columns:
-        present = listed([shown(column) for column in columns])
-        raise UserError(
-            f"{path}:{line}: there is no column 'text'; found {present}: rename the one that holds the prompts to "
-            f"text, and keep no column but {listed(fields)}"
-        )
-    for column in columns:
-        if column not in fields:
-            raise UserError(f"{path}:{line}: {unknown('column', column, fields)}")
-    if len(set(columns)) < len(columns):
-        raise UserError(f"{path}:{line}: a column stands twice; the header may hold {listed(fields)}, each once")
-    for line, row in rows:
-        if len(row) != len(columns):
-            raise UserError(
-                f"{path}:{line}: the header has {len(columns)} columns but this row has {len(row)}; "
-                "put text that contains commas in double quotes"
-            )
-        cells = zip(columns, row, strict=True)
-        yield line, {column: cell for column, cell in cells if cell.strip() or column == "text"}
 
 
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -250,6 +387,15 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(
             f"{path}:{line}: not valid CSV: {error}; put a cell in double quotes and double the quotes inside it"
         ) from None
+
+
+def refuse_ragged(path: Path, line: int, columns: Sequence[str], cells: Sequence[str]) -> None:
+    """Raises UserError where a row has more or fewer cells than there are columns."""
+    if len(cells) != len(columns):
+        raise UserError(
+            f"{path}:{line}: the header has {len(columns)} columns but this row has {len(cells)}; "
+            "put text that contains commas in double quotes"
+        )
 
 
 def _refuse_repeats(path: Path, prompts: Mapping[int, Prompt]) -> None:

@@ -195,6 +195,8 @@ def _suite(request: Request, progress: Progress) -> Evaluation:
         name, files, sha256 = comparisons.NAME, task.comparisons.files, task.comparisons.sha256
         collect = partial(suite_results.collect_comparisons, task=task)
     else:
+        for line in task.suite.ignored:
+            progress.say(line)
         name, files, sha256 = _slug(task.suite.name), task.suite.files, task.suite.sha256
         collect = partial(suite_results.collect, task=task)
     if is_run(request.target):

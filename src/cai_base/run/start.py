@@ -17,7 +17,7 @@ from cai_base.engines import Engine, Usage
 from cai_base.evaluation.judges import GroundTruth, Judge, Response
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
 from cai_base.evaluation.judges.model_judge import ModelJudge
-from cai_base.inputs import Inputs, gather
+from cai_base.inputs import Inputs, gather, ignored
 from cai_base.method.phase import Phase
 from cai_base.models import check_instruct, engine_kind, load_engine
 from cai_base.progress import Progress
@@ -119,7 +119,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
     engine = load_engine(settings, progress)
     size = cost.run_size(settings, inputs, engine.tokenizer)
     settings, warnings = fit(settings, inputs, engine, size, phases(settings, inputs))
-    warnings += _foreign_text(settings, inputs)
+    warnings += ignored(settings) + _foreign_text(settings, inputs)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"

@@ -211,7 +211,7 @@ class Judging(Section):
     max_tokens: Count = Field(1024, description="longest answer of the judge, its reasoning included")
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="questions to an endpoint at a time")
     retries: Whole = Field(6, description="how often a question that met an error, 429 or a time-out is put again")
-    timeout: Positive = Field(120.0, description="seconds to wait for an answer")
+    timeout: Positive = Field(120.0, description="seconds to wait for a whole answer")
 
 
 class RunSettings(Section):
@@ -275,6 +275,9 @@ class RunSettings(Section):
     )
     constitution: Path | None = Field(None, description="TOML, JSON, the CAI paper's file or placebo; else packaged")
     prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
+    prompts_column: str | None = Field(
+        None, min_length=1, description="column of --prompts that holds them; text, prompt or messages need no name"
+    )
     critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
     evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
     threads: Threads = Field(description="CPU threads; 0 takes one for each core")

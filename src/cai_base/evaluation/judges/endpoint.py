@@ -1,9 +1,14 @@
 """Questions to any OpenAI-compatible endpoint: several at a time, with back-off; the key stands in no stored text."""
 
 import asyncio
+import math
 import os
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -11,7 +16,7 @@ from dotenv import dotenv_values
 
 from cai_base.engines import Meter
 from cai_base.errors import Stopped, UserError
-from cai_base.evaluation.judges.question import Unreadable
+from cai_base.evaluation.judges.question import EMPTY_ANSWER, Unreadable, whole
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
 from cai_base.reading import shown
 from cai_base.settings.schema import Judging
@@ -27,6 +32,16 @@ GIVE_UP = 8
 """The judge counts as gone after so many questions in a row that failed after all their retries."""
 QUOTED = 160
 """Characters of a server's message that a message of ours repeats."""
+WORDS_STORED = 2000
+"""Characters of a server's message that are stored with an answer that it left unscored."""
+LARGEST = 2**22
+"""Bytes of a response that are read. The longest answer of a judge has a few thousand tokens."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
+"""Seconds before a question is first put again, which then double, and the most that they become."""
+LONGEST_WAIT = 60.0
+"""Seconds that a server's `Retry-After` is obeyed at most; one that says 9999 is tried again sooner."""
+PASSING = (408, 409, 425, 429)
+"""Statuses below 500 that may be another one a moment later."""
 CUT = "the judge's answer is cut off: give a greater --judging.max-tokens"
 
 
@@ -95,7 +110,7 @@ class Endpoint:
         asyncio.run(self._ask(list(reversed(questions)), keep))
 
     async def _ask(self, left: list[Question], keep: Keep) -> None:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         settings = self._settings
 
@@ -103,10 +118,16 @@ class Endpoint:
             while left:
                 question = left.pop()
                 reply = await self._reply(client, question)
-                keep(question, replace(reply, text=self._without_key(reply.text)))
+                keep(question, replace(reply, text=whole(self._without_key(reply.text))))
 
+        # A redirect would take the question, and within a host the key, to a place that nobody named.
+        http = DefaultAsyncHttpxClient(follow_redirects=False, event_hooks={"response": [_bound]})
         async with AsyncOpenAI(
-            api_key=self._key or NO_KEY, base_url=self._url, max_retries=settings.retries, timeout=settings.timeout
+            api_key=self._key or NO_KEY,
+            base_url=self._url,
+            max_retries=0,  # the SDK's own retries know no error in a body, and no bound for all of a response
+            timeout=settings.timeout,
+            http_client=http,
         ) as client:
             workers = [asyncio.create_task(work(client)) for _ in range(min(settings.concurrency, len(left)))]
             try:
@@ -117,38 +138,64 @@ class Endpoint:
                 await asyncio.gather(*workers, return_exceptions=True)
 
     async def _reply(self, client: "AsyncOpenAI", question: Question) -> Reply:
-        """The reply, or what failed; never an exception but `Stopped`."""
+        """The reply, or what failed after all retries; never an exception but `Stopped`."""
+        for attempt in range(self._settings.retries + 1):
+            outcome = await self._try(client, question)
+            if isinstance(outcome, Reply):
+                self._failed_in_a_row = 0
+                return outcome
+            if not outcome.passing or attempt == self._settings.retries:
+                break
+            await asyncio.sleep(pause(outcome.headers, attempt))
+        return self._failure(outcome.reason, outcome.message)
+
+    async def _try(self, client: "AsyncOpenAI", question: Question) -> "Reply | _Error":
+        """The answer to one request, or to several where the server declines a form of it."""
         import openai
 
         form = self._form
         while True:
             try:
-                completion = await client.chat.completions.create(
-                    model=self._model,
-                    messages=cast(list["ChatCompletionMessageParam"], list(question.messages)),
-                    **self._arguments(form, question),
+                raw = await asyncio.wait_for(
+                    client.chat.completions.with_raw_response.create(
+                        model=self._model,
+                        messages=cast(list["ChatCompletionMessageParam"], list(question.messages)),
+                        **self._arguments(form, question),
+                    ),
+                    self._settings.timeout,  # of all of it: a server may send a byte now and then, for ever
                 )
+                completion = raw.parse()
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if error.code == "content_filter":
                     return Reply(error.message, "judge refused")
                 plainer = form.plainer(error)
                 if plainer is None:
-                    return self._failure(f"request declined: HTTP {error.status_code}", _words(error))
+                    return _Error(f"request declined: HTTP {error.status_code}", _words(error))
                 form = plainer
                 continue
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise Stopped(self._not_there(error)) from None
-            except openai.APITimeoutError:
-                return self._failure("transport error: timed out", "")
+            except (openai.APITimeoutError, TimeoutError):
+                return _Error("transport error: timed out", "", passing=True)
             except openai.APIStatusError as error:
-                return self._failure(f"transport error: HTTP {error.status_code}", _words(error))
+                status, headers = error.status_code, error.response.headers
+                if 300 <= status < 400:
+                    raise Stopped(self._redirected(headers.get("location", ""))) from None
+                return _Error(
+                    f"transport error: HTTP {status}", _words(error), status in PASSING or status >= 500, headers
+                )
             # What the SDK passes on when a server sends no UTF-8, no JSON, or too much of it.
-            except (openai.APIError, ValueError, RecursionError) as error:
-                return self._failure("transport error: no usable response", str(error))
+            except (_TooLarge, openai.APIError, ValueError, RecursionError) as error:
+                too_large = isinstance(error, _TooLarge) or isinstance(error.__cause__, _TooLarge)
+                message = f"the response is larger than {LARGEST} bytes" if too_large else str(error)
+                passing = isinstance(error, openai.APIConnectionError) and not too_large
+                return _Error("transport error: no usable response", message, passing)
+            message = _error_inside(completion)
+            if message is not None:
+                return _Error("transport error: an error in place of a completion", message, True, raw.headers)
             reply = _content(completion, question)
             if reply is None:
-                return self._failure("transport error: no chat completion", str(completion))
-            self._failed_in_a_row = 0
+                return _Error("transport error: no chat completion", str(completion))
             self._form = form
             return reply
 
@@ -173,7 +220,7 @@ class Endpoint:
                 f"the judge at {self._url} failed {GIVE_UP} times in a row, the last time with: {reason}"
                 f"{self._quoted(message)}; see to it: no reply so far is lost"
             ) from None
-        return Reply(message, reason, final=False)
+        return Reply(message[:WORDS_STORED], reason, final=False)
 
     def _quoted(self, message: str) -> str:
         """What a server said, short and on one line, to stand behind our own words; it may know what is wrong."""
@@ -190,6 +237,12 @@ class Endpoint:
         complaint = "declined the key" if self._key else "asks for a key"
         return f"the judge's endpoint {self._url} {complaint} (HTTP {status}); put a valid one into {KEY} or .env"
 
+    def _redirected(self, place: str) -> str:
+        return (
+            f"the judge's endpoint {self._url} redirects to {shown(self._without_key(place), QUOTED)}, which is not "
+            "followed, since it would take the key along; give the place where the judge is as --judge-url"
+        )
+
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
 
@@ -202,8 +255,91 @@ def _words(error: "APIStatusError") -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """Why a request brought no reply.
+
+    Attributes:
+        reason: in our words.
+        message: in the server's.
+        passing: whether the same request may succeed a moment later.
+        headers: of the response, where there was one.
+    """
+
+    reason: str
+    message: str
+    passing: bool = False
+    headers: Mapping[str, str] | None = None
+
+
+def pause(headers: Mapping[str, str] | None, attempt: int) -> float:
+    """Seconds to wait before a question is put again: what the server asks for, within bounds, else ever longer.
+
+    Args:
+        headers: of the response that failed; None if there was none.
+        attempt: how often the question was put again already.
+    """
+    seconds = _retry_after(headers or {})
+    if math.isfinite(seconds) and seconds > 0:
+        return min(seconds, LONGEST_WAIT)
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 10))
+    return longest * random.uniform(0.75, 1.0)  # several questions meet the same limit; they come back one by one
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds that a server asks to wait; NaN where it says nothing that can be understood."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return float(headers[name]) / unit
+        except (KeyError, ValueError):
+            continue
+    try:
+        return parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time()
+    except (KeyError, ValueError, TypeError, OverflowError, OSError):
+        return math.nan
+
+
+class _TooLarge(Exception):
+    """A response is larger than any answer of a judge."""
+
+
+async def _bound(response: Any) -> None:
+    """Have a response end with `_TooLarge` once it is larger than `LARGEST` bytes."""
+    stream = response.stream
+    library = import_module(type(response).__module__.partition(".")[0])  # httpx, or httpx2 with later SDKs
+
+    class Bounded(library.AsyncByteStream):  # type: ignore[misc, name-defined]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for part in stream:
+                size += len(part)
+                if size > LARGEST:
+                    raise _TooLarge
+                yield part
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    response.stream = Bounded()
+
+
+def _error_inside(completion: object) -> str | None:
+    """The message of an error that a server sends with status 200, in place of a completion or inside it."""
+    choices = getattr(completion, "choices", None)
+    first = choices[0] if isinstance(choices, list) and choices else None
+    for holder in (completion, first):
+        error = getattr(holder, "error", None)
+        if error:
+            message = error.get("message") if isinstance(error, dict) else None
+            return str(message or error)
+    return None
+
+
 def _content(completion: object, question: Question) -> Reply | None:
-    """The judge's words; None if this is no completion. The SDK passes on whatever a server sends, unchecked."""
+    """The judge's words; None if this is no completion. The SDK passes on whatever a server sends, unchecked.
+
+    Where all words are reasoning, they are an answer only if they are one to the letter; else they are stored.
+    """
     from openai.types.chat import ChatCompletion
 
     choices: object = completion.choices if isinstance(completion, ChatCompletion) else None
@@ -211,16 +347,24 @@ def _content(completion: object, question: Question) -> Reply | None:
         return None
     choice: object = choices[0]
     message = getattr(choice, "message", None)
-    text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
+    text, refusal = _text(getattr(message, "content", None)), getattr(message, "refusal", None)
     why = getattr(choice, "finish_reason", None)
     if refusal or why == "content_filter":
-        return Reply(_whole(str(refusal or text or "")), "judge refused")
-    words = _whole(text) if isinstance(text, str) else ""
-    # A whole answer may be followed by empty lines up to the greatest length.
-    cut = why == "length" and isinstance(question.grading.read(words, question.response.text), Unreadable)
-    return Reply(words, CUT if cut else None)
+        return Reply(whole(str(refusal or text)), "judge refused")
+    reasoning = _text(getattr(message, "reasoning_content", None)) or _text(getattr(message, "reasoning", None))
+    words = whole(text if text.strip() else reasoning)
+    unreadable = isinstance(question.grading.read(words, question.response.text), Unreadable)
+    if unreadable and why == "length":  # a whole answer may be followed by empty lines up to the greatest length
+        return Reply(words, CUT)
+    if unreadable and words and not text.strip():
+        return Reply(words, f"{EMPTY_ANSWER}: all its words are reasoning" if reasoning else EMPTY_ANSWER)
+    return Reply(words)
 
 
-def _whole(text: str) -> str:
-    """The text with a mark in place of halves of characters, which JSON can spell and no file can hold."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _text(content: object) -> str:
+    """A message's content as text: as it is, or its parts that are text and not reasoning."""
+    if isinstance(content, str):
+        return content
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if part.get("type", "text") in ("text", "output_text")]
+    return "".join(text for text in texts if isinstance(text, str))

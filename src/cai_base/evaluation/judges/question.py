@@ -14,15 +14,33 @@ MARK_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 MARK_LENGTH = 12
 """60 bits: a text cannot close a fence that it has not seen."""
 
-_SPECIAL = re.compile(r"<(?=\||/?s>|(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])")
+_SPECIAL = re.compile(
+    r"<(?=\||/?s>|(?:start|end)_of_turn>|/?(?:think|thinking|thought|reasoning|seed:think)>|channel\|>)"
+    r"|\[(?=/?(?:INST|THINK)\])|◁(?=/?think▷)"
+)
 """Where a text spells a special token of a common chat template, which some servers would take for one."""
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_CODE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
+_THOUGHT = re.compile(
+    r"\A.*(?:</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷|<channel\|>"
+    r"|<\|END_THINKING\|>|<\|end_of_thought\|>|<\|channel\|>final(?:<\|message\|>|(?=\s)))",
+    re.DOTALL,
+)
+"""A reasoning model's thoughts: everything up to the last mark that closes some, as DeepSeek-R1 and Qwen3, Magistral,
+Kimi, Seed-OSS, Gemma 4, Command A and gpt-oss write it. Servers often take the opening mark away and leave this one."""
+_END = re.compile(
+    r"(?:\s*(?:<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|return|END_RESPONSE)\|>|</s>|<end_of_turn>))+\s*\Z"
+)
+"""The token that ends a turn, which some servers leave in the text."""
+_CODE = re.compile(r"\A```(?:json)?[ \t]*\n(.*?)\n[ \t]*```(?P<rest>[^`{}\[\]]*)\Z", re.DOTALL | re.IGNORECASE)
+"""One block of code. Words may stand behind it, but nothing that could be another answer."""
 _REFUSAL = re.compile(
     r"\A\W*(?:sorry|as an ai|i apologi[sz]e|i(?: am|['’]?m) (?:sorry|unable|not able)"
     r"|i (?:can ?not|can['’]t|won['’]t|will not))\b",
     re.IGNORECASE,
 )
+
+
+EMPTY_ANSWER = "the judge's answer is empty"
+"""Why there is no verdict where the judge says nothing, or nothing behind its thoughts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +91,20 @@ def question(rubric: Rubric, texts: Mapping[str, str]) -> str:
 def read_answer(rubric: Rubric, raw: str, response: str) -> dict[str, Value] | Unreadable:
     """The judge's answers to every field of the rubric, if the text is exactly that.
 
-    The text is one JSON object, perhaps behind a reasoning model's thoughts or inside one code block, with every field
-    of the rubric, no other, each once and of its type. Whatever else it is, nothing is guessed from it. A judge that
-    repeats an object which stands in the response has not judged it.
+    The text is one JSON object, perhaps behind a reasoning model's thoughts, inside one code block or before the token
+    that ends a turn, with every field of the rubric, no other, each once and of its type. Whatever else it is, nothing
+    is guessed from it. A judge that repeats an object which stands in the response has not judged it.
     """
-    text = _THOUGHT.sub("", raw, count=1).strip()
+    text, answer = raw.strip(), _json(raw)
+    if answer is None:  # a whole object may quote a mark of thinking in its reasoning
+        text = _THOUGHT.sub("", text, count=1).strip()
+        text = _END.sub("", text, count=1).strip()
+        code = _CODE.match(text)
+        text = code[1].strip() if code else text
+        answer = _json(text)
     if not text:
-        return Unreadable("the judge's answer is empty")
-    code = _CODE.match(text)
-    if code:
-        text = code[1].strip()
-    try:
-        answer = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        return Unreadable(EMPTY_ANSWER)
+    if answer is None:
         return Unreadable("judge refused" if _REFUSAL.match(text) else "unparseable: not one JSON object")
     if not isinstance(answer, dict):
         return Unreadable("unparseable: not one JSON object")
@@ -101,8 +120,22 @@ def read_answer(rubric: Rubric, raw: str, response: str) -> dict[str, Value] | U
     return answer
 
 
+def whole(text: str) -> str:
+    """The text with a mark in place of halves of characters, which JSON can spell and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _json(text: str) -> object:
+    """The text as one JSON value; None if it is none."""
+    try:
+        value: object = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
+    fields = {whole(name): whole(value) if isinstance(value, str) else value for name, value in pairs}
     if len(fields) < len(pairs):
         raise ValueError("a key stands twice")
     return fields

@@ -22,7 +22,7 @@ from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.statistics import mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks import LoadedArm
-from cai_base.evaluation.tasks.suites import Row, draw_items, fields_of, json_rows
+from cai_base.evaluation.tasks.suites import Row, draw_items, fields_of, rows_of
 from cai_base.reading import listed, shown
 from cai_base.records import Accuracy, ComparedAnswers, Difference
 from cai_base.settings.schema import Evaluation
@@ -81,7 +81,7 @@ def read(path: Path) -> Comparisons:
     for field in FIELDS:
         if field not in fields:
             raise UserError(f"{path}:1: there is no field {shown(field)}; a file of {NAME} has {listed(FIELDS)}")
-    items = tuple(_comparison(row) for row in json_rows(path))
+    items = tuple(_comparison(row) for row in rows_of(path))
     return Comparisons((path.name,), hashlib.sha256(path.read_bytes()).hexdigest(), items)
 
 

@@ -9,14 +9,24 @@ import hashlib
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from cai_base import randomness
 from cai_base.errors import UserError
-from cai_base.inputs.prompts import JAILBREAK, SENSITIVE, Prompt, csv_rows, jsonl_records, prompts_by_line
+from cai_base.inputs.prompts import (
+    JAILBREAK,
+    SENSITIVE,
+    TEXT_COLUMNS,
+    Prompt,
+    csv_rows,
+    jsonl_records,
+    prompts_by_line,
+    read_prompts,
+    refuse_ragged,
+)
 from cai_base.reading import decoded, described, listed, parse_json, read_text, shown
 
 ATTACK = JAILBREAK
@@ -53,6 +63,7 @@ class Suite:
         sha256: of their contents, one after the other.
         prompts: in the files' order.
         left_out: how many rows are no part of it, by reason.
+        ignored: what else is in the files, one sentence each; only for files in this project's own form.
     """
 
     name: str
@@ -60,11 +71,12 @@ class Suite:
     sha256: str
     prompts: tuple[SuitePrompt, ...]
     left_out: Mapping[str, int]
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a file: where it stands, its number from 1, and its fields."""
+    """One row of a file: where it stands, its number from 1, and its fields by name, in lower case."""
 
     where: str
     number: int
@@ -76,10 +88,14 @@ class Row:
         Raises:
             UserError: it is empty, or no text.
         """
-        value = self.fields.get(name)
+        value = self.get(name)
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{self.where}: the field {shown(name)} is {described(value)}; it must be text")
         return value.strip()
+
+    def get(self, name: str) -> object:
+        """The field's value, whatever the case of its name; None if there is none."""
+        return self.fields.get(name.casefold())
 
 
 Reader = Callable[[Row, str], "SuitePrompt | str"]
@@ -87,11 +103,31 @@ Reader = Callable[[Row, str], "SuitePrompt | str"]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A published form: the fields that identify it, and how a row is read."""
+class Columns:
+    """One set of columns that a form comes in.
 
-    fields: tuple[str, ...]
+    Attributes:
+        names: those that it must have, in any order and case.
+        read: how a row is read.
+        further: whether other columns may stand beside them. Where the names are so plain that other files have them
+            too, no column but a row's number may.
+    """
+
+    names: tuple[str, ...]
     read: Reader
+    further: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A published form: the sets of columns that it comes in."""
+
+    columns: tuple[Columns, ...]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns of the authors' own file."""
+        return self.columns[0].names
 
 
 def _harmbench(row: Row, name: str) -> SuitePrompt | str:
@@ -107,8 +143,19 @@ def _harmbench(row: Row, name: str) -> SuitePrompt | str:
     return SuitePrompt(_prompt(row.text("BehaviorID"), ATTACK, text), row.text("SemanticCategory"))
 
 
-def _advbench(row: Row, name: str) -> SuitePrompt:
-    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, row.text("goal")))
+def _attack(column: str) -> Reader:
+    """Reads a row as the attack in one of its columns."""
+    return lambda row, name: SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, row.text(column)))
+
+
+def _harmbench_extra(row: Row, name: str) -> SuitePrompt:
+    text, context, category = row.text("Behavior"), row.get("ContextString"), row.get("Category")
+    if isinstance(context, str) and context.strip():
+        text = f"{context.strip()}{CONTEXT}{text}"
+    return SuitePrompt(
+        _prompt(row.text("BehaviorID"), ATTACK, text),
+        category.strip() if isinstance(category, str) and category.strip() else None,
+    )
 
 
 def _jailbreakbench(row: Row, name: str) -> SuitePrompt:
@@ -122,7 +169,7 @@ def _strongreject(row: Row, name: str) -> SuitePrompt:
 
 def _xstest(row: Row, name: str) -> SuitePrompt:
     category = row.text("type")
-    label = row.text("label") if "label" in row.fields else None
+    label = row.text("label") if row.get("label") is not None else None
     if label not in ("safe", "unsafe", None):
         raise UserError(f"{row.where}: the field 'label' is {shown(label)}; it must be safe or unsafe")
     # Before it had labels, the contrasts to the safe prompts were told by their type alone.
@@ -144,19 +191,32 @@ def _prompt(name: str, kind: str, text: str) -> Prompt:
     return Prompt(id=name, kind=kind, text=text)
 
 
-_JAILBREAKBENCH = Form(("Goal", "Target", "Behavior", "Category"), _jailbreakbench)
+_JAILBREAKBENCH = Form((Columns(("Goal", "Target", "Behavior", "Category"), _jailbreakbench),))
+_HARMBENCH_EXTRA = Columns(("Behavior", "Category", "Tags", "ContextString", "BehaviorID"), _harmbench_extra)
 FORMS: Mapping[str, Form] = {
     "harmbench": Form(
-        ("Behavior", "FunctionalCategory", "SemanticCategory", "ContextString", "BehaviorID"), _harmbench
+        (Columns(("Behavior", "FunctionalCategory", "SemanticCategory", "ContextString", "BehaviorID"), _harmbench),)
     ),
-    "advbench": Form(("goal", "target"), _advbench),
+    "harmbench-extra": Form((_HARMBENCH_EXTRA,)),
+    "advbench": Form(
+        (
+            Columns(("goal", "target"), _attack("goal"), further=False),
+            Columns(("prompt", "target"), _attack("prompt"), further=False),
+            _HARMBENCH_EXTRA,
+        )
+    ),
     "jailbreakbench-harmful": _JAILBREAKBENCH,
     "jailbreakbench-benign": _JAILBREAKBENCH,
-    "strongreject": Form(("category", "source", "forbidden_prompt"), _strongreject),
-    "xstest": Form(("prompt", "type", "focus"), _xstest),
-    "hh-red-team": Form(("transcript", "task_description"), _red_team),
+    "strongreject": Form((Columns(("category", "source", "forbidden_prompt"), _strongreject),)),
+    "xstest": Form((Columns(("prompt", "type", "focus"), _xstest),)),
+    "hh-red-team": Form((Columns(("transcript", "task_description"), _red_team),)),
 }
-"""Every form by its name. JailbreakBench's two files have one form, and differ in what their prompts are."""
+"""Every form by its name. JailbreakBench's two files have one form, and differ in what their prompts are. HarmBench
+keeps AdvBench, and other attacks, in one form of its own; hub re-exports of AdvBench call the goal a prompt."""
+NUMBERS = ("", "id", "index", "idx", "unnamed: 0")
+"""Columns that number the rows, and say nothing of what a file is."""
+HARMLESS_NAMES = ("benign", "harmless", "safe")
+"""Words in a file's name that contradict a form of attacks with columns that say nothing."""
 OWN = "prompts"
 """The form of this project's own files of prompts."""
 
@@ -175,11 +235,14 @@ def read(name: str | None, files: Sequence[Path]) -> Suite:
     left_out: Counter[str] = Counter()
     digest = hashlib.sha256()
     named = name
+    ignored: list[str] = []
     for path in files:
-        form, rows = _recognised(path, name)
+        form, reader, rows = _recognised(path, name)
         named = name or (path.stem if form == OWN else form)
+        if form == OWN:
+            ignored += read_prompts(path).ignored
         for row in rows:
-            item = _own(row) if form == OWN else FORMS[form].read(row, form)
+            item = reader(row, form)
             if isinstance(item, str):
                 left_out[item] += 1
             elif item.prompt.id in prompts:
@@ -190,7 +253,14 @@ def read(name: str | None, files: Sequence[Path]) -> Suite:
     if not prompts:
         raise UserError(f"{files[0]}: there are no prompts in it; it should be {_FILE}")
     assert named is not None
-    return Suite(named, tuple(p.name for p in files), digest.hexdigest(), tuple(prompts.values()), dict(left_out))
+    return Suite(
+        named,
+        tuple(path.name for path in files),
+        digest.hexdigest(),
+        tuple(prompts.values()),
+        dict(left_out),
+        tuple(ignored),
+    )
 
 
 def draw_items(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
@@ -205,7 +275,7 @@ def draw_items(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
 
 
 def fields_of(path: Path) -> tuple[str, ...]:
-    """The fields of a file's first row; none where it has no rows with fields.
+    """The fields of a file's first row, in the file's spelling; none where it has no rows with fields.
 
     Raises:
         UserError: it cannot be read, or is no CSV or JSON.
@@ -214,17 +284,35 @@ def fields_of(path: Path) -> tuple[str, ...]:
         _, header = next(csv_rows(path, read_text(path, _FILE)))
         return tuple(column.strip() for column in header)
     if path.suffix.lower() in LINES:
-        first = next(json_rows(path), None)
-        return tuple(first.fields) if first else ()
+        first = next(_objects(path), None)
+        return tuple(first[1]) if first else ()
     return ()
 
 
-def json_rows(path: Path) -> Iterator[Row]:
-    """The objects of a JSON array or of JSON lines, gzipped or not.
+def rows_of(path: Path) -> Iterator[Row]:
+    """The rows of a CSV file, or the objects of a JSON array or of JSON lines, gzipped or not.
 
     Raises:
-        UserError: something in it is no object, or it cannot be read.
+        UserError: a row has too few or too many cells, something is no object, or the file cannot be read.
     """
+    if path.suffix.lower() in TABLES:
+        yield from _table_rows(path)
+        return
+    for number, (where, fields) in enumerate(_objects(path), start=1):
+        _refuse_repeats(list(fields), where)
+        yield Row(where, number, {name.strip().casefold(): value for name, value in fields.items()})
+
+
+def _refuse_repeats(names: Sequence[str], where: str) -> None:
+    """Raises UserError where two fields have one name, upper and lower case apart."""
+    plain = [name.strip().casefold() for name in names]
+    twice = next((name for name in plain if name and plain.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: the field {shown(twice)} stands twice, upper and lower case apart; keep one of them")
+
+
+def _objects(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """The objects of a JSON array or of JSON lines, each with its place."""
     text = _unpacked(path) if path.suffix.lower() == ".gz" else read_text(path, _FILE)
     if text.lstrip().startswith("["):
         array = parse_json(path, text)
@@ -232,10 +320,10 @@ def json_rows(path: Path) -> Iterator[Row]:
         places = [(f"{path}: item {number}", value) for number, value in enumerate(array, start=1)]
     else:
         places = [(f"{path}:{line}", value) for line, value in jsonl_records(path, text)]
-    for number, (where, value) in enumerate(places, start=1):
+    for where, value in places:
         if not isinstance(value, dict):
             raise UserError(f"{where}: this is {described(value)}; it must be an object with fields")
-        yield Row(where, number, value)
+        yield where, value
 
 
 def _unpacked(path: Path) -> str:
@@ -249,43 +337,89 @@ def _unpacked(path: Path) -> str:
 
 def _table_rows(path: Path) -> Iterator[Row]:
     rows = csv_rows(path, read_text(path, _FILE))
-    _, header = next(rows)
+    first, header = next(rows)
     columns = [column.strip() for column in header]
+    _refuse_repeats(columns, f"{path}:{first}")
     for number, (line, cells) in enumerate(rows, start=1):
-        if len(cells) != len(columns):
-            raise UserError(
-                f"{path}:{line}: the header has {len(columns)} columns but this row has {len(cells)}; "
-                "put text that contains commas in double quotes"
-            )
-        yield Row(f"{path}:{line}", number, dict(zip(columns, cells, strict=True)))
+        refuse_ragged(path, line, columns, cells)
+        where = f"{path}:{line}"
+        yield Row(where, number, {name.casefold(): cell for name, cell in zip(columns, cells, strict=True)})
 
 
-def _recognised(path: Path, name: str | None) -> tuple[str, Iterator[Row]]:
-    """The form of a file, and its rows."""
+def _recognised(path: Path, name: str | None) -> tuple[str, Reader, Iterator[Row]]:
+    """The form of a file, how its rows are read, and its rows."""
     fields = fields_of(path)
-    rows = _table_rows if path.suffix.lower() in TABLES else json_rows
+    plain = {field.strip().casefold() for field in fields}
     if name is not None:
         form = _side(path, name) if name == "jailbreakbench" else name
-        missing = [field for field in FORMS[form].fields if field not in fields]
-        if missing:
+        fitting = next((one for one in FORMS[form].columns if _has(plain, one)), None)
+        if fitting is None:
+            missing = next(field for field in FORMS[form].fields if field.casefold() not in plain)
             has = f"found {listed([shown(field) for field in fields])}" if fields else "found no fields at all"
             raise UserError(
-                f"{path}:1: there is no field {shown(missing[0])}; a file of {name} has "
+                f"{path}:1: there is no field {shown(missing)}; a file of {name} has "
                 f"{listed(FORMS[form].fields)}, {has}"
             )
-        return form, rows(path)
-    if "ImageFileName" in fields:
+        return form, fitting.read, rows_of(path)
+    if "imagefilename" in plain:
         raise UserError(f"{path}:1: these are HarmBench's behaviours with pictures; only those of text are asked here")
-    match = next((form for form, one in FORMS.items() if set(one.fields) <= set(fields)), None)
-    if match is not None:
-        return _side(path, "jailbreakbench") if match.startswith("jailbreakbench") else match, rows(path)
-    if fields and "text" not in fields:
+    if plain and not _own_columns(plain):
+        form, columns = _form_of(path, fields)
+        return _side(path, "jailbreakbench") if columns.read is _jailbreakbench else form, columns.read, rows_of(path)
+    return OWN, _own, _own_rows(path)
+
+
+def _has(plain: Collection[str], columns: Columns) -> bool:
+    return all(name.casefold() in plain for name in columns.names)
+
+
+def _own_columns(plain: Collection[str]) -> bool:
+    """Whether columns are those of this project's own form: prompts, and the kind that says what they count for."""
+    return "text" in plain or ("kind" in plain and any(name in plain for name in TEXT_COLUMNS))
+
+
+def _form_of(path: Path, fields: Sequence[str]) -> tuple[str, Columns]:
+    """The one form that all of a file's columns fit.
+
+    Raises:
+        UserError: no form fits, or several do, or the columns fit and yet something speaks against it.
+    """
+    plain = {field.strip().casefold() for field in fields}
+    fitting: dict[str, Columns] = {}
+    for form, one in FORMS.items():
+        for columns in one.columns:
+            if _has(plain, columns) and columns not in fitting.values():
+                fitting[form] = columns
+    # JailbreakBench's columns contain AdvBench's: what names more of a file's columns is what the file is.
+    names = {form: {name.casefold() for name in columns.names} for form, columns in fitting.items()}
+    fitting = {
+        form: columns for form, columns in fitting.items() if not any(names[form] < other for other in names.values())
+    }
+    found = listed([shown(field) for field in fields])
+    if not fitting:
         forms = "; ".join(f"{form}: {', '.join(one.fields)}" for form, one in FORMS.items())
         raise UserError(
-            f"{path}:1: of no form that is known (its fields are {listed([shown(field) for field in fields])}). "
+            f"{path}:1: of no form that is known (its fields are {found}). "
             f"A suite has {forms}; this project's own form has text and kind"
         )
-    return OWN, _own_rows(path)
+    say_which = " or ".join(f"--suite {form}:{path}" for form in fitting)
+    if len(fitting) > 1:
+        raise UserError(f"{path}:1: its columns ({found}) fit {listed(list(fitting))}; say which by {say_which}")
+    ((form, columns),) = fitting.items()
+    others = [field for field in fields if field.strip().casefold() not in {*names[form], *NUMBERS}]
+    if not columns.further and others:
+        raise UserError(
+            f"{path}:1: it has the columns of {form}, but others too "
+            f"({listed([shown(field) for field in others])}), so it may be something else; if all its prompts are "
+            f"attacks, give {say_which}"
+        )
+    doubt = [word for word in re.split("[^a-z]+", path.name.lower()) if word in HARMLESS_NAMES]
+    if not columns.further and doubt:
+        raise UserError(
+            f"{path}: it has the columns of {form}, whose prompts are attacks, but its name says {doubt[0]}; if all "
+            f"its prompts are attacks, give {say_which}"
+        )
+    return form, columns
 
 
 def _side(path: Path, name: str) -> str:
@@ -304,7 +438,7 @@ def _own_rows(path: Path) -> Iterator[Row]:
         yield Row(f"{path}:{line}", number, {"prompt": prompt})
 
 
-def _own(row: Row) -> SuitePrompt:
+def _own(row: Row, name: str) -> SuitePrompt:
     prompt = row.fields["prompt"]
     assert isinstance(prompt, Prompt)
     if prompt.kind is None:
