@@ -1,8 +1,22 @@
 """How text is laid out for a base model."""
 
-from cai_base.dialogue import STOPS, Dialogue, escape, prompt_tokens, response_tokens
+from typing import Any
+
+import pytest
+from small_tokenizers import CROSSING, KINDS, tokenizer_of_kind
+
+from cai_base import embedded
+from cai_base.dialogue import END, STOPS, Dialogue, escape, prompt_tokens, split_tokens
+from cai_base.engines import Datum
+from cai_base.engines.tokenizer import HubTokenizer, load_tokenizer
+from cai_base.evaluation import fluency
+from cai_base.evaluation.tasks import comparisons
+from cai_base.inputs import packaged
 from cai_base.inputs.constitution import CritiqueExample, Principle
 from cai_base.inputs.prompts import Example
+from cai_base.method.dpo import tokenise
+from cai_base.method.training import trained_datum
+from cai_base.records import Pair
 
 PRINCIPLE = Principle(name="kind", category="c", critique_request="Is it kind?", revision_request="Make it kind.")
 SHOT = Example(prompt="One?", response="Two.")
@@ -56,12 +70,147 @@ def test_an_empty_critique_leaves_its_heading_alone() -> None:
     assert "Critique:\n\nRevision Request:" in Dialogue((), ()).revision("Q", "A", PRINCIPLE, "")
 
 
-def test_the_end_of_a_response_is_trained_as_the_next_turn() -> None:
-    assert "".join(map(chr, response_tokens(Letters(), "Yes."))) == " Yes.\n\nUser:"
-
-
 def test_a_prompt_begins_as_the_model_expects() -> None:
     letters = Letters()
     assert prompt_tokens(letters, "a") == (0, 97)
     letters.bos = None
     assert prompt_tokens(letters, "a") == (97,)
+
+
+def test_the_end_of_a_response_is_trained_as_the_next_turn() -> None:
+    before, after = Dialogue((), ()).answer_tokens(Letters(), "How?", "Yes.", end=END)
+    assert before == prompt_tokens(Letters(), "User: How?\n\nAssistant:")
+    assert "".join(map(chr, after)) == " Yes.\n\nUser:"
+
+
+QUESTION = "How do I knead dough?"
+RESPONSES = (
+    "Fold it.",
+    "Fold it, and wait",
+    "Fold it!",
+    "1. Fold\n2. Wait",
+    "Fold it:\n\n- once,\n- twice.",
+    'She said: "wait?"',
+    "Wait 1234",
+    "Wait…",
+    "お待ちください。",
+    "User: is what I call you.",
+    "",
+)
+DIALOGUE = Dialogue((SHOT,), ())
+PAIR = Pair(
+    prompt=QUESTION,
+    chosen="Yes.",
+    rejected="No.",
+    id="p",
+    kind=None,
+    principles=(),
+    chosen_tokens=1,
+    rejected_tokens=1,
+    held_out=False,
+)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request: pytest.FixtureRequest) -> HubTokenizer:
+    return tokenizer_of_kind(request.param)
+
+
+@pytest.fixture(scope="module")
+def crossing() -> HubTokenizer:
+    return tokenizer_of_kind(CROSSING)
+
+
+def apart(tokenizer: HubTokenizer, response: str) -> tuple[int, ...]:
+    """The tokens of a question, its response and the end, each tokenised by itself."""
+    parts = (f" {response}", END)
+    return (
+        *prompt_tokens(tokenizer, DIALOGUE.question(QUESTION)),
+        *(token for text in parts for token in tokenizer.encode(text)),
+    )
+
+
+@pytest.mark.parametrize(("kind", "differs"), [*zip(KINDS, (True, True, False, True, False), strict=True)])
+def test_these_tokenizers_tell_a_whole_text_from_its_parts_as_the_real_ones_do(kind: str, differs: bool) -> None:
+    tokenizer = tokenizer_of_kind(kind)
+    assert (trained_datum(tokenizer, DIALOGUE, QUESTION, "Fold it.").tokens != apart(tokenizer, "Fold it.")) == differs
+
+
+@pytest.mark.parametrize("response", RESPONSES)
+def test_the_tokens_trained_on_are_those_of_running_text(tokenizer: HubTokenizer, response: str) -> None:
+    datum = trained_datum(tokenizer, DIALOGUE, QUESTION, response)
+    text = f"{DIALOGUE.question(QUESTION)} {escape(response)}{END}"
+    running = prompt_tokens(tokenizer, f"{text} And then?\n\nAssistant:")
+    assert datum.tokens == running[: len(datum.tokens)]
+    assert tokenizer.decode(datum.tokens) == text
+
+
+@pytest.mark.parametrize("response", RESPONSES)
+def test_training_begins_where_a_model_that_was_given_the_prompt_begins(tokenizer: HubTokenizer, response: str) -> None:
+    prompt = prompt_tokens(tokenizer, DIALOGUE.question(QUESTION))
+    datum = trained_datum(tokenizer, DIALOGUE, QUESTION, response)
+    assert datum.tokens[: len(prompt)] == prompt
+    assert datum.weights == (0.0,) * len(prompt) + (1.0,) * (len(datum.tokens) - len(prompt))
+
+
+def test_a_token_that_crosses_the_end_of_the_prompt_is_trained(crossing: HubTokenizer) -> None:
+    prompt = prompt_tokens(crossing, DIALOGUE.question(QUESTION))
+    datum = trained_datum(crossing, DIALOGUE, QUESTION, "Fold it.")
+    untrained = datum.weights.index(1.0)
+    assert untrained < len(prompt)
+    assert datum.tokens[:untrained] == prompt[:untrained]
+    assert datum.tokens[untrained] != prompt[untrained]
+    assert datum.tokens == prompt_tokens(crossing, f"{DIALOGUE.question(QUESTION)} Fold it.{END}")
+
+
+class Recorder:
+    """An engine that keeps what it is given."""
+
+    context_length = 10_000
+
+    def __init__(self, tokenizer: HubTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.data: list[Datum] = []
+
+    def compute_logprobs(self, requests: dict[str | None, list[Datum]]) -> dict[str | None, list[float]]:
+        self.data = next(iter(requests.values()))
+        return {adapter: [0.0] * len(data) for adapter, data in requests.items()}
+
+
+@pytest.mark.parametrize("response", [response for response in RESPONSES if response])
+def test_every_phase_and_every_measure_has_the_same_tokens(tokenizer: HubTokenizer, response: str) -> None:
+    sft = trained_datum(tokenizer, DIALOGUE, QUESTION, response)
+    pair = PAIR.model_copy(update={"chosen": response})
+    assert tokenise(tokenizer, DIALOGUE, [pair])[0].chosen == sft
+    engine: Any = Recorder(tokenizer)
+    fluency.measure(engine, DIALOGUE, [(QUESTION, response)])
+    measured = engine.data[0]
+    answers = {"correct": response, "incorrect": "No."}
+    item = comparisons.Comparison(id="c", before=(), question=QUESTION, answers=answers, categories=())
+    comparisons.score(engine, DIALOGUE, {0: None}, [item])
+    compared = engine.data[0]
+    assert measured.tokens == compared.tokens
+    assert compared.tokens == prompt_tokens(tokenizer, f"{DIALOGUE.question(QUESTION)} {escape(response)}")
+    assert [weight > 0 for weight in measured.weights] == [weight > 0 for weight in compared.weights]
+    # Only the token in which the response ends may be another: with the end behind it, it can hold line breaks too.
+    same = sum(1 for ours, theirs in zip(sft.tokens, compared.tokens, strict=False) if ours == theirs)
+    assert same >= len(compared.tokens) - 1
+
+
+@pytest.mark.parametrize("pack", ["world", "english"])
+def test_the_embedded_models_tokens_are_the_same_apart_and_whole(pack: str) -> None:
+    tokenizer = load_tokenizer(str(embedded.weights()))
+    inputs = packaged(pack)
+    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+    examples = [(example.prompt, example.response) for example in inputs.examples]
+    for question, response in (*examples, *((QUESTION, response) for response in RESPONSES)):
+        prompt = prompt_tokens(tokenizer, dialogue.question(question))
+        trained = (*tokenizer.encode(f" {escape(response)}"), *tokenizer.encode(END))
+        datum = trained_datum(tokenizer, dialogue, question, response)
+        assert datum.tokens == (*prompt, *trained)
+        assert datum.weights == (0.0,) * len(prompt) + (1.0,) * len(trained)
+
+
+def test_a_split_loses_no_token(crossing: HubTokenizer) -> None:
+    before, after = split_tokens(crossing, "Assistant:", " Fold it.")
+    assert (*before, *after) == prompt_tokens(crossing, "Assistant: Fold it.")

@@ -1,13 +1,15 @@
 """How text is laid out: as a dialogue under headings for a base model, in its own template for a chat model.
 
 A base model continues text. A question therefore comes after a few answered ones (few-shot prompting), and critique and
-revision continue the same text under their headings (Bai et al. 2022, section 3.1 and appendix A). Prompt and response
-are tokenised separately, in training as in sampling, so that a response has the same tokens wherever it appears. A chat
-model is prompted in the chat template stored with its tokenizer, and ends a response with its own end token.
+revision continue the same text under their headings (Bai et al. 2022, section 3.1 and appendix A). A prompt, its
+response and the end of the response are tokenised as one text, so that a model is trained and compared on the tokens
+that it reads and draws. A chat model is prompted in the chat template stored with its tokenizer, and ends a response
+with its own end token.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, Protocol
 
 from cai_base.inputs.constitution import CritiqueExample, Principle
@@ -67,9 +69,11 @@ class Dialogue:
         """The tokens of `question`, to be continued by the answer."""
         return prompt_tokens(tokenizer, self.question(prompt, before))
 
-    def answer_tokens(self, tokenizer: "Encoder", response: str) -> tuple[int, ...]:
-        """The tokens of an answer as they follow those of its question, without its end."""
-        return tuple(tokenizer.encode(f" {escape(response)}"))
+    def answer_tokens(
+        self, tokenizer: "Encoder", prompt: str, response: str, before: Turns = (), end: str = ""
+    ) -> "Split":
+        """The tokens of a question and of its answer, followed by `end`: by nothing, or by `END`."""
+        return split_tokens(tokenizer, self.question(prompt, before), f" {escape(response)}{end}")
 
     def question(self, prompt: str, before: Turns = ()) -> str:
         """The few-shot turns, the earlier turns and the question, to be continued by the answer."""
@@ -123,9 +127,12 @@ class Chat:
         """The tokens of the earlier turns and the question in the model's chat template, before its reply."""
         return chat_tokens(tokenizer, before, prompt)
 
-    def answer_tokens(self, tokenizer: "Encoder", response: str) -> tuple[int, ...]:
-        """The tokens of an answer as they follow those of its question, without its end."""
-        return tuple(tokenizer.encode(response))
+    def answer_tokens(self, tokenizer: "Encoder", prompt: str, response: str, before: Turns = ()) -> "Split":
+        """The tokens of a question and of its answer, without its end.
+
+        They are encoded apart: the template puts the question into special tokens and the answer begins behind them.
+        """
+        return self.question_tokens(tokenizer, prompt, before), tuple(tokenizer.encode(response))
 
 
 class Encoder(Protocol):
@@ -154,8 +161,8 @@ class Layout(Protocol):
         """The tokens of a question after the earlier turns of its conversation, to be continued by the answer."""
         ...
 
-    def answer_tokens(self, tokenizer: Encoder, response: str) -> tuple[int, ...]:
-        """The tokens of an answer as they follow those of its question, without its end."""
+    def answer_tokens(self, tokenizer: Encoder, prompt: str, response: str, before: Turns = ()) -> "Split":
+        """The tokens of a question after the earlier turns, and of its answer without its end."""
         ...
 
 
@@ -171,6 +178,18 @@ def prompt_tokens(tokenizer: Encoder, text: str) -> tuple[int, ...]:
     return (*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(text))
 
 
-def response_tokens(tokenizer: Encoder, response: str) -> tuple[int, ...]:
-    """The tokens of a response and its end, as they follow a heading."""
-    return (*tokenizer.encode(f" {escape(response)}"), *tokenizer.encode(END))
+Split = tuple[tuple[int, ...], tuple[int, ...]]
+"""The tokens of a prompt, and those of what continues it."""
+
+
+def split_tokens(tokenizer: Encoder, prompt: str, continuation: str) -> Split:
+    """The tokens of a prompt and of its continuation, from both tokenised as one text.
+
+    Tokenised apart they may be other tokens than the model reads and draws: the tokenizers of Llama 3 and Qwen have one
+    token for a full stop and the line breaks behind it, and Llama 2's puts a space before every text that it is given.
+    So the whole is tokenised, and split where it stops having the tokens of the prompt alone. What follows is what a
+    model that is given the prompt has to write.
+    """
+    alone, whole = prompt_tokens(tokenizer, prompt), prompt_tokens(tokenizer, prompt + continuation)
+    shared = sum(1 for _ in takewhile(lambda token: token[0] == token[1], zip(alone, whole, strict=False)))
+    return whole[:shared], whole[shared:]

@@ -31,7 +31,7 @@ class Source:
     """One model to load into an engine.
 
     Attributes:
-        model: its name, as the user gave it: folder, hub id, the embedded model, or what a service calls it.
+        model: its name, as the user gave it: folder, GGUF file, hub id, the embedded model, or what a service calls it.
         longest: tokens of the longest sequence to come.
         names: what the user wrote for each argument of an engine (see `EngineError`), such as `--judge` for `model`.
         lora: shape of the adapters to train; None for a model that is not trained.
@@ -79,7 +79,7 @@ def _local(source: Source, threads: int) -> Engine:
     from cai_base.engines.local import LocalEngine, peft_format  # imported here: it takes seconds
 
     return LocalEngine(
-        str(embedded.weights()) if source.model == EMBEDDED else source.model,
+        str(embedded.weights()) if source.model == EMBEDDED else _files(source.model),
         peft_format.shape(source.adapter) if source.adapter else source.lora or Lora(rank=1, alpha=1.0),
         name=source.model,
         sequence_length=source.longest,
@@ -126,7 +126,7 @@ def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int 
     """A model in this process, on CUDA where there is a GPU, to be trained and sampled.
 
     Args:
-        model: folder or hub id of a causal language model in Hugging Face layout, or the embedded one.
+        model: folder or hub id of a causal language model in Hugging Face layout, a GGUF file, or the embedded one.
         lora: shape of the adapters to train; None for a model that is not trained.
         longest: tokens of the longest sequence to come; packing is checked at that length.
         threads: CPU threads; 0 leaves the choice to PyTorch.
@@ -164,10 +164,10 @@ def load_tokenizer(settings: RunSettings) -> Tokenizer:
     from cai_base.engines import tokenizer
 
     folder = _tokenizer(settings)
-    with named({"tokenizer": "--model" if folder is None else "--tokenizer"}):
+    with named(_NAMES | {"tokenizer": "--model" if folder is None else "--tokenizer"}):
         if folder is not None and not folder.is_dir():
             raise EngineError("tokenizer", folder, "there is no such folder", "give one with tokenizer.json")
-        return tokenizer.load_tokenizer(str(folder or settings.model))
+        return tokenizer.load_tokenizer(str(folder or _files(settings.model)))
 
 
 def check_instruct(settings: RunSettings, progress: Progress) -> None:
@@ -336,8 +336,8 @@ def _check_chat(
         if source.adapter is not None:
             peft_format.shape(source.adapter)
         else:
-            model.check_folder(source.model)
-        name = str(source.tokenizer or source.model)
+            model.check_folder(_files(source.model))
+        name = str(source.tokenizer or _files(source.model))
         tokenizer.load_tokenizer(name, thinking=source.thinking).check_chat(messages)
 
 
@@ -370,6 +370,13 @@ def _chat_names(flag: str, engine: str) -> dict[str, str]:
 def _tokenizer(settings: RunSettings) -> Path | None:
     """The folder of the base model's tokenizer, where the user or the embedded model has one."""
     return settings.tokenizer or (embedded.weights() if settings.model == EMBEDDED else None)
+
+
+def _files(model: str) -> str:
+    """The folder or hub id that has a model's files; of a GGUF file the folder that it is converted to."""
+    from cai_base.engines.local import gguf
+
+    return gguf.converted(model) if gguf.is_gguf(model) else model
 
 
 def _is_adapter(name: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cai_base.dialogue import Dialogue, escape, prompt_tokens
+from cai_base.dialogue import Dialogue
 from cai_base.engines import Datum, Engine
 from cai_base.records import Answer, Floor
 from cai_base.text import repeats_itself
@@ -52,11 +52,10 @@ def measure(engine: Engine, dialogue: Dialogue, texts: Sequence[tuple[str, str]]
     parts: list[tuple[int, int]] = []
     data: list[Datum] = []
     for index, (question, response) in enumerate(texts):
-        prompt = prompt_tokens(engine.tokenizer, dialogue.question(question))
-        # Text tokenised again may take more tokens than were sampled.
-        tokens = (
-            engine.tokenizer.encode(f" {escape(response)}")[: engine.context_length - len(prompt)] if response else []
-        )
+        if not response:
+            continue
+        prompt, whole = dialogue.answer_tokens(engine.tokenizer, question, response)
+        tokens = whole[: engine.context_length - len(prompt)]  # text tokenised again may take more than were sampled
         for part, length in enumerate((len(tokens), min(OPENING, len(tokens)))):
             if length:
                 weights = (0.0,) * len(prompt) + (1.0 / length,) * length

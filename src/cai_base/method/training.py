@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cai_base import paths, randomness
-from cai_base.dialogue import Dialogue, prompt_tokens, response_tokens
+from cai_base.dialogue import END, Dialogue
 from cai_base.engines import Adam, Adapter, Batch, Datum, Engine, Failed, Step, Tokenizer
 from cai_base.method.phase import Workbench
 from cai_base.progress import Progress
@@ -72,8 +72,7 @@ def start_from_sft(bench: Workbench, phase: str, adapters: Mapping[Adapter, int]
 
 def trained_datum(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, response: str) -> Datum:
     """The prompt in its layout, then the response: weight 1 on the response and its end, 0 on everything before."""
-    before = prompt_tokens(tokenizer, dialogue.question(prompt))
-    after = response_tokens(tokenizer, response)
+    before, after = dialogue.answer_tokens(tokenizer, prompt, response, end=END)
     return Datum((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
 
 

@@ -123,6 +123,8 @@ def check_target(target: str) -> None:
     files = (MANIFEST, "config.json", "adapter_config.json")
     if target == EMBEDDED or any((folder / name).is_file() for name in files):
         return
+    if folder.suffix.lower() == ".gguf" and folder.is_file():
+        return
     if folder.exists():
         raise UserError(f"{target}: has neither a run ({MANIFEST}) nor a model (config.json or adapter_config.json)")
     if runs := sorted(manifest.parent.name for manifest in folder.parent.glob(f"*/{MANIFEST}")):

@@ -72,17 +72,22 @@ def override_settings(config: Table, args: list[str]) -> RunSettings:
 
 
 def check_folder(place: str, model: str) -> None:
-    """Check that a model whose name can only be a path is a folder.
+    """Check that a model whose name can only be a path is a folder or a GGUF file.
 
     Args:
         place: where the name was given: the flag, or the file and the field.
         model: the model's name: a path, a hub id or the embedded model.
 
     Raises:
-        UserError: it is a path, and no folder is there.
+        UserError: it is a path, and neither is there.
     """
-    if model.startswith((".", "/", "~")) and not Path(model).is_dir():
-        raise UserError(f"{place} {model}: there is no such folder; give a folder in Hugging Face layout or a hub id")
+    if model.lower().endswith(".gguf"):
+        if not Path(model).is_file():
+            raise UserError(f"{place} {model}: there is no such file; give the path of a GGUF file")
+    elif model.startswith((".", "/", "~")) and not Path(model).is_dir():
+        raise UserError(
+            f"{place} {model}: there is no such folder; give a folder in Hugging Face layout, a GGUF file or a hub id"
+        )
 
 
 def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:

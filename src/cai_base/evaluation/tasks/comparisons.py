@@ -186,10 +186,7 @@ def _scored(unscored: Sequence[ComparedAnswers], values: Iterator[float]) -> Ite
 
 
 def _datum(tokenizer: Encoder, layout: Layout, item: Comparison, answer: str) -> Datum:
-    prompt, response = (
-        layout.question_tokens(tokenizer, item.question, item.before),
-        layout.answer_tokens(tokenizer, answer),
-    )
+    prompt, response = layout.answer_tokens(tokenizer, item.question, answer, item.before)
     return Datum((*prompt, *response), (*[0.0] * len(prompt), *[1.0] * len(response)))
 
 

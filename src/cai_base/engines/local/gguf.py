@@ -1,0 +1,103 @@
+"""A GGUF file as a folder in Hugging Face layout: converted once, and kept under the user's cache by the file's hash.
+
+transformers reads the file and dequantises its weights; that takes minutes where the vocabulary is large. The folder is
+then loaded as any other. Its weights are fp32, four bytes each.
+"""
+
+import hashlib
+import importlib.util
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from cai_base.engines import EngineError
+from cai_base.engines.local.layout import cache_folder
+from cai_base.engines.tokenizer import one_line
+
+SUFFIX = ".gguf"
+PACKAGES = ("gguf", "accelerate")
+"""What transformers needs to read such a file; the extra `gguf` has them."""
+END_FIELDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+"""The fields of `tokenizer.ggml` that name a token that ends a text, a turn or a message."""
+
+
+def is_gguf(model: str) -> bool:
+    """Whether a model's name is that of a GGUF file, by its ending."""
+    return model.lower().endswith(SUFFIX)
+
+
+def converted(model: str) -> str:
+    """The folder with the weights and the tokenizer of a GGUF file, converted now if they are not in the cache.
+
+    It may be deleted at any time: the file is then converted again.
+
+    Args:
+        model: path of the file.
+
+    Raises:
+        EngineError: there is no such file, it is damaged, transformers does not read its architecture, or a package
+            that reads it is missing.
+    """
+    file = Path(model)
+    if not file.is_file():
+        raise EngineError("model", model, "there is no such file", "give the path of a GGUF file")
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    folder = cache_folder() / "gguf" / digest
+    if not folder.is_dir():
+        absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+        if absent:
+            reason = f"a GGUF file is read with {' and '.join(absent)}, not installed here"
+            raise EngineError("model", model, reason, "install with pip install 'cai-base[gguf]'")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            _convert(model, Path(scratch), Path(scratch) / digest)
+            if not folder.is_dir():  # unless another process was faster
+                (Path(scratch) / digest).rename(folder)
+    return str(folder)
+
+
+def _convert(model: str, scratch: Path, folder: Path) -> None:
+    from gguf import GGUFReader
+
+    try:
+        fields = GGUFReader(model).fields
+        architecture = str(fields["general.architecture"].contents())
+    except Exception as error:  # the reader trusts every length in the file, so anything can happen
+        reason = f"is no GGUF file, or a damaged one ({one_line(error) or type(error).__name__})"
+        raise EngineError(
+            "model", model, reason, "fetch it again, and compare its size or hash with its source"
+        ) from error
+    # Alone in a folder: transformers would take a tokenizer or an adapter that lies beside the file for a part of it.
+    alone = scratch / "source"
+    alone.mkdir()
+    (alone / "model.gguf").symlink_to(Path(model).resolve())
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    source: dict[str, Any] = {"gguf_file": "model.gguf", "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(alone, **source)
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            alone, dtype=torch.float32, output_loading_info=True, **source
+        )
+    except Exception as error:  # as above, and transformers adds its own
+        reason = f"transformers {transformers.__version__} does not read this file of architecture {architecture!r}"
+        remedy = "give the model as a folder in Hugging Face layout, or a GGUF file of another architecture"
+        raise EngineError("model", model, f"{reason} ({one_line(error) or type(error).__name__})", remedy) from error
+    if report["missing_keys"]:
+        reason = f"it lacks weights that its config asks for, such as {min(report['missing_keys'])}"
+        raise EngineError("model", model, reason, "fetch it again, or give the model in another form")
+    ends = {int(fields[name].contents()) for end in END_FIELDS if (name := f"tokenizer.ggml.{end}") in fields}
+    if ends:
+        loaded.generation_config.eos_token_id = sorted(ends)
+    # What is loaded is dequantised, but transformers still holds it for a quantised model, which it does not write.
+    loaded.hf_quantizer = None
+    loaded.is_quantized = False
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    loaded.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

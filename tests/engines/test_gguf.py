@@ -1,0 +1,209 @@
+"""GGUF files: converted once, loaded as any other model, refused in one sentence."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import SHAPE, save_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cai_base import models
+from cai_base.engines import Datum, EngineError, Lora
+from cai_base.engines.local import LocalEngine, gguf
+from cai_base.errors import UserError
+from cai_base.progress import Progress
+from cai_base.run.targets import check_target
+from cai_base.settings.command_line import load_settings
+from cai_base.settings.schema import JudgeName
+
+if importlib.util.find_spec("gguf") is None:
+    pytest.skip("the package gguf, of the extra of that name, is not installed", allow_module_level=True)
+
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+WIDTH, INNER, LAYERS, HEADS, KV_HEADS = 32, 64, 2, 4, 2
+TEXT = "User: how do I bake bread?\n\nAssistant: knead the dough"
+
+
+def write(file: Path, architecture: str = "llama") -> Path:
+    """A random Llama of two layers with its tokenizer, its large matrices in 8-bit blocks."""
+    from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quants
+
+    save_tokenizer(file.parent / "tokenizer", bos=True)
+    learned = json.loads((file.parent / "tokenizer" / "tokenizer.json").read_text())["model"]
+    tokens = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
+    writer = GGUFWriter(file, architecture)
+    writer.add_context_length(256)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(INNER)
+    writer.add_block_count(LAYERS)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("llama-bpe")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if token in ("<s>", "</s>") else TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in learned["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_eot_token_id(7)
+    writer.add_add_bos_token(True)
+    writer.add_chat_template(TEMPLATE)
+    generator = np.random.default_rng(0)
+
+    def add(name: str, *shape: int) -> None:
+        values = generator.normal(0, 0.15, shape).astype(np.float32)
+        if len(shape) == 1:
+            writer.add_tensor(name, 1 + values)
+        else:
+            blocks = quants.quantize(values, GGMLQuantizationType.Q8_0)
+            writer.add_tensor(name, blocks, raw_dtype=GGMLQuantizationType.Q8_0)
+
+    add("token_embd.weight", len(tokens), WIDTH)
+    add("output_norm.weight", WIDTH)
+    add("output.weight", len(tokens), WIDTH)
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        add(f"{block}.attn_norm.weight", WIDTH)
+        add(f"{block}.ffn_norm.weight", WIDTH)
+        add(f"{block}.attn_q.weight", WIDTH, WIDTH)
+        add(f"{block}.attn_k.weight", WIDTH * KV_HEADS // HEADS, WIDTH)
+        add(f"{block}.attn_v.weight", WIDTH * KV_HEADS // HEADS, WIDTH)
+        add(f"{block}.attn_output.weight", WIDTH, WIDTH)
+        add(f"{block}.ffn_gate.weight", INNER, WIDTH)
+        add(f"{block}.ffn_up.weight", INNER, WIDTH)
+        add(f"{block}.ffn_down.weight", WIDTH, INNER)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert SHAPE["hidden_size"] == WIDTH
+    return write(tmp_path_factory.mktemp("gguf") / "Small.Q8_0.gguf")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One cache for the module, so that the file is converted once."""
+    folder = tmp_path_factory.getbasetemp() / "gguf-cache"
+    monkeypatch.setenv("CAI_BASE_CACHE", str(folder))
+    return folder
+
+
+def refusal(model: Path) -> str:
+    """What the user is told about a file that is not read: one line that names it."""
+    with pytest.raises(EngineError) as caught:
+        gguf.converted(str(model))
+    text = str(caught.value)
+    assert text.startswith(f"model {model}: ")
+    assert "\n" not in text
+    return text
+
+
+def test_a_gguf_file_gives_the_log_probabilities_that_transformers_gives(file: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    engine = models.load_model(str(file), longest=96, threads=1)
+    tokens = (engine.tokenizer.bos, *engine.tokenizer.encode(TEXT))
+    assert list(tokens) == [0, *tokenizer(TEXT, add_special_tokens=False)["input_ids"]]
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
+    expected = float(logits.gather(1, torch.tensor(tokens)[1:, None]).sum())
+    data = [Datum(tokens, (0.0, *[1.0] * (len(tokens) - 1)))]
+    assert engine.compute_logprobs({None: data})[None] == pytest.approx([expected], abs=1e-3)
+
+
+def test_the_file_says_where_a_text_begins_and_ends(file: Path) -> None:
+    tokenizer = models.load_model(str(file), longest=96, threads=1).tokenizer
+    assert tokenizer.bos == 0
+    assert tokenizer.eos == {1, 7}
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+
+
+def test_the_second_load_converts_nothing(file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = gguf.converted(str(file))
+    monkeypatch.setattr(gguf, "_convert", lambda *_: pytest.fail("it was converted again"))
+    assert gguf.converted(str(file)) == first
+    moved = file.with_name("another-name.GGUF")
+    moved.write_bytes(file.read_bytes())
+    assert gguf.converted(str(moved)) == first
+    assert [path.name for path in (cache / "gguf").iterdir()] == [Path(first).name]
+
+
+def test_what_lies_beside_the_file_is_no_part_of_it(file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(file.read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "</s>", "chat_template": "another"}')
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "nowhere/else"}')
+    engine = LocalEngine(gguf.converted(str(tmp_path / "model.gguf")), Lora(4, 4), sequence_length=32, device="cpu")
+    assert engine.tokenizer.bos == 0
+    assert (
+        engine.tokenizer.decode(engine.tokenizer.chat([{"role": "user", "content": "bread"}]))
+        == "user: bread\nassistant:"
+    )
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert "there is no such file" in refusal(tmp_path / "nowhere.gguf")
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "text.gguf").write_text("knead the dough")
+    assert "is no GGUF file, or a damaged one" in refusal(tmp_path / "text.gguf")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.99])
+def test_a_file_that_was_not_fetched_whole(file: Path, tmp_path: Path, cache: Path, share: float) -> None:
+    whole = file.read_bytes()
+    (tmp_path / "part.gguf").write_bytes(whole[: int(share * len(whole))])
+    assert "is no GGUF file, or a damaged one" in refusal(tmp_path / "part.gguf")
+    assert not any(path.name.startswith("tmp") for path in (cache / "gguf").glob("*"))
+
+
+def test_an_architecture_that_transformers_does_not_read(tmp_path: Path) -> None:
+    text = refusal(write(tmp_path / "rwkv.gguf", "rwkv7"))
+    assert "does not read this file of architecture 'rwkv7'" in text
+    assert "folder in Hugging Face layout" in text
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new.gguf").write_text("not yet converted")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert refusal(tmp_path / "new.gguf").endswith("install with pip install 'cai-base[gguf]'")
+
+
+def test_every_flag_that_takes_a_model_takes_a_file(file: Path) -> None:
+    flags = ["--model", str(file), "--judge", f"hf:{file}", "--instruct", str(file), "--arms", "sft,instruct"]
+    settings = load_settings([*flags, "--threads", "1"]).settings
+    progress = Progress(sys.stderr)
+    assert models.load_tokenizer(settings).bos == 0
+    models.check_instruct(settings, progress)
+    models.check_chat_model(settings, JudgeName(f"hf:{file}"), "--judge", progress)
+    check_target(str(file))
+
+
+def test_a_message_names_the_flag(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(b"GGUF")
+    progress = Progress(sys.stderr)
+    flags = ["--model", str(damaged), "--arms", "sft,instruct", "--instruct", str(damaged), "--judge", "none"]
+    settings = load_settings(flags).settings
+    with pytest.raises(UserError, match=r"^--model .*damaged\.gguf: is no GGUF file"):
+        models.load_tokenizer(settings)
+    with pytest.raises(UserError, match=r"^--instruct .*damaged\.gguf: is no GGUF file"):
+        models.check_instruct(settings, progress)
+    with pytest.raises(UserError, match=r"^--judge .*damaged\.gguf: is no GGUF file"):
+        models.check_chat_model(settings, JudgeName(f"hf:{damaged}"), "--judge", progress)
+    with pytest.raises(UserError, match=r"^--model nowhere\.gguf: there is no such file"):
+        load_settings(["--model", "nowhere.gguf", "--judge", "none"])
