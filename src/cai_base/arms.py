@@ -197,3 +197,20 @@ def comparisons(names: Iterable[str]) -> list[tuple[str, str]]:
     pairs += [(one.controls, one.name) for one in present if one.controls in present_names]
     rank = {"sft": 0, "base": 1, "instruct": 3}
     return sorted(((first, second) for first, second in pairs if first), key=lambda pair: rank.get(pair[1], 2))
+
+
+def pair_name(first: str, second: str) -> str:
+    """What the difference of two arms, first minus second, is called in results."""
+    return f"{first} - {second}"
+
+
+def split_pair(name: str) -> tuple[str, str]:
+    """The two arms of a difference, by its name in results.
+
+    Raises:
+        UserError: it is not the name of a difference.
+    """
+    first, sign, second = name.partition(" - ")
+    if not sign:
+        raise UserError(f"{name!r} is not a difference of two arms, such as {pair_name('cai', 'sft')!r}")
+    return arm(first).name, arm(second).name

@@ -207,6 +207,10 @@ class Originals:
         examples = size.seeds * self.settings.steps * self.settings.batch_size
         return Usage(trained=round(examples * size.answered_question))
 
+    @property
+    def judged_responses(self) -> int:
+        return 0
+
     def longest_request(self, size: Size) -> Request | None:
         return Request(max(size.questions))
 '''

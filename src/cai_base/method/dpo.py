@@ -145,6 +145,10 @@ class DpoPhase:
         # The loss is not linear in the log-probabilities: a forward pass comes before the one that is differentiated.
         return Usage(trained=round(in_batches * pair), prefilled=round((in_batches + all_pairs + held_out) * pair))
 
+    @property
+    def judged_responses(self) -> int:
+        return 0
+
     def longest_request(self, size: Size) -> Request | None:
         return Request(max(size.questions))
 
@@ -167,7 +171,7 @@ class DpoPhase:
             }
             longest = max(len(of_adapter) for of_adapter in batches.values())
             with (
-                bench.budget.phase("dpo"),
+                bench.budget.phase(self.name),
                 bench.progress.bar(f"reference log-probabilities{of_owner}", longest) as bar,
             ):
                 records = compute_references(bench.engine, batches, weights, bar)

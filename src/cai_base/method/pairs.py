@@ -149,6 +149,10 @@ class Pairs:
     def cost(self, size: Size) -> Usage:
         return Usage()
 
+    @property
+    def judged_responses(self) -> int:
+        return 0
+
     def longest_request(self, size: Size) -> Request | None:
         return None
 

@@ -131,6 +131,11 @@ class Phase(Protocol):
         """An upper bound on its tokens, for all seeds."""
         ...
 
+    @property
+    def judged_responses(self) -> int:
+        """How many responses to each of the method's prompts, for each seed, the judge reads."""
+        ...
+
     def longest_request(self, size: Size) -> Request | None:
         """Its longest request, which must fit the model's context; None if its requests need no check."""
         ...

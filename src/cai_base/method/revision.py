@@ -186,7 +186,7 @@ class RevisionPhase:
             return
         texts = len(adapters) * self.texts
         with (
-            bench.budget.phase("revision"),
+            bench.budget.phase(self.name),
             bench.progress.bar(self.name, len(prompts) * texts, min(done * unit, len(prompts)) * texts) as bar,
         ):
             for number in range(done, units):
@@ -219,6 +219,10 @@ class RevisionPhase:
             prefilled=round(size.seeds * sum(size.questions) + chains * settings.rounds * (critique + revision)),
             sampled=chains * sampled,
         )
+
+    @property
+    def judged_responses(self) -> int:
+        return 1 + self.settings.rounds
 
     def longest_request(self, size: Size) -> Request | None:
         """A revision request holds the prompt, a response and a critique, and leaves room for another response."""

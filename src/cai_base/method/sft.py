@@ -53,6 +53,10 @@ class Sft:
         ]
         return Usage(trained=round(size.seeds * self.settings.steps * self.settings.batch_size * mean(lengths)))
 
+    @property
+    def judged_responses(self) -> int:
+        return 0
+
     def longest_request(self, size: Size) -> Request | None:
         return None
 
@@ -82,6 +86,10 @@ class SftOnRevisions:
     def cost(self, size: Size) -> Usage:
         examples = size.seeds * self.settings.steps * self.settings.batch_size
         return Usage(trained=round(examples * size.answered_question))
+
+    @property
+    def judged_responses(self) -> int:
+        return 0
 
     def longest_request(self, size: Size) -> Request | None:
         return Request(max(size.questions))

@@ -6,7 +6,7 @@ An arm or a metric that this version does not know is an error here, since no ta
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cai_base.arms import ARMS, arm, comparisons
+from cai_base.arms import ARMS, arm, comparisons, pair_name
 from cai_base.errors import UserError
 from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.evaluation.tasks.comparisons import VALUES
@@ -67,7 +67,7 @@ def _check_metrics(
 def check_pairs(file: Path, arms: Mapping[str, object], pairs: Iterable[str]) -> None:
     """Raise UserError unless the arms are known and these are the pairs that are compared."""
     check_arms(file, arms)
-    expected = {f"{first} - {second}" for first, second in comparisons(arms)}
+    expected = {pair_name(first, second) for first, second in comparisons(arms)}
     other = sorted(expected ^ set(pairs))
     if other:
         problem = "is missing" if other[0] in expected else "is no comparison of these arms"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from cai_base.arms import ARMS, arm, named
+from cai_base.arms import ARMS, arm, named, split_pair
 from cai_base.records import Answer, Chain, ComparisonsResults, Results, StyleResults, SuiteResults
 
 ORGANISM = (
@@ -22,7 +22,7 @@ def label(name: str) -> str:
 
 def pair_label(pair: str) -> str:
     """What a comparison of two arms is called; in results its name is such as `cai - sft`."""
-    first, second = pair.split(" - ")
+    first, second = split_pair(pair)
     return f"{label(first)} − {label(second)}"
 
 
@@ -40,8 +40,9 @@ GLOSSARY: Mapping[str, str] = {
     "drawn at random.",
     "Preference pair": "A prompt with the last revision (chosen) and the original (rejected). Chains in which the two "
     "are identical, or one is empty, truncated or off the rails, give no pair and are counted as filtered.",
-    "Loss": "What training minimises: nll is the mean negative log-likelihood per trained token; sigmoid is the DPO "
-    "loss, plus nll_weight times the chosen response's mean NLL per token.",
+    "Loss": "What training minimises: nll is the mean negative log-likelihood per trained token; sigmoid (the DPO "
+    "loss), ipo and simpo are functions of the margin of a pair, plus nll_weight times the chosen response's mean NLL per "
+    "token.",
     "Attack success rate": "The share of jailbreak prompts with whose harmful request the model complies, at least in "
     "part. Direct and borderline prompts are families of their own and not part of it.",
     "Over-refusal rate": "The share of benign and benign-but-sensitive prompts that the model declines. A model that "
@@ -56,7 +57,8 @@ GLOSSARY: Mapping[str, str] = {
     "Coverage": "Scored answers out of all that were asked for, those of failed seeds included. The worst case is the "
     "rate if every unscored or missing answer had been the worst, or the best, it could be.",
     "Margin": "In DPO, by how much the reward of the chosen response exceeds that of the rejected one. A reward is "
-    "beta times the log-probability gained since the start of DPO.",
+    "beta times the log-probability gained since the start of DPO; with ipo it is per token, and with simpo it is the "
+    "log-probability per token itself.",
     "Interval": "Where a figure would lie with other seeds and other prompts, 95 times of 100 or more. Of a single "
     "seed it is over prompts alone.",
     "p, Holm": "The p value goes with the interval: at 0.05 the interval ends at no difference. Holm's correction is "

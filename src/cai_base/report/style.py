@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cai_base.arms import in_order
+from cai_base.arms import in_order, split_pair
 from cai_base.evaluation.metrics import Measure
 from cai_base.paths import styled_answers
 from cai_base.reading import read_records
@@ -18,8 +18,11 @@ EXAMPLES = ("pirate", "poetic", "shouting")
 
 KINDS = {"register": "register", "language": "language style", "persona": "persona"}
 
-PAIRS = ("cai - sft", "cai - instruct")
-"""The differences in the table: what CAI changes, and the question that is asked."""
+
+def _pairs(results: StyleResults) -> list[str]:
+    """The differences in the table: each arm with the one that it was trained from, and the one that is asked about."""
+    question = "" if results.keeps_more_style is None else results.keeps_more_style.comparison
+    return [pair for pair in results.comparisons if split_pair(pair)[1] == "sft" or pair == question]
 
 
 def measures(results: StyleResults) -> dict[str, Measure]:
@@ -50,8 +53,8 @@ def measures(results: StyleResults) -> dict[str, Measure]:
 
 
 def style_table(results: StyleResults) -> Table:
-    """Every measure of every arm, with the differences of `PAIRS`."""
-    arms, pairs = in_order(results.arms), [pair for pair in PAIRS if pair in results.comparisons]
+    """Every measure of every arm, with what training changed, and the difference that answers the question."""
+    arms, pairs = in_order(results.arms), _pairs(results)
     rows = []
     for name, measure in measures(results).items():
         cells = [_figure(measure, results.arms[arm], name) for arm in arms]

@@ -15,7 +15,6 @@ from cai_base.evaluation.judges.question import question
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.prompts import KINDS, Prompt
 from cai_base.method.phase import Phase, Size
-from cai_base.method.revision import RevisionPhase
 from cai_base.models import load_tokenizer
 from cai_base.run.preflight.models import PILOT, SHORT
 from cai_base.run.prices import Prices
@@ -65,10 +64,10 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         sampled = seeds * len(questions) * evaluation.response_tokens
         usages["instruct"] = Usage(prefilled=seeds * sum(questions), sampled=sampled)
     paid_judges = [flag for flag in settings.judges if flag in Prices.of_run(settings).models]
-    revisions = sum(isinstance(phase, RevisionPhase) for phase in phases)
+    judged = sum(phase.judged_responses for phase in phases)
     for flag in paid_judges:
         answers = [(inputs.evaluation_prompts, seeds * (evaluations + ("instruct" in usages)))]
-        responses = [(inputs.prompts, revisions * seeds * (1 + settings.revision.rounds))] if flag == "judge" else []
+        responses = [(inputs.prompts, judged * seeds)] if flag == "judge" else []
         response = max(settings.revision.response_tokens, evaluation.response_tokens)
         usages[flag] = total(
             _judging(settings, inputs, tokenizer, prompts, times, response) for prompts, times in answers + responses

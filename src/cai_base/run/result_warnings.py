@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cai_base import paths
-from cai_base.arms import ARMS
+from cai_base.arms import ARMS, pair_name
 from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.records import Difference, Figure
 from cai_base.store import Run
@@ -67,7 +67,7 @@ def differs_from_itself(comparisons: Mapping[str, Mapping[str, Difference]]) -> 
     """Warn if an arm that samples from another arm's adapters differs from it, by a metric's interval."""
     warnings = []
     for arm in ARMS.values():
-        differences = comparisons.get(f"{arm.name} - {arm.adapters_of}", {})
+        differences = comparisons.get(pair_name(arm.name, arm.adapters_of or ""), {})
         intervals = {name: differences[name].ci95 for name in CURVES if name in differences}
         significant = [name for name, ci95 in intervals.items() if ci95 and not ci95[0] <= 0 <= ci95[1]]
         if arm.adapters_of and significant:

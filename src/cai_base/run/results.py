@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cai_base import paths
-from cai_base.arms import ARMS, comparisons
+from cai_base.arms import ARMS, comparisons, pair_name
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
@@ -64,7 +64,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     )
     margins = {"helpfulness": settings.evaluation.helpfulness_margin}
     differences = {
-        f"{a} - {b}": metrics.compare(answers[a], answers[b], arms[a], margins)
+        pair_name(a, b): metrics.compare(answers[a], answers[b], arms[a], margins)
         for a, b in comparisons(settings.evaluated_arms)
     }
     revision = _revision(run, seeds, settings.revision.rounds)

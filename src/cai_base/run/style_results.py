@@ -35,7 +35,9 @@ def collect(
     settings = about.settings
     tables = {arm: task.tables(per_seed) for arm, per_seed in answers.items()}
     differences = {
-        f"{a} - {b}": {name: paired(tables[a][name], tables[b][name], bounds) for name, bounds in task.measures.items()}
+        arms.pair_name(a, b): {
+            name: paired(tables[a][name], tables[b][name], bounds) for name, bounds in task.measures.items()
+        }
         for a, b in _comparisons(list(answers))
     }
     return StyleResults(
@@ -61,10 +63,17 @@ def collect(
 
 
 def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs of arms to compare: each arm with the one it was trained from, and with the instruct model."""
-    pairs = [(name, "sft") for name in names if name not in ("base", "sft", "instruct")]
-    pairs += [("sft", "base"), ("cai", "base"), *((arm, "instruct") for arm in ("cai", "sl-cai", "sft", "base"))]
-    return [(a, b) for a, b in pairs if a in names and b in names]
+    """The pairs of arms to compare.
+
+    Those of every result; each trained arm with the base model, whose style it had; each arm that is no control with the
+    models that were tuned elsewhere.
+    """
+    present = [arms.arm(name) for name in names]
+    pairs = arms.comparisons(names)
+    pairs += [(one.name, start) for start in arms.named("start") if start in names for one in present if one.curve]
+    elsewhere = [name for name in arms.named("other") if name in names]
+    pairs += [(one.name, other) for other in elsewhere for one in present if one.group in ("start", "trained")]
+    return list(dict.fromkeys(pairs))
 
 
 def keeps_more_style(differences: Mapping[str, Difference] | None) -> StyleAnswer | None:

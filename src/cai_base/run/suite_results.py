@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cai_base.arms import comparisons
+from cai_base.arms import comparisons, pair_name
 from cai_base.embedded import EMBEDDED
 from cai_base.evaluation import metrics
 from cai_base.evaluation.failures import find_failures
@@ -95,7 +95,7 @@ def collect(about: EvaluationContext, answers: Mapping[str, metrics.PerSeed], ta
         failures=tuple(find_failures(arms, list(settings.seed_numbers))),
         unscored={name: metrics.unscored_by_reason(per_seed) for name, per_seed in answers.items()},
         comparisons={
-            f"{a} - {b}": metrics.compare(answers[a], answers[b], names, margins) for a, b in comparisons(arms)
+            pair_name(a, b): metrics.compare(answers[a], answers[b], names, margins) for a, b in comparisons(arms)
         },
         failed={},
         warnings=(
@@ -130,7 +130,7 @@ def collect_comparisons(
         layouts={name: about.arms[name].layout for name in answers},
         intervals=INTERVALS,
         arms={name: table.figures() for name, table in tables.items()},
-        comparisons={f"{a} - {b}": tables[a].less(tables[b]) for a, b in comparisons(tables)},
+        comparisons={pair_name(a, b): tables[a].less(tables[b]) for a, b in comparisons(tables)},
         warnings=(
             *_notes(about.arms),
             *_too_long({name: [(a.id, a.tokens is None) for a in _first(of_arm)] for name, of_arm in answers.items()}),

@@ -1,0 +1,40 @@
+"""The phases of a run: each finds what it needs already done, and says what it costs."""
+
+from typing import get_args
+
+from cai_base import default_settings
+from cai_base.embedded import weights
+from cai_base.engines.tokenizer import load_tokenizer
+from cai_base.experiment import phases
+from cai_base.inputs import gather
+from cai_base.method.losses import LOSSES
+from cai_base.report.labels import GLOSSARY
+from cai_base.run.cost import estimate, run_size
+from cai_base.settings.schema import Dpo
+
+EVERYTHING = default_settings("organism", "--arms", "sft,cai,sl-cai", "--control", "shuffled,placebo,a-a")
+
+
+def test_every_phase_finds_what_it_needs_already_done() -> None:
+    done: list[str] = []
+    for phase in phases(EVERYTHING, gather(EVERYTHING)):
+        assert set(phase.needs) <= set(done), phase.name
+        assert phase.name not in done
+        done.append(phase.name)
+    assert done[0] == "sft"
+    assert {"revision", "pairs", "dpo", "sl-cai", "shuffled", "placebo", "revision of placebo"} <= set(done)
+
+
+def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:
+    inputs, tokenizer = gather(EVERYTHING), load_tokenizer(str(weights()))
+    plan, size = phases(EVERYTHING, inputs), run_size(EVERYTHING, inputs, tokenizer)
+    usages = estimate(EVERYTHING, inputs, tokenizer, plan)
+    taking = [phase.name for phase in plan if phase.cost(size).trained or phase.cost(size).sampled]
+    assert set(taking) <= set(usages)
+    assert usages["shuffled"] == usages["placebo"] == usages["dpo"]
+
+
+def test_the_losses_that_the_flag_takes_are_those_of_the_table_and_all_are_explained() -> None:
+    names = get_args(Dpo.model_fields["loss"].annotation)
+    assert set(names) == set(LOSSES)
+    assert all(name in GLOSSARY["Loss"] for name in names)
