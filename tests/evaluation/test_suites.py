@@ -420,6 +420,13 @@ def test_files_of_choices_and_of_pairs_are_compared_like_hhh(
     assert dict(item.answers) == (answers or {"correct": "The miller.", "incorrect": "The smith."})
 
 
+def test_the_438_comparisons_are_read_by_their_conversations_though_they_have_choices_too(tmp_path: Path) -> None:
+    choices = {"prompt": "Which is better?", "corrects": [" (A)"], "incorrects": [" (B)"]}
+    row = {**choices, "text_correct": f"{ASKED} The miller.", "text_incorrect": f"{ASKED} The smith."}
+    found = hhh.read(write(tmp_path / "438HHHEvaluations.jsonl", json.dumps(row)))
+    assert (found.name, found.items[0].question) == ("hhh", "Who mills?")
+
+
 def test_pairs_that_compare_nothing_are_left_out_and_counted(tmp_path: Path) -> None:
     other = f"\n\nHuman: Who bakes?\n\nAssistant: The smith.{ASKED}"
     pairs = [

@@ -92,6 +92,8 @@ def recognised(path: Path) -> bool:
 def _form_of(path: Path) -> tuple[str, ...] | None:
     plain = {name.strip().casefold() for name in fields_of(path)}
     fitting = [form for form in (FIELDS, CHOICES, PAIRS) if set(form) <= plain]
+    if fitting[:2] == [FIELDS, CHOICES]:  # as the 438 comparisons are published: the choices are their raw form
+        fitting.remove(CHOICES)
     if len(fitting) > 1:
         both = " and ".join(f"those of comparisons by {listed(form)}" for form in fitting)
         raise UserError(f"{path}:1: its fields are {both}; keep the fields of one of them")
