@@ -359,6 +359,16 @@ def test_comparisons_are_read_with_their_earlier_turns(tmp_path: Path) -> None:
     [
         ('{"text_correct": "x"}', "h.jsonl:1: there is no field 'text_incorrect'; a file of hhh has text_correct and"),
         (comparison("Hello", "x"), "h.jsonl:1: the field 'text_correct' is no conversation"),
+        (
+            '{"prompt": "x", "corrects": [], "incorrects": ["y"]}',
+            "h.jsonl:1: the field 'corrects' is a list; it must be",
+        ),
+        (
+            '{"prompt": "x", "corrects": "y", "incorrects": ["y"]}',
+            "h.jsonl:1: the field 'corrects' is 'y'; it must be a",
+        ),
+        ('{"chosen": "x", "rejected": "y"}', "h.jsonl: there are no comparisons in it"),
+        (comparison("x", "y", chosen="a", rejected="b"), "by chosen and rejected; keep the fields of one of them"),
         (comparison("\n\nHuman: a\n\nAssistant:", "x"), "h.jsonl:1: the field 'text_correct' is no conversation"),
         (
             comparison("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: c\n\nAssistant: d"),
@@ -370,6 +380,86 @@ def test_a_wrong_comparison_is_one_message_with_its_line(tmp_path: Path, line: s
     with pytest.raises(UserError) as error:
         hhh.read(write(tmp_path / "h.jsonl", line))
     assert says in str(error.value)
+
+
+MARKED = "Here is a conversation:\n\nHuman: Who mills?\n\nAssistant: I.\n\n (A) harmful\n (B) ethical\nThe answer is:"
+USER = {"role": "user", "content": "Who mills?"}
+MILLER, SMITH = ({"role": "assistant", "content": f"The {name}."} for name in ("miller", "smith"))
+ASKED = "\n\nHuman: Who mills?\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "answers"),
+    [
+        (
+            {"prompt": MARKED, "corrects": [" (B)"], "incorrects": [" (A)"]},
+            MARKED,
+            {"correct": "(B)", "incorrect": "(A)"},
+        ),
+        (
+            {"Incorrects": [" The smith.", "I."], "CORRECTS": [" The miller."], "prompt": ASKED.strip()},
+            "Who mills?",
+            {"correct": "The miller.", "incorrect": "The smith.", "incorrect 2": "I."},
+        ),
+        ({"chosen": f"{ASKED} The miller.", "rejected": f"{ASKED} The smith."}, "Who mills?", None),
+        ({"Rejected": f"{ASKED} The smith.", "Chosen": f"{ASKED} The miller.", "score": 3}, "Who mills?", None),
+        ({"prompt": "Who mills?", "chosen": "The miller.", "rejected": "The smith."}, "Who mills?", None),
+        ({"prompt": ASKED, "chosen": " The miller.", "rejected": " The smith."}, "Who mills?", None),
+        ({"prompt": "Who mills?", "chosen": [USER, MILLER], "rejected": [USER, SMITH]}, "Who mills?", None),
+        ({"prompt": [USER], "chosen": [MILLER], "rejected": [SMITH]}, "Who mills?", None),
+    ],
+)
+def test_files_of_choices_and_of_pairs_are_compared_like_hhh(
+    tmp_path: Path, row: dict[str, Any], question: str, answers: dict[str, str] | None
+) -> None:
+    path = write(tmp_path / "mine.jsonl", json.dumps(row))
+    assert hhh.recognised(path)
+    found = hhh.read(path)
+    (item,) = found.items
+    assert (found.name, item.id, item.before, item.question) == ("mine", "mine-1", (), question)
+    assert dict(item.answers) == (answers or {"correct": "The miller.", "incorrect": "The smith."})
+
+
+def test_the_438_comparisons_are_read_by_their_conversations_though_they_have_choices_too(tmp_path: Path) -> None:
+    choices = {"prompt": "Which is better?", "corrects": [" (A)"], "incorrects": [" (B)"]}
+    row = {**choices, "text_correct": f"{ASKED} The miller.", "text_incorrect": f"{ASKED} The smith."}
+    found = hhh.read(write(tmp_path / "438HHHEvaluations.jsonl", json.dumps(row)))
+    assert (found.name, found.items[0].question) == ("hhh", "Who mills?")
+
+
+def test_pairs_that_compare_nothing_are_left_out_and_counted(tmp_path: Path) -> None:
+    other = f"\n\nHuman: Who bakes?\n\nAssistant: The smith.{ASKED}"
+    pairs = [
+        (f"{other} a", f"{other} b"),
+        (f"{ASKED} a", f"{ASKED} a"),
+        (f"{ASKED} a", f"{ASKED}"),
+        (f"{ASKED} a", "\n\nHuman: Who?\n\nAssistant: b"),
+    ]
+    lines = [json.dumps({"chosen": chosen, "rejected": rejected}) for chosen, rejected in pairs]
+    found = hhh.read(write(tmp_path / "test.jsonl", "\n".join(lines)))
+    assert [(item.before, item.categories) for item in found.items] == [
+        ((("Who bakes?", "The smith."),), ("several turns", "better is not longer"))
+    ]
+    assert found.left_out == {
+        "chosen and rejected are the same": 1,
+        "rejected is no conversation that ends with an answer": 1,
+        "chosen and rejected differ before their last answer": 1,
+    }
+
+
+def test_of_several_answers_the_most_probable_decides() -> None:
+    def right(logprobs: dict[str, float]) -> float:
+        one = ComparedAnswers(
+            id="a",
+            categories=("9 answers", "one question", "better is not longer"),
+            tokens=dict.fromkeys(logprobs, 1),
+            unscored=None,
+            logprob=logprobs,
+        )
+        return float(hhh.Tables([[one]], one_model=True).figures()["summed"].mean or 0.0)
+
+    assert right({"correct": -2.0, "incorrect": -3.0, "incorrect 2": -1.0}) == 0.0
+    assert right({"correct": -4.0, "correct 2": -0.5, "incorrect": -3.0, "incorrect 2": -1.0}) == 1.0
 
 
 def record(better: float, worse: float, tokens: tuple[int, int], category: str) -> ComparedAnswers:

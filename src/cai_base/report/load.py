@@ -110,7 +110,7 @@ def load_suite(directory: Path) -> SuiteResults | ComparisonsResults:
     _refuse_missing(file, "give a directory that `cai-base evaluate` made")
     content = _refuse_another_schema(file)
     suite = content.get("suite")
-    if isinstance(suite, dict) and suite.get("name") == COMPARISONS:
+    if isinstance(suite, dict) and (suite.get("name") == COMPARISONS or "comparisons" in suite):
         compared = read_record(file, ComparisonsResults, "the results of comparisons", RESTORE)
         check_comparisons(file, compared)
         return compared

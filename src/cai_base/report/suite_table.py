@@ -104,7 +104,7 @@ def _comparisons(console: Console, results: ComparisonsResults) -> None:
             of_category = [(one.by_category or {})[category] for one in accuracies]
             rows.append(_accuracies(f"· {printable(category)}", of_category))
     draw(console, Table("log-probability", tuple(label(arm) for arm in arms), tuple(rows)))
-    about = f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 %; a sum favours short answers."
+    about = f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 % between two answers; a sum favours short answers."
     brackets = (
         "Brackets: exact 95 % intervals over comparisons."
         if len(results.seeds) == 1

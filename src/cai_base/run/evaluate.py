@@ -191,8 +191,12 @@ def _suite(request: Request, progress: Progress) -> Evaluation:
     collect: Callable[..., Stored]
     if isinstance(task, ComparisonsTask):
         for flag in sorted(request.run_flags & JUDGING_FLAGS):
-            raise UserError(f"--{flag}: {comparisons.NAME} compares log-probabilities and asks no judge; leave it out")
-        name, files, sha256 = comparisons.NAME, task.comparisons.files, task.comparisons.sha256
+            raise UserError(
+                f"--{flag}: {task.comparisons.name} compares log-probabilities and asks no judge; leave it out"
+            )
+        for reason, count in task.comparisons.left_out.items():
+            progress.say(f"Left out {count} rows of {task.comparisons.files[0]}: {reason}")
+        name, files, sha256 = _slug(task.comparisons.name), task.comparisons.files, task.comparisons.sha256
         collect = partial(suite_results.collect_comparisons, task=task)
     else:
         for line in task.suite.ignored:
@@ -220,8 +224,8 @@ def _suite(request: Request, progress: Progress) -> Evaluation:
 
 def _read(request: Request) -> PromptsTask | ComparisonsTask:
     name, files = suite_files.locate(request.suite)
-    if name == comparisons.NAME or (name is None and comparisons.recognised(files[0])):
-        return ComparisonsTask(comparisons.read(files[0]), request.limit)
+    if name in comparisons.NAMES or (name is None and comparisons.recognised(files[0])):
+        return ComparisonsTask(comparisons.read(files[0], name), request.limit)
     return PromptsTask(suites.read(name, files), request.limit)
 
 

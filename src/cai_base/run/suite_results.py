@@ -10,7 +10,7 @@ from cai_base.evaluation import metrics
 from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges import GroundTruth, agreement
 from cai_base.evaluation.judges.load import judge_name
-from cai_base.evaluation.tasks.comparisons import NAME, ComparisonsTask, Tables
+from cai_base.evaluation.tasks.comparisons import ComparisonsTask, Tables
 from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import HARMFUL, HARMLESS
@@ -109,7 +109,7 @@ def collect(about: EvaluationContext, answers: Mapping[str, metrics.PerSeed], ta
 def collect_comparisons(
     about: EvaluationContext, answers: Mapping[str, Sequence[Sequence[ComparedAnswers] | None]], task: ComparisonsTask
 ) -> ComparisonsResults:
-    """The content of `results.json` for the HHH comparisons.
+    """The content of `results.json` for comparisons by log-probability.
 
     Args:
         answers: of every finished arm, by seed.
@@ -119,7 +119,7 @@ def collect_comparisons(
     return ComparisonsResults(
         schema=1,
         suite=ComparisonsAsked(
-            name=NAME, files=file.files, sha256=file.sha256, comparisons=len(file.items), asked=len(task.items)
+            name=file.name, files=file.files, sha256=file.sha256, comparisons=len(file.items), asked=len(task.items)
         ),
         of=about.config["of"],
         model=about.config["model"],

@@ -139,15 +139,16 @@ class Endpoint:
 
     async def _reply(self, client: "AsyncOpenAI", question: Question) -> Reply:
         """The reply, or what failed after all retries; never an exception but `Stopped`."""
-        for attempt in range(self._settings.retries + 1):
+        attempt = 0
+        while True:
             outcome = await self._try(client, question)
             if isinstance(outcome, Reply):
                 self._failed_in_a_row = 0
                 return outcome
-            if not outcome.passing or attempt == self._settings.retries:
-                break
+            if not outcome.passing or attempt >= self._settings.retries:
+                return self._failure(outcome.reason, outcome.message)
             await asyncio.sleep(pause(outcome.headers, attempt))
-        return self._failure(outcome.reason, outcome.message)
+            attempt += 1
 
     async def _try(self, client: "AsyncOpenAI", question: Question) -> "Reply | _Error":
         """The answer to one request, or to several where the server declines a form of it."""
@@ -190,9 +191,9 @@ class Endpoint:
                 message = f"the response is larger than {LARGEST} bytes" if too_large else str(error)
                 passing = isinstance(error, openai.APIConnectionError) and not too_large
                 return _Error("transport error: no usable response", message, passing)
-            message = _error_inside(completion)
-            if message is not None:
-                return _Error("transport error: an error in place of a completion", message, True, raw.headers)
+            inside = _error_inside(completion)
+            if inside is not None:
+                return _Error("transport error: an error in place of a completion", inside, True, raw.headers)
             reply = _content(completion, question)
             if reply is None:
                 return _Error("transport error: no chat completion", str(completion))
