@@ -81,13 +81,12 @@ def _convert(model: str, scratch: Path, folder: Path) -> None:
     source: dict[str, Any] = {"gguf_file": "model.gguf", "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(alone, **source)
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            alone, dtype=torch.float32, output_loading_info=True, **source
-        )
+        both: Any = AutoModelForCausalLM.from_pretrained(alone, dtype=torch.float32, output_loading_info=True, **source)
     except Exception as error:  # as above, and transformers adds its own
         reason = f"transformers {transformers.__version__} does not read this file of architecture {architecture!r}"
         remedy = "give the model as a folder in Hugging Face layout, or a GGUF file of another architecture"
         raise EngineError("model", model, f"{reason} ({one_line(error) or type(error).__name__})", remedy) from error
+    loaded, report = both
     if report["missing_keys"]:
         reason = f"it lacks weights that its config asks for, such as {min(report['missing_keys'])}"
         raise EngineError("model", model, reason, "fetch it again, or give the model in another form")
