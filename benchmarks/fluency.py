@@ -117,7 +117,7 @@ def report(sets: dict[str, list[Record]], own: list[Record]) -> None:
             means.append(float(np.mean(values)))
             areas.append(stats.mannwhitneyu(of_base, values).statistic / (len(of_base) * len(values)))
         shares = [
-            np.mean([fluency.broken(r["response"], r["likelihood"], floor, margin) for r in measured])
+            np.mean([fluency.is_broken(r["response"], r["likelihood"], floor, margin) for r in measured])
             for margin in MARGINS
         ]
         rates = " ".join(f"{100 * share:6.1f}" for share in shares)

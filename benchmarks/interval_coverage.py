@@ -82,8 +82,8 @@ def tried(cell: dict[str, Any], arms: list[Array]) -> dict[str, intervals.Interv
     if cell["kind"] == "rate" and len(arms) == 1:
         found["Wilson, crossed"] = wilson(table)
     elif cell["kind"] == "rate":
-        found["crossed t, two prompts more"] = intervals.two_more(arms[0] - arms[1])(intervals.CONFIDENCE)
-        found["from the arms' own (MOVER)"] = intervals.recovered(*tables, table)(intervals.CONFIDENCE)
+        found["crossed t, two prompts more"] = intervals.with_pseudo_prompts(arms[0] - arms[1])(intervals.CONFIDENCE)
+        found["from the arms' own (MOVER)"] = intervals.mover(*tables, table)(intervals.CONFIDENCE)
     return found
 
 

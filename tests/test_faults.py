@@ -84,7 +84,7 @@ def test_training_prompts_that_are_evaluation_prompts(tmp_path: Path, capsys: py
 def test_too_few_seeds_or_prompts_to_show_anything() -> None:
     def check(*flags: str) -> Check:
         settings = load_settings(["--seeds", *flags])[0]
-        return check_power(settings, gather(settings))
+        return check_power(gather(settings), settings.seeds, embedded=settings.model == "organism")
 
     said("\n".join(f"warning: {warning}" for warning in refuse([check("2")], ())))
     assert check("1").outcome == "warned"

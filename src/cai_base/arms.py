@@ -1,7 +1,7 @@
-"""Every arm once: what it is called, how it is trained, and what it is compared with.
+"""The arms: what each is called, how it is trained, and what it is compared with.
 
-Everything that is said of arms elsewhere is derived from `ARMS`: which phases a run has, its folders and cost, its
-comparisons, the order and colours of tables and figures. An arm that is not here is an error with a sentence.
+Each arm is defined once, in `ARMS`. Everything else is derived from it: the phases of a run, its folders and cost, its
+comparisons, the order and colours of tables and figures. An unknown arm is a UserError.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,22 +19,23 @@ class Arm:
     """A model being compared.
 
     Attributes:
-        name: as flags, files and results have it.
-        label: as tables, pages and figures have it.
-        colour: in figures, from Okabe and Ito's palette, which colour-blind readers can tell apart.
+        name: its name in flags, files and results.
+        label: its name in tables, pages and figures.
+        colour: in figures, from Okabe and Ito's palette, which colour-blind readers can distinguish.
         about: one clause for the glossary.
-        group: `start`, the base model, is always there; `trained` is asked for with `--arms`, `control` with
+        group: `start` is the base model, in every run; `trained` arms are selected with `--arms`, `control` arms with
             `--control`; `other` is trained elsewhere.
-        section: the settings that it is trained with, which also say by which loss; None if this run does not train it.
-        folder: the name of its training phase, and of its folder in a seed's directory; None if it has none.
-        pairs: the rule in `method.pairs` that makes its preference pairs; None if it trains on none of its own.
-        constitution: whose principles its own revision chains are made under: the run's, or the packaged placebo; None
-            if it makes no chains.
-        adapters_of: the arm whose adapters it is asked with, if it has none of its own.
-        draw: the purpose in the address of its answers' draws; arms of one purpose are compared on equal luck.
-        compared_with: the arms that are subtracted from it, where both are there.
-        controls: the arm that it is subtracted from, as what that arm must differ from.
-        curve: whether it is evaluated while it is trained; of a control only the end is compared.
+        section: the section of the settings for its training, which also implies the loss; None if the run does not
+            train it.
+        folder: the name of its training phase, and of its folder in a seed's directory; None if it is not trained.
+        pairs: the rule in `method.pairs` that makes its preference pairs; None if it has no pairs of its own.
+        constitution: the constitution of its own revision chains: the run's, or the packaged placebo; None if it has
+            no chains of its own.
+        adapters_of: the arm whose adapters it samples from, if it has none of its own.
+        draw: the purpose in the random address of its answers; arms with the same purpose share their random streams.
+        compared_with: the arms that are subtracted from it, if both are in the run.
+        controls: the arm that it is a control of, and is subtracted from.
+        curve: whether it is evaluated during training, not only at the end.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Arm:
 
     @property
     def control(self) -> bool:
-        """Whether it must show nothing of what the constitution does."""
+        """Whether it is a control, which must not show the constitution's effect."""
         return self.group == "control"
 
     @property
@@ -64,7 +65,7 @@ class Arm:
 
     @property
     def one_model(self) -> bool:
-        """Whether no seed trains it: its seeds are then draws from one model."""
+        """Whether all its seeds sample from the same weights, because the run does not train it."""
         return self.group in ("start", "other")
 
 
@@ -150,29 +151,30 @@ _ARMS = (
 )
 
 ARMS: Mapping[str, Arm] = {arm.name: arm for arm in _ARMS}
-"""Every arm by its name, in the order of tables: SFT-only and full CAI first, whose difference is what a run is for."""
+"""Every arm by its name, in the order of tables. SFT-only and full CAI, the main comparison, are first."""
 
 MODEL = Arm("model", "Model", "#6e7781", "a model that is no run's arm", "other")
-"""What `cai-base evaluate MODEL` asks."""
+"""The arm of `cai-base evaluate MODEL`."""
 
 
 def arm(name: str) -> Arm:
     """The arm of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such arm.
     """
-    found = MODEL if name == MODEL.name else ARMS.get(name)
-    if found is None:
+    if name == MODEL.name:
+        return MODEL
+    if name not in ARMS:
         raise UserError(f"{name!r} is not an arm; the arms are {', '.join(ARMS)}")
-    return found
+    return ARMS[name]
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of arms in the order of tables.
 
     Raises:
-        UserError: one is not an arm.
+        UserError: a name is not an arm's.
     """
     order = [*ARMS, MODEL.name]
     return sorted(names, key=lambda name: order.index(arm(name).name))
@@ -186,11 +188,12 @@ def named(group: Group) -> tuple[str, ...]:
 def comparisons(names: Iterable[str]) -> list[tuple[str, str]]:
     """The pairs of these arms whose difference is a result, first minus second.
 
-    What training changed comes first, then SFT against the base model, then full CAI against what controls it.
+    Trained arms minus SFT are first, then SFT minus the base model, then full CAI minus its controls, then arms minus
+    the instruct model.
     """
     present = [arm(name) for name in names]
-    known = {one.name for one in present}
-    pairs = [(one.name, other) for one in present for other in one.compared_with if other in known]
-    pairs += [(one.controls, one.name) for one in present if one.controls in known]
+    present_names = {one.name for one in present}
+    pairs = [(one.name, other) for one in present for other in one.compared_with if other in present_names]
+    pairs += [(one.controls, one.name) for one in present if one.controls in present_names]
     rank = {"sft": 0, "base": 1, "instruct": 3}
     return sorted(((first, second) for first, second in pairs if first), key=lambda pair: rank.get(pair[1], 2))

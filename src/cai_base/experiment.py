@@ -1,9 +1,9 @@
-"""The spine: the phases in their order, top to bottom as in the paper.
+"""A run from its first phase to its results: the phases in their order, as in the paper.
 
     base model -> SFT on a few human-written answers -> critique and revision -> preference pairs -> DPO -> evaluation
 
-All seeds go through a phase together, and each unit of work is stored when it is done. What a phase does is in its own
-file under `method/`; how a run begins, or is taken up again, in `run/start.py`.
+All seeds go through a phase together, and each unit of work is stored when it is done. Each phase has its own file in
+`method/`; `run/start.py` begins and resumes runs.
 """
 
 from collections.abc import Mapping
@@ -27,17 +27,17 @@ from cai_base.store import to_json, write_atomic
 
 def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
     """The phases of a run, in order."""
-    chosen = [arms.arm(name) for name in (*settings.trained_arms, *settings.controls)]
+    arms_to_train = [arms.arm(name) for name in (*settings.trained_arms, *settings.controls)]
     return [
         Sft(arms.arm("sft"), settings.sft, inputs.examples),
         RevisionPhase(settings.revision, inputs.prompts, inputs.constitution, inputs.refusal_openers),
         Pairs("revisions", None, own_chains=True, held_out=settings.dpo.held_out),
-        *(phase for arm in chosen for phase in _phases_of(arm, settings, inputs)),
+        *(phase for arm in arms_to_train for phase in _phases_of(arm, settings, inputs)),
     ]
 
 
 def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
-    """What an arm needs beside SFT and the run's own chains and pairs."""
+    """The phases that an arm needs beside SFT and the run's own chains and pairs."""
     own: list[Phase] = []
     if arm.constitution == "placebo" and inputs.placebo is not None:
         own.append(RevisionPhase(settings.revision, inputs.prompts, inputs.placebo, inputs.refusal_openers, arm.owner))
@@ -51,22 +51,22 @@ def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
 
 
 class Experiment:
-    """One run on its way.
+    """One run, from where it is to its results.
 
     Args:
-        opened: a run that was begun or taken up again.
+        session: a run that was begun or resumed.
     """
 
-    def __init__(self, opened: start.Opened) -> None:
-        self.opened, self.settings, self.run = opened, opened.settings, opened.run
-        self._evaluation = RunEvaluation(opened)
+    def __init__(self, session: start.Session) -> None:
+        self.session, self.settings, self.run = session, session.settings, session.run
+        self._evaluation = RunEvaluation(session)
 
     def finish(self) -> None:
-        """Do what is not yet done, to the end, and write the results.
+        """Do all work that is not yet stored, and write the results.
 
         Raises:
             UserError: another process works on this run.
-            Stopped: the run has cost what it may, or a judge or service no longer answers.
+            Stopped: the run has reached its cost limit, or a judge or service no longer answers.
         """
         with self.run.locked():
             self._evaluate("base", None, dict.fromkeys(self.settings.seed_numbers))
@@ -76,20 +76,20 @@ class Experiment:
             self._summarise(failed)
 
     def _train(self) -> Mapping[str, Mapping[int, str]]:
-        """Every phase in order; for each the seeds that it lost, and why."""
-        opened = self.opened
+        """Run every phase in order. Returns the seeds that failed in each phase, with the reasons."""
+        session = self.session
         bench = Workbench(
-            engine=opened.engine,
-            run=opened.run,
-            dialogue=opened.dialogue,
+            engine=session.engine,
+            run=session.run,
+            dialogue=session.dialogue,
             seeds=self.settings.seed_numbers,
             evaluate_every=self.settings.evaluate_every,
             evaluate=self._evaluate,
             judge=self._evaluation.judge,
-            budget=opened.budget,
-            progress=opened.progress,
+            budget=session.budget,
+            progress=session.progress,
         )
-        for phase in phases(self.settings, opened.inputs):
+        for phase in phases(self.settings, session.inputs):
             phase.run(bench)
         for arm in (arms.arm(name) for name in self.settings.evaluated_arms):
             if arm.adapters_of is not None:
@@ -98,17 +98,17 @@ class Experiment:
         return bench.failed
 
     def _evaluate(self, arm: str, step: int | None, models: Mapping[int, Adapter | None]) -> None:
-        """Have an arm answer the evaluation prompts at a step of its training; None is its end."""
+        """Evaluate an arm at a step of its training; None is the end of training."""
         self._evaluation.answer(arms.arm(arm), step, models)
 
     def _summarise(self, failed: Mapping[str, Mapping[int, str]]) -> None:
-        """`results.json` and `usage.json`."""
-        opened = self.opened
-        usage = {**self.run.usage, "tokens": results.tokens(self.run, self.settings), "spent": opened.budget.record()}
+        """Write `results.json` and `usage.json`."""
+        session = self.session
+        usage = {**self.run.usage, "tokens": results.tokens(self.run, self.settings), "spent": session.budget.record()}
         write_atomic(self.run.directory / paths.USAGE, to_json(usage))
-        content = results.collect(self.run, self.settings, opened.inputs, failed)
+        content = results.collect(self.run, self.settings, session.inputs, failed)
         self.run.commit("results", 1, write={paths.RESULTS: to_json(content.dump())})
-        opened.budget.close()
+        session.budget.close()
 
 
 def begin(settings: RunSettings, out: Path, progress: Progress) -> Experiment:
@@ -122,7 +122,10 @@ def begin(settings: RunSettings, out: Path, progress: Progress) -> Experiment:
 
 
 def resume(directory: Path, progress: Progress, max_cost: float | None = None) -> Experiment:
-    """Open a run that was stopped, with another limit in dollars if one is given.
+    """Open a run that was stopped.
+
+    Args:
+        max_cost: a new cost limit in dollars; None for the run's own.
 
     Raises:
         UserError: it is no run, or its configuration, a stored file or the base model was changed.
@@ -130,8 +133,8 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     return Experiment(start.resume(directory, progress, max_cost))
 
 
-def examine(settings: RunSettings, out: Path, progress: Progress) -> start.Examined:
-    """Make the checks that come first in every run. Nothing is trained or stored.
+def examine(settings: RunSettings, out: Path, progress: Progress) -> start.Examination:
+    """Make the checks with which every run begins. Nothing is trained or stored.
 
     Raises:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
@@ -140,7 +143,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress) -> start.Exami
 
 
 def estimate_cost(settings: RunSettings, *, as_json: bool) -> str:
-    """What a run with these settings can take at most, as a table or as JSON. Only the model's tokenizer is loaded.
+    """An upper bound on the cost of a run, as a table or as JSON. Only the model's tokenizer is loaded.
 
     Raises:
         UserError: an input is wrong, or the tokenizer cannot be loaded.

@@ -1,7 +1,7 @@
-"""Where everything lies in a run's directory: each path once, relative, with forward slashes.
+"""The paths of all files in a run's directory, each defined once. They are relative, with forward slashes.
 
-`phase` is the folder of a training phase, such as `dpo`; `owner` is the arm's folder whose chains and pairs they are,
-None for the run's own.
+`phase` is the folder of a training phase, such as `dpo`. `owner` is the folder of the arm that chains or pairs belong
+to; None for the run's own.
 """
 
 CONFIG = "config.json"
@@ -18,7 +18,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def seed_folder(seed: int) -> str:
-    """The folder of everything that one seed made."""
+    """The folder of all that one seed trained and sampled."""
     return f"seed-{seed}"
 
 
@@ -38,7 +38,7 @@ def reference(seed: int, phase: str) -> str:
 
 
 def metrics(seed: int, phase: str) -> str:
-    """The training steps of a seed."""
+    """The metrics of a seed's training steps."""
     return f"{seed_folder(seed)}/{phase}/metrics.jsonl"
 
 
@@ -53,7 +53,7 @@ def adapter(seed: int, phase: str) -> str:
 
 
 def failures(phase: str) -> str:
-    """The seeds that failed in a phase, and why."""
+    """The adapters that failed in a phase, each with the reason."""
     return f"{phase}-failed.jsonl"
 
 

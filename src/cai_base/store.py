@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 CONFIG = "config.json"
 
 Record = dict[str, Any]
-"""A JSON object. What a record of the method or the evaluation holds has a type in `records.py`."""
+"""A JSON object. What a record of the method or the evaluation holds has a type in `records`."""
 
 REMEDY = "restore it, or begin a new run"
 

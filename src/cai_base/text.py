@@ -1,9 +1,9 @@
-"""What can be told of a text by itself."""
+"""Properties of a text alone."""
 
 REPEATED = 0.5
-"""A text in which more than this share of the four-word runs repeat earlier ones repeats itself without end."""
+"""A text repeats itself without end if more than this share of its four-word runs occurred before in it."""
 LEAST_RUNS = 8
-"""A shorter text may repeat itself by chance."""
+"""A text with fewer four-word runs may repeat itself by chance."""
 
 
 def repeats_itself(text: str) -> bool:

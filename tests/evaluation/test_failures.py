@@ -105,7 +105,7 @@ def test_the_base_model_tells_broken_language_from_language() -> None:
     likelihoods = [fluency.measure(engine, Dialogue(inputs.few_shot, ()), texts) for texts in sets]
     floor = fluency.floor(likelihoods[0])
     broken = [
-        [fluency.broken(text, one, floor) for (_, text), one in zip(texts, measured, strict=True)]
+        [fluency.is_broken(text, one, floor) for (_, text), one in zip(texts, measured, strict=True)]
         for texts, measured in zip(sets, likelihoods, strict=True)
     ]
     assert broken == [[False] * 6, [False] * 6, [True] * 6, [True] * 6, [None]]

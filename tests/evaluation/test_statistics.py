@@ -233,7 +233,7 @@ def test_ten_prompts_cannot_show_that_help_is_no_less_whatever_the_answers() -> 
 
 def test_the_minimum_detectable_difference_is_found_80_percent_of_the_time() -> None:
     components = Components(seed=1.0, prompt=4.0, rest=9.0)
-    effect = power.detectable(components, 6, 40)
+    effect = power.minimum_detectable(components, 6, 40)
     draw = np.random.default_rng(21)
     shape = (3000, 6, 40)
     cells = draw.normal(0, 1, (3000, 6, 1)) + draw.normal(0, 2, (3000, 1, 40)) + draw.normal(0, 3, shape) + effect
@@ -243,7 +243,7 @@ def test_the_minimum_detectable_difference_is_found_80_percent_of_the_time() -> 
 
 def test_power_is_statsmodels_where_only_seeds_differ() -> None:
     peers = pytest.importorskip("statsmodels.stats.power")
-    effect = power.detectable(Components(seed=1.0, prompt=0.0, rest=0.0), 8, 50)
+    effect = power.minimum_detectable(Components(seed=1.0, prompt=0.0, rest=0.0), 8, 50)
     assert peers.TTestPower().power(effect, 8, 0.05) == pytest.approx(0.8, abs=1e-4)
 
 
@@ -252,9 +252,9 @@ def test_what_is_needed_is_the_least_that_detects_the_effect() -> None:
     found = power.needed(components, 0.1, 5, 24, width=1.0)
     assert found.prompts is not None
     assert (
-        power.detectable(components, 5, found.prompts, 1.0)
+        power.minimum_detectable(components, 5, found.prompts, 1.0)
         <= 0.1
-        < power.detectable(components, 5, found.prompts - 1, 1.0)
+        < power.minimum_detectable(components, 5, found.prompts - 1, 1.0)
     )
     assert power.needed(Components(0.1, 0.05, 0.1), 0.01, 3, 24, 1.0) == Needed(effect=0.01, seeds=None, prompts=None)
 

@@ -103,7 +103,7 @@ def test_an_arm_that_has_answered_is_not_asked_again_and_the_bytes_stay(
     styled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (styled / "style.json").read_bytes()
-    monkeypatch.setattr(targets, "of_run", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(targets, "load_arms", lambda *_: pytest.fail("asked again"))
     evaluate(Request(str(styled), "style", arms=ARMS, questions=3), Progress())
     assert (styled / "style.json").read_bytes() == before
 
@@ -113,17 +113,17 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_arms_that_are_missing(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(unstyled, run)
-    of_run = targets.of_run
+    load_arms = targets.load_arms
 
     def stopped(*arguments: Any) -> Any:
-        yield next(of_run(*arguments))
+        yield next(load_arms(*arguments))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(targets, "of_run", stopped)
+    monkeypatch.setattr(targets, "load_arms", stopped)
     assert main(["style", str(run), *ASKED]) == 3
     assert not (run / "style.json").exists()
     asked = []
-    monkeypatch.setattr(targets, "of_run", lambda *given: asked.append(given[2]) or of_run(*given))
+    monkeypatch.setattr(targets, "load_arms", lambda *given: asked.append(given[2]) or load_arms(*given))
     evaluate(Request(str(run), "style", arms=ARMS, questions=3), Progress())
     assert asked == [["instruct"]]
     assert (run / "style.json").read_bytes() == (styled / "style.json").read_bytes()

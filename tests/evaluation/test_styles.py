@@ -76,7 +76,7 @@ def test_every_question_is_asked_in_every_style_with_a_wish_of_the_style() -> No
 @pytest.mark.parametrize("style", KINDS)
 def test_a_text_dressed_in_a_village_style_bears_all_its_marks_and_a_plain_one_none(style: str) -> None:
     text = "You need the long broom. Then use your wet cloth, and sweep the floor toward the door."
-    dressed = village.dressed(text, style, Draw("test", style))
+    dressed = village.apply(text, style, Draw("test", style))
     assert VillageStyles().marks(dressed, style) == [True] * len(VillageStyles().marks(text, style))
     (judged,) = GroundTruth().judge([Response.styled("", dressed, RequestedStyle(style, None))])
     assert judged.verdict

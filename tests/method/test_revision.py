@@ -136,7 +136,7 @@ def test_a_cut_response_between_the_ends_is_counted_but_harms_nothing() -> None:
 
 
 def test_every_filter_reason_is_reported_even_at_zero() -> None:
-    assert preference.filtered(["pair", "empty"]) == {
+    assert preference.count_filtered(["pair", "empty"]) == {
         "identical": 0,
         "empty": 1,
         "truncated": 0,

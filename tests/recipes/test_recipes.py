@@ -2,7 +2,7 @@
 
 import json
 
-from conftest import Change
+from package_copy import Change
 
 LOSS = [
     (
@@ -77,7 +77,7 @@ def test_a_new_control_touches_two_files_and_is_in_every_table_page_comparison_a
     assert {"reversed - sft", "cai - reversed"} <= results["comparisons"].keys()
     for page in ("report.html", "report.md"):
         assert "Reversed" in recipe.text(page)
-    assert "Reversed" in recipe.cai_base("report", "run")
+    assert "Reversed" in recipe.table
     tokens = json.loads(recipe.cai_base("cost", "--control", "reversed", "--json"))["tokens"]
     assert tokens["reversed"]["trained"] == tokens["dpo"]["trained"] > 0
     recipe.cai_base("style", "run", "--arms", "sft,reversed", "--questions", "3", "--samples", "2")
@@ -113,7 +113,7 @@ def test_a_new_measured_metric_touches_one_file_and_is_in_every_table_and_compar
     assert results["comparisons"]["cai - sft"]["question_rate"]["difference"] is not None
     for page in ("report.html", "report.md"):
         assert "Question rate" in recipe.text(page)
-    assert "Question rate" in recipe.cai_base("report", "run")
+    assert "Question rate" in recipe.table
 
 
 PHASE = [
@@ -222,7 +222,7 @@ def test_a_new_phase_with_its_own_arm_touches_five_files_and_is_everywhere(chang
     assert results["losses"]["originals"]["name"] == "nll"
     for page in ("report.html", "report.md"):
         assert "Own answers" in recipe.text(page)
-    assert "Own answers" in recipe.cai_base("report", "run")
+    assert "Own answers" in recipe.table
     tokens = json.loads(recipe.cai_base("cost", "--arms", "sft,cai,originals", "--json"))["tokens"]
     assert tokens["originals"]["trained"] > 0
     recipe.cai_base("style", "run", "--arms", "sft,originals", "--questions", "3", "--samples", "2")
@@ -239,7 +239,7 @@ JUDGED = [
         '    Kind("opinion", None, ("sycophancy",), "sycophancy"),\n',
     ),
     (
-        "records.py",
+        "records/judging.py",
         '    style_adherence: Annotated[int | float | None, Part((1.0, 5.0), needed_for=("style",))] = None\n',
         '    sycophantic: Annotated[bool | None, Part(needed_for=("sycophancy",))] = None\n',
     ),
@@ -290,7 +290,7 @@ def test_a_judged_metric_on_a_new_kind_of_prompt_touches_four_files_and_is_every
     assert results["comparisons"]["cai - sft"]["sycophancy_rate"]["difference"] is not None
     for page in ("report.html", "report.md"):
         assert "Sycophancy rate" in recipe.text(page)
-    assert "Sycophancy rate" in recipe.cai_base("report", "run")
+    assert "Sycophancy rate" in recipe.table
     assert len(recipe.text("seed-0/evaluation/cai/sycophancy.jsonl").splitlines()) == 2
 
 

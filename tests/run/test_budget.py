@@ -9,6 +9,7 @@ from cai_base.engines import Meter, SampleRequest, Usage, sampling_usage
 from cai_base.errors import Stopped
 from cai_base.paths import SPENDING
 from cai_base.run.budget import Budget
+from cai_base.run.prices import Prices
 from cai_base.settings import command_line as flags
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
@@ -21,7 +22,7 @@ def opened(directory: Path, given: str) -> tuple[Run, Budget, Meter]:
     settings: RunSettings = flags.load_settings(given.split())[0]
     run = Run.open(directory) if directory.exists() else Run.create(directory, {"x": 1}, {})
     meter = Meter()
-    return run, Budget(settings, run, {"method": meter}), meter
+    return run, Budget(Prices.of_run(settings), settings.max_cost, run, {"method": meter}), meter
 
 
 def test_what_was_under_way_at_a_kill_is_worked_on_again_and_counted(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cai_base.errors import Stopped, UserError
 from cai_base.inputs import gather
 from cai_base.progress import Progress
 from cai_base.run import cost, start
+from cai_base.run.prices import Prices
 from cai_base.settings import command_line as flags
 from cai_base.settings.schema import RunSettings
 
@@ -54,7 +55,7 @@ def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
     run = experiment.begin(settings, tmp_path / "run", quiet)
     run.finish()
     foreseen = cost.estimate(
-        settings, gather(settings), run.opened.engine.tokenizer, experiment.phases(settings, gather(settings))
+        settings, gather(settings), run.session.engine.tokenizer, experiment.phases(settings, gather(settings))
     )
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert set(spent["tokens"]) == set(foreseen) == {"preflight", "sft", "revision", "evaluation", "dpo"}
@@ -88,15 +89,15 @@ def test_a_run_stops_at_its_limit_and_goes_on_with_a_higher_one(
 
 
 def test_a_price_is_three_numbers(settings: RunSettings) -> None:
-    known = cost.price(settings, "organism")
+    known = Prices.of_run(settings).of_model("organism")
     assert known is not None
     assert known.of(Usage(trained=1_000_000, prefilled=2_000_000, sampled=3_000_000)) == pytest.approx(1.9)
     for wrong in ("0.1", "0.1,0.2", "a,b,c", "-1,1,1", "nan,1,1"):
         with pytest.raises(UserError, match=r"--price .*: give dollars per million tokens"):
-            cost.price(settings.model_copy(update={"price": wrong}), "organism")
-    table = settings.model_copy(update={"price": None})
-    assert cost.price(table, "organism") is None
-    assert cost.price(table, "Qwen/Qwen3-8B") is not None
+            Prices.of_run(settings.model_copy(update={"price": wrong}))
+    table = Prices.of_run(settings.model_copy(update={"price": None}))
+    assert table.of_model("organism") is None
+    assert table.of_model("Qwen/Qwen3-8B") is not None
 
 
 def test_money_is_for_a_service_alone() -> None:

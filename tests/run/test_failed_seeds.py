@@ -30,7 +30,7 @@ def not_a_number(*args: object) -> Loss:
 def test_when_every_seed_diverges_in_dpo_the_command_fails_and_the_run_is_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dpo, "dpo_loss", not_a_number)
+    monkeypatch.setattr(dpo, "preference_loss", not_a_number)
     out = tmp_path / "run"
     assert main(["run", "--out", str(out), *SMALL]) == 2
     said = capsys.readouterr()

@@ -163,7 +163,7 @@ def trained_pairs(directory: Path, limit: int = 0) -> dict[int, list[str]]:
     """The ids of the pairs that DPO trains on, by seed."""
     run = store.Run.open(directory)
     bench: Any = SimpleNamespace(run=run, remaining=lambda phase: [0, 1])
-    by_seed = pairs.trained_by_seed(bench, "dpo", None, limit)
+    by_seed = pairs.training_pairs(bench, "dpo", None, limit)
     return {seed: [pair.id for pair in of_seed] for seed, of_seed in by_seed.items()}
 
 
@@ -193,7 +193,7 @@ def test_a_reference_made_by_other_weights_is_refused(
     uninterrupted: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_run = experiment.resume(uninterrupted, quiet)
-    monkeypatch.setattr(open_run.opened.engine, "fingerprint", lambda adapter: "other")
+    monkeypatch.setattr(open_run.session.engine, "fingerprint", lambda adapter: "other")
     with pytest.raises(UserError, match=r"reference\.jsonl: was made by other weights"):
         open_run.finish()
 

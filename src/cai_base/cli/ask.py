@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cai_base.cli.look import inspect_is_installed, refuse_unfinished, write_logs
+from cai_base.cli import look
+from cai_base.cli.look import refuse_unfinished, write_logs
 from cai_base.cli.parser import Parser, run_parser, wants_help
 from cai_base.errors import UserError
 from cai_base.progress import Progress
@@ -105,7 +106,7 @@ def _show_styles(results: Path, as_json: bool) -> int:
 def inspect(arguments: list[str]) -> int:
     """Write a run's evaluations as logs for Inspect."""
     args = run_parser("inspect", "Write a run's evaluations as logs for `inspect view`.").parse_args(arguments)
-    if not inspect_is_installed():
+    if not look.inspect_is_installed():
         raise UserError("Inspect is not installed; pip install 'cai-base[inspect]'")
     refuse_unfinished(args.run)
     for path in write_logs(args.run):

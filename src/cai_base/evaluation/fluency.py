@@ -1,13 +1,13 @@
-"""Fluency: how likely the base model finds an answer, and which answers are broken language by that.
+"""Fluency: the likelihood of answers under the base model, and the answers whose language it shows to be broken.
 
 The base model is fluent, so an answer it finds far less likely than any of its own is hardly language: "It soap, a lamb
-cloth." What it cannot say:
+cloth." The limits of this measure:
 
 - Fluent is not right, and unlikely is not broken. A refusal is less likely to the base model than an answer, so means
   per token are compared, and an answer is broken only `MARGIN` below nearly all of the base's own answers.
 - A mean hides a short break in a long text. Only the opening, where preference training breaks language first, is
   measured separately.
-- Large models find endless repetition likely. It is detected in the words.
+- Large models find endless repetition likely. It is detected from the words instead (`text.repeats_itself`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from cai_base.records import Answer, Floor
 from cai_base.text import repeats_itself
 
 OPENING = 8
-"""Tokens of an answer's opening."""
+"""The length of an answer's opening, in tokens."""
 
 QUANTILE = 0.01
 """The share of the base's own answers that are less likely than its floor."""
@@ -36,7 +36,7 @@ class Likelihood:
 
     Attributes:
         answer: of the whole answer. The end of the answer is not counted: a truncated one has none.
-        opening: of its first `OPENING` tokens.
+        opening: of its first `OPENING` tokens, or of all if it is shorter.
     """
 
     answer: float | None
@@ -49,9 +49,9 @@ def measure(engine: Engine, dialogue: Dialogue, texts: Sequence[tuple[str, str]]
     Args:
         texts: prompts and responses.
     """
-    places: list[tuple[int, int]] = []
+    parts: list[tuple[int, int]] = []
     data: list[Datum] = []
-    for place, (question, response) in enumerate(texts):
+    for index, (question, response) in enumerate(texts):
         prompt = prompt_tokens(engine.tokenizer, dialogue.question(question))
         # Text tokenised again may take more tokens than were sampled.
         tokens = (
@@ -61,19 +61,19 @@ def measure(engine: Engine, dialogue: Dialogue, texts: Sequence[tuple[str, str]]
             if length:
                 weights = (0.0,) * len(prompt) + (1.0 / length,) * length
                 data.append(Datum((*prompt, *tokens[:length]), weights))
-                places.append((place, part))
+                parts.append((index, part))
     means = engine.compute_logprobs({None: data})[None] if data else []
-    by_place = {place: round(mean, 4) for place, mean in zip(places, means, strict=True)}
-    return [Likelihood(by_place.get((place, 0)), by_place.get((place, 1))) for place in range(len(texts))]
+    by_part = {part: round(mean, 4) for part, mean in zip(parts, means, strict=True)}
+    return [Likelihood(by_part.get((index, 0)), by_part.get((index, 1))) for index in range(len(texts))]
 
 
 def floor(base: Iterable[Likelihood]) -> Floor | None:
     """The floor that the base model's own answers set; None if none of them was measured."""
     answers, openings = [], []
-    for one in base:
-        if one.answer is not None and one.opening is not None:
-            answers.append(one.answer)
-            openings.append(one.opening)
+    for likelihood in base:
+        if likelihood.answer is not None and likelihood.opening is not None:
+            answers.append(likelihood.answer)
+            openings.append(likelihood.opening)
     if not answers:
         return None
     return Floor(answer=_low_quantile(answers), opening=_low_quantile(openings))
@@ -83,8 +83,8 @@ def _low_quantile(values: Sequence[float]) -> float:
     return float(np.quantile(values, QUANTILE, method="lower"))
 
 
-def broken(response: str, likelihood: Likelihood, floor: Floor | None, margin: float = MARGIN) -> bool | None:
-    """Whether a response is broken language; None where it was not measured, or there is no floor."""
+def is_broken(response: str, likelihood: Likelihood, floor: Floor | None, margin: float = MARGIN) -> bool | None:
+    """Whether a response is broken language; None if it was not measured, or if there is no floor."""
     if floor is None or likelihood.answer is None or likelihood.opening is None:
         return None
     return (
@@ -100,5 +100,5 @@ def likelihood(answer: Answer) -> Likelihood:
 
 
 def mark_broken(answers: Iterable[Answer], floor: Floor | None) -> list[Answer]:
-    """The answers with `broken` set."""
-    return [a.model_copy(update={"broken": broken(a.response, likelihood(a), floor)}) for a in answers]
+    """The answers, each with its field `broken` set."""
+    return [a.model_copy(update={"broken": is_broken(a.response, likelihood(a), floor)}) for a in answers]

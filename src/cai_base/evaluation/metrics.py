@@ -1,4 +1,4 @@
-"""Every metric once, and its figures: from an arm's stored answers to what `results.json` has of it.
+"""All metrics, and their figures for `results.json`, computed from an arm's stored answers.
 
 A new metric is an entry of `METRICS`: tables, pages, figures, comparisons, coverage and logs are derived from it.
 """
@@ -22,12 +22,12 @@ PerSeed = Sequence[Sequence[Answer] | None]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How a figure is called and written.
+    """The label and the unit of a figure.
 
     Attributes:
         label: its name in tables and plots.
         scale: its unit: a rate in %, a score from 1 to 5, a share from 0 to 1, tokens, or nats per token.
-        about: what it is taken over, and which way is better.
+        about: the prompts that it is a mean over, and whether higher or lower is better.
     """
 
     label: str
@@ -40,14 +40,14 @@ class Metric(Measure):
     """A figure of answers to evaluation prompts.
 
     Attributes:
-        kinds: the kinds of prompt whose answers its mean is taken over.
-        value: its value for one answer; None where there is none, as without a verdict or without this part of it.
-        bounds: of a judged metric, the least and greatest possible value, for the worst case; None if it is measured.
-        limits: the same of a measured metric; None where there are none.
-        families: further kinds of prompt, shown as families of their own and not part of the mean.
+        kinds: the kinds of prompt whose answers its mean is over.
+        value: its value for one answer; None if the answer has no verdict, or the verdict lacks this part.
+        bounds: the least and greatest possible value of a judged metric, for the worst case; None for a measured one.
+        limits: the least and greatest possible value of a measured metric; None if it is unbounded.
+        families: further kinds of prompt, reported as families of their own and not part of the mean.
         binary: its values are 0 and 1.
-        optional: it is left out of results in which no answer has it, since not every rubric asks for it.
-        curve: its mean at every evaluation during training is kept, for the curves of the page.
+        optional: results in which no answer has it leave it out, since not every rubric asks for it.
+        curve: its mean at every evaluation during training is stored, for the curves of the page.
     """
 
     kinds: tuple[str, ...]
@@ -61,7 +61,7 @@ class Metric(Measure):
 
     @property
     def judged(self) -> bool:
-        """Whether it takes a judge; otherwise it is measured."""
+        """Whether its values come from a judge's verdicts; otherwise it is measured."""
         return self.bounds is not None
 
     @property
@@ -177,16 +177,16 @@ METRICS: Mapping[str, Metric] = {
 """Every metric by its name in results, in the order of tables."""
 
 CURVES = tuple(name for name, metric in METRICS.items() if metric.curve)
-"""The metrics whose course over training is kept."""
+"""The metrics whose curves over training are stored."""
 
 
 def figures(per_seed: PerSeed, kinds: Sequence[str] = (), *, one_model: bool = False) -> dict[str, Figure]:
     """Every metric of one arm.
 
     Args:
-        kinds: the kind of every prompt that each seed is asked. The prompts that a failed seed did not answer are
-            counted in `total` and in the worst case, not in `answered`.
-        one_model: the seeds are draws from one model, as of the base model.
+        kinds: the kind of every evaluation prompt, the same for each seed. The prompts that a failed seed did not
+            answer are counted in `total` and in the worst case, not in `answered`.
+        one_model: all seeds sample from the same weights, as for the base model.
     """
     return {name: _figure(metric, per_seed, kinds, one_model) for name, metric in METRICS.items()}
 
@@ -202,11 +202,11 @@ def without_empty_optional(arms: Mapping[str, Mapping[str, Figure]]) -> dict[str
 
 
 def _figure(metric: Metric, per_seed: PerSeed, kinds: Sequence[str], one_model: bool) -> Figure:
-    counted = _of_kinds(per_seed, metric.kinds)
-    answers = [answer for of_seed in counted if of_seed is not None for answer in of_seed]
+    of_mean = _of_kinds(per_seed, metric.kinds)
+    answers = [answer for of_seed in of_mean if of_seed is not None for answer in of_seed]
     separate = [a for of_seed in _of_kinds(per_seed, metric.families) if of_seed is not None for a in of_seed]
-    missing = counted.count(None) * sum(kind in metric.kinds for kind in kinds)
-    over_seeds = summary(_table(metric, counted, _prompts(counted)), metric.range, one_model=one_model)
+    missing = of_mean.count(None) * sum(kind in metric.kinds for kind in kinds)
+    over_seeds = summary(_table(metric, of_mean, _prompts(of_mean)), metric.range, one_model=one_model)
     return Figure(
         **over_seeds.model_dump(),
         scored=len(_values(metric, answers)),
@@ -223,7 +223,7 @@ def _of_kinds(per_seed: PerSeed, kinds: Sequence[str]) -> list[list[Answer] | No
 
 
 def _prompts(*arms: PerSeed) -> list[str]:
-    """The ids of all prompts that any seed of these arms answered, in their order."""
+    """The ids of all prompts that any seed of these arms answered, in the order of first occurrence."""
     return list(dict.fromkeys(a.id for per_seed in arms for answers in per_seed for a in answers or ()))
 
 
@@ -269,7 +269,7 @@ def compare(
 
     Args:
         names: the metrics to compare.
-        margins: of each metric that is tested for non-inferiority, how much less still counts as no worse.
+        margins: the non-inferiority margin of each metric that is tested for non-inferiority, in the metric's unit.
     """
     differences = {name: _difference(METRICS[name], first, second, margins.get(name)) for name in names}
     corrected = holm([difference.p_value for difference in differences.values()])
@@ -280,7 +280,7 @@ def compare(
 
 
 def _difference(metric: Metric, first: PerSeed, second: PerSeed, margin: float | None) -> Difference:
-    one, two = _of_kinds(first, metric.kinds), _of_kinds(second, metric.kinds)
-    prompts = _prompts(one, two)
-    tables = _table(metric, one, prompts), _table(metric, two, prompts)
+    first, second = _of_kinds(first, metric.kinds), _of_kinds(second, metric.kinds)
+    prompts = _prompts(first, second)
+    tables = _table(metric, first, prompts), _table(metric, second, prompts)
     return paired(*tables, metric.range, metric.binary, margin)

@@ -61,8 +61,8 @@ def write(directory: Path) -> list[Path]:
     with TemporaryDirectory(prefix=".inspect-", dir=directory) as folder:
         for evaluation in _evaluations(directory):
             suite = f"{evaluation.file.parent.name}-" if isinstance(evaluation.results, SuiteResults) else ""
-            for name, asked in TASKS.items():
-                log = _log(evaluation, name, asked)
+            for name, figures in TASKS.items():
+                log = _log(evaluation, name, figures)
                 if log is not None:
                     file = f"{suite}{evaluation.label}-{name.replace('_', '-')}.eval"
                     write_eval_log(log, Path(folder) / file)
@@ -132,11 +132,11 @@ def _of_suite(directory: Path) -> Iterator[Evaluation]:
             yield Evaluation(directory / RESULTS, results, prompts, arm, answers, figures)
 
 
-def _log(evaluation: Evaluation, name: str, asked: Figures) -> EvalLog | None:
+def _log(evaluation: Evaluation, name: str, figures: Figures) -> EvalLog | None:
     """The log of one task; None if it has no answers."""
-    first = metrics.METRICS[next(iter(asked.metrics.values()))]
+    first = metrics.METRICS[next(iter(figures.metrics.values()))]
     kinds = (*first.kinds, *first.families)
-    parts = {part: metric for part, metric in asked.metrics.items() if metric in evaluation.figures}
+    parts = {part: metric for part, metric in figures.metrics.items() if metric in evaluation.figures}
     samples = [
         _sample(evaluation, tuple(parts), seed, epoch, answer)
         for epoch, (seed, answers) in enumerate(evaluation.answers.items(), start=1)

@@ -1,6 +1,6 @@
 """Direct preference optimisation of the revisions over the originals (Rafailov et al., arXiv 2305.18290).
 
-The policy starts from the SFT adapter. The reference is the policy before its first update: its log-probabilities are
+The policy starts from the SFT adapter. The reference is the policy before its first update. Its log-probabilities are
 computed once per pair, by the same forward passes over the same batches as the first epoch of training, so the margin
 before the first update is exactly 0.
 
@@ -27,19 +27,15 @@ from cai_base.store import to_lines
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """One preference pair, tokenised behind its prompt."""
+    """One preference pair, tokenised: each response with its prompt before it."""
 
     id: str
     chosen: Datum
     rejected: Datum
 
 
-Scores = Mapping[str, tuple[float, float]]
-"""By the pair's id, the log-probabilities of chosen and rejected."""
-
-
 def tokenise(tokenizer: Tokenizer, dialogue: Dialogue, pairs: Sequence[Pair]) -> list[TokenPair]:
-    """The pairs behind their prompts; the end of the response is part of both sides."""
+    """The pairs, tokenised. Both responses include the end of the response, which is trained on."""
     return [
         TokenPair(
             pair.id,
@@ -51,12 +47,12 @@ def tokenise(tokenizer: Tokenizer, dialogue: Dialogue, pairs: Sequence[Pair]) ->
 
 
 def data(pairs: Sequence[TokenPair]) -> list[Datum]:
-    """Chosen and rejected of every pair, side by side: the order in which the loss takes their log-probabilities."""
+    """Chosen and rejected of every pair, alternating: the order in which the loss takes their log-probabilities."""
     return [datum for pair in pairs for datum in (pair.chosen, pair.rejected)]
 
 
 def batch_pairs(pairs: Sequence[TokenPair], seed: int, step: int, size: int) -> list[TokenPair]:
-    """The pairs of a step."""
+    """The pairs in the batch of a step."""
     return [pairs[i] for i in batch_indices(len(pairs), seed, "dpo", step, size)]
 
 
@@ -64,13 +60,13 @@ def dpo_batch(
     pairs: Sequence[TokenPair], references: Mapping[str, Reference], seed: int, step: int, settings: Dpo
 ) -> Batch:
     """The batch of a step."""
-    drawn = batch_pairs(pairs, seed, step, settings.batch_size)
-    of_batch = [references[pair.id] for pair in drawn] if LOSSES[settings.loss].reference else None
-    return Batch(data(drawn), preference_loss([(pair.chosen, pair.rejected) for pair in drawn], of_batch, settings))
+    batch = batch_pairs(pairs, seed, step, settings.batch_size)
+    of_batch = [references[pair.id] for pair in batch] if LOSSES[settings.loss].reference else None
+    return Batch(data(batch), preference_loss([(pair.chosen, pair.rejected) for pair in batch], of_batch, settings))
 
 
-def scores(pairs: Sequence[TokenPair], logprobs: Sequence[float]) -> dict[str, tuple[float, float]]:
-    """The log-probabilities of `data(pairs)`, by pair."""
+def by_pair(pairs: Sequence[TokenPair], logprobs: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """The log-probabilities of chosen and rejected by pair id, from those of `data(pairs)`."""
     return {pair.id: (logprobs[2 * i], logprobs[2 * i + 1]) for i, pair in enumerate(pairs)}
 
 
@@ -79,7 +75,7 @@ def accuracy(
 ) -> float:
     """The share of pairs whose margin is positive, from the policy's log-probabilities of `data(pairs)`."""
     of_pairs = [references[pair.id] for pair in pairs] if LOSSES[settings.loss].reference else None
-    policy = scores(pairs, logprobs)
+    policy = by_pair(pairs, logprobs)
     positive = 0
     for i, pair in enumerate(pairs):
         chosen, rejected = policy[pair.id]
@@ -109,11 +105,13 @@ class DpoPhase:
 
     def run(self, bench: Workbench) -> None:
         tokenizer, dialogue, owner = bench.engine.tokenizer, bench.dialogue, self.arm.owner
-        by_seed = preference.trained_by_seed(bench, self.name, owner, self.settings.pairs)
+        by_seed = preference.training_pairs(bench, self.name, owner, self.settings.pairs)
         pairs = {seed: tokenise(tokenizer, dialogue, records) for seed, records in by_seed.items()}
         if not pairs:
             return
-        held_out = {seed: tokenise(tokenizer, dialogue, preference.held_out(bench, seed, owner)) for seed in pairs}
+        held_out = {
+            seed: tokenise(tokenizer, dialogue, preference.held_out_pairs(bench, seed, owner)) for seed in pairs
+        }
         references = self._references(bench, pairs, held_out)
         adapters = {f"{self.name}/{seed}": seed for seed in pairs}
         start_from_sft(bench, self.name, adapters, self.sft_steps)
@@ -141,11 +139,11 @@ class DpoPhase:
 
     def cost(self, size: Size) -> Usage:
         pair = 2 * size.answered_question
-        drawn = size.seeds * self.settings.steps * self.settings.batch_size
-        every = size.seeds * len(size.prompts)  # as if no chain were filtered
-        held_out = every * self.settings.held_out * size.evaluations(self.settings.steps)
+        in_batches = size.seeds * self.settings.steps * self.settings.batch_size
+        all_pairs = size.seeds * len(size.prompts)  # as if no chain were filtered
+        held_out = all_pairs * self.settings.held_out * size.evaluations(self.settings.steps)
         # The loss is not linear in the log-probabilities: a forward pass comes before the one that is differentiated.
-        return Usage(trained=round(drawn * pair), prefilled=round((drawn + every + held_out) * pair))
+        return Usage(trained=round(in_batches * pair), prefilled=round((in_batches + all_pairs + held_out) * pair))
 
     def longest_request(self, size: Size) -> Request | None:
         return Request(max(size.questions))
@@ -156,7 +154,7 @@ class DpoPhase:
         pairs: Mapping[int, Sequence[TokenPair]],
         held_out: Mapping[int, Sequence[TokenPair]],
     ) -> dict[int, dict[str, Reference]]:
-        """Every pair's reference log-probabilities, computed once; none for a loss that has no reference."""
+        """Every pair's reference log-probabilities, computed once; empty for a loss without a reference."""
         if not LOSSES[self.settings.loss].reference:
             return {seed: {} for seed in pairs}
         of_owner = "" if self.arm.owner is None else f" of {self.arm.owner}"
@@ -167,21 +165,25 @@ class DpoPhase:
                 f"sft/{seed}": reference_batches(pairs[seed], held_out[seed], seed, self.settings.batch_size)
                 for seed in pairs
             }
-            longest = max(len(one) for one in batches.values())
+            longest = max(len(of_adapter) for of_adapter in batches.values())
             with (
                 bench.budget.phase("dpo"),
                 bench.progress.bar(f"reference log-probabilities{of_owner}", longest) as bar,
             ):
                 records = compute_references(bench.engine, batches, weights, bar)
             files = {
-                paths.reference(seed, self.name): to_lines(one.dump() for one in records[f"sft/{seed}"])
+                paths.reference(seed, self.name): to_lines(reference.dump() for reference in records[f"sft/{seed}"])
                 for seed in pairs
             }
             bench.run.commit(work, 1, write=files)
         return {seed: self._stored_references(bench, seed, weights[f"sft/{seed}"]) for seed in pairs}
 
     def _stored_references(self, bench: Workbench, seed: int, weights: str) -> dict[str, Reference]:
-        """Raises UserError if the references were computed by other weights than those with this hash."""
+        """The stored references of a seed.
+
+        Raises:
+            UserError: they were computed with weights of another hash.
+        """
         file = paths.reference(seed, self.name)
         records = [Reference.model_validate(line) for line in bench.run.lines(file)]
         if any(record.weights != weights for record in records):
@@ -203,11 +205,11 @@ def reference_batches(
 def reference_logprobs(
     engine: Engine, adapter: Adapter, pairs: Sequence[TokenPair], seed: int, size: int
 ) -> dict[str, Reference]:
-    """The log-probabilities of all pairs under one adapter, by the batches of the first epoch of training.
+    """The log-probabilities of all pairs under one adapter, in the batches of the first epoch of training.
 
     Args:
         adapter: the policy before its first update.
-        seed: of the order of the batches.
+        seed: determines the order of the pairs.
         size: pairs per batch.
     """
     weights = engine.fingerprint(adapter)
@@ -224,18 +226,18 @@ def compute_references(
     """Each pair's log-probabilities under its adapter.
 
     Args:
-        batches: of each adapter, each batch in one forward pass.
-        weights: of each adapter, the hash of its weights, which is stored with each reference.
-        bar: advances by one per batch of the adapter that has most.
+        batches: each adapter's batches; a batch is one forward pass.
+        weights: the hash of each adapter's weights, which is stored with each reference.
+        bar: advances by one per batch of the adapter with the most batches.
     """
     references: dict[Adapter, dict[str, Reference]] = {adapter: {} for adapter in batches}
     for step in range(max(len(of_adapter) for of_adapter in batches.values())):
-        present = {adapter: of_adapter[step] for adapter, of_adapter in batches.items() if step < len(of_adapter)}
-        logprobs = engine.compute_logprobs({adapter: data(pairs) for adapter, pairs in present.items()})
-        for adapter, pairs in present.items():
-            for name, (chosen, rejected) in scores(pairs, logprobs[adapter]).items():
-                reference = Reference(id=name, chosen=chosen, rejected=rejected, weights=weights[adapter])
-                references[adapter].setdefault(name, reference)
+        current = {adapter: of_adapter[step] for adapter, of_adapter in batches.items() if step < len(of_adapter)}
+        logprobs = engine.compute_logprobs({adapter: data(pairs) for adapter, pairs in current.items()})
+        for adapter, pairs in current.items():
+            for pair_id, (chosen, rejected) in by_pair(pairs, logprobs[adapter]).items():
+                reference = Reference(id=pair_id, chosen=chosen, rejected=rejected, weights=weights[adapter])
+                references[adapter].setdefault(pair_id, reference)
         if bar is not None:
             bar.advance(1)
     return {adapter: list(of_adapter.values()) for adapter, of_adapter in references.items()}

@@ -2,7 +2,7 @@
 
 With scores `s = log p - log p_ref` (`log p` alone where a loss has no reference; per token where it is normalised by
 length), the reward of a response is `beta * s`, and the margin of a pair is the reward of the chosen response minus
-that of the rejected one. A loss is a function of the margins. Each is held to TRL's value and gradient by a test.
+that of the rejected one. A loss is a function of the margins. A test compares its value and gradient with TRL's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ class PreferenceLoss:
     """A preference loss.
 
     Attributes:
-        value: from the margins [pairs] and the settings to each pair's loss [pairs].
+        value: maps the margins [pairs] and the settings to the losses of the pairs [pairs].
         reference: whether scores are taken against the reference, the policy before its first update.
         per_token: whether scores are means per token of the response, not sums.
-        settings: the names of its own settings, beside `beta` and `nll-weight`.
+        settings: the fields of `Dpo` that it has beside `beta` and `nll_weight`.
     """
 
     value: Callable[[Tensor, Dpo], Tensor]
@@ -99,7 +99,7 @@ def preference_loss(
     return value
 
 
-def used(settings: RunSettings, arm: Arm) -> LossUsed | None:
+def arm_loss(settings: RunSettings, arm: Arm) -> LossUsed | None:
     """The loss that an arm is trained with, and its settings; None for an arm that is not trained here."""
     if arm.section is None:
         return None

@@ -1,7 +1,7 @@
-"""Preference pairs: what DPO prefers to what.
+"""Preference pairs, made from revision chains.
 
 A pair is the last revision (chosen) and the original (rejected) of a chain; a control makes other pairs from the same
-chains. Each way is a rule in `RULES`, which an arm names.
+chains. Each way of making pairs is a rule in `RULES`, which an arm refers to by name.
 
 Needs the revision chains. Stores `pairs.jsonl` of every seed, in TRL's columns.
 """
@@ -18,17 +18,17 @@ from cai_base.records import Chain, Pair
 from cai_base.store import to_lines
 
 NO_PAIRS = "no preference pair was left to train on; the filter's reasons are in `revision`"
-"""Why a seed fails, without having been trained, in a phase that trains on pairs."""
+"""The reason stored for a seed without pairs, which fails in every phase that trains on pairs."""
 FILTERED = ("identical", "empty", "truncated", "off the rails")
-"""Why a chain gives no pair."""
+"""The outcomes of chains that give no pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a rule makes the pairs of one seed from.
+    """The input of a rule: what one seed's pairs are made from.
 
     Attributes:
-        chains: the arm's own revision chains, or the run's where it makes none.
+        chains: reads the revision chains: the arm's own, or the run's if the arm makes none.
         pairs: reads the run's own pairs, which a control may change.
         held_out: the share of pairs that are never trained on.
     """
@@ -81,7 +81,7 @@ def shuffled(source: Source) -> list[Pair]:
 
 
 def swapped(pair: Pair) -> Pair:
-    """The pair with chosen and rejected in each other's place."""
+    """The pair with chosen and rejected exchanged."""
     changes = {
         "chosen": pair.rejected,
         "rejected": pair.chosen,
@@ -93,12 +93,12 @@ def swapped(pair: Pair) -> Pair:
 
 
 def unswapped(pair: Pair) -> Pair:
-    """The pair as it was, and marked so."""
+    """The pair as it is, with its field `swapped` set to False."""
     return pair.model_copy(update={"swapped": False})
 
 
 RULES: Mapping[str, Rule] = {"revisions": from_revisions, "shuffled": shuffled}
-"""Every way to make pairs, by the name that an arm gives (`arms.Arm.pairs`)."""
+"""Every rule by the name that an arm refers to it by (`arms.Arm.pairs`)."""
 
 
 def rule(name: str) -> Rule:
@@ -163,14 +163,14 @@ class Pairs:
         )
 
 
-def trained_by_seed(bench: Workbench, phase: str, owner: str | None, limit: int) -> dict[int, list[Pair]]:
-    """The stored pairs that a phase trains on: the first `limit` of every seed, or all for 0.
+def training_pairs(bench: Workbench, phase: str, owner: str | None, limit: int) -> dict[int, list[Pair]]:
+    """The stored pairs that a phase trains on, by seed: the first `limit` that are not held out, or all for 0.
 
-    A seed of which none is left fails in this phase.
+    A seed without any such pair fails in this phase and is left out.
     """
     by_seed = {}
     for seed in bench.remaining("sft"):
-        pairs = [pair for pair in _stored(bench, seed, owner) if not pair.held_out][: limit or None]
+        pairs = [pair for pair in _stored_pairs(bench, seed, owner) if not pair.held_out][: limit or None]
         if pairs:
             by_seed[seed] = pairs
         else:
@@ -178,16 +178,16 @@ def trained_by_seed(bench: Workbench, phase: str, owner: str | None, limit: int)
     return by_seed
 
 
-def held_out(bench: Workbench, seed: int, owner: str | None) -> list[Pair]:
+def held_out_pairs(bench: Workbench, seed: int, owner: str | None) -> list[Pair]:
     """The stored pairs of a seed that are never trained on."""
-    return [pair for pair in _stored(bench, seed, owner) if pair.held_out]
+    return [pair for pair in _stored_pairs(bench, seed, owner) if pair.held_out]
 
 
-def _stored(bench: Workbench, seed: int, owner: str | None) -> list[Pair]:
+def _stored_pairs(bench: Workbench, seed: int, owner: str | None) -> list[Pair]:
     return [Pair.model_validate(line) for line in bench.run.lines(paths.pairs(seed, owner))]
 
 
-def filtered(outcomes: Iterable[str]) -> dict[str, int]:
-    """How many chains gave no pair, by reason, from every chain's outcome; every reason is named."""
+def count_filtered(outcomes: Iterable[str]) -> dict[str, int]:
+    """How many chains gave no pair, by reason, from the outcomes of all chains; a reason that did not occur has 0."""
     counts = Counter(outcomes)
     return {reason: counts[reason] for reason in FILTERED}

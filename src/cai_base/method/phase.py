@@ -1,4 +1,4 @@
-"""What every phase has in common: what it works with, what it leaves, what it costs."""
+"""The interface of a phase of the method, the objects it works with, and the size of a run that its cost depends on."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,14 +15,14 @@ from cai_base.store import Run
 
 
 class Budget(Protocol):
-    """Where a phase's time and tokens are counted."""
+    """Counts the time and the tokens of phases, and enforces the cost limit."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Count what is spent meanwhile under this name."""
+        """Attribute the time and tokens spent inside the `with` block to the phase of this name."""
         ...
 
     def check_budget(self) -> None:
-        """Raises Stopped if the run has cost what it may."""
+        """Raise Stopped if the run has reached its cost limit."""
         ...
 
 
@@ -35,8 +35,8 @@ class Workbench:
         seeds: every seed of the run.
         evaluate_every: steps between evaluations, and between checkpoints.
         evaluate: evaluates an arm at a step of its training, None at its end, from each seed's adapter.
-        judge: the judge's opinion of responses to prompts.
-        failed: for each phase the seeds that it lost, and why.
+        judge: the judge's judgements of responses to prompts.
+        failed: by phase, the seeds that failed in it, each with the reason.
     """
 
     engine: Engine
@@ -51,22 +51,22 @@ class Workbench:
     failed: dict[str, dict[int, str]] = field(default_factory=dict)
 
     def fail(self, phase: str, seed: int, reason: str) -> None:
-        """Record that a phase lost a seed."""
+        """Record that a seed failed in a phase."""
         self.failed.setdefault(phase, {})[seed] = reason
 
     def remaining(self, phase: str) -> list[int]:
-        """The seeds that came through a phase."""
+        """The seeds that did not fail in a phase."""
         return [seed for seed in self.seeds if seed not in self.failed.get(phase, {})]
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is: what a phase's cost depends on beside its own settings.
+    """The size of a run: what a phase's cost depends on beside its own settings.
 
     Attributes:
-        seeds: how many.
+        seeds: the number of seeds.
         prompts: the method's prompts.
-        response_tokens: the longest original or revision.
+        response_tokens: the most tokens of an original or a revision.
     """
 
     tokenizer: Tokenizer
@@ -77,28 +77,33 @@ class Size:
     evaluate_every: int
 
     def length(self, text: str) -> int:
-        """Tokens of a text that is continued, its first token included."""
+        """Tokens of a text to continue, including the beginning-of-text token."""
         return len(prompt_tokens(self.tokenizer, text))
 
     @cached_property
     def questions(self) -> list[int]:
-        """Tokens of every prompt behind the few-shot turns."""
+        """Tokens of every prompt, each with the few-shot prefix before it."""
         return [self.length(self.dialogue.question(prompt.text)) for prompt in self.prompts]
 
     @cached_property
     def answered_question(self) -> float:
-        """Mean tokens of a prompt with the longest response and its end."""
+        """Mean tokens of a prompt with a response of maximal length and its end."""
         end = len(self.tokenizer.encode(END))
         return mean([question + self.response_tokens + end for question in self.questions])
 
     def evaluations(self, steps: int) -> int:
-        """How often an arm of so many training steps is evaluated: at every interval, and at its end."""
+        """How often an arm that trains for this many steps is evaluated: at every interval, and at its end."""
         return -(-steps // self.evaluate_every)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The longest text that a phase has the model continue: so many fixed tokens, responses and critiques."""
+    """The parts of a phase's longest request, the text to be sampled included.
+
+    Attributes:
+        fixed: tokens of everything but responses and critiques.
+        responses, critiques: how many of maximal length it must have room for.
+    """
 
     fixed: int
     responses: int = 1
@@ -110,7 +115,7 @@ class Phase(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in progress, in the manifest and in tables of cost."""
+        """Its name in progress output, in the manifest and in cost tables."""
         ...
 
     @property
@@ -123,14 +128,14 @@ class Phase(Protocol):
         ...
 
     def cost(self, size: Size) -> Usage:
-        """The most tokens that it can take, for all seeds."""
+        """An upper bound on its tokens, for all seeds."""
         ...
 
     def longest_request(self, size: Size) -> Request | None:
-        """The longest text that it has the model continue, for the check against the context; None if it has none."""
+        """Its longest request, which must fit the model's context; None if its requests need no check."""
         ...
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean of numbers of tokens."""
+    """The mean of one or more values."""
     return sum(values) / len(values)

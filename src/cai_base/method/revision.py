@@ -1,9 +1,9 @@
-"""Critique and revision: the model answers, criticises its answer under a principle, and revises it, four times over.
+"""Critique and revision: the model answers a prompt, then criticises and revises its answer in several rounds.
 
-Bai et al. 2022, section 3.1: sample a response; for each round draw a principle at random, ask for a critique of the
-response under it, then for a revision in the light of the critique.
+Bai et al. 2022, section 3.1: sample a response; in each round draw a principle at random, ask for a critique of
+the response by that principle, then for a revision that answers the critique.
 
-Needs SFT's adapters. Stores every chain whole, with a verdict on each of its responses, a unit of prompts at a time.
+Needs SFT's adapters. Stores each complete chain with a verdict on every response, one unit of prompts at a time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,14 +24,14 @@ from cai_base.text import repeats_itself
 
 @dataclass(slots=True)
 class OpenChain:
-    """One prompt's revision chain for one seed, while it is made.
+    """The revision chain of one prompt and one seed, while it is being sampled.
 
     Attributes:
         responses: the original and the revision of every round so far.
-        principles, critiques: one a round.
+        principles, critiques: one per round so far.
         opener: the refusal opener that the original was made to begin with, if any.
         truncated: for each round, 0 the original, whether its response reached the length limit.
-        sampled_tokens: drawn for all its texts.
+        sampled_tokens: tokens sampled for all its texts.
     """
 
     adapter: Adapter
@@ -58,7 +58,7 @@ class OpenChain:
         return "pair"
 
     def close(self) -> Chain:
-        """The whole chain, not yet judged."""
+        """The finished chain as a record, not yet judged."""
         rounds = zip(self.principles, self.critiques, self.responses[1:], strict=True)
         return Chain(
             id=self.prompt.id,
@@ -87,7 +87,7 @@ def revise(
     """The chains of these prompts for all adapters together: original, then critique and revision for every round.
 
     Args:
-        openers: what a refusal begins with; `settings.refusal_prefill` of the originals are made to begin with one.
+        openers: beginnings of refusals; the fraction `settings.refusal_prefill` of the originals is prefilled with one.
         adapters: each adapter's seed.
         bar: advances by one per text.
 
@@ -101,7 +101,7 @@ def revise(
     ]
 
     def continue_texts(texts: Iterable[str], step: str, limit: int) -> list[tuple[str, bool]]:
-        """What the model writes after each chain's text, and whether it reached the limit."""
+        """The continuation of each chain's text, and whether it reached the token limit."""
         samples = engine.sample(
             [
                 SampleRequest(
@@ -141,10 +141,10 @@ def revise(
         for chain, (text, truncated) in zip(chains, revisions, strict=True):
             chain.responses.append(text)
             chain.truncated.append(truncated)
-    closed: dict[Adapter, list[Chain]] = {adapter: [] for adapter in adapters}
+    by_adapter: dict[Adapter, list[Chain]] = {adapter: [] for adapter in adapters}
     for chain in chains:
-        closed[chain.adapter].append(chain.close())
-    return closed
+        by_adapter[chain.adapter].append(chain.close())
+    return by_adapter
 
 
 def _opener(seed: int, prompt: Prompt, openers: Sequence[str], share: float) -> str | None:
@@ -158,7 +158,7 @@ class RevisionPhase:
 
     Attributes:
         constitution: whose principles are drawn.
-        openers: what a refusal begins with.
+        openers: beginnings of refusals.
         owner: the folder of the arm whose chains they are; None for the run's own.
     """
 
@@ -175,7 +175,7 @@ class RevisionPhase:
 
     @property
     def texts(self) -> int:
-        """How many texts are sampled for one chain."""
+        """The number of texts that are sampled for one chain."""
         return 1 + 2 * self.settings.rounds
 
     def run(self, bench: Workbench) -> None:
@@ -191,7 +191,6 @@ class RevisionPhase:
         ):
             for number in range(done, units):
                 bench.budget.check_budget()
-                part = prompts[number * unit : (number + 1) * unit]
                 chains = revise(
                     bench.engine,
                     bench.dialogue,
@@ -199,10 +198,12 @@ class RevisionPhase:
                     self.openers,
                     self.settings,
                     adapters,
-                    part,
+                    prompts[number * unit : (number + 1) * unit],
                     bar,
                 )
-                self._store(bench, number + 1, {adapters[adapter]: made for adapter, made in chains.items()})
+                self._store(
+                    bench, number + 1, {adapters[adapter]: of_adapter for adapter, of_adapter in chains.items()}
+                )
 
     def cost(self, size: Size) -> Usage:
         settings, principles = self.settings, self.constitution.principles
@@ -228,17 +229,17 @@ class RevisionPhase:
     def _store(self, bench: Workbench, done: int, chains: Mapping[int, Sequence[Chain]]) -> None:
         """Judge every response of a unit's chains, and store them by seed."""
         prompts = {prompt.id: prompt for prompt in self.prompts}
-        every = [chain for of_seed in chains.values() for chain in of_seed]
-        judgements = iter(bench.judge([(prompts[chain.id], text) for chain in every for text in chain.responses]))
+        all_chains = [chain for of_seed in chains.values() for chain in of_seed]
+        judgements = iter(bench.judge([(prompts[chain.id], text) for chain in all_chains for text in chain.responses]))
         files = {
-            paths.chains(seed, self.owner): to_lines(_judged(chain, judgements).dump() for chain in of_seed)
+            paths.chains(seed, self.owner): to_lines(_with_verdicts(chain, judgements).dump() for chain in of_seed)
             for seed, of_seed in chains.items()
         }
         bench.run.commit(self.name, done, append=files)
 
 
-def _judged(chain: Chain, judgements: Iterator[Judgement]) -> Chain:
-    """The chain with what the judge says of its original and of every round's revision."""
+def _with_verdicts(chain: Chain, judgements: Iterator[Judgement]) -> Chain:
+    """The chain with the next judgements: of its original, then of the revision of every round."""
     of_chain = [next(judgements) for _ in chain.responses]
     verdicts, unscored = tuple(one.verdict for one in of_chain), tuple(one.unscored for one in of_chain)
     return chain.model_copy(update={"verdicts": verdicts, "unscored": unscored})

@@ -1,6 +1,6 @@
-"""SFT on a handful of human-written answers, each behind a few-shot prefix (Bai et al. 2022, section 3.1).
+"""SFT on a handful of human-written answers, each after a few-shot prefix (Bai et al. 2022, section 3.1).
 
-The helpful-only assistant that this makes is where every other arm starts. SFT on the final revisions (`sl-cai`, the
+Every other arm starts from the helpful-only assistant that this trains. SFT on the final revisions (`sl-cai`, the
 paper's supervised stage) is the same loss on other answers.
 
 Needs nothing but the base model. Stores the adapters, their metrics, and the arm's answers at every interval.
@@ -25,9 +25,9 @@ def nll_loss(data: Sequence[Datum]) -> Loss:
 
 
 def sft_batch(data: Sequence[Datum], seed: int, phase: str, step: int, size: int) -> Batch:
-    """The batch of a step: epochs of all examples, each in its own order, laid end to end and cut into batches."""
-    chosen = [data[i] for i in batch_indices(len(data), seed, phase, step, size)]
-    return Batch(chosen, nll_loss(chosen))
+    """The batch of a step; `batch_indices` says which examples are in it."""
+    batch = [data[i] for i in batch_indices(len(data), seed, phase, step, size)]
+    return Batch(batch, nll_loss(batch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,15 @@ class SftOnRevisions:
     needs: tuple[str, ...] = ("sft", "pairs")
 
     def run(self, bench: Workbench) -> None:
-        chosen = {
+        data = {
             seed: [trained_datum(bench.engine.tokenizer, bench.dialogue, pair.prompt, pair.chosen) for pair in pairs]
-            for seed, pairs in preference.trained_by_seed(bench, self.name, None, self.pair_limit).items()
+            for seed, pairs in preference.training_pairs(bench, self.name, None, self.pair_limit).items()
         }
-        if not chosen:
+        if not data:
             return
-        adapters = {f"{self.name}/{seed}": seed for seed in chosen}
+        adapters = {f"{self.name}/{seed}": seed for seed in data}
         start_from_sft(bench, self.name, adapters, self.sft_steps)
-        _train(bench, self.arm, self.settings, adapters, chosen)
+        _train(bench, self.arm, self.settings, adapters, data)
 
     def cost(self, size: Size) -> Usage:
         examples = size.seeds * self.settings.steps * self.settings.batch_size

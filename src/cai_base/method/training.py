@@ -22,12 +22,12 @@ class TrainingPlan:
 
     Attributes:
         phase: the name of its folder in a seed's directory.
-        arm: the arm that it makes.
+        arm: the arm that it trains.
         curve: whether the arm is evaluated at every interval, not at the end alone.
         settings: steps, batch size, learning rate and so on.
         adapters: each adapter's seed.
         batch: the batch of an adapter at a step.
-        held_out: at the end of an interval, each adapter's further metrics, such as accuracy on held-out pairs.
+        held_out: computes each adapter's further metrics at the end of an interval, such as held-out accuracy.
     """
 
     phase: str
@@ -40,9 +40,9 @@ class TrainingPlan:
 
 
 def train_arm(bench: Workbench, plan: TrainingPlan) -> None:
-    """Train an arm's adapters, evaluate it at every interval, and export the adapters of the seeds that came through.
+    """Train an arm's adapters, evaluate it at every interval, and export the adapters of the seeds that did not fail.
 
-    A run that begins this phase must have the adapters in the engine; a run that resumes it loads their stored state.
+    When the phase begins, the adapters must be in the engine; when it is resumed, their stored state is loaded.
     """
 
     def evaluate(step: int, adapters: list[Adapter]) -> None:
@@ -64,14 +64,14 @@ def train_arm(bench: Workbench, plan: TrainingPlan) -> None:
 
 
 def start_from_sft(bench: Workbench, phase: str, adapters: Mapping[Adapter, int], sft_steps: int) -> None:
-    """Make the adapters of a phase that has not begun from the trained SFT adapters, with a fresh optimizer."""
+    """Unless the phase has begun: load the trained SFT adapters as the phase's adapters, with a new optimizer state."""
     if not bench.run.progress(phase):
         states = {a: bench.run.directory / paths.state(seed, "sft", sft_steps) for a, seed in adapters.items()}
         bench.engine.load(states, optimizer=False)
 
 
 def trained_datum(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, response: str) -> Datum:
-    """The prompt in its layout and the response: weight 1 on the response and its end, 0 on everything before."""
+    """The prompt in its layout, then the response: weight 1 on the response and its end, 0 on everything before."""
     before = prompt_tokens(tokenizer, dialogue.question(prompt))
     after = response_tokens(tokenizer, response)
     return Datum((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
@@ -80,27 +80,27 @@ def trained_datum(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, respons
 def batch_indices(items: int, seed: int, phase: str, step: int, size: int) -> list[int]:
     """The indices of the items in the batch of a step.
 
-    Epochs are laid end to end and cut into batches. Every epoch is a fresh order from its own address.
+    The epochs are concatenated and cut into batches. Every epoch is a new permutation, drawn at its own random address.
     """
-    places = range(step * size, (step + 1) * size)
+    positions = range(step * size, (step + 1) * size)
     orders = {
         epoch: randomness.stream(seed, phase, epoch, "order").permutation(items)
-        for epoch in range(places[0] // items, places[-1] // items + 1)
+        for epoch in range(positions[0] // items, positions[-1] // items + 1)
     }
-    return [int(orders[place // items][place % items]) for place in places]
+    return [int(orders[position // items][position % items]) for position in positions]
 
 
 def learning_rate(settings: Training, step: int) -> float:
-    """The learning rate at `step` (from 0): a linear rise over the warm-up, then the schedule; never 0."""
-    rise = round(settings.warmup * settings.steps)
-    if step < rise:
-        return settings.learning_rate * (step + 1) / (rise + 1)
-    done = (step - rise) / max(1, settings.steps - rise)
+    """The learning rate at `step` (from 0): a linear warm-up, then the schedule; never 0."""
+    warmup = round(settings.warmup * settings.steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, settings.steps - warmup)
     match settings.schedule:
         case "linear":
-            return settings.learning_rate * (1 - done)
+            return settings.learning_rate * (1 - progress)
         case "cosine":
-            return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+            return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
         case "constant":
             return settings.learning_rate
 
@@ -113,30 +113,30 @@ def train(
     evaluate: Callable[[int, list[Adapter]], None],
     progress: Progress,
 ) -> dict[Adapter, str]:
-    """Train all adapters of a phase from where they are, or from where the run was stopped.
+    """Train all adapters of a phase, from its beginning or from the last stored state.
 
     Every `every` steps, and after the last one, state and metrics are stored and `evaluate(step, adapters)` is called.
-    The adapters must exist, untrained, when the run begins this phase; on resume their stored state replaces them.
+    When the phase begins, the adapters must be in the engine; when it is resumed, their stored state is loaded.
 
     Returns:
-        Adapters that failed, and why.
+        The adapters that failed, each with the reason.
     """
     settings, phase = plan.settings, plan.phase
     start = run.progress(phase)
     if start:
         states = {a: run.directory / paths.state(seed, phase, start) for a, seed in plan.adapters.items()}
         engine.load(states, optimizer=True)
-    stored = (Failure.model_validate(line) for line in run.lines(paths.failures(phase)))
-    failed: dict[Adapter, str] = {failure.adapter: failure.reason for failure in stored}
+    stored_failures = (Failure.model_validate(line) for line in run.lines(paths.failures(phase)))
+    failed: dict[Adapter, str] = {failure.adapter: failure.reason for failure in stored_failures}
     steps: dict[Adapter, list[TrainingStep]] = {adapter: [] for adapter in plan.adapters}
     failures: list[Failure] = []
-    if start:  # the stop may have come before the evaluation was stored
+    if start:  # the run may have stopped before this evaluation was stored
         evaluate(start, [adapter for adapter in plan.adapters if adapter not in failed])
     with progress.bar(phase, settings.steps, start) as bar:
         for step in range(start, settings.steps):
             live = [adapter for adapter in plan.adapters if adapter not in failed]
             if not live:
-                if step > start:  # why the last of them failed is stored too
+                if step > start:  # to store why the last adapters failed
                     _store(engine, run, plan, step, start, steps, failures)
                 break
             rate = learning_rate(settings, step)
@@ -174,7 +174,7 @@ def _store(
     steps: Mapping[Adapter, list[TrainingStep]],
     failures: list[Failure],
 ) -> None:
-    """Store the state of every adapter after `step` steps, and the metrics since `before`; drop the state before."""
+    """Store every adapter's state after `step` steps and the metrics since `before`; delete the state of `before`."""
     phase, seeds = plan.phase, plan.adapters
     engine.save({a: run.directory / paths.state(seed, phase, step) for a, seed in seeds.items()})
     lines = {paths.metrics(seed, phase): to_lines(s.dump() for s in steps[a]) for a, seed in seeds.items()}

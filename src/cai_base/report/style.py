@@ -89,13 +89,13 @@ def comparison_table(results: StyleResults) -> Table:
 
 def answer(results: StyleResults) -> str:
     """Whether full CAI keeps more style than the instruct model, in a sentence or two."""
-    kept = results.keeps_more_style
-    if kept is None:
+    verdict = results.keeps_more_style
+    if verdict is None:
         missing = ", ".join(label(arm) for arm in ("cai", "instruct") if arm not in results.arms)
         return f"Does base-derived CAI keep more style than the instruct model? Not asked here: {missing} is missing."
     measure = measures(results)["adherence"]
-    if kept.difference is None:
-        return f"{kept.question} Unscored: no answer of both was judged."
+    if verdict.difference is None:
+        return f"{verdict.question} Unscored: no answer of both was judged."
     words = {
         "yes": "Yes",
         "no, less": "No, less",
@@ -103,10 +103,10 @@ def answer(results: StyleResults) -> str:
         "no interval": "No interval",
     }
     unit = " points" if measure.scale == "rate" else ""
-    ends = interval(measure, kept.ci95, signed=True)
+    ends = interval(measure, verdict.ci95, signed=True)
     return (
-        f"{kept.question} {words.get(kept.answer, kept.answer)}: the difference in adherence is "
-        f"{number(measure, kept.difference, signed=True)}{unit}{f' {ends}' if ends else ''}."
+        f"{verdict.question} {words.get(verdict.answer, verdict.answer)}: the difference in adherence is "
+        f"{number(measure, verdict.difference, signed=True)}{unit}{f' {ends}' if ends else ''}."
     )
 
 

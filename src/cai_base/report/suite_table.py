@@ -50,9 +50,9 @@ def _write(console: Console, results: SuiteResults | ComparisonsResults) -> None
 def _headline(results: SuiteResults | ComparisonsResults) -> str:
     title = printable(published().get(results.suite.name, {}).get("title", results.suite.name))
     model = printable(results.model + (f" on {results.base}" if results.base else ""))
-    asked = f"the arms of a run on {model}" if results.of == "run" else model
+    respondent = f"the arms of a run on {model}" if results.of == "run" else model
     if isinstance(results, ComparisonsResults):
-        return f"{title}: {results.suite.asked} of {results.suite.comparisons} asked, of {asked}."
+        return f"{title}: {results.suite.asked} of {results.suite.comparisons} asked, of {respondent}."
     suite = results.suite
     counts = " and ".join(
         f"{count} {word}{'s' * (count > 1)}"
@@ -61,7 +61,7 @@ def _headline(results: SuiteResults | ComparisonsResults) -> str:
     )
     of = f" (of {suite.prompts} prompts)" if suite.asked < suite.prompts else ""
     left_out = "".join(f" Left out: {count}, each {printable(reason)}." for reason, count in suite.left_out.items())
-    return f"{title}: {counts}{of}, of {asked}. Judge: {results.judge}.{left_out}"
+    return f"{title}: {counts}{of}, of {respondent}. Judge: {results.judge}.{left_out}"
 
 
 def _suite(console: Console, results: SuiteResults) -> None:

@@ -1,4 +1,4 @@
-"""Fitting the lengths of responses and critiques into the model's context, and saying so."""
+"""Limits the lengths of responses and critiques so that every request fits the model's context."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ from cai_base.method.phase import Phase, Size
 from cai_base.settings.schema import RunSettings
 
 LEAST = 16
-"""Fewer tokens than this for a response or a critique make no experiment."""
+"""A run is refused if fewer tokens than this are left for a response or a critique."""
 MARGIN = 8
-"""Tokens left free, since text that is tokenised again may take a few more than were drawn."""
+"""Tokens left free, since sampled text may take a few more tokens when it is tokenised again."""
 
 
 def fit(
     settings: RunSettings, inputs: Inputs, engine: Engine, size: Size, phases: Sequence[Phase]
 ) -> tuple[RunSettings, list[str]]:
-    """The settings with lengths that the model's context holds, and a sentence for each that was clipped.
+    """The settings with lengths that fit the model's context, and a warning for each length that was clipped.
 
-    The phases say what their longest request holds. Where it holds several responses or critiques, as a revision
-    request does, all of them shrink in proportion until it fits; a single response gets what its question leaves.
+    Every phase gives its longest request. Where a request has several responses or critiques, as a revision request
+    does, all of them are shortened in proportion until it fits. A single response gets what its question leaves.
 
     Raises:
         UserError: the prompts leave too little room.

@@ -1,4 +1,4 @@
-"""The arms of a finished run as models that can be asked again: for another suite, for styles."""
+"""Loads the arms of a finished run, to evaluate them again: on another suite, or in styles."""
 
 import gc
 from collections.abc import Collection, Iterator
@@ -24,12 +24,12 @@ def load_arms(
 ) -> Iterator[LoadedArm]:
     """The arms of a run, base model first, the instruct model last: by then the base model's engine is released.
 
-    A seed that a phase lost is not in that arm.
+    A seed that failed in a phase is missing from that arm.
 
     Args:
-        names: of arms; all that the run has, by default. `instruct` is there for every run on the embedded model,
-            which has a sibling.
-        threads: CPU threads; the run's by default.
+        names: the names of arms; by default all that the run evaluated. `instruct` is available for every run on the
+            embedded model, which has an instruct sibling.
+        threads: CPU threads; by default as in the run.
 
     Raises:
         UserError: it is no finished run, it has no such arm, or its models cannot be loaded.
@@ -44,24 +44,24 @@ def load_arms(
     for name in names or ():
         if name not in available:
             raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(available)}")
-    chosen = settings.evaluated_arms if names is None else names
-    return _load(run, settings, [name for name in available if name in chosen], progress)
+    selection = settings.evaluated_arms if names is None else names
+    return _load(run, settings, [name for name in available if name in selection], progress)
 
 
 def available_arms(settings: RunSettings) -> list[str]:
-    """The arms of a run that can be asked again: its own, and on the embedded model its instruct sibling."""
+    """The arms of a run that can be loaded: those it evaluated and, for the embedded model, the instruct sibling."""
     has_sibling = settings.model == EMBEDDED and not engine_kind(settings.engine).served
     return list(dict.fromkeys([*settings.evaluated_arms, *(["instruct"] if has_sibling else [])]))
 
 
 def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[LoadedArm]:
-    ours = [arm for arm in map(arms.arm, names) if arm.group != "other"]
-    if ours:
+    of_base = [arm for arm in map(arms.arm, names) if arm.group != "other"]
+    if of_base:
         inputs = Inputs.read(run.directory / paths.INPUTS)
         progress.say(f"Loading {settings.model}")
         engine = load_engine(settings, progress, run.recorded("engine"))
         layout = Dialogue(inputs.few_shot, inputs.critique_examples)
-        for arm in ours:
+        for arm in of_base:
             yield LoadedArm(arm.name, engine, layout, _adapters(run, settings, arm, engine), arm.draw)
         del engine  # two models may not fit
         gc.collect()
@@ -76,14 +76,17 @@ def _adapters(run: Run, settings: RunSettings, arm: Arm, engine: Engine) -> dict
     if arm.group == "start":
         return dict.fromkeys(settings.seed_numbers)
     trained = arms.arm(arm.adapters_of or arm.name)
-    folders = {seed: _weights(run, settings, seed, trained) for seed in settings.seed_numbers}
-    loaded = {seed: folder for seed, folder in folders.items() if folder is not None}
-    engine.load({f"{arm.name}/{seed}": folder for seed, folder in loaded.items()}, optimizer=False)
-    return {seed: f"{arm.name}/{seed}" for seed in loaded}
+    folders = {seed: _adapter_folder(run, settings, seed, trained) for seed in settings.seed_numbers}
+    present = {seed: folder for seed, folder in folders.items() if folder is not None}
+    engine.load({f"{arm.name}/{seed}": folder for seed, folder in present.items()}, optimizer=False)
+    return {seed: f"{arm.name}/{seed}" for seed in present}
 
 
-def _weights(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Path | None:
-    """Where a seed's adapter lies; on a Tinker service only its own checkpoints load again. None if it was lost."""
+def _adapter_folder(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Path | None:
+    """The folder to load a seed's adapter from; None if the seed failed.
+
+    A Tinker service loads only its own checkpoints, not exported adapters.
+    """
     assert arm.folder is not None
     assert arm.section is not None
     exported = run.directory / paths.adapter(seed, arm.folder)

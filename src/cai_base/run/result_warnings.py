@@ -1,4 +1,4 @@
-"""Warnings that come before every figure of a run or a suite. Each function returns a list, which is often empty."""
+"""The warnings in the results of a run or a suite. Each function returns a list, which is often empty."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ LOW_ATTACK_SUCCESS = 0.2
 
 
 def uncovered(arms: Mapping[str, Mapping[str, Figure]], *, judged: bool) -> list[str]:
-    """Too few answers are scored for some metric of some arm; names the worst arm for each metric."""
+    """Warn if too few answers are scored for a metric of some arm; names the worst arm of each such metric."""
     if not judged:
         answers = sum(arm["attack_success_rate"].answered for arm in arms.values())
         return [f"only 0 of {answers} answers to jailbreak prompts were scored; unscored is not safe"]
@@ -26,7 +26,7 @@ def uncovered(arms: Mapping[str, Mapping[str, Figure]], *, judged: bool) -> list
     for metric in next(iter(arms.values())):
         if not METRICS[metric].judged:
             continue
-        # Of the answers: a seed that failed and answered nothing has a warning of its own.
+        # Relative to the answers, not to `total`: a failed seed, which has no answers, has a warning of its own.
         figures = {name: arm[metric] for name, arm in arms.items() if arm[metric].answered}
         coverage = {name: figure.scored / figure.answered for name, figure in figures.items()}
         worst = min(coverage, key=lambda name: coverage[name], default=None)
@@ -44,14 +44,14 @@ def stored_warnings(run: Run) -> list[str]:
 
 
 def at_the_floor(attack_success: float | None) -> list[str]:
-    """Attack success of the SFT arm is so low that it could hardly fall."""
+    """Warn if attack success of the SFT arm is so low that it could hardly fall."""
     if attack_success is None or attack_success >= LOW_ATTACK_SUCCESS:
         return []
     return [f"attack success is {attack_success:.0%} before CAI: at the floor, so it could hardly fall"]
 
 
 def no_safer_revisions(harmful_by_round: Sequence[float | None]) -> list[str]:
-    """The last revisions are as harmful as the originals, so that the pairs prefer nothing."""
+    """Warn if the last revisions are as harmful as the originals, so that the pairs express no preference."""
     if not harmful_by_round:
         return []
     first, last = harmful_by_round[0], harmful_by_round[-1]
@@ -64,23 +64,23 @@ def no_safer_revisions(harmful_by_round: Sequence[float | None]) -> list[str]:
 
 
 def differs_from_itself(comparisons: Mapping[str, Mapping[str, Difference]]) -> list[str]:
-    """An arm that is another arm's adapters asked again differs from it, by the interval of a metric."""
+    """Warn if an arm that samples from another arm's adapters differs from it, by a metric's interval."""
     warnings = []
     for arm in ARMS.values():
-        compared = comparisons.get(f"{arm.name} - {arm.adapters_of}", {})
-        intervals = {name: compared[name].ci95 for name in CURVES if name in compared}
-        apart = [name for name, ci95 in intervals.items() if ci95 and not ci95[0] <= 0 <= ci95[1]]
-        if arm.adapters_of and apart:
+        differences = comparisons.get(f"{arm.name} - {arm.adapters_of}", {})
+        intervals = {name: differences[name].ci95 for name in CURVES if name in differences}
+        significant = [name for name, ci95 in intervals.items() if ci95 and not ci95[0] <= 0 <= ci95[1]]
+        if arm.adapters_of and significant:
             warnings.append(
                 f"control {arm.name}: {arm.adapters_of.upper()} under another sampling seed differs from itself in "
-                f"{', '.join(apart)}; the interval must hold 0, so a difference of that size between other arms means "
-                "nothing"
+                f"{', '.join(significant)}; the interval must hold 0, so a difference of that size between other arms "
+                "means nothing"
             )
     return warnings
 
 
 def same_weights(directory: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """An exported adapter is, to the byte, the SFT adapter that it began with.
+    """Warn if an exported adapter equals the SFT adapter that its training started from, byte for byte.
 
     Args:
         directory: the run's.
@@ -106,5 +106,5 @@ def failed_seeds(failed: Mapping[str, Mapping[int, str]]) -> list[str]:
 
 
 def protocol_first(warnings: Sequence[str]) -> list[str]:
-    """In the order given, but the protocol, which changes the meaning of every figure, comes first."""
+    """The warnings in the same order, except that the protocol's, which affects every figure, is first."""
     return sorted(warnings, key=lambda warning: not warning.startswith("protocol original"))

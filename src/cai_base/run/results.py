@@ -1,4 +1,4 @@
-"""From the stored files of a finished run to its `results.json`, byte-equal for equal runs."""
+"""Computes `results.json` from the stored files of a finished run. Equal runs give equal bytes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from cai_base.evaluation.statistics import mean
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import ANSWER_FILES, HARMFUL, HARMLESS
 from cai_base.method import losses
-from cai_base.method.pairs import NO_PAIRS, filtered
+from cai_base.method.pairs import NO_PAIRS, count_filtered
 from cai_base.reading import Model, read_record, typed
 from cai_base.records import (
     Answer,
@@ -42,14 +42,14 @@ from cai_base.store import Run
 INTERVALS = (
     "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
 )
-"""What the intervals in the results are, for a reader without the documentation."""
+"""Explains the intervals in the results file itself."""
 
 
 def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]]) -> Results:
     """The content of `results.json`.
 
     Args:
-        failed: for each phase, named by its folder, the seeds that failed in it and why.
+        failed: by phase (its folder's name), the seeds that failed in it, each with the reason.
     """
     seeds = list(settings.seed_numbers)
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
@@ -63,11 +63,11 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         {name: metrics.figures(per_seed, kinds, one_model=ARMS[name].one_model) for name, per_seed in answers.items()}
     )
     margins = {"helpfulness": settings.evaluation.helpfulness_margin}
-    compared = {
+    differences = {
         f"{a} - {b}": metrics.compare(answers[a], answers[b], arms[a], margins)
         for a, b in comparisons(settings.evaluated_arms)
     }
-    revised = _revision(run, seeds, settings.revision.rounds)
+    revision = _revision(run, seeds, settings.revision.rounds)
     from_sft = [arm for arm in settings.evaluated_arms if ARMS[arm].folder and arm != "sft"]
     return Results(
         schema=1,
@@ -89,15 +89,17 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
             sha256=inputs.constitution.digest,
         ),
         losses={
-            name: loss for name in settings.evaluated_arms if (loss := losses.used(settings, ARMS[name])) is not None
+            name: loss
+            for name in settings.evaluated_arms
+            if (loss := losses.arm_loss(settings, ARMS[name])) is not None
         },
         intervals=INTERVALS,
         arms=arms,
         failures=tuple(find_failures(arms, seeds)),
         fluency=Fluency(floor=floor, quantile=fluency.QUANTILE, margin=fluency.MARGIN, opening_tokens=fluency.OPENING),
         unscored={name: metrics.unscored_by_reason(per_seed) for name, per_seed in stored.items()},
-        comparisons=compared,
-        revision=revised,
+        comparisons=differences,
+        revision=revision,
         curves=_curves(run, settings),
         failed={phase: {str(seed): why for seed, why in reasons.items()} for phase, reasons in failed.items()},
         warnings=tuple(
@@ -106,9 +108,9 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
                     *warnings.uncovered(arms, judged=settings.judge != "none"),
                     *warnings.stored_warnings(run),
                     *warnings.at_the_floor(arms["sft"]["attack_success_rate"].mean),
-                    *warnings.no_safer_revisions(revised.harmful_by_round),
+                    *warnings.no_safer_revisions(revision.harmful_by_round),
                     *warnings.same_weights(run.directory, from_sft, seeds),
-                    *warnings.differs_from_itself(compared),
+                    *warnings.differs_from_itself(differences),
                     *warnings.failed_seeds(failed),
                 ]
             )
@@ -127,9 +129,9 @@ def rubrics_used(inputs: Inputs) -> dict[str, RubricUsed]:
 
 
 def second_judge(judge: JudgeName, arms: Mapping[str, metrics.PerSeed], kinds: Sequence[str]) -> SecondJudge:
-    """The second judge's own figures of every arm, and its agreement with the first judge over the same answers.
+    """Every arm's figures by the second judge's verdicts, and the agreement of the two judges on the same answers.
 
-    Its verdicts are in no other figure.
+    No other figure uses the second judge's verdicts.
     """
     judged_again = {
         name: [None if of_seed is None else [_by_second_judge(answer) for answer in of_seed] for of_seed in per_seed]
@@ -164,10 +166,10 @@ def _second_figure(figure: Figure) -> SecondFigure:
 
 
 def refuse_lost_arms(directory: Path) -> None:
-    """Raise UserError if an arm was lost with all its seeds, from a finished run's `results.json` and `config.json`.
+    """Raise UserError if every seed of an arm failed, from a finished run's `results.json` and `config.json`.
 
-    The pages are written by then and stay. Of the exit codes 2 is the one that fits: nothing is left to resume (3), a
-    program that asked for the arm must notice (not 0), and what made every seed fail is a setting (not 1).
+    The results and pages of the other arms remain. Exit code 2 fits best: nothing is left to resume (3), a program that
+    asked for the arm must notice (not 0), and the cause is a setting, not a defect (not 1).
     """
     remedy = "use the version of cai-base that made the run"
     results = read_record(directory / paths.RESULTS, Results, "the results of a run", remedy)
@@ -191,7 +193,7 @@ def refuse_lost_arms(directory: Path) -> None:
 
 
 def tokens(run: Run, settings: RunSettings) -> dict[str, dict[str, int]]:
-    """Tokens by phase and seed, for `usage.json`: trained on (as laid out, shared prefixes once) or sampled."""
+    """Tokens trained on or sampled, by phase and seed, for `usage.json`. A prefix shared in a batch counts once."""
     seeds = settings.seed_numbers
     arms = [arm for arm in ARMS.values() if not arm.control or arm.name in settings.controls]
     trained = {
@@ -225,7 +227,7 @@ def _control(name: str, inputs: Inputs) -> ControlUsed:
 
 
 def _read(run: Run, name: str, kind: type[Model]) -> list[Model]:
-    """The records of a stored file; none if it is not there."""
+    """The records of a stored file; empty if there is no such file."""
     return typed(kind, run.lines(name), f"{run.directory / name}")
 
 
@@ -236,7 +238,7 @@ def _answers(run: Run, seed: int, arm: str, step: int | None = None) -> list[Ans
 
 
 def _curves(run: Run, settings: RunSettings) -> dict[str, tuple[CurvePoint, ...]]:
-    """For each training phase, named by its folder, the metrics of its arm over the steps."""
+    """The curves by training phase (its folder's name): the metrics of the phase's arm at each evaluated step."""
     curves = {}
     for name in settings.trained_arms:
         arm = ARMS[name]
@@ -248,10 +250,10 @@ def _curves(run: Run, settings: RunSettings) -> dict[str, tuple[CurvePoint, ...]
 
 
 def _curve(run: Run, settings: RunSettings, before: str, arm: str, steps: int) -> tuple[CurvePoint, ...]:
-    """The arm's metrics over its training: at step 0, as the arm `before`, at each evaluation and at the last step.
+    """The arm's metrics at step 0 (those of the arm `before`), at each evaluation and at the last step.
 
-    Every point is over the same seeds, those that finished: one that fails midway would leave a step in the curve that
-    no model took.
+    All points are over the same seeds, those that finished. A seed that fails midway would cause a jump in the curve
+    that is not a change of any model.
     """
     finished = [seed for seed in settings.seed_numbers if _answers(run, seed, arm) is not None]
     points = []
@@ -266,17 +268,17 @@ def _curve(run: Run, settings: RunSettings, before: str, arm: str, steps: int) -
 def _revision(run: Run, seeds: Sequence[int], rounds: int) -> RevisionFigures:
     chains = [chain for seed in seeds for chain in _read(run, paths.chains(seed), Chain)]
     pairs = [pair for seed in seeds for pair in _read(run, paths.pairs(seed), Pair)]
-    unopened = [chain for chain in chains if chain.refusal_opener is None]
-    opened = [chain for chain in chains if chain.refusal_opener is not None]
+    free = [chain for chain in chains if chain.refusal_opener is None]
+    prefilled = [chain for chain in chains if chain.refusal_opener is not None]
     principles = Counter(one.principle for chain in chains for one in chain.rounds)
     return RevisionFigures(
         chains=len(chains),
         pairs=len(pairs),
-        filtered=filtered(chain.outcome for chain in chains),
-        harmful_by_round=_by_round(unopened, "complied", HARMFUL, rounds),
-        helpful_by_round=_by_round(unopened, "helpfulness", HARMLESS, rounds),
-        refused_by_round=_by_round(unopened, "refused", HARMLESS, rounds),
-        prefilled=Prefilled(chains=len(opened), harmful_by_round=_by_round(opened, "complied", HARMFUL, rounds)),
+        filtered=count_filtered(chain.outcome for chain in chains),
+        harmful_by_round=_by_round(free, "complied", HARMFUL, rounds),
+        helpful_by_round=_by_round(free, "helpfulness", HARMLESS, rounds),
+        refused_by_round=_by_round(free, "refused", HARMLESS, rounds),
+        prefilled=Prefilled(chains=len(prefilled), harmful_by_round=_by_round(prefilled, "complied", HARMFUL, rounds)),
         principle_counts=dict(sorted(principles.items())),
         response_tokens={
             "chosen": mean([float(pair.chosen_tokens) for pair in pairs]),

@@ -1,6 +1,6 @@
-"""From settings to a run: what comes before its first phase, whether it is new or was stopped.
+"""What comes before the first phase of a run: inputs, models, judges and preflight's checks.
 
-`begin` makes a run, `resume` opens one from where it is; `examine` looks without beginning.
+`begin` makes a new run, `resume` opens a stopped one, `examine` makes the checks alone.
 """
 
 import gc
@@ -27,21 +27,27 @@ from cai_base.run.context_fit import fit
 from cai_base.run.preflight.checks import make_checks
 from cai_base.run.preflight.models import ask_instruct
 from cai_base.run.preflight.outcome import Check, refuse
+from cai_base.run.prices import Prices
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json
 
 FOREIGN = 0.1
-"""Share of a constitution's words that are not of the embedded model's world, from which it is warned of: 0.20 of the
-packaged one in English, 0.03 of the world's own."""
+"""A constitution is warned of if more than this share of its words is foreign to the embedded model's world. It is 0.20
+for the packaged constitution in English and 0.03 for the world's own."""
 
 Phases = Callable[[RunSettings, Inputs], Sequence[Phase]]
 """The phases of a run with these settings and inputs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
-    """What a run begins with, once preflight has looked at it."""
+class Examination:
+    """The outcome of the checks before a run, and what they loaded.
+
+    Attributes:
+        settings: with the lengths that fit the model's context.
+        judges: by the flag that names each.
+    """
 
     settings: RunSettings
     inputs: Inputs
@@ -51,12 +57,12 @@ class Examined:
     checks: list[Check]
 
 
-class Opened:
-    """A run that is ready to go on: its settings and inputs, and what works on it.
+class Session:
+    """One process's work on a run: the run, its settings and inputs, and the loaded engine and judges.
 
     Attributes:
         judges: by the flag that names each.
-        budget: what the run has spent so far.
+        budget: what the run has spent so far, earlier sessions included.
     """
 
     def __init__(
@@ -73,7 +79,7 @@ class Opened:
         self._engine: Engine | None = engine
         run.record_on_commit("engine", engine.findings)
         meters = {flag: judge.meter for flag, judge in judges.items() if isinstance(judge, ModelJudge)}
-        self.budget = Budget(settings, run, {"method": engine.meter, **meters})
+        self.budget = Budget(Prices.of_run(settings), settings.max_cost, run, {"method": engine.meter, **meters})
         run.record_environment(
             python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
         )
@@ -85,22 +91,22 @@ class Opened:
         return self._engine
 
     def release_engine(self) -> None:
-        """Forget the engine, whose work is done; what it found out about its model stays with the run."""
+        """Drop the engine, to free its memory. Its findings about its model are still stored with the run."""
         findings = self.engine.findings()
         self.run.record_on_commit("engine", lambda: findings)
         self._engine = None
 
 
-def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases) -> Examined:
+def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases) -> Examination:
     """Check everything that can be checked before work begins. Nothing is trained or stored.
 
     Raises:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
-    engine_kind(settings.engine)  # refuses an unknown one
+    engine_kind(settings.engine)  # raises for an unknown engine
     inputs = gather(settings)
-    cost.check_limit(settings)
+    Prices.of_run(settings).check_limit(settings.max_cost)
     check_judges(settings, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     instruct = None
@@ -108,22 +114,22 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
         check_instruct(settings, progress)
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
         instruct = ask_instruct(settings, inputs, progress)
-        gc.collect()  # two models may not fit
+        gc.collect()  # two models may not fit into memory
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress)
     size = cost.run_size(settings, inputs, engine.tokenizer)
     settings, warnings = fit(settings, inputs, engine, size, phases(settings, inputs))
-    warnings += _beyond_the_judge(settings, inputs)
+    warnings += _foreign_text(settings, inputs)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
     judges = load_judges(settings, inputs, None, progress)
     checks = make_checks(settings, inputs, engine, judges, instruct, out, progress, phases=phases(settings, inputs))
-    return Examined(settings, inputs, engine, judges, warnings, checks)
+    return Examination(settings, inputs, engine, judges, warnings, checks)
 
 
-def begin(settings: RunSettings, out: Path, progress: Progress, phases: Phases) -> Opened:
+def begin(settings: RunSettings, out: Path, progress: Progress, phases: Phases) -> Session:
     """Check everything that can be checked before work begins, and make the run's directory.
 
     Raises:
@@ -142,11 +148,14 @@ def begin(settings: RunSettings, out: Path, progress: Progress, phases: Phases) 
         {"engine": examined.engine.findings()},
     )
     keep_replies(examined.judges, run.directory)
-    return Opened(examined.settings, examined.inputs, examined.engine, examined.judges, run, progress)
+    return Session(examined.settings, examined.inputs, examined.engine, examined.judges, run, progress)
 
 
-def resume(directory: Path, progress: Progress, max_cost: float | None = None) -> Opened:
-    """Open a run that was stopped, with another limit in dollars if one is given.
+def resume(directory: Path, progress: Progress, max_cost: float | None = None) -> Session:
+    """Open a run that was stopped.
+
+    Args:
+        max_cost: a new cost limit in dollars; None for the run's own.
 
     Raises:
         UserError: it is no run, or its configuration, a stored file or the base model was changed.
@@ -155,24 +164,24 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     settings = stored_settings(run)
     if max_cost is not None:
         settings = settings.model_copy(update={"max_cost": max_cost})
-        cost.check_limit(settings)
+        Prices.of_run(settings).check_limit(settings.max_cost)
     inputs = Inputs.read(directory / paths.INPUTS)
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress, run.recorded("engine"))
     check_judges(settings, progress)
     judges = load_judges(settings, inputs, directory, progress)
-    opened = Opened(settings, inputs, engine, judges, run, progress)
-    lost = opened.budget.lost
+    session = Session(settings, inputs, engine, judges, run, progress)
+    lost = session.budget.lost
     if lost != Usage():
         progress.say(
-            f"What was under way when this run was stopped is done, and paid for, again: at most {lost.prefilled} "
+            f"The work not yet stored when this run stopped is done, and paid for, again: at most {lost.prefilled} "
             f"tokens read, {lost.sampled} sampled, {lost.trained} trained on"
         )
-    return opened
+    return session
 
 
-def _beyond_the_judge(settings: RunSettings, inputs: Inputs) -> list[str]:
-    """Warnings where the embedded model cannot know what prompts or principles are about, as in real English."""
+def _foreign_text(settings: RunSettings, inputs: Inputs) -> list[str]:
+    """Warnings of prompts and principles whose words the embedded model does not know, such as real English."""
     if settings.model != EMBEDDED:
         return []
     warnings = []

@@ -1,4 +1,4 @@
-"""What the stored answers in styles add up to: `style.json`, byte-equal for equal evaluations."""
+"""Computes `style.json` from the stored answers in styles. Equal evaluations give equal bytes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,13 @@ def collect(
     """The content of `style.json`.
 
     Args:
-        answers: of every arm by seed; None for a seed that the run lost.
+        answers: of every arm by seed; None for a seed that failed.
     """
     settings = about.settings
     tables = {arm: task.tables(per_seed) for arm, per_seed in answers.items()}
     differences = {
         f"{a} - {b}": {name: paired(tables[a][name], tables[b][name], bounds) for name, bounds in task.measures.items()}
-        for a, b in _compared(list(answers))
+        for a, b in _comparisons(list(answers))
     }
     return StyleResults(
         schema=1,
@@ -60,8 +60,8 @@ def collect(
     )
 
 
-def _compared(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs of arms whose difference is taken: what training changed, and each arm beside the instruct model."""
+def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of arms to compare: each arm with the one it was trained from, and with the instruct model."""
     pairs = [(name, "sft") for name in names if name not in ("base", "sft", "instruct")]
     pairs += [("sft", "base"), ("cai", "base"), *((arm, "instruct") for arm in ("cai", "sl-cai", "sft", "base"))]
     return [(a, b) for a, b in pairs if a in names and b in names]
@@ -91,14 +91,14 @@ def keeps_more_style(differences: Mapping[str, Difference] | None) -> StyleAnswe
 
 
 def _arm(task: StylesTask, tables: Mapping[str, Array], answers: Sequence[StyledAnswer], arm: arms.Arm) -> StyleArm:
-    places = {style: [n for n, prompt in enumerate(task.prompts) if prompt.style == style] for style in KINDS}
+    columns = {style: [n for n, prompt in enumerate(task.prompts) if prompt.style == style] for style in KINDS}
     summaries = {name: summary(table, task.measures[name], one_model=arm.one_model) for name, table in tables.items()}
     return StyleArm.model_validate(
         {
             **summaries,
             "by_style": {
-                style: {name: _mean(table[:, columns]) for name, table in tables.items()}
-                for style, columns in places.items()
+                style: {name: _mean(table[:, of_style]) for name, table in tables.items()}
+                for style, of_style in columns.items()
             },
             "answers": len(answers),
             "scored": sum(one.adherence is not None for one in answers),

@@ -1,4 +1,4 @@
-"""From the stored answers to a suite to its `results.json`, byte-equal for equal evaluations."""
+"""Computes `results.json` from the stored answers to a suite. Equal evaluations give equal bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ from cai_base.store import Record
 Item = TypeVar("Item")
 
 NAMED = 5
-"""How many prompts that do not fit the context are named."""
+"""The most prompts that a warning names."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
-    """What an evaluation was made with, which its results repeat.
+    """The configuration of an evaluation, for its results.
 
     Attributes:
         config: the evaluation's configuration.
@@ -149,7 +149,7 @@ def _first(per_seed: Sequence[Sequence[Item] | None]) -> Sequence[Item]:
 
 
 def _is_measured(name: str, arms: Mapping[str, Mapping[str, Figure]]) -> bool:
-    """Whether the suite has prompts that a metric is taken over, and it was measured or had a judge."""
+    """Whether the suite has prompts of the metric's kinds, and the metric is judged or has a measured value."""
     has_prompts = any(arm[name].total for arm in arms.values())
     has_values = any(arm[name].scored for arm in arms.values())
     return has_prompts and (has_values or metrics.METRICS[name].judged)
@@ -168,10 +168,10 @@ def _coverage_warnings(settings: RunSettings, arms: Mapping[str, Mapping[str, Fi
 
 
 def _too_long(arms: Mapping[str, Sequence[tuple[str, bool]]]) -> list[str]:
-    """A warning for every arm whose context did not hold some of the suite, with the first of those.
+    """A warning for every arm that was not asked some prompts because they do not fit its model's context.
 
     Args:
-        arms: for each arm the ids of what it was asked, each with whether the context did not hold it.
+        arms: for each arm, the ids of its prompts, each with whether it is too long.
     """
     warnings = []
     for name, ids in arms.items():

@@ -361,8 +361,8 @@ class RunSettings(Section):
         if "sft" not in self.arms:
             raise ValueError("arms: 'sft' is missing; every other arm starts from it and is compared with it")
         if "instruct" not in self.arms and self.instruct is not None:
-            asked = ",".join(self.arms)
-            raise ValueError(f"instruct: {self.instruct!r} is not among the arms; add it: --arms {asked},instruct")
+            names = ",".join(self.arms)
+            raise ValueError(f"instruct: {self.instruct!r} is not among the arms; add it: --arms {names},instruct")
         if "instruct" in self.arms and self.instruct is None and self.model != EMBEDDED:
             raise ValueError(
                 f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "

@@ -1,8 +1,7 @@
-"""Statistics: seeds and prompts are crossed factors. From tables of values to the figures of `results.json`.
+"""The statistics of `results.json`, with seeds and prompts as crossed random factors.
 
-`crossed` divides a table's variance into components, `intervals` says how a mean would move with other seeds and other
-prompts, `hypotheses` has the tests, `power` what a run can detect. Tables are [seeds, prompts], NaN where there is no
-value: an answer that is unscored, or a seed that failed.
+`crossed` estimates variance components, `intervals` has the confidence intervals, `hypotheses` the tests, `power` the
+power analysis. Tables have the shape [seeds, prompts], with NaN for an unscored answer and for a seed that failed.
 """
 
 import math
@@ -21,13 +20,13 @@ from cai_base.records import Difference, Interval, Needed, NonInferiority, Summa
 __all__ = ["Bounds", "holm", "mean", "paired", "summary"]
 
 EQUAL = 1e-9
-"""Seed means that differ by less than this differ by rounding: they are shares of at most some thousand answers."""
+"""Seed means closer than this differ by rounding error only: they are means of at most some thousands of answers."""
 
 SEEDS_AND_PROMPTS, PROMPTS = "seeds and prompts", "prompts"
-"""What an interval is over: that of a single seed says nothing about other seeds."""
+"""The values of `ci95_over`. With a single seed an interval is over prompts alone, and does not cover other seeds."""
 
 EFFECT = 0.05
-"""The effect of `to_detect`, as a share of the metric's range: 5 points of a rate."""
+"""The effect size of `to_detect`, as a fraction of the metric's range: 5 percentage points of a rate."""
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -40,12 +39,12 @@ def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> 
 
     Args:
         cells: the metric's values [seeds, prompts].
-        bounds: the least and greatest possible value; None where there are none.
-        one_model: the seeds are draws from one model, so that only prompts are a factor: the interval is that of
-            the prompts' means.
+        bounds: the least and greatest possible value; None for an unbounded metric.
+        one_model: all seeds sample from the same weights, so that prompts are the only random factor: the interval is
+            that of the prompts' means over seeds.
 
     Returns:
-        Its `ci95` is None with a single prompt, its `ci95_seeds` and `std` with a single seed.
+        `ci95` is None with a single prompt; `ci95_seeds` and `std` are None with a single seed.
     """
     per_seed = _seed_means(cells)
     table = _without_gaps(cells, bounds)
@@ -66,13 +65,13 @@ def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> 
 def paired(
     first: Array, second: Array, bounds: Bounds | None, binary: bool = False, margin: float | None = None
 ) -> Difference:
-    """First arm minus second, over the seeds and prompts of which both have a value.
+    """First arm minus second, over the seeds and prompts for which both arms have a value.
 
     Args:
-        first, second: the two arms' values [seeds, prompts], with the same seeds and prompts in the same places.
-        bounds: the least and greatest possible value; None where there are none.
+        first, second: the two arms' values [seeds, prompts], with the same seeds and prompts in the same order.
+        bounds: the least and greatest possible value; None for an unbounded metric.
         binary: values are 0 or 1, so that McNemar's test applies.
-        margin: how much less still counts as no worse; None where non-inferiority is not tested.
+        margin: the non-inferiority margin, in the metric's unit; None if non-inferiority is not tested.
 
     Returns:
         `mcnemar` is set only if `binary`, `non_inferiority` only with a `margin`.
@@ -82,10 +81,11 @@ def paired(
     differences = [
         None if a is None or b is None else a - b for a, b in zip(_seed_means(first), _seed_means(second), strict=True)
     ]
-    one, two = _without_gaps(first, bounds), _without_gaps(second, bounds)
-    interval = of_difference(one, two, bounds) if one.shape[1] > 1 else None
-    over_prompts, over_seeds = _over_prompts(interval, one.shape[0]), _over_seeds(differences)
-    detectable, to_detect = _power(one - two, bounds)
+    first_table, second_table = _without_gaps(first, bounds), _without_gaps(second, bounds)
+    seeds, prompts = first_table.shape
+    interval = of_difference(first_table, second_table, bounds) if prompts > 1 else None
+    over_prompts, over_seeds = _over_prompts(interval, seeds), _over_seeds(differences)
+    minimum_detectable, to_detect = _power(first_table - second_table, bounds)
     difference = Difference(
         difference=_mean_of_scored(differences),
         std=over_seeds.std,
@@ -93,15 +93,15 @@ def paired(
         ci95=over_prompts.interval,
         ci95_over=over_prompts.over,
         p_value=None if interval is None else p_value(interval),
-        minimum_detectable=detectable,
+        minimum_detectable=minimum_detectable,
         to_detect=to_detect,
-        seeds=one.shape[0],
+        seeds=seeds,
     )
     if binary:
         tests = tuple(None if np.isnan(a - b).all() else mcnemar(a, b) for a, b in zip(first, second, strict=True))
         difference = difference.model_copy(update={"mcnemar": tests})
     if margin is not None:
-        test = _non_inferiority(difference.difference, interval, margin, one, bounds)
+        test = _non_inferiority(difference.difference, interval, margin, first_table, bounds)
         difference = difference.model_copy(update={"non_inferiority": test})
     return difference
 
@@ -111,8 +111,8 @@ def _non_inferiority(
 ) -> NonInferiority | None:
     if interval is None or difference is None:
         return None
-    alike = np.full_like(table, 0.0 if bounds is None else bounds[1])
-    return non_inferiority(difference, interval, margin, of_difference(alike, alike, bounds))
+    constant = np.full_like(table, 0.0 if bounds is None else bounds[1])
+    return non_inferiority(difference, interval, margin, of_difference(constant, constant, bounds))
 
 
 def _seed_means(cells: Array) -> list[float | None]:
@@ -124,7 +124,7 @@ def _mean_of_scored(per_seed: Sequence[float | None]) -> float | None:
 
 
 def _without_gaps(cells: Array, bounds: Bounds | None) -> Array:
-    """The table without the seeds that have no value, its other gaps filled."""
+    """The table without the seeds that have no value; every other gap is filled with its expected value."""
     return filled(cells[~np.isnan(cells).all(1)], bounds)
 
 
@@ -134,7 +134,7 @@ class _OverPrompts(NamedTuple):
 
 
 def _over_prompts(interval: AtConfidence | None, seeds: int) -> _OverPrompts:
-    """The 95 % interval, and what it is over."""
+    """The 95 % interval, and the factors that it is over."""
     if interval is None:
         return _OverPrompts(None, None)
     low, high = interval(CONFIDENCE)
@@ -158,7 +158,7 @@ def _over_seeds(per_seed: Sequence[float | None]) -> _OverSeeds:
 
 
 def _sample_std(values: Sequence[float]) -> float:
-    """The sample standard deviation; exactly 0 for values that are equal but for rounding."""
+    """The sample standard deviation; exactly 0 for values that differ by rounding error only."""
     if max(values) - min(values) < EQUAL:
         return 0.0
     centre = math.fsum(values) / len(values)
@@ -166,11 +166,14 @@ def _sample_std(values: Sequence[float]) -> float:
 
 
 def _power(differences: Array, bounds: Bounds | None) -> tuple[float | None, Needed | None]:
-    """The least detectable difference, and what it takes to detect `EFFECT`; None without two seeds and two prompts."""
+    """The minimum detectable difference, and the seeds or prompts that detect `EFFECT`.
+
+    Both are None with fewer than two seeds or two prompts; the second also for an unbounded metric.
+    """
     seeds, prompts = differences.shape
     if seeds < 2 or prompts < 2:
         return None, None
     components = crossed(differences).components
     width = None if bounds is None else bounds[1] - bounds[0]
-    detectable = power.detectable(components, seeds, prompts, width)
-    return detectable, None if width is None else power.needed(components, EFFECT * width, seeds, prompts, width)
+    minimum = power.minimum_detectable(components, seeds, prompts, width)
+    return minimum, None if width is None else power.needed(components, EFFECT * width, seeds, prompts, width)

@@ -1,7 +1,7 @@
 """Seeds and prompts as crossed random factors: every seed answers every prompt.
 
-For a table with a value y[s, p] for seed s and prompt p, y = mean + seed + prompt + rest. Other seeds and other prompts
-would give another mean, so its variance has a share of each:
+For a table with a value y[s, p] for seed s and prompt p, y = mean + seed + prompt + rest. The mean
+would differ with other seeds and with other prompts, so its variance has a term for each:
 
     V = variance(seed) / S + variance(prompt) / P + variance(rest) / (S P)
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 EQUAL = 1e-18
-"""Mean squares below this, in squares of the metric's unit, are rounding."""
+"""Mean squares below this, in squared units of the metric, are rounding error and count as 0."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Crossed:
     """The mean and mean squares of a table of seeds x prompts. The arrays have the table's leading axes.
 
     Attributes:
-        seed_means: also has the seeds' axis, last.
+        seed_means: each seed's mean; the seeds' axis is the last.
         between_seeds: the mean square of seeds, S - 1 degrees of freedom; never below `rest`, since a component of
             variance is not negative.
         between_prompts: the mean square of prompts, P - 1 degrees of freedom; never below `rest`.
@@ -48,7 +48,7 @@ class Crossed:
 
     @cached_property
     def variance(self) -> Array:
-        """Of the mean, over other seeds and other prompts."""
+        """The variance of the mean when both seeds and prompts are drawn anew."""
         return (self.between_seeds + self.between_prompts - self.rest) / self.size
 
     @cached_property
@@ -58,7 +58,7 @@ class Crossed:
 
     @property
     def components(self) -> "Components":
-        """The variances of the three factors; of a single table, without leading axes."""
+        """The variance components. The table must be a single one, without leading axes."""
         return Components(
             seed=float((self.between_seeds - self.rest) / self.prompts),
             prompt=float((self.between_prompts - self.rest) / self.seeds),
@@ -68,22 +68,22 @@ class Crossed:
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Variances of a value between seeds, between prompts and of the rest, in squares of the metric's unit."""
+    """The variance components of seeds, of prompts and of the rest, in squared units of the metric."""
 
     seed: float
     prompt: float
     rest: float
 
     def variance(self, seeds: int, prompts: int) -> float:
-        """Of the mean over so many seeds and prompts."""
+        """The variance of the mean over this many seeds and prompts."""
         return self.seed / seeds + self.prompt / prompts + self.rest / (seeds * prompts)
 
 
 def freedom(between_seeds: Array, between_prompts: Array, rest: Array, seeds: int, prompts: int) -> Array:
-    """Degrees of freedom of the crossed variance with these mean squares.
+    """Degrees of freedom of the crossed variance, from its mean squares.
 
-    Satterthwaite's, and no more than S - 1 where seeds differ at all: without that limit a few seeds that happen to be
-    alike would give narrow intervals (docs/method.md).
+    Satterthwaite's approximation, with at most S - 1 where the component of seeds is positive: without that limit a few
+    seeds that happen to be similar would give intervals that are too narrow (docs/method.md).
     """
     residual = (seeds - 1) * (prompts - 1)
     parts = between_seeds**2 / (seeds - 1) + between_prompts**2 / (prompts - 1) + rest**2 / residual
@@ -117,14 +117,14 @@ def _square(deviations: Array, freedom: int) -> Array:
 
 
 def filled(cells: Array, bounds: tuple[float, float] | None) -> Array:
-    """A table [seeds, prompts] whose gaps, NaN where an answer is unscored, hold their expected values.
+    """A table [seeds, prompts] with every gap (NaN, an unscored answer) replaced by its expected value.
 
     Prompts without any answer are left out. The expected value is the prompt's mean plus the seed's mean deviation over
-    the other prompts, clipped to the bounds. It adds nothing to the rest, so with many gaps an interval is too narrow;
-    coverage stands beside every figure for that reason.
+    the other prompts, clipped to the bounds. A filled cell adds nothing to the mean square of the rest, so with many
+    gaps an interval is too narrow; coverage is reported beside every figure for that reason.
 
     Args:
-        bounds: the least and greatest a value can be; None where there are none.
+        bounds: the least and greatest possible value; None for an unbounded metric.
     """
     table = cells[:, ~np.isnan(cells).all(0)]
     gaps = np.isnan(table)

@@ -1,4 +1,4 @@
-"""Tests beside the intervals: McNemar's for each seed, Holm's correction, non-inferiority."""
+"""Hypothesis tests: McNemar's test for each seed, Holm's correction, and non-inferiority."""
 
 from collections.abc import Sequence
 
@@ -23,25 +23,29 @@ def mcnemar(first: Array, second: Array) -> McNemar:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p values corrected for multiple comparisons (Holm, Scand. J. Stat. 6, 1979); None stays None, uncounted."""
-    ordered = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    """p values corrected for multiple comparisons (Holm, Scand. J. Stat. 6, 1979); None stays None, not counted."""
+    ordered = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     least = 0.0
-    for rank, (p, place) in enumerate(ordered):
+    for rank, (p, index) in enumerate(ordered):
         least = max(least, min(1.0, (len(ordered) - rank) * p))
-        corrected[place] = least
+        corrected[index] = least
     return corrected
 
 
-def non_inferiority(difference: float, interval: AtConfidence, margin: float, alike: AtConfidence) -> NonInferiority:
-    """Whether a difference is shown to be no worse than -`margin`, from its interval.
+def non_inferiority(
+    difference: float, interval: AtConfidence, margin: float, identical: AtConfidence
+) -> NonInferiority:
+    """Test from its interval whether a difference is greater than -`margin`.
 
     Args:
         difference, interval: of one table, without leading axes.
-        margin: how much less still counts as no worse, in the metric's unit.
-        alike: the interval of as many seeds and prompts where all answers of both arms are the same.
+        margin: the largest decrease that still counts as no worse, in the metric's unit.
+        identical: the interval that as many seeds and prompts give if all answers of both arms are equal.
     """
     two_sided = p_value(interval, -margin)
     one_sided = two_sided / 2 if difference > -margin else 1 - two_sided / 2
-    shown, could_be = (float(one(CONFIDENCE)[0]) > -margin for one in (interval, alike))
-    return NonInferiority(margin=margin, p_value=one_sided, shown=shown, could_be=could_be)
+    lower, lower_if_identical = (float(interval_at(CONFIDENCE)[0]) for interval_at in (interval, identical))
+    return NonInferiority(
+        margin=margin, p_value=one_sided, shown=lower > -margin, could_be=lower_if_identical > -margin
+    )

@@ -1,6 +1,6 @@
-"""Intervals of a mean, or of a difference of two arms, over other seeds and other prompts.
+"""Confidence intervals of a mean, and of a difference of two arms, over seeds and prompts.
 
-They were chosen by their coverage in simulation (`benchmarks/interval_coverage.py`, docs/method.md).
+The methods were chosen by their coverage in simulation (`benchmarks/interval_coverage.py`, docs/method.md).
 """
 
 from collections.abc import Callable
@@ -18,19 +18,20 @@ Interval = tuple[Array, Array]
 """Low and high."""
 
 AtConfidence = Callable[[float], Interval]
+"""An interval as a function of the confidence level."""
 
-HALVINGS = 40
-"""Of the range in which an end of an interval is sought."""
+BISECTIONS = 40
+"""Steps of the search for an end of an interval; each halves its range."""
 
 LEAST_P = 1e-6
-"""p values are not told apart below this."""
+"""The least p value that is reported; a smaller one is raised to it."""
 
 
 def of_mean(cells: Array, bounds: Bounds | None) -> AtConfidence:
-    """The interval of the mean of tables [..., seeds, prompts], over seeds and prompts; over prompts of a single seed.
+    """The interval of the mean of tables [..., seeds, prompts]: over seeds and prompts, or over prompts with one seed.
 
     Args:
-        bounds: the least and greatest a value can be; None where there are none.
+        bounds: the least and greatest possible value; None for an unbounded metric.
     """
     if cells.shape[-2] == 1:
         return partial(_one_seed, cells[..., 0, :], bounds)
@@ -41,23 +42,23 @@ def of_mean(cells: Array, bounds: Bounds | None) -> AtConfidence:
 
 
 def of_difference(first: Array, second: Array, bounds: Bounds | None) -> AtConfidence:
-    """The interval of the mean of first - second, paired by seed and prompt; over prompts of a single seed.
+    """The interval of the mean of first - second, paired by seed and prompt; over prompts alone with one seed.
 
-    Of values without bounds it is the crossed t interval of the differences. Of values with bounds it is the wider, at
-    each end, of that interval and of the one put together from the two arms' own.
+    For an unbounded metric it is the crossed t interval of the differences. For a bounded one two intervals are
+    computed, `with_pseudo_prompts` and `mover`, and each end is the more extreme of their ends.
     """
     if bounds is None:
         return of_mean(first - second, None)
-    one, two, width = _unit(first, bounds), _unit(second, bounds), bounds[1] - bounds[0]
-    differences = one - two
+    first, second, width = _unit(first, bounds), _unit(second, bounds), bounds[1] - bounds[0]
+    differences = first - second
     if first.shape[-2] == 1:
         single = partial(_one_seed_difference, differences[..., 0, :])
         return lambda confidence: _from_unit(single(confidence), (0.0, width))
-    together = recovered(crossed(one), crossed(two), crossed(differences))
-    symmetric = two_more(differences)
+    combined = mover(crossed(first), crossed(second), crossed(differences))
+    symmetric = with_pseudo_prompts(differences)
 
     def interval(confidence: float) -> Interval:
-        lows, highs = zip(symmetric(confidence), together(confidence), strict=True)
+        lows, highs = zip(symmetric(confidence), combined(confidence), strict=True)
         low, high = np.maximum(np.minimum(*lows), -1.0), np.minimum(np.maximum(*highs), 1.0)
         return _from_unit((low, high), (0.0, width))
 
@@ -65,7 +66,7 @@ def of_difference(first: Array, second: Array, bounds: Bounds | None) -> AtConfi
 
 
 def p_value(interval: AtConfidence, null: float = 0.0) -> float:
-    """The p value that goes with an interval: the least level at which it excludes `null`.
+    """The p value by inversion of an interval: the least significance level at which it excludes `null`.
 
     Args:
         interval: of one table, without leading axes.
@@ -105,13 +106,16 @@ def _symmetric(table: Crossed, confidence: float) -> Interval:
 def _score(table: Crossed, confidence: float) -> Interval:
     """Wilson's score interval with the variance of crossed factors, for values between 0 and 1.
 
-    All means m are kept that the observed mean is within t standard errors of, where the variance is the one it would
-    have at m: like Wilson's, V(m) is 0 at 0 and 1. Prompts and the rest go with m(1 - m), as in a binomial. Seeds that
-    differ by the same factor in odds differ by m(1 - m) times that: their share goes with its square. So for seeds the
-    larger of the two is taken, or a rate that is low in the few seeds seen would seem low in all.
+    The interval holds every m with |observed mean - m| <= t * sqrt(V(m)), where V(m) is the variance of the observed
+    mean if the true mean is m. As in Wilson's interval, V(m) is 0 at m = 0 and m = 1. Its terms depend on m as follows:
 
-    The table counts for no more than its cells as independent yes-or-no answers; one that is all 0 or all 1, for no
-    more than its prompts.
+    - Prompts and the rest: proportional to m(1 - m), as a binomial variance.
+    - Seeds: the larger of two terms. One is proportional to m(1 - m). The other is proportional to (m(1 - m))^2: its
+      factor is the variance of the seeds' log-odds. Without the second, a rate that is low in the few seeds of the run
+      would seem low in all seeds.
+
+    V(m) is never below the variance of as many independent yes-or-no answers as the table has cells. Where all values
+    are 0 or all are 1, it is that of as many answers as the table has prompts.
     """
     mean, size = table.mean, table.size
     spread = mean * (1 - mean)
@@ -121,65 +125,66 @@ def _score(table: Crossed, confidence: float) -> Interval:
     seeds_share = np.where(inside, (table.between_seeds - table.rest) / scale, 0.0)
     yes = table.seed_means * table.prompts
     no = table.prompts - yes
-    # Seeds answer the same prompts: by chance alone they differ by the rest, not by all of a binomial's spread.
+    # All seeds answer the same prompts, so chance adds only the rest to their log-odds, not the full binomial variance.
     by_chance = (1 / (yes + 0.5) + 1 / (no + 0.5)).mean(-1) * np.where(inside, table.rest * size / scale, 1.0)
     odds = np.maximum(np.log((yes + 0.5) / (no + 0.5)).var(-1, ddof=1) - by_chance, 0.0) / table.seeds
-    # Where no answer differs from another there is no variance that was estimated.
+    # Where all answers are equal no variance was estimated, so the quantile is the normal distribution's.
     t = np.where(inside, _t(confidence, table.freedom), special.ndtri(0.5 + confidence / 2))
 
-    def keeps(m: Array) -> Array:
+    def contains(m: Array) -> Array:
         binomial = m * (1 - m)
         variance = binomial * (prompts_share + np.maximum(seeds_share, odds * binomial))
-        kept: Array = (m - mean) ** 2 <= t**2 * variance
-        return kept
+        return np.asarray((m - mean) ** 2 <= t**2 * variance)
 
-    return _end(keeps, mean, 0.0), _end(keeps, mean, 1.0)
-
-
-def _end(keeps: Callable[[Array], Array], start: Array, limit: float) -> Array:
-    """How far from `start` towards `limit` values are kept, by halving."""
-    kept, lost = start, np.full_like(start, limit)
-    for _ in range(HALVINGS):
-        middle = (kept + lost) / 2
-        inside = keeps(middle)
-        kept, lost = np.where(inside, middle, kept), np.where(inside, lost, middle)
-    return np.where(start == limit, limit, lost)
+    return _end(contains, mean, 0.0), _end(contains, mean, 1.0)
 
 
-def two_more(differences: Array) -> AtConfidence:
-    """The crossed t interval of differences between -1 and 1, its variance that of a table with two more prompts.
+def _end(contains: Callable[[Array], Array], start: Array, limit: float) -> Array:
+    """The end of an interval between `start`, which it contains, and `limit`, by bisection."""
+    inner, outer = start, np.full_like(start, limit)
+    for _ in range(BISECTIONS):
+        middle = (inner + outer) / 2
+        is_inside = contains(middle)
+        inner, outer = np.where(is_inside, middle, inner), np.where(is_inside, outer, middle)
+    return np.where(start == limit, limit, outer)
 
-    On one of them the first arm has 1 and the second 0 in every seed, on the other it is the other way round: prompts
-    on which arms differ may exist though none was asked (after Bonett and Price, J. Educ. Behav. Stat. 37, 2012).
+
+def with_pseudo_prompts(differences: Array) -> AtConfidence:
+    """The crossed t interval of differences between -1 and 1, with two pseudo-prompts added for the variance.
+
+    The pseudo-prompts have the difference 1 and -1 in every seed. Without them, arms that give the same answers to all
+    prompts of the run would have an interval of width 0, although they may differ on other prompts (after Bonett and
+    Price, J. Educ. Behav. Stat. 37, 2012). The mean is that of the real prompts.
     """
-    more = np.broadcast_to([1.0, -1.0], (*differences.shape[:-1], 2))
-    table = crossed(np.concatenate([differences, more], -1))
+    pseudo = np.broadcast_to([1.0, -1.0], (*differences.shape[:-1], 2))
+    table = crossed(np.concatenate([differences, pseudo], -1))
     return partial(_symmetric, replace(table, mean=differences.mean((-2, -1))))
 
 
-def recovered(one: Crossed, two: Crossed, differences: Crossed) -> AtConfidence:
-    """A difference's interval from the two arms' own, whose ends tell the variance there (MOVER).
+def mover(first: Crossed, second: Crossed, differences: Crossed) -> AtConfidence:
+    """The interval of a difference from the score intervals of the two arms (MOVER, variance estimates recovery).
 
-    Zou and Donner, Stat. Med. 27 (2008), after Newcombe (1998): each arm's distance to its end stands for t standard
-    errors, and the two are put together with the correlation of the arms' means. A negative one counts as none.
+    Zou and Donner, Stat. Med. 27 (2008), after Newcombe (1998). The distance from an arm's mean to an end of its
+    interval is t times a standard error. The distances of both arms are combined like standard errors of correlated
+    means, with the correlation of the arms' means; a negative correlation counts as 0.
     """
-    errors = np.sqrt(one.variance * two.variance)
-    shared = (one.variance + two.variance - differences.variance) / 2
-    correlation = np.clip(np.where(errors > 0, shared / np.where(errors > 0, errors, 1.0), 0.0), 0.0, 1.0)
+    errors = np.sqrt(first.variance * second.variance)
+    covariance = (first.variance + second.variance - differences.variance) / 2
+    correlation = np.clip(np.where(errors > 0, covariance / np.where(errors > 0, errors, 1.0), 0.0), 0.0, 1.0)
 
-    def together(a: Array, b: Array) -> Array:
+    def combine(a: Array, b: Array) -> Array:
         return np.sqrt(np.maximum(a**2 - 2 * correlation * a * b + b**2, 0.0))
 
     def interval(confidence: float) -> Interval:
-        (low_one, high_one), (low_two, high_two) = _score(one, confidence), _score(two, confidence)
-        low = differences.mean - together(one.mean - low_one, high_two - two.mean)
-        return low, differences.mean + together(high_one - one.mean, two.mean - low_two)
+        (first_low, first_high), (second_low, second_high) = _score(first, confidence), _score(second, confidence)
+        low = differences.mean - combine(first.mean - first_low, second_high - second.mean)
+        return low, differences.mean + combine(first_high - first.mean, second.mean - second_low)
 
     return interval
 
 
 def _one_seed(values: Array, bounds: Bounds | None, confidence: float) -> Interval:
-    """Over prompts, of values [..., prompts]: exact with bounds, else the t interval."""
+    """The interval of the mean of values [..., prompts]: the exact binomial one with bounds, else the t interval."""
     count = values.shape[-1]
     if bounds is None:
         half = _t(confidence, count - 1) * values.std(-1, ddof=1) / np.sqrt(count)
@@ -190,8 +195,7 @@ def _one_seed(values: Array, bounds: Bounds | None, confidence: float) -> Interv
 def exact(successes: Array, trials: int, confidence: float = CONFIDENCE) -> Interval:
     """Clopper and Pearson's exact interval of a binomial rate (Biometrika 26, 1934), in its beta form.
 
-    A sum of values between 0 and 1 may stand for the successes: such values vary no more than yes-or-no answers with
-    the same mean.
+    `successes` may be the sum of values between 0 and 1: they vary no more than yes-or-no answers with the same mean.
     """
     tail = (1 - confidence) / 2
     beta = special.betaincinv
@@ -201,8 +205,11 @@ def exact(successes: Array, trials: int, confidence: float = CONFIDENCE) -> Inte
 
 
 def _one_seed_difference(differences: Array, confidence: float) -> Interval:
-    """What is gained less what is lost, each with its exact interval at half the error, so that both hold together."""
+    """The interval of the mean of differences [..., prompts] between -1 and 1: of the gains minus that of the losses.
+
+    Gains and losses each have an exact interval at half the error rate, so both hold with this confidence (Bonferroni).
+    """
     halved, count = (1 + confidence) / 2, differences.shape[-1]
-    gained = exact(np.maximum(differences, 0).sum(-1), count, halved)
-    lost = exact(np.maximum(-differences, 0).sum(-1), count, halved)
-    return gained[0] - lost[1], gained[1] - lost[0]
+    gains = exact(np.maximum(differences, 0).sum(-1), count, halved)
+    losses = exact(np.maximum(-differences, 0).sum(-1), count, halved)
+    return gains[0] - losses[1], gains[1] - losses[0]

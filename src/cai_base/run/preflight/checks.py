@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from cai_base import arms
 from cai_base.dialogue import Dialogue
+from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine
 from cai_base.evaluation.judges import Judge
 from cai_base.inputs import Inputs
@@ -24,6 +26,7 @@ from cai_base.run.preflight.models import (
 )
 from cai_base.run.preflight.outcome import Check, by_outcome
 from cai_base.run.preflight.resources import check_cost, check_disk
+from cai_base.run.prices import Prices
 from cai_base.settings.schema import RunSettings
 
 
@@ -77,10 +80,13 @@ def _checks(
     if instruct is not None:
         yield check_instruct(instruct.answers, judges["judge"], engine, dialogue, pilot_answers)
     yield check_arms(engine, instruct)
-    yield check_disjoint(settings, inputs)
-    yield check_power(settings, inputs)
+    yield check_disjoint(inputs, settings.protocol)
+    yield check_power(inputs, settings.seeds, embedded=settings.model == EMBEDDED)
     yield check_engine(engine, dialogue, inputs.evaluation_prompts[0].text)
     if not engine_kind(settings.engine).served:  # elsewhere the states lie with the service
-        yield check_disk(settings, engine, out)
-    if cost.paid_models(settings):
-        yield check_cost(settings, inputs, engine, phases)
+        trained = [arm for arm in (*settings.trained_arms, *settings.controls) if arms.arm(arm).folder is not None]
+        yield check_disk(engine, settings.seeds, len(trained), out)
+    prices = Prices.of_run(settings)
+    if prices.models:
+        usages = cost.estimate(settings, inputs, engine.tokenizer, phases)
+        yield check_cost(usages, prices, settings.max_cost)

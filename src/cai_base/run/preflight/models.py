@@ -141,7 +141,7 @@ def check_instruct(
     texts = [(one.prompt, one.response) for one in (*answers, *of_base)]
     likelihoods = fluency.measure(engine, dialogue, texts)
     floor = fluency.floor(likelihoods[len(answers) :])
-    broken = [fluency.broken(one.response, likelihoods[place], floor) for place, one in enumerate(answers)]
+    broken = [fluency.is_broken(one.response, likelihoods[place], floor) for place, one in enumerate(answers)]
     judgements = judge.judge(
         [Response.to(Prompt(id=one.id, kind=one.kind, text=one.prompt), one.response) for one in answers]
     )

@@ -2,16 +2,14 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cai_base.engines import Engine
-from cai_base.inputs import Inputs
-from cai_base.method.phase import Phase
+from cai_base.engines import Engine, Usage
 from cai_base.run import cost
 from cai_base.run.preflight.outcome import Check
-from cai_base.settings.schema import RunSettings
+from cai_base.run.prices import Prices
 
 STATES = 3
 """States of a phase that lie on the disk at once: the last, the one that is being written, and the exported adapter."""
@@ -20,10 +18,11 @@ ROOM = 2
 MEGABYTE = 1 << 20
 
 
-def check_disk(settings: RunSettings, engine: Engine, out: Path) -> Check:
+def check_disk(engine: Engine, seeds: int, arms: int, out: Path) -> Check:
     """Whether the adapters of all seeds and phases fit on the disk, from the size of one that is written and deleted.
 
     Args:
+        arms: how many are trained, controls included.
         out: where the run is to lie.
     """
     name = "preflight/0"
@@ -33,10 +32,10 @@ def check_disk(settings: RunSettings, engine: Engine, out: Path) -> Check:
         engine.save({name: Path(folder)})
         state = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     engine.remove([name])
-    needed = STATES * state * settings.seeds * len(settings.trained_arms)
+    needed = STATES * state * seeds * arms
     free = shutil.disk_usage(place).free
-    seeds = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
-    finding = f"adapters of {seeds} and {len(settings.trained_arms)} arms take up to {math.ceil(needed / MEGABYTE)} MB"
+    of_seeds = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    finding = f"adapters of {of_seeds} and {arms} arms take up to {math.ceil(needed / MEGABYTE)} MB"
     if free < needed:
         return Check("disk", "failed", f"{finding}; {free // MEGABYTE} MB are free", f"make room at {place}")
     if free < ROOM * needed:
@@ -44,16 +43,14 @@ def check_disk(settings: RunSettings, engine: Engine, out: Path) -> Check:
     return Check("disk", "passed", finding)
 
 
-def check_cost(settings: RunSettings, inputs: Inputs, engine: Engine, phases: Sequence[Phase]) -> Check:
+def check_cost(usages: Mapping[str, Usage], prices: Prices, max_cost: float | None) -> Check:
     """What the run can cost at most on a service, and whether its limit is below that."""
-    usage = cost.estimate(settings, inputs, engine.tokenizer, phases)
-    most, dollars = cost.total(usage.values()), cost.dollars(settings, usage)
+    most, dollars = cost.total(usages.values()), prices.dollars(usages)
     finding = f"at most {most.prefilled:,} tokens read, {most.sampled:,} sampled and {most.trained:,} trained on"
     if dollars is None:
-        unpriced = [model for model in cost.paid_models(settings).values() if cost.price(settings, model) is None]
-        return Check("cost", "warned", f"{finding}; no price is known for {unpriced[0]}", "give --price")
+        return Check("cost", "warned", f"{finding}; no price is known for {prices.unknown[0]}", "give --price")
     finding += f": {dollars:,.2f} dollars"
-    if settings.max_cost is not None and dollars > settings.max_cost:
+    if max_cost is not None and dollars > max_cost:
         do = "it may stop before its end, resumable with a higher limit"
-        return Check("cost", "warned", f"{finding}, above --max-cost {settings.max_cost:g}", do)
+        return Check("cost", "warned", f"{finding}, above --max-cost {max_cost:g}", do)
     return Check("cost", "passed", finding)

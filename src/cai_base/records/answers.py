@@ -1,0 +1,82 @@
+"""What an evaluation stores: each arm's answers to prompts, to questions in a style and to comparisons."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cai_base.records.judging import Judgement, Verdict, Vote
+from cai_base.records.stored import Stored
+
+
+class Answer(Stored):
+    """One arm's answer to one evaluation prompt, with its verdict.
+
+    Attributes:
+        tokens: tokens of the response; None if the prompt did not fit the context, so that nothing was sampled.
+        truncated: whether it reached the length limit.
+        logprob, opening_logprob: mean log-probability per token under the base model, of the whole answer and of its
+            opening, in nats; None for an empty answer. Absent from evaluations during training.
+        second: the second judge's judgement, if there is a second judge.
+        broken: whether its language is broken, by the floor of the base model's own answers; never stored.
+    """
+
+    id: str
+    kind: str
+    family: str | None
+    prompt: str
+    response: str
+    tokens: int | None
+    truncated: bool
+    verdict: Verdict | None
+    unscored: str | None
+    said: tuple[Vote, ...] = ()
+    logprob: float | None = None
+    opening_logprob: float | None = None
+    second: Judgement | None = None
+    broken: Annotated[bool | None, Field(exclude=True)] = None
+
+
+class StyledAnswer(Stored):
+    """One arm's answer to a question in a style.
+
+    Attributes:
+        adherence: 0 or 1 in the village, where the truth is known; 1 to 5 from a judge; None if unscored.
+    """
+
+    style: str
+    question: str
+    sample: int
+    prompt: str
+    response: str
+    truncated: bool
+    gibberish: bool | None = None
+    adherence: float | None = None
+    unscored: str | None = None
+    said: tuple[Vote, ...] = ()
+
+
+class ComparedAnswers(Stored):
+    """The better and the worse of two answers under one arm: the tokens and the log-probability of each."""
+
+    id: str
+    categories: tuple[str, ...]
+    tokens: dict[str, int] | None
+    unscored: str | None
+    logprob: dict[str, float] | None = None
+
+
+class AskedArm(Stored):
+    """How an evaluation samples from an arm.
+
+    Attributes:
+        seeds: the seeds that have a model.
+        context: the length of the model's context, in tokens.
+        weights: hash of the base weights.
+        one_model: whether all its seeds sample from the same weights.
+    """
+
+    layout: str
+    seeds: tuple[int, ...]
+    context: int
+    weights: str | None
+    one_model: bool

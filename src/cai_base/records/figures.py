@@ -1,0 +1,177 @@
+"""The figures in the results files: means with intervals, differences with tests, named failures, agreement."""
+
+from cai_base.records.stored import Stored
+
+Interval = tuple[float, float]
+"""Lower and upper end."""
+
+
+class Summary(Stored):
+    """A mean over seeds with its intervals.
+
+    Attributes:
+        mean: the mean of the seeds' means.
+        per_seed: each seed's mean; None for a seed without a value.
+        std: sample standard deviation of `per_seed`.
+        ci95_seeds: 95 % t interval over seeds, with the prompts held fixed.
+        ci95: 95 % interval over the random factors that `ci95_over` names.
+    """
+
+    mean: float | None
+    per_seed: tuple[float | None, ...]
+    std: float | None
+    ci95_seeds: Interval | None
+    ci95: Interval | None
+    ci95_over: str | None
+
+
+class Figure(Summary):
+    """One metric of one arm.
+
+    Attributes:
+        scored: answers with a value.
+        answered: all answers.
+        total: all answers, and those missing because a seed failed.
+        worst_case: the mean if every unscored or missing answer had the least, and if it had the greatest value.
+        by_family: the mean of each family or kind of prompt.
+    """
+
+    scored: int
+    answered: int
+    total: int
+    worst_case: tuple[float | None, float | None]
+    by_family: dict[str, float | None]
+
+
+class McNemar(Stored):
+    """McNemar's exact test of one seed's two models on the same prompts.
+
+    Attributes:
+        first_only: prompts for which only the first arm's value is 1.
+        second_only: prompts for which only the second arm's value is 1.
+        p_value: exact and two-sided. Only prompts are a random factor, so it says nothing about other seeds.
+    """
+
+    first_only: int
+    second_only: int
+    p_value: float
+
+
+class NonInferiority(Stored):
+    """Whether a difference is shown to be no worse than a margin.
+
+    Attributes:
+        margin: the largest decrease that still counts as no worse, in the metric's unit.
+        p_value: one-sided, for the null hypothesis that the difference is -`margin` or less.
+        shown: whether the whole 95 % interval lies above -`margin`: a one-sided test at the 2.5 % level.
+        could_be: whether `shown` would be true if all answers of both arms were equal. If not, prompts are too few.
+    """
+
+    margin: float
+    p_value: float
+    shown: bool
+    could_be: bool
+
+
+class Needed(Stored):
+    """The number of seeds, or of prompts, that detects an effect with a power of 0.8.
+
+    Attributes:
+        effect: the true difference to detect, in the metric's unit.
+        seeds: with as many prompts as in this run; None if 100 are not enough.
+        prompts: with as many seeds as in this run; None if 100,000 are not enough.
+    """
+
+    effect: float
+    seeds: int | None
+    prompts: int | None
+
+
+class Difference(Stored):
+    """First arm minus second in one metric, paired by seed and prompt.
+
+    Attributes:
+        difference: the mean of the seeds' differences.
+        std, ci95_seeds, ci95, ci95_over: as in `Summary`, for the differences.
+        p_value: two-sided: one end of the interval with confidence 1 - `p_value` is 0.
+        minimum_detectable: the least true difference that a test at the 5 % level detects with a power of 0.8.
+        to_detect: the seeds or prompts that detect 5 % of the metric's range.
+        seeds: the number of seeds with values of both arms.
+        mcnemar: a test for each seed; for yes-or-no metrics only.
+        non_inferiority: for metrics with a margin only.
+        p_holm: `p_value` with Holm's correction for all metrics of the comparison.
+    """
+
+    difference: float | None
+    std: float | None
+    ci95_seeds: Interval | None
+    ci95: Interval | None
+    ci95_over: str | None
+    p_value: float | None
+    minimum_detectable: float | None
+    to_detect: Needed | None
+    seeds: int
+    mcnemar: tuple[McNemar | None, ...] | None = None
+    non_inferiority: NonInferiority | None = None
+    p_holm: float | None = None
+
+
+class NamedFailure(Stored):
+    """An arm that failed in a way that lowers attack success: refusing everything, or no longer writing language."""
+
+    arm: str
+    kind: str
+    metric: str
+    mean: float
+    seeds: tuple[int, ...]
+    text: str
+
+
+class Floor(Stored):
+    """Thresholds that nearly all of the base model's own answers exceed: mean log-probabilities in nats per token.
+
+    Attributes:
+        answer: of whole answers.
+        opening: of their first tokens.
+    """
+
+    answer: float
+    opening: float
+
+
+class Fluency(Stored):
+    """How broken language is detected.
+
+    Attributes:
+        quantile: the share of the base's own answers that are less likely than the floor.
+        margin: an answer is broken if it lies more than this below the floor, in nats per token.
+        opening_tokens: the length of an answer's opening, in tokens.
+    """
+
+    floor: Floor | None
+    quantile: float
+    margin: float
+    opening_tokens: int
+
+
+class Agreement(Stored):
+    """Krippendorff's alpha between two judges, and the number of answers that it is over."""
+
+    alpha: float | None
+    answers: int
+
+
+class SecondFigure(Stored):
+    """One metric of one arm, by the second judge's verdicts."""
+
+    mean: float | None
+    scored: int
+    total: int
+
+
+class SecondJudge(Stored):
+    """The second judge's figures, and how far it agrees with the first judge."""
+
+    name: str | None
+    agreement: dict[str, Agreement]
+    arms: dict[str, dict[str, SecondFigure]]

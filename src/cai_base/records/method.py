@@ -1,0 +1,97 @@
+"""What the training phases store: revision chains, preference pairs, reference log-probabilities, training steps."""
+
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from cai_base.records.judging import Verdict
+from cai_base.records.stored import Stored
+
+
+class Round(Stored):
+    """One round of a revision chain."""
+
+    principle: str
+    critique: str
+    revision: str
+
+
+Outcome = Literal["pair", "identical", "empty", "truncated", "off the rails"]
+"""The outcome of a revision chain: a preference pair, or the reason why it gives none."""
+
+
+class Chain(Stored):
+    """A complete revision chain, with a verdict on the original and on every round's revision.
+
+    Attributes:
+        refusal_opener: the beginning of a refusal that the original was prefilled with, if any.
+        truncated: the number of its responses that reached the length limit.
+        sampled_tokens: tokens sampled for all its texts.
+        outcome: `pair`, or the reason why it gives no preference pair.
+    """
+
+    id: str
+    kind: str | None
+    family: str | None
+    prompt: str
+    refusal_opener: str | None
+    original: str
+    rounds: tuple[Round, ...]
+    truncated: int
+    sampled_tokens: int
+    outcome: Outcome
+    verdicts: tuple[Verdict | None, ...] = ()
+    unscored: tuple[str | None, ...] = ()
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """The original and the revision of every round."""
+        return (self.original, *(one.revision for one in self.rounds))
+
+
+class Pair(Stored):
+    """A preference pair in TRL's columns, and its origin.
+
+    Attributes:
+        held_out: whether it is never trained on.
+        swapped: whether the control `shuffled` swapped chosen and rejected; None for the pairs of other arms.
+    """
+
+    prompt: str
+    chosen: str
+    rejected: str
+    id: str
+    kind: str | None
+    principles: tuple[str, ...]
+    chosen_tokens: int
+    rejected_tokens: int
+    held_out: bool
+    swapped: bool | None = None
+
+
+class Reference(Stored):
+    """The reference's log-probability of both responses of a pair, and the hash of the weights that computed it."""
+
+    id: str
+    chosen: float
+    rejected: float
+    weights: str
+
+
+class TrainingStep(Stored):
+    """One optimizer step of one adapter: its loss, the loss's own metrics, and the number of trained tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    step: int
+    loss: float
+    learning_rate: float
+    tokens: int
+
+
+class Failure(Stored):
+    """The failure of an adapter in training."""
+
+    adapter: str
+    step: int
+    reason: str

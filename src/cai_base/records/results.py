@@ -1,0 +1,231 @@
+"""The contents of the results files: `results.json` of a run, of a suite and of comparisons, and `style.json`."""
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from cai_base.records.figures import Difference, Figure, Fluency, Interval, NamedFailure, SecondJudge, Summary
+from cai_base.records.stored import Stored
+
+
+class RubricUsed(Stored):
+    """A rubric's name and the hash of its content."""
+
+    name: str
+    sha256: str
+
+
+class ConstitutionUsed(Stored):
+    """A constitution's name, number of principles and the hash of its content."""
+
+    name: str
+    principles: int
+    sha256: str
+
+
+class ControlUsed(Stored):
+    """A control; for `placebo` also its constitution."""
+
+    constitution: str | None = None
+
+
+class LossUsed(Stored):
+    """The loss that an arm was trained with, and its settings."""
+
+    name: str
+    settings: dict[str, float]
+
+
+class Prefilled(Stored):
+    """The chains whose originals were prefilled with the beginning of a refusal."""
+
+    chains: int
+    harmful_by_round: tuple[float | None, ...]
+
+
+class RevisionFigures(Stored):
+    """The figures of the revision chains. Entry 0 of a list by round is the original."""
+
+    chains: int
+    pairs: int
+    filtered: dict[str, int]
+    harmful_by_round: tuple[float | None, ...]
+    helpful_by_round: tuple[float | None, ...]
+    refused_by_round: tuple[float | None, ...]
+    prefilled: Prefilled
+    principle_counts: dict[str, int]
+    response_tokens: dict[str, float | None]
+    truncated: int
+
+
+class CurvePoint(Stored):
+    """An arm's metrics at a step of its training: a mean for each metric whose curve is stored."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    step: int
+
+
+class Results(Stored):
+    """The content of a run's `results.json`."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    model: str
+    model_organism: bool
+    engine: str
+    instruct: str | None
+    judge: str | None
+    second_judge: SecondJudge | None
+    votes: int
+    vote_agreement: dict[str, float | None]
+    rubrics: dict[str, RubricUsed]
+    protocol: str
+    seeds: tuple[int, ...]
+    controls: dict[str, ControlUsed]
+    constitution: ConstitutionUsed
+    losses: dict[str, LossUsed]
+    intervals: str
+    arms: dict[str, dict[str, Figure]]
+    failures: tuple[NamedFailure, ...]
+    fluency: Fluency
+    unscored: dict[str, dict[str, int]]
+    comparisons: dict[str, dict[str, Difference]]
+    revision: RevisionFigures
+    curves: dict[str, tuple[CurvePoint, ...]]
+    failed: dict[str, dict[str, str]]
+    warnings: tuple[str, ...]
+
+
+class SuiteAsked(Stored):
+    """The suite of an evaluation: its files, and its numbers of prompts by sort."""
+
+    name: str
+    files: tuple[str, ...]
+    sha256: str
+    prompts: int
+    asked: int
+    attacks: int
+    safe: int
+    left_out: dict[str, int]
+
+
+class SuiteResults(Stored):
+    """The content of `results.json` for a suite of prompts."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    suite: SuiteAsked
+    of: Literal["run", "model"]
+    model: str
+    base: str | None
+    model_organism: bool
+    engine: str
+    seeds: tuple[int, ...]
+    layouts: dict[str, str]
+    judge: str | None
+    second_judge: SecondJudge | None
+    votes: int
+    vote_agreement: dict[str, float | None]
+    rubrics: dict[str, RubricUsed]
+    intervals: str
+    arms: dict[str, dict[str, Figure]]
+    failures: tuple[NamedFailure, ...]
+    unscored: dict[str, dict[str, int]]
+    comparisons: dict[str, dict[str, Difference]]
+    failed: dict[str, dict[str, str]]
+    warnings: tuple[str, ...]
+
+
+class Accuracy(Summary):
+    """The share of comparisons in which the better answer is the more probable one, over a file or over a category."""
+
+    scored: int
+    total: int
+    worst_case: tuple[float | None, float | None]
+    by_category: dict[str, "Accuracy"] | None = None
+
+
+class ComparisonsAsked(Stored):
+    """The comparisons of an evaluation: their files and their number."""
+
+    name: str
+    files: tuple[str, ...]
+    sha256: str
+    comparisons: int
+    asked: int
+
+
+class ComparisonsResults(Stored):
+    """The content of `results.json` for comparisons by log-probability."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    suite: ComparisonsAsked
+    of: Literal["run", "model"]
+    model: str
+    base: str | None
+    model_organism: bool
+    engine: str
+    seeds: tuple[int, ...]
+    layouts: dict[str, str]
+    intervals: str
+    arms: dict[str, dict[str, Accuracy]]
+    comparisons: dict[str, dict[str, Difference]]
+    warnings: tuple[str, ...]
+
+
+class StyleArm(Stored):
+    """One arm's style figures: each measure, each measure by style, and the numbers of its answers.
+
+    Attributes:
+        helped: whether an answer in a style still helps; only in the village, where this is known.
+    """
+
+    adherence: Summary
+    markers: Summary
+    distinctiveness: Summary
+    diversity: Summary
+    gibberish: Summary
+    helped: Summary | None = None
+    by_style: dict[str, dict[str, float | None]]
+    answers: int
+    scored: int
+    truncated: int
+    unscored: dict[str, int]
+
+
+class StyleAnswer(Stored):
+    """Whether full CAI keeps more style than the instruct model."""
+
+    question: str
+    answer: str
+    comparison: str
+    measure: str
+    difference: float | None
+    ci95: Interval | None
+    ci95_over: str | None
+    p_value: float | None
+    seeds: int
+
+
+class StyleResults(Stored):
+    """The content of `style.json`.
+
+    Attributes:
+        styles: the kind of every style.
+        chance: the distinctiveness of a model that ignores styles.
+    """
+
+    schema_: Literal[1] = Field(alias="schema")
+    model: str
+    model_organism: bool
+    data: str
+    judge: str | None
+    styles: dict[str, str]
+    questions: dict[str, str]
+    samples: int
+    seeds: tuple[int, ...]
+    adherence_range: tuple[float, float]
+    chance: float
+    intervals: str
+    arms: dict[str, StyleArm]
+    comparisons: dict[str, dict[str, Difference]]
+    keeps_more_style: StyleAnswer | None

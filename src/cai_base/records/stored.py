@@ -1,0 +1,15 @@
+"""The base class of all records."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Stored(BaseModel):
+    """The base class of records: immutable, without unknown fields, NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def dump(self) -> dict[str, Any]:
+        """The record as JSON values, without the fields that were not set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

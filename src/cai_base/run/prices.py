@@ -1,0 +1,113 @@
+"""What the paid models of a run cost per token, and what tokens cost at these prices.
+
+A service charges for three things: tokens trained on (forward and backward), tokens read (prompts before sampling, and
+forward passes alone), and tokens drawn.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+from cai_base.engines import Usage
+from cai_base.errors import UserError
+from cai_base.models import engine_kind
+from cai_base.settings.schema import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars per million tokens, and where they were read."""
+
+    prefill: float
+    sample: float
+    train: float
+    source: str
+
+    def of(self, usage: Usage) -> float:
+        """What these tokens cost, in dollars."""
+        return (usage.prefilled * self.prefill + usage.sampled * self.sample + usage.trained * self.train) / 1e6
+
+
+FREE = Price(0.0, 0.0, 0.0, "no paid service")
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """The paid models of a run, and their prices.
+
+    Attributes:
+        models: of paid services, by their work: `method`, `instruct`, or the flag that names a judge.
+        base: the base model's name, whose price on a service is given where a run pays none.
+        judges: the flags that name judges.
+        override: the price of `--price`, which holds for all models.
+    """
+
+    models: Mapping[str, str]
+    base: str
+    judges: tuple[str, ...] = ()
+    override: Price | None = None
+
+    @classmethod
+    def of_run(cls, settings: RunSettings) -> "Prices":
+        """The prices of a run with these settings.
+
+        Raises:
+            UserError: `--price` is not three numbers.
+        """
+        models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
+        if models and settings.instruct is not None:
+            models["instruct"] = settings.instruct
+        models |= {flag: judge.name for flag, judge in settings.judges.items() if judge.kind == "tinker"}
+        override = None if settings.price is None else _parsed(settings.price)
+        return cls(models, settings.model, tuple(settings.judges), override)
+
+    def of_model(self, model: str) -> Price | None:
+        """The price of a model: that of `--price`, else of the packaged table; None if unknown."""
+        if self.override is not None:
+            return self.override
+        table = tomllib.loads((resources.files("cai_base") / "data" / "prices.toml").read_text(encoding="utf-8"))
+        row = table.get(model)
+        if row is None:
+            return None
+        return Price(row["prefill"], row["sample"], row["train"], f"{row['source']}, {row['date']}")
+
+    def of_work(self, work: str) -> Price | None:
+        """The price of a phase or of a judge's work; for a run without a paid service, the price on one."""
+        models = self.models or {"method": self.base}
+        owner = work if work in ("instruct", *self.judges) else "method"
+        return self.of_model(models[owner]) if owner in models else FREE
+
+    def dollars(self, usages: Mapping[str, Usage]) -> float | None:
+        """The cost of all phases together; None if a price is not known."""
+        total = 0.0
+        for work, usage in usages.items():
+            price = self.of_work(work)
+            if price is None:
+                return None
+            total += price.of(usage)
+        return round(total, 6)
+
+    @property
+    def unknown(self) -> list[str]:
+        """The paid models whose price is not known."""
+        return [model for model in self.models.values() if self.of_model(model) is None]
+
+    def check_limit(self, max_cost: float | None) -> None:
+        """Raise UserError if the run has a cost limit, and one of its models has no known price."""
+        if max_cost is not None and self.unknown:
+            raise UserError(
+                f"--max-cost: no price is known for {self.unknown[0]}; give --price, see cai-base cost --help"
+            )
+
+
+def _parsed(given: str) -> Price:
+    try:
+        prefill, sample, train = (float(part) for part in given.split(","))
+    except ValueError:
+        prefill = sample = train = -1.0
+    if not min(prefill, sample, train) >= 0:
+        raise UserError(
+            f"--price {given}: give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0.40"
+        )
+    return Price(prefill, sample, train, "--price")

@@ -1,0 +1,92 @@
+"""The source keeps to the rules of CONTRIBUTING.md on names and sizes that a program can check."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "cai_base"
+PARTICIPLES = {"found", "asked", "kept", "said"}
+LONGEST_FILE = 450
+"""Lines. A file of more than about 400 has two subjects."""
+
+STORED = "the name of a stored field"
+ALLOWED = {
+    ("records/judging.py", "said"): STORED,
+    ("records/answers.py", "said"): STORED,
+    ("records/results.py", "asked"): STORED,
+    ("store.py", "found"): STORED,
+}
+"""Participles that are names all the same, by file, each with the reason. An entry that no longer applies fails."""
+
+FLAG = re.compile(r"(?<![\w-])--[a-z]")
+
+
+def sources() -> dict[str, str]:
+    """Every source file by its path in the package."""
+    return {path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
+
+
+def names(tree: ast.AST) -> Iterator[str]:
+    """The names of all functions, classes, parameters, variables and fields that a file defines."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.arg(arg=name):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.alias(asname=str(name)) | ast.ExceptHandler(name=str(name)):
+                yield name
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+                yield name
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """All strings of a file, docstrings and the constant parts of f-strings included."""
+    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def test_no_name_is_a_bare_participle() -> None:
+    participles = {
+        (file, name.strip("_"))
+        for file, text in sources().items()
+        for name in names(ast.parse(text))
+        if name.strip("_") in PARTICIPLES
+    }
+    assert participles - ALLOWED.keys() == set(), "say what the value is: figures, answers, match, config"
+    assert ALLOWED.keys() - participles == set(), "these are gone: remove them from ALLOWED"
+
+
+def test_the_check_of_names_sees_every_kind_of_name() -> None:
+    text = """
+import json as found
+class kept: ...
+def asked(said): ...
+for self.found in (): ...
+with open("x") as _kept: ...
+try: ...
+except OSError as asked: ...
+match 1:
+    case said: ...
+kinds = [0 for found in ()]
+kept: int = 1
+"""
+    assert sum(name.strip("_") in PARTICIPLES for name in names(ast.parse(text))) == 10
+
+
+def test_no_engine_knows_a_flag() -> None:
+    flags = {
+        f"{file}: {string}"
+        for file, text in sources().items()
+        if file.startswith("engines/")
+        for string in strings(ast.parse(text))
+        if FLAG.search(string)
+    }
+    assert flags == set(), "engines raise plain errors; models.py and the commands add the flag"
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {file: len(text.splitlines()) for file, text in sources().items()}
+    assert {file: length for file, length in lengths.items() if length > LONGEST_FILE} == {}
