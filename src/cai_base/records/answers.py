@@ -80,3 +80,4 @@ class AskedArm(Stored):
     context: int
     weights: str | None
     one_model: bool
+    notes: tuple[str, ...] = ()
