@@ -73,6 +73,7 @@ class AskedArm(Stored):
         context: the length of the model's context, in tokens.
         weights: hash of the base weights.
         one_model: whether all its seeds sample from the same weights.
+        notes: what a reader should know about how it is asked, one sentence each.
     """
 
     layout: str
