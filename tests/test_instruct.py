@@ -13,10 +13,13 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from cai_base import embedded
 from cai_base.cli import main
 from cai_base.engines.local import LocalEngine
+from cai_base.models import load_any, load_instruct
 from cai_base.progress import Progress
 from cai_base.report import write
 from cai_base.run import evaluation, start
+from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import check_table
 
 TINY = (
     "--seeds 2 --threads 1 --sft.steps 1 --sft.batch-size 1 --revision.prompts 6 --revision.rounds 1 --dpo.steps 1 "
@@ -148,3 +151,24 @@ def test_an_adapter_that_does_not_fit_is_refused(
     said = refused(tmp_path, capsys, "--instruct", str(folder))
     assert says in said
     assert file in said
+
+
+@pytest.mark.parametrize(("flags", "thinks"), [([], False), (["--instruct-thinking"], True)])
+def test_thinking_is_off_unless_it_is_asked_for(stranger: Path, flags: list[str], thinks: bool) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(stranger)
+    tokenizer.chat_template = (
+        "{{ messages[0].content }}{% if enable_thinking is not defined or enable_thinking %} So I think{% endif %}"
+    )
+    tokenizer.save_pretrained(stranger)
+    given = ["--model", str(stranger), "--judge", "none", "--threads", "1", "--arms", "sft,instruct"]
+    settings = load_settings([*given, "--instruct", str(stranger), *flags]).settings
+    stored = settings.model_dump(mode="json", by_alias=True)
+    check_table(Path("config.json"), stored)
+    assert RunSettings.model_validate(stored) == settings
+    engines = [
+        load_any(settings, None, "MODEL", Progress.quiet())[0],
+        load_instruct(settings, Progress.quiet())[0],
+    ]
+    for engine in engines:
+        prompt = engine.tokenizer.decode(engine.tokenizer.chat([{"role": "user", "content": "How?"}]))
+        assert ("think" in prompt) == thinks

@@ -67,6 +67,7 @@ def check_table(file: Path, table: Table) -> None:
 def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     sections = section_models(model)
     names = {name for name, _ in leaves(RunSettings)}
+    switches = {name for name, field in leaves(RunSettings) if field.annotation is bool}
     for key, value in table.items():
         name = prefix + key
         if not prefix and "." in key and key in names:
@@ -84,7 +85,7 @@ def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[
             yield f"{name}: there is no such setting; {meant or '`cai-base run --help` lists them'}"
         elif isinstance(value, Mapping):
             yield f"{name}: is one setting and not a group; give it a value, such as {name} = ..."
-        elif isinstance(value, bool):
+        elif isinstance(value, bool) and name not in switches:
             yield f"{name} {str(value).lower()}: is never true or false; `cai-base run --help` says what it takes"
 
 
