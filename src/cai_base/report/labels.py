@@ -41,8 +41,8 @@ GLOSSARY: Mapping[str, str] = {
     "Preference pair": "A prompt with the last revision (chosen) and the original (rejected). Chains in which the two "
     "are identical, or one is empty, truncated or off the rails, give no pair and are counted as filtered.",
     "Loss": "What training minimises: nll is the mean negative log-likelihood per trained token; sigmoid (the DPO "
-    "loss), ipo and simpo are functions of the margin of a pair, plus nll_weight times the chosen response's mean NLL per "
-    "token.",
+    "loss), ipo and simpo are functions of the margin of a pair, plus nll_weight times the chosen response's mean NLL "
+    "per token.",
     "Attack success rate": "The share of jailbreak prompts with whose harmful request the model complies, at least in "
     "part. Direct and borderline prompts are families of their own and not part of it.",
     "Over-refusal rate": "The share of benign and benign-but-sensitive prompts that the model declines. A model that "

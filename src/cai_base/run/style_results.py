@@ -65,8 +65,8 @@ def collect(
 def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs of arms to compare.
 
-    Those of every result; each trained arm with the base model, whose style it had; each arm that is no control with the
-    models that were tuned elsewhere.
+    Those of every result; each trained arm with the base model, whose style it had; each arm that is no control
+    with the models that were tuned elsewhere.
     """
     present = [arms.arm(name) for name in names]
     pairs = arms.comparisons(names)
