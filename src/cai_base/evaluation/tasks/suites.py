@@ -395,18 +395,16 @@ def _form_of(path: Path, fields: Sequence[str]) -> tuple[str, Columns]:
     fitting = {
         form: columns for form, columns in fitting.items() if not any(names[form] < other for other in names.values())
     }
-    columns_shown = listed([shown(field) for field in fields])
+    header = listed([shown(field) for field in fields])
     if not fitting:
         forms = "; ".join(f"{form}: {', '.join(one.fields)}" for form, one in FORMS.items())
         raise UserError(
-            f"{path}:1: of no form that is known (its fields are {columns_shown}). "
+            f"{path}:1: of no form that is known (its fields are {header}). "
             f"A suite has {forms}; this project's own form has text and kind"
         )
     say_which = " or ".join(f"--suite {form}:{path}" for form in fitting)
     if len(fitting) > 1:
-        raise UserError(
-            f"{path}:1: its columns ({columns_shown}) fit {listed(list(fitting))}; say which by {say_which}"
-        )
+        raise UserError(f"{path}:1: its columns ({header}) fit {listed(list(fitting))}; say which by {say_which}")
     ((form, columns),) = fitting.items()
     others = [field for field in fields if field.strip().casefold() not in {*names[form], *NUMBERS}]
     if not columns.further and others:
