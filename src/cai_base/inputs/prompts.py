@@ -127,7 +127,14 @@ class PromptFile:
 
 
 def load_prompts(path: Path) -> tuple[Prompt, ...]:
-    """The prompts in a text, CSV or JSONL file, in its order; see `read_prompts`."""
+    """The prompts in a text, CSV or JSONL file, in its order.
+
+    A text file has one prompt a line. CSV and JSONL have a column `text`, `prompt`, `instruction`, `messages` or the
+    like, and may have `id`, `kind` and `family`; further columns are ignored.
+
+    Raises:
+        UserError: the file cannot be read as prompts; the message names the file, the line and the field.
+    """
     return tuple(prompts_by_line(path).values())
 
 

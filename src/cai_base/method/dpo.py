@@ -35,7 +35,11 @@ class TokenPair:
 
 
 def tokenise(tokenizer: Tokenizer, dialogue: Dialogue, pairs: Sequence[Pair]) -> list[TokenPair]:
-    """The pairs, tokenised. Both responses include the end of the response, which is trained on."""
+    """The pairs, tokenised by `trained_datum`: both responses include their end, which is trained on.
+
+    Returns:
+        One `TokenPair` a pair, in order, with the fields `id`, `chosen` and `rejected`.
+    """
     return [
         TokenPair(
             pair.id,
@@ -59,7 +63,18 @@ def batch_pairs(pairs: Sequence[TokenPair], seed: int, step: int, size: int) -> 
 def dpo_batch(
     pairs: Sequence[TokenPair], references: Mapping[str, Reference], seed: int, step: int, settings: Dpo
 ) -> Batch:
-    """The batch of a step."""
+    """The batch of DPO at a step: `settings.batch_size` pairs, with the preference loss that `settings.loss` names.
+
+    Args:
+        pairs: all pairs. Each epoch takes them all, in a new order.
+        references: by pair id, from `reference_logprobs`; not read by a loss that has no reference.
+        seed: determines the orders.
+        step: the step, from 0.
+        settings: the loss, its settings, and the batch size.
+
+    Returns:
+        A batch of the sequences chosen, rejected, chosen, rejected, and so on; see `preference_loss` for its metrics.
+    """
     batch = batch_pairs(pairs, seed, step, settings.batch_size)
     of_batch = [references[pair.id] for pair in batch] if LOSSES[settings.loss].reference else None
     return Batch(data(batch), preference_loss([(pair.chosen, pair.rejected) for pair in batch], of_batch, settings))
@@ -215,6 +230,9 @@ def reference_logprobs(
         adapter: the policy before its first update.
         seed: determines the order of the pairs.
         size: pairs per batch.
+
+    Returns:
+        By pair id the sums over the tokens of chosen and of rejected, in nats, and the hash of the adapter's weights.
     """
     weights = engine.fingerprint(adapter)
     batches = {adapter: reference_batches(pairs, (), seed, size)}

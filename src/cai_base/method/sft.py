@@ -20,12 +20,24 @@ from cai_base.settings.schema import Training
 
 
 def nll_loss(data: Sequence[Datum]) -> Loss:
-    """Mean negative log-likelihood (NLL) per trained token, over all trained tokens of the batch."""
+    """Mean negative log-likelihood (NLL) per trained token, over all trained tokens of the batch.
+
+    Args:
+        data: the sequences of the batch. The loss takes their log-probability sums, shape `[sequences]`, in nats.
+    """
     return LinearLoss(sum(weight for datum in data for weight in datum.weights))
 
 
 def sft_batch(data: Sequence[Datum], seed: int, phase: str, step: int, size: int) -> Batch:
-    """The batch of a step; `batch_indices` says which examples are in it."""
+    """The batch of SFT at a step: `size` sequences, with `nll_loss` as their loss.
+
+    Args:
+        data: all sequences, such as `trained_datum` makes them. Each epoch takes them all, in a new order.
+        seed: determines the orders.
+        phase: the phase's name, so that two phases of a seed have different orders.
+        step: the step, from 0.
+        size: sequences in the batch.
+    """
     batch = [data[i] for i in batch_indices(len(data), seed, phase, step, size)]
     return Batch(batch, nll_loss(batch))
 

@@ -71,7 +71,10 @@ def start_from_sft(bench: Workbench, phase: str, adapters: Mapping[Adapter, int]
 
 
 def trained_datum(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, response: str) -> Datum:
-    """The prompt in its layout, then the response: weight 1 on the response and its end, 0 on everything before."""
+    """The prompt in its layout, then the response: weight 1 on the response and its end, 0 on everything before.
+
+    The loss is thus on the response alone. Prompt and response are tokenised together, as the model meets them in text.
+    """
     before, after = dialogue.answer_tokens(tokenizer, prompt, response, end=END)
     return Datum((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
 
@@ -90,7 +93,12 @@ def batch_indices(items: int, seed: int, phase: str, step: int, size: int) -> li
 
 
 def learning_rate(settings: Training, step: int) -> float:
-    """The learning rate at `step` (from 0): a linear warm-up, then the schedule; never 0."""
+    """The learning rate at a step: a linear warm-up, then the schedule; never 0.
+
+    Args:
+        settings: the peak `learning_rate`, the `schedule`, and `warmup` as a share of `steps`.
+        step: the step, from 0 to `settings.steps - 1`.
+    """
     warmup = round(settings.warmup * settings.steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / (warmup + 1)
