@@ -17,6 +17,7 @@ dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
 
 
 def train(adapter: str, batch: Callable[[int], Batch], section: object) -> None:
+    print(f"training {adapter}: {section.steps} steps", flush=True)
     for step in range(section.steps):
         engine.forward_backward({adapter: batch(step)}).result()
         engine.optim_step([adapter], Adam(learning_rate(section, step), clip_norm=section.clip_norm))
@@ -26,6 +27,7 @@ def train(adapter: str, batch: Callable[[int], Batch], section: object) -> None:
 engine.create({"sft": SEED})
 examples = [trained_datum(engine.tokenizer, dialogue, one.prompt, one.response) for one in inputs.examples]
 train("sft", lambda step: sft_batch(examples, SEED, "sft", step, config.sft.batch_size), config.sft)
+print(f"revising the answers to {len(inputs.prompts)} prompts", flush=True)
 
 # 2. It answers, criticises each answer under a principle drawn from the constitution, and revises it, four times over.
 chains = revise(

@@ -62,6 +62,12 @@ def evaluation(seed: int, arm: str, step: int | None = None) -> str:
     return f"{seed_folder(seed)}/evaluation/{arm}" + (f"/step-{step}" if step else "")
 
 
+def evaluated_step(name: str) -> int | None:
+    """The step of an evaluation during training, from its folder's name; None for any other name."""
+    digits = name.removeprefix("step-")
+    return int(digits) if digits != name and digits.isdecimal() else None
+
+
 def answers(seed: int, arm: str, task: str, step: int | None = None) -> str:
     """An arm's answers to the prompts of one task."""
     return f"{evaluation(seed, arm, step)}/{task}.jsonl"

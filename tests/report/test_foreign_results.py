@@ -89,6 +89,11 @@ CHANGES: dict[str, Change] = {
     "curves.sft: must be the points": lambda c: c["curves"].pop("sft"),
     "curves.rlhf: must be the points": lambda c: c["curves"].update(rlhf=c["curves"]["sft"]),
     "helpfulness must be a number at every step": lambda c: c["curves"]["sft"][0].update(helpfulness="much"),
+    "curves.sft: 'charm' is unknown to this version": lambda c: c["curves"]["sft"][0].update(charm=0.5),
+    "protocol: 'secret' is unknown to this version": lambda c: c.update(protocol="secret"),
+    "losses: 'robot' is unknown": lambda c: c["losses"].update(robot=c["losses"]["cai"]),
+    "losses.cai.name: 'kto' is unknown": lambda c: c["losses"]["cai"].update(name="kto"),
+    "controls: 'robot' is unknown": lambda c: c["controls"].update(robot={}),
     "revision: every list by round": lambda c: c["revision"].update(helpful_by_round=[]),
 }
 

@@ -2,9 +2,10 @@
 
 The policy starts from the SFT adapter. The reference is the policy before its first update. Its log-probabilities are
 computed once per pair, by the same forward passes over the same batches as the first epoch of training, so the margin
-before the first update is exactly 0.
+before the first update is exactly 0. A loss without a reference (`--dpo.loss simpo`) has none of this.
 
-Needs SFT's adapters and preference pairs. Stores the reference, the adapters, their metrics, and the arm's answers.
+Needs SFT's adapters and preference pairs. Stores the reference where the loss has one, the adapters, their metrics, and
+the arm's answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -157,8 +158,9 @@ class DpoPhase:
         in_batches = size.seeds * self.settings.steps * self.settings.batch_size
         all_pairs = size.seeds * len(size.prompts)  # as if no chain were filtered
         held_out = all_pairs * self.settings.held_out * size.evaluations(self.settings.steps)
+        reference = all_pairs if LOSSES[self.settings.loss].reference else 0
         # The loss is not linear in the log-probabilities: a forward pass comes before the one that is differentiated.
-        return Usage(trained=round(in_batches * pair), prefilled=round((in_batches + all_pairs + held_out) * pair))
+        return Usage(trained=round(in_batches * pair), prefilled=round((in_batches + reference + held_out) * pair))
 
     @property
     def judged_responses(self) -> int:

@@ -5,13 +5,15 @@ An arm or a metric that this version does not know is an error here, since no ta
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import get_args
 
-from cai_base.arms import ARMS, arm, comparisons, pair_name
+from cai_base.arms import ARMS, arm, comparisons, named, pair_name
 from cai_base.errors import UserError
 from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.evaluation.tasks.comparisons import VALUES
 from cai_base.reading import RESTORE
 from cai_base.records import ComparisonsResults, Difference, Figure, Results, StyleResults, SuiteResults
+from cai_base.settings.schema import Dpo, RunSettings
 
 
 def check_arms(file: Path, names: Iterable[str]) -> None:
@@ -95,11 +97,22 @@ def check_style(file: Path, results: StyleResults) -> None:
             raise UserError(f"{file}: comparisons: {pair!r} is no comparison of these arms; {RESTORE}")
 
 
+def _check_known(file: Path, field: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise UserError(f"{file}: {field}: {name!r} is unknown to this version; it knows {', '.join(known)}")
+
+
 def check_run(file: Path, results: Results) -> None:
-    """Raise UserError unless a run's arms, curves and revision rounds are complete."""
+    """Raise UserError unless a run's arms, curves and revision rounds are complete, and its names are known."""
     for name in ("base", "sft"):
         if name not in results.arms:
             raise UserError(f"{file}: arms: {name!r} is missing; every other arm is compared with it; {RESTORE}")
+    _check_known(file, "protocol", results.protocol, get_args(RunSettings.model_fields["protocol"].annotation))
+    for name, loss in results.losses.items():
+        _check_known(file, "losses", name, results.arms)
+        _check_known(file, f"losses.{name}.name", loss.name, ("nll", *get_args(Dpo.model_fields["loss"].annotation)))
+    for name in results.controls:
+        _check_known(file, "controls", name, named("control"))
     folders = {ARMS[name].folder for name in results.arms if ARMS[name].curve}
     for phase in sorted({"sft"} | set(results.curves)):
         if phase not in folders or not results.curves.get(phase):
@@ -107,6 +120,8 @@ def check_run(file: Path, results: Results) -> None:
     for phase, points in results.curves.items():
         for point in points:
             values = point.model_extra or {}
+            for metric in values:
+                _check_known(file, f"curves.{phase}", metric, CURVES)
             for metric in CURVES:
                 if not isinstance(values.get(metric, ""), int | float | None):
                     raise UserError(f"{file}: curves.{phase}: {metric} must be a number at every step; {RESTORE}")

@@ -148,8 +148,9 @@ def _training(stored: StoredRun) -> Group:
     caption = (
         f"One line a seed: a running mean over up to {2 * REACH + 1} steps (as many on both sides, so it ends "
         f"{REACH} steps before the last), with the values as recorded at every step faint behind it. Held-out pairs "
-        "are measured at intervals and shown as measured. Accuracy, the share of pairs "
-        "whose chosen response gained more than the rejected one, begins after the first update: before it all tie."
+        "are measured at intervals and shown as measured. Accuracy is the share of pairs whose chosen response has "
+        "the higher reward; a step at which all margins are 0, as before the first update of a loss with a reference, "
+        "is left out. Losses, margins and rewards are in nats; see the glossary for each loss."
     )
     return Group("Training", caption if sheet.pictures else "No training step was recorded.", sheet)
 
@@ -157,14 +158,14 @@ def _training(stored: StoredRun) -> Group:
 def _training_panels(sheet: Sheet, name: str, phase: str, steps: Mapping[int, Sequence[TrainingStep]]) -> None:
     colour, second = ARMS[name].colour, ARMS["sft"].colour
     panels = {
-        "loss": ("loss (nats)", [_Line("loss", "", colour)]),
-        "margin": ("margin (nats)", [_Line("margin", "", colour)]),
+        "loss": ("loss", [_Line("loss", "", colour)]),
+        "margin": ("margin", [_Line("margin", "", colour)]),
         "accuracy": (
             "accuracy, batch (grey), held-out",
             [_Line("accuracy", "", FAINT), _Line("held_out_accuracy", "held-out", colour, marked=True)],
         ),
         "rewards": (
-            "rewards (nats)",
+            "rewards",
             [_Line("chosen_reward", "chosen", colour), _Line("rejected_reward", "rejected", second)],
         ),
     }
@@ -186,7 +187,7 @@ def _training_panels(sheet: Sheet, name: str, phase: str, steps: Mapping[int, Se
 
 
 def _untied(steps: Mapping[int, Sequence[TrainingStep]]) -> dict[int, list[TrainingStep]]:
-    """The steps without those at which no response has gained anything: every pair then ties and counts as wrong."""
+    """The steps without those at which all margins are 0: every pair then ties and counts as wrong."""
     return {seed: [step for step in of_seed if _value(step, "margin") != 0] for seed, of_seed in steps.items()}
 
 

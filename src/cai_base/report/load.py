@@ -74,7 +74,8 @@ class StoredRun:
     def evaluated_steps(self, arm: str) -> list[int]:
         """The steps of training at which an arm was evaluated in some seed."""
         folders = [self.directory / paths.evaluation(seed, arm) for seed in self.seeds]
-        return sorted({int(path.name.removeprefix("step-")) for folder in folders for path in folder.glob("step-*")})
+        steps = {paths.evaluated_step(path.name) for folder in folders for path in folder.glob("*")}
+        return sorted(step for step in steps if step is not None)
 
 
 def load(directory: Path) -> StoredRun:

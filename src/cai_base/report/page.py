@@ -237,8 +237,14 @@ def _verdict_in_words(kind: str | None, verdict: Verdict) -> list[tuple[str, str
 def command(settings: RunSettings) -> str:
     """The command that makes this run again, with every setting as a flag."""
     config = settings.model_dump(mode="json", by_alias=True)
-    flags = (f"--{name} {shlex.quote(str(value))}" for name, value in _leaves(config) if value is not None)
-    return " ".join(("cai-base run", *flags))
+    return " ".join(("cai-base run", *(flag for name, value in _leaves(config) if (flag := _flag(name, value)))))
+
+
+def _flag(name: str, value: Any) -> str:
+    """A setting as a flag; empty for one that is not set, and for a switch that is off."""
+    if value is None or value is False:
+        return ""
+    return f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -95,7 +95,8 @@ def answer(results: StyleResults) -> str:
     verdict = results.keeps_more_style
     if verdict is None:
         missing = ", ".join(label(arm) for arm in ("cai", "instruct") if arm not in results.arms)
-        return f"Does base-derived CAI keep more style than the instruct model? Not asked here: {missing} is missing."
+        question = "Does base-derived CAI keep more style than the instruct model?"
+        return f"{question} Not asked here: {missing} is missing; --arms says which arms are asked."
     measure = measures(results)["adherence"]
     if verdict.difference is None:
         return f"{verdict.question} Unscored: no answer of both was judged."

@@ -67,7 +67,9 @@ def _headline(results: SuiteResults | ComparisonsResults) -> str:
 def _suite(console: Console, results: SuiteResults) -> None:
     draw(console, main_table(results))
     if results.judge != "none":
-        over = "Attack success and refusal are over the attacks, over-refusal over the safe prompts."
+        over = (
+            "Attack success and refusal are over the attacks but borderline ones, over-refusal over the safe prompts."
+        )
         console.print(Text(f"{over} {_interval_note(results)}", style="dim"))
         if incomplete(results):
             draw(console, coverage_table(results))

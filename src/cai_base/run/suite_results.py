@@ -161,7 +161,8 @@ def _coverage_warnings(settings: RunSettings, arms: Mapping[str, Mapping[str, Fi
     warnings = uncovered(arms, judged=True)
     if settings.judge == GroundTruth.name and warnings:
         warnings.append(
-            "the ground-truth judge knows the embedded model's village alone; for a suite in English give a judge, "
+            "the ground-truth judge scores only what asks for something that the embedded model's village knows (each "
+            "answer's reason is in its file); for a suite in English give a judge, "
             "such as --judge openai:MODEL --judge-url URL or --judge hf:PATH"
         )
     return warnings
