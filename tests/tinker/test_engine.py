@@ -17,7 +17,11 @@ from cai_base.engines import Adam, Batch, Datum, EngineError, Failed, Lora, Loss
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.tinker import TinkerEngine
 from cai_base.errors import Stopped
-from cai_base.method import dpo, sft
+from cai_base.method import sft
+from cai_base.method.dpo import TokenPair, by_pair, data
+from cai_base.method.losses import preference_loss
+from cai_base.records import Reference
+from cai_base.settings import default_settings
 
 pytestmark = pytest.mark.tinker
 LORA = Lora(rank=8, alpha=32.0)
@@ -60,7 +64,7 @@ def local() -> LocalEngine:
 
 
 @pytest.fixture(scope="module")
-def pairs(local: LocalEngine) -> list[dpo.Pair]:
+def pairs(local: LocalEngine) -> list[TokenPair]:
     """Four preference pairs behind one short prefix, in the embedded model's language."""
 
     def sequence(question: str, answer: str) -> Datum:
@@ -69,7 +73,7 @@ def pairs(local: LocalEngine) -> list[dpo.Pair]:
 
     questions = [f"How do I mend the {thing}?" for thing in ("roof", "wall", "boat", "lamp")]
     return [
-        dpo.Pair(str(i), sequence(q, "Use a saw and glue.\n\nUser:"), sequence(q, "No, I will not help.\n\nUser:"))
+        TokenPair(str(i), sequence(q, "Use a saw and glue.\n\nUser:"), sequence(q, "No, I will not help.\n\nUser:"))
         for i, q in enumerate(questions)
     ]
 
@@ -78,7 +82,7 @@ Train = Callable[[TinkerEngine | LocalEngine, str], Step]
 
 
 @pytest.fixture
-def step(pairs: list[dpo.Pair]) -> Train:
+def step(pairs: list[TokenPair]) -> Train:
     """One step of SFT."""
     sequences = [pair.chosen for pair in pairs]
 
@@ -92,12 +96,12 @@ def step(pairs: list[dpo.Pair]) -> Train:
     return train
 
 
-def logprobs(engine: TinkerEngine | LocalEngine, name: str | None, pairs: list[dpo.Pair]) -> list[float]:
-    return engine.compute_logprobs({name: dpo.sequences(pairs)})[name]
+def logprobs(engine: TinkerEngine | LocalEngine, name: str | None, pairs: list[TokenPair]) -> list[float]:
+    return engine.compute_logprobs({name: data(pairs)})[name]
 
 
 def test_an_adapter_is_its_seed_and_begins_as_the_base_model(
-    engine: TinkerEngine, local: LocalEngine, pairs: list[dpo.Pair], step: Train
+    engine: TinkerEngine, local: LocalEngine, pairs: list[TokenPair], step: Train
 ) -> None:
     engine.create({"seed/1": 1, "seed/1 again": 1, "seed/2": 2})
     base = logprobs(local, None, pairs)
@@ -110,7 +114,7 @@ def test_an_adapter_is_its_seed_and_begins_as_the_base_model(
 
 
 def test_the_service_s_cross_entropy_and_the_phase_s_own_loss_train_alike(
-    engine: TinkerEngine, pairs: list[dpo.Pair]
+    engine: TinkerEngine, pairs: list[TokenPair]
 ) -> None:
     sequences = [pair.chosen for pair in pairs]
     seen = sft.nll_loss(sequences)
@@ -126,7 +130,7 @@ def test_the_service_s_cross_entropy_and_the_phase_s_own_loss_train_alike(
 
 
 def test_from_the_same_adapter_both_engines_take_the_same_dpo_steps(
-    engine: TinkerEngine, local: LocalEngine, pairs: list[dpo.Pair], step: Train, tmp_path: Path
+    engine: TinkerEngine, local: LocalEngine, pairs: list[TokenPair], step: Train, tmp_path: Path
 ) -> None:
     engine.create({"sft": 5})
     for _ in range(2):
@@ -136,13 +140,17 @@ def test_from_the_same_adapter_both_engines_take_the_same_dpo_steps(
     engine.load({"dpo": tmp_path / "state"}, optimizer=False)
     local.load({"dpo": tmp_path / "adapter"}, optimizer=False)
     assert logprobs(local, "dpo", pairs) == pytest.approx(logprobs(engine, "dpo", pairs), abs=2e-3)
+    settings = default_settings("organism", "--dpo.beta", "0.1", "--dpo.nll-weight", "0.1").dpo
     seen: dict[str, list[Step]] = {}
     for name, each in {"tinker": engine, "local": local}.items():
-        references = list(dpo.references(pairs, logprobs(each, "dpo", pairs)).values())
-        loss = dpo.dpo_loss(pairs, references, beta=0.1, nll_weight=0.1)
+        references = [
+            Reference(id=pair, chosen=chosen, rejected=rejected, weights="")
+            for pair, (chosen, rejected) in by_pair(pairs, logprobs(each, "dpo", pairs)).items()
+        ]
+        loss = preference_loss([(pair.chosen, pair.rejected) for pair in pairs], references, settings)
         seen[name] = []
         for _ in range(6):
-            pending = each.forward_backward({"dpo": Batch(dpo.sequences(pairs), loss)})
+            pending = each.forward_backward({"dpo": Batch(data(pairs), loss)})
             each.optim_step(["dpo"], ADAM)
             outcome = pending.result()["dpo"]
             assert isinstance(outcome, Step)
@@ -155,7 +163,7 @@ def test_from_the_same_adapter_both_engines_take_the_same_dpo_steps(
 
 
 def test_an_exported_adapter_loads_in_peft_with_equal_logprobs(
-    engine: TinkerEngine, pairs: list[dpo.Pair], step: Train, tmp_path: Path
+    engine: TinkerEngine, pairs: list[TokenPair], step: Train, tmp_path: Path
 ) -> None:
     engine.create({"exported": 7})
     for _ in range(3):
@@ -164,7 +172,7 @@ def test_an_exported_adapter_loads_in_peft_with_equal_logprobs(
     base = AutoModelForCausalLM.from_pretrained(embedded.weights(), dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path)
     found = []
-    for one in dpo.sequences(pairs):
+    for one in data(pairs):
         with torch.inference_mode():
             logits = model(torch.tensor([one.tokens])).logits[0, :-1]
         each = logits.log_softmax(-1).gather(1, torch.tensor(one.tokens[1:])[:, None])[:, 0]
@@ -173,7 +181,7 @@ def test_an_exported_adapter_loads_in_peft_with_equal_logprobs(
 
 
 def test_a_loaded_adapter_goes_on_as_if_it_had_never_stopped(
-    server: Server, engine: TinkerEngine, pairs: list[dpo.Pair], step: Train, tmp_path: Path
+    server: Server, engine: TinkerEngine, pairs: list[TokenPair], step: Train, tmp_path: Path
 ) -> None:
     engine.create({"through": 9})
     step(engine, "through")
@@ -190,7 +198,7 @@ def test_a_loaded_adapter_goes_on_as_if_it_had_never_stopped(
     assert step(later, "fresh").loss != pytest.approx(rest[1], abs=1e-5)
 
 
-def test_a_copy_trains_apart_from_its_source(engine: TinkerEngine, pairs: list[dpo.Pair], step: Train) -> None:
+def test_a_copy_trains_apart_from_its_source(engine: TinkerEngine, pairs: list[TokenPair], step: Train) -> None:
     engine.create({"source": 10})
     step(engine, "source")
     engine.copy({"copy": "source"})
@@ -219,7 +227,7 @@ def test_samples_are_decided_by_their_seeds_and_end_at_their_stops(engine: Tinke
     )
 
 
-def test_samples_come_from_the_weights_of_their_moment(engine: TinkerEngine, pairs: list[dpo.Pair]) -> None:
+def test_samples_come_from_the_weights_of_their_moment(engine: TinkerEngine, pairs: list[TokenPair]) -> None:
     engine.create({"moving": 11})
     prompt = pairs[0].chosen.tokens[: pairs[0].chosen.weights.index(1.0)]
     request = SampleRequest("moving", prompt, 6, 0.0, (), 1)
@@ -237,7 +245,7 @@ def test_samples_come_from_the_weights_of_their_moment(engine: TinkerEngine, pai
     assert logprobs(engine, "moving", pairs) == before_sampling
 
 
-def test_an_adapter_whose_loss_is_not_finite_stops_alone(engine: TinkerEngine, pairs: list[dpo.Pair]) -> None:
+def test_an_adapter_whose_loss_is_not_finite_stops_alone(engine: TinkerEngine, pairs: list[TokenPair]) -> None:
     sequences = [pair.chosen for pair in pairs]
     engine.create({"well": 1, "ill": 2})
 

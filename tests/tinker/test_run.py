@@ -17,7 +17,7 @@ from cai_base import embedded
 from cai_base.store import read_lines
 
 pytestmark = pytest.mark.tinker
-PROMPTS = Path(__file__).parents[1] / "resume_prompts.jsonl"
+PROMPTS = Path(__file__).parents[1] / "run/resume_prompts.jsonl"
 SMALL = (
     "--engine tinker --model organism --lora.rank 8 --lora.alpha 32 --sft.steps 4 --evaluate-every 2 "
     "--revision.prompts 8 --revision.unit 4 --revision.rounds 1 --dpo.steps 4 --dpo.batch-size 2 --dpo.held-out 0.3 "
