@@ -36,7 +36,9 @@ def test_simpo_has_no_reference_and_its_margins_begin_where_the_sft_model_has_th
     first, *_ = lines(folder / "seed-0/dpo/metrics.jsonl")
     assert first["margin"] != 0
     assert first["chosen_reward"] < 0  # beta times a mean log-probability
-    losses = json.loads((folder / "results.json").read_bytes())["losses"]
+    results = json.loads((folder / "results.json").read_bytes())
+    losses = results["losses"]
+    assert any("was chosen for the loss sigmoid, not for simpo" in warning for warning in results["warnings"])
     assert losses["cai"]["name"] == "simpo"
     assert set(losses["cai"]["settings"]) == {"beta", "nll_weight", "simpo_gamma"}
     assert losses["sft"] == {"name": "nll", "settings": {}}

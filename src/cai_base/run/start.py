@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cai_base import __version__, embedded, paths
+from cai_base.arms import ARMS
 from cai_base.dialogue import Dialogue
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine, Usage
@@ -28,7 +29,8 @@ from cai_base.run.preflight.checks import make_checks
 from cai_base.run.preflight.models import ask_instruct
 from cai_base.run.preflight.outcome import Check, refuse
 from cai_base.run.prices import Prices
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.presets import defaults
+from cai_base.settings.schema import Dpo, RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json
 
@@ -119,7 +121,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
     engine = load_engine(settings, progress)
     size = cost.run_size(settings, inputs, engine.tokenizer)
     settings, warnings = fit(settings, inputs, engine, size, phases(settings, inputs))
-    warnings += ignored(settings) + _foreign_text(settings, inputs)
+    warnings += ignored(settings) + _foreign_text(settings, inputs) + _untuned_loss(settings)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
@@ -178,6 +180,19 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
             f"tokens read, {lost.sampled} sampled, {lost.trained} trained on"
         )
     return session
+
+
+def _untuned_loss(settings: RunSettings) -> list[str]:
+    """A warning where the preference loss is not the one for which the presets' figures were chosen."""
+    default, loss, beta = Dpo.model_fields["loss"].default, settings.dpo.loss, settings.dpo.beta
+    preset = defaults(settings.model, settings.protocol)["dpo"]["beta"]
+    trained = any(ARMS[arm].section == "dpo" for arm in settings.evaluated_arms)
+    if loss == default or beta != preset or not trained:
+        return []
+    return [
+        f"the preset's beta of {beta:g} was chosen for the loss {default}, not for {loss}: with it the arm may "
+        "hardly train; look at the margins, or give --dpo.beta"
+    ]
 
 
 def _foreign_text(settings: RunSettings, inputs: Inputs) -> list[str]:
