@@ -129,8 +129,8 @@ class PromptFile:
 def load_prompts(path: Path) -> tuple[Prompt, ...]:
     """The prompts in a text, CSV or JSONL file, in its order.
 
-    A text file has one prompt a line. CSV and JSONL have a column `text`, `prompt`, `instruction`, `messages` or the
-    like, and may have `id`, `kind` and `family`; further columns are ignored.
+    A text file has one prompt a line. CSV and JSONL have one of the columns `TEXT_COLUMNS` (`text`, `prompt`,
+    `instruction`, `messages`, `conversations`), and may have `id`, `kind` and `family`; further columns are ignored.
 
     Raises:
         UserError: the file cannot be read as prompts; the message names the file, the line and the field.
