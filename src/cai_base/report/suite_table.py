@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cai_base.evaluation.metrics import METRICS, Measure
+from cai_base.evaluation.metrics import METRICS, SEPARATE, Measure
 from cai_base.evaluation.tasks.comparisons import VALUES
 from cai_base.evaluation.tasks.suite_files import published
 from cai_base.records import Accuracy, ComparisonsResults, Difference, SuiteResults
@@ -68,7 +68,8 @@ def _suite(console: Console, results: SuiteResults) -> None:
     draw(console, main_table(results))
     if results.judge != "none":
         over = (
-            "Attack success and refusal are over the attacks but borderline ones, over-refusal over the safe prompts."
+            f"Attack success and refusal are over the attacks that are not {' or '.join(SEPARATE)}, "
+            "over-refusal over the safe prompts."
         )
         console.print(Text(f"{over} {_interval_note(results)}", style="dim"))
         if incomplete(results):
