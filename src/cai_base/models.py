@@ -18,10 +18,9 @@ from cai_base.engines import Adapter, Engine, EngineError, Lora, Tokenizer
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.reading import shown
-from cai_base.settings.schema import JudgeName, RunSettings
+from cai_base.settings.judges import JudgeName
+from cai_base.settings.schema import RunSettings
 
-CHAT_JUDGES = {"hf": "local", "hf-guard": "local", "tinker": "tinker"}
-"""The kinds of judge that are a chat model on an engine, and which engine that is."""
 _QUESTION = {"role": "user", "content": "Hello!"}
 _ANSWER = {"role": "assistant", "content": "Goodbye!"}
 
@@ -228,7 +227,7 @@ def check_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progres
 
     Args:
         settings: with its tokenizer, and the service that serves it, if one does.
-        judge: of a kind in `CHAT_JUDGES`.
+        judge: of a kind that runs in an engine.
         flag: what named it, for messages.
         progress: where a service says what it waits for.
 
@@ -236,8 +235,8 @@ def check_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progres
         UserError: there is no such model, or its tokenizer has no chat template, or none that shows the question and,
             for a guard, the answer beside it.
     """
-    messages = [_QUESTION, _ANSWER] if judge.kind == "hf-guard" else [_QUESTION]
-    _check_chat(settings, CHAT_JUDGES[judge.kind], _judge(settings, judge, flag), messages, progress)
+    messages = [_QUESTION, _ANSWER] if judge.kind.grades == "guard" else [_QUESTION]
+    _check_chat(settings, _engine_of(judge), _judge(settings, judge, flag), messages, progress)
 
 
 def load_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progress: Progress) -> Engine:
@@ -246,7 +245,7 @@ def load_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progress
     Raises:
         UserError: as `check_chat_model`, or the model cannot be loaded.
     """
-    engine = CHAT_JUDGES[judge.kind]
+    engine = _engine_of(judge)
     if not engine_kind(engine).served:
         progress.say(f"Loading {judge.name}")
     return _load(settings, engine, _judge(settings, judge, flag), progress)[0]
@@ -358,8 +357,14 @@ def _instruct(settings: RunSettings) -> Source:
 
 def _judge(settings: RunSettings, judge: JudgeName, flag: str) -> Source:
     folders = {"--judge": settings.judge_tokenizer, "--second-judge": settings.second_judge_tokenizer}
-    names = _chat_names(flag, CHAT_JUDGES[judge.kind]) | {"engine": flag}
+    names = _chat_names(flag, _engine_of(judge)) | {"engine": flag}
     return Source(judge.name, settings.judging.max_tokens + 2048, names, tokenizer=folders[flag], chat=True)
+
+
+def _engine_of(judge: JudgeName) -> str:
+    """The engine that a judge's chat model runs in."""
+    assert judge.kind.runs is not None
+    return judge.kind.runs
 
 
 def _chat_names(flag: str, engine: str) -> dict[str, str]:

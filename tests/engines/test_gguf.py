@@ -19,7 +19,7 @@ from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.run.targets import check_target
 from cai_base.settings.command_line import load_settings
-from cai_base.settings.schema import JudgeName
+from cai_base.settings.judges import JudgeName
 
 if importlib.util.find_spec("gguf") is None:
     pytest.skip("the package gguf, of the extra of that name, is not installed", allow_module_level=True)

@@ -17,10 +17,10 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from cai_base.engines import Adam, Batch, Datum, Step
 from cai_base.engines.local import LocalEngine
-from cai_base.method.losses import LOSSES, preference_loss
+from cai_base.method.losses import preference_loss
 from cai_base.records import Reference
 from cai_base.settings.presets import preset
-from cai_base.settings.schema import Dpo
+from cai_base.settings.schema import LOSSES, Dpo
 
 Make = Callable[..., LocalEngine]
 SHARED = {

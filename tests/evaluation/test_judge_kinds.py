@@ -3,14 +3,22 @@
 import pytest
 
 from cai_base.evaluation.judges import load, unscored
+from cai_base.inputs import gather
 from cai_base.inputs.prompts import ANSWER_FILES, KINDS
 from cai_base.inputs.rubrics import TASKS, packaged, parts_of, rubrics_for
+from cai_base.progress import Progress
 from cai_base.records import VERDICT_PARTS, Verdict
-from cai_base.settings.schema import JUDGE_KINDS
+from cai_base.settings import default_settings
+from cai_base.settings.judges import JUDGE_KINDS
 
 
-def test_every_kind_of_judge_that_can_be_given_can_be_loaded() -> None:
-    assert set(load.KINDS) == set(JUDGE_KINDS)
+def test_every_kind_of_judge_is_loaded_under_the_name_that_was_given() -> None:
+    for name, kind in JUDGE_KINDS.items():
+        given = f"{name}:some-model" if kind.takes else name
+        url = ["--judge-url", "http://localhost:1/v1"] if kind.at_url else []
+        settings = default_settings("organism", "--judge", given, *url)
+        judges = load.load_judges(settings, gather(settings), None, Progress())
+        assert judges["judge"].name == given
 
 
 def test_every_kind_of_prompt_is_judged_under_rubrics_that_are_packaged() -> None:

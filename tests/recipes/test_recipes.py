@@ -18,10 +18,14 @@ def cdpo(margins: Tensor, settings: Dpo) -> Tensor:
     ),
     (
         "method/losses.py",
-        '    "sigmoid": PreferenceLoss(sigmoid),\n',
-        '    "cdpo": PreferenceLoss(cdpo, settings=("label_smoothing",)),\n',
+        "FORMULAS: Mapping[str, Callable[[Tensor, Dpo], Tensor]] = {one.__name__: one for one in (sigmoid, ipo, simpo",
+        ", cdpo",
     ),
-    ("settings/schema.py", 'loss: Literal["sigmoid", "ipo", "simpo"', ', "cdpo"'),
+    (
+        "settings/schema.py",
+        '    "sigmoid": PreferenceLoss("DPO"),\n',
+        '    "cdpo": PreferenceLoss("DPO with doubt", settings=("label_smoothing",)),\n',
+    ),
     (
         "settings/schema.py",
         '    simpo_gamma: NotNegative = Field(0.5, description="of simpo: the margin that the loss asks for")\n',

@@ -17,12 +17,12 @@ from cai_base.dialogue import Dialogue
 from cai_base.engines import Adapter, Batch, Datum, Engine, Tokenizer, Usage
 from cai_base.errors import UserError
 from cai_base.method import pairs as preference
-from cai_base.method.losses import LOSSES, preference_loss
+from cai_base.method.losses import preference_loss
 from cai_base.method.phase import Request, Size, Workbench
 from cai_base.method.training import TrainingPlan, batch_indices, start_from_sft, train_arm, trained_datum
 from cai_base.progress import Bar
 from cai_base.records import Pair, Reference
-from cai_base.settings.schema import Dpo
+from cai_base.settings.schema import LOSSES, Dpo
 from cai_base.store import to_lines
 
 

@@ -6,7 +6,6 @@ that of the rejected one. A loss is a function of the margins. A test compares i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,24 +14,7 @@ from torch.nn.functional import logsigmoid
 from cai_base.arms import Arm
 from cai_base.engines import Datum, Loss, LossValue
 from cai_base.records import LossUsed, Reference
-from cai_base.settings.schema import Dpo
-
-
-@dataclass(frozen=True, slots=True)
-class PreferenceLoss:
-    """A preference loss.
-
-    Attributes:
-        value: maps the margins [pairs] and the settings to the losses of the pairs [pairs].
-        reference: whether scores are taken against the reference, the policy before its first update.
-        per_token: whether scores are means per token of the response, not sums.
-        settings: the fields of `Dpo` that it has beside `beta` and `nll_weight`.
-    """
-
-    value: Callable[[Tensor, Dpo], Tensor]
-    reference: bool = True
-    per_token: bool = False
-    settings: tuple[str, ...] = ()
+from cai_base.settings.schema import LOSSES, Dpo
 
 
 def sigmoid(margins: Tensor, settings: Dpo) -> Tensor:
@@ -50,12 +32,8 @@ def simpo(margins: Tensor, settings: Dpo) -> Tensor:
     return -logsigmoid(margins - settings.simpo_gamma)
 
 
-LOSSES: Mapping[str, PreferenceLoss] = {
-    "sigmoid": PreferenceLoss(sigmoid),
-    "ipo": PreferenceLoss(ipo, per_token=True),
-    "simpo": PreferenceLoss(simpo, reference=False, per_token=True, settings=("simpo_gamma",)),
-}
-"""Every preference loss by the name that `--dpo.loss` takes."""
+FORMULAS: Mapping[str, Callable[[Tensor, Dpo], Tensor]] = {one.__name__: one for one in (sigmoid, ipo, simpo)}
+"""The formula of every loss of `settings.schema.LOSSES`: from margins [pairs] and settings to losses [pairs]."""
 
 
 def preference_loss(
@@ -84,7 +62,7 @@ def preference_loss(
             scores = scores / lengths.to(logprobs.device)
         rewards = settings.beta * scores
         margins = rewards[:, 0] - rewards[:, 1]
-        total = loss.value(margins, settings).mean()
+        total = FORMULAS[settings.loss](margins, settings).mean()
         if settings.nll_weight:
             total = total - settings.nll_weight * logprobs[:, 0].sum() / float(lengths[:, 0].sum())
         mean_rewards, detached = rewards.detach().mean(dim=0), margins.detach()

@@ -13,7 +13,7 @@ from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.evaluation.tasks.comparisons import VALUES
 from cai_base.reading import RESTORE
 from cai_base.records import ComparisonsResults, Difference, Figure, Results, StyleResults, SuiteResults
-from cai_base.settings.schema import Dpo, RunSettings
+from cai_base.settings.schema import LOSSES, RunSettings
 
 
 def check_arms(file: Path, names: Iterable[str]) -> None:
@@ -110,7 +110,7 @@ def check_run(file: Path, results: Results) -> None:
     _check_known(file, "protocol", results.protocol, get_args(RunSettings.model_fields["protocol"].annotation))
     for name, loss in results.losses.items():
         _check_known(file, "losses", name, results.arms)
-        _check_known(file, f"losses.{name}.name", loss.name, ("nll", *get_args(Dpo.model_fields["loss"].annotation)))
+        _check_known(file, f"losses.{name}.name", loss.name, ("nll", *LOSSES))
     for name in results.controls:
         _check_known(file, "controls", name, named("control"))
     folders = {ARMS[name].folder for name in results.arms if ARMS[name].curve}

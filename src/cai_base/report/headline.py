@@ -4,6 +4,7 @@ from cai_base.arms import ARMS
 from cai_base.records import Difference, Results
 from cai_base.report.labels import label
 from cai_base.report.numbers import RATE, number, percent
+from cai_base.settings.judges import NO_JUDGE
 
 ATTACK, OVER_REFUSAL = "attack_success_rate", "over_refusal_rate"
 
@@ -16,7 +17,7 @@ def main_arm(results: Results) -> str | None:
 def headline(results: Results) -> str:
     """What became of attack success, with over-refusal beside it."""
     arm = main_arm(results)
-    if results.judge == "none":
+    if results.judge == NO_JUDGE:
         return "No judge was asked: every answer is kept unscored, so this run says nothing yet about safety or help."
     arms = ["sft"] if arm is None else ["sft", arm]
     missing = [label(one) for one in arms if results.arms[one][ATTACK].mean is None]

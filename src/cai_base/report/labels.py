@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from cai_base.arms import ARMS, arm, named, split_pair
 from cai_base.records import Answer, Chain, ComparisonsResults, Results, StyleResults, SuiteResults
+from cai_base.settings.schema import LOSSES
 
 ORGANISM = (
     "These are results of a model organism: a small model pretrained on a synthetic world in which harm is fictional. "
@@ -40,9 +41,9 @@ GLOSSARY: Mapping[str, str] = {
     "drawn at random.",
     "Preference pair": "A prompt with the last revision (chosen) and the original (rejected). Chains in which the two "
     "are identical, or one is empty, truncated or off the rails, give no pair and are counted as filtered.",
-    "Loss": "What training minimises: nll is the mean negative log-likelihood per trained token; sigmoid (the DPO "
-    "loss), ipo and simpo are functions of the margin of a pair, plus nll_weight times the chosen response's mean NLL "
-    "per token.",
+    "Loss": "What training minimises: nll is the mean negative log-likelihood per trained token; "
+    f"{', '.join(f'{name} ({loss.about})' if loss.about else name for name, loss in LOSSES.items())} are functions of "
+    "the margin of a pair, plus nll_weight times the chosen response's mean NLL per token.",
     "Attack success rate": "The share of jailbreak prompts with whose harmful request the model complies, at least in "
     "part. Direct and borderline prompts are families of their own and not part of it.",
     "Over-refusal rate": "The share of benign and benign-but-sensitive prompts that the model declines. A model that "

@@ -28,6 +28,7 @@ from cai_base.report.tables import (
     pair_sentence,
     round_table,
 )
+from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
 
 
@@ -112,7 +113,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         *([("Instruct model", results.instruct)] if results.instruct else []),
         ("Seeds", f"{len(seeds)} ({', '.join(map(str, seeds))})"),
         ("Protocol", protocols.get(results.protocol, results.protocol)),
-        ("Judge", "none: answers are unscored" if results.judge == "none" else str(results.judge)),
+        ("Judge", "none: answers are unscored" if results.judge == NO_JUDGE else str(results.judge)),
         *_second_judge(results.second_judge),
         *_votes(results),
         ("Constitution", f"{constitution.name}, {constitution.principles} principles"),

@@ -16,6 +16,7 @@ from cai_base.report.notes import interval_note
 from cai_base.report.numbers import interval, number
 from cai_base.report.table import draw, page, warn
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table, metrics_of, plain_cell
+from cai_base.settings.judges import NO_JUDGE
 
 ACCURACY = Measure("Accuracy", "rate", "comparisons in which the better answer is the more probable; higher is better")
 
@@ -66,7 +67,7 @@ def _headline(results: SuiteResults | ComparisonsResults) -> str:
 
 def _suite(console: Console, results: SuiteResults) -> None:
     draw(console, main_table(results))
-    if results.judge != "none":
+    if results.judge != NO_JUDGE:
         over = (
             f"Attack success and refusal are over the attacks that are not {' or '.join(SEPARATE)}, "
             "over-refusal over the safe prompts."

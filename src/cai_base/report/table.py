@@ -28,6 +28,7 @@ from cai_base.report.tables import (
     pair_sentence,
     round_table,
 )
+from cai_base.settings.judges import NO_JUDGE
 
 PIPE_WIDTH, UNBOUNDED = 120, 10_000
 NAMES = 16
@@ -67,7 +68,7 @@ def _write(console: Console, results: Results) -> None:
         console.print(Text(note, style="dim"))
     if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))
-    if incomplete(results) and results.judge != "none":
+    if incomplete(results) and results.judge != NO_JUDGE:
         draw(console, coverage_table(results))
     draw(console, family_table(results))
     console.print()

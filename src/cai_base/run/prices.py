@@ -58,7 +58,7 @@ class Prices:
         models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
         if models and settings.instruct is not None:
             models["instruct"] = settings.instruct
-        models |= {flag: judge.name for flag, judge in settings.judges.items() if judge.kind == "tinker"}
+        models |= {flag: judge.name for flag, judge in settings.judges.items() if judge.kind.served}
         override = None if settings.price is None else _parsed(settings.price)
         return cls(models, settings.model, tuple(settings.judges), override)
 

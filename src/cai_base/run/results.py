@@ -36,7 +36,8 @@ from cai_base.records import (
     TrainingStep,
 )
 from cai_base.run import result_warnings as warnings
-from cai_base.settings.schema import JudgeName, RunSettings
+from cai_base.settings.judges import NO_JUDGE, JudgeName
+from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
 
 INTERVALS = (
@@ -105,7 +106,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         warnings=tuple(
             warnings.protocol_first(
                 [
-                    *warnings.uncovered(arms, judged=settings.judge != "none"),
+                    *warnings.uncovered(arms, judged=settings.judge != NO_JUDGE),
                     *warnings.stored_warnings(run),
                     *warnings.at_the_floor(arms["sft"]["attack_success_rate"].mean),
                     *warnings.no_safer_revisions(revision.harmful_by_round),

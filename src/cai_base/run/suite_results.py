@@ -25,6 +25,7 @@ from cai_base.records import (
 )
 from cai_base.run.result_warnings import uncovered
 from cai_base.run.results import INTERVALS, every_answer, rubrics_used, second_judge
+from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Record
 
@@ -156,7 +157,7 @@ def _is_measured(name: str, arms: Mapping[str, Mapping[str, Figure]]) -> bool:
 
 
 def _coverage_warnings(settings: RunSettings, arms: Mapping[str, Mapping[str, Figure]], answers: int) -> list[str]:
-    if settings.judge == "none":
+    if settings.judge == NO_JUDGE:
         return [f"no judge was asked: all of {answers} answers are unscored; unscored is not safe"]
     warnings = uncovered(arms, judged=True)
     if settings.judge == GroundTruth.name and warnings:

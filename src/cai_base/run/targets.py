@@ -18,6 +18,7 @@ from cai_base.paths import INPUTS, SUITES
 from cai_base.progress import Progress
 from cai_base.run.finished_run import available_arms, load_arms
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
+from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import MANIFEST, Record, Run
@@ -197,7 +198,7 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
     model = request.base or named or request.target
     flag = f"{adapter}/adapter_config.json: base_model_name_or_path" if named else "--base" if adapter else "MODEL"
     check_folder(flag, model)
-    defaults: Record = {"seeds": 1} | ({} if judged else {"judge": "none"})
+    defaults: Record = {"seeds": 1} | ({} if judged else {"judge": NO_JUDGE})
     settings = load_settings([*request.flags, "--model", model], defaults).settings
     inputs = gather(settings)
 

@@ -17,8 +17,9 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.reading import parse_toml, read_text, suggestion
+from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
-from cai_base.settings.schema import JudgeName, RunSettings
+from cai_base.settings.schema import OneOf, RunSettings
 from cai_base.settings.validation import Source, check_table, field_names, leaves, section_models, validated
 
 INDENT = " " * 6
@@ -183,6 +184,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _takes(field: FieldInfo) -> str:
     """What a flag takes: its choices, or a word for its type."""
+    for one in field.metadata:
+        if isinstance(one, OneOf):
+            return "|".join(one.names)
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not NoneType]
     kinds = [kind.__origin__ if get_origin(kind) is Annotated else kind for kind in kinds]
     if get_origin(field.annotation) is Literal:

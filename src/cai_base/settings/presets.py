@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from cai_base.embedded import DATA, EMBEDDED
+from cai_base.settings.judges import GROUND_TRUTH
 
 Table = Mapping[str, Any]
 """Settings by name, a section's in a table of their own, as in a TOML file."""
@@ -30,7 +31,7 @@ def defaults(model: str, protocol: str = "heldout") -> dict[str, Any]:
     original = preset("original")
     if model != EMBEDDED:
         return original
-    world = {"data": DATA, "judge": "ground-truth"}
+    world = {"data": DATA, "judge": GROUND_TRUTH}
     settings = merge(original, preset("embedded"))
     return merge(settings, original if protocol == "original" else {}) | world
 

@@ -1,6 +1,6 @@
 """Every setting of a run, in one model: it makes the flags, checks the TOML file, and becomes `config.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +12,15 @@ from pydantic_settings import CliImplicitFlag
 
 from cai_base import arms
 from cai_base.embedded import EMBEDDED
+from cai_base.settings.judges import (
+    GROUND_TRUTH,
+    JUDGE_HELP,
+    MODEL_JUDGES,
+    NO_JUDGE,
+    RUBRIC_JUDGES,
+    JudgeName,
+    either,
+)
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -22,66 +31,8 @@ Threads = Annotated[int, Field(ge=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeKind:
-    """A kind of judge.
-
-    Attributes:
-        form: how it is given.
-        named: it takes the name of a model.
-        rubrics: it is a language model that answers rubrics.
-        url: it is asked at a URL.
-    """
-
-    form: str
-    named: bool = False
-    rubrics: bool = False
-    url: bool = False
-
-
-JUDGE_KINDS: Mapping[str, JudgeKind] = {
-    "openai": JudgeKind("openai:MODEL with --judge-url", named=True, rubrics=True, url=True),
-    "tinker": JudgeKind("tinker:MODEL", named=True, rubrics=True),
-    "hf": JudgeKind("hf:PATH", named=True, rubrics=True),
-    "hf-guard": JudgeKind("hf-guard:PATH", named=True),
-    "ground-truth": JudgeKind("ground-truth"),
-    "none": JudgeKind("none"),
-}
-"""Every kind of judge. `hf-guard` answers in its own words; `ground-truth` is the embedded world's own."""
-_MODELS = [kind.form for kind in JUDGE_KINDS.values() if kind.named]
-_JUDGE_CHOICES = f"--judge {', '.join(_MODELS[:-1])} or {_MODELS[-1]}"
-
-
 CHECKS = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint", "power", "engine", "disk", "cost")
 """The checks of preflight, as `--accept` names them."""
-
-
-class JudgeName(str):
-    """A judge as it is given, `kind:name` or `kind`."""
-
-    __slots__ = ()
-
-    @property
-    def kind(self) -> str:
-        """`openai` of `openai:some-model`."""
-        return self.partition(":")[0]
-
-    @property
-    def name(self) -> str:
-        """`some-model` of `openai:some-model`; empty where there is none."""
-        return self.partition(":")[2]
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: object, __: object) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(cls._checked, core_schema.str_schema())
-
-    @classmethod
-    def _checked(cls, given: str) -> "JudgeName":
-        judge = cls(given)
-        known = JUDGE_KINDS.get(judge.kind)
-        if known is None or bool(judge.name) != known.named or (":" in given) != known.named:
-            raise ValueError(f"is not a judge; use {_JUDGE_CHOICES}, ground-truth or none")
-        return judge
 
 
 def _names(given: object) -> object:
@@ -126,7 +77,7 @@ Prices = Annotated[str, AfterValidator(_three_prices)]
 
 def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
     """Raises ValueError if a judge's URL is missing, out of place or no endpoint."""
-    takes_url = judge is not None and JUDGE_KINDS[judge.kind].url
+    takes_url = judge is not None and judge.kind.at_url
     if judge is not None and takes_url and url is None:
         raise ValueError(
             f"{flag}-url: say where {judge.name} is served, such as --{flag}-url http://localhost:8000/v1 or "
@@ -150,6 +101,16 @@ class Section(BaseModel):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """In `Annotated[str, OneOf(names)]`: the setting is one of these names, which a table defines."""
+
+    names: Collection[str]
+
+    def __get_pydantic_core_schema__(self, _: object, __: object) -> CoreSchema:
+        return core_schema.literal_schema(list(self.names))
+
+
 class LoraSettings(Section):
     """Shape of the adapters."""
 
@@ -168,11 +129,38 @@ class Training(Section):
     clip_norm: Positive = Field(description="largest gradient norm of an adapter")
 
 
-class Dpo(Training):
-    """Training on preference pairs, by one of the losses of `method.losses`."""
+@dataclass(frozen=True, slots=True)
+class PreferenceLoss:
+    """A preference loss; its formula is the function of the same name in `method.losses`.
 
-    loss: Literal["sigmoid", "ipo", "simpo"] = Field(
-        "sigmoid", description="sigmoid (DPO), ipo (per token), or simpo (per token, without a reference)"
+    Attributes:
+        about: what it is, for `--help` and the glossary; empty where the name says it.
+        reference: whether scores are taken against the reference, the policy before its first update.
+        per_token: whether scores are means per token of the response, not sums.
+        settings: the fields of `Dpo` that it has beside `beta` and `nll_weight`.
+    """
+
+    about: str = ""
+    reference: bool = True
+    per_token: bool = False
+    settings: tuple[str, ...] = ()
+
+
+LOSSES: Mapping[str, PreferenceLoss] = {
+    "sigmoid": PreferenceLoss("DPO"),
+    "ipo": PreferenceLoss("per token", per_token=True),
+    "simpo": PreferenceLoss("per token, without a reference", False, per_token=True, settings=("simpo_gamma",)),
+}
+"""Every preference loss by its name; DPO's own, the default, is first."""
+
+
+class Dpo(Training):
+    """Training on preference pairs, by one of the losses of the table."""
+
+    loss: Annotated[str, OneOf(LOSSES)] = Field(
+        next(iter(LOSSES)),
+        description="preference loss: "
+        + either([f"{name} ({loss.about})" if loss.about else name for name, loss in LOSSES.items()]),
     )
     pairs: Whole = Field(description="train on the first so many preference pairs of a seed; 0 takes all")
     beta: Positive = Field(description="scale of the rewards: strength of the pull to the reference")
@@ -230,12 +218,7 @@ class RunSettings(Section):
     tokenizer: Path | None = Field(
         None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
     )
-    judge: JudgeName | None = Field(
-        None,
-        description="who judges: openai:MODEL (any OpenAI-compatible endpoint), tinker:MODEL (on a Tinker service), "
-        "hf:PATH (a chat model), hf-guard:PATH (Llama Guard, Qwen3Guard-Gen), ground-truth (the embedded model only) "
-        "or none",
-    )
+    judge: JudgeName | None = Field(None, description=f"who judges: {JUDGE_HELP}")
     judge_url: str | None = Field(
         None,
         description="where openai:MODEL is served, such as http://localhost:8000/v1; key from OPENAI_API_KEY or .env",
@@ -300,7 +283,7 @@ class RunSettings(Section):
     @property
     def asks_rubrics(self) -> bool:
         """Whether some judge is a language model that answers rubrics."""
-        return any(JUDGE_KINDS[judge.kind].rubrics for judge in self.judges.values())
+        return any(judge.kind.rubrics for judge in self.judges.values())
 
     @property
     def trained_arms(self) -> tuple[str, ...]:
@@ -325,22 +308,22 @@ class RunSettings(Section):
 
     @model_validator(mode="after")
     def _judge_fits(self) -> "RunSettings":
-        if self.model != EMBEDDED and self.judge in (None, "ground-truth"):
+        if self.model != EMBEDDED and self.judge in (None, GROUND_TRUTH):
             raise ValueError(
-                f"judge: only the embedded model has a ground-truth judge; with {self.model} give {_JUDGE_CHOICES}; or "
+                f"judge: only the embedded model has a {GROUND_TRUTH} judge; with {self.model} give {MODEL_JUDGES}; or "
                 "--judge none (answers are kept and unscored)"
             )
         _check_url("judge", self.judge, self.judge_url)
         if self.second_judge_url is not None and self.second_judge is None:
             raise ValueError("second-judge-url: there is no second judge; add --second-judge openai:MODEL")
         _check_url("second-judge", self.second_judge, self.second_judge_url)
-        if self.second_judge is not None and (self.second_judge in ("none", self.judge) or self.judge == "none"):
+        if self.second_judge is not None and (self.second_judge in (NO_JUDGE, self.judge) or self.judge == NO_JUDGE):
             raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} is not two judges")
-        if self.second_judge == "ground-truth" and self.model != EMBEDDED:
-            raise ValueError("second-judge: only the embedded model has a ground-truth judge")
+        if self.second_judge == GROUND_TRUTH and self.model != EMBEDDED:
+            raise ValueError(f"second-judge: only the embedded model has a {GROUND_TRUTH} judge")
         if not self.asks_rubrics and (self.rubric or self.votes != 1):
             flag = "rubric" if self.rubric else "votes"
-            raise ValueError(f"{flag}: only a judge that answers rubrics takes it (openai or hf), not {self.judge}")
+            raise ValueError(f"{flag}: only a judge that answers rubrics takes it ({RUBRIC_JUDGES}), not {self.judge}")
         if self.votes % 2 == 0:
             raise ValueError(f"votes: {self.votes} could tie; give an odd number, such as 1 or 3")
         if self.votes > 1 and self.judging.temperature == 0:
@@ -375,7 +358,7 @@ class RunSettings(Section):
 
     @model_validator(mode="after")
     def _service_fits(self) -> "RunSettings":
-        served = {flag for flag, judge in self.judges.items() if judge.kind == "tinker"}
+        served = {flag for flag, judge in self.judges.items() if judge.kind.served}
         for flag in ("judge", "second-judge"):
             field = f"{flag.replace('-', '_')}_tokenizer"
             if flag not in served and getattr(self, field) is not None:

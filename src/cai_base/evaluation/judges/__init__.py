@@ -7,6 +7,7 @@ from typing import Protocol
 from cai_base import embedded
 from cai_base.inputs.prompts import KINDS, Prompt
 from cai_base.records import VERDICT_PARTS, Judgement, Verdict
+from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE
 
 STYLE = "style"
 """The task of the rubric that is about styles."""
@@ -82,13 +83,13 @@ def unscored(reason: str) -> Judgement:
 
 
 EMPTY = "empty response"
-NO_JUDGE = "no judge"
+NOT_JUDGED = "no judge"
 
 
 class GroundTruth:
     """The embedded world's own judge: it knows the world's facts, and is exact on the language the organism speaks."""
 
-    name = "ground-truth"
+    name = GROUND_TRUTH
 
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:
         return [self._one(one) if one.style is None else self._style(one, one.style) for one in responses]
@@ -118,7 +119,7 @@ class GroundTruth:
 class NoJudge:
     """Keeps every answer unscored."""
 
-    name = "none"
+    name = NO_JUDGE
 
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:
-        return [unscored(NO_JUDGE)] * len(responses)
+        return [unscored(NOT_JUDGED)] * len(responses)

@@ -1,6 +1,6 @@
-"""From settings to the judges. Every kind of judge has one row in `KINDS`."""
+"""From settings to the judges. How a kind of judge is loaded follows from its row in `settings.judges.JUDGE_KINDS`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from cai_base.inputs import Inputs
 from cai_base.models import check_chat_model, load_chat_model
 from cai_base.paths import replies
 from cai_base.progress import Progress
-from cai_base.settings.schema import JudgeName, RunSettings
+from cai_base.settings.judges import NO_JUDGE, JudgeKind, JudgeName
+from cai_base.settings.schema import RunSettings
 
 GUARD_TOKENS = 64
 """Longest answer of a guard: a word or two, and what is violated."""
@@ -38,21 +39,6 @@ class Context:
     judge: JudgeName
     file: ReplyFile
     progress: Progress
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How judges of a kind are checked and loaded.
-
-    Attributes:
-        load: the judge. It asks nothing and loads no weights yet.
-        check: sees, before any work, that it can be asked; raises UserError if it cannot.
-        local: its name is a folder, which results name without the folders that lead to it.
-    """
-
-    load: Callable[[Context], Judge]
-    check: Callable[[RunSettings, str, JudgeName, Progress], None] = lambda settings, flag, judge, progress: None
-    local: bool = False
 
 
 def _endpoint(context: Context) -> Judge:
@@ -85,19 +71,19 @@ def _by_rubrics(context: Context, source: Source) -> Judge:
     return ModelJudge(str(context.judge), gradings, votes, source, context.file, context.progress)
 
 
-def _check_chat(settings: RunSettings, flag: str, judge: JudgeName, progress: Progress) -> None:
-    check_chat_model(settings, judge, f"--{flag}", progress)
-
-
-KINDS: Mapping[str, Kind] = {
-    "openai": Kind(_endpoint, check=lambda settings, flag, judge, progress: check_sdk()),
-    "tinker": Kind(_chat, check=_check_chat),
-    "hf": Kind(_chat, check=_check_chat, local=True),
-    "hf-guard": Kind(_guard, check=_check_chat, local=True),
-    GroundTruth.name: Kind(lambda context: GroundTruth()),
-    NoJudge.name: Kind(lambda context: NoJudge()),
-}
-"""How judges of every kind of `settings.schema.JUDGE_KINDS` are loaded."""
+def _load(context: Context) -> Judge:
+    """The judge, as its kind's row in `JUDGE_KINDS` says. It asks nothing and loads no weights yet."""
+    match context.judge.kind:
+        case JudgeKind(grades="nothing"):
+            return NoJudge()
+        case JudgeKind(grades="facts"):
+            return GroundTruth()
+        case JudgeKind(grades="guard"):
+            return _guard(context)
+        case JudgeKind(runs="url"):
+            return _endpoint(context)
+        case _:
+            return _chat(context)
 
 
 def check_judges(settings: RunSettings, progress: Progress) -> None:
@@ -107,7 +93,10 @@ def check_judges(settings: RunSettings, progress: Progress) -> None:
         UserError: one of them cannot.
     """
     for flag, judge in settings.judges.items():
-        KINDS[judge.kind].check(settings, flag, judge, progress)
+        if judge.kind.at_url:
+            check_sdk()
+        elif judge.kind.runs is not None:
+            check_chat_model(settings, judge, f"--{flag}", progress)
 
 
 def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, progress: Progress) -> dict[str, Judge]:
@@ -120,9 +109,9 @@ def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, p
         UserError: the replies kept in the run's directory were changed.
     """
     judges: dict[str, Judge] = {}
-    for flag, judge in ({"judge": JudgeName(NoJudge.name)} | settings.judges).items():
+    for flag, judge in ({"judge": JudgeName(NO_JUDGE)} | settings.judges).items():
         file = ReplyFile(directory and directory / replies(flag))
-        judges[flag] = KINDS[judge.kind].load(Context(settings, inputs, flag, judge, file, progress))
+        judges[flag] = _load(Context(settings, inputs, flag, judge, file, progress))
     return judges
 
 
@@ -137,4 +126,4 @@ def judge_name(judge: JudgeName | None) -> str | None:
     """What a judge is called in results: a local model without the folders that lead to it."""
     if judge is None:
         return None
-    return f"{judge.kind}:{Path(judge.name).name}" if KINDS[judge.kind].local else str(judge)
+    return f"{judge.kind_name}:{Path(judge.name).name}" if judge.kind.runs == "local" else str(judge)

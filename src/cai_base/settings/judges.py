@@ -1,0 +1,117 @@
+"""Every kind of judge, defined once: how it is named, where it runs, how it grades. Loading it derives from that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic_core import CoreSchema, core_schema
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeKind:
+    """A kind of judge.
+
+    Attributes:
+        about: what it is, for `--help`.
+        takes: what its name is, behind the colon: MODEL or PATH, which is a local folder; empty if it has no name.
+        runs: where its model is: at a URL, or in an engine of `models.ENGINES`; None for a judge that is no model.
+        grades: how it answers: rubrics, a guard's own words, the embedded world's facts, or nothing.
+    """
+
+    about: str
+    takes: Literal["MODEL", "PATH", ""]
+    runs: Literal["url", "local", "tinker"] | None
+    grades: Literal["rubrics", "guard", "facts", "nothing"]
+
+    @property
+    def at_url(self) -> bool:
+        """Whether it is asked at a URL."""
+        return self.runs == "url"
+
+    @property
+    def rubrics(self) -> bool:
+        """Whether it is a language model that answers rubrics."""
+        return self.grades == "rubrics"
+
+    @property
+    def served(self) -> bool:
+        """Whether a Tinker service has its model, whose tokens are paid."""
+        return self.runs == "tinker"
+
+
+JUDGE_KINDS: Mapping[str, JudgeKind] = {
+    "openai": JudgeKind("any OpenAI-compatible endpoint", "MODEL", "url", "rubrics"),
+    "tinker": JudgeKind("on a Tinker service", "MODEL", "tinker", "rubrics"),
+    "hf": JudgeKind("a chat model", "PATH", "local", "rubrics"),
+    "hf-guard": JudgeKind("Llama Guard, Qwen3Guard-Gen", "PATH", "local", "guard"),
+    "ground-truth": JudgeKind("the embedded model only", "", None, "facts"),
+    "none": JudgeKind("", "", None, "nothing"),
+}
+"""Every kind of judge by its name."""
+
+_ROWS = list(JUDGE_KINDS.items())
+_FORMS = {name: f"{name}:{one.takes}" if one.takes else name for name, one in _ROWS}
+
+
+def kind_that(grades: str) -> str:
+    """The name of the one kind of judge that grades so, such as `facts`."""
+    (name,) = (name for name, kind in JUDGE_KINDS.items() if kind.grades == grades)
+    return name
+
+
+GROUND_TRUTH = kind_that("facts")
+NO_JUDGE = kind_that("nothing")
+
+
+def either(choices: list[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
+
+
+_MODELS = [f"{_FORMS[name]} with --judge-url" if one.at_url else _FORMS[name] for name, one in _ROWS if one.takes]
+
+RUBRIC_JUDGES = either([name for name, one in _ROWS if one.rubrics])
+"""The kinds that answer rubrics, for messages."""
+
+MODEL_JUDGES = f"--judge {either(_MODELS)}"
+"""The judges that are models, for messages."""
+
+JUDGE_CHOICES = f"{MODEL_JUDGES}, {either([name for name, one in _ROWS if not one.takes])}"
+"""Every judge, for messages."""
+
+JUDGE_HELP = either([f"{_FORMS[name]} ({one.about})" if one.about else _FORMS[name] for name, one in _ROWS])
+"""What `--judge` takes, for `--help`."""
+
+
+class JudgeName(str):
+    """A judge as it is given, `kind:name` or `kind`."""
+
+    __slots__ = ()
+
+    @property
+    def kind_name(self) -> str:
+        """`openai` of `openai:some-model`."""
+        return self.partition(":")[0]
+
+    @property
+    def kind(self) -> JudgeKind:
+        """The kind of judge that it is."""
+        return JUDGE_KINDS[self.kind_name]
+
+    @property
+    def name(self) -> str:
+        """`some-model` of `openai:some-model`; empty where there is none."""
+        return self.partition(":")[2]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, __: object) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls._checked, core_schema.str_schema())
+
+    @classmethod
+    def _checked(cls, given: str) -> "JudgeName":
+        judge = cls(given)
+        known = JUDGE_KINDS.get(judge.kind_name)
+        named = known is not None and bool(known.takes)
+        if known is None or bool(judge.name) != named or (":" in given) != named:
+            raise ValueError(f"is not a judge; use {JUDGE_CHOICES}")
+        return judge
