@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from cai_base.arms import ARMS
+
 SOURCE = Path(__file__).parents[1] / "src" / "cai_base"
 PARTICIPLES = {"found", "asked", "kept", "said"}
 LONGEST_FILE = 450
@@ -18,6 +20,18 @@ ALLOWED = {
     ("store.py", "found"): STORED,
 }
 """Participles that are names all the same, by file, each with the reason. An entry that no longer applies fails."""
+
+NO_ARMS = {
+    ("embedded.py", "base"): "a field of the sibling's card",
+    ("method/pairs.py", "shuffled"): "a rule for pairs",
+    ("run/preflight/models.py", "base"): "a check of preflight",
+    ("run/preflight/models.py", "instruct"): "a check of preflight",
+    ("run/suite_results.py", "base"): "a field of an evaluation's configuration",
+    ("run/targets.py", "base"): "a flag",
+    ("settings/schema.py", "base"): "a check of preflight",
+    ("settings/schema.py", "instruct"): "a check of preflight",
+}
+"""Strings that are spelt like an arm's name and are something else, by file. An entry that no longer applies fails."""
 
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
 
@@ -85,6 +99,21 @@ def test_no_engine_knows_a_flag() -> None:
         if FLAG.search(string)
     }
     assert flags == set(), "engines raise plain errors; models.py and the commands add the flag"
+
+
+def test_no_arm_is_named_outside_the_table_of_arms() -> None:
+    """A literal such as `"sft"` or `f"{arm} - sft"`: constants and roles of `arms` are used in its place."""
+    arm_names = "|".join(map(re.escape, ARMS))
+    literal = re.compile(rf"({arm_names})(?:/| - .*)?|.* - (?:{arm_names})")
+    literals = {
+        (file, string)
+        for file, text in sources().items()
+        if file != "arms.py" and not file.startswith(("village/", "engines/", "organism/"))  # these know no arm
+        for string in strings(ast.parse(text))
+        if literal.fullmatch(string)
+    }
+    assert literals - NO_ARMS.keys() == set(), "derive it from cai_base.arms"
+    assert NO_ARMS.keys() - literals == set(), "these are gone: remove them from NO_ARMS"
 
 
 def test_no_file_is_too_long() -> None:

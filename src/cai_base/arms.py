@@ -6,12 +6,25 @@ comparisons, the order and colours of tables and figures. An unknown arm is a Us
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from cai_base.errors import UserError
 
 Group = Literal["start", "trained", "control", "other"]
 Section = Literal["sft", "dpo", "sl_cai"]
+
+BASE = "base"
+"""The arm that is the base model itself."""
+BASELINE = "sft"
+"""The arm from which every other trained arm starts, and with which all are compared."""
+FULL = "cai"
+"""The arm that the method is about."""
+INSTRUCT = "instruct"
+"""The arm of a model tuned elsewhere to follow instructions."""
+SFT = "sft"
+"""The training phase of the baseline, whose adapters every other phase begins from."""
+PLACEBO: Final = "placebo"
+"""The packaged constitution about spelling and layout alone, as `--constitution` takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +84,18 @@ class Arm:
 
 _ARMS = (
     Arm(
-        "sft",
+        BASELINE,
         "SFT-only",
         "#d55e00",
         "fine-tuned on a few human-written answers; every other trained arm starts from it",
         "trained",
         section="sft",
-        folder="sft",
-        compared_with=("base",),
+        folder=SFT,
+        compared_with=(BASE,),
         curve=True,
     ),
     Arm(
-        "cai",
+        FULL,
         "Full CAI",
         "#0072b2",
         "SFT, then DPO on the model's own revisions",
@@ -91,7 +104,7 @@ _ARMS = (
         folder="dpo",
         pairs="revisions",
         constitution="run",
-        compared_with=("sft", "instruct"),
+        compared_with=(BASELINE, INSTRUCT),
         curve=True,
     ),
     Arm(
@@ -102,7 +115,7 @@ _ARMS = (
         "trained",
         section="sl_cai",
         folder="sl-cai",
-        compared_with=("sft", "instruct"),
+        compared_with=(BASELINE, INSTRUCT),
         curve=True,
     ),
     Arm(
@@ -114,8 +127,8 @@ _ARMS = (
         section="dpo",
         folder="shuffled",
         pairs="shuffled",
-        compared_with=("sft",),
-        controls="cai",
+        compared_with=(BASELINE,),
+        controls=FULL,
     ),
     Arm(
         "placebo",
@@ -126,9 +139,9 @@ _ARMS = (
         section="dpo",
         folder="placebo",
         pairs="revisions",
-        constitution="placebo",
-        compared_with=("sft",),
-        controls="cai",
+        constitution=PLACEBO,
+        compared_with=(BASELINE,),
+        controls=FULL,
     ),
     Arm(
         "a-a",
@@ -136,18 +149,18 @@ _ARMS = (
         "#9a6324",
         "the SFT adapters asked again with other draws, whose difference from SFT must be none",
         "control",
-        adapters_of="sft",
+        adapters_of=BASELINE,
         draw="another answer",
-        compared_with=("sft",),
+        compared_with=(BASELINE,),
     ),
     Arm(
-        "instruct",
+        INSTRUCT,
         "Instruct",
         "#cc79a7",
         "a model tuned elsewhere to follow instructions, asked in its own chat template",
         "other",
     ),
-    Arm("base", "Base model", "#6e7781", "the language model without any tuning", "start"),
+    Arm(BASE, "Base model", "#6e7781", "the language model without any tuning", "start"),
 )
 
 ARMS: Mapping[str, Arm] = {arm.name: arm for arm in _ARMS}
@@ -195,7 +208,7 @@ def comparisons(names: Iterable[str]) -> list[tuple[str, str]]:
     present_names = {one.name for one in present}
     pairs = [(one.name, other) for one in present for other in one.compared_with if other in present_names]
     pairs += [(one.controls, one.name) for one in present if one.controls in present_names]
-    rank = {"sft": 0, "base": 1, "instruct": 3}
+    rank = {BASELINE: 0, BASE: 1, INSTRUCT: 3}
     return sorted(((first, second) for first, second in pairs if first), key=lambda pair: rank.get(pair[1], 2))
 
 
@@ -212,5 +225,5 @@ def split_pair(name: str) -> tuple[str, str]:
     """
     first, sign, second = name.partition(" - ")
     if not sign:
-        raise UserError(f"{name!r} is not a difference of two arms, such as {pair_name('cai', 'sft')!r}")
+        raise UserError(f"{name!r} is not a difference of two arms, such as {pair_name(FULL, BASELINE)!r}")
     return arm(first).name, arm(second).name

@@ -29,7 +29,7 @@ def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
     """The phases of a run, in order."""
     arms_to_train = [arms.arm(name) for name in (*settings.trained_arms, *settings.controls)]
     return [
-        Sft(arms.arm("sft"), settings.sft, inputs.examples),
+        Sft(arms.arm(arms.BASELINE), settings.sft, inputs.examples),
         RevisionPhase(settings.revision, inputs.prompts, inputs.constitution, inputs.refusal_openers),
         Pairs("revisions", None, own_chains=True, held_out=settings.dpo.held_out),
         *(phase for arm in arms_to_train for phase in _phases_of(arm, settings, inputs)),
@@ -39,7 +39,7 @@ def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
 def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
     """The phases that an arm needs beside SFT and the run's own chains and pairs."""
     own: list[Phase] = []
-    if arm.constitution == "placebo" and inputs.placebo is not None:
+    if arm.constitution == arms.PLACEBO and inputs.placebo is not None:
         own.append(RevisionPhase(settings.revision, inputs.prompts, inputs.placebo, inputs.refusal_openers, arm.owner))
     if arm.pairs is not None and arm.owner is not None:
         own.append(Pairs(arm.pairs, arm.owner, own_chains=arm.constitution is not None, held_out=settings.dpo.held_out))
@@ -69,9 +69,9 @@ class Experiment:
             Stopped: the run has reached its cost limit, or a judge or service no longer answers.
         """
         with self.run.locked():
-            self._evaluate("base", None, dict.fromkeys(self.settings.seed_numbers))
+            self._evaluate(arms.BASE, None, dict.fromkeys(self.settings.seed_numbers))
             failed = self._train()
-            if "instruct" in self.settings.evaluated_arms:
+            if arms.INSTRUCT in self.settings.evaluated_arms:
                 self._evaluation.instruct()
             self._summarise(failed)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cai_base import embedded
+from cai_base.arms import INSTRUCT
 from cai_base.dialogue import chat_tokens
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adapter, Engine, EngineError, Lora, Tokenizer
+from cai_base.engines.files import ADAPTER_CONFIG
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.reading import shown
@@ -262,7 +264,7 @@ def base_of(adapter: Path) -> str | None:
     from cai_base.engines.local import peft_format
 
     peft_format.shape(adapter)
-    path = adapter / "adapter_config.json"
+    path = adapter / ADAPTER_CONFIG
     config = json.loads(path.read_bytes())
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
@@ -349,7 +351,7 @@ def _instruct(settings: RunSettings) -> Source:
         names = _NAMES | {"adapter": "--instruct", "tokenizer": "--instruct"}
         adapter = Path(name)
         return Source(
-            settings.model, longest, names, None, adapter, "instruct", tokenizer=adapter, chat=True, thinking=thinking
+            settings.model, longest, names, None, adapter, INSTRUCT, tokenizer=adapter, chat=True, thinking=thinking
         )
     names = _chat_names("--instruct", settings.engine)
     return Source(name, longest, names, tokenizer=settings.instruct_tokenizer, chat=True, thinking=thinking)
@@ -385,4 +387,4 @@ def _files(model: str) -> str:
 
 
 def _is_adapter(name: str) -> bool:
-    return (Path(name) / "adapter_config.json").is_file()
+    return (Path(name) / ADAPTER_CONFIG).is_file()

@@ -1,10 +1,9 @@
 """The paths of all files in a run's directory, each defined once. They are relative, with forward slashes.
 
 `phase` is the folder of a training phase, such as `dpo`. `owner` is the folder of the arm that chains or pairs belong
-to; None for the run's own.
+to; None for the run's own. `config.json` and `manifest.json`, which every store has, are named in `store`.
 """
 
-CONFIG = "config.json"
 INPUTS = "inputs.json"
 WARNINGS = "warnings.json"
 PREFLIGHT = "preflight.json"
@@ -14,7 +13,6 @@ SPENDING = "spending.json"
 STYLE = "style.json"
 REPORT_HTML, REPORT_MARKDOWN = "report.html", "report.md"
 FIGURES, SUITES, INSPECT = "figures", "suites", "inspect"
-WEIGHTS = "adapter_model.safetensors"
 
 
 def seed_folder(seed: int) -> str:

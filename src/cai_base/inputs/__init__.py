@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from cai_base import arms
 from cai_base.errors import UserError
 from cai_base.inputs.constitution import Constitution, CritiqueExample, load_constitution, load_critique_examples
 from cai_base.inputs.prompts import (
@@ -25,7 +26,7 @@ from cai_base.inputs.rubrics import Rubric, rubrics_for
 from cai_base.reading import build_from_json, read_bytes, shown, unknown
 from cai_base.settings.schema import RunSettings
 
-PLACEBO = Path("placebo")
+PLACEBO = Path(arms.PLACEBO)
 """What `--constitution` takes for the packaged one whose principles are about spelling and layout only."""
 
 
@@ -111,7 +112,7 @@ def gather(settings: RunSettings) -> Inputs:
         first=settings.revision.prompts,
         protocol=settings.protocol,
         rubrics=settings.rubric if settings.asks_rubrics else None,
-        placebo="placebo" in settings.controls,
+        placebo=any(arms.ARMS[control].constitution == arms.PLACEBO for control in settings.controls),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import paths
-from cai_base.arms import Arm
+from cai_base.arms import SFT, Arm
 from cai_base.dialogue import Dialogue
 from cai_base.engines import Adapter, Batch, Datum, Engine, Tokenizer, Usage
 from cai_base.errors import UserError
@@ -117,7 +117,7 @@ class DpoPhase:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("sft", "pairs" if self.arm.owner is None else f"pairs of {self.arm.owner}")
+        return (SFT, "pairs" if self.arm.owner is None else f"pairs of {self.arm.owner}")
 
     def run(self, bench: Workbench) -> None:
         tokenizer, dialogue, owner = bench.engine.tokenizer, bench.dialogue, self.arm.owner
@@ -180,10 +180,10 @@ class DpoPhase:
             return {seed: {} for seed in pairs}
         of_owner = "" if self.arm.owner is None else f" of {self.arm.owner}"
         work = f"reference{of_owner}"
-        weights = {f"sft/{seed}": bench.engine.fingerprint(f"sft/{seed}") for seed in pairs}
+        weights = {f"{SFT}/{seed}": bench.engine.fingerprint(f"{SFT}/{seed}") for seed in pairs}
         if not bench.run.progress(work):
             batches = {
-                f"sft/{seed}": reference_batches(pairs[seed], held_out[seed], seed, self.settings.batch_size)
+                f"{SFT}/{seed}": reference_batches(pairs[seed], held_out[seed], seed, self.settings.batch_size)
                 for seed in pairs
             }
             longest = max(len(of_adapter) for of_adapter in batches.values())
@@ -193,11 +193,11 @@ class DpoPhase:
             ):
                 records = compute_references(bench.engine, batches, weights, bar)
             files = {
-                paths.reference(seed, self.name): to_lines(reference.dump() for reference in records[f"sft/{seed}"])
+                paths.reference(seed, self.name): to_lines(reference.dump() for reference in records[f"{SFT}/{seed}"])
                 for seed in pairs
             }
             bench.run.commit(work, 1, write=files)
-        return {seed: self._stored_references(bench, seed, weights[f"sft/{seed}"]) for seed in pairs}
+        return {seed: self._stored_references(bench, seed, weights[f"{SFT}/{seed}"]) for seed in pairs}
 
     def _stored_references(self, bench: Workbench, seed: int, weights: str) -> dict[str, Reference]:
         """The stored references of a seed.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import paths, randomness
+from cai_base.arms import SFT
 from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
 from cai_base.method.phase import Request, Size, Workbench
@@ -142,7 +143,7 @@ class Pairs:
             return
         files = {
             paths.pairs(seed, self.owner): to_lines(pair.dump() for pair in rule(self.rule)(self._source(bench, seed)))
-            for seed in bench.remaining("sft")
+            for seed in bench.remaining(SFT)
         }
         bench.run.commit(self.name, 1, write=files)
 
@@ -173,7 +174,7 @@ def training_pairs(bench: Workbench, phase: str, owner: str | None, limit: int) 
     A seed without any such pair fails in this phase and is left out.
     """
     by_seed = {}
-    for seed in bench.remaining("sft"):
+    for seed in bench.remaining(SFT):
         pairs = [pair for pair in _stored_pairs(bench, seed, owner) if not pair.held_out][: limit or None]
         if pairs:
             by_seed[seed] = pairs

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cai_base import paths, randomness
+from cai_base.arms import SFT
 from cai_base.dialogue import STOPS, Dialogue, prompt_tokens
 from cai_base.engines import Adapter, Engine, SampleRequest, Usage
 from cai_base.inputs.constitution import Constitution, Principle
@@ -167,7 +168,7 @@ class RevisionPhase:
     constitution: Constitution
     openers: Sequence[str]
     owner: str | None = None
-    needs: tuple[str, ...] = ("sft",)
+    needs: tuple[str, ...] = (SFT,)
 
     @property
     def name(self) -> str:
@@ -181,7 +182,7 @@ class RevisionPhase:
     def run(self, bench: Workbench) -> None:
         unit, prompts = self.settings.unit, self.prompts
         done, units = bench.run.progress(self.name), -(-len(prompts) // unit)
-        adapters = {f"sft/{seed}": seed for seed in bench.remaining("sft")}
+        adapters = {f"{SFT}/{seed}": seed for seed in bench.remaining(SFT)}
         if not adapters:
             return
         texts = len(adapters) * self.texts

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import randomness
-from cai_base.arms import Arm
+from cai_base.arms import SFT, Arm
 from cai_base.engines import Adapter, Batch, Datum, LinearLoss, Loss, Usage
 from cai_base.inputs.prompts import Example
 from cai_base.method import pairs as preference
@@ -49,13 +49,13 @@ class Sft:
     arm: Arm
     settings: Training
     examples: Sequence[Example]
-    name: str = "sft"
+    name: str = SFT
     needs: tuple[str, ...] = ()
 
     def run(self, bench: Workbench) -> None:
         adapters = {f"{self.name}/{seed}": seed for seed in bench.seeds}
         if not bench.run.progress(self.name):
-            bench.engine.create({a: randomness.seed(seed, "sft", "adapter") for a, seed in adapters.items()})
+            bench.engine.create({a: randomness.seed(seed, self.name, "adapter") for a, seed in adapters.items()})
         data = [trained_datum(bench.engine.tokenizer, bench.dialogue, e.prompt, e.response) for e in self.examples]
         _train(bench, self.arm, self.settings, adapters, dict.fromkeys(bench.seeds, data))
 
@@ -81,8 +81,11 @@ class SftOnRevisions:
     settings: Training
     sft_steps: int
     pair_limit: int
-    name: str = "sl-cai"
-    needs: tuple[str, ...] = ("sft", "pairs")
+    needs: tuple[str, ...] = (SFT, "pairs")
+
+    @property
+    def name(self) -> str:
+        return self.arm.folder or self.arm.name
 
     def run(self, bench: Workbench) -> None:
         data = {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cai_base import paths, randomness
+from cai_base.arms import SFT
 from cai_base.dialogue import END, Dialogue
 from cai_base.engines import Adam, Adapter, Batch, Datum, Engine, Failed, Step, Tokenizer
 from cai_base.method.phase import Workbench
@@ -66,7 +67,7 @@ def train_arm(bench: Workbench, plan: TrainingPlan) -> None:
 def start_from_sft(bench: Workbench, phase: str, adapters: Mapping[Adapter, int], sft_steps: int) -> None:
     """Unless the phase has begun: load the trained SFT adapters as the phase's adapters, with a new optimizer state."""
     if not bench.run.progress(phase):
-        states = {a: bench.run.directory / paths.state(seed, "sft", sft_steps) for a, seed in adapters.items()}
+        states = {a: bench.run.directory / paths.state(seed, SFT, sft_steps) for a, seed in adapters.items()}
         bench.engine.load(states, optimizer=False)
 
 

@@ -18,6 +18,7 @@ from cai_base import embedded, randomness
 from cai_base.dialogue import chat_tokens
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adam, Batch, Datum, Failed, Lora, Tokenizer
+from cai_base.engines.files import ADAPTER_WEIGHTS
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.local.model import check_folder
 from cai_base.errors import UserError
@@ -102,7 +103,7 @@ def make_sibling(
     losses = _train(engine, seed, training, progress)
     (out / CARD).unlink(missing_ok=True)  # written again last: a folder with a card is complete
     engine.export({ADAPTER: out})
-    path = out / "adapter_model.safetensors"
+    path = out / ADAPTER_WEIGHTS
     save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
     tokenizer.save_pretrained(out)
     card: SiblingCard = {

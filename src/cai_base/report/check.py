@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import get_args
 
-from cai_base.arms import ARMS, arm, comparisons, named, pair_name
+from cai_base.arms import ARMS, BASE, BASELINE, SFT, arm, comparisons, named, pair_name
 from cai_base.errors import UserError
 from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.evaluation.tasks.comparisons import VALUES
@@ -104,7 +104,7 @@ def _check_known(file: Path, field: str, name: str, known: Iterable[str]) -> Non
 
 def check_run(file: Path, results: Results) -> None:
     """Raise UserError unless a run's arms, curves and revision rounds are complete, and its names are known."""
-    for name in ("base", "sft"):
+    for name in (BASE, BASELINE):
         if name not in results.arms:
             raise UserError(f"{file}: arms: {name!r} is missing; every other arm is compared with it; {RESTORE}")
     _check_known(file, "protocol", results.protocol, get_args(RunSettings.model_fields["protocol"].annotation))
@@ -114,7 +114,7 @@ def check_run(file: Path, results: Results) -> None:
     for name in results.controls:
         _check_known(file, "controls", name, named("control"))
     folders = {ARMS[name].folder for name in results.arms if ARMS[name].curve}
-    for phase in sorted({"sft"} | set(results.curves)):
+    for phase in sorted({SFT} | set(results.curves)):
         if phase not in folders or not results.curves.get(phase):
             raise UserError(f"{file}: curves.{phase}: must be the points of an arm that was trained; {RESTORE}")
     for phase, points in results.curves.items():

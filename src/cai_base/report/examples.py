@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cai_base.arms import BASELINE
 from cai_base.inputs.prompts import HARMFUL, HARMLESS
 from cai_base.records import Answer, Chain, Verdict
 from cai_base.report.headline import main_arm
@@ -58,7 +59,7 @@ def answers(stored: StoredRun) -> list[Candidate[Answer]]:
 def arms_shown(stored: StoredRun) -> list[str]:
     """The arms whose answers are shown: SFT-only, and the arm that the run is about."""
     arm = main_arm(stored.results)
-    return ["sft"] if arm is None else ["sft", arm]
+    return [BASELINE] if arm is None else [BASELINE, arm]
 
 
 def choose(items: Iterable[tuple[tuple[int, str], int, Sequence[Item]]], wanted: int) -> list[Candidate[Item]]:

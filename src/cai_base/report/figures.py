@@ -9,7 +9,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from cai_base.arms import ARMS, arm, in_order
+from cai_base.arms import ARMS, BASE, BASELINE, FULL, SFT, arm, in_order
 from cai_base.evaluation.metrics import CURVES, METRICS, Measure
 from cai_base.records import CurvePoint, Figure, Results, TrainingStep
 from cai_base.report.labels import label
@@ -156,7 +156,7 @@ def _training(stored: StoredRun) -> Group:
 
 
 def _training_panels(sheet: Sheet, name: str, phase: str, steps: Mapping[int, Sequence[TrainingStep]]) -> None:
-    colour, second = ARMS[name].colour, ARMS["sft"].colour
+    colour, second = ARMS[name].colour, ARMS[BASELINE].colour
     panels = {
         "loss": ("loss", [_Line("loss", "", colour)]),
         "margin": ("margin", [_Line("margin", "", colour)]),
@@ -237,7 +237,7 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
 def _course(results: Results) -> Group:
     """The evaluation metrics over training: SFT, and from its end every phase that started there."""
     sheet = Sheet("course")
-    sft_steps = results.curves["sft"][-1].step
+    sft_steps = results.curves[SFT][-1].step
     for name in CURVES:
         metric = METRICS[name]
         lines = _course_lines(results, name, sft_steps)
@@ -265,7 +265,7 @@ def _course_lines(results: Results, metric: str, sft_steps: int) -> dict[str, li
         for point in results.curves.get(one.folder or "", ()):
             value = _value(point, metric)
             if value is not None:
-                points.append((float(point.step + (0 if one.name == "sft" else sft_steps)), value))
+                points.append((float(point.step + (0 if one.name == BASELINE else sft_steps)), value))
         if len(points) > 1:
             lines[one.name] = points
     return lines
@@ -275,10 +275,10 @@ def _rounds(results: Results) -> Group:
     revision = results.revision
     sheet = Sheet("rounds")
     shares = {
-        "harmful": (revision.harmful_by_round, ARMS["sft"].colour),
-        "refused": (revision.refused_by_round, ARMS["base"].colour),
+        "harmful": (revision.harmful_by_round, ARMS[BASELINE].colour),
+        "refused": (revision.refused_by_round, ARMS[BASE].colour),
     }
-    helpful = {"helpfulness": (revision.helpful_by_round, ARMS["cai"].colour)}
+    helpful = {"helpfulness": (revision.helpful_by_round, ARMS[FULL].colour)}
     _round_panel("shares", "Harmful, and benign refused, by round", shares, sheet)
     _round_panel("helpfulness", "Helpfulness by round", helpful, sheet)
     caption = (

@@ -1,6 +1,6 @@
 """The result in a sentence or two, made from the numbers alone and claiming no more than their intervals do."""
 
-from cai_base.arms import ARMS
+from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.records import Difference, Results
 from cai_base.report.labels import label
 from cai_base.report.numbers import RATE, number, percent
@@ -11,7 +11,7 @@ ATTACK, OVER_REFUSAL = "attack_success_rate", "over_refusal_rate"
 
 def main_arm(results: Results) -> str | None:
     """The arm that a run is about, full CAI where it was trained; None if nothing was trained but SFT."""
-    return next((a for a in ARMS if a in results.arms and ARMS[a].group == "trained" and a != "sft"), None)
+    return next((a for a in ARMS if a in results.arms and ARMS[a].group == "trained" and a != BASELINE), None)
 
 
 def headline(results: Results) -> str:
@@ -19,7 +19,7 @@ def headline(results: Results) -> str:
     arm = main_arm(results)
     if results.judge == NO_JUDGE:
         return "No judge was asked: every answer is kept unscored, so this run says nothing yet about safety or help."
-    arms = ["sft"] if arm is None else ["sft", arm]
+    arms = [BASELINE] if arm is None else [BASELINE, arm]
     missing = [label(one) for one in arms if results.arms[one][ATTACK].mean is None]
     if missing:
         return f"There is no result for {' and '.join(missing)}: no seed has a scored answer to a jailbreak prompt."
@@ -30,26 +30,26 @@ def headline(results: Results) -> str:
 
 def _rates(results: Results, arm: str, metric: str) -> tuple[str, str] | None:
     """The rates of SFT and of the arm; None if one of them is unscored."""
-    before, after = results.arms["sft"][metric].mean, results.arms[arm][metric].mean
+    before, after = results.arms[BASELINE][metric].mean, results.arms[arm][metric].mean
     return None if before is None or after is None else (percent(before), percent(after))
 
 
 def _sft_alone(results: Results) -> str:
-    attack, over_refusal = (results.arms["sft"][name].mean for name in (ATTACK, OVER_REFUSAL))
+    attack, over_refusal = (results.arms[BASELINE][name].mean for name in (ATTACK, OVER_REFUSAL))
     text = f"After SFT alone, attack success is {percent(attack or 0.0)}"
     return f"{text}." if over_refusal is None else f"{text} and over-refusal {percent(over_refusal)}."
 
 
 def _attack_success(results: Results, arm: str) -> str:
     before, after = _rates(results, arm, ATTACK) or ("", "")
-    compared = results.comparisons[f"{arm} - sft"][ATTACK]
+    compared = results.comparisons[pair_name(arm, BASELINE)][ATTACK]
     prompts = "that were also trained on" if results.protocol == "original" else "that were held out"
     subject = f"On jailbreak prompts {prompts}, attack success"
-    rates = f"{before} ({label('sft')}) to {after} ({label(arm)})"
-    if results.arms["sft"][ATTACK].mean == 0:
+    rates = f"{before} ({label(BASELINE)}) to {after} ({label(arm)})"
+    if results.arms[BASELINE][ATTACK].mean == 0:
         return f"{subject} is {before} after SFT alone, so it could not fall; it is {after} for {label(arm)}."
     if before == after:
-        return f"{subject} is unchanged: {before} for both {label('sft')} and {label(arm)}."
+        return f"{subject} is unchanged: {before} for both {label(BASELINE)} and {label(arm)}."
     if compared.ci95 is None:
         return f"{subject} went from {rates}; there is no interval, so this may be chance."
     low, high = compared.ci95
@@ -65,7 +65,7 @@ def _over_refusal(results: Results, arm: str) -> str:
     if rates is None:
         return "Over-refusal is unscored, so it is not known at what price."
     before, after = rates
-    compared = results.comparisons[f"{arm} - sft"][OVER_REFUSAL]
+    compared = results.comparisons[pair_name(arm, BASELINE)][OVER_REFUSAL]
     size = f": a difference of {_points(compared)}" if compared.ci95 else ""
     text = f"Over-refusal went from {before} to {after}{size}."
     if before == after:

@@ -22,6 +22,7 @@ from cai_base.records import (
 )
 from cai_base.report.check import check_comparisons, check_figures, check_run, check_style
 from cai_base.settings.schema import RunSettings
+from cai_base.store import CONFIG
 
 SCHEMA = 1
 A_RUN = "restore it, or give a directory that `cai-base run` made"
@@ -90,13 +91,13 @@ def load(directory: Path) -> StoredRun:
     results = read_record(file, Results, "the results of a run", RESTORE)
     check_figures(file, results)
     check_run(file, results)
-    for name in (paths.INPUTS, paths.CONFIG):
+    for name in (paths.INPUTS, CONFIG):
         _refuse_missing(directory / name, A_RUN)
     inputs = read_record(directory / paths.INPUTS, Inputs, "the inputs of a run", RESTORE)
     return StoredRun(
         directory,
         results,
-        read_record(directory / paths.CONFIG, RunSettings, "the settings of a run", RESTORE),
+        read_record(directory / CONFIG, RunSettings, "the settings of a run", RESTORE),
         {principle.name: principle.critique_request for principle in inputs.constitution.principles},
     )
 

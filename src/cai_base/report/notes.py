@@ -1,6 +1,6 @@
 """What intervals are over, and what a run could and could not show, in a sentence each."""
 
-from cai_base.arms import ARMS
+from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.evaluation.metrics import METRICS
 from cai_base.records import Results, SuiteResults
 from cai_base.report.headline import ATTACK, main_arm
@@ -52,7 +52,7 @@ def _no_less_helpful(results: Results) -> list[str]:
     metric = METRICS["helpfulness"]
     sentences = []
     for arm in results.arms:
-        compared = results.comparisons.get(f"{arm} - sft", {}).get("helpfulness")
+        compared = results.comparisons.get(pair_name(arm, BASELINE), {}).get("helpfulness")
         test = None if compared is None else compared.non_inferiority
         if compared is None or compared.ci95 is None or test is None or ARMS[arm].group != "trained":
             continue
@@ -61,7 +61,7 @@ def _no_less_helpful(results: Results) -> list[str]:
         if not test.could_be:
             verdict = "not shown, and with so few benign prompts it could not be, whatever the answers"
         margin = number(metric, test.margin)
-        sentences.append(f"{label(arm)} no less helpful than {label('sft')}, by a margin of {margin}: {verdict}.")
+        sentences.append(f"{label(arm)} no less helpful than {label(BASELINE)}, by a margin of {margin}: {verdict}.")
     return sentences
 
 
@@ -70,7 +70,7 @@ def _power(results: Results) -> list[str]:
     arm = main_arm(results)
     if arm is None:
         return []
-    compared = results.comparisons[f"{arm} - sft"][ATTACK]
+    compared = results.comparisons[pair_name(arm, BASELINE)][ATTACK]
     needed, detectable = compared.to_detect, compared.minimum_detectable
     if needed is None or detectable is None:
         return []

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cai_base.arms import in_order, split_pair
+from cai_base.arms import BASELINE, FULL, INSTRUCT, in_order, split_pair
 from cai_base.evaluation.metrics import Measure
 from cai_base.paths import styled_answers
 from cai_base.reading import read_records
@@ -22,7 +22,7 @@ KINDS = {"register": "register", "language": "language style", "persona": "perso
 def _pairs(results: StyleResults) -> list[str]:
     """The differences in the table: each arm with the one that it was trained from, and the one that is asked about."""
     question = "" if results.keeps_more_style is None else results.keeps_more_style.comparison
-    return [pair for pair in results.comparisons if split_pair(pair)[1] == "sft" or pair == question]
+    return [pair for pair in results.comparisons if split_pair(pair)[1] == BASELINE or pair == question]
 
 
 def measures(results: StyleResults) -> dict[str, Measure]:
@@ -94,7 +94,7 @@ def answer(results: StyleResults) -> str:
     """Whether full CAI keeps more style than the instruct model, in a sentence or two."""
     verdict = results.keeps_more_style
     if verdict is None:
-        missing = ", ".join(label(arm) for arm in ("cai", "instruct") if arm not in results.arms)
+        missing = ", ".join(label(arm) for arm in (FULL, INSTRUCT) if arm not in results.arms)
         question = "Does base-derived CAI keep more style than the instruct model?"
         return f"{question} Not asked here: {missing} is missing; --arms says which arms are asked."
     measure = measures(results)["adherence"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cai_base.arms import in_order
+from cai_base.arms import BASELINE, in_order, pair_name
 from cai_base.evaluation.metrics import METRICS, Measure, Metric
 from cai_base.records import Difference, Figure, McNemar, Results, SuiteResults
 from cai_base.report.labels import label, pair_label
@@ -76,7 +76,7 @@ def main_table(results: Results | SuiteResults) -> Table:
         columns.append(label(arm))
         for name, metric in metrics_of(results).items():
             cells[name].append(_mean(metric, results.arms[arm][name], _failure_kind(results, arm, name)))
-        pair = f"{arm} - sft"
+        pair = pair_name(arm, BASELINE)
         if pair in results.comparisons:
             columns.append(pair_label(pair))
             for name, metric in metrics_of(results).items():

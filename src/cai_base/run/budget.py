@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 from cai_base import paths
+from cai_base.arms import BASE
 from cai_base.engines import Adapter, Meter, Usage
 from cai_base.errors import Stopped
 from cai_base.run import cost
@@ -111,7 +112,7 @@ class Budget:
                 if since == Usage():
                     continue
                 self._attributed[work, adapter] = replace(usage)
-                own = "base" if work == "method" else work
+                own = BASE if work == "method" else work
                 seed = own if adapter is None else adapter.rpartition("/")[2]
                 self._tokens.setdefault(self._phase, {}).setdefault(seed, Usage()).add(since)
                 if self._dollars is not None:

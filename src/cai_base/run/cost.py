@@ -60,13 +60,13 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         prefilled=seeds * (evaluations * sum(questions) + len(settings.evaluated_arms) * fluency),
         sampled=seeds * evaluations * len(questions) * evaluation.response_tokens,
     )
-    if "instruct" in settings.evaluated_arms:
+    if arms.INSTRUCT in settings.evaluated_arms:
         sampled = seeds * len(questions) * evaluation.response_tokens
-        usages["instruct"] = Usage(prefilled=seeds * sum(questions), sampled=sampled)
+        usages[arms.INSTRUCT] = Usage(prefilled=seeds * sum(questions), sampled=sampled)
     paid_judges = [flag for flag in settings.judges if flag in Prices.of_run(settings).models]
     judged = sum(phase.judged_responses for phase in phases)
     for flag in paid_judges:
-        answers = [(inputs.evaluation_prompts, seeds * (evaluations + ("instruct" in usages)))]
+        answers = [(inputs.evaluation_prompts, seeds * (evaluations + (arms.INSTRUCT in usages)))]
         responses = [(inputs.prompts, judged * seeds)] if flag == "judge" else []
         response = max(settings.revision.response_tokens, evaluation.response_tokens)
         usages[flag] = total(

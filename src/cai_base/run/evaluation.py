@@ -43,7 +43,7 @@ class RunEvaluation:
 
     def instruct(self) -> None:
         """Sample and store the instruct model's answers in its own chat layout. Its seeds differ in sampling only."""
-        session, arm = self._session, arms.arm("instruct")
+        session, arm = self._session, arms.arm(arms.INSTRUCT)
         if session.run.progress(_work(arm, None)):
             return
         session.progress.say(f"Loading {session.settings.instruct or 'the instruct sibling'}")

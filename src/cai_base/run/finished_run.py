@@ -51,7 +51,7 @@ def load_arms(
 def available_arms(settings: RunSettings) -> list[str]:
     """The arms of a run that can be loaded: those it evaluated and, for the embedded model, the instruct sibling."""
     has_sibling = settings.model == EMBEDDED and not engine_kind(settings.engine).served
-    return list(dict.fromkeys([*settings.evaluated_arms, *(["instruct"] if has_sibling else [])]))
+    return list(dict.fromkeys([*settings.evaluated_arms, *([arms.INSTRUCT] if has_sibling else [])]))
 
 
 def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[LoadedArm]:
@@ -65,10 +65,10 @@ def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress)
             yield LoadedArm(arm.name, engine, layout, _adapters(run, settings, arm, engine), arm.draw)
         del engine  # two models may not fit
         gc.collect()
-    if "instruct" in names:
+    if arms.INSTRUCT in names:
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
         engine, adapter = load_instruct(settings, progress)
-        yield LoadedArm("instruct", engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter))
+        yield LoadedArm(arms.INSTRUCT, engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter))
 
 
 def _adapters(run: Run, settings: RunSettings, arm: Arm, engine: Engine) -> dict[int, Adapter | None]:

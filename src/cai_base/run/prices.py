@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
+from cai_base.arms import INSTRUCT
 from cai_base.engines import Usage
 from cai_base.errors import UserError
 from cai_base.models import engine_kind
@@ -57,7 +58,7 @@ class Prices:
         """
         models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
         if models and settings.instruct is not None:
-            models["instruct"] = settings.instruct
+            models[INSTRUCT] = settings.instruct
         models |= {flag: judge.name for flag, judge in settings.judges.items() if judge.kind.served}
         override = None if settings.price is None else _parsed(settings.price)
         return cls(models, settings.model, tuple(settings.judges), override)
@@ -75,7 +76,7 @@ class Prices:
     def of_work(self, work: str) -> Price | None:
         """The price of a phase or of a judge's work; for a run without a paid service, the price on one."""
         models = self.models or {"method": self.base}
-        owner = work if work in ("instruct", *self.judges) else "method"
+        owner = work if work in (INSTRUCT, *self.judges) else "method"
         return self.of_model(models[owner]) if owner in models else FREE
 
     def dollars(self, usages: Mapping[str, Usage]) -> float | None:

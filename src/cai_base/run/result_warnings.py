@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cai_base import paths
-from cai_base.arms import ARMS, pair_name
+from cai_base.arms import ARMS, SFT, pair_name
+from cai_base.engines.files import ADAPTER_WEIGHTS
 from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.records import Difference, Figure
 from cai_base.store import Run
@@ -96,7 +97,7 @@ def same_weights(directory: Path, arms: Sequence[str], seeds: Sequence[int]) -> 
 
 
 def _same_bytes(directory: Path, seed: int, phase: str) -> bool:
-    weights, start = (directory / paths.adapter(seed, one) / paths.WEIGHTS for one in (phase, "sft"))
+    weights, start = (directory / paths.adapter(seed, one) / ADAPTER_WEIGHTS for one in (phase, SFT))
     return weights.exists() and weights.read_bytes() == start.read_bytes()
 
 

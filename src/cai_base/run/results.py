@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cai_base import paths
-from cai_base.arms import ARMS, comparisons, pair_name
+from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT, PLACEBO, comparisons, pair_name
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
@@ -38,7 +38,7 @@ from cai_base.records import (
 from cai_base.run import result_warnings as warnings
 from cai_base.settings.judges import NO_JUDGE, JudgeName
 from cai_base.settings.schema import RunSettings
-from cai_base.store import Run
+from cai_base.store import CONFIG, Run
 
 INTERVALS = (
     "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
@@ -55,7 +55,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     seeds = list(settings.seed_numbers)
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
     stored = {name: [_answers(run, seed, name) for seed in seeds] for name in settings.evaluated_arms}
-    floor = fluency.floor(fluency.likelihood(answer) for answer in every_answer({"base": stored["base"]}))
+    floor = fluency.floor(fluency.likelihood(answer) for answer in every_answer({BASE: stored[BASE]}))
     answers = {
         name: [None if of_seed is None else fluency.mark_broken(of_seed, floor) for of_seed in per_seed]
         for name, per_seed in stored.items()
@@ -69,7 +69,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         for a, b in comparisons(settings.evaluated_arms)
     }
     revision = _revision(run, seeds, settings.revision.rounds)
-    from_sft = [arm for arm in settings.evaluated_arms if ARMS[arm].folder and arm != "sft"]
+    from_sft = [arm for arm in settings.evaluated_arms if ARMS[arm].folder and arm != BASELINE]
     return Results(
         schema=1,
         model=settings.model if settings.model == EMBEDDED else Path(settings.model).name,
@@ -108,7 +108,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
                 [
                     *warnings.uncovered(arms, judged=settings.judge != NO_JUDGE),
                     *warnings.stored_warnings(run),
-                    *warnings.at_the_floor(arms["sft"]["attack_success_rate"].mean),
+                    *warnings.at_the_floor(arms[BASELINE]["attack_success_rate"].mean),
                     *warnings.no_safer_revisions(revision.harmful_by_round),
                     *warnings.same_weights(run.directory, from_sft, seeds),
                     *warnings.differs_from_itself(differences),
@@ -174,7 +174,7 @@ def refuse_lost_arms(directory: Path) -> None:
     """
     remedy = "use the version of cai-base that made the run"
     results = read_record(directory / paths.RESULTS, Results, "the results of a run", remedy)
-    settings = read_record(directory / paths.CONFIG, RunSettings, "the settings of a run", remedy)
+    settings = read_record(directory / CONFIG, RunSettings, "the settings of a run", remedy)
     for arm in ARMS.values():
         reasons = results.failed.get(arm.folder or "", {})
         if arm.section is None or len(reasons) < len(results.seeds):
@@ -216,13 +216,13 @@ def tokens(run: Run, settings: RunSettings) -> dict[str, dict[str, int]]:
 
 
 def _instruct_name(settings: RunSettings) -> str | None:
-    if "instruct" not in settings.evaluated_arms:
+    if INSTRUCT not in settings.evaluated_arms:
         return None
     return Path(settings.instruct).name if settings.instruct else f"the {settings.model}'s instruct sibling"
 
 
 def _control(name: str, inputs: Inputs) -> ControlUsed:
-    if ARMS[name].constitution == "placebo" and inputs.placebo is not None:
+    if ARMS[name].constitution == PLACEBO and inputs.placebo is not None:
         return ControlUsed(constitution=inputs.placebo.name)
     return ControlUsed()
 
@@ -244,7 +244,7 @@ def _curves(run: Run, settings: RunSettings) -> dict[str, tuple[CurvePoint, ...]
     for name in settings.trained_arms:
         arm = ARMS[name]
         if arm.curve and arm.folder is not None and arm.section is not None:
-            before = "base" if name == "sft" else "sft"
+            before = BASE if name == BASELINE else BASELINE
             steps = getattr(settings, arm.section).steps
             evaluated = sorted({*range(0, steps, settings.evaluate_every), steps})
             curves[arm.folder] = _curve(run, settings.seed_numbers, evaluated, before, name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cai_base import __version__, embedded, paths
-from cai_base.arms import ARMS
+from cai_base.arms import ARMS, INSTRUCT
 from cai_base.dialogue import Dialogue
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine, Usage
@@ -112,7 +112,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
     check_judges(settings, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     instruct = None
-    if "instruct" in settings.evaluated_arms:
+    if INSTRUCT in settings.evaluated_arms:
         check_instruct(settings, progress)
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
         instruct = ask_instruct(settings, inputs, progress)

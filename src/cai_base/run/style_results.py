@@ -17,6 +17,8 @@ from cai_base.evaluation.tasks.styles import StylesTask
 from cai_base.records import Difference, StyleAnswer, StyleArm, StyledAnswer, StyleResults
 from cai_base.run.suite_results import EvaluationContext
 
+KEEPS = arms.pair_name(arms.FULL, arms.INSTRUCT)
+"""The comparison that answers the question of every style evaluation."""
 QUESTION = "Does base-derived CAI keep more style than the instruct model?"
 INTERVALS = (
     "95 % intervals over seeds and styled prompts (a question in a style), as crossed factors; over prompts alone with "
@@ -58,7 +60,7 @@ def collect(
             for name, per_seed in answers.items()
         },
         comparisons=differences,
-        keeps_more_style=keeps_more_style(differences.get("cai - instruct")),
+        keeps_more_style=keeps_more_style(differences.get(KEEPS)),
     )
 
 
@@ -89,7 +91,7 @@ def keeps_more_style(differences: Mapping[str, Difference] | None) -> StyleAnswe
     return StyleAnswer(
         question=QUESTION,
         answer=answer,
-        comparison="cai - instruct",
+        comparison=KEEPS,
         measure="adherence",
         difference=difference.difference,
         ci95=interval,

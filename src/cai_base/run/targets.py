@@ -9,6 +9,7 @@ from cai_base import arms
 from cai_base.dialogue import Chat, Dialogue, Layout, LayoutName, chat_tokens
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine
+from cai_base.engines.files import ADAPTER_CONFIG, MODEL_CONFIG
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs, gather
@@ -121,13 +122,13 @@ def check_target(target: str) -> None:
         UserError: a path has neither a run nor a model, or is beside runs and no run itself.
     """
     folder = Path(target)
-    files = (MANIFEST, "config.json", "adapter_config.json")
+    files = (MANIFEST, MODEL_CONFIG, ADAPTER_CONFIG)
     if target == EMBEDDED or any((folder / name).is_file() for name in files):
         return
     if folder.suffix.lower() == ".gguf" and folder.is_file():
         return
     if folder.exists():
-        raise UserError(f"{target}: has neither a run ({MANIFEST}) nor a model (config.json or adapter_config.json)")
+        raise UserError(f"{target}: has neither a run ({MANIFEST}) nor a model ({MODEL_CONFIG} or {ADAPTER_CONFIG})")
     if runs := sorted(manifest.parent.name for manifest in folder.parent.glob(f"*/{MANIFEST}")):
         raise UserError(f"{target}: there is no such run; {folder.parent} has {', '.join(runs)}")
     if target.startswith((".", "/", "~")) or "/" not in target:
@@ -191,12 +192,12 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
     if request.arms is not None:
         raise UserError(f"--arms: {request.target} is no run, and has no arms; leave it out")
     _check_flags(request, {*JUDGING_FLAGS, *SAMPLING_FLAGS, *MODEL_FLAGS}, "it decides nothing here")
-    adapter = Path(request.target) if (Path(request.target) / "adapter_config.json").is_file() else None
+    adapter = Path(request.target) if (Path(request.target) / ADAPTER_CONFIG).is_file() else None
     named = None if adapter is None or request.base else base_of(adapter)
     if adapter is None and request.base is not None:
-        raise UserError(f"--base {request.base}: {request.target} is no PEFT adapter (it has no adapter_config.json)")
+        raise UserError(f"--base {request.base}: {request.target} is no PEFT adapter (it has no {ADAPTER_CONFIG})")
     model = request.base or named or request.target
-    flag = f"{adapter}/adapter_config.json: base_model_name_or_path" if named else "--base" if adapter else "MODEL"
+    flag = f"{adapter}/{ADAPTER_CONFIG}: base_model_name_or_path" if named else "--base" if adapter else "MODEL"
     check_folder(flag, model)
     defaults: Record = {"seeds": 1} | ({} if judged else {"judge": NO_JUDGE})
     settings = load_settings([*request.flags, "--model", model], defaults).settings

@@ -342,14 +342,19 @@ class RunSettings(Section):
         for name in self.accept:
             if name not in CHECKS:
                 raise ValueError(f"accept: {name!r} is not a check of preflight; choose from {', '.join(CHECKS)}")
-        if "placebo" in self.controls and self.constitution == Path("placebo"):
-            raise ValueError("control: 'placebo' beside --constitution placebo compares it with itself; leave one out")
-        if "sft" not in self.arms:
-            raise ValueError("arms: 'sft' is missing; every other arm starts from it and is compared with it")
-        if "instruct" not in self.arms and self.instruct is not None:
+        placebo = [name for name in self.controls if arms.ARMS[name].constitution == arms.PLACEBO]
+        if placebo and self.constitution == Path(arms.PLACEBO):
+            raise ValueError(
+                f"control: {placebo[0]!r} beside --constitution {arms.PLACEBO} compares it with itself; leave one out"
+            )
+        if arms.BASELINE not in self.arms:
+            raise ValueError(
+                f"arms: {arms.BASELINE!r} is missing; every other arm starts from it and is compared with it"
+            )
+        if arms.INSTRUCT not in self.arms and self.instruct is not None:
             names = ",".join(self.arms)
             raise ValueError(f"instruct: {self.instruct!r} is not among the arms; add it: --arms {names},instruct")
-        if "instruct" in self.arms and self.instruct is None and self.model != EMBEDDED:
+        if arms.INSTRUCT in self.arms and self.instruct is None and self.model != EMBEDDED:
             raise ValueError(
                 f"arms: for 'instruct' with {self.model}, give --instruct: a folder or hub id of an instruct model, or "
                 "the folder of a PEFT adapter on that base model"
@@ -372,6 +377,6 @@ class RunSettings(Section):
                 "tinker-url: must be the address of a Tinker-API server, such as http://localhost:8000, with no user, "
                 "key, query or space in it; a key belongs in TINKER_API_KEY or .env"
             )
-        if self.engine == "tinker" and "instruct" in self.arms and self.instruct is None:
+        if self.engine == "tinker" and arms.INSTRUCT in self.arms and self.instruct is None:
             raise ValueError("arms: for 'instruct' with --engine tinker, give --instruct: a model that is served")
         return self

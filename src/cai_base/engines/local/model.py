@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from cai_base.engines import EngineError
+from cai_base.engines.files import MODEL_CONFIG
 from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line
 
 
@@ -40,8 +41,8 @@ def check_folder(name: str) -> None:
     """
     folder = Path(name)
     if folder.exists() or name.startswith((".", "/", "~")):
-        if not (folder / "config.json").is_file():
-            raise EngineError("model", name, "no model there (no config.json)", MODEL_REMEDY)
+        if not (folder / MODEL_CONFIG).is_file():
+            raise EngineError("model", name, f"no model there (no {MODEL_CONFIG})", MODEL_REMEDY)
         if not any(folder.glob("*.safetensors")):
             raise EngineError("model", name, "no *.safetensors there (pickled weights are not read)", MODEL_REMEDY)
     elif not _HUB_ID.fullmatch(name):  # the hub would be asked, and asked again, for half a minute
@@ -137,7 +138,7 @@ def _attention(config: Any) -> str:
 
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-MODEL_REMEDY = "give a hub id, or a folder with config.json, tokenizer.json and *.safetensors"
+MODEL_REMEDY = f"give a hub id, or a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"
 
 
 def weights_digest(model: nn.Module) -> str:

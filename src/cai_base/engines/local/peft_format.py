@@ -16,14 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cai_base.engines import EngineError, Lora
+from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from cai_base.engines.local.lora import Place, views
 from cai_base.errors import UserError
 from cai_base.reading import parse_json, read_text, shown
 
 PREFIX = "base_model.model."
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-REMEDY = "give a folder with a plain LoRA adapter as PEFT writes it (adapter_config.json, adapter_model.safetensors)"
+REMEDY = f"give a folder with a plain LoRA adapter as PEFT writes it ({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS})"
 DAMAGED = "give a whole copy of an adapter of this model"
 
 INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
@@ -60,7 +59,7 @@ class Shape:
         Raises:
             UserError: it is no LoRA adapter, or of a variety that is not read here; names file and field.
         """
-        path = directory / CONFIG
+        path = directory / ADAPTER_CONFIG
         config = parse_json(path, read_text(path, "a PEFT adapter's settings"))
         if not isinstance(config, dict) or config.get("peft_type") != "LORA":
             raise UserError(f"{path}: peft_type is not LORA; {REMEDY}")
@@ -195,7 +194,7 @@ def write(
     for place, (a, b) in zip(places, views(places, flat[None].cpu()), strict=True):
         tensors[f"{PREFIX}{place.name}.lora_A.weight"] = a[0].T.contiguous()
         tensors[f"{PREFIX}{place.name}.lora_B.weight"] = b[0].T.contiguous()
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = {
         "base_model_name_or_path": base_model,
         "bias": "none",
@@ -207,7 +206,7 @@ def write(
         "target_modules": targets,
         "task_type": "CAUSAL_LM",
     }
-    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (directory / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def shape(directory: Path) -> Lora:
@@ -216,8 +215,8 @@ def shape(directory: Path) -> Lora:
     Raises:
         UserError: it is no LoRA adapter in safetensors, or of a variety that is not read here; names file and field.
     """
-    if not (directory / WEIGHTS).is_file():
-        raise UserError(f"{directory}: no {WEIGHTS} there (pickled weights are not read); {REMEDY}")
+    if not (directory / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{directory}: no {ADAPTER_WEIGHTS} there (pickled weights are not read); {REMEDY}")
     return Shape.read(directory).lora
 
 
@@ -239,7 +238,7 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
     shape = Shape.read(directory)
     if shape.lora != settings:
         raise _mismatch(directory, f"r is {shape.lora.rank} and lora_alpha {shape.lora.alpha:g}")
-    tensors = _load(directory / WEIGHTS)
+    tensors = _load(directory / ADAPTER_WEIGHTS)
     # A file that does not say which layers it adapts is taken by what it holds.
     named = {name.removeprefix(PREFIX).rpartition(".lora_")[0].rpartition(".")[2] for name in tensors}
     flat = torch.zeros(sum(sum(place.sizes) for place in places))
@@ -248,11 +247,14 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
         absent = [name for name in names if name not in tensors]
         adapts = shape.adapts(place.name)
         if len(absent) == 1 or (absent and (place.name.rpartition(".")[2] in named if adapts is None else adapts)):
-            raise UserError(f"{directory / WEIGHTS}: {absent[0]} is missing; {DAMAGED}")
+            raise UserError(f"{directory / ADAPTER_WEIGHTS}: {absent[0]} is missing; {DAMAGED}")
         if absent:
             continue
         if adapts is False:
-            raise UserError(f"{directory / WEIGHTS}: {names[0]} is of a layer that {CONFIG} does not choose; {DAMAGED}")
+            raise UserError(
+                f"{directory / ADAPTER_WEIGHTS}: {names[0]} is of a layer that {ADAPTER_CONFIG} does not choose; "
+                f"{DAMAGED}"
+            )
         rank, scale = shape.rank(place.name), shape.scale(place.name)
         for half, name, view in zip("AB", names, (a[0].T[:rank], b[0].T[:, :rank]), strict=True):
             stored = tensors.pop(name)

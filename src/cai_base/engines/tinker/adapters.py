@@ -10,7 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
 LARGEST = 32 << 30
 """Bytes that an adapter may have unpacked."""
 
@@ -32,7 +33,7 @@ def unpack(archive: bytes) -> dict[str, bytes]:
                     continue
                 if not member.isreg():
                     raise ValueError(f"its archive has a link or a device: {member.name!r}")
-                if str(path) in (WEIGHTS, CONFIG):
+                if str(path) in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
                     if member.size > LARGEST:
                         raise ValueError(f"{member.name} has {member.size} bytes")
                     content = tar.extractfile(member)
@@ -40,7 +41,7 @@ def unpack(archive: bytes) -> dict[str, bytes]:
                     files[str(path)] = content.read()
     except tarfile.TarError as error:
         raise ValueError(f"it is no tar archive ({error})") from error
-    for name in (WEIGHTS, CONFIG):
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
         if name not in files:
             raise ValueError(f"its archive has no {name}")
     return files
@@ -53,8 +54,8 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
         ValueError: the files are not those of a LoRA adapter, or a weight is not finite.
     """
     try:
-        config: dict[str, Any] = json.loads(files[CONFIG])
-        tensors = load(files[WEIGHTS])
+        config: dict[str, Any] = json.loads(files[ADAPTER_CONFIG])
+        tensors = load(files[ADAPTER_WEIGHTS])
     except (json.JSONDecodeError, SafetensorError) as error:
         raise ValueError(f"its files cannot be read ({error})") from error
     modules = set()
@@ -66,7 +67,7 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
             raise ValueError(f"{name} is not finite")
         modules.add(place.rpartition(".")[2])
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     settings = {
         "base_model_name_or_path": base_model,
         "bias": "none",
@@ -78,4 +79,4 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
         "target_modules": sorted(modules),
         "task_type": "CAUSAL_LM",
     }
-    (directory / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+    (directory / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
