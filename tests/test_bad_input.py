@@ -90,6 +90,8 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
             for price in ("1,nan,1", "1,2", "1,2,3,4", "a,b,c", "-1,1,1", "inf,1,1")
         ),
         (["--arms", "[sft"], "--arms: "),
+        (["--arms", "sft,sft"], "--arms 'sft,sft' has 'sft' twice; give it once"),
+        (["--control", ","], "--control ',' has an empty name; give names with one comma between them"),
         (["--sft.steps.x", "1"], "unrecognized arguments: --sft.steps.x 1; did you mean --sft.steps?"),
         (
             ["--rubric", "strong-reject"],

@@ -1,9 +1,32 @@
-"""Properties of a text alone."""
+"""What is read in a text, and told from it, without knowing what it is about."""
 
 REPEATED = 0.5
 """A text repeats itself without end if more than this share of its four-word runs occurred before in it."""
 LEAST_RUNS = 8
 """A text with fewer four-word runs may repeat itself by chance."""
+
+
+def split_names(given: str) -> tuple[str, ...]:
+    """The names of a list with commas, such as `sft,cai`.
+
+    Raises:
+        ValueError: one is empty, or stands there twice.
+    """
+    return distinct(tuple(name.strip() for name in given.split(",")))
+
+
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if none is empty and none stands there twice.
+
+    Raises:
+        ValueError: one is or does.
+    """
+    if "" in names:
+        raise ValueError("has an empty name; give names with one comma between them, such as a,b")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"has {twice[0]!r} twice; give it once")
+    return names
 
 
 def repeats_itself(text: str) -> bool:

@@ -53,12 +53,14 @@ def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
     settings: RunSettings, tmp_path: Path, quiet: Progress
 ) -> None:
     run = experiment.begin(settings, tmp_path / "run", quiet)
+    before_any_phase = json.loads((tmp_path / "run/manifest.json").read_bytes())
     run.finish()
     foreseen = cost.estimate(
         settings, gather(settings), run.session.engine.tokenizer, experiment.phases(settings, gather(settings))
     )
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert set(spent["tokens"]) == set(foreseen) == {"preflight", "sft", "revision", "evaluation", "dpo"}
+    assert before_any_phase["found"]["spent"]["tokens"]["preflight"] == spent["tokens"]["preflight"]
     everything = cost.total(Usage(**usage) for seeds in spent["tokens"].values() for usage in seeds.values())
     for phase, seeds in spent["tokens"].items():
         taken, bound = cost.total(Usage(**usage) for usage in seeds.values()), foreseen[phase]
@@ -94,7 +96,7 @@ def test_a_price_is_three_numbers(settings: RunSettings) -> None:
     assert known.of(Usage(trained=1_000_000, prefilled=2_000_000, sampled=3_000_000)) == pytest.approx(1.9)
     for wrong in ("0.1", "0.1,0.2", "a,b,c", "-1,1,1", "nan,1,1"):
         with pytest.raises(UserError, match=r"--price .*: give dollars per million tokens"):
-            Prices.of_run(settings.model_copy(update={"price": wrong}))
+            flags.load_settings([*PAID[:-2], f"--price={wrong}", *SMALL])
     table = Prices.of_run(settings.model_copy(update={"price": None}))
     assert table.of_model("organism") is None
     assert table.of_model("Qwen/Qwen3-8B") is not None

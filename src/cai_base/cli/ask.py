@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cai_base.cli import look
 from cai_base.cli.look import refuse_unfinished, write_logs
-from cai_base.cli.parser import Parser, run_parser, wants_help
+from cai_base.cli.parser import Parser, names, run_parser, wants_help
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 
@@ -47,7 +47,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--layout", choices=LAYOUTS, default="auto")
     parser.add_argument("--base", default=None)
-    parser.add_argument("--arms", type=_names, default=None)
+    parser.add_argument("--arms", type=names, default=None)
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--questions", type=int, default=None)
     parser.add_argument("--samples", type=int, default=None)
@@ -72,7 +72,7 @@ def style(arguments: list[str]) -> int:
     parser = run_parser("style", "Ask the arms of a finished run in thirteen styles.")
     parser.add_argument(
         "--arms",
-        type=_names,
+        type=names,
         default=None,
         help="with commas; all of the run by default, and on the embedded model instruct too",
     )
@@ -112,7 +112,3 @@ def inspect(arguments: list[str]) -> int:
     for path in write_logs(args.run):
         print(path)
     return 0
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cai_base.errors import UserError
+from cai_base.text import split_names
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +52,14 @@ def dollars(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of dollars greater than 0")
     return value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The type of a flag that takes names with commas."""
+    try:
+        return split_names(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
 
 
 def resume_command(directory: Path) -> str:

@@ -28,6 +28,7 @@ from cai_base.inputs.prompts import KINDS, Prompt, load_prompts
 from cai_base.inputs.rubrics import Rubric, load_rubric, parts_of
 from cai_base.reading import unknown
 from cai_base.settings.schema import Judging
+from cai_base.text import split_names
 
 Data = Literal["english", "world"]
 
@@ -210,7 +211,10 @@ def _rubric(name: str, chosen: str | None, about: str) -> Rubric:
 
 
 def _names(argument: str, chosen: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in chosen.split(","))
+    try:
+        names = split_names(chosen)
+    except ValueError as error:
+        raise UserError(f"-T {argument}={chosen}: {error}") from None
     for name in names:
         if name not in known:
             raise UserError(f"-T {argument}={chosen}: {unknown(argument[:-1], name, known)}")

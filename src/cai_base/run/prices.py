@@ -51,16 +51,13 @@ class Prices:
 
     @classmethod
     def of_run(cls, settings: RunSettings) -> "Prices":
-        """The prices of a run with these settings.
-
-        Raises:
-            UserError: `--price` is not three numbers.
-        """
+        """The prices of a run with these settings."""
         models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
         if models and settings.instruct is not None:
             models[INSTRUCT] = settings.instruct
         models |= {flag: judge.name for flag, judge in settings.judges.items() if judge.kind.served}
-        override = None if settings.price is None else _parsed(settings.price)
+        given = settings.price
+        override = None if given is None else Price(given.read, given.sampled, given.trained, "--price")
         return cls(models, settings.model, tuple(settings.judges), override)
 
     def of_model(self, model: str) -> Price | None:
@@ -100,15 +97,3 @@ class Prices:
             raise UserError(
                 f"--max-cost: no price is known for {self.unknown[0]}; give --price, see cai-base cost --help"
             )
-
-
-def _parsed(given: str) -> Price:
-    try:
-        prefill, sample, train = (float(part) for part in given.split(","))
-    except ValueError:
-        prefill = sample = train = -1.0
-    if not min(prefill, sample, train) >= 0:
-        raise UserError(
-            f"--price {given}: give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0.40"
-        )
-    return Price(prefill, sample, train, "--price")

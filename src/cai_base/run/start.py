@@ -150,7 +150,9 @@ def begin(settings: RunSettings, out: Path, progress: Progress, phases: Phases) 
         {"engine": examined.engine.findings()},
     )
     keep_replies(examined.judges, run.directory)
-    return Session(examined.settings, examined.inputs, examined.engine, examined.judges, run, progress)
+    session = Session(examined.settings, examined.inputs, examined.engine, examined.judges, run, progress)
+    run.commit()  # stores the tokens that preflight took: no unit may ever be stored
+    return session
 
 
 def resume(directory: Path, progress: Progress, max_cost: float | None = None) -> Session:

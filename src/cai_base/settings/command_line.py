@@ -19,7 +19,7 @@ from cai_base.errors import UserError
 from cai_base.reading import parse_toml, read_text, suggestion
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
-from cai_base.settings.schema import OneOf, RunSettings
+from cai_base.settings.schema import OneOf, RunSettings, TokenPrices
 from cai_base.settings.validation import Source, check_table, field_names, leaves, section_models, validated
 
 INDENT = " " * 6
@@ -191,5 +191,5 @@ def _takes(field: FieldInfo) -> str:
     kinds = [kind.__origin__ if get_origin(kind) is Annotated else kind for kind in kinds]
     if get_origin(field.annotation) is Literal:
         return "|".join(str(choice) for choice in kinds)
-    words = {int: "N", float: "X", str: "TEXT", JudgeName: "TEXT", Path: "FILE"}
+    words = {int: "N", float: "X", str: "TEXT", JudgeName: "TEXT", TokenPrices: "TEXT", Path: "FILE"}
     return words.get(kinds[0], "") if len(kinds) == 1 or get_origin(field.annotation) is tuple else ""

@@ -21,6 +21,7 @@ from cai_base.settings.judges import (
     JudgeName,
     either,
 )
+from cai_base.text import distinct, split_names
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -38,12 +39,13 @@ CHECKS = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint
 def _names(given: object) -> object:
     if given is None:  # as stored where none was given
         return ()
-    return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
+    return split_names(given) if isinstance(given, str) else given
 
 
 Names = Annotated[
     tuple[str, ...],
     BeforeValidator(_names),
+    AfterValidator(distinct),
     PlainSerializer(lambda names: ",".join(names) or None, return_type=str | None),
 ]
 """Names with commas between them on the command line and in files."""
@@ -61,18 +63,27 @@ def _is_endpoint(url: str) -> bool:
     return usable and parts.scheme in ("http", "https") and bool(host) and not extra
 
 
-def _three_prices(text: str) -> str:
-    try:
-        read, sampled, trained = (float(part) for part in text.split(","))
-    except ValueError:
-        read = sampled = trained = -1.0
-    if not all(0 <= dollars < float("inf") for dollars in (read, sampled, trained)):
-        raise ValueError("give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0.40")
-    return text
+class TokenPrices(str):
+    """Dollars per million tokens read, sampled and trained on, as they are given: with commas between them."""
 
+    read: float
+    sampled: float
+    trained: float
 
-Prices = Annotated[str, AfterValidator(_three_prices)]
-"""Dollars per million tokens read, sampled and trained on, with commas."""
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, __: object) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls._parsed, core_schema.str_schema())
+
+    @classmethod
+    def _parsed(cls, given: str) -> "TokenPrices":
+        prices = cls(given)
+        try:
+            prices.read, prices.sampled, prices.trained = (float(part) for part in given.split(","))
+        except ValueError:  # no numbers, or not three
+            prices.read = prices.sampled = prices.trained = -1.0
+        if not all(0 <= dollars < float("inf") for dollars in (prices.read, prices.sampled, prices.trained)):
+            raise ValueError("give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0.40")
+        return prices
 
 
 def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
@@ -211,7 +222,7 @@ class RunSettings(Section):
     tinker_timeout: Positive = Field(
         1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
     )
-    price: Prices | None = Field(
+    price: TokenPrices | None = Field(
         None, description="dollars per million tokens read,sampled,trained on; from the packaged table by default"
     )
     max_cost: Positive | None = Field(None, description="dollars after which a run stops, resumable")

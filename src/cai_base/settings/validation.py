@@ -101,8 +101,10 @@ def validated(settings: Table, source: Source) -> RunSettings:
             if problem["type"] == "missing":
                 lines.append(f"{source.place(field)}: is missing")
             elif field:
-                text = f" {text}" if text.startswith("is ") else f": {text[0].lower()}{text[1:]}"
-                lines.append(f"{source.place(field)} {shown(problem['input'])}{text}")
+                text = f" {text}" if text.startswith(("is ", "has ")) else f": {text[0].lower()}{text[1:]}"
+                given = problem["input"]
+                given = ",".join(map(str, given)) if isinstance(given, list) else given
+                lines.append(f"{source.place(field)} {shown(given)}{text}")
             else:  # a check of several settings, whose message begins with the name of one
                 field, _, rest = text.partition(": ")
                 lines.append(f"{source.place(field)}: {rest}")
