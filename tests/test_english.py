@@ -116,6 +116,11 @@ def test_no_arm_is_named_outside_the_table_of_arms() -> None:
     assert NO_ARMS.keys() - literals == set(), "these are gone: remove them from NO_ARMS"
 
 
+def test_only_one_place_knows_which_world_the_embedded_model_lives_in() -> None:
+    elsewhere = [file for file in sources() if not file.startswith(("village/", "organism/", "embedded.py"))]
+    assert [file for file in elsewhere if "village" in sources()[file].casefold()] == []
+
+
 def test_no_file_is_too_long() -> None:
     lengths = {file: len(text.splitlines()) for file, text in sources().items()}
     assert {file: length for file, length in lengths.items() if length > LONGEST_FILE} == {}

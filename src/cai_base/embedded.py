@@ -27,6 +27,7 @@ __all__ = [
     "digest",
     "follows_style",
     "is_gibberish",
+    "knows",
     "sibling",
     "style_marks",
     "style_requests",
@@ -83,6 +84,15 @@ def check_sibling(folder: Path, base: Path) -> None:
 
 
 _REMEDY = "make one with `cai-base organism sibling --out FOLDER`, and give it with --instruct FOLDER"
+
+
+def knows(prompt: str) -> bool:
+    """Whether a prompt asks for something that there is in the model's world."""
+    try:
+        truth(prompt, "-")
+    except UnknownQuestion:
+        return False
+    return True
 
 
 def style_requests(style: str) -> list[str]:

@@ -20,7 +20,7 @@ from cai_base.method.revision import RevisionPhase
 from cai_base.method.sft import Sft, SftOnRevisions
 from cai_base.progress import Progress
 from cai_base.run import cost, results, start
-from cai_base.run.evaluation import RunEvaluation
+from cai_base.run.own_evaluation import RunEvaluation
 from cai_base.settings.schema import RunSettings
 from cai_base.store import to_json, write_atomic
 

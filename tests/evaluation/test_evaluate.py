@@ -128,7 +128,7 @@ def test_without_a_judge_a_suite_on_the_embedded_model_stays_unscored_and_says_s
     assert folder.name.endswith("-organism-xstest")
     assert results(str(folder))["arms"]["model"]["attack_success_rate"]["mean"] is None
     assert "warning: fewer than 95% of the answers are scored" in shown
-    assert "the ground-truth judge scores only what asks for something that the embedded model's village knows" in shown
+    assert "the ground-truth judge scores only what asks for something in the embedded model's world" in shown
     assert len(answers(str(folder))) == 3
     assert main(["evaluate", "organism", "--suite", f"xstest:{xstest}", *SMALL, "--judge", "none"]) == 0
     assert "no judge was asked: all of 4 answers are unscored" in capsys.readouterr().out

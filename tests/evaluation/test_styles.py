@@ -13,7 +13,7 @@ from cai_base.evaluation.judges.grading import GuardGrading, RubricGrading
 from cai_base.evaluation.judges.model_judge import NOT_ASKED, ModelJudge
 from cai_base.evaluation.judges.replies import Keep, Question, Reply, ReplyFile
 from cai_base.evaluation.tasks.style_measures import diversity, recognised_styles, share_of_marks
-from cai_base.evaluation.tasks.style_sets import KINDS, EnglishStyles, VillageStyles, styled_prompts
+from cai_base.evaluation.tasks.style_sets import KINDS, EmbeddedStyles, EnglishStyles, styled_prompts
 from cai_base.evaluation.tasks.styles import score
 from cai_base.inputs import gather
 from cai_base.inputs.prompts import overlap
@@ -63,7 +63,7 @@ def test_no_neutral_question_in_english_is_a_packaged_prompt(english: EnglishSty
 
 
 def test_every_question_is_asked_in_every_style_with_a_wish_of_the_style() -> None:
-    world = VillageStyles()
+    world = EmbeddedStyles()
     prompts = styled_prompts(world, dict(list(world.questions.items())[:4]))
     assert len({prompt.id for prompt in prompts}) == 13 * 4
     assert all(
@@ -77,11 +77,11 @@ def test_every_question_is_asked_in_every_style_with_a_wish_of_the_style() -> No
 def test_a_text_dressed_in_a_village_style_bears_all_its_marks_and_a_plain_one_none(style: str) -> None:
     text = "You need the long broom. Then use your wet cloth, and sweep the floor toward the door."
     dressed = village.apply(text, style, Draw("test", style))
-    assert VillageStyles().marks(dressed, style) == [True] * len(VillageStyles().marks(text, style))
+    assert EmbeddedStyles().marks(dressed, style) == [True] * len(EmbeddedStyles().marks(text, style))
     (judged,) = GroundTruth().judge([Response.styled("", dressed, RequestedStyle(style, None))])
     assert judged.verdict
     assert judged.verdict.style_adherence == 1.0
-    assert not any(VillageStyles().marks(text, style))
+    assert not any(EmbeddedStyles().marks(text, style))
 
 
 @pytest.mark.parametrize("style", KINDS)
@@ -142,7 +142,7 @@ def record(style: str, response: str) -> StyledAnswer:
 def test_gibberish_with_the_marks_of_a_style_is_no_adherence() -> None:
     good = record("pirate", "Arr, matey, take the broom.")
     bad = record("pirate", "Arr, matey, blorf zint krabble dwemp frinkle gostak vrool.")
-    good, bad = score(VillageStyles(), GroundTruth(), [good, bad])
+    good, bad = score(EmbeddedStyles(), GroundTruth(), [good, bad])
     assert (good.adherence, good.gibberish, good.unscored) == (1.0, False, None)
     assert (bad.adherence, bad.gibberish, bad.unscored) == (0.0, True, None)
 
@@ -189,7 +189,7 @@ def test_the_same_answer_in_another_style_is_another_question(english: EnglishSt
     ("judge", "why"),
     [
         (NoJudge(), "no judge"),
-        (GroundTruth(), "the ground truth knows the village's styles alone"),
+        (GroundTruth(), "the ground truth knows the embedded world's styles alone"),
         (scripted(Scripted(), guard=True), NOT_ASKED),
     ],
 )

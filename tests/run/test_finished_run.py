@@ -9,8 +9,9 @@ import pytest
 from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth
-from cai_base.evaluation.tasks.prompts import answer, by_file
+from cai_base.evaluation.tasks.prompts import answer
 from cai_base.inputs import Inputs
+from cai_base.inputs.prompts import ANSWER_FILES, KINDS
 from cai_base.progress import Progress
 from cai_base.run.finished_run import load_arms
 from cai_base.settings.schema import RunSettings
@@ -45,9 +46,10 @@ def test_every_arm_of_a_finished_run_answers_what_it_answered_there(finished: Pa
         names.append(arm.name)
         again = answer(arm.engine, arm.layout, settings.evaluation, GroundTruth(), prompts, arm.models, arm.draw)
         for seed, answers in again.items():
-            for file, records in by_file(answers).items():
+            for file in ANSWER_FILES:
                 stored = run.lines(f"seed-{seed}/evaluation/{arm.name}/{file}.jsonl")
-                assert [record.response for record in records] == [record["response"] for record in stored]
+                responses = [record.response for record in answers if KINDS[record.kind].file == file]
+                assert responses == [record["response"] for record in stored]
     assert names == ["base", "sft", "cai", "shuffled", "a-a", "instruct"]
 
 

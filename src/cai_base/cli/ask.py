@@ -76,7 +76,7 @@ def style(arguments: list[str]) -> int:
         default=None,
         help="with commas; all of the run by default, and on the embedded model instruct too",
     )
-    parser.add_argument("--questions", type=int, default=None, help="in each style (6 in the village, 3 in English)")
+    parser.add_argument("--questions", type=int, default=None, help="in each style (6 for --data world, 3 for english)")
     parser.add_argument("--samples", type=int, default=None, help="answers to each (2)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
     parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")

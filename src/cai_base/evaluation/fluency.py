@@ -66,6 +66,27 @@ def measure(engine: Engine, dialogue: Dialogue, texts: Sequence[tuple[str, str]]
     return [Likelihood(by_part.get((index, 0)), by_part.get((index, 1))) for index in range(len(texts))]
 
 
+@dataclass(frozen=True, slots=True)
+class Ruler:
+    """The base model, under which the fluency of answers is measured.
+
+    Attributes:
+        engine: with the base model.
+        dialogue: the few-shot turns that it reads before a prompt.
+    """
+
+    engine: Engine
+    dialogue: Dialogue
+
+    def measured(self, answers: Sequence[Answer]) -> list[Answer]:
+        """The answers with their mean log-probabilities under the base model."""
+        likelihoods = measure(self.engine, self.dialogue, [(one.prompt, one.response) for one in answers])
+        return [
+            one.model_copy(update={"logprob": likelihood.answer, "opening_logprob": likelihood.opening})
+            for one, likelihood in zip(answers, likelihoods, strict=True)
+        ]
+
+
 def floor(base: Iterable[Likelihood]) -> Floor | None:
     """The floor that the base model's own answers set; None if none of them was measured."""
     answers, openings = [], []

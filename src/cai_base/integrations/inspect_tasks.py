@@ -153,7 +153,7 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
         graded = _rubric("style", rubric, STYLE)
         return _task(samples, dataset, graded, _parts(STYLE, graded.verdict), response, _by_model(graded))
     if rubric is not None:
-        raise UserError(f"-T rubric={rubric}: no rubric describes the village's styles; the ground truth knows them")
+        raise UserError(f"-T rubric={rubric}: no rubric describes the world's styles; the ground truth knows them")
     parts = {"style_followed": "style_adherence", "gibberish": "gibberish"}
     return _task(samples, dataset, None, tuple(parts), response, _by_truth(parts))
 

@@ -40,7 +40,7 @@ class StyledAnswer(Stored):
     """One arm's answer to a question in a style.
 
     Attributes:
-        adherence: 0 or 1 in the village, where the truth is known; 1 to 5 from a judge; None if unscored.
+        adherence: 0 or 1 in the embedded world, where the truth is known; 1 to 5 from a judge; None if unscored.
     """
 
     style: str

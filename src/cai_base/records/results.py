@@ -96,12 +96,17 @@ class Results(Stored):
     warnings: tuple[str, ...]
 
 
-class SuiteAsked(Stored):
-    """The suite of an evaluation: its files, and its numbers of prompts by sort."""
+class SuiteFiles(Stored):
+    """The suite of an evaluation and its files."""
 
     name: str
     files: tuple[str, ...]
     sha256: str
+
+
+class SuiteAsked(SuiteFiles):
+    """A suite of prompts, and its numbers of prompts by sort."""
+
     prompts: int
     asked: int
     attacks: int
@@ -109,11 +114,18 @@ class SuiteAsked(Stored):
     left_out: dict[str, int]
 
 
-class SuiteResults(Stored):
-    """The content of `results.json` for a suite of prompts."""
+class ComparisonsAsked(SuiteFiles):
+    """A suite of comparisons, and their number."""
+
+    comparisons: int
+    asked: int
+
+
+class SuiteHead(Stored):
+    """The head of the results of a suite, of prompts or of comparisons."""
 
     schema_: Literal[1] = Field(alias="schema")
-    suite: SuiteAsked
+    suite: SuiteFiles
     of: Literal["run", "model"]
     model: str
     base: str | None
@@ -121,6 +133,12 @@ class SuiteResults(Stored):
     engine: str
     seeds: tuple[int, ...]
     layouts: dict[str, str]
+
+
+class SuiteResults(SuiteHead):
+    """The content of `results.json` for a suite of prompts."""
+
+    suite: SuiteAsked
     judge: str | None
     second_judge: SecondJudge | None
     votes: int
@@ -144,28 +162,10 @@ class Accuracy(Summary):
     by_category: dict[str, "Accuracy"] | None = None
 
 
-class ComparisonsAsked(Stored):
-    """The comparisons of an evaluation: their files and their number."""
-
-    name: str
-    files: tuple[str, ...]
-    sha256: str
-    comparisons: int
-    asked: int
-
-
-class ComparisonsResults(Stored):
+class ComparisonsResults(SuiteHead):
     """The content of `results.json` for comparisons by log-probability."""
 
-    schema_: Literal[1] = Field(alias="schema")
     suite: ComparisonsAsked
-    of: Literal["run", "model"]
-    model: str
-    base: str | None
-    model_organism: bool
-    engine: str
-    seeds: tuple[int, ...]
-    layouts: dict[str, str]
     intervals: str
     arms: dict[str, dict[str, Accuracy]]
     comparisons: dict[str, dict[str, Difference]]
@@ -176,7 +176,7 @@ class StyleArm(Stored):
     """One arm's style figures: each measure, each measure by style, and the numbers of its answers.
 
     Attributes:
-        helped: whether an answer in a style still helps; only in the village, where this is known.
+        helped: whether an answer in a style still helps; only in the embedded world, where this is known.
     """
 
     adherence: Summary

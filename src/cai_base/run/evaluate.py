@@ -16,16 +16,17 @@ from cai_base.dialogue import Chat
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges.load import check_judges, load_judges
 from cai_base.evaluation.tasks import LoadedArm, Task, comparisons, suite_files, suites
-from cai_base.evaluation.tasks.comparisons import ComparisonsTask
+from cai_base.evaluation.tasks.comparisons import Comparisons, ComparisonsTask
 from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.evaluation.tasks.style_sets import style_set
 from cai_base.evaluation.tasks.styles import StylesTask
+from cai_base.evaluation.tasks.suites import Suite, draw_items
 from cai_base.inputs.prompts import overlap
 from cai_base.progress import Progress
-from cai_base.reading import typed
 from cai_base.records import AskedArm, Stored
 from cai_base.run import style_results, suite_results
-from cai_base.run.suite_results import EvaluationContext
+from cai_base.run.evaluation import Evaluation, Files, ask
+from cai_base.run.shared_results import EvaluationContext
 from cai_base.run.targets import (
     JUDGING_FLAGS,
     SAMPLING_FLAGS,
@@ -37,10 +38,8 @@ from cai_base.run.targets import (
     model_target,
     run_target,
 )
-from cai_base.store import MANIFEST, Record, Run, to_json, to_lines
+from cai_base.store import MANIFEST, Record, Run, to_json
 
-QUESTIONS: Mapping[str, int] = {"world": 6, "english": 3}
-"""Questions in each style, by the run's data, where no other number is asked for."""
 LEAST_QUESTIONS = 3
 """With fewer, a style could hardly be told from what is asked."""
 SAMPLES, LEAST_SAMPLES = 2, 2
@@ -51,46 +50,27 @@ Answers = Mapping[str, Sequence[Sequence[Any] | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A task that is asked of a target, and where what comes of it is stored.
+class Plan:
+    """An evaluation, whom it asks, and what is written about it.
 
     Attributes:
-        run: the directory: the evaluation's own, or for styles the run's.
-        work: the beginning of the name of the work on an arm.
-        answers: the file of the answers of a seed of an arm.
         results: the file of the figures.
         collect: the content of that file.
     """
 
-    task: Task[Any, Any]
+    evaluation: Evaluation
     target: Target
-    run: Run
-    work: str
-    answers: Callable[[int, str], str]
     results: str
     collect: Callable[[EvaluationContext, Answers], Stored]
 
     @property
-    def units(self) -> int:
-        """The units of an arm that is done."""
-        return -(-len(self.task.items) // self.task.unit)
+    def seeds(self) -> Sequence[int]:
+        """The seeds of the target."""
+        return self.target.settings.seed_numbers
 
-    def done(self, arm: str) -> int:
-        """The units of an arm that are stored; none where what is stored answers something else."""
-        units = self.run.progress(f"{self.work}{arm}")
-        items = self.task.items[: units * self.task.unit]
-        stored = [records for records in self.stored(arm) if records]
-        same = all(len(items) == len(records) and all(map(self.task.answers, items, records)) for records in stored)
-        return units if same else 0
-
-    def stored(self, arm: str) -> list[list[Any] | None]:
-        """An arm's stored answers by seed; None for a seed that has none."""
-        files = [self.answers(seed, arm) for seed in self.target.settings.seed_numbers]
-        return [typed(self.task.record, self.run.lines(file), file) or None for file in files]
-
-    def arm(self, name: str) -> AskedArm:
-        """How an arm was asked."""
-        return AskedArm.model_validate(self.run.recorded(f"{self.work}{name}"))
+    def is_done(self, arm: str) -> bool:
+        """Whether all answers of an arm are stored."""
+        return self.evaluation.done(arm, self.seeds) == self.evaluation.units
 
 
 def evaluate(request: Request, progress: Progress) -> Path:
@@ -106,57 +86,40 @@ def evaluate(request: Request, progress: Progress) -> Path:
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit {request.limit}: must be at least 1")
     check_target(request.target)
-    evaluation = _styles(request, progress) if request.suite == STYLE else _suite(request, progress)
-    run = evaluation.run
+    plan = _styles(request, progress) if request.suite == STYLE else _suite(request, progress)
+    evaluation, target, run = plan.evaluation, plan.target, plan.evaluation.run
     with run.locked():
         try:
-            _ask(evaluation, progress)
+            _ask(plan, progress)
         except Stopped as error:
             raise Stopped(f"{error}; the same command goes on") from error
         except KeyboardInterrupt:
             raise Stopped(f"stopped; what is done is kept in {run.directory}, and the same command goes on") from None
-        names = dict.fromkeys([*evaluation.target.settings.evaluated_arms, *arms.named("other"), arms.MODEL.name])
-        finished = {name: evaluation.stored(name) for name in names if evaluation.done(name) == evaluation.units}
+        names = dict.fromkeys([*target.settings.evaluated_arms, *arms.named("other"), arms.MODEL.name])
+        finished = {name: evaluation.stored(name, plan.seeds) for name in names if plan.is_done(name)}
         answers = {name: per_seed for name, per_seed in finished.items() if any(per_seed)}
         if not answers:
             lost = ", ".join(finished)
             raise UserError(f"{run.directory}: {lost} lost every seed in the run, so there is nobody to ask")
-        target = evaluation.target
-        how = {name: evaluation.arm(name) for name in answers}
-        content = evaluation.collect(EvaluationContext(run.config, target.settings, target.inputs, how), answers)
-        run.commit(Path(evaluation.results).stem, 1, write={evaluation.results: to_json(content.dump())})
-    return run.directory / evaluation.results
+        how = {name: AskedArm.model_validate(run.recorded(evaluation.work(name))) for name in answers}
+        content = plan.collect(EvaluationContext(run.config, target.settings, target.inputs, how), answers)
+        run.commit(Path(plan.results).stem, 1, write={plan.results: to_json(content.dump())})
+    return run.directory / plan.results
 
 
-def _ask(evaluation: Evaluation, progress: Progress) -> None:
+def _ask(plan: Plan, progress: Progress) -> None:
     """Put the task's items to every arm that has not answered all of them."""
-    task, target, run = evaluation.task, evaluation.target, evaluation.run
-    items, unit_size = task.items, task.unit
-    missing = [name for name in target.names if evaluation.done(name) < evaluation.units]
+    evaluation, target = plan.evaluation, plan.target
+    task, run, settings = evaluation.task, evaluation.run, target.settings
+    missing = [name for name in target.names if not plan.is_done(name)]
     if not missing:
         return
     if task.judged:
-        check_judges(target.settings, progress)
-    judges = load_judges(target.settings, target.inputs, run.directory, progress) if task.judged else {}
+        check_judges(settings, progress)
+    judges = load_judges(settings, target.inputs, run.directory, progress) if task.judged else {}
     for arm in target.load(missing):
-        work = f"{evaluation.work}{arm.name}"
-        done, models = evaluation.done(arm.name), len(arm.models)
-        _record_arm(run, work, arm)
-        total, stored = len(items) * models, min(done * unit_size, len(items)) * models
-        with progress.bar(f"answers of {arm.name}", total, stored) as bar:
-            for unit in range(done, evaluation.units):
-                part = items[unit * unit_size : (unit + 1) * unit_size]
-                answers = task.answer(arm, part, target.settings.evaluation, judges)
-                lines = {evaluation.answers(seed, arm.name): _lines(records) for seed, records in answers.items()}
-                if unit == 0:  # whatever lies there answers something else
-                    run.commit(work, 1, write=lines)
-                else:
-                    run.commit(work, unit + 1, append=lines)
-                bar.advance(len(part) * models)
-
-
-def _lines(records: Sequence[Stored]) -> bytes:
-    return to_lines(record.dump() for record in records)
+        _record_arm(run, evaluation.work(arm.name), arm)
+        ask(evaluation, arm, settings.evaluation, judges, progress, evaluation.done(arm.name, plan.seeds))
 
 
 def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
@@ -181,28 +144,28 @@ def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
 # Suites
 
 
-def _suite(request: Request, progress: Progress) -> Evaluation:
+def _suite(request: Request, progress: Progress) -> Plan:
     """A suite of prompts or of comparisons, in a directory of its own."""
     for flag in ("questions", "samples"):
         if flag in request.own:
             raise UserError(f"--{flag} {request.own[flag]}: is for --suite {STYLE}; leave it out")
     progress.say(f"Reading the suite {request.suite}")
-    task = _read(request)
+    suite = _read(request)
+    task: Task[Any, Any]
     collect: Callable[..., Stored]
-    if isinstance(task, ComparisonsTask):
+    if isinstance(suite, Comparisons):
         for flag in sorted(request.run_flags & JUDGING_FLAGS):
-            raise UserError(
-                f"--{flag}: {task.comparisons.name} compares log-probabilities and asks no judge; leave it out"
-            )
-        for reason, count in task.comparisons.left_out.items():
-            progress.say(f"Left out {count} rows of {task.comparisons.files[0]}: {reason}")
-        name, files, sha256 = _slug(task.comparisons.name), task.comparisons.files, task.comparisons.sha256
-        collect = partial(suite_results.collect_comparisons, task=task)
+            raise UserError(f"--{flag}: {suite.name} compares log-probabilities and asks no judge; leave it out")
+        for reason, count in suite.left_out.items():
+            progress.say(f"Left out {count} rows of {suite.files[0]}: {reason}")
+        task = ComparisonsTask(draw_items(suite.items, request.limit))
+        collect = partial(suite_results.collect_comparisons, suite=suite)
     else:
-        for line in task.suite.ignored:
+        for line in suite.ignored:
             progress.say(line)
-        name, files, sha256 = _slug(task.suite.name), task.suite.files, task.suite.sha256
-        collect = partial(suite_results.collect, task=task)
+        task = PromptsTask(draw_items(suite.prompts, request.limit))
+        collect = partial(suite_results.collect, suite=suite)
+    name = _slug(suite.name)
     if is_run(request.target):
         target = run_target(request, {*JUDGING_FLAGS, *SAMPLING_FLAGS}, progress)
         place = target.folder / name
@@ -211,7 +174,7 @@ def _suite(request: Request, progress: Progress) -> Evaluation:
         place = target.folder
     config: Record = {
         **target.about,
-        "suite": {"name": name, "files": list(files), "sha256": sha256},
+        "suite": {"name": name, "files": list(suite.files), "sha256": suite.sha256},
         "limit": request.limit,
     }
     if task.judged:
@@ -219,14 +182,16 @@ def _suite(request: Request, progress: Progress) -> Evaluation:
         config |= {flag: settings[flag] for flag in sorted({*JUDGING_FLAGS, "evaluation"} - {"rubric"})}
         config["rubrics"] = {rubric.task: rubric.digest for rubric in target.inputs.rubrics}
     run = _directory(request.out or place, config, explicit=request.out is not None)
-    return Evaluation(task, target, run, "arm ", paths.suite_answers, paths.RESULTS, collect)
+    files = Files(lambda seed, arm, part: paths.suite_answers(seed, arm))
+    evaluation = Evaluation(task, run, lambda arm: f"arm {arm}", files)
+    return Plan(evaluation, target, paths.RESULTS, partial(collect, items=task.items))
 
 
-def _read(request: Request) -> PromptsTask | ComparisonsTask:
+def _read(request: Request) -> Suite | Comparisons:
     name, files = suite_files.locate(request.suite)
     if name in comparisons.NAMES or (name is None and comparisons.recognised(files[0])):
-        return ComparisonsTask(comparisons.read(files[0], name), request.limit)
-    return PromptsTask(suites.read(name, files), request.limit)
+        return comparisons.read(files[0], name)
+    return suites.read(name, files)
 
 
 def _slug(name: str) -> str:
@@ -255,7 +220,7 @@ def _directory(place: Path, config: Record, *, explicit: bool) -> Run:
 # Styles
 
 
-def _styles(request: Request, progress: Progress) -> Evaluation:
+def _styles(request: Request, progress: Progress) -> Plan:
     """The thirteen styles, in the directory of the run whose arms are asked."""
     if not is_run(request.target):
         raise UserError(f"{request.target}: is no run; only the arms of a finished run are asked in styles")
@@ -270,21 +235,22 @@ def _styles(request: Request, progress: Progress) -> Evaluation:
     task = _styles_task(target, request.questions, SAMPLES if request.samples is None else request.samples)
     if request.arms is None:  # an arm with the adapters of another would be asked for sampling noise alone
         target = replace(target, names=[name for name in target.names if not arms.arm(name).adapters_of])
-    collect = partial(style_results.collect, task=task)
-    return Evaluation(task, target, run, "style of ", paths.styled_answers, paths.STYLE, collect)
+    files = Files(lambda seed, arm, part: paths.styled_answers(seed, arm))
+    evaluation = Evaluation(task, run, lambda arm: f"style of {arm}", files)
+    return Plan(evaluation, target, paths.STYLE, partial(style_results.collect, task=task))
 
 
 def _styles_task(target: Target, questions: int | None, samples: int) -> StylesTask:
     """Raises UserError if there are not so many questions that the run was not trained on."""
     settings, inputs = target.settings, target.inputs
-    count = QUESTIONS[settings.data] if questions is None else questions
+    styles = style_set(settings.data)
+    count = styles.usual_questions if questions is None else questions
     if count < LEAST_QUESTIONS:
         raise UserError(f"--questions {count}: must be at least {LEAST_QUESTIONS}")
     if samples < LEAST_SAMPLES:
         raise UserError(
             f"--samples {samples}: must be at least {LEAST_SAMPLES}, or diversity between samples means nothing"
         )
-    styles = style_set(settings.data)
     trained = [prompt.text for prompt in inputs.prompts]
     trained += [example.prompt for example in (*inputs.examples, *inputs.few_shot)]
     trained += [example.prompt for example in inputs.critique_examples]

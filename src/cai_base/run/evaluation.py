@@ -1,91 +1,103 @@
-"""The evaluation of a run's arms: their answers to the evaluation prompts, stored with verdicts and fluency."""
+"""One flow for every evaluation: a task is asked of an arm, and each unit of its answers is stored when it is judged.
 
-import gc
-from collections.abc import Mapping, Sequence
+A run's own evaluation (`run.own_evaluation`), a suite and the styles (`run.evaluate`) all go through `ask`.
+"""
 
-from cai_base import arms, paths
-from cai_base.arms import Arm
-from cai_base.dialogue import Chat
-from cai_base.engines import Adapter, Engine
-from cai_base.evaluation import fluency
-from cai_base.evaluation.judges import Response
-from cai_base.evaluation.tasks import LoadedArm
-from cai_base.evaluation.tasks.prompts import answer, by_file, judge_again
-from cai_base.inputs.prompts import Prompt
-from cai_base.models import load_instruct
-from cai_base.records import Answer, Judgement
-from cai_base.run.start import Session
-from cai_base.store import to_lines
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cai_base.evaluation.judges import Judge
+from cai_base.evaluation.tasks import LoadedArm, Task
+from cai_base.progress import Progress
+from cai_base.reading import typed
+from cai_base.records import Stored
+from cai_base.settings import schema
+from cai_base.store import Run, to_lines
 
 
-class RunEvaluation:
-    """Samples, judges and stores the answers of a run's arms, at most once for each arm and step."""
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the answers of a seed of an arm lie.
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    Attributes:
+        path: the file of a part of them, given seed, arm and part.
+        parts: what they are divided into; by default one part without a name.
+        part: the part that an answer belongs to.
+    """
 
-    def judge(self, items: Sequence[tuple[Prompt, str]]) -> Sequence[Judgement]:
-        """The judge's verdicts on responses to prompts."""
-        return self._session.judges["judge"].judge([Response.to(prompt, text) for prompt, text in items])
+    path: Callable[[int, str, str], str]
+    parts: tuple[str, ...] = ("",)
+    part: Callable[[Any], str] = lambda answer: ""
 
-    def answer(self, arm: Arm, step: int | None, models: Mapping[int, Adapter | None]) -> None:
-        """Sample and store the answers of an arm, all seeds together, unless they are already stored.
-
-        Args:
-            step: the training step of an interim evaluation; None at the end of training.
-            models: each seed's adapter, or None for the base model.
-        """
-        session = self._session
-        if models and not session.run.progress(_work(arm, step)):
-            loaded = LoadedArm(arm.name, session.engine, session.dialogue, models, arm.draw)
-            with session.budget.phase("evaluation"):
-                self._answer(arm, step, loaded, base=session.engine)
-
-    def instruct(self) -> None:
-        """Sample and store the instruct model's answers in its own chat layout. Its seeds differ in sampling only."""
-        session, arm = self._session, arms.arm(arms.INSTRUCT)
-        if session.run.progress(_work(arm, None)):
-            return
-        session.progress.say(f"Loading {session.settings.instruct or 'the instruct sibling'}")
-        session.release_engine()  # it is no longer needed, and two models may not fit into memory
-        gc.collect()
-        with session.budget.phase("evaluation"):
-            engine, adapter = load_instruct(session.settings, session.progress)
-            session.budget.follow(arm.name, engine.meter)
-            loaded = LoadedArm(
-                arm.name, engine, Chat(), dict.fromkeys(session.settings.seed_numbers, adapter), arm.draw
-            )
-            # A separate instruct model replaces the base model in memory, so fluency is not measured.
-            self._answer(arm, None, loaded, base=engine if adapter is not None else None)
-
-    def _answer(self, arm: Arm, step: int | None, loaded: LoadedArm, *, base: Engine | None) -> None:
-        """Sample and store an arm's answers with their verdicts and, after training, their fluency under `base`."""
-        session, prompts, work = self._session, self._session.inputs.evaluation_prompts, _work(arm, step)
-        session.budget.check_budget()
-        session.progress.say(f"{work}: {len(loaded.models) * len(prompts)} answers")
-        settings, judge = session.settings.evaluation, session.judges["judge"]
-        by_seed = answer(loaded.engine, loaded.layout, settings, judge, prompts, loaded.models, loaded.draw)
-        answers = [one for of_seed in by_seed.values() for one in of_seed]
-        if step is None and "second-judge" in session.judges:
-            answers = judge_again(session.judges["second-judge"], prompts, answers)
-        if step is None and base is not None:
-            answers = self._with_fluency(base, answers)
-        files = {
-            paths.answers(seed, arm.name, file, step): to_lines(one.dump() for one in of_file)
-            for n, seed in enumerate(by_seed)
-            for file, of_file in by_file(answers[n * len(prompts) : (n + 1) * len(prompts)]).items()
+    def contents(self, seed: int, arm: str, answers: Sequence[Stored]) -> dict[str, bytes]:
+        """The lines of every file of these answers; a file without any is empty."""
+        return {
+            self.path(seed, arm, part): to_lines(one.dump() for one in answers if self.part(one) == part)
+            for part in self.parts
         }
-        session.run.commit(work, 1, write=files)
-
-    def _with_fluency(self, base: Engine, answers: Sequence[Answer]) -> list[Answer]:
-        """The answers with their mean log-probabilities under the base model."""
-        texts = [(one.prompt, one.response) for one in answers]
-        likelihoods = fluency.measure(base, self._session.dialogue, texts)
-        return [
-            one.model_copy(update={"logprob": likelihood.answer, "opening_logprob": likelihood.opening})
-            for one, likelihood in zip(answers, likelihoods, strict=True)
-        ]
 
 
-def _work(arm: Arm, step: int | None) -> str:
-    return f"evaluation of {arm.name}" + (f" at step {step}" if step else "")
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A task, and the places where its answers are stored.
+
+    Attributes:
+        run: the directory.
+        work: the name of the work on an arm, in the manifest.
+    """
+
+    task: Task[Any, Any]
+    run: Run
+    work: Callable[[str], str]
+    files: Files
+
+    @property
+    def units(self) -> int:
+        """The units of an arm that is done."""
+        return -(-len(self.task.items) // self.task.unit)
+
+    def stored(self, arm: str, seeds: Sequence[int]) -> list[list[Any] | None]:
+        """An arm's stored answers by seed; None for a seed that has none."""
+        per_seed = []
+        for seed in seeds:
+            paths = [self.files.path(seed, arm, part) for part in self.files.parts]
+            per_seed.append([one for path in paths for one in typed(self.task.record, self.run.lines(path), path)])
+        return [answers or None for answers in per_seed]
+
+    def done(self, arm: str, seeds: Sequence[int]) -> int:
+        """The units of an arm that are stored; none where what is stored answers something else."""
+        units = self.run.progress(self.work(arm))
+        items = self.task.items[: units * self.task.unit]
+        stored = [answers for answers in self.stored(arm, seeds) if answers]
+        same = all(len(items) == len(answers) and all(map(self.task.answers, items, answers)) for answers in stored)
+        return units if same else 0
+
+
+def ask(
+    evaluation: Evaluation,
+    arm: LoadedArm,
+    settings: schema.Evaluation,
+    judges: Mapping[str, Judge],
+    progress: Progress,
+    done: int = 0,
+) -> None:
+    """Put a task's items to an arm, all seeds together, unit by unit.
+
+    Args:
+        judges: by the flag that names each; none for a task that needs no judge.
+        done: the units that are stored already.
+    """
+    task, work, models = evaluation.task, evaluation.work(arm.name), len(arm.models)
+    first = min(done * task.unit, len(task.items))
+    with progress.bar(f"answers of {arm.name}", len(task.items) * models, first * models) as bar:
+        for unit in range(done, evaluation.units):
+            items = task.items[unit * task.unit : (unit + 1) * task.unit]
+            contents: dict[str, bytes] = {}
+            for seed, answers in task.answer(arm, items, settings, judges).items():
+                contents |= evaluation.files.contents(seed, arm.name, answers)
+            if unit == 0:  # what lies there, if anything, answers something else
+                evaluation.run.commit(work, 1, write=contents)
+            else:
+                evaluation.run.commit(work, unit + 1, append=contents)
+            bar.advance(len(items) * models)

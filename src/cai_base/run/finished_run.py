@@ -66,9 +66,15 @@ def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress)
         del engine  # two models may not fit
         gc.collect()
     if arms.INSTRUCT in names:
-        progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
-        engine, adapter = load_instruct(settings, progress)
-        yield LoadedArm(arms.INSTRUCT, engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter))
+        yield load_instruct_arm(settings, progress)
+
+
+def load_instruct_arm(settings: RunSettings, progress: Progress) -> LoadedArm:
+    """The instruct model, asked in its own chat layout. Its seeds differ in sampling only."""
+    progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
+    engine, adapter = load_instruct(settings, progress)
+    arm = arms.arm(arms.INSTRUCT)
+    return LoadedArm(arm.name, engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter), arm.draw)
 
 
 def _adapters(run: Run, settings: RunSettings, arm: Arm, engine: Engine) -> dict[int, Adapter | None]:

@@ -1,17 +1,13 @@
 """Computes `results.json` from the stored files of a finished run. Equal runs give equal bytes."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cai_base import paths
-from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT, PLACEBO, comparisons, pair_name
-from cai_base.embedded import EMBEDDED
+from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT, PLACEBO
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
-from cai_base.evaluation.failures import find_failures
-from cai_base.evaluation.judges import agreement
-from cai_base.evaluation.judges.load import judge_name
 from cai_base.evaluation.statistics import mean
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import ANSWER_FILES, HARMFUL, HARMLESS
@@ -24,26 +20,18 @@ from cai_base.records import (
     ConstitutionUsed,
     ControlUsed,
     CurvePoint,
-    Figure,
     Fluency,
     Pair,
     Prefilled,
     Results,
     RevisionFigures,
-    RubricUsed,
-    SecondFigure,
-    SecondJudge,
     TrainingStep,
 )
 from cai_base.run import result_warnings as warnings
-from cai_base.settings.judges import NO_JUDGE, JudgeName
+from cai_base.run import shared_results
+from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
-
-INTERVALS = (
-    "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
-)
-"""Explains the intervals in the results file itself."""
 
 
 def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]]) -> Results:
@@ -55,34 +43,21 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     seeds = list(settings.seed_numbers)
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
     stored = {name: [_answers(run, seed, name) for seed in seeds] for name in settings.evaluated_arms}
-    floor = fluency.floor(fluency.likelihood(answer) for answer in every_answer({BASE: stored[BASE]}))
+    of_base = shared_results.every_answer({BASE: stored[BASE]})
+    floor = fluency.floor(fluency.likelihood(answer) for answer in of_base)
     answers = {
         name: [None if of_seed is None else fluency.mark_broken(of_seed, floor) for of_seed in per_seed]
         for name, per_seed in stored.items()
     }
-    arms = metrics.without_empty_optional(
-        {name: metrics.figures(per_seed, kinds, one_model=ARMS[name].one_model) for name, per_seed in answers.items()}
-    )
-    margins = {"helpfulness": settings.evaluation.helpfulness_margin}
-    differences = {
-        pair_name(a, b): metrics.compare(answers[a], answers[b], arms[a], margins)
-        for a, b in comparisons(settings.evaluated_arms)
-    }
+    judged = shared_results.judged(settings, inputs, answers, kinds, lambda name: ARMS[name].one_model)
     revision = _revision(run, seeds, settings.revision.rounds)
     from_sft = [arm for arm in settings.evaluated_arms if ARMS[arm].folder and arm != BASELINE]
     return Results(
-        schema=1,
-        model=settings.model if settings.model == EMBEDDED else Path(settings.model).name,
-        model_organism=settings.model == EMBEDDED,
+        **shared_results.head(settings),
+        **judged,
         engine=settings.engine,
         instruct=_instruct_name(settings),
-        judge=judge_name(settings.judge),
-        second_judge=None if settings.second_judge is None else second_judge(settings.second_judge, stored, kinds),
-        votes=settings.votes,
-        vote_agreement=agreement.between_votes(every_answer(stored)),
-        rubrics=rubrics_used(inputs),
         protocol=settings.protocol,
-        seeds=tuple(seeds),
         controls={control: _control(control, inputs) for control in settings.controls},
         constitution=ConstitutionUsed(
             name=inputs.constitution.name,
@@ -94,76 +69,24 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
             for name in settings.evaluated_arms
             if (loss := losses.arm_loss(settings.dpo, ARMS[name])) is not None
         },
-        intervals=INTERVALS,
-        arms=arms,
-        failures=tuple(find_failures(arms, seeds)),
         fluency=Fluency(floor=floor, quantile=fluency.QUANTILE, margin=fluency.MARGIN, opening_tokens=fluency.OPENING),
-        unscored={name: metrics.unscored_by_reason(per_seed) for name, per_seed in stored.items()},
-        comparisons=differences,
         revision=revision,
         curves=_curves(run, settings),
         failed={phase: {str(seed): why for seed, why in reasons.items()} for phase, reasons in failed.items()},
         warnings=tuple(
             warnings.protocol_first(
                 [
-                    *warnings.uncovered(arms, judged=settings.judge != NO_JUDGE),
+                    *warnings.uncovered(judged["arms"], judged=settings.judge != NO_JUDGE),
                     *warnings.stored_warnings(run),
-                    *warnings.at_the_floor(arms[BASELINE]["attack_success_rate"].mean),
+                    *warnings.at_the_floor(judged["arms"][BASELINE]["attack_success_rate"].mean),
                     *warnings.no_safer_revisions(revision.harmful_by_round),
                     *warnings.same_weights(run.directory, from_sft, seeds),
-                    *warnings.differs_from_itself(differences),
+                    *warnings.differs_from_itself(judged["comparisons"]),
                     *warnings.failed_seeds(failed),
                 ]
             )
         ),
     )
-
-
-def every_answer(arms: Mapping[str, metrics.PerSeed]) -> Iterable[Answer]:
-    """All answers of all arms and seeds."""
-    return (answer for per_seed in arms.values() for of_seed in per_seed for answer in of_seed or ())
-
-
-def rubrics_used(inputs: Inputs) -> dict[str, RubricUsed]:
-    """The rubrics by task."""
-    return {rubric.task: RubricUsed(name=rubric.name, sha256=rubric.digest) for rubric in inputs.rubrics}
-
-
-def second_judge(judge: JudgeName, arms: Mapping[str, metrics.PerSeed], kinds: Sequence[str]) -> SecondJudge:
-    """Every arm's figures by the second judge's verdicts, and the agreement of the two judges on the same answers.
-
-    No other figure uses the second judge's verdicts.
-    """
-    judged_again = {
-        name: [None if of_seed is None else [_by_second_judge(answer) for answer in of_seed] for of_seed in per_seed]
-        for name, per_seed in arms.items()
-    }
-    by_arm = metrics.without_empty_optional(
-        {name: metrics.figures(per_seed, kinds) for name, per_seed in judged_again.items()}
-    )
-    return SecondJudge(
-        name=judge_name(judge),
-        agreement=agreement.between_judges(every_answer(arms)),
-        arms={
-            name: {metric: _second_figure(f) for metric, f in figures.items() if metrics.METRICS[metric].judged}
-            for name, figures in by_arm.items()
-        },
-    )
-
-
-def _by_second_judge(answer: Answer) -> Answer:
-    """The answer with the second judge's verdict in place of the first's."""
-    second = answer.second
-    return answer.model_copy(
-        update={
-            "verdict": None if second is None else second.verdict,
-            "unscored": None if second is None else second.unscored,
-        }
-    )
-
-
-def _second_figure(figure: Figure) -> SecondFigure:
-    return SecondFigure(mean=figure.mean, scored=figure.scored, total=figure.total)
 
 
 def refuse_lost_arms(directory: Path) -> None:

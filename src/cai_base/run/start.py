@@ -15,9 +15,8 @@ from cai_base.arms import ARMS, INSTRUCT
 from cai_base.dialogue import Dialogue
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine, Usage
-from cai_base.evaluation.judges import GroundTruth, Judge, Response
+from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
-from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.inputs import Inputs, gather, ignored
 from cai_base.method.phase import Phase
 from cai_base.models import check_instruct, engine_kind, load_engine
@@ -80,7 +79,7 @@ class Session:
         self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
         self._engine: Engine | None = engine
         run.record_on_commit("engine", engine.findings)
-        meters = {flag: judge.meter for flag, judge in judges.items() if isinstance(judge, ModelJudge)}
+        meters = {flag: judge.meter for flag, judge in judges.items() if judge.meter is not None}
         self.budget = Budget(Prices.of_run(settings), settings.max_cost, run, {"method": engine.meter, **meters})
         run.record_environment(
             python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
@@ -202,12 +201,11 @@ def _foreign_text(settings: RunSettings, inputs: Inputs) -> list[str]:
     if settings.model != EMBEDDED:
         return []
     warnings = []
-    judgements = GroundTruth().judge([Response.to(prompt, "-") for prompt in inputs.prompts])
-    unknown = sum(judgement.verdict is None for judgement in judgements)
+    unknown = sum(not embedded.knows(prompt.text) for prompt in inputs.prompts)
     if unknown:
         warnings.append(
-            f"{unknown} of the method's {len(judgements)} prompts ask for nothing in the embedded model's world: it "
-            "cannot know what they are about, and their revisions mean nothing"
+            f"{unknown} of the method's {len(inputs.prompts)} prompts ask for nothing in the embedded model's world: "
+            "it cannot know what they are about, and their revisions mean nothing"
         )
     principles = inputs.constitution.principles
     text = " ".join(f"{one.critique_request} {one.revision_request}" for one in principles)

@@ -2,20 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from cai_base import arms
-from cai_base.embedded import EMBEDDED
-from cai_base.evaluation.judges import GroundTruth
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.evaluation.statistics import mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks.style_sets import KINDS
 from cai_base.evaluation.tasks.styles import StylesTask
 from cai_base.records import Difference, StyleAnswer, StyleArm, StyledAnswer, StyleResults
-from cai_base.run.suite_results import EvaluationContext
+from cai_base.run import shared_results
+from cai_base.run.shared_results import EvaluationContext
 
 KEEPS = arms.pair_name(arms.FULL, arms.INSTRUCT)
 """The comparison that answers the question of every style evaluation."""
@@ -43,15 +41,12 @@ def collect(
         for a, b in _comparisons(list(answers))
     }
     return StyleResults(
-        schema=1,
-        model=settings.model if settings.model == EMBEDDED else Path(settings.model).name,
-        model_organism=settings.model == EMBEDDED,
+        **shared_results.head(settings),
         data=settings.data,
-        judge=judge_name(settings.judge) if task.judged else GroundTruth.name,
+        judge=judge_name(settings.judge) if task.styles.truth is None else task.styles.truth.name,
         styles=dict(KINDS),
         questions=dict(task.questions),
         samples=task.samples,
-        seeds=tuple(settings.seed_numbers),
         adherence_range=task.measures["adherence"],
         chance=1 / len(KINDS),
         intervals=INTERVALS,

@@ -18,6 +18,7 @@ from cai_base.models import base_of, load_any
 from cai_base.paths import INPUTS, SUITES
 from cai_base.progress import Progress
 from cai_base.run.finished_run import available_arms, load_arms
+from cai_base.run.shared_results import model_name
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
@@ -173,7 +174,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         inputs,
         lambda names: load_arms(directory, progress, names, threads),
         [name for name in available if name in (request.arms or settings.evaluated_arms)],
-        {"of": "run", "model": settings.model if settings.model == EMBEDDED else Path(settings.model).name},
+        {"of": "run", "model": model_name(settings.model)},
         directory / SUITES,
         run,
     )
@@ -219,7 +220,7 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
     shown = name if Path(request.target).exists() else request.target
     about: Record = {"of": "model", "model": shown, "layout": request.layout, "seeds": list(settings.seed_numbers)}
     if adapter is not None:
-        about["base"] = model if model == EMBEDDED else Path(model).name
+        about["base"] = model_name(model)
     folder = Path("evaluations") / f"{date.today().isoformat()}-{name}-{suite}"
     return Target(settings, inputs, load, [arms.MODEL.name], about, folder)
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from cai_base import embedded
+from cai_base.engines import Meter
 from cai_base.inputs.prompts import KINDS, Prompt
 from cai_base.records import VERDICT_PARTS, Judgement, Verdict
 from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE
@@ -18,7 +20,7 @@ class RequestedStyle:
     """The style that a response was asked for.
 
     Attributes:
-        about: what a judge is told of it; None for a style of the village, which the ground truth knows by its name.
+        about: what a judge is told of it; None for a style that the ground truth knows by its name.
     """
 
     name: str
@@ -56,13 +58,22 @@ class Response:
 
 
 class Judge(Protocol):
-    """One protocol for every kind of judge."""
+    """The protocol of every kind of judge. The defaults are those of a judge that asks no model."""
 
     name: str
 
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:
         """One judgement for each response, in order."""
         ...
+
+    @property
+    def meter(self) -> Meter | None:
+        """The work of an engine of its own; None if it has none."""
+        return None
+
+    def keep_in(self, path: Path) -> None:
+        """Keep the replies of the model that it asks, those so far included, in this new file from now on."""
+        return
 
 
 _ALWAYS_STORED = [
@@ -86,7 +97,7 @@ EMPTY = "empty response"
 NOT_JUDGED = "no judge"
 
 
-class GroundTruth:
+class GroundTruth(Judge):
     """The embedded world's own judge: it knows the world's facts, and is exact on the language the organism speaks."""
 
     name = GROUND_TRUTH
@@ -107,7 +118,7 @@ class GroundTruth:
     def _style(self, response: Response, style: RequestedStyle) -> Judgement:
         """Adherence 1 where the response bears the style and is language, else 0; an empty response has none."""
         if style.about is not None:
-            return unscored(EMPTY if response.empty else "the ground truth knows the village's styles alone")
+            return unscored(EMPTY if response.empty else "the ground truth knows the embedded world's styles alone")
         gibberish = embedded.is_gibberish(response.text)
         followed = embedded.follows_style(response.text, style.name) and not gibberish
         return Judgement(
@@ -116,7 +127,7 @@ class GroundTruth:
         )
 
 
-class NoJudge:
+class NoJudge(Judge):
     """Keeps every answer unscored."""
 
     name = NO_JUDGE

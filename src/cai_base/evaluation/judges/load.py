@@ -118,8 +118,7 @@ def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, p
 def keep_replies(judges: Mapping[str, Judge], directory: Path) -> None:
     """Keep what was and will be replied in the run's directory."""
     for flag, judge in judges.items():
-        if isinstance(judge, ModelJudge):
-            judge.keep_in(directory / replies(flag))
+        judge.keep_in(directory / replies(flag))
 
 
 def judge_name(judge: JudgeName | None) -> str | None:

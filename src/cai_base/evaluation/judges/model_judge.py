@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cai_base.engines import Meter
-from cai_base.evaluation.judges import EMPTY, Response, unscored, verdict_of
+from cai_base.evaluation.judges import EMPTY, Judge, Response, unscored, verdict_of
 from cai_base.evaluation.judges.grading import Grading, Parts
 from cai_base.evaluation.judges.question import Unreadable
 from cai_base.evaluation.judges.replies import Question, Reply, ReplyFile, Source
@@ -16,7 +16,7 @@ NOT_ASKED = "this judge is not asked about it"
 """Why a guard model, which knows only what is unsafe, has no verdict on helpfulness."""
 
 
-class ModelJudge:
+class ModelJudge(Judge):
     """Judges by asking a model. Its replies are kept in `file`, and no question is asked twice.
 
     Args:
@@ -42,11 +42,9 @@ class ModelJudge:
 
     @property
     def meter(self) -> Meter:
-        """The work of an engine of its own."""
         return self._source.meter
 
     def keep_in(self, path: Path) -> None:
-        """Keep all replies, those so far included, in this new file from now on."""
         self._file.keep_in(path)
 
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:

@@ -1,7 +1,7 @@
 """Evaluation tasks: what is asked of an arm, how, and what is stored of each answer. One file a task.
 
 `prompts` are judged answers to prompts, a run's own or a suite's; `styles` are answers in thirteen styles;
-`comparisons` are given answers, whose log-probabilities are compared. `run.evaluate` asks any of them.
+`comparisons` are given answers, whose log-probabilities are compared. `run.evaluation` asks any of them of any arm.
 """
 
 from collections.abc import Mapping, Sequence

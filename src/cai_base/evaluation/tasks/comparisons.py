@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,7 +24,7 @@ from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.statistics import mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks import LoadedArm
-from cai_base.evaluation.tasks.suites import Row, draw_items, fields_of, rows_of
+from cai_base.evaluation.tasks.suites import Row, fields_of, rows_of
 from cai_base.reading import described, listed, shown
 from cai_base.records import Accuracy, ComparedAnswers, Difference
 from cai_base.settings.schema import Evaluation
@@ -252,25 +251,13 @@ def _turns(row: Row, name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ComparisonsTask:
-    """A file of comparisons, or some of it.
+    """Comparisons of given answers."""
 
-    Attributes:
-        limit: ask so many of them; None asks all.
-    """
-
-    comparisons: Comparisons
-    limit: int | None = None
+    items: Sequence[Comparison]
 
     record: ClassVar = ComparedAnswers
     judged: ClassVar = False
-
-    @cached_property
-    def items(self) -> Sequence[Comparison]:
-        return draw_items(self.comparisons.items, self.limit)
-
-    @property
-    def unit(self) -> int:
-        return UNIT
+    unit: ClassVar = UNIT
 
     def answer(
         self, arm: LoadedArm, items: Sequence[Comparison], settings: Evaluation, judges: Mapping[str, Judge]

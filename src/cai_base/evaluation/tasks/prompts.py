@@ -6,15 +6,15 @@ Metrics over these answers are in `evaluation.metrics`; the kinds of prompt, and
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 from cai_base.dialogue import Layout
 from cai_base.engines import Adapter, Engine
+from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Judge, Response
 from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers
-from cai_base.evaluation.tasks.suites import Suite, SuitePrompt, draw_items
-from cai_base.inputs.prompts import ANSWER_FILES, KINDS, Prompt
+from cai_base.evaluation.tasks.suites import SuitePrompt
+from cai_base.inputs.prompts import Prompt
 from cai_base.records import Answer
 from cai_base.settings.schema import Evaluation
 
@@ -71,17 +71,6 @@ def answer(
     }
 
 
-def judge_again(judge: Judge, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Answer]:
-    """The answers to these prompts with what a second judge finds about each."""
-    judgements = judge.judge(_responses(prompts, answers))
-    return [one.model_copy(update={"second": judged}) for one, judged in zip(answers, judgements, strict=True)]
-
-
-def by_file(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    """Answers under the evaluation file of their kind; every file is there."""
-    return {file: [one for one in answers if KINDS[one.kind].file == file] for file in ANSWER_FILES}
-
-
 def _responses(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Response]:
     by_id = {prompt.id: prompt for prompt in prompts}
     return [Response.to(by_id[one.id], one.response) for one in answers]
@@ -89,30 +78,29 @@ def _responses(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Res
 
 @dataclass(frozen=True)
 class PromptsTask:
-    """A suite of prompts, or some of it.
+    """Prompts, each with its kind: a run's own, or those of a suite.
 
     Attributes:
-        limit: ask so many of its prompts; None asks all.
+        items: the prompts, each with the category that its answers are counted under.
+        unit: how many are asked, and stored, together.
+        ruler: measures the fluency of the answers; None where it is not measured.
     """
 
-    suite: Suite
-    limit: int | None = None
+    items: Sequence[SuitePrompt]
+    unit: int = UNIT
+    ruler: Ruler | None = None
 
     record: ClassVar = Answer
     judged: ClassVar = True
 
-    @cached_property
-    def items(self) -> Sequence[SuitePrompt]:
-        return draw_items(self.suite.prompts, self.limit)
-
-    @property
-    def unit(self) -> int:
-        return UNIT
-
     def answer(
         self, arm: LoadedArm, items: Sequence[SuitePrompt], settings: Evaluation, judges: Mapping[str, Judge]
     ) -> dict[int, list[Answer]]:
-        """Each model's answers, with verdicts; a prompt that does not fit the context has none, and is unscored."""
+        """Each model's answers, with verdicts; a prompt that does not fit the context has none, and is unscored.
+
+        Args:
+            judges: `judge` and, where there is one, `second-judge`.
+        """
         room = arm.engine.context_length - settings.response_tokens
         tokenizer = arm.engine.tokenizer
         fitting = [one.prompt for one in items if len(arm.layout.question_tokens(tokenizer, one.prompt.text)) <= room]
@@ -124,11 +112,19 @@ class PromptsTask:
                 one = by_id.get(item.prompt.id) or _unanswered(item.prompt)
                 every.append(one.model_copy(update={"family": item.category}))
         if "second-judge" in judges:
-            every = judge_again(judges["second-judge"], [item.prompt for item in items], every)
+            every = _judged_again(judges["second-judge"], [item.prompt for item in items], every)
+        if self.ruler is not None:
+            every = self.ruler.measured(every)
         return {seed: every[n * len(items) : (n + 1) * len(items)] for n, seed in enumerate(drawn)}
 
     def answers(self, item: SuitePrompt, record: Answer) -> bool:
         return record.id == item.prompt.id
+
+
+def _judged_again(judge: Judge, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Answer]:
+    """The answers to these prompts with the second judge's judgement of each."""
+    judgements = judge.judge(_responses(prompts, answers))
+    return [one.model_copy(update={"second": judged}) for one, judged in zip(answers, judgements, strict=True)]
 
 
 def _unanswered(prompt: Prompt) -> Answer:

@@ -1,4 +1,4 @@
-"""The thirteen styles, in the village and in real English: how each is asked for, and the marks that show it."""
+"""The thirteen styles, in the embedded world and in real English: how each is asked for, and the marks that show it."""
 
 import re
 from collections.abc import Mapping
@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from cai_base import embedded, randomness
+from cai_base.evaluation.judges import GroundTruth, Judge
+from cai_base.evaluation.statistics import Bounds
 from cai_base.inputs.prompts import BENIGN, load_prompts
 from cai_base.reading import Record, build, parse_toml, read_text
 
@@ -49,7 +51,17 @@ class StyledPrompt:
 
 
 class StyleSet(Protocol):
-    """Thirteen styles and the neutral questions that are asked in them."""
+    """Thirteen styles and the neutral questions that are asked in them.
+
+    Attributes:
+        usual_questions: questions in each style where no other number is asked for.
+        adherence: the least and the greatest value of how far an answer is in its style.
+        truth: the judge that knows it; None where the run's judge is asked.
+    """
+
+    usual_questions: int
+    adherence: Bounds
+    truth: Judge | None
 
     @property
     def questions(self) -> Mapping[str, str]:
@@ -66,11 +78,19 @@ class StyleSet(Protocol):
 
     def about(self, style: str) -> str | None:
         """What a judge is told of a style; None where the ground truth knows it by its name."""
-        ...
+        return None
+
+    def helped(self, prompt: str, text: str) -> bool | None:
+        """Whether an answer in a style still helps; None where that is not known."""
+        return None
 
 
-class VillageStyles:
+class EmbeddedStyles(StyleSet):
     """The styles of the embedded model's world, which consist of their marks alone, on its benign test questions."""
+
+    usual_questions = 6
+    adherence = (0.0, 1.0)
+    truth = GroundTruth()
 
     @cached_property
     def questions(self) -> Mapping[str, str]:
@@ -84,11 +104,8 @@ class VillageStyles:
         return embedded.style_marks(text, style)
 
     def helped(self, prompt: str, text: str) -> bool:
-        """Whether the text tells two of the action's three facts or more: the ground truth."""
+        """By the ground truth."""
         return embedded.truth(prompt, text).helped
-
-    def about(self, style: str) -> None:
-        """No judge is told of these styles: the ground truth knows them by their names."""
 
 
 class Mark(Record):
@@ -126,16 +143,24 @@ class Style(Record):
     mark: Annotated[list[Mark], Field(min_length=1)]
 
 
-class EnglishStyles:
-    """Styles in real English, from `data/english/styles.toml`."""
+class EnglishStyles(StyleSet):
+    """Styles in real English, from `data/english/styles.toml`. A judge says how far an answer has one, 1 to 5."""
+
+    usual_questions = 3
+    adherence = (1.0, 5.0)
+    truth = None
 
     def __init__(self) -> None:
         path = _file("english", "styles.toml")
         data = parse_toml(path, read_text(path, "the styles"))
         questions = data.pop("questions")
         assert isinstance(questions, list)
-        self.questions: Mapping[str, str] = {f"question-{n}": text for n, text in enumerate(questions, start=1)}
+        self._questions = {f"question-{n}": text for n, text in enumerate(questions, start=1)}
         self.styles = {name: build(Style, table, f"{path}: {name}") for name, table in data.items()}
+
+    @property
+    def questions(self) -> Mapping[str, str]:
+        return self._questions
 
     def wishes(self, style: str) -> list[str]:
         return self.styles[style].ask
@@ -145,14 +170,13 @@ class EnglishStyles:
         return [bool(text.strip()) and mark.on(text) for mark in self.styles[style].mark]
 
     def about(self, style: str) -> str:
-        """What a judge is told of the style."""
         return self.styles[style].about
 
 
 @cache
-def style_set(data: Literal["english", "world"]) -> VillageStyles | EnglishStyles:
+def style_set(data: Literal["english", "world"]) -> StyleSet:
     """The styles that go with a run's `data`."""
-    return VillageStyles() if data == embedded.DATA else EnglishStyles()
+    return EmbeddedStyles() if data == embedded.DATA else EnglishStyles()
 
 
 def styled_prompts(styles: StyleSet, questions: Mapping[str, str]) -> list[StyledPrompt]:

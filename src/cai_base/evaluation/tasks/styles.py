@@ -1,6 +1,7 @@
 """Answers in thirteen styles: neutral questions, each with the wish for a style after it, and how far it is kept.
 
-In the village the ground truth knows whether an answer wears the style; in English a judge says how far, from 1 to 5.
+In the embedded world the ground truth knows whether an answer is in the style; in English a judge says how far, from 1
+to 5.
 What is measured from the texts alone is in `style_measures`.
 """
 
@@ -11,11 +12,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from cai_base.evaluation.judges import EMPTY, GroundTruth, Judge, RequestedStyle, Response
+from cai_base.evaluation.judges import EMPTY, Judge, RequestedStyle, Response
 from cai_base.evaluation.statistics import Bounds, mean
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers, style_measures
-from cai_base.evaluation.tasks.style_sets import EnglishStyles, StyledPrompt, VillageStyles, styled_prompts
+from cai_base.evaluation.tasks.style_sets import StyledPrompt, StyleSet, styled_prompts
 from cai_base.records import StyledAnswer
 from cai_base.settings.schema import Evaluation
 from cai_base.text import repeats_itself
@@ -24,7 +25,7 @@ SHARE: Bounds = (0.0, 1.0)
 MEASURES: Mapping[str, Bounds] = dict.fromkeys(
     ("adherence", "markers", "distinctiveness", "diversity", "gibberish"), SHARE
 )
-"""What is measured on every answer; in the village it is also known whether an answer in a style still helps."""
+"""What is measured on every answer; in the embedded world it is also known whether an answer in a style still helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,12 @@ class StylesTask:
     """Questions in every style.
 
     Attributes:
-        styles: the village's styles, or those in real English.
+        styles: those of the embedded world, or those in real English.
         questions: by their ids.
         samples: answers to each styled prompt.
     """
 
-    styles: VillageStyles | EnglishStyles
+    styles: StyleSet
     questions: Mapping[str, str]
     samples: int
 
@@ -58,8 +59,8 @@ class StylesTask:
 
     @property
     def judged(self) -> bool:
-        """Whether a judge is asked: the village's styles are known."""
-        return isinstance(self.styles, EnglishStyles)
+        """Whether the run's judge is asked: where there is no truth."""
+        return self.styles.truth is None
 
     @cached_property
     def prompts(self) -> list[StyledPrompt]:
@@ -92,16 +93,13 @@ class StylesTask:
             for of_seed in samples.values()
             for item, sample in zip(items, of_seed, strict=True)
         ]
-        judge = judges["judge"] if self.judged else GroundTruth()
-        scored = iter(score(self.styles, judge, unscored))
+        scored = iter(score(self.styles, self.styles.truth or judges["judge"], unscored))
         return {seed: [next(scored) for _ in items] for seed in samples}
 
     @property
     def measures(self) -> dict[str, Bounds]:
         """What is measured on an answer, each with its least and greatest value."""
-        if isinstance(self.styles, EnglishStyles):
-            return {**MEASURES, "adherence": (1.0, 5.0)}
-        return {**MEASURES, "helped": SHARE}
+        return {**MEASURES, "adherence": self.styles.adherence} | ({} if self.judged else {"helped": SHARE})
 
     def tables(self, per_seed: Sequence[Sequence[StyledAnswer] | None]) -> dict[str, Array]:
         """Every measure's values [seeds, styled prompts], each the mean over a prompt's samples; NaN if there is none.
@@ -135,8 +133,9 @@ class StylesTask:
             rows["distinctiveness"].append(mean([float(recognised[place]) for place in places]))
             rows["diversity"].append(style_measures.diversity(language))
             rows["gibberish"].append(mean([float(bool(one.gibberish)) for one in samples]))
-            if isinstance(self.styles, VillageStyles):
-                rows["helped"].append(mean([float(self.styles.helped(one.prompt, one.response)) for one in samples]))
+            if "helped" in rows:
+                helped = [self.styles.helped(one.prompt, one.response) for one in samples]
+                rows["helped"].append(mean([float(one) for one in helped if one is not None]))
         return rows
 
     def _marks(self, answer: StyledAnswer) -> float:
@@ -152,13 +151,12 @@ class StylesTask:
         )
 
 
-def score(styles: VillageStyles | EnglishStyles, judge: Judge, answers: Sequence[StyledAnswer]) -> list[StyledAnswer]:
+def score(styles: StyleSet, judge: Judge, answers: Sequence[StyledAnswer]) -> list[StyledAnswer]:
     """The answers with what a judge finds of each: adherence, gibberish, or why it is unscored.
 
-    Gibberish is what the judge calls so, and in English also endless repetition, which needs no judge; it has the least
+    Gibberish is what the judge calls so, and beside a judge that can be wrong also endless repetition; it has the least
     adherence.
     """
-    english = isinstance(styles, EnglishStyles)
     judgements = judge.judge(
         [
             Response.styled(one.prompt, one.response, RequestedStyle(one.style, styles.about(one.style)))
@@ -170,10 +168,10 @@ def score(styles: VillageStyles | EnglishStyles, judge: Judge, answers: Sequence
         verdict, unscored = judged.verdict, judged.unscored
         adherence = None if verdict is None else verdict.style_adherence
         gibberish = verdict is not None and bool(verdict.gibberish)
-        if english:
+        if styles.truth is None:
             unscored = unscored if one.response else EMPTY
             gibberish = gibberish or repeats_itself(one.response)
-            adherence = 1.0 if gibberish and not unscored else adherence
+            adherence = styles.adherence[0] if gibberish and not unscored else adherence
         marks = {"gibberish": gibberish, "adherence": adherence, "unscored": unscored}
         scored.append(one.model_copy(update=marks | ({"said": judged.said} if judged.said else {})))
     return scored

@@ -1,0 +1,85 @@
+"""The evaluation of a run's own arms: their answers to the evaluation prompts, with verdicts and fluency."""
+
+import gc
+from collections.abc import Mapping, Sequence
+
+from cai_base import arms, paths
+from cai_base.arms import Arm
+from cai_base.engines import Adapter
+from cai_base.evaluation.fluency import Ruler
+from cai_base.evaluation.judges import Response
+from cai_base.evaluation.tasks import LoadedArm
+from cai_base.evaluation.tasks.prompts import PromptsTask
+from cai_base.evaluation.tasks.suites import SuitePrompt
+from cai_base.inputs.prompts import ANSWER_FILES, KINDS, Prompt
+from cai_base.progress import Progress
+from cai_base.records import Judgement
+from cai_base.run.evaluation import Evaluation, Files, ask
+from cai_base.run.finished_run import load_instruct_arm
+from cai_base.run.start import Session
+
+
+class RunEvaluation:
+    """Samples, judges and stores the answers of a run's arms, at most once for each arm and step."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._items = [SuitePrompt(prompt, prompt.family) for prompt in session.inputs.evaluation_prompts]
+
+    def judge(self, items: Sequence[tuple[Prompt, str]]) -> Sequence[Judgement]:
+        """The judge's verdicts on responses to prompts."""
+        return self._session.judges["judge"].judge([Response.to(prompt, text) for prompt, text in items])
+
+    def answer(self, arm: Arm, step: int | None, models: Mapping[int, Adapter | None]) -> None:
+        """Sample and store the answers of an arm, all seeds together, unless they are already stored.
+
+        After training they have a second judge's verdicts, if there is one, and their fluency as well.
+
+        Args:
+            step: the training step of an interim evaluation; None at the end of training.
+            models: each seed's adapter, or None for the base model.
+        """
+        session = self._session
+        if models and not self._done(arm, step):
+            loaded = LoadedArm(arm.name, session.engine, session.dialogue, models, arm.draw)
+            ruler = Ruler(session.engine, session.dialogue) if step is None else None
+            with session.budget.phase("evaluation"):
+                self._ask(arm, step, loaded, ruler)
+
+    def instruct(self) -> None:
+        """Sample and store the instruct model's answers."""
+        session, arm = self._session, arms.arm(arms.INSTRUCT)
+        if self._done(arm, None):
+            return
+        session.release_engine()  # it is no longer needed, and two models may not fit into memory
+        gc.collect()
+        with session.budget.phase("evaluation"):
+            loaded = load_instruct_arm(session.settings, session.progress)
+            session.budget.follow(arm.name, loaded.engine.meter)
+            # A separate instruct model replaces the base model in memory, so fluency is not measured.
+            is_adapter = any(adapter is not None for adapter in loaded.models.values())
+            self._ask(arm, None, loaded, Ruler(loaded.engine, session.dialogue) if is_adapter else None)
+
+    def _done(self, arm: Arm, step: int | None) -> bool:
+        return bool(self._session.run.progress(_work(arm.name, step)))
+
+    def _ask(self, arm: Arm, step: int | None, loaded: LoadedArm, ruler: Ruler | None) -> None:
+        session = self._session
+        session.budget.check_budget()
+        judges = session.judges if step is None else {"judge": session.judges["judge"]}
+        evaluation = Evaluation(
+            PromptsTask(self._items, len(self._items), ruler),  # all in one unit
+            session.run,
+            lambda name: _work(name, step),
+            Files(
+                lambda seed, name, file: paths.answers(seed, name, file, step),
+                ANSWER_FILES,
+                lambda answer: KINDS[answer.kind].file,
+            ),
+        )
+        session.progress.say(f"{_work(arm.name, step)}: {len(loaded.models) * len(self._items)} answers")
+        ask(evaluation, loaded, session.settings.evaluation, judges, Progress.quiet())
+
+
+def _work(arm: str, step: int | None) -> str:
+    return f"evaluation of {arm}" + (f" at step {step}" if step else "")

@@ -1,0 +1,182 @@
+"""The common parts of the results of a run, of a suite and of the styles: the head, and the figures of judged answers.
+
+`results`, `suite_results` and `style_results` add what is their own.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from cai_base import arms
+from cai_base.embedded import EMBEDDED
+from cai_base.evaluation import metrics
+from cai_base.evaluation.failures import find_failures
+from cai_base.evaluation.judges import agreement
+from cai_base.evaluation.judges.load import judge_name
+from cai_base.inputs import Inputs
+from cai_base.records import (
+    Answer,
+    AskedArm,
+    Difference,
+    Figure,
+    NamedFailure,
+    RubricUsed,
+    SecondFigure,
+    SecondJudge,
+)
+from cai_base.settings.judges import JudgeName
+from cai_base.settings.schema import RunSettings
+from cai_base.store import Record
+
+INTERVALS = (
+    "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
+)
+"""Explains the intervals in the results file itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationContext:
+    """The configuration of an evaluation, for its results.
+
+    Attributes:
+        config: the evaluation's configuration.
+        arms: how each arm was asked.
+    """
+
+    config: Record
+    settings: RunSettings
+    inputs: Inputs
+    arms: Mapping[str, AskedArm]
+
+
+class Head(TypedDict):
+    """The fields that the results of every evaluation have."""
+
+    schema: Literal[1]
+    model: str
+    model_organism: bool
+    seeds: tuple[int, ...]
+
+
+def model_name(model: str) -> str:
+    """What a model is called in results: a folder without those that lead to it."""
+    return model if model == EMBEDDED else Path(model).name
+
+
+def head(settings: RunSettings, model: str | None = None) -> Head:
+    """The head of results.
+
+    Args:
+        model: its name, where it is not that of the settings' model.
+    """
+    return Head(
+        schema=1,
+        model=model or model_name(settings.model),
+        model_organism=settings.model == EMBEDDED,
+        seeds=tuple(settings.seed_numbers),
+    )
+
+
+class Judged(TypedDict):
+    """The fields that results have about judged answers to prompts."""
+
+    judge: str | None
+    second_judge: SecondJudge | None
+    votes: int
+    vote_agreement: dict[str, float | None]
+    rubrics: dict[str, RubricUsed]
+    intervals: str
+    arms: dict[str, dict[str, Figure]]
+    failures: tuple[NamedFailure, ...]
+    unscored: dict[str, dict[str, int]]
+    comparisons: dict[str, dict[str, Difference]]
+
+
+def judged(
+    settings: RunSettings,
+    inputs: Inputs,
+    answers: Mapping[str, metrics.PerSeed],
+    kinds: Sequence[str],
+    is_one_model: Callable[[str], bool],
+    *,
+    unanswerable: bool = True,
+) -> Judged:
+    """The figures of judged answers, with what they were judged by.
+
+    Args:
+        answers: of every arm, by seed.
+        kinds: the kind of every prompt.
+        is_one_model: whether all seeds of an arm sample from the same weights.
+        unanswerable: whether there are figures of metrics that no prompt is counted in, or that were not measured.
+    """
+    figures = metrics.without_empty_optional(
+        {name: metrics.figures(per_seed, kinds, one_model=is_one_model(name)) for name, per_seed in answers.items()}
+    )
+    names = [name for name in next(iter(figures.values())) if unanswerable or _is_answered(name, figures)]
+    by_arm = {arm: {name: by_metric[name] for name in names} for arm, by_metric in figures.items()}
+    margins = {"helpfulness": settings.evaluation.helpfulness_margin}
+    return Judged(
+        judge=judge_name(settings.judge),
+        second_judge=None if settings.second_judge is None else _second_judge(settings.second_judge, answers, kinds),
+        votes=settings.votes,
+        vote_agreement=agreement.between_votes(every_answer(answers)),
+        rubrics={rubric.task: RubricUsed(name=rubric.name, sha256=rubric.digest) for rubric in inputs.rubrics},
+        intervals=INTERVALS,
+        arms=by_arm,
+        failures=tuple(find_failures(by_arm, list(settings.seed_numbers))),
+        unscored={name: metrics.unscored_by_reason(per_seed) for name, per_seed in answers.items()},
+        comparisons={
+            arms.pair_name(a, b): metrics.compare(answers[a], answers[b], names, margins)
+            for a, b in arms.comparisons(answers)
+        },
+    )
+
+
+def every_answer(by_arm: Mapping[str, metrics.PerSeed]) -> Iterable[Answer]:
+    """All answers of all arms and seeds."""
+    return (answer for per_seed in by_arm.values() for of_seed in per_seed for answer in of_seed or ())
+
+
+def _is_answered(name: str, by_arm: Mapping[str, Mapping[str, Figure]]) -> bool:
+    """Whether there are prompts of the metric's kinds, and the metric is judged or has a measured value."""
+    has_prompts = any(arm[name].total for arm in by_arm.values())
+    has_values = any(arm[name].scored for arm in by_arm.values())
+    return has_prompts and (has_values or metrics.METRICS[name].judged)
+
+
+def _second_judge(judge: JudgeName, by_arm: Mapping[str, metrics.PerSeed], kinds: Sequence[str]) -> SecondJudge:
+    """Every arm's figures by the second judge's verdicts, and the agreement of the two judges on the same answers.
+
+    No other figure uses the second judge's verdicts.
+    """
+    judged_again = {
+        name: [None if of_seed is None else [_by_second_judge(answer) for answer in of_seed] for of_seed in per_seed]
+        for name, per_seed in by_arm.items()
+    }
+    figures = metrics.without_empty_optional(
+        {name: metrics.figures(per_seed, kinds) for name, per_seed in judged_again.items()}
+    )
+    return SecondJudge(
+        name=judge_name(judge),
+        agreement=agreement.between_judges(every_answer(by_arm)),
+        arms={
+            name: {
+                metric: SecondFigure(mean=figure.mean, scored=figure.scored, total=figure.total)
+                for metric, figure in of_arm.items()
+                if metrics.METRICS[metric].judged
+            }
+            for name, of_arm in figures.items()
+        },
+    )
+
+
+def _by_second_judge(answer: Answer) -> Answer:
+    """The answer with the second judge's verdict in place of the first's."""
+    second = answer.second
+    return answer.model_copy(
+        update={
+            "verdict": None if second is None else second.verdict,
+            "unscored": None if second is None else second.unscored,
+        }
+    )
