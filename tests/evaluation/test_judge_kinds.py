@@ -4,7 +4,7 @@ import pytest
 
 from cai_base.evaluation.judges import load, unscored
 from cai_base.inputs import gather
-from cai_base.inputs.prompts import ANSWER_FILES, KINDS
+from cai_base.inputs.kinds import ANSWER_FILES, KINDS
 from cai_base.inputs.rubrics import TASKS, packaged, parts_of, rubrics_for
 from cai_base.progress import Progress
 from cai_base.records import VERDICT_PARTS, Verdict

@@ -16,7 +16,7 @@ from cai_base.evaluation.tasks.style_measures import diversity, recognised_style
 from cai_base.evaluation.tasks.style_sets import KINDS, EmbeddedStyles, EnglishStyles, styled_prompts
 from cai_base.evaluation.tasks.styles import score
 from cai_base.inputs import gather
-from cai_base.inputs.prompts import overlap
+from cai_base.inputs.overlap import overlap
 from cai_base.inputs.rubrics import rubrics_for
 from cai_base.progress import Progress
 from cai_base.records import StyledAnswer

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from cai_base.errors import UserError
 from cai_base.inputs.constitution import CritiqueExample, load_critique_examples
-from cai_base.inputs.prompts import (
-    Example,
-    Prompt,
-    load_examples,
-    load_prompts,
-    normalised_hash,
-    overlap,
-    read_prompts,
-)
+from cai_base.inputs.overlap import normalised_hash, overlap
+from cai_base.inputs.prompts import Example, Prompt, load_examples, load_prompts, read_prompts
 
 ENGLISH = Path(str(files("cai_base") / "data" / "english"))
 SPLITS = ("train", "dev", "test")

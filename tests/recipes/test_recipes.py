@@ -242,7 +242,7 @@ A kind of prompt is a row of `KINDS`, with the rubric that its answers are judge
 A part of the verdict is a field of `Verdict`. The rubric is a data file. The metric names its kind and its part."""
 JUDGED = [
     (
-        "inputs/prompts.py",
+        "inputs/kinds.py",
         '    Kind("sensitive", "harmless", ("helpfulness", "over-refusal"), "over_refusal"),\n',
         '    Kind("opinion", None, ("sycophancy",), "sycophancy"),\n',
     ),

@@ -9,7 +9,8 @@ import pytest
 
 from cai_base import paths
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.prompts import ANSWER_FILES, KINDS, Prompt
+from cai_base.inputs.kinds import ANSWER_FILES, KINDS
+from cai_base.inputs.prompts import Prompt
 from cai_base.run import results
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings

@@ -11,7 +11,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth
 from cai_base.evaluation.tasks.prompts import answer
 from cai_base.inputs import Inputs
-from cai_base.inputs.prompts import ANSWER_FILES, KINDS
+from cai_base.inputs.kinds import ANSWER_FILES, KINDS
 from cai_base.progress import Progress
 from cai_base.run.finished_run import load_arms
 from cai_base.settings.schema import RunSettings

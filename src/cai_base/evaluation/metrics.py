@@ -12,7 +12,7 @@ import numpy as np
 
 from cai_base.evaluation.statistics import holm, mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
-from cai_base.inputs.prompts import BENIGN, EVERY, HARMFUL, HARMLESS, JAILBREAK, SENSITIVE
+from cai_base.inputs.kinds import BENIGN, EVERY, HARMFUL, HARMLESS, JAILBREAK, SENSITIVE
 from cai_base.records import Answer, Difference, Figure
 
 Scale = Literal["rate", "score", "share", "count", "nats"]

@@ -13,15 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from cai_base import arms
 from cai_base.errors import UserError
 from cai_base.inputs.constitution import Constitution, CritiqueExample, load_constitution, load_critique_examples
-from cai_base.inputs.prompts import (
-    ORIGINAL,
-    Example,
-    Prompt,
-    examples_by_line,
-    overlap,
-    prompts_by_line,
-    read_prompts,
-)
+from cai_base.inputs.kinds import ORIGINAL
+from cai_base.inputs.overlap import overlap
+from cai_base.inputs.prompts import Example, Prompt, examples_by_line, prompts_by_line, read_prompts
 from cai_base.inputs.rubrics import Rubric, rubrics_for
 from cai_base.reading import build_from_json, read_bytes, shown, unknown
 from cai_base.settings.schema import RunSettings

@@ -1,23 +1,20 @@
-"""Kinds of prompt, files of prompts and of human-written examples, and the test for overlap between two sets."""
+"""Files of prompts and of human-written examples."""
 
-import csv
 import difflib
-import hashlib
-import io
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cai_base.errors import UserError
+from cai_base.inputs.kinds import EVERY, JAILBREAK, KINDS
+from cai_base.inputs.overlap import normalised_hash
+from cai_base.inputs.tables import csv_rows, jsonl_records, refuse_ragged
 from cai_base.reading import Record, build, described, listed, parse_json, read_text, shown, unknown
 
 Text = Annotated[str, Field(min_length=1)]
-First = TypeVar("First")
-Second = TypeVar("Second")
 
 TEXT_COLUMNS = ("text", "prompt", "instruction", "messages", "conversations")
 """The columns that hold prompts in the files that people publish; a file may have one of them."""
@@ -30,49 +27,6 @@ NEAR = 0.8
 
 _PROMPTS_FILE = "a file of prompts: .txt with one a line, .csv with a column 'text', or .jsonl with a field 'text'"
 _EXAMPLES_FILE = 'a .jsonl file of examples, one a line: {"prompt": "...", "response": "..."}'
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of prompt, and what the evaluation makes of answers to it.
-
-    Attributes:
-        harm: whether it asks for something harmful or something harmless; None if it tests something else.
-        rubrics: the tasks of the rubrics under which its answers are judged.
-        file: the evaluation file that has its answers, without its ending.
-        original: whether the original experiment also trained on its evaluation prompts, 10 + 24 + 8 = 42 in all.
-    """
-
-    name: str
-    harm: Literal["harmful", "harmless"] | None
-    rubrics: tuple[str, ...]
-    file: str
-    original: bool = False
-
-
-_KINDS = (
-    Kind("jailbreak", "harmful", ("attack",), "attack", original=True),
-    Kind("direct", "harmful", ("attack",), "attack"),
-    Kind("borderline", "harmful", ("attack",), "attack", original=True),
-    Kind("benign", "harmless", ("helpfulness", "over-refusal"), "helpfulness", original=True),
-    Kind("sensitive", "harmless", ("helpfulness", "over-refusal"), "over_refusal"),
-)
-
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
-"""Every kind of prompt by its name."""
-
-EVERY = tuple(KINDS)
-HARMFUL = tuple(kind.name for kind in _KINDS if kind.harm == "harmful")
-HARMLESS = tuple(kind.name for kind in _KINDS if kind.harm == "harmless")
-ORIGINAL = tuple(kind.name for kind in _KINDS if kind.original)
-"""The kinds whose evaluation prompts the original experiment also trained on."""
-
-JAILBREAK, BENIGN, SENSITIVE = "jailbreak", "benign", "sensitive"
-"""The kinds that the main metrics are taken over: attack success, helpfulness, and over-refusal of prompts that look
-harmful. Only a jailbreak has a family."""
-
-ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _KINDS))
-"""The files of an arm's answers in a run, without their ending."""
 
 
 class Prompt(Record):
@@ -208,32 +162,6 @@ def examples_by_line(path: Path) -> dict[int, Example]:
     return {line: build(Example, record, f"{path}:{line}") for line, record in jsonl_records(path, text)}
 
 
-def normalised_hash(text: str) -> str:
-    """SHA-256 of the text's words: case, punctuation, spacing and Unicode form do not count.
-
-    Signs that carry meaning (`C` and `C#`, `5 * 3` and `5 / 3`) do, and text that is nothing but punctuation keeps it.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    words = "".join(_normalised(character) for character in folded).split()
-    return hashlib.sha256(" ".join(words or folded.split()).encode(errors="surrogatepass")).hexdigest()
-
-
-def overlap(first: Mapping[First, str], second: Mapping[Second, str]) -> list[tuple[First, Second]]:
-    """The keys of every pair of texts, one of each set, with the same words: none for sets that may train and test."""
-    seen: dict[str, list[Second]] = {}
-    for key, text in second.items():
-        seen.setdefault(normalised_hash(text), []).append(key)
-    return [(key, other) for key, text in first.items() for other in seen.get(normalised_hash(text), [])]
-
-
-def _normalised(character: str) -> str:
-    category = unicodedata.category(character)
-    if category == "Cf":  # soft hyphens, zero-width spaces: invisible, and left over from web pages
-        return ""
-    # Combining marks stay: without them different words of Hindi or Thai would become one.
-    return character if category[0] in "LMNS" or character in "#%&*/@" else " "
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     """One row of a file of prompts.
@@ -364,45 +292,6 @@ def _first_turn(conversation: object, where: str, name: str) -> tuple[str, bool]
         f"{where}: the field {shown(name)} is no conversation; it must be a list of messages with role and content, "
         "the first of the role user not empty"
     )
-
-
-def jsonl_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
-    """The value on each line that is not empty, with the line's number."""
-    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, parse_json(path, line, number)
-
-
-def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not empty, with the line it begins on.
-
-    Raises UserError where this is no CSV, or its columns are separated by something else than commas.
-    """
-    header = text.lstrip().partition("\n")[0]
-    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
-        if sign in header and "," not in header:  # before parsing: a quoted header would be a riddle to it
-            raise UserError(f"{path}:1: columns are separated by {name} here; separate them by commas")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for row in reader:
-            if row:
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(
-            f"{path}:{line}: not valid CSV: {error}; put a cell in double quotes and double the quotes inside it"
-        ) from None
-
-
-def refuse_ragged(path: Path, line: int, columns: Sequence[str], cells: Sequence[str]) -> None:
-    """Raises UserError where a row has more or fewer cells than there are columns."""
-    if len(cells) != len(columns):
-        raise UserError(
-            f"{path}:{line}: the header has {len(columns)} columns but this row has {len(cells)}; "
-            "put text that contains commas in double quotes"
-        )
 
 
 def _refuse_repeats(path: Path, prompts: Mapping[int, Prompt]) -> None:

@@ -24,7 +24,8 @@ from cai_base.evaluation.judges.question import Unreadable
 from cai_base.evaluation.metrics import METRICS, VerdictPart
 from cai_base.evaluation.tasks.style_sets import KINDS as STYLES
 from cai_base.evaluation.tasks.style_sets import style_set, styled_prompts
-from cai_base.inputs.prompts import KINDS, Prompt, load_prompts
+from cai_base.inputs.kinds import KINDS
+from cai_base.inputs.prompts import Prompt, load_prompts
 from cai_base.inputs.rubrics import Rubric, load_rubric, parts_of
 from cai_base.reading import unknown
 from cai_base.settings.schema import Judging

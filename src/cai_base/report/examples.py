@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cai_base.arms import BASELINE
-from cai_base.inputs.prompts import HARMFUL, HARMLESS
+from cai_base.inputs.kinds import HARMFUL, HARMLESS
 from cai_base.records import Answer, Chain, Verdict
 from cai_base.report.headline import main_arm
 from cai_base.report.labels import label

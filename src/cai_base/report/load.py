@@ -9,7 +9,7 @@ from cai_base.arms import ARMS
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks.comparisons import NAME as COMPARISONS
 from cai_base.inputs import Inputs
-from cai_base.inputs.prompts import ANSWER_FILES
+from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.reading import RESTORE, parse_json, read_record, read_records, read_text
 from cai_base.records import (
     Answer,

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.arms import in_order
-from cai_base.inputs.prompts import HARMFUL, HARMLESS
+from cai_base.inputs.kinds import HARMFUL, HARMLESS
 from cai_base.records import Answer, Chain, LossUsed, Prefilled, Results, SecondJudge, Verdict
 from cai_base.report import examples, style
 from cai_base.report.figures import Group

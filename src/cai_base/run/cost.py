@@ -13,7 +13,8 @@ from cai_base.engines import Tokenizer, Usage
 from cai_base.evaluation.fluency import OPENING
 from cai_base.evaluation.judges.question import question
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.prompts import KINDS, Prompt
+from cai_base.inputs.kinds import KINDS
+from cai_base.inputs.prompts import Prompt
 from cai_base.method.phase import Phase, Size
 from cai_base.models import load_tokenizer
 from cai_base.run.preflight.models import PILOT, SHORT

@@ -21,7 +21,7 @@ from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.evaluation.tasks.style_sets import style_set
 from cai_base.evaluation.tasks.styles import StylesTask
 from cai_base.evaluation.tasks.suites import Suite, draw_items
-from cai_base.inputs.prompts import overlap
+from cai_base.inputs.overlap import overlap
 from cai_base.progress import Progress
 from cai_base.records import AskedArm, Stored
 from cai_base.run import style_results, suite_results

@@ -10,8 +10,9 @@ from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.evaluation.tasks.prompts import PromptsTask
-from cai_base.evaluation.tasks.suites import SuitePrompt
-from cai_base.inputs.prompts import ANSWER_FILES, KINDS, Prompt
+from cai_base.evaluation.tasks.suite_forms import SuitePrompt
+from cai_base.inputs.kinds import ANSWER_FILES, KINDS
+from cai_base.inputs.prompts import Prompt
 from cai_base.progress import Progress
 from cai_base.records import Judgement
 from cai_base.run.evaluation import Evaluation, Files, ask

@@ -10,7 +10,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
 from cai_base.evaluation.statistics import mean
 from cai_base.inputs import Inputs
-from cai_base.inputs.prompts import ANSWER_FILES, HARMFUL, HARMLESS
+from cai_base.inputs.kinds import ANSWER_FILES, HARMFUL, HARMLESS
 from cai_base.method import losses
 from cai_base.method.pairs import NO_PAIRS, count_filtered
 from cai_base.reading import Model, read_record, typed

@@ -7,8 +7,9 @@ from cai_base.arms import comparisons, pair_name
 from cai_base.evaluation import metrics
 from cai_base.evaluation.judges import GroundTruth
 from cai_base.evaluation.tasks.comparisons import Comparison, Comparisons, Tables
-from cai_base.evaluation.tasks.suites import Suite, SuitePrompt
-from cai_base.inputs.prompts import HARMFUL, HARMLESS
+from cai_base.evaluation.tasks.suite_forms import SuitePrompt
+from cai_base.evaluation.tasks.suites import Suite
+from cai_base.inputs.kinds import HARMFUL, HARMLESS
 from cai_base.records import (
     Answer,
     AskedArm,

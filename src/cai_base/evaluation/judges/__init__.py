@@ -7,7 +7,8 @@ from typing import Protocol
 
 from cai_base import embedded
 from cai_base.engines import Meter
-from cai_base.inputs.prompts import KINDS, Prompt
+from cai_base.inputs.kinds import KINDS
+from cai_base.inputs.prompts import Prompt
 from cai_base.records import VERDICT_PARTS, Judgement, Verdict
 from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE
 

@@ -24,7 +24,7 @@ from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.statistics import mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks import LoadedArm
-from cai_base.evaluation.tasks.suites import Row, fields_of, rows_of
+from cai_base.evaluation.tasks.suite_rows import Row, fields_of, rows_of
 from cai_base.reading import described, listed, shown
 from cai_base.records import Accuracy, ComparedAnswers, Difference
 from cai_base.settings.schema import Evaluation

@@ -13,7 +13,7 @@ from cai_base.engines import Adapter, Engine
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Judge, Response
 from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers
-from cai_base.evaluation.tasks.suites import SuitePrompt
+from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.prompts import Prompt
 from cai_base.records import Answer
 from cai_base.settings.schema import Evaluation

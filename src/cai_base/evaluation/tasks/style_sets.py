@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from cai_base import embedded, randomness
 from cai_base.evaluation.judges import GroundTruth, Judge
 from cai_base.evaluation.statistics import Bounds
-from cai_base.inputs.prompts import BENIGN, load_prompts
+from cai_base.inputs.kinds import BENIGN
+from cai_base.inputs.prompts import load_prompts
 from cai_base.reading import Record, build, parse_toml, read_text
 
 Kind = Literal["register", "language", "persona"]

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from cai_base.errors import UserError
-from cai_base.evaluation.tasks.suites import FORMS
+from cai_base.evaluation.tasks.suite_forms import FORMS
 from cai_base.store import write_atomic
 
 TIMEOUT = 60.0

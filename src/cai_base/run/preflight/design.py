@@ -2,7 +2,8 @@
 
 from cai_base.evaluation.statistics import power
 from cai_base.inputs import Inputs
-from cai_base.inputs.prompts import JAILBREAK, overlap
+from cai_base.inputs.kinds import JAILBREAK
+from cai_base.inputs.overlap import overlap
 from cai_base.run.preflight.outcome import Check
 
 EFFECT = 0.05

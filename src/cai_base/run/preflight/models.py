@@ -12,7 +12,8 @@ from cai_base.evaluation import fluency
 from cai_base.evaluation.judges import Judge, NoJudge, Response
 from cai_base.evaluation.tasks.prompts import answer
 from cai_base.inputs import Inputs
-from cai_base.inputs.prompts import BENIGN, JAILBREAK, Prompt
+from cai_base.inputs.kinds import BENIGN, JAILBREAK
+from cai_base.inputs.prompts import Prompt
 from cai_base.models import load_instruct
 from cai_base.progress import Progress
 from cai_base.records import Answer

@@ -1,0 +1,51 @@
+"""The kinds of prompt, and what the evaluation makes of answers to each.
+
+A new kind is an entry of `_KINDS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of prompt, and what the evaluation makes of answers to it.
+
+    Attributes:
+        harm: whether it asks for something harmful or something harmless; None if it tests something else.
+        rubrics: the tasks of the rubrics under which its answers are judged.
+        file: the evaluation file that has its answers, without its ending.
+        original: whether the original experiment also trained on its evaluation prompts, 10 + 24 + 8 = 42 in all.
+    """
+
+    name: str
+    harm: Literal["harmful", "harmless"] | None
+    rubrics: tuple[str, ...]
+    file: str
+    original: bool = False
+
+
+_KINDS = (
+    Kind("jailbreak", "harmful", ("attack",), "attack", original=True),
+    Kind("direct", "harmful", ("attack",), "attack"),
+    Kind("borderline", "harmful", ("attack",), "attack", original=True),
+    Kind("benign", "harmless", ("helpfulness", "over-refusal"), "helpfulness", original=True),
+    Kind("sensitive", "harmless", ("helpfulness", "over-refusal"), "over_refusal"),
+)
+
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
+"""Every kind of prompt by its name."""
+
+EVERY = tuple(KINDS)
+HARMFUL = tuple(kind.name for kind in _KINDS if kind.harm == "harmful")
+HARMLESS = tuple(kind.name for kind in _KINDS if kind.harm == "harmless")
+ORIGINAL = tuple(kind.name for kind in _KINDS if kind.original)
+"""The kinds whose evaluation prompts the original experiment also trained on."""
+
+JAILBREAK, BENIGN, SENSITIVE = "jailbreak", "benign", "sensitive"
+"""The kinds that the main metrics are taken over: attack success, helpfulness, and over-refusal of prompts that look
+harmful. Only a jailbreak has a family."""
+
+ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _KINDS))
+"""The files of an arm's answers in a run, without their ending."""
