@@ -35,15 +35,20 @@ from cai_base.engines.local.forward import Layout, logprob_sums, recomputation
 from cai_base.engines.local.layout import choose_layout
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.model import load, text_decoder
+from cai_base.engines.local.packing import distinct_tokens, padded_tokens
 from cai_base.engines.local.sampling import Sampler
 
 FORWARD_TOKENS = 32768
 """Tokens of the sequences in one forward pass; more adapters than fit take turns."""
 CPU_MEMORY = 8 << 30
 """Bytes that activations and caches may take on a CPU. A constant, so that a run's batches are the same everywhere."""
-ACTIVATIONS = 34
-"""Bytes a decoder layer keeps for the backward pass, in 16 bits per token and hidden unit (Korthikanti et al., arXiv
-2205.05198, equation 2, without the attention scores that sdpa does not keep)."""
+ACTIVATIONS = 41
+"""Bytes a decoder layer keeps for the backward pass, in 16 bits per token and hidden unit, of a Llama whose inner width
+is 2.7 times its hidden one: two norms in fp32 (8), what attention keeps (12), and the MLP's four (21)."""
+ACTIVATION_SHARE = 3
+"""Activations may take one part in so many of a GPU's memory beside the weights; adapters and logits take some, too."""
+ROWS = {"cpu": 256, "cuda": 1024}
+"""How many responses are drawn at a time, at most: a GPU takes a step of many in the time of a few."""
 OPTIMIZER = "optimizer.safetensors"
 PLAIN = "The weather was cold this morning, so we stayed at home and read a book until it was time for lunch."
 """A text whose likelihood shows whether a model expects a first token."""
@@ -70,7 +75,7 @@ class LocalEngine:
         sequence_length: of the longest sequence to come; packing is checked at that length, and again should a longer
             one come.
         name: what the model is called where an adapter names its base; `model` by default.
-        rows: how many responses are drawn at a time, at most.
+        rows: how many responses are drawn at a time, at most; None takes `ROWS` of the device.
         device: `cpu` or `cuda`; None takes CUDA where there is one.
         threads: CPU threads; None or 0 leaves PyTorch's choice.
         pack: False lays batches out padded even where packing is valid, to compare the two.
@@ -91,7 +96,7 @@ class LocalEngine:
         *,
         sequence_length: int,
         name: str | None = None,
-        rows: int = 256,
+        rows: int | None = None,
         device: str | None = None,
         threads: int | None = None,
         pack: bool = True,
@@ -119,10 +124,10 @@ class LocalEngine:
         self._bank = Bank(decoder, prefix, lora)
         self._targets = peft_format.targets(self._model, self._bank.places)
         memory = _memory(self._model)
-        self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows, memory // 2)
+        self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows or ROWS[place.type], memory // 2)
         config = self._model.config.get_text_config()
-        activations = FORWARD_TOKENS * config.num_hidden_layers * config.hidden_size * ACTIVATIONS
-        self._recompute = place.type == "cuda" and activations > memory // 2
+        token = config.num_hidden_layers * config.hidden_size * ACTIVATIONS
+        self._kept_tokens = memory // ACTIVATION_SHARE // token if place.type == "cuda" else None
 
     @property
     def packed(self) -> bool:
@@ -198,7 +203,7 @@ class LocalEngine:
         return ImmediateOutcomes({name: outcomes[name] for name in batches})
 
     def _forward_backward(self, batches: dict[Adapter, Batch]) -> dict[Adapter, Outcome]:
-        recompute = recomputation(self._model) if self._recompute else nullcontext()
+        recompute = recomputation(self._model) if self._recomputes(batches.values()) else nullcontext()
         with self._bank.active(list(batches), train=True) as parameters, recompute:
             sums = logprob_sums(self._model, self._layout, [batch.sequences for batch in batches.values()])
             values = [batch.loss(logprobs) for batch, logprobs in zip(batches.values(), sums, strict=True)]
@@ -212,6 +217,13 @@ class LocalEngine:
             self.meter.count({name: Usage(trained=tokens)})
             outcomes[name] = Step(loss, value.metrics, tokens) if failed is None else Failed(failed)
         return outcomes
+
+    def _recomputes(self, batches: Iterable[Batch]) -> bool:
+        """Whether a GPU has no room for all activations of these batches."""
+        if self._kept_tokens is None:
+            return False
+        tokens = [[sequence.tokens for sequence in batch.sequences] for batch in batches]
+        return sum(map(distinct_tokens if self.packed else padded_tokens, tokens)) > self._kept_tokens
 
     def optim_step(self, adapters: Sequence[Adapter], adam: Adam) -> dict[Adapter, Failed]:
         reasons = {name: self._bank.step(name, adam) for name in adapters}

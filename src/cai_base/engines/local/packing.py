@@ -70,6 +70,17 @@ def pad(batch: Sequence[Tokens]) -> Packed:
     return Packed([row for row, _ in rows], [Place(i, columns) for i, (_, (columns,)) in enumerate(rows)])
 
 
+def distinct_tokens(batch: Sequence[Tokens]) -> int:
+    """How many tokens the prefix trie of a batch has."""
+    ordered = _Sorted(batch)
+    return sum(ordered.lengths) - sum(ordered.shared)
+
+
+def padded_tokens(batch: Sequence[Tokens]) -> int:
+    """How many tokens a batch has with one row a sequence, filler included."""
+    return len(batch) * max(map(len, batch))
+
+
 class _Sorted:
     """A batch in the order of its tokens, in which sequences that share a prefix stand together.
 
