@@ -13,6 +13,7 @@ SPENDING = "spending.json"
 STYLE = "style.json"
 REPORT_HTML, REPORT_MARKDOWN = "report.html", "report.md"
 FIGURES, SUITES, INSPECT = "figures", "suites", "inspect"
+TRACKERS = "trackers"
 
 
 def seed_folder(seed: int) -> str:

@@ -158,14 +158,25 @@ class Run:
         Raises:
             UserError: it is not a run, or its configuration or a stored file was changed since it was written.
         """
-        path = directory / MANIFEST
-        if not path.exists():
-            raise UserError(f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made")
-        run = cls(directory, build(_Manifest, _json(path), str(path), remedy=REMEDY))
+        run = cls.watch(directory)
         run._refuse_changed_config()
         for name, file in run._manifest.files.items():
             run._verify(name, file)
         return run
+
+    @classmethod
+    def watch(cls, directory: Path) -> "Run":
+        """Open a run that another process may be writing, to read what it has stored so far.
+
+        Only the manifest is read: no file is verified, since that takes seconds and this may be done every second.
+
+        Raises:
+            UserError: it is not a run.
+        """
+        path = directory / MANIFEST
+        if not path.exists():
+            raise UserError(f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made")
+        return cls(directory, build(_Manifest, _json(path), str(path), remedy=REMEDY))
 
     def _refuse_changed_config(self) -> None:
         path = self.directory / CONFIG

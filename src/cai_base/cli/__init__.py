@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from cai_base import __version__
-from cai_base.cli import ask, look, make, organism
+from cai_base.cli import ask, look, make, organism, track
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import wrapped
 
@@ -67,6 +67,9 @@ _COMMANDS = (
         make.cost,
     ),
     Command("report", "look", "RUN", "write the run's page and figures again", look.report),
+    Command(
+        "track", "look", "RUN", "send a run's curves to a tracker, or what a tracker does not have yet", track.track
+    ),
     Command(
         "evaluate",
         "ask",

@@ -1,6 +1,6 @@
 """The commands that make runs: `run`, `resume`, `preflight` and `cost`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,13 +35,14 @@ def run(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(help_text(), end="")
         return 0
-    settings, out, as_json = load_settings(arguments)
+    settings, out, as_json, trackers = load_settings(arguments)
     if out is None:
         out = _unused(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
     _check_inputs(settings, out)
+    _check_trackers(trackers)
     from cai_base.experiment import begin
 
-    return _finish(lambda progress: begin(settings, out, progress), out, as_json)
+    return _finish(lambda progress: begin(settings, out, progress), out, as_json, trackers)
 
 
 def preflight(arguments: list[str]) -> int:
@@ -51,7 +52,7 @@ def preflight(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(help_text("preflight", PREFLIGHT_USAGE), end="")
         return 0
-    settings, out, as_json = load_settings(arguments)
+    settings, out, as_json, _ = load_settings(arguments)
     out = out or Path("runs") / "new"
     _check_inputs(settings, out)
     from cai_base.experiment import examine
@@ -73,7 +74,7 @@ def cost(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(COST_USAGE, end="")
         return 0
-    settings, _, as_json = load_settings(arguments)
+    settings, _, as_json, _ = load_settings(arguments)
     _check_inputs(settings)
     from cai_base.experiment import estimate_cost
 
@@ -118,17 +119,35 @@ def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:
     gather(settings)
 
 
-def _finish(open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool) -> int:
-    """Take a run to its end, and show its results.
+def _check_trackers(names: Sequence[str]) -> None:
+    """Refuse an unknown tracker, or one whose package is missing, before work begins."""
+    if names:
+        from cai_base.integrations.tracking.sinks import sink_kind
+
+        for name in names:
+            sink_kind(name)
+
+
+def _finish(
+    open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool, trackers: Sequence[str] = ()
+) -> int:
+    """Take a run to its end, and show its results. What is stored on the way is sent to the run's trackers.
 
     Raises:
         Stopped: with the command that continues the run.
     """
     try:
+        from cai_base.integrations.tracking.follow import following
+        from cai_base.integrations.tracking.send import begin as begin_tracking
         from cai_base.run.results import refuse_lost_arms
 
-        open_run(Progress()).finish()
-        show(directory, as_json=as_json)
+        progress = Progress()
+        experiment = open_run(progress)
+        if trackers:
+            begin_tracking(directory, trackers)
+        with following(directory, progress):
+            experiment.finish()
+            show(directory, as_json=as_json)
         refuse_lost_arms(directory)
     except KeyboardInterrupt:
         if not _is_run(directory):

@@ -191,6 +191,13 @@ def figures(per_seed: PerSeed, kinds: Sequence[str] = (), *, one_model: bool = F
     return {name: _figure(metric, per_seed, kinds, one_model) for name, metric in METRICS.items()}
 
 
+def means(answers: Sequence[Answer]) -> dict[str, float]:
+    """The mean of every metric that some answer has a value of, over the answers of one arm and seed."""
+    of_kinds = {name: [answer for answer in answers if answer.kind in one.kinds] for name, one in METRICS.items()}
+    values = {name: mean(_values(METRICS[name], of_metric)) for name, of_metric in of_kinds.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def without_empty_optional(arms: Mapping[str, Mapping[str, Figure]]) -> dict[str, dict[str, Figure]]:
     """The arms without the optional metrics of which no arm has a scored answer."""
     names = [

@@ -27,11 +27,12 @@ INDENT = " " * 6
 
 
 class RunCommand(NamedTuple):
-    """What `cai-base run` was told: the run's settings, its directory if one is given, and `--json`."""
+    """What `cai-base run` was told: the run's settings, its directory if one is given, `--json`, and its trackers."""
 
     settings: RunSettings
     out: Path | None
     as_json: bool
+    trackers: tuple[str, ...]
 
 
 def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
@@ -48,6 +49,7 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     out = flags.pop("out", None)
     config = flags.pop("config", None)
     as_json = str(flags.pop("json", "")).lower() == "true"
+    trackers = tuple(name.strip() for name in str(flags.pop("track", "")).split(",") if name.strip())
     file = None if config is None else Path(config)
     table = {} if file is None else parse_toml(file, read_text(file, "a TOML file of settings"))
     if file is not None:
@@ -59,7 +61,7 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
         raise UserError("--model is missing: --engine tinker has no default model; give one that the service serves")
     check_folder(source.place("model"), model)  # first: a message about its judge would not help
     settings = validated(merge(merge(defaults(model, protocol), under or {}), given), source)
-    return RunCommand(settings, Path(out) if out else None, as_json)
+    return RunCommand(settings, Path(out) if out else None, as_json, trackers)
 
 
 def override_settings(config: Table, args: list[str]) -> RunSettings:
@@ -112,6 +114,7 @@ class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their config
     out: str | None = Field(
         None, description="the run's directory, which must not exist; runs/<date>-<model> by default"
     )
+    track: str | None = Field(None, description="send curves to trackers, with commas: wandb, trackio, tensorboard")
     json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
 
 

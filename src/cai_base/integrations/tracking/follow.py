@@ -1,0 +1,89 @@
+"""Sends a run to its trackers while it works, from one process for each: the run never waits for a tracker."""
+
+import os
+import select
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cai_base import paths
+from cai_base.integrations.tracking.send import Sender, trackers_of
+from cai_base.progress import Progress
+
+INTERVAL = 2.0
+"""Seconds between two looks at the run's folder."""
+PATIENCE = 30.0
+"""Seconds that the end of a run waits for its trackers to have everything."""
+RETRY = 30.0
+"""Seconds before a tracker that failed is tried again."""
+
+
+@contextmanager
+def following(directory: Path, progress: Progress) -> Iterator[None]:
+    """While the block works on the run, send it to its trackers; nothing is started for a run without any.
+
+    A tracker that does not have everything at the end is named, with the command that sends the rest.
+    """
+    followers = {name: _start(directory, name) for name in trackers_of(directory)}
+    try:
+        yield
+    finally:
+        for process in followers.values():
+            assert process.stdin is not None
+            process.stdin.close()  # it sends the rest, and ends; so it does if this process is killed
+        end = time.monotonic() + PATIENCE
+        for name, process in followers.items():
+            if not _ended_well(process, end - time.monotonic()):
+                progress.say(
+                    f"{name} does not have everything (see {_log(directory, name)}); send the rest with: "
+                    f"cai-base track {directory}"
+                )
+
+
+def follow(directory: Path, tracker: str) -> bool:
+    """Send a run to one tracker until standard input ends; whether the tracker has everything.
+
+    An error is printed and the tracker is tried again later.
+    """
+    sender: Sender | None = None
+    wait, ended = 0.0, False
+    while not ended:
+        ended = bool(select.select([sys.stdin], [], [], wait)[0])
+        try:
+            sender = sender or Sender(directory, tracker)
+            sender.send(files=ended)
+            if ended:
+                sender.close()
+            wait = INTERVAL
+        except Exception:  # a tracker's library may raise anything, and none of it may reach the run
+            traceback.print_exc()
+            if ended:
+                return False
+            sender, wait = None, RETRY
+    return True
+
+
+def _start(directory: Path, tracker: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "cai_base.integrations.tracking", str(directory), tracker]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with _log(directory, tracker).open("ab") as log:  # in a session of its own, so that Ctrl-C is not for it
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+
+def _ended_well(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    try:
+        return process.wait(max(0.1, seconds)) == 0
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+
+
+def _log(directory: Path, tracker: str) -> Path:
+    return directory / paths.TRACKERS / f"{tracker}.log"

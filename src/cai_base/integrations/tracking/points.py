@@ -1,0 +1,70 @@
+"""What trackers show of a run: the points of its curves, read from its folder."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cai_base import paths
+from cai_base.arms import ARMS, Arm
+from cai_base.evaluation.metrics import means
+from cai_base.inputs.prompts import ANSWER_FILES
+from cai_base.reading import typed
+from cai_base.records import Answer, TrainingStep
+from cai_base.settings.schema import RunSettings
+from cai_base.store import Run
+
+MAIN = "cai"
+"""The arm whose evaluations are also called `eval/METRIC`, without the arm's name, as other programs call them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Values at one step of one curve.
+
+    Attributes:
+        step: the training step, counted from 1; 0 for a model that the run does not train.
+        values: by name, such as `dpo/margin` or `eval/cai/attack_success_rate`.
+    """
+
+    step: int
+    values: Mapping[str, float]
+
+
+def stored_points(run: Run, settings: RunSettings, seed: int) -> dict[str, list[Point]]:
+    """Every point of a seed that is stored so far, by curve; a curve only ever grows at its end.
+
+    The curves are those of the training phases (their folder's name) and of the arms' evaluations (`eval/ARM`).
+    """
+    arms = [ARMS[name] for name in settings.evaluated_arms]
+    training = {arm.folder: _training(run, seed, arm.folder) for arm in arms if arm.folder is not None}
+    evaluations = {f"eval/{arm.name}": list(_evaluations(run, settings, seed, arm)) for arm in arms}
+    return {name: points for name, points in {**training, **evaluations}.items() if points}
+
+
+def _training(run: Run, seed: int, phase: str) -> list[Point]:
+    name = paths.metrics(seed, phase)
+    steps = typed(TrainingStep, run.lines(name), f"{run.directory / name}")
+    return [Point(one.step + 1, {f"{phase}/{key}": value for key, value in _numbers(one)}) for one in steps]
+
+
+def _numbers(step: TrainingStep) -> Iterator[tuple[str, float]]:
+    for key, value in step.dump().items():
+        if key != "step" and value is not None:
+            yield key, float(value)
+
+
+def _evaluations(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Iterator[Point]:
+    """The arm's metrics at every evaluated step, and at the end of its training."""
+    last = getattr(settings, arm.section).steps if arm.section is not None else 0
+    interim = range(settings.evaluate_every, last, settings.evaluate_every) if arm.curve else ()
+    for step in (*interim, last):
+        answers = _answers(run, seed, arm.name, None if step == last else step)
+        if not answers:
+            return
+        figures = means(answers)
+        names = [f"eval/{arm.name}/", *(["eval/"] if arm.name == MAIN else [])]
+        yield Point(step, {f"{name}{metric}": value for name in names for metric, value in figures.items()})
+
+
+def _answers(run: Run, seed: int, arm: str, step: int | None) -> Sequence[Answer]:
+    files = (paths.answers(seed, arm, file, step) for file in ANSWER_FILES)
+    return [one for name in files for one in typed(Answer, run.lines(name), f"{run.directory / name}")]

@@ -1,0 +1,168 @@
+"""Sends what a tracker does not have yet, and remembers what it has.
+
+A run's folder has `trackers/NAME.json` for each tracker: for each seed and curve, how many points were sent. It is none
+of the run's artifacts. Before a batch is sent the file says how far it will reach: if the process dies in between, the
+next one asks the tracker what it has, and no step is sent twice.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import Field
+
+from cai_base import paths
+from cai_base.errors import UserError
+from cai_base.integrations.tracking.points import Point, stored_points
+from cai_base.integrations.tracking.sinks import Sink, TrackedRun, sink_kind
+from cai_base.reading import read_record
+from cai_base.records.stored import Stored
+from cai_base.settings.validation import stored_settings
+from cai_base.store import Run, to_json, write_atomic
+
+REMEDY = "delete it to send everything again, to new tracked runs"
+
+Counts = dict[str, int]
+"""By curve, a number of points."""
+
+
+class Sent(Stored):
+    """What a tracker has of one seed.
+
+    Attributes:
+        points: the points that it has, by curve.
+        sending: the points that it will have once the batch under way has been sent; None if none is.
+        files: whether it has the tables and pages of the finished run.
+    """
+
+    points: Counts = Field(default_factory=dict)
+    sending: Counts | None = None
+    files: bool = False
+
+
+class Tracking(Stored):
+    """What one tracker has of a run.
+
+    Attributes:
+        experiment: the name that groups the run's seeds in the tracker; it stays when the folder is renamed.
+        seeds: by the seed's number.
+    """
+
+    experiment: str
+    seeds: dict[str, Sent] = Field(default_factory=dict)
+
+
+def begin(directory: Path, trackers: Iterable[str]) -> None:
+    """Note that a run is sent to these trackers from now on, beside those to which it is sent already.
+
+    Raises:
+        UserError: a tracker is unknown, or its package is not installed.
+    """
+    trackers = list(trackers)
+    for name in trackers:
+        sink_kind(name)
+    known = [_read(directory, name).experiment for name in trackers_of(directory)]
+    experiment = known[0] if known else f"{directory.resolve().name}-{uuid4().hex[:6]}"
+    for name in trackers:
+        if not _file(directory, name).exists():
+            _write(directory, name, Tracking(experiment=experiment))
+
+
+def trackers_of(directory: Path) -> list[str]:
+    """The trackers to which a run is sent."""
+    return sorted(file.stem for file in (directory / paths.TRACKERS).glob("*.json"))
+
+
+class Sender:
+    """Sends a run's new points to one tracker, one tracked run a seed.
+
+    Args:
+        directory: the run's.
+        tracker: its name, one of `trackers_of`.
+    """
+
+    def __init__(self, directory: Path, tracker: str) -> None:
+        self._directory, self._tracker = directory, tracker
+        self._settings = stored_settings(Run.watch(directory))
+        self._tracking = _read(directory, tracker)
+        self._sinks: dict[int, Sink] = {}
+
+    def send(self, *, files: bool) -> int:
+        """Send all that is stored and not yet sent; the number of points sent.
+
+        Args:
+            files: also the answers and pages of a finished run, which must be written by now.
+
+        Raises:
+            Exception: whatever the tracker's library raises. The next call goes on where this one stopped.
+        """
+        run, total = Run.watch(self._directory), 0
+        for seed in self._settings.seed_numbers:
+            total += self._send_points(seed, stored_points(run, self._settings, seed))
+            if files and run.progress("results"):
+                self._send_files(seed)
+        return total
+
+    def close(self) -> None:
+        """Have the tracker take what it still holds back."""
+        for sink in self._sinks.values():
+            sink.close()
+        self._sinks = {}
+
+    def _send_points(self, seed: int, curves: Mapping[str, list[Point]]) -> int:
+        sent = self._sent(seed)
+        reach = {name: len(points) for name, points in curves.items()}
+        if sent.sending is None and reach == sent.points:
+            return 0
+        sink, before = self._sink(seed), sent.points
+        known = number = sum(before.values())
+        if sent.sending is None:
+            self._note(seed, sent.model_copy(update={"sending": reach}))
+        else:  # an earlier process died while it sent: the first points of its batch may have arrived
+            reach, known = sent.sending, sink.recover()
+            if known < number:  # the tracker has lost what it had
+                before, number = {}, 0
+        for name, count in reach.items():
+            for point in curves[name][before.get(name, 0) : count]:
+                if number >= known:
+                    sink.log(point, number)
+                number += 1
+        sink.flush()
+        self._note(seed, sent.model_copy(update={"points": reach, "sending": None}))
+        return max(0, number - known)
+
+    def _send_files(self, seed: int) -> None:
+        sent = self._sent(seed)
+        if not sent.files:
+            self._sink(seed).finish(self._directory)
+            self._note(seed, sent.model_copy(update={"files": True}))
+
+    def _sink(self, seed: int) -> Sink:
+        if seed not in self._sinks:
+            config = {**self._settings.model_dump(mode="json", by_alias=True), "seed": seed}
+            folder = self._directory / paths.TRACKERS / self._tracker
+            tracked = TrackedRun(self._tracking.experiment, seed, config, folder)
+            self._sinks[seed] = sink_kind(self._tracker)(tracked)
+        return self._sinks[seed]
+
+    def _sent(self, seed: int) -> Sent:
+        return self._tracking.seeds.get(str(seed), Sent())
+
+    def _note(self, seed: int, sent: Sent) -> None:
+        self._tracking = self._tracking.model_copy(update={"seeds": {**self._tracking.seeds, str(seed): sent}})
+        _write(self._directory, self._tracker, self._tracking)
+
+
+def _file(directory: Path, tracker: str) -> Path:
+    return directory / paths.TRACKERS / f"{tracker}.json"
+
+
+def _read(directory: Path, tracker: str) -> Tracking:
+    file = _file(directory, tracker)
+    if not file.exists():
+        raise UserError(f"{directory}: is not sent to {tracker}; name it: cai-base track {directory} --to {tracker}")
+    return read_record(file, Tracking, "what a tracker has of a run", REMEDY)
+
+
+def _write(directory: Path, tracker: str, tracking: Tracking) -> None:
+    write_atomic(_file(directory, tracker), to_json(tracking.model_dump(mode="json")))

@@ -1,0 +1,246 @@
+"""The trackers: how each takes a point, and the tables and pages of a finished run.
+
+Each is an extra of its name, imported when it is used. They work without an account: TensorBoard and trackio write to
+this machine, and Weights & Biases does with `WANDB_MODE=offline`.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from cai_base import paths
+from cai_base.errors import UserError
+from cai_base.integrations.tracking.points import Point
+from cai_base.reading import read_records, unknown
+from cai_base.records import Answer
+
+PROJECT = "cai-base"
+"""The project of all runs in a tracker. WANDB_PROJECT or TRACKIO_PROJECT in the environment gives another."""
+
+COLUMNS = ("arm", "kind", "family", "prompt", "response", "complied", "refused", "helpfulness", "unscored")
+"""The columns of the table of answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedRun:
+    """What a tracker is told of one seed.
+
+    Attributes:
+        experiment: the group of all seeds of a run.
+        config: the run's settings and the seed.
+        folder: where the tracker may keep files of its own.
+    """
+
+    experiment: str
+    seed: int
+    config: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The tracked run's name."""
+        return f"{self.experiment}-seed-{self.seed}"
+
+
+class Sink(Protocol):
+    """One tracked run of one tracker. Its methods raise whatever the tracker's library raises."""
+
+    def log(self, point: Point, number: int) -> None:
+        """Send a point, which is the `number`th of this seed, counted from 0."""
+
+    def recover(self) -> int:
+        """How many points the tracker has, after a process was stopped while it sent some.
+
+        Fewer than were sent before that: then everything is sent again.
+        """
+
+    def flush(self) -> None:
+        """Return when the points so far will reach the tracker whatever becomes of this process."""
+
+    def finish(self, directory: Path) -> None:
+        """Send the answers and pages of the finished run in `directory`."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+class TensorBoard:
+    """Event files in the run's folder, one folder a seed; steps are training steps."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder = run.folder / paths.seed_folder(run.seed)
+        self._open: Callable[[], Any] = lambda: SummaryWriter(str(self._folder))
+        self._writer = self._open()
+        self._run = run
+
+    def log(self, point: Point, number: int) -> None:
+        for name, value in point.values.items():
+            self._writer.add_scalar(name, value, point.step)
+
+    def recover(self) -> int:
+        """Delete what there is: a file that was cut short cannot be told from a whole one."""
+        self._writer.close()
+        for file in self._folder.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = self._open()
+        return 0
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def finish(self, directory: Path) -> None:
+        self._writer.add_text("config", f"```\n{_lines(self._run.config)}\n```")
+        self._writer.add_text("report", (directory / paths.REPORT_MARKDOWN).read_text(encoding="utf-8"))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run in Weights & Biases; each phase's curves have its training steps as their axis."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        import wandb
+
+        self._wandb = wandb
+        self._name = run.name
+        run.folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            group=run.experiment,
+            id=run.name,
+            name=run.name,
+            config=dict(run.config),
+            dir=str(run.folder),
+            resume="allow",
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True
+            ),
+        )
+        self._axes: set[str] = set()
+
+    def log(self, point: Point, number: int) -> None:
+        axes = {}
+        for name in point.values:
+            section = name.rpartition("/")[0]
+            axes[f"{section}/step"] = point.step
+            if section not in self._axes:
+                self._run.define_metric(f"{section}/*", step_metric=f"{section}/step")
+                self._axes.add(section)
+        self._run.log({**axes, **point.values}, step=number)
+
+    def recover(self) -> int:
+        """The step at which the service goes on. An offline run does not know, and says 0: all points go again."""
+        return int(self._run.step)
+
+    def flush(self) -> None:
+        """Nothing: the library has its own process, to which every point has been handed."""
+
+    def finish(self, directory: Path) -> None:
+        seed = int(self._name.rpartition("-")[2])
+        self._run.log({"answers": self._wandb.Table(columns=[*COLUMNS], data=list(_answer_rows(directory, seed)))})
+        artifact = self._wandb.Artifact(f"{self._name}-report", type="report")
+        for name in (paths.REPORT_HTML, paths.REPORT_MARKDOWN, paths.RESULTS):
+            artifact.add_file(str(directory / name))
+        self._run.log_artifact(artifact)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Trackio:
+    """A run in trackio, whose dashboard reads a database on this machine (`trackio show`)."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        import trackio
+
+        self._trackio, self._tracked = trackio, run
+        self._project = os.environ.get("TRACKIO_PROJECT", PROJECT)
+        self._run: Any = None
+
+    def log(self, point: Point, number: int) -> None:
+        """As `Sink.log`."""
+        steps = {f"{name.rpartition('/')[0]}/step": point.step for name in point.values}
+        self._opened().log({**steps, **point.values}, step=number)
+
+    def recover(self) -> int:
+        from trackio.sqlite_storage import SQLiteStorage
+
+        last = SQLiteStorage.get_max_step_for_run(self._project, self._tracked.name)
+        return 0 if last is None else last + 1
+
+    def flush(self) -> None:
+        """End this session of the run: only then is everything in the database."""
+        self.close()
+
+    def finish(self, directory: Path) -> None:
+        rows = [[str(cell) for cell in row] for row in _answer_rows(directory, self._tracked.seed)]
+        self._opened().log({"answers": self._trackio.Table(columns=[*COLUMNS], data=rows)})
+        self.close()
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
+
+    def _opened(self) -> Any:
+        if self._run is None:
+            self._run = self._trackio.init(
+                self._project,
+                name=self._tracked.name,
+                group=self._tracked.experiment,
+                config=dict(self._tracked.config),
+                resume="allow",
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
+        return self._run
+
+
+class Kind(NamedTuple):
+    """A tracker: the package that it needs, and its sink."""
+
+    package: str
+    sink: Callable[[TrackedRun], Sink]
+
+
+KINDS: Mapping[str, Kind] = {
+    "wandb": Kind("wandb", WeightsAndBiases),
+    "trackio": Kind("trackio", Trackio),
+    "tensorboard": Kind("tensorboard", TensorBoard),
+}
+"""Every tracker by its name, which is also that of the extra."""
+
+
+def sink_kind(name: str) -> Callable[[TrackedRun], Sink]:
+    """What makes a sink of this tracker.
+
+    Raises:
+        UserError: there is no such tracker, or its package is not installed.
+    """
+    if name not in KINDS:
+        raise UserError(f"--track: {unknown('tracker', name, KINDS)}")
+    if find_spec(KINDS[name].package) is None:
+        raise UserError(f"--track {name}: its package is not installed; pip install 'cai-base[{name}]'")
+    return KINDS[name].sink
+
+
+def _answer_rows(directory: Path, seed: int) -> Iterator[list[str | float | bool | None]]:
+    """Every final answer of a seed, with its verdict."""
+    for file in sorted((directory / paths.seed_folder(seed) / "evaluation").glob("*/*.jsonl")):
+        for one in read_records(file, Answer):
+            verdict = one.verdict
+            scores = [None, None, None] if verdict is None else [verdict.complied, verdict.refused, verdict.helpfulness]
+            yield [file.parent.name, one.kind, one.family, one.prompt, one.response, *scores, one.unscored]
+
+
+def _lines(config: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in config.items())

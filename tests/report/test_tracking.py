@@ -1,0 +1,203 @@
+"""Curves in trackers: what they hold is what the run stored, each step once, whatever happened on the way."""
+
+import contextlib
+import json
+import os
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from cai_base import paths
+from cai_base.cli import main
+from cai_base.integrations.tracking.follow import following
+from cai_base.integrations.tracking.points import Point
+from cai_base.integrations.tracking.send import Sender, begin
+from cai_base.integrations.tracking.sinks import TensorBoard
+from cai_base.progress import Progress
+
+MakeRun = Callable[..., Path]
+Curves = Mapping[tuple[str, int], float]
+
+
+@pytest.fixture
+def run(make_run: MakeRun) -> Path:
+    """Two seeds, with pages that a tracker takes as they are."""
+    directory = make_run(seeds=2)
+    for page in (paths.REPORT_HTML, paths.REPORT_MARKDOWN):
+        (directory / page).write_text("the page", encoding="utf-8")
+    return directory
+
+
+def in_run(run: Path, seed: int) -> Curves:
+    """The curves of DPO as the run stored them, by name and step."""
+    lines = (run / paths.metrics(seed, "dpo")).read_text(encoding="utf-8").splitlines()
+    return {
+        (f"dpo/{name}", step["step"] + 1): value
+        for step in map(json.loads, lines)
+        for name, value in step.items()
+        if name in ("loss", "margin", "accuracy")
+    }
+
+
+def in_tensorboard(run: Path, seed: int) -> list[tuple[str, int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = run / paths.TRACKERS / "tensorboard" / paths.seed_folder(seed)
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(tag, one.step, one.value) for tag in events.Tags()["scalars"] for one in events.Scalars(tag)]
+
+
+def send(run: Path, tracker: str) -> int:
+    sender = Sender(run, tracker)
+    try:
+        return sender.send(files=True)
+    finally:
+        sender.close()
+
+
+def test_tensorboard_shows_the_curves_that_the_run_stored(run: Path) -> None:
+    assert main(["track", str(run), "--to", "tensorboard"]) == 0
+    for seed in (0, 1):
+        shown = in_tensorboard(run, seed)
+        curves = {(name, step): value for name, step, value in shown}
+        assert len(curves) == len(shown)
+        assert {key: curves[key] for key in in_run(run, seed)} == pytest.approx(in_run(run, seed), rel=1e-6)
+        figure = json.loads((run / paths.RESULTS).read_text(encoding="utf-8"))["arms"]["cai"]["attack_success_rate"]
+        assert curves["eval/cai/attack_success_rate", 20] == pytest.approx(figure["per_seed"][seed], rel=1e-6)
+        assert curves["eval/attack_success_rate", 20] == curves["eval/cai/attack_success_rate", 20]
+
+
+def test_what_a_tracker_has_is_not_sent_again(run: Path) -> None:
+    begin(run, ["tensorboard"])
+    assert send(run, "tensorboard") > 0
+    assert send(run, "tensorboard") == 0
+
+
+def test_after_a_death_while_sending_each_step_is_there_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(run, ["tensorboard"])
+    log, sent = TensorBoard.log, 0
+
+    def dies(sink: TensorBoard, point: Point, number: int) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > 7:
+            raise ConnectionError
+        log(sink, point, number)
+
+    monkeypatch.setattr(TensorBoard, "log", dies)
+    with pytest.raises(ConnectionError):
+        send(run, "tensorboard")
+    monkeypatch.setattr(TensorBoard, "log", log)
+    send(run, "tensorboard")
+    for seed in (0, 1):
+        times = Counter((name, step) for name, step, _ in in_tensorboard(run, seed))
+        assert set(times.values()) == {1}
+        assert set(in_run(run, seed)) <= set(times)
+
+
+def test_trackio_has_every_step_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trackio = pytest.importorskip("trackio")
+    from trackio import sqlite_storage
+
+    monkeypatch.setenv("TRACKIO_PROJECT", f"test-{tmp_path.name}")
+    monkeypatch.setattr(sqlite_storage, "TRACKIO_DIR", tmp_path)
+    begin(run, ["trackio"])
+    assert send(run, "trackio") > 0
+    assert send(run, "trackio") == 0
+    project = os.environ["TRACKIO_PROJECT"]
+    names = sorted(one.name for one in trackio.Api().runs(project))
+    assert [name.rpartition("-seed-")[2] for name in names] == ["0", "1"]
+    for seed, name in enumerate(names):
+        logs = sqlite_storage.SQLiteStorage.get_logs(project, name)
+        steps = [line["step"] for line in logs if "answers" not in line]
+        assert steps == list(range(len(steps)))
+        curves = {
+            (key, int(line["dpo/step"])): value
+            for line in logs
+            for key, value in line.items()
+            if key in ("dpo/loss", "dpo/margin", "dpo/accuracy")
+        }
+        assert curves == pytest.approx(in_run(run, seed))
+
+
+def test_weights_and_biases_has_every_step_once_without_an_account(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    begin(run, ["wandb"])
+    assert send(run, "wandb") > 0
+    assert send(run, "wandb") == 0
+    for seed in (0, 1):
+        folder = run / paths.TRACKERS / "wandb" / "wandb"
+        (file,) = folder.glob(f"offline-run-*-seed-{seed}/*.wandb")
+        history = [line for line in offline_history(file) if "answers" not in line]
+        steps = [line["_step"] for line in history]
+        assert steps == list(range(len(steps)))
+        curves = {
+            (key, int(line["dpo/step"])): value
+            for line in history
+            for key, value in line.items()
+            if key in ("dpo/loss", "dpo/margin", "dpo/accuracy")
+        }
+        assert curves == pytest.approx(in_run(run, seed))
+
+
+def offline_history(file: Path) -> Iterator[dict[str, float]]:
+    """The steps in an offline file of Weights & Biases: a log of LevelDB's form, whose records are protocol buffers."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, block = file.read_bytes(), 32768
+    place, parts = 7, b""
+    while place + 7 <= len(data):
+        if block - place % block < 7:
+            place += block - place % block
+            continue
+        size, kind = struct.unpack("<HB", data[place + 4 : place + 7])
+        parts += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = Record.FromString(parts)
+            parts = b""
+            if record.HasField("history"):
+                items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+                yield {key: json.loads(value) for key, value in items.items()}
+
+
+def test_a_run_with_a_tracker_that_fails_goes_on_and_says_how_to_send_the_rest(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(run, ["tensorboard"])
+    (run / paths.TRACKERS / "tensorboard").write_text("a file where a folder must be")
+    worked = False
+    with following(run, Progress()):
+        worked = True
+    assert worked
+    said = " ".join(capsys.readouterr().err.split())
+    assert "tensorboard does not have everything" in said
+    assert f"cai-base track {run}" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--to", "tensorbord"], "did you mean 'tensorboard'?"),
+        ([], "is sent to no tracker; name one"),
+    ],
+)
+def test_track_says_which_trackers_there_are(
+    run: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["track", str(run), *flags]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_refuses_an_unknown_tracker_before_work_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.chdir(tmp_path):
+        assert main(["run", "--track", "wandb,excel"]) == 2
+    assert "unknown tracker" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
