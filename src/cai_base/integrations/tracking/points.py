@@ -4,16 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import paths
-from cai_base.arms import ARMS, Arm
+from cai_base.arms import ARMS, FULL, Arm
 from cai_base.evaluation.metrics import means
-from cai_base.inputs.prompts import ANSWER_FILES
+from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.reading import typed
 from cai_base.records import Answer, TrainingStep
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
-
-MAIN = "cai"
-"""The arm whose evaluations are also called `eval/METRIC`, without the arm's name, as other programs call them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,10 @@ def _numbers(step: TrainingStep) -> Iterator[tuple[str, float]]:
 
 
 def _evaluations(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Iterator[Point]:
-    """The arm's metrics at every evaluated step, and at the end of its training."""
+    """The arm's metrics at every evaluated step, and at the end of its training.
+
+    Those of full CAI are also called `eval/METRIC`, without the arm's name, as other programs call them.
+    """
     last = getattr(settings, arm.section).steps if arm.section is not None else 0
     interim = range(settings.evaluate_every, last, settings.evaluate_every) if arm.curve else ()
     for step in (*interim, last):
@@ -61,7 +61,7 @@ def _evaluations(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Iterat
         if not answers:
             return
         figures = means(answers)
-        names = [f"eval/{arm.name}/", *(["eval/"] if arm.name == MAIN else [])]
+        names = [f"eval/{arm.name}/", *(["eval/"] if arm.name == FULL else [])]
         yield Point(step, {f"{name}{metric}": value for name in names for metric, value in figures.items()})
 
 
