@@ -15,13 +15,14 @@ class JudgeKind:
         about: what it is, for `--help`.
         takes: what its name is, behind the colon: MODEL or PATH, which is a local folder; empty if it has no name.
         runs: where its model is: at a URL, or in an engine of `models.ENGINES`; None for a judge that is no model.
-        grades: how it answers: rubrics, a guard's own words, the embedded world's facts, or nothing.
+        grades: how it answers: rubrics, a guard's own words, the embedded world's facts, phrases that it finds, or
+            nothing.
     """
 
     about: str
     takes: Literal["MODEL", "PATH", ""]
     runs: Literal["url", "local", "tinker"] | None
-    grades: Literal["rubrics", "guard", "facts", "nothing"]
+    grades: Literal["rubrics", "guard", "facts", "phrases", "nothing"]
 
     @property
     def at_url(self) -> bool:
@@ -45,6 +46,7 @@ JUDGE_KINDS: Mapping[str, JudgeKind] = {
     "hf": JudgeKind("a chat model", "PATH", "local", "rubrics"),
     "hf-guard": JudgeKind("Llama Guard, Qwen3Guard-Gen", "PATH", "local", "guard"),
     "ground-truth": JudgeKind("the embedded model only", "", None, "facts"),
+    "refusal-phrases": JudgeKind("string matching, no model", "", None, "phrases"),
     "none": JudgeKind("", "", None, "nothing"),
 }
 """Every kind of judge by its name."""

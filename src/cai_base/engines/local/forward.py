@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cai_base.engines import Datum
+from cai_base.engines.local import large_head
 from cai_base.engines.local.masks import Masks
 from cai_base.engines.local.packing import Ints, Packed, pack, pad
 
@@ -154,6 +155,9 @@ def _grid(head: nn.Module, outputs: Tensor, targets: _Targets, sequences: int) -
 
 def _logprobs(head: nn.Module, outputs: Tensor, token: Tensor) -> Tensor:
     """log p of `token [n]` at `outputs [n, features]`, in fp32; logits exist for `HEAD_CHUNK` of them at a time."""
+
+    if large_head.takes(head):
+        return large_head.token_logprobs(cast(nn.Linear, head), outputs, token)
 
     def chunk(part: Tensor, tokens: Tensor) -> Tensor:
         return -F.cross_entropy(head(part).float(), tokens, reduction="none")

@@ -1,15 +1,20 @@
-"""A GGUF file as a folder in Hugging Face layout: converted once, and kept under the user's cache by the file's hash.
+"""A GGUF file as a folder in Hugging Face layout: converted once, and kept under the user's cache.
 
-transformers reads the file and dequantises its weights; that takes minutes where the vocabulary is large. The folder is
-then loaded as any other. Its weights are fp32, four bytes each.
+transformers reads the file and dequantises its weights. The folder is then loaded as any other. Its weights are fp32,
+four bytes each. It is kept by the file's hash and the version of transformers, which decides what is read how.
 """
 
 import hashlib
 import importlib.util
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -48,7 +53,7 @@ def converted(model: str) -> str:
         raise EngineError("model", model, "there is no such file", "give the path of a GGUF file")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    folder = cache_folder() / "gguf" / digest
+    folder = cache_folder() / "gguf" / f"{digest}-{transformers.__version__}"
     if not folder.is_dir():
         absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
         if absent:
@@ -56,27 +61,56 @@ def converted(model: str) -> str:
             raise EngineError("model", model, reason, "install with pip install 'cai-base[gguf]'")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            _convert(model, Path(scratch), Path(scratch) / digest)
+            with _read_once():
+                _convert(model, Path(scratch), Path(scratch) / folder.name)
             if not folder.is_dir():  # unless another process was faster
-                (Path(scratch) / digest).rename(folder)
+                (Path(scratch) / folder.name).rename(folder)
     return str(folder)
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Within it a file's fields are read once and from an array, and transformers shows no progress bar of its own.
+
+    transformers has them read three times, for the config, the tokenizer and the weights. The reader takes them apart
+    piece by piece, and a piece of a memory map, which is what it reads from, costs several times one of an array: that
+    was most of a conversion's time where the vocabulary is large.
+    """
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        @property
+        def data(self) -> Any:
+            return self._array
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._array = np.asarray(mapped)
+
+    def without_bar(tensors: Any, **_: object) -> Any:
+        return tensors
+
+    readers = cache(lambda file: Reader(file))
+    with patch.object(gguf, "GGUFReader", readers), patch.object(reading, "tqdm", without_bar):
+        yield
 
 
 def _convert(model: str, scratch: Path, folder: Path) -> None:
     from gguf import GGUFReader
 
+    # Alone in a folder: transformers would take a tokenizer or an adapter that lies beside the file for a part of it.
+    alone = scratch / "source"
+    alone.mkdir()
+    (alone / "model.gguf").symlink_to(Path(model).resolve())
     try:
-        fields = GGUFReader(model).fields
+        fields = GGUFReader(str(alone / "model.gguf")).fields
         architecture = str(fields["general.architecture"].contents())
     except Exception as error:  # the reader trusts every length in the file, so anything can happen
         reason = f"is no GGUF file, or a damaged one ({one_line(error) or type(error).__name__})"
         raise EngineError(
             "model", model, reason, "fetch it again, and compare its size or hash with its source"
         ) from error
-    # Alone in a folder: transformers would take a tokenizer or an adapter that lies beside the file for a part of it.
-    alone = scratch / "source"
-    alone.mkdir()
-    (alone / "model.gguf").symlink_to(Path(model).resolve())
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source: dict[str, Any] = {"gguf_file": "model.gguf", "trust_remote_code": False}
     try:

@@ -11,6 +11,7 @@ from cai_base.evaluation.judges.chat_source import ChatSource
 from cai_base.evaluation.judges.endpoint import Endpoint, check_sdk
 from cai_base.evaluation.judges.grading import Grading, GuardGrading, RubricGrading
 from cai_base.evaluation.judges.model_judge import ModelJudge
+from cai_base.evaluation.judges.refusal_phrases import RefusalPhrases
 from cai_base.evaluation.judges.replies import ReplyFile, Source
 from cai_base.inputs import Inputs
 from cai_base.models import check_chat_model, load_chat_model
@@ -78,6 +79,8 @@ def _load(context: Context) -> Judge:
             return NoJudge()
         case JudgeKind(grades="facts"):
             return GroundTruth()
+        case JudgeKind(grades="phrases"):
+            return RefusalPhrases()
         case JudgeKind(grades="guard"):
             return _guard(context)
         case JudgeKind(runs="url"):
