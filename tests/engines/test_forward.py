@@ -15,6 +15,7 @@ from checkpoints import LENGTH, LORA
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from cai_base.cache import cache_folder
 from cai_base.engines import Batch, Datum, EngineError, LossValue, SampleRequest, Step
 from cai_base.engines.local import LocalEngine, forward, layout
 
@@ -120,7 +121,7 @@ def test_the_comparison_of_layouts_is_remembered_by_weights_length_and_version(
     monkeypatch.setattr(transformers, "__version__", "5.99.0")
     assert engine("windowed").findings() == first
     assert lengths == [LENGTH, 40, LENGTH, LENGTH]
-    for file in (layout.cache_folder() / "layouts").iterdir():
+    for file in (cache_folder() / "layouts").iterdir():
         file.write_text("{")
     assert engine("windowed").findings() == first, "what is damaged is found out again"
     assert len(lengths) == 5
@@ -132,7 +133,7 @@ def test_the_same_weights_with_another_window_are_compared_anew(folder: Callable
     (other / "config.json").write_text(json.dumps(config | {"sliding_window": 5}))
     for path in (folder("windowed"), str(other)):
         LocalEngine(path, LORA, sequence_length=40, device="cpu")
-    assert len(list((layout.cache_folder() / "layouts").iterdir())) == 2
+    assert len(list((cache_folder() / "layouts").iterdir())) == 2
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(

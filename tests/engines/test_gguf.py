@@ -141,6 +141,22 @@ def test_the_second_load_converts_nothing(file: Path, cache: Path, monkeypatch: 
     assert [path.name for path in (cache / "gguf").iterdir()] == [Path(first).name]
 
 
+def test_a_conversion_reads_the_fields_once_shows_nothing_and_is_of_one_version(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import gguf as package
+
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path))
+    read: list[str] = []
+    build = package.GGUFReader._build_fields
+    monkeypatch.setattr(package.GGUFReader, "_build_fields", lambda self, *a: read.append("once") or build(self, *a))
+    first = gguf.converted(str(file))
+    assert read == ["once"]
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(gguf.transformers, "__version__", "99.0")
+    assert gguf.converted(str(file)) != first
+
+
 def test_what_lies_beside_the_file_is_no_part_of_it(file: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "model.gguf").write_bytes(file.read_bytes())

@@ -1,6 +1,7 @@
 """What intervals are over, and what a run could and could not show, in a sentence each."""
 
 from cai_base.arms import ARMS, BASELINE, pair_name
+from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
 from cai_base.evaluation.metrics import METRICS
 from cai_base.records import Results, SuiteResults
 from cai_base.report.headline import ATTACK, main_arm
@@ -14,7 +15,12 @@ SEEDS_AND_PROMPTS = "seeds and prompts"
 
 def notes(results: Results) -> list[str]:
     """What a reader needs beside the main table: what brackets are, whether help was kept, what could be detected."""
-    return [interval_note(results), *_no_less_helpful(results), *_power(results)]
+    return [*judge_note(results), interval_note(results), *_no_less_helpful(results), *_power(results)]
+
+
+def judge_note(results: Results | SuiteResults) -> list[str]:
+    """What a judge that reads no meaning cannot tell; empty for other judges."""
+    return [ABOUT] if results.judge == RefusalPhrases.name else []
 
 
 def interval_note(results: Results | SuiteResults) -> str:

@@ -12,7 +12,7 @@ from cai_base.evaluation.tasks.suite_files import published
 from cai_base.records import Accuracy, ComparisonsResults, Difference, SuiteResults
 from cai_base.report.labels import ORGANISM, label, pair_label, printable
 from cai_base.report.load import load_suite
-from cai_base.report.notes import interval_note
+from cai_base.report.notes import interval_note, judge_note
 from cai_base.report.numbers import interval, number
 from cai_base.report.table import draw, page, warn
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table, metrics_of, plain_cell
@@ -72,7 +72,7 @@ def _suite(console: Console, results: SuiteResults) -> None:
             f"Attack success and refusal are over the attacks that are not {' or '.join(SEPARATE)}, "
             "over-refusal over the safe prompts."
         )
-        console.print(Text(f"{over} {_interval_note(results)}", style="dim"))
+        console.print(Text(" ".join([over, *judge_note(results), _interval_note(results)]), style="dim"))
         if incomplete(results):
             draw(console, coverage_table(results))
     for name in ("attack_success_rate", "over_refusal_rate"):

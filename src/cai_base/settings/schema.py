@@ -32,7 +32,10 @@ Threads = Annotated[int, Field(ge=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-CHECKS = ("judge", "second-judge", "base", "rate", "instruct", "arms", "disjoint", "power", "engine", "disk", "cost")
+CHECKS = (
+    *("judge", "second-judge", "base", "rate", "critique", "instruct", "arms"),
+    *("disjoint", "power", "engine", "disk", "cost"),
+)
 """The checks of preflight, as `--accept` names them."""
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from cai_base.cache import cache_folder
 from cai_base.engines import EngineError
-from cai_base.engines.local.layout import cache_folder
 from cai_base.engines.tokenizer import one_line
 
 SUFFIX = ".gguf"
@@ -92,8 +91,18 @@ def _read_once() -> Iterator[None]:
         return tensors
 
     readers = cache(lambda file: Reader(file))
-    with patch.object(gguf, "GGUFReader", readers), patch.object(reading, "tqdm", without_bar):
+    with _in_place(gguf, "GGUFReader", readers), _in_place(reading, "tqdm", without_bar):
         yield
+
+
+@contextmanager
+def _in_place(module: Any, name: str, value: object) -> Iterator[None]:
+    own = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, own)
 
 
 def _convert(model: str, scratch: Path, folder: Path) -> None:

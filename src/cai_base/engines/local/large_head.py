@@ -1,9 +1,9 @@
 """Log-probabilities under a frozen head of a large vocabulary, and their gradient, without its logits in memory.
 
 For a vocabulary of 262,144 the logits of 400 tokens are 0.4 GB, which a softmax and its gradient read and write ten
-times: that costs more than the arithmetic. Here the vocabulary is taken block by block, so that a block's logits stay in
-the processor's cache, and the gradient is made in the same pass (Liger Kernel, arXiv 2410.10989, does so by rows; the
-running maximum is that of Milakov and Gimelshein, arXiv 1805.02867).
+times: that costs more than the arithmetic. Here the vocabulary is taken block by block, so that a block's logits stay
+in the processor's cache, and the gradient is made in the same pass (Liger Kernel, arXiv 2410.10989, does so by rows;
+the running maximum is that of Milakov and Gimelshein, arXiv 1805.02867).
 """
 
 from typing import Any
@@ -20,10 +20,8 @@ ROWS = 1024
 
 
 def takes(head: nn.Module) -> bool:
-    """Whether `token_logprobs` computes what this head does: a frozen matrix and nothing else, of a large vocabulary."""
-    return (
-        type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad and head.out_features > LARGE
-    )
+    """Whether `token_logprobs` computes what this head does: a frozen matrix, nothing else, of a large vocabulary."""
+    return type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad and head.out_features > LARGE
 
 
 def token_logprobs(head: nn.Linear, outputs: Tensor, tokens: Tensor) -> Tensor:

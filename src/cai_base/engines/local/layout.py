@@ -6,8 +6,6 @@ config, the length, the device and the code, so it is stored under a hash of the
 
 import hashlib
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cai_base import randomness
+from cai_base.cache import recall, remember
 from cai_base.engines import Datum, EngineError
 from cai_base.engines.local.forward import Layout, weighted_logprobs
 
@@ -44,30 +43,25 @@ def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: boo
     """
     if not pack:
         return compare_layouts(model, length, pack=False)
-    file = cache_folder() / "layouts" / f"{_key(model, digest, length)}.json"
+    facts = _facts(model, digest, length)
+    record = recall("layouts", facts)
     try:
-        record = json.loads(file.read_bytes())
-        return Layout(**record["layout"]), record["note"]
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
-        layout, note = compare_layouts(model, length, pack=True)
-        _remember(file, {"layout": asdict(layout), "note": note})
-        return layout, note
+        if record is not None:
+            return Layout(**record["layout"]), record["note"]
+    except (KeyError, TypeError):  # of another form
+        pass
+    layout, note = compare_layouts(model, length, pack=True)
+    remember("layouts", facts, {"layout": asdict(layout), "note": note})
+    return layout, note
 
 
-def cache_folder() -> Path:
-    """Where this user's caches are: CAI_BASE_CACHE, or `cai-base` in the system's folder for them."""
-    own = os.environ.get("CAI_BASE_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai-base"
-
-
-def _key(model: PreTrainedModel, digest: str, length: int) -> str:
-    """A hash of all that the comparison depends on."""
+def _facts(model: PreTrainedModel, digest: str, length: int) -> object:
+    """All that the comparison depends on."""
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
     config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
     attention = model.config.get_text_config()._attn_implementation
     facts = (digest, json.dumps(config, sort_keys=True, default=str), length, str(model.dtype), device, attention)
-    versions = (torch.__version__, transformers.__version__, _code_digest())
-    return hashlib.sha256(repr((facts, versions)).encode()).hexdigest()
+    return facts, (torch.__version__, transformers.__version__, _code_digest())
 
 
 @cache
@@ -77,15 +71,6 @@ def _code_digest() -> str:
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _remember(file: Path, record: dict[str, object]) -> None:
-    """Store the outcome, whole or not at all. A cache that cannot be written costs time, nothing else."""
-    part = file.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(record))
-        part.replace(file)
 
 
 def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:

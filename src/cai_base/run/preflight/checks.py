@@ -14,6 +14,7 @@ from cai_base.method.phase import Phase
 from cai_base.models import engine_kind
 from cai_base.progress import Progress
 from cai_base.run import cost
+from cai_base.run.preflight.critique import check_critique
 from cai_base.run.preflight.design import check_disjoint, check_power
 from cai_base.run.preflight.judges import check_judge, probes
 from cai_base.run.preflight.models import (
@@ -77,6 +78,10 @@ def _checks(
         engine, dialogue, settings.evaluation, judges["judge"], inputs.evaluation_prompts, settings.start_seed
     )
     yield rate
+    known_weights = not engine_kind(settings.engine).served  # a service says no more of its model than a name
+    yield check_critique(
+        engine, dialogue, settings.data, settings.revision, judges["judge"], known_weights=known_weights
+    )
     if instruct is not None:
         yield check_instruct(instruct.answers, judges["judge"], engine, dialogue, pilot_answers)
     yield check_arms(engine, instruct)
