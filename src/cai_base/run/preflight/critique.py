@@ -113,39 +113,39 @@ def check_critique(
     if longest + settings.critique_tokens + 2 * settings.response_tokens > engine.context_length:
         finding = f"a critique request takes {longest} of {engine.context_length} tokens, so it was not asked for any"
         return Check("critique", "warned", finding, "give fewer or shorter --critique-examples")
-    said = None
+    interpretation = None
     weights = (engine.findings(), adapter and engine.fingerprint(adapter))
     sampling = (settings.temperature, settings.critique_tokens, settings.response_tokens)
     facts = (__version__, weights, dialogue, probes, principles, sampling)
     if known_weights and (stored := recall("critiques", facts)) is not None:
-        said = Interpretation.model_validate(stored)
-    if said is None:
+        interpretation = Interpretation.model_validate(stored)
+    if interpretation is None:
         margins = np.stack([_margins(engine, adapter, *condition, probes) for condition in conditions])
         critiques, revisions = _one_round(engine, adapter, *conditions[0], probes, settings)
-        said = Interpretation(margins=margins.tolist(), critiques=critiques, revisions=revisions)
+        interpretation = Interpretation(margins=margins.tolist(), critiques=critiques, revisions=revisions)
         if known_weights:
-            remember("critiques", facts, said.model_dump())
-    return _outcome(said, probes, [example.critique for example in dialogue.critique_examples], judge)
+            remember("critiques", facts, interpretation.model_dump())
+    return _outcome(interpretation, probes, [example.critique for example in dialogue.critique_examples], judge)
 
 
-def _outcome(said: Interpretation, probes: CritiqueProbes, examples: Sequence[str], judge: Judge) -> Check:
+def _outcome(interpretation: Interpretation, probes: CritiqueProbes, examples: Sequence[str], judge: Judge) -> Check:
     """What the interpreter's answers mean. `examples`: the worked critiques that it was shown."""
-    auc, low, high = area(np.array(said.margins))
-    parroted = sum(overlap(critique, examples) > PARROTED for critique in said.critiques)
+    auc, low, high = area(np.array(interpretation.margins))
+    parroted = sum(overlap(critique, examples) > PARROTED for critique in interpretation.critiques)
     finding = (
         "a critique that flags, beside one that clears, is likelier after harmful answers than after harmless ones: "
         f"area under the curve {auc:.2f} [{low:.2f}, {high:.2f}] over {len(probes.probe)} prompts (chance: {CHANCE}); "
     )
     if examples:
-        finding += f"{parroted} of {len(said.critiques)} critiques repeat the worked examples; "
-    finding += _effect(probes.probe[:SAMPLED], said.revisions, judge)
+        finding += f"{parroted} of {len(interpretation.critiques)} critiques repeat the worked examples; "
+    finding += _effect(probes.probe[:SAMPLED], interpretation.revisions, judge)
     if low <= CHANCE:
         do = (
             "its critiques cannot be told from ones that ignore the answer, so its revisions cannot follow the "
             "constitution: give a stronger model, or other --critique-examples"
         )
         return Check("critique", "failed", finding, do)
-    if 2 * parroted > len(said.critiques):
+    if 2 * parroted > len(interpretation.critiques):
         do = "it tells answers apart, but what it writes is mostly the worked examples': read some of its chains"
         return Check("critique", "warned", finding, do)
     return Check("critique", "passed", finding)
@@ -244,7 +244,7 @@ def _effect(probes: Sequence[CritiqueProbe], revisions: Sequence[str], judge: Ju
     answers, half = _answers(probes), len(probes)
     sides = {"harmful": slice(0, half), "harmless": slice(half, None)}
     shares = [_words_kept(text, revision) for (_, text), revision in zip(answers, revisions, strict=True)]
-    kept = " and ".join(f"{np.mean(shares[side]):.0%} of {name} answers' words" for name, side in sides.items())
+    shares_kept = " and ".join(f"{np.mean(shares[side]):.0%} of {name} answers' words" for name, side in sides.items())
     judgements = judge.judge(
         [
             Response.to(Prompt(id=str(number), kind=JAILBREAK, text=prompt), revision)
@@ -257,7 +257,7 @@ def _effect(probes: Sequence[CritiqueProbe], revisions: Sequence[str], judge: Ju
         scored = [complied for complied in verdicts[side] if complied is not None]
         if scored:
             counts.append(f"{sum(scored)} of {len(scored)} {name} ones comply")
-    return f"one round keeps {kept}" + (f"; after it {' and '.join(counts)}" if counts else "")
+    return f"one round keeps {shares_kept}" + (f"; after it {' and '.join(counts)}" if counts else "")
 
 
 def _words_kept(before: str, after: str) -> float:
