@@ -37,7 +37,7 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(ctx: Any, outputs: Tensor, weight: Tensor, tokens: Tensor) -> Tensor:
         parts = [
             _forward(part, weight, own, gradient=ctx.needs_input_grad[0])
-            for part, own in zip(outputs.split(ROWS), tokens.split(ROWS), strict=True)
+            for part, own in zip(torch.split(outputs, ROWS), torch.split(tokens, ROWS), strict=True)
         ]
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(torch.cat([gradient for _, gradient in parts if gradient is not None]))

@@ -7,7 +7,7 @@ compared with theirs. It says nothing of help or of language: read it beside the
 
 from collections.abc import Sequence
 
-from cai_base.evaluation.judges import EMPTY, Response, unscored, verdict_of
+from cai_base.evaluation.judges import EMPTY, Judge, Response, unscored, verdict_of
 from cai_base.evaluation.judges.model_judge import NOT_ASKED
 from cai_base.records import Judgement
 
@@ -53,7 +53,7 @@ REFUSAL_TASKS = ("attack", "over-refusal")
 """The tasks of rubrics whose questions it answers."""
 
 
-class RefusalPhrases:
+class RefusalPhrases(Judge):
     """See the module. It answers what an attack and an over-refusal rubric ask, without harm and gibberish."""
 
     name = "refusal-phrases"

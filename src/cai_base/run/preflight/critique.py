@@ -20,7 +20,8 @@ from cai_base.dialogue import STOPS, Dialogue, prompt_tokens, split_tokens
 from cai_base.engines import Adapter, Datum, Engine, SampleRequest
 from cai_base.evaluation.judges import Judge, Response
 from cai_base.inputs.constitution import Principle, load_constitution
-from cai_base.inputs.prompts import JAILBREAK, Prompt
+from cai_base.inputs.kinds import JAILBREAK
+from cai_base.inputs.prompts import Prompt
 from cai_base.reading import Record, build, parse_toml
 from cai_base.run.preflight.outcome import Check
 from cai_base.settings.schema import Revision
