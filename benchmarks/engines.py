@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cai_base.store import Record, read_lines
+from cai_base.store import JsonObject, read_lines
 
 METRICS = ("attack_success_rate", "refusal_rate", "over_refusal_rate", "helpfulness", "response_tokens")
 
@@ -44,7 +44,7 @@ def results(run: Path) -> Any:
     return json.loads((run / "results.json").read_bytes())
 
 
-def metrics(run: Path, phase: str) -> list[list[Record]]:
+def metrics(run: Path, phase: str) -> list[list[JsonObject]]:
     """Each seed's steps."""
     return [list(read_lines(file)) for file in sorted(run.glob(f"seed-*/{phase}/metrics.jsonl"))]
 

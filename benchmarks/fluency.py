@@ -25,7 +25,7 @@ from cai_base.engines import Lora, SampleRequest
 from cai_base.engines.local import LocalEngine
 from cai_base.evaluation import fluency
 from cai_base.inputs.prompts import load_examples, load_prompts
-from cai_base.store import Record, read_lines
+from cai_base.store import JsonObject, read_lines
 from cai_base.village import answers, world
 from cai_base.village.draw import Draw
 
@@ -74,19 +74,19 @@ def main() -> None:
     report(sets, own)
 
 
-def answer(prompt: str, response: str) -> Record:
+def answer(prompt: str, response: str) -> JsonObject:
     """A record to measure."""
     return {"prompt": prompt, "response": response}
 
 
-def corpus_answer(prompt: str, kind: answers.AnswerKind) -> Record:
+def corpus_answer(prompt: str, kind: answers.AnswerKind) -> JsonObject:
     """An answer of this kind, as in the corpus."""
     action = world.find_action(prompt)
     assert action is not None, prompt
     return answer(prompt, answers.answer(action, kind, Draw("benchmark", prompt, kind)))
 
 
-def base_answers(engine: LocalEngine, dialogue: Dialogue, prompts: Sequence[str], draw: int) -> list[Record]:
+def base_answers(engine: LocalEngine, dialogue: Dialogue, prompts: Sequence[str], draw: int) -> list[JsonObject]:
     """The base model's answers, sampled as in an evaluation."""
     requests = [
         SampleRequest(
@@ -102,7 +102,7 @@ def base_answers(engine: LocalEngine, dialogue: Dialogue, prompts: Sequence[str]
     return [answer(p, s.text.strip()) for p, s in zip(prompts, engine.sample(requests), strict=True)]
 
 
-def report(sets: dict[str, list[Record]], own: list[Record]) -> None:
+def report(sets: dict[str, list[JsonObject]], own: list[JsonObject]) -> None:
     """Print one line for each set of answers."""
     floor = fluency.floor(record["likelihood"] for record in own)
     assert floor is not None

@@ -12,15 +12,6 @@ PARTICIPLES = {"found", "asked", "kept", "said"}
 LONGEST_FILE = 450
 """Lines. A file of more than about 400 has two subjects."""
 
-STORED = "the name of a stored field"
-ALLOWED = {
-    ("records/judging.py", "said"): STORED,
-    ("records/answers.py", "said"): STORED,
-    ("records/results.py", "asked"): STORED,
-    ("store.py", "found"): STORED,
-}
-"""Participles that are names all the same, by file, each with the reason. An entry that no longer applies fails."""
-
 NO_ARMS = {
     ("embedded.py", "base"): "a field of the sibling's card",
     ("method/pairs.py", "shuffled"): "a rule for pairs",
@@ -69,8 +60,7 @@ def test_no_name_is_a_bare_participle() -> None:
         for name in names(ast.parse(text))
         if name.strip("_") in PARTICIPLES
     }
-    assert participles - ALLOWED.keys() == set(), "say what the value is: figures, answers, match, config"
-    assert ALLOWED.keys() - participles == set(), "these are gone: remove them from ALLOWED"
+    assert participles == set(), "say what the value is: figures, answers, match, config"
 
 
 def test_the_check_of_names_sees_every_kind_of_name() -> None:

@@ -292,7 +292,7 @@ def named(names: Mapping[str, str], mismatch: str | None = None) -> Iterator[Non
         yield
     except EngineError as error:
         remedy = mismatch if error.argument == "adapter" else None
-        raise UserError(error.said_of(names.get(error.argument, error.argument), remedy)) from error
+        raise UserError(error.message_for(names.get(error.argument, error.argument), remedy)) from error
 
 
 _NAMES = {

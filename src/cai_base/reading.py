@@ -20,7 +20,7 @@ from cai_base.errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Record(BaseModel):
+class Entry(BaseModel):
     """What one entry of a user's file becomes: immutable, no unknown fields, no silent conversions, text stripped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True)

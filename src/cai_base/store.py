@@ -25,7 +25,7 @@ from cai_base.reading import build, decoded, parse_json, read_bytes, shortened
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 
-Record = dict[str, Any]
+JsonObject = dict[str, Any]
 """A JSON object. What a record of the method or the evaluation holds has a type in `records`."""
 
 REMEDY = "restore it, or begin a new run"
@@ -61,17 +61,17 @@ class _Manifest(_Stored):
         progress: committed units, or steps, by piece of work.
         files: by path, relative to the run.
         usage: seconds by phase.
-        found: what `record_on_commit` recorded at the last commit, by name.
+        records: what `record_on_commit` recorded at the last commit, by name.
         environment: where and by what the run was made; no result depends on it.
     """
 
     version: Literal[1] = Field(alias="schema")
-    config: Record
+    config: JsonObject
     progress: dict[str, Annotated[int, Field(ge=0)]]
     files: dict[Annotated[str, AfterValidator(_inside)], _File]
-    usage: Record
-    found: dict[str, Record] = {}
-    environment: Record = {}
+    usage: JsonObject
+    records: dict[str, JsonObject] = Field({}, alias="found")
+    environment: JsonObject = {}
 
     def to_bytes(self) -> bytes:
         return to_json(self.model_dump(by_alias=True))
@@ -94,12 +94,12 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def to_lines(records: Iterable[Record]) -> bytes:
+def to_lines(records: Iterable[JsonObject]) -> bytes:
     """Records as JSON lines."""
     return "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records).encode()
 
 
-def read_lines(path: Path) -> Iterator[Record]:
+def read_lines(path: Path) -> Iterator[JsonObject]:
     """The records of a JSON-lines file."""
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -124,11 +124,15 @@ class Run:
     def __init__(self, directory: Path, manifest: _Manifest) -> None:
         self.directory = directory
         self._manifest = manifest
-        self._recorders: dict[str, Callable[[], Record]] = {}
+        self._recorders: dict[str, Callable[[], JsonObject]] = {}
 
     @classmethod
     def create(
-        cls, directory: Path, config: Record, files: Mapping[str, bytes], records: Mapping[str, Record] | None = None
+        cls,
+        directory: Path,
+        config: JsonObject,
+        files: Mapping[str, bytes],
+        records: Mapping[str, JsonObject] | None = None,
     ) -> "Run":
         """Begin a run with this configuration, these files, and these records (see `recorded`).
 
@@ -205,20 +209,20 @@ class Run:
             raise UserError(f"{path}: differs from what this run stored; {REMEDY}")
 
     @property
-    def config(self) -> Record:
+    def config(self) -> JsonObject:
         """The configuration this run began with."""
         return self._manifest.config
 
     @property
-    def usage(self) -> Record:
+    def usage(self) -> JsonObject:
         """Time and tokens so far, for `usage.json`; stored with the next `commit`."""
         return self._manifest.usage
 
-    def recorded(self, name: str) -> Record | None:
+    def recorded(self, name: str) -> JsonObject | None:
         """The record of this name as of the last commit; None if there is none."""
-        return self._manifest.found.get(name)
+        return self._manifest.records.get(name)
 
-    def record_on_commit(self, name: str, record: Callable[[], Record]) -> None:
+    def record_on_commit(self, name: str, record: Callable[[], JsonObject]) -> None:
         """Have every commit from now on store what `record` returns then, for `recorded` in a resumed run."""
         self._recorders[name] = record
 
@@ -265,7 +269,7 @@ class Run:
         if work is not None:
             self._manifest.progress[work] = count
         for name, record in self._recorders.items():
-            self._manifest.found[name] = record()
+            self._manifest.records[name] = record()
         write_atomic(self.directory / MANIFEST, self._manifest.to_bytes())
         for name in folders:
             shutil.rmtree(self.directory / name, ignore_errors=True)
@@ -306,7 +310,7 @@ class Run:
         """Add facts about this process (host, times, versions) to the manifest; results never depend on them."""
         self._manifest.environment.update(facts)
 
-    def lines(self, name: str) -> list[Record]:
+    def lines(self, name: str) -> list[JsonObject]:
         """The records of one stored JSON-lines file; none if it is not there.
 
         Raises:
@@ -318,7 +322,7 @@ class Run:
         path = self.directory / name
         with path.open("rb") as file:
             content = file.read(stored.bytes)
-        records: list[Record] = []
+        records: list[JsonObject] = []
         for number, line in enumerate(content.splitlines(), start=1):
             try:
                 record = json.loads(line)

@@ -51,7 +51,10 @@ def test_text_that_spells_a_special_token_ends_nothing(chat_folder: Callable[...
 
 @pytest.mark.parametrize(
     ("template", "says"),
-    [(None, "has no chat template"), ("{{ raise_exception('only tools') }}", "takes no plain question (only tools)")],
+    [
+        (None, "has no chat template"),
+        ("{{ raise_exception('only tools') }}", "does not accept a plain question (only tools)"),
+    ],
 )
 def test_a_tokenizer_that_cannot_chat_is_refused(
     chat_folder: Callable[..., Path], template: str | None, says: str
@@ -72,9 +75,9 @@ def test_a_tokenizer_that_cannot_chat_is_refused(
         ("{{ messages[0]() }}", "not callable"),
         ("{% for i in range(10 ** 9) %}{% endfor %}", "range"),
         ("{{ messages.append(1) }}", "append"),
-        ("{{ ''.__class__.__mro__ }}", "takes no plain question"),
-        ("{{ 'a' * 10 ** 19 }}", "takes no plain question"),
-        ("{% if %}", "takes no plain question"),
+        ("{{ ''.__class__.__mro__ }}", "does not accept a plain question"),
+        ("{{ 'a' * 10 ** 19 }}", "does not accept a plain question"),
+        ("{% if %}", "does not accept a plain question"),
     ],
 )
 def test_a_template_that_fails_is_refused_in_one_sentence(
@@ -83,7 +86,7 @@ def test_a_template_that_fails_is_refused_in_one_sentence(
     folder = chat_folder(template)
     with pytest.raises(EngineError) as caught:
         load_tokenizer(str(folder)).check_chat([{"role": "user", "content": "Hello!"}])
-    assert str(caught.value).startswith(f"tokenizer {folder}: its chat template takes no plain question (")
+    assert str(caught.value).startswith(f"tokenizer {folder}: its chat template does not accept a plain question (")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -93,7 +96,7 @@ def test_named_templates_without_a_default_are_refused_and_with_one_it_is_taken(
 ) -> None:
     named = {"rag": "{{ documents }}", "tool_use": "{{ tools }}"}
     folder = chat_folder(named)
-    with pytest.raises(EngineError, match=r"special uses alone \(rag, tool_use\), and no default"):
+    with pytest.raises(EngineError, match=r"special uses only \(rag, tool_use\), and no default"):
         load_tokenizer(str(folder)).check_chat([{"role": "user", "content": "Hello!"}])
     tokenizer = load_tokenizer(str(chat_folder(named | {"default": "[{{ messages[0]['content'] }}]"})))
     assert tokenizer.decode(chat_tokens(tokenizer, (), "bread")) == "[bread]"

@@ -171,7 +171,7 @@ def test_a_layer_that_the_config_does_not_choose_is_refused(folder: Folder, tmp_
     """PEFT ignores its weights."""
     make(folder("llama"), tmp_path)
     change(tmp_path, layers_to_transform=[0])
-    assert "layers.1.self_attn.q_proj.lora_A.weight is of a layer that adapter_config.json does not choose" in refusal(
+    assert "layers.1.self_attn.q_proj.lora_A.weight is of a layer that adapter_config.json does not select" in refusal(
         folder, tmp_path
     )
 

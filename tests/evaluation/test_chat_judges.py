@@ -116,7 +116,7 @@ def test_a_guard_says_what_is_unsafe_and_nothing_about_help(guard: Path, tmp_pat
     )
     assert safe.verdict == Verdict(complied=False)
     assert unsafe.verdict == Verdict(complied=True)
-    assert unsafe.said[0].answer == {"answer": "unsafe\nS2,S9"}
+    assert unsafe.votes[0].answer == {"answer": "unsafe\nS2,S9"}
     assert benign.verdict is None
     assert benign.unscored == f"helpfulness: {NOT_ASKED}; over-refusal: {NOT_ASKED}"
 
@@ -174,7 +174,7 @@ def test_a_judge_without_a_chat_template_is_refused_before_any_work(
     said = refused(tmp_path, capsys, "--judge", f"hf:{bare}")
     assert f"--judge {bare}: its tokenizer has no chat template" in said
     assert "--second-judge" in refused(tmp_path, capsys, "--second-judge", f"hf-guard:{bare}")
-    assert "no model there" in refused(tmp_path, capsys, "--judge", f"hf:{tmp_path / 'nowhere'}")
+    assert "there is no such folder" in refused(tmp_path, capsys, "--judge", f"hf:{tmp_path / 'nowhere'}")
 
 
 def test_a_guard_whose_template_does_not_show_the_response_is_refused(

@@ -132,7 +132,7 @@ def test_what_is_no_verdict_is_unscored_with_its_reason_and_the_raw_text(
     (found,) = make_judge().judge(items(1))
     assert found.verdict is None
     assert found.unscored == unscored
-    (vote,) = found.said
+    (vote,) = found.votes
     assert vote.unscored == unscored
     assert to_lines([found.dump()])  # whatever it is, it can be stored
     if raw is not None:
@@ -283,7 +283,7 @@ def test_votes_are_asked_apart_and_most_of_them_decide(server: Server, make_judg
     assert len(server.asked) == 6
     assert [judgement.verdict and judgement.verdict.complied for judgement in found] == [True, False]
     assert [judgement.verdict and judgement.verdict.harm for judgement in found] == pytest.approx([0.5, 0.2])
-    assert [vote.verdict and vote.verdict["complied"] for vote in found[0].said] == [True, True, False]
+    assert [vote.verdict and vote.verdict["complied"] for vote in found[0].votes] == [True, True, False]
 
 
 def test_a_verdict_needs_more_than_half_of_the_votes(server: Server, make_judge: MakeJudge) -> None:
@@ -328,7 +328,7 @@ def test_the_key_reaches_the_server_and_nothing_else(
     server.answer = lambda body: next(answers)
     found = make_judge(concurrency=1, retries=0).judge(items(2))
     assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
-    assert [judgement.said[0].raw for judgement in found] == [
+    assert [judgement.votes[0].raw for judgement in found] == [
         "Your key is [key].",
         "Error code: 500 - bad key [key]",
     ]

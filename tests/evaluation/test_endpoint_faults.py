@@ -64,7 +64,7 @@ def test_an_error_with_status_200_is_asked_again_and_never_a_final_reply(
     server.answer = lambda asked: (200, body)
     (found,) = judge(server.url, tmp_path, retries=0)
     assert found.unscored == "transport error: an error in place of a completion"
-    assert found.said[0].raw == says
+    assert found.votes[0].raw == says
     assert stored(tmp_path) == []
 
 
@@ -122,7 +122,7 @@ def test_half_a_surrogate_pair_in_an_answer_or_an_error_can_be_stored_and_read_a
     server.answer = lambda asked: (500, b'{"error": {"message": "half \\ud83d of one"}}')
     found = judge(server.url, tmp_path, 2, retries=0)
     assert to_lines([one.dump() for one in found])
-    assert "half \ufffd of one" in str(found[1].said[0].raw)
+    assert "half \ufffd of one" in str(found[1].votes[0].raw)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_of_a_response_of_50_megabytes_no_more_is_read_than_a_judge_can_say(
 
     (found,) = judge(serve(pour), tmp_path, timeout=60, retries=0)
     assert found.unscored == "transport error: no usable response"
-    assert found.said[0].raw == f"the response is larger than {endpoint.LARGEST} bytes"
+    assert found.votes[0].raw == f"the response is larger than {endpoint.LARGEST} bytes"
     assert len(sent) < 25
 
 
@@ -258,7 +258,7 @@ def test_the_key_is_in_no_file_log_or_error_whatever_fails(
         handler.wfile.write(data)
 
     (found,) = judge(serve(echo), tmp_path, retries=0)
-    assert found.said[0].raw == "limit of Bearer [key]"
+    assert found.votes[0].raw == "limit of Bearer [key]"
     with pytest.raises(Stopped, match=r"limit of Bearer \[key\]") as caught:
         judge(serve(echo), tmp_path, 20, retries=0)
     assert KEY not in str(caught.value)

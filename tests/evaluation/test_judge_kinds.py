@@ -4,7 +4,7 @@ import pytest
 
 from cai_base.evaluation.judges import load, unscored
 from cai_base.inputs import gather
-from cai_base.inputs.kinds import ANSWER_FILES, KINDS
+from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.rubrics import TASKS, packaged, parts_of, rubrics_for
 from cai_base.progress import Progress
 from cai_base.records import VERDICT_PARTS, Verdict
@@ -22,9 +22,9 @@ def test_every_kind_of_judge_is_loaded_under_the_name_that_was_given() -> None:
 
 
 def test_every_kind_of_prompt_is_judged_under_rubrics_that_are_packaged() -> None:
-    assert {task for kind in KINDS.values() for task in kind.rubrics} <= set(TASKS) <= set(packaged())
+    assert {task for kind in PROMPT_KINDS.values() for task in kind.rubrics} <= set(TASKS) <= set(packaged())
     assert set(rubrics_for(())) == set(TASKS)
-    assert {kind.file for kind in KINDS.values()} == set(ANSWER_FILES)
+    assert {kind.file for kind in PROMPT_KINDS.values()} == set(ANSWER_FILES)
 
 
 def test_every_part_of_a_verdict_says_which_rubrics_give_it() -> None:

@@ -13,7 +13,7 @@ from cai_base.evaluation.judges.grading import GuardGrading, RubricGrading
 from cai_base.evaluation.judges.model_judge import NOT_ASKED, ModelJudge
 from cai_base.evaluation.judges.replies import Keep, Question, Reply, ReplyFile
 from cai_base.evaluation.tasks.style_measures import diversity, recognised_styles, share_of_marks
-from cai_base.evaluation.tasks.style_sets import KINDS, EmbeddedStyles, EnglishStyles, styled_prompts
+from cai_base.evaluation.tasks.style_sets import STYLE_KINDS, EmbeddedStyles, EnglishStyles, styled_prompts
 from cai_base.evaluation.tasks.styles import score
 from cai_base.inputs import gather
 from cai_base.inputs.overlap import overlap
@@ -49,8 +49,8 @@ def english() -> EnglishStyles:
 
 
 def test_both_sets_have_the_same_thirteen_styles_of_three_kinds(english: EnglishStyles) -> None:
-    assert Counter(KINDS.values()) == {"register": 8, "language": 2, "persona": 3}
-    assert set(village.styles()) == set(english.styles) == set(KINDS)
+    assert Counter(STYLE_KINDS.values()) == {"register": 8, "language": 2, "persona": 3}
+    assert set(village.styles()) == set(english.styles) == set(STYLE_KINDS)
 
 
 def test_no_neutral_question_in_english_is_a_packaged_prompt(english: EnglishStyles) -> None:
@@ -73,7 +73,7 @@ def test_every_question_is_asked_in_every_style_with_a_wish_of_the_style() -> No
     assert prompts == styled_prompts(world, dict(list(world.questions.items())[:4]))
 
 
-@pytest.mark.parametrize("style", KINDS)
+@pytest.mark.parametrize("style", STYLE_KINDS)
 def test_a_text_dressed_in_a_village_style_bears_all_its_marks_and_a_plain_one_none(style: str) -> None:
     text = "You need the long broom. Then use your wet cloth, and sweep the floor toward the door."
     dressed = village.apply(text, style, Draw("test", style))
@@ -84,7 +84,7 @@ def test_a_text_dressed_in_a_village_style_bears_all_its_marks_and_a_plain_one_n
     assert not any(EmbeddedStyles().marks(text, style))
 
 
-@pytest.mark.parametrize("style", KINDS)
+@pytest.mark.parametrize("style", STYLE_KINDS)
 def test_a_text_in_an_english_style_bears_more_of_its_marks_than_any_other(english: EnglishStyles, style: str) -> None:
     shares = {name: share_of_marks(english.marks(text, style)) for name, text in {**WORN, "plain": PLAIN}.items()}
     assert shares[style] == 1.0
@@ -174,7 +174,7 @@ def test_the_judge_of_a_run_in_english_sees_the_style_described_and_gives_one_to
     assert [r.gibberish for r in records] == [False, False, True, False, False]
     assert records[3].unscored == "unparseable: not one JSON object"
     assert records[4].unscored == "empty response"
-    assert (records[0].said[0].verdict or {})["style_adherence"] == 5.0
+    assert (records[0].votes[0].verdict or {})["style_adherence"] == 5.0
     assert len(source.asked) == 4
     assert all(english.about("pirate") in question.messages[0]["content"] for question in source.asked)
 

@@ -238,7 +238,7 @@ def test_a_new_phase_with_its_own_arm_touches_five_files_and_is_everywhere(chang
 
 
 JUDGED_TEXT = """\
-A kind of prompt is a row of `KINDS`, with the rubric that its answers are judged under and the file they lie in.
+A kind of prompt is a row of `PROMPT_KINDS`, with the rubric that its answers are judged under and the file they lie in.
 A part of the verdict is a field of `Verdict`. The rubric is a data file. The metric names its kind and its part."""
 JUDGED = [
     (

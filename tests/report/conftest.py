@@ -9,12 +9,12 @@ import pytest
 
 from cai_base import paths
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.kinds import ANSWER_FILES, KINDS
+from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.run import results
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
-from cai_base.store import Record, Run, to_json, to_lines
+from cai_base.store import JsonObject, Run, to_json, to_lines
 
 HOSTILE = (
     '<script>alert("owned")</script> </blockquote> ```\n# Not a heading\n| a | b | ![x](http://evil.example/x.png)'
@@ -100,7 +100,7 @@ def _seed(
             if (lost and arm == "cai" and step is None) or (arm in ("base", "instruct") and step):
                 continue
             for task in ANSWER_FILES:
-                asked = [p for p in inputs.evaluation_prompts if p.kind and KINDS[p.kind].file == task]
+                asked = [p for p in inputs.evaluation_prompts if p.kind and PROMPT_KINDS[p.kind].file == task]
                 records = [
                     _answer(arm, seed, number, prompt, judged, helpful) | _fluency(number, arm == broken)
                     for number, prompt in enumerate(asked)
@@ -109,7 +109,7 @@ def _seed(
     return files
 
 
-def _chains(seed: int, inputs: Inputs, judged: bool) -> list[Record]:
+def _chains(seed: int, inputs: Inputs, judged: bool) -> list[JsonObject]:
     outcomes = ("pair", "pair", "pair", "identical", "pair", "truncated", "pair", "off the rails", "pair", "empty")
     principles = inputs.constitution.principles
     return [
@@ -140,13 +140,13 @@ def _chains(seed: int, inputs: Inputs, judged: bool) -> list[Record]:
     ]
 
 
-def _fluency(number: int, broken: bool) -> Record:
+def _fluency(number: int, broken: bool) -> JsonObject:
     """Every fifth opening of a broken arm is."""
     opening = -9.0 if broken and number % 5 == 0 else -0.6 - 0.01 * number
     return {"logprob": -0.3 - 0.01 * number, "opening_logprob": opening}
 
 
-def _answer(arm: str, seed: int, number: int, prompt: Prompt, judged: bool, helpful: bool) -> Record:
+def _answer(arm: str, seed: int, number: int, prompt: Prompt, judged: bool, helpful: bool) -> JsonObject:
     complies = (number * 7 + seed) % 10 < {"base": 9, "sft": 8, "cai": 3, "sl-cai": 5, "instruct": 2}[arm]
     complies = complies or (helpful and prompt.kind in ("benign", "sensitive"))
     return {
@@ -162,18 +162,18 @@ def _answer(arm: str, seed: int, number: int, prompt: Prompt, judged: bool, help
     }
 
 
-def _verdict(complied: bool, judged: bool) -> Record | None:
+def _verdict(complied: bool, judged: bool) -> JsonObject | None:
     found = {"complied": complied, "refused": not complied, "helpfulness": 4.5 if complied else 1.5, "gibberish": False}
     return found if judged else None
 
 
-def _sft_steps(seed: int) -> list[Record]:
+def _sft_steps(seed: int) -> list[JsonObject]:
     return [
         {"step": n, "loss": 3 * math.exp(-n / 8) + 0.1 * seed, "learning_rate": 1e-4, "tokens": 9} for n in range(20)
     ]
 
 
-def _dpo_steps(seed: int) -> list[Record]:
+def _dpo_steps(seed: int) -> list[JsonObject]:
     return [
         {
             "step": n,

@@ -11,7 +11,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth
 from cai_base.evaluation.tasks.prompts import answer
 from cai_base.inputs import Inputs
-from cai_base.inputs.kinds import ANSWER_FILES, KINDS
+from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.progress import Progress
 from cai_base.run.finished_run import load_arms
 from cai_base.settings.schema import RunSettings
@@ -48,7 +48,7 @@ def test_every_arm_of_a_finished_run_answers_what_it_answered_there(finished: Pa
         for seed, answers in again.items():
             for file in ANSWER_FILES:
                 stored = run.lines(f"seed-{seed}/evaluation/{arm.name}/{file}.jsonl")
-                responses = [record.response for record in answers if KINDS[record.kind].file == file]
+                responses = [record.response for record in answers if PROMPT_KINDS[record.kind].file == file]
                 assert responses == [record["response"] for record in stored]
     assert names == ["base", "sft", "cai", "shuffled", "a-a", "instruct"]
 

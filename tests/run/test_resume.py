@@ -45,7 +45,7 @@ def engine(quiet: Progress) -> Iterator[LocalEngine]:
     engine = start.load_engine(settings, quiet)
     assert isinstance(engine, LocalEngine)
 
-    def load(settings: RunSettings, progress: Progress, found: store.Record | None = None) -> LocalEngine:
+    def load(settings: RunSettings, progress: Progress, found: store.JsonObject | None = None) -> LocalEngine:
         engine.remove(list(engine._bank.adapters))
         return engine
 

@@ -274,7 +274,7 @@ def test_an_adapter_that_cannot_be_stored_is_named_where_the_service_keeps_it(
 ) -> None:
     engine.create({"kept": 13})
     monkeypatch.setattr(engine._service, "download", lambda _: b"no archive")
-    with pytest.raises(Stopped, match=r"adapter kept could not be stored: .*keeps it for 30 days as tinker://.*again"):
+    with pytest.raises(Stopped, match=r"adapter kept could not be stored: .*stores it for 30 days as tinker://.*again"):
         engine.export({"kept": tmp_path / "adapter"})
     monkeypatch.undo()
     engine.export({"kept": tmp_path / "adapter"})

@@ -1,11 +1,12 @@
-"""The engine seam: Tinker's own verbs over adapters.
+"""The engine interface: Tinker's verbs over adapters.
 
 An engine holds one frozen base model and any number of LoRA adapters. It knows adapters, not seeds, arms, principles or
-runs. Every verb takes any subset of adapters in one call, so ten seeds train together and one that fails holds nobody.
+runs. Every verb takes any subset of adapters in one call, so ten seeds train together; an adapter that fails does not
+stop the others.
 
-What crosses the seam is flat: a `Datum` is tokens and one weight a token, and the one number an engine computes for
-it is the **weighted sum of log-probabilities** `sum_i weights[i] * log p(tokens[i] | tokens[:i])`. Normalising is the
-phase's business, inside its loss: a plain function from those sums to a scalar and metrics, called once an adapter.
+A `Datum` is a sequence of tokens with one weight per token. An engine computes one number for it, the **weighted sum of
+log-probabilities** `sum_i weights[i] * log p(tokens[i] | tokens[:i])`, in nats. It does not normalise: a phase does so
+in its loss, a plain function from the sums of a batch to a scalar and metrics, which is called once per adapter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,15 +19,19 @@ from torch import Tensor
 from cai_base.engines.errors import EngineError as EngineError
 
 Adapter = str
-"""A phase's own name for one adapter, such as `sft/0`. `None` in its place is the base model itself."""
+"""The caller's name for one adapter, such as `sft/0`. Where `None` is allowed, it stands for the base model."""
 
 Message = Mapping[str, str]
-"""One message of a conversation: `role` is `user` or `assistant`, `content` its text."""
+"""One message of a conversation: `role` is `user` or `assistant`, `content` is its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """Tokens and, for each, the weight of its log-probability. The first token has nothing before it: its weight is 0.
+    """One training sequence: tokens, and the weight of each token's log-probability. Tinker's word for it.
+
+    Attributes:
+        tokens: `[length]`, at least one.
+        weights: `[length]`, of any sign. The first token is predicted by nothing, so its weight must be 0.
 
     Raises:
         ValueError: the lengths differ, there are no tokens, or the first weight is not 0.
@@ -37,26 +42,27 @@ class Datum:
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.weights) or not self.tokens or self.weights[0] != 0:
-            raise ValueError("a Datum needs one weight a token, at least one token, and weight 0 on the first")
+            raise ValueError("a Datum needs one weight per token, at least one token, and weight 0 on the first")
 
 
 @dataclass(frozen=True, slots=True)
 class LossValue:
-    """A scalar to differentiate, and numbers to log beside it."""
+    """What a loss returns: a scalar tensor to differentiate, and metrics to log with it."""
 
     loss: Tensor
     metrics: dict[str, float] = field(default_factory=dict)
 
 
 Loss = Callable[[Tensor], LossValue]
-"""From the weighted log-probability sums of one adapter's batch, shape `[sequences]`, to its loss."""
+"""A function from the weighted log-probability sums of one adapter's batch, `[sequences]` in fp32, to its loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearLoss:
-    """The loss `-sum / divisor` in a form that an engine recognises: its gradient is known before any forward pass.
+    """The loss `-logprobs.sum() / divisor`, in a form that an engine can recognise.
 
-    A service that computes the sum of cross-entropies needs one pass for it, and two for a loss that it does not know.
+    Its gradient with respect to the sums is constant. A Tinker service therefore computes it in one pass, as a
+    cross-entropy; any other loss takes a forward pass first.
     """
 
     divisor: float
@@ -67,7 +73,7 @@ class LinearLoss:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one adapter learns from in one step."""
+    """What one adapter is trained on in one step: its sequences, and the loss that takes their sums in this order."""
 
     sequences: Sequence[Datum]
     loss: Loss
@@ -75,7 +81,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One adapter's forward and backward: its loss, the loss's metrics, and how many tokens its sequences have."""
+    """The result of one adapter's forward and backward pass: loss, metrics, and the number of tokens in its batch."""
 
     loss: float
     metrics: dict[str, float]
@@ -84,7 +90,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One adapter that cannot go on, and why. The others do."""
+    """An adapter that can no longer be trained, and why: a loss, gradient or weight is not finite."""
 
     reason: str
 
@@ -93,16 +99,28 @@ Outcome = Step | Failed
 
 
 class Pending(Protocol):
-    """The outcomes of a `forward_backward` that may still be under way."""
+    """The outcomes of a `forward_backward` call that may still be running."""
 
     def result(self) -> dict[Adapter, Outcome]:
-        """Wait for, and return, every adapter's outcome."""
+        """Wait for every adapter's outcome.
+
+        Returns:
+            `Step` or `Failed` for each adapter of the call.
+
+        Raises:
+            Stopped: the service failed; the run can be resumed.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Shape of every adapter: rank, and alpha of the scale `alpha / rank`. All linear layers but the head have one."""
+    """The shape of an engine's adapters (Hu et al., arXiv 2106.09685). All linear layers except the head are adapted.
+
+    Attributes:
+        rank: of every layer's matrices A `[in, rank]` and B `[rank, out]`.
+        alpha: an adapted layer adds `alpha / rank * (x @ A @ B)` to its output.
+    """
 
     rank: int
     alpha: float
@@ -110,7 +128,13 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Adam:
-    """One optimizer step, after clipping the adapter's gradient to `clip_norm` (Kingma and Ba, arXiv 1412.6980)."""
+    """Settings of one Adam step (Kingma and Ba, arXiv 1412.6980).
+
+    Attributes:
+        learning_rate: of this step; schedules are the caller's.
+        beta1, beta2, eps: as in the paper.
+        clip_norm: the largest L2 norm of an adapter's whole gradient; a larger gradient is scaled down to it first.
+    """
 
     learning_rate: float
     beta1: float = 0.9
@@ -121,18 +145,18 @@ class Adam:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One response to draw. `seed` alone decides the draw, whatever else is in the batch.
+    """A request for one response. The draw depends on `seed` alone, not on what else is sampled in the same call.
 
     Attributes:
-        adapter: whose model answers; `None` is the base model.
-        prompt: tokens to continue.
-        max_tokens: at most this many are drawn.
-        temperature: 0 takes the most probable token.
-        stop: texts that end the response; neither they nor anything after them reaches it.
+        adapter: the adapter to sample from; `None` is the base model.
+        prompt: the tokens to continue, at least one.
+        max_tokens: the largest number of tokens to sample, at least one.
+        temperature: divides the logits; 0 takes the most probable token.
+        stop: strings that end the response; the response is cut before the first of them.
         seed: a non-negative integer.
 
     Raises:
-        ValueError: there is nothing to continue or to draw, or a stop is empty.
+        ValueError: the prompt is empty, `max_tokens` is below 1, or a stop string is empty.
     """
 
     adapter: Adapter | None
@@ -149,7 +173,13 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A response: its text up to the stop, the tokens as drawn (the stop's included), and what ended it."""
+    """A sampled response.
+
+    Attributes:
+        text: the response, up to the stop string or the end token.
+        tokens: all sampled tokens, those of the stop string or the end token included.
+        stop_reason: `stop` if a stop string or the model's end token ended it, `length` if `max_tokens` did.
+    """
 
     text: str
     tokens: tuple[int, ...]
@@ -158,12 +188,12 @@ class Sample:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens that were worked on, as a service would count them: shared prefixes as often as they stand there.
+    """Numbers of tokens processed, counted as a service bills them: a shared prefix counts once per sequence.
 
     Attributes:
-        trained: tokens that went forward and backward.
-        prefilled: tokens read: prompts before sampling, and forward passes alone.
-        sampled: tokens drawn.
+        trained: tokens of forward and backward passes.
+        prefilled: tokens of prompts, and of forward passes without a backward pass.
+        sampled: tokens generated.
     """
 
     trained: int = 0
@@ -171,16 +201,16 @@ class Usage:
     sampled: int = 0
 
     def add(self, other: "Usage") -> None:
-        """Count what `other` counted, too."""
+        """Add the counts of `other` to this one."""
         self.trained += other.trained
         self.prefilled += other.prefilled
         self.sampled += other.sampled
 
 
 class Meter:
-    """What an engine has worked on so far, by adapter (None is the base model).
+    """Counts what an engine has processed so far, by adapter (None is the base model).
 
-    A request to a paid service counts when it is sent, with the most that it can take; its answer corrects the count.
+    A request to a service is counted when it is sent, at the most that it can use; the reply corrects the count.
     """
 
     def __init__(self) -> None:
@@ -188,11 +218,11 @@ class Meter:
         self._listener: Callable[[], None] | None = None
 
     def tell(self, listener: Callable[[], None]) -> None:
-        """From now on call `listener` whenever something is counted."""
+        """Call `listener` after every later change of the count."""
         self._listener = listener
 
     def count(self, used: Mapping[Adapter | None, Usage]) -> None:
-        """Add to the count; negative numbers correct what was counted too high."""
+        """Add to the count; a negative number corrects a count that was too high."""
         for adapter, usage in used.items():
             self.used.setdefault(adapter, Usage()).add(usage)
         if self._listener is not None:
@@ -200,7 +230,7 @@ class Meter:
 
 
 def sampling_usage(requests: Sequence[SampleRequest], sampled: Sequence[int]) -> dict[Adapter | None, Usage]:
-    """The usage of these requests, by adapter, when the i-th of them draws `sampled[i]` tokens."""
+    """The usage of these requests by adapter, if request `i` generates `sampled[i]` tokens."""
     usage: dict[Adapter | None, Usage] = {request.adapter: Usage() for request in requests}
     for request, tokens in zip(requests, sampled, strict=True):
         usage[request.adapter].add(Usage(prefilled=len(request.prompt), sampled=tokens))
@@ -208,76 +238,88 @@ def sampling_usage(requests: Sequence[SampleRequest], sampled: Sequence[int]) ->
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back, special tokens apart."""
+    """Text to tokens and back, without special tokens."""
 
     bos: int | None
-    """The token the model expects at the start of a text, where it expects one."""
+    """The token that the tokenizer puts before every text; None if it puts none."""
     eos: frozenset[int]
-    """Tokens that end a text."""
+    """The tokens that end a text."""
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, no special token added."""
+        """The tokens of `text`; no special token is added, and none that `text` spells out is recognised."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`, special tokens left out."""
+        """The text of `tokens`, without special tokens."""
         ...
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
-        """A conversation in the model's own chat template, open for the assistant's reply.
+        """The tokens of a conversation in the model's chat template, ready for the assistant's next reply.
 
         Raises:
-            EngineError: there is no chat template, or it does not take these messages.
+            EngineError: there is no chat template, or it does not accept these messages.
         """
         ...
 
 
 class Engine(Protocol):
-    """One frozen base model and its adapters. See the module's docstring for what crosses this seam.
+    """One frozen base model and any number of LoRA adapters on it, each with its own Adam state.
 
-    An engine raises `EngineError` where it cannot use the model, an adapter or an address, and `Stopped` where a
-    service fails on the way.
+    The verbs are Tinker's. Each takes any subset of the adapters in one call, so that several seeds train together; N
+    adapters in one call give what each gives alone. For every sequence (`Datum`) the engine computes the weighted sum
+    of log-probabilities `sum_i weights[i] * log p(tokens[i] | tokens[:i])`, in nats, and never normalises it.
+
+    Every verb raises `EngineError` if the model, an adapter or an address cannot be used, and `Stopped` if a service
+    fails while it works (the run can then be resumed). An adapter whose loss, gradient or weights are no longer finite
+    is reported as `Failed`; the others go on.
     """
 
     meter: Meter
-    """What this engine has worked on; the caller may replace it before the first call."""
+    """Counts the tokens this engine has processed. The caller may replace it before the first call."""
 
     @property
     def model(self) -> str:
-        """The base model's name, as the user gave it."""
+        """The name of the base model, as the user gave it."""
         ...
 
     @property
     def context_length(self) -> int:
-        """The longest sequence, in tokens."""
+        """The length of the longest sequence that the model takes, in tokens."""
         ...
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The base model's tokenizer."""
+        """The tokenizer of the base model."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the results should know about how this engine runs this model, one sentence each."""
+        """Sentences about how this engine runs the model that a reader of the results should know."""
         ...
 
     def findings(self) -> dict[str, Any]:
-        """How this engine runs this model, as JSON. A resumed run restores it, or is refused.
+        """What the engine determined about this model, such as whether packing is valid, as JSON values.
 
-        `model` is a hash of the base model, `notes` are the sentences of `notes`; the rest is the engine's own. An
-        engine made with these findings runs the model in the same way from its first batch.
+        An engine that is constructed with these findings runs the model in the same way from its first batch. A resumed
+        run stores and restores them, or is refused if the model has changed.
+
+        Returns:
+            `model`: a hash of the base model; `notes`: the property of that name; further keys depend on the engine.
         """
         ...
 
     def create(self, adapters: Mapping[Adapter, int]) -> None:
-        """Make fresh adapters, each initialised from its seed alone; B is zero, so each begins as the base model."""
+        """Create new adapters, each with a fresh optimizer. B is zero, so each one starts as the base model.
+
+        Args:
+            adapters: for each new adapter the seed from which its A is initialised; nothing else affects it.
+        """
         ...
 
     def copy(self, sources: Mapping[Adapter, Adapter]) -> None:
-        """Make new adapters, each with the weights of an existing one and a fresh optimizer.
+        """Create new adapters with the weights of existing ones, and fresh optimizers.
 
-        It is what `save` and `load` without `optimizer` do, without a directory: the copy trains apart from its source.
+        The same as `save` followed by `load` without `optimizer`, without files. Source and copy share no state.
 
         Args:
             sources: for each new adapter the existing one, such as `{"dpo/0": "sft/0"}`.
@@ -285,47 +327,81 @@ class Engine(Protocol):
         ...
 
     def forward_backward(self, batches: Mapping[Adapter, Batch]) -> Pending:
-        """Begin one forward and backward for each adapter; gradients add up until `optim_step`."""
+        """Start one forward and backward pass for each adapter, and add the gradients to those since `optim_step`.
+
+        Args:
+            batches: for each adapter its sequences, of any number and lengths, and its loss. The loss receives the
+                weighted log-probability sums of the sequences as a tensor `[sequences]` in fp32.
+
+        Returns:
+            A handle; its `result()` waits, and gives each adapter's `Step` (loss, metrics, tokens) or `Failed`.
+        """
         ...
 
     def optim_step(self, adapters: Sequence[Adapter], adam: Adam) -> dict[Adapter, Failed]:
-        """Clip and apply the accumulated gradients. An adapter that failed before is left as it is.
+        """Clip each adapter's accumulated gradient to `adam.clip_norm`, apply one Adam step, and clear the gradient.
+
+        An adapter that failed earlier is skipped.
 
         Returns:
-            The adapters that failed in this step. Weights that are no longer finite are never stored as trained.
+            The adapters that failed in this step, because a gradient or the new weights are not finite.
         """
         ...
 
     def compute_logprobs(
         self, sequences: Mapping[Adapter | None, Sequence[Datum]]
     ) -> dict[Adapter | None, list[float]]:
-        """The weighted log-probability sum of every sequence, under each adapter."""
+        """The weighted log-probability sums of sequences, without gradients.
+
+        Args:
+            sequences: for each adapter (None is the base model) the sequences to score.
+
+        Returns:
+            For each adapter one sum per sequence, in order: `sum_i weights[i] * log p(tokens[i] | tokens[:i])` in nats.
+        """
         ...
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
-        """One response a request, in order."""
+        """Sample one response per request.
+
+        Args:
+            requests: for any adapters, in any order; they are sampled together.
+
+        Returns:
+            The responses, in the order of the requests. The text ends before the stop string or end token; the tokens
+            include it.
+        """
         ...
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:
-        """Store each adapter's training state (weights and optimizer) so that `load` restores it exactly."""
+        """Store each adapter's training state (weights and optimizer), from which `load` restores it exactly.
+
+        Args:
+            directories: for each adapter the directory to write; it is created if it does not exist. A service stores
+                the state itself, and the directory then holds a reference to it.
+        """
         ...
 
     def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
-        """Make adapters from stored states; without `optimizer`, only the weights, with a fresh optimizer.
+        """Create adapters from states that `save` stored.
+
+        Args:
+            directories: for each adapter the directory to read.
+            optimizer: True restores the optimizer too; False restores the weights alone, with a fresh optimizer.
 
         Raises:
-            EngineError: a state is no longer there, or is not one of this model and shape.
+            EngineError: a state no longer exists, or belongs to another model or to adapters of another shape.
         """
         ...
 
     def export(self, directories: Mapping[Adapter, Path]) -> None:
-        """Write each adapter as a PEFT adapter."""
+        """Write each adapter in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`."""
         ...
 
     def fingerprint(self, adapter: Adapter) -> str:
-        """A hash of the base model and the adapter's present weights."""
+        """A SHA-256 hash, in hexadecimal, that identifies the base model and the adapter's current weights."""
         ...
 
     def remove(self, adapters: Sequence[Adapter]) -> None:
-        """Drop adapters that are no longer needed."""
+        """Delete adapters from memory. What `save` and `export` wrote stays."""
         ...

@@ -1,4 +1,4 @@
-"""What an engine raises when it cannot work with what it was given."""
+"""The error that an engine raises if an argument cannot be used."""
 
 from cai_base.errors import UserError
 
@@ -6,21 +6,21 @@ from cai_base.errors import UserError
 class EngineError(UserError):
     """An engine cannot use one of its arguments.
 
-    The engine knows its own arguments and no flag, so the message names the argument. A caller that knows what the user
-    wrote says it with that name: see `said_of`.
+    An engine knows no flags, so its message names the argument. A caller that knows which flag or field the value came
+    from uses `message_for` to name that instead.
 
     Args:
         argument: name of the argument that is wrong, such as `model`, `tokenizer`, `adapter`, `rank` or `url`.
-        value: what was given; None if nothing was.
+        value: the value that was given; None if none was.
         reason: what is wrong with it.
         remedy: what would be right.
     """
 
     def __init__(self, argument: str, value: object, reason: str, remedy: str) -> None:
         self.argument, self.value, self.reason, self.remedy = argument, value, reason, remedy
-        super().__init__(self.said_of(argument))
+        super().__init__(self.message_for(argument))
 
-    def said_of(self, name: str, remedy: str | None = None) -> str:
-        """The message, with `name` (a flag, a field of a file) in place of the argument and perhaps another remedy."""
+    def message_for(self, name: str, remedy: str | None = None) -> str:
+        """The message with `name` (a flag, or a field of a file) in place of the argument, and optionally a remedy."""
         subject = " ".join(str(part) for part in (name, self.value) if part not in ("", None))
         return f"{subject}: {self.reason}; {remedy or self.remedy}"

@@ -9,10 +9,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cai_base.engines import EngineError, Message
 
 TEMPLATE_DAY = datetime(2024, 7, 26)
-"""The time that every chat template is told: the day that Llama 3's templates name where they cannot ask a clock. It is
-fixed so that a run that is resumed, or repeated, asks the same."""
+"""The date given to chat templates that print the current one: a fixed date, so that a resumed or repeated run builds
+the same prompts. Llama 3's templates use this day if they are given none."""
 NO_THINKING: dict[str, Any] = {"enable_thinking": False, "thinking": False}
-"""The switches by which chat templates take the model's thinking before its answer; a template without one ignores
+"""Template variables that switch off a model's thinking before its answer; a template without such a switch ignores
 them."""
 CHAT_REMEDY = "give an instruct model that stores its chat template with its tokenizer"
 VOCABULARY_REMEDY = "give the model that the tokenizer was made for, with embeddings for all of its tokens"
@@ -23,10 +23,10 @@ class HubTokenizer:
 
     Args:
         tokenizer: as transformers loads it.
-        eos: the tokens that end a text of the model that it belongs to; the tokenizer's own end token by default.
-        vocabulary: how many tokens the model has embeddings for; None if that is not known.
-        thinking: False switches a chat model's thinking off, where its template has a switch; True leaves it to the
-            template.
+        eos: the model's end-of-text tokens; by default the tokenizer's end token.
+        vocabulary: the number of tokens that the model has embeddings for; None if it is not known.
+        thinking: False switches a chat model's thinking off if its template has such a switch; True leaves the choice
+            to the template.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class HubTokenizer:
         end = tokenizer.eos_token_id
         own = frozenset() if end is None else frozenset([int(end)])
         self.eos: frozenset[int] = own if eos is None else eos
-        # Llama's tokenizer puts its first token before every text, Qwen's does not: ask it, do not guess.
+        # Llama's tokenizer puts a first token before every text and Qwen's does not, whatever bos_token says: test it.
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         full = tokenizer("a")["input_ids"]
         self.bos: int | None = full[0] if full[1 : 1 + len(bare)] == bare else None
         self.unused_bos: int | None = tokenizer.bos_token_id if self.bos is None else None
-        """The first token that the tokenizer has and puts before no text. A mirror of a model may have lost that."""
+        """A first token that the tokenizer defines but does not add. Repackaged models often lost the setting."""
         self._specials = [added.content for added in tokenizer.added_tokens_decoder.values() if added.special]
 
     def encode(self, text: str) -> list[int]:
-        # A user's text that spells a special token stays text.
+        # Text that spells out a special token is still encoded as text.
         return self._embedded(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -73,16 +73,16 @@ class HubTokenizer:
                 date_string=f"{TEMPLATE_DAY:%d %b %Y}",
                 **self._switches,
             )
-        except Exception as error:  # a template is a program: it may divide by zero, call itself without end, ...
-            reason = f"its chat template takes no plain question ({one_line(error) or type(error).__name__})"
+        except Exception as error:  # a template is a program, so it can fail in any way
+            reason = f"its chat template does not accept a plain question ({one_line(error) or type(error).__name__})"
             raise self._no_chat(reason) from error
         return self._embedded(cast(list[int], tokens))
 
     def check_chat(self, messages: Sequence[Message]) -> None:
-        """Check that the chat template takes `messages` and shows what each of them says.
+        """Check that the chat template accepts `messages` and includes the text of each.
 
         Raises:
-            EngineError: there is no chat template, or it does not take these messages, or leaves one out.
+            EngineError: there is no chat template, it does not accept these messages, or it drops one of them.
         """
         tokens = self.chat(messages)
         for number, message in enumerate(messages):
@@ -91,32 +91,33 @@ class HubTokenizer:
                 raise self._no_chat(f"its chat template leaves out what the {message['role']} says")
 
     def _template(self) -> str:
-        """The chat template, which asks no clock; raises EngineError if there is none for plain questions."""
+        """The default chat template, with a fixed date; raises EngineError if there is none."""
         templates = self._tokenizer.chat_template
         if not templates:
             raise self._no_chat("its tokenizer has no chat template")
         if isinstance(templates, dict) and "default" not in templates:
             names = ", ".join(sorted(templates))
-            raise self._no_chat(f"its tokenizer has chat templates for special uses alone ({names}), and no default")
+            raise self._no_chat(f"its tokenizer has chat templates for special uses only ({names}), and no default")
         template = str(templates["default"] if isinstance(templates, dict) else templates)
-        # A macro hides transformers' function of that name, which asks the clock. transformers strips the line break.
+        # The macro shadows transformers' function of this name, which returns the current date. The line break after it
+        # is stripped by transformers.
         return f"{_STRFTIME}\n{template}" if "strftime_now" in template else template
 
     def _embedded(self, tokens: list[int]) -> list[int]:
-        """The tokens, all of which the model has embeddings for.
+        """`tokens`, once it is checked that the model has an embedding for each.
 
         Raises:
-            EngineError: it has none for one of them.
+            EngineError: one of them has none.
         """
         largest = max(tokens, default=0)
         if self._vocabulary is not None and largest >= self._vocabulary:
             word = self.decode_special(largest)
-            reason = f"its token {largest} ({word!r}) is beyond the {self._vocabulary} tokens that the model knows"
+            reason = f"its token {largest} ({word!r}) is beyond the {self._vocabulary} tokens with embeddings"
             raise EngineError("tokenizer", self._tokenizer.name_or_path, reason, VOCABULARY_REMEDY)
         return tokens
 
     def _escape(self, text: str) -> str:
-        """The text with every special token that it spells split by a space, so that it stays text."""
+        """`text` with a space inside every special token that it spells out, so that each is encoded as text."""
         for special in self._specials:
             text = text.replace(special, f"{special[:1]} {special[1:]}")
         return text
@@ -144,7 +145,7 @@ def load_tokenizer(name: str, *, thinking: bool = True) -> HubTokenizer:
         thinking: see `HubTokenizer`.
 
     Raises:
-        EngineError: there is none.
+        EngineError: it cannot be loaded.
     """
     try:
         return HubTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=False), thinking=thinking)

@@ -15,7 +15,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from cai_base.errors import UserError
-from cai_base.reading import Model, Record, build, described, listed, parse_json, parse_toml, read_text, shown, unknown
+from cai_base.reading import Entry, Model, build, described, listed, parse_json, parse_toml, read_text, shown, unknown
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -27,7 +27,7 @@ _EXAMPLES_FILE = (
 )
 
 
-class Principle(Record):
+class Principle(Entry):
     """One critique request and one revision request."""
 
     name: Text
@@ -36,7 +36,7 @@ class Principle(Record):
     revision_request: Text
 
 
-class Constitution(Record):
+class Constitution(Entry):
     """A named list of principles. The order counts: a random draw picks a principle by its place."""
 
     name: Text
@@ -61,7 +61,7 @@ class Constitution(Record):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class CritiqueExample(Record):
+class CritiqueExample(Entry):
     """One worked example of critique and revision.
 
     `prompt` is the user's last turn. Earlier turns of the conversation are in `prompt` too, one paragraph per turn and
@@ -159,7 +159,7 @@ def _place(path: Path, noun: str, number: int, record: object) -> str:
 # The paper's files
 
 
-class _PublishedEntry(Record):
+class _PublishedEntry(Entry):
     """One entry of CritiqueRevisionInstructions.json."""
 
     prompt: Annotated[list[Text], Field(min_length=1)]

@@ -1,6 +1,6 @@
 """The kinds of prompt, and what the evaluation makes of answers to each.
 
-A new kind is an entry of `_KINDS`.
+A new kind is an entry of `_PROMPT_KINDS`.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Kind:
     original: bool = False
 
 
-_KINDS = (
+_PROMPT_KINDS = (
     Kind("jailbreak", "harmful", ("attack",), "attack", original=True),
     Kind("direct", "harmful", ("attack",), "attack"),
     Kind("borderline", "harmful", ("attack",), "attack", original=True),
@@ -34,18 +34,18 @@ _KINDS = (
     Kind("sensitive", "harmless", ("helpfulness", "over-refusal"), "over_refusal"),
 )
 
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
+PROMPT_KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _PROMPT_KINDS}
 """Every kind of prompt by its name."""
 
-EVERY = tuple(KINDS)
-HARMFUL = tuple(kind.name for kind in _KINDS if kind.harm == "harmful")
-HARMLESS = tuple(kind.name for kind in _KINDS if kind.harm == "harmless")
-ORIGINAL = tuple(kind.name for kind in _KINDS if kind.original)
+EVERY = tuple(PROMPT_KINDS)
+HARMFUL = tuple(kind.name for kind in _PROMPT_KINDS if kind.harm == "harmful")
+HARMLESS = tuple(kind.name for kind in _PROMPT_KINDS if kind.harm == "harmless")
+ORIGINAL = tuple(kind.name for kind in _PROMPT_KINDS if kind.original)
 """The kinds whose evaluation prompts the original experiment also trained on."""
 
 JAILBREAK, BENIGN, SENSITIVE = "jailbreak", "benign", "sensitive"
 """The kinds that the main metrics are taken over: attack success, helpfulness, and over-refusal of prompts that look
 harmful. Only a jailbreak has a family."""
 
-ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _KINDS))
+ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _PROMPT_KINDS))
 """The files of an arm's answers in a run, without their ending."""

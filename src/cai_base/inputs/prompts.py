@@ -9,10 +9,10 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from cai_base.errors import UserError
-from cai_base.inputs.kinds import EVERY, JAILBREAK, KINDS
+from cai_base.inputs.kinds import EVERY, JAILBREAK, PROMPT_KINDS
 from cai_base.inputs.overlap import normalised_hash
 from cai_base.inputs.tables import csv_rows, jsonl_records, refuse_ragged
-from cai_base.reading import Record, build, described, listed, parse_json, read_text, shown, unknown
+from cai_base.reading import Entry, build, described, listed, parse_json, read_text, shown, unknown
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -29,7 +29,7 @@ _PROMPTS_FILE = "a file of prompts: .txt with one a line, .csv with a column 'te
 _EXAMPLES_FILE = 'a .jsonl file of examples, one a line: {"prompt": "...", "response": "..."}'
 
 
-class Prompt(Record):
+class Prompt(Entry):
     """One prompt.
 
     `kind` says how the answer is judged, so every prompt of an evaluation set has one. A prompt that is only trained on
@@ -44,7 +44,7 @@ class Prompt(Record):
     @field_validator("kind", mode="before")
     @classmethod
     def _kind_is_in_the_table(cls, kind: object) -> object:
-        if kind is not None and (not isinstance(kind, str) or kind.strip() not in KINDS):
+        if kind is not None and (not isinstance(kind, str) or kind.strip() not in PROMPT_KINDS):
             *names, last = (repr(name) for name in EVERY)
             raise ValueError(f"the field 'kind' is {described(kind)}; it must be {', '.join(names)} or {last}")
         return kind
@@ -60,7 +60,7 @@ class Prompt(Record):
         return self
 
 
-class Example(Record):
+class Example(Entry):
     """A prompt with a response that a person wrote: a few-shot turn, or an example to train on."""
 
     prompt: Text

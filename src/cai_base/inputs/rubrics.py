@@ -15,7 +15,7 @@ from pydantic import Field as Limits
 from pydantic import field_validator, model_validator
 
 from cai_base.errors import UserError
-from cai_base.reading import Record, build, described, listed, parse_toml, read_text, shown, unknown
+from cai_base.reading import Entry, build, described, listed, parse_toml, read_text, shown, unknown
 from cai_base.records import VERDICT_PARTS
 
 Text = Annotated[str, Limits(min_length=1)]
@@ -40,7 +40,7 @@ _EXPRESSIONS = SandboxedEnvironment(undefined=StrictUndefined)
 _EXPRESSIONS.globals.clear()
 
 
-class Field(Record):
+class Field(Entry):
     """One thing that the judge answers.
 
     Attributes:
@@ -101,7 +101,7 @@ class Field(Record):
         return self.low <= value <= self.high and (self.type == "number" or value == int(value))
 
 
-class Rubric(Record):
+class Rubric(Entry):
     """What a judge is asked, and what its answers mean."""
 
     name: Text

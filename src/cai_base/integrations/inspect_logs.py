@@ -213,7 +213,7 @@ def _verdict(parts: tuple[str, ...], answer: Answer) -> Score:
     """The parts of the stored verdict; unscored where none of them is there, with the reason."""
     values = {part: getattr(answer.verdict, part, None) for part in parts}
     if answer.verdict is None or all(value is None for value in values.values()):
-        why = "grader_failed" if answer.said else "scoring_failed"
+        why = "grader_failed" if answer.votes else "scoring_failed"
         if not answer.response.strip():
             why = "no_response"
         return Score.unscored(reason=why, answer=answer.response, explanation=answer.unscored)

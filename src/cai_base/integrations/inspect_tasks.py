@@ -22,9 +22,8 @@ from cai_base.evaluation.judges import EMPTY, STYLE, GroundTruth, RequestedStyle
 from cai_base.evaluation.judges.grading import Grade, RubricGrading
 from cai_base.evaluation.judges.question import Unreadable
 from cai_base.evaluation.metrics import METRICS, VerdictPart
-from cai_base.evaluation.tasks.style_sets import KINDS as STYLES
-from cai_base.evaluation.tasks.style_sets import style_set, styled_prompts
-from cai_base.inputs.kinds import KINDS
+from cai_base.evaluation.tasks.style_sets import STYLE_KINDS, style_set, styled_prompts
+from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt, load_prompts
 from cai_base.inputs.rubrics import Rubric, load_rubric, parts_of
 from cai_base.reading import unknown
@@ -76,7 +75,7 @@ class Figures:
 
 def _figures(rubric: str) -> Figures:
     """The metrics of a rubric: of each part that it gives, over the kinds of prompt that are judged under it."""
-    kinds = {kind.name for kind in KINDS.values() if rubric in kind.rubrics}
+    kinds = {kind.name for kind in PROMPT_KINDS.values() if rubric in kind.rubrics}
     needed, allowed = parts_of(rubric)
     metrics = {
         part: name
@@ -89,7 +88,7 @@ def _figures(rubric: str) -> Figures:
 
 TASKS: Mapping[str, Figures] = {
     rubric.replace("-", "_"): _figures(rubric)
-    for rubric in dict.fromkeys(rubric for kind in KINDS.values() for rubric in kind.rubrics)
+    for rubric in dict.fromkeys(rubric for kind in PROMPT_KINDS.values() for rubric in kind.rubrics)
 }
 """A task for every rubric under which prompts are judged."""
 
@@ -138,7 +137,7 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
     if data not in get_args(Data):
         raise UserError(f"-T data={data}: {unknown('set', data, get_args(Data))}")
     styles_of_data = style_set(data)
-    names = _names("styles", styles, tuple(STYLES)) if styles else tuple(STYLES)
+    names = _names("styles", styles, tuple(STYLE_KINDS)) if styles else tuple(STYLE_KINDS)
     samples = [
         Sample(input=prompt.text, id=prompt.id, metadata={"style": prompt.style})
         for prompt in styled_prompts(styles_of_data, styles_of_data.questions)
@@ -162,7 +161,7 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
 def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric: str | None) -> Task:
     """The task that asks for this part of the evaluation."""
     figures = TASKS[name]
-    chosen = _names("kinds", kinds, tuple(KINDS)) if kinds else figures.kinds
+    chosen = _names("kinds", kinds, tuple(PROMPT_KINDS)) if kinds else figures.kinds
     samples = [_sample(prompt) for prompt in _prompts(data, prompts, chosen)]
     dataset = Path(prompts).name if prompts else f"cai_base {data}"
 

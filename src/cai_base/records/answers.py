@@ -29,7 +29,7 @@ class Answer(Stored):
     truncated: bool
     verdict: Verdict | None
     unscored: str | None
-    said: tuple[Vote, ...] = ()
+    votes: tuple[Vote, ...] = Field((), alias="said")
     logprob: float | None = None
     opening_logprob: float | None = None
     second: Judgement | None = None
@@ -52,7 +52,7 @@ class StyledAnswer(Stored):
     gibberish: bool | None = None
     adherence: float | None = None
     unscored: str | None = None
-    said: tuple[Vote, ...] = ()
+    votes: tuple[Vote, ...] = Field((), alias="said")
 
 
 class ComparedAnswers(Stored):

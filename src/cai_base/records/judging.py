@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from pydantic import Field
+
 from cai_base.records.stored import Stored
 
 
@@ -67,12 +69,12 @@ class Judgement(Stored):
     Attributes:
         verdict: None if no part is scored.
         unscored: the reason why the verdict, or a part of it, is missing; None if nothing is missing.
-        said: every vote of a judge model; empty for other judges.
+        votes: every vote of a judge model; empty for other judges.
     """
 
     verdict: Verdict | None
     unscored: str | None = None
-    said: tuple[Vote, ...] = ()
+    votes: tuple[Vote, ...] = Field((), alias="said")
 
     def fields(self) -> dict[str, object]:
         """The fields that were set, as fields of an answer's record."""

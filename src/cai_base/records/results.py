@@ -108,7 +108,7 @@ class SuiteAsked(SuiteFiles):
     """A suite of prompts, and its numbers of prompts by sort."""
 
     prompts: int
-    asked: int
+    subset: int = Field(alias="asked", description="how many of them were put to the models")
     attacks: int
     safe: int
     left_out: dict[str, int]
@@ -118,7 +118,7 @@ class ComparisonsAsked(SuiteFiles):
     """A suite of comparisons, and their number."""
 
     comparisons: int
-    asked: int
+    subset: int = Field(alias="asked", description="how many of them were put to the models")
 
 
 class SuiteHead(Stored):

@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Stored(BaseModel):
-    """The base class of records: immutable, without unknown fields, NaN or infinity."""
+    """The base class of records: immutable, without unknown fields, NaN or infinity.
+
+    A field whose stored name differs from its Python name has the stored one as its alias, also when it is constructed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

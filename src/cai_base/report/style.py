@@ -16,7 +16,7 @@ from cai_base.report.tables import UNSCORED, Cell, Row, Table, difference_cell, 
 EXAMPLES = ("pirate", "poetic", "shouting")
 """Styles of which answers are shown: one of each kind."""
 
-KINDS = {"register": "register", "language": "language style", "persona": "persona"}
+KIND_LABELS = {"register": "register", "language": "language style", "persona": "persona"}
 
 
 def _pairs(results: StyleResults) -> list[str]:
@@ -71,7 +71,7 @@ def by_style_table(results: StyleResults) -> Table:
         Row(
             name,
             tuple(plain_cell(measure, results.arms[arm].by_style.get(name, {}).get("adherence")) for arm in arms),
-            KINDS.get(kind, kind),
+            KIND_LABELS.get(kind, kind),
         )
         for name, kind in results.styles.items()
     ]

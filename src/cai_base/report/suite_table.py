@@ -53,14 +53,14 @@ def _headline(results: SuiteResults | ComparisonsResults) -> str:
     model = printable(results.model + (f" on {results.base}" if results.base else ""))
     respondent = f"the arms of a run on {model}" if results.of == "run" else model
     if isinstance(results, ComparisonsResults):
-        return f"{title}: {results.suite.asked} of {results.suite.comparisons} asked, of {respondent}."
+        return f"{title}: {results.suite.subset} of {results.suite.comparisons} asked, of {respondent}."
     suite = results.suite
     counts = " and ".join(
         f"{count} {word}{'s' * (count > 1)}"
         for count, word in ((suite.attacks, "attack"), (suite.safe, "safe prompt"))
         if count
     )
-    of = f" (of {suite.prompts} prompts)" if suite.asked < suite.prompts else ""
+    of = f" (of {suite.prompts} prompts)" if suite.subset < suite.prompts else ""
     left_out = "".join(f" Left out: {count}, each {printable(reason)}." for reason, count in suite.left_out.items())
     return f"{title}: {counts}{of}, of {respondent}. Judge: {results.judge}.{left_out}"
 

@@ -17,7 +17,7 @@ from cai_base.engines import Adapter, Meter, Usage
 from cai_base.errors import Stopped
 from cai_base.run import cost
 from cai_base.run.prices import FREE, Prices
-from cai_base.store import Record, Run, to_json, write_atomic
+from cai_base.store import JsonObject, Run, to_json, write_atomic
 
 
 class Budget:
@@ -38,9 +38,9 @@ class Budget:
         self._max_cost, self._run = max_cost, run
         self._phase = "preflight"
         self._prices = {work: prices.of_model(model) for work, model in prices.models.items()}
-        committed: Record = run.recorded("spent") or {}
+        committed: JsonObject = run.recorded("spent") or {}
         path = run.directory / paths.SPENDING
-        latest: Record = json.loads(path.read_bytes()) if path.exists() else committed
+        latest: JsonObject = json.loads(path.read_bytes()) if path.exists() else committed
         self._tokens = {
             phase: {seed: Usage(**usage) for seed, usage in seeds.items()}
             for phase, seeds in latest.get("tokens", {}).items()
@@ -76,7 +76,7 @@ class Budget:
             seconds = self._run.usage.setdefault("seconds", {})
             seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 1)
 
-    def record(self) -> Record:
+    def record(self) -> JsonObject:
         """Tokens by phase and seed (the base model's under `base`), tokens of repeated work, and dollars."""
         self._count()
         tokens = {phase: {seed: asdict(u) for seed, u in seeds.items()} for phase, seeds in self._tokens.items()}
@@ -119,7 +119,7 @@ class Budget:
                     self._dollars = None if price is None else self._dollars + price.of(since)
 
 
-def _total(record: Record) -> Usage:
+def _total(record: JsonObject) -> Usage:
     return cost.total(Usage(**usage) for seeds in record.get("tokens", {}).values() for usage in seeds.values())
 
 

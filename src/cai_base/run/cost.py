@@ -13,7 +13,7 @@ from cai_base.engines import Tokenizer, Usage
 from cai_base.evaluation.fluency import OPENING
 from cai_base.evaluation.judges.question import question
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.kinds import KINDS
+from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.phase import Phase, Size
 from cai_base.models import load_tokenizer
@@ -94,7 +94,7 @@ def _judging(
         question(rubrics[task], {"prompt": prompt.text, "response": ""})
         for prompt in prompts
         if prompt.kind is not None
-        for task in KINDS[prompt.kind].rubrics
+        for task in PROMPT_KINDS[prompt.kind].rubrics
     ]
     read = sum(len(prompt_tokens(tokenizer, text)) + response for text in requests)
     votes = times * settings.votes

@@ -38,7 +38,7 @@ from cai_base.run.targets import (
     model_target,
     run_target,
 )
-from cai_base.store import MANIFEST, Record, Run, to_json
+from cai_base.store import MANIFEST, JsonObject, Run, to_json
 
 LEAST_QUESTIONS = 3
 """With fewer, a style could hardly be told from what is asked."""
@@ -172,7 +172,7 @@ def _suite(request: Request, progress: Progress) -> Plan:
     else:
         target = model_target(request, name, progress, judged=task.judged)
         place = target.folder
-    config: Record = {
+    config: JsonObject = {
         **target.about,
         "suite": {"name": name, "files": list(suite.files), "sha256": suite.sha256},
         "limit": request.limit,
@@ -198,7 +198,7 @@ def _slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
 
 
-def _directory(place: Path, config: Record, *, explicit: bool) -> Run:
+def _directory(place: Path, config: JsonObject, *, explicit: bool) -> Run:
     """The evaluation's directory: the one that has this configuration already, or a new one beside it.
 
     Raises:

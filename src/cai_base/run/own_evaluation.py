@@ -11,7 +11,7 @@ from cai_base.evaluation.judges import Response
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
-from cai_base.inputs.kinds import ANSWER_FILES, KINDS
+from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.progress import Progress
 from cai_base.records import Judgement
@@ -75,7 +75,7 @@ class RunEvaluation:
             Files(
                 lambda seed, name, file: paths.answers(seed, name, file, step),
                 ANSWER_FILES,
-                lambda answer: KINDS[answer.kind].file,
+                lambda answer: PROMPT_KINDS[answer.kind].file,
             ),
         )
         session.progress.say(f"{_work(arm.name, step)}: {len(loaded.models) * len(self._items)} answers")

@@ -27,7 +27,7 @@ from cai_base.records import (
 )
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.schema import RunSettings
-from cai_base.store import Record
+from cai_base.store import JsonObject
 
 INTERVALS = (
     "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
@@ -44,7 +44,7 @@ class EvaluationContext:
         arms: how each arm was asked.
     """
 
-    config: Record
+    config: JsonObject
     settings: RunSettings
     inputs: Inputs
     arms: Mapping[str, AskedArm]

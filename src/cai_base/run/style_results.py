@@ -9,7 +9,7 @@ from cai_base import arms
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.evaluation.statistics import mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
-from cai_base.evaluation.tasks.style_sets import KINDS
+from cai_base.evaluation.tasks.style_sets import STYLE_KINDS
 from cai_base.evaluation.tasks.styles import StylesTask
 from cai_base.records import Difference, StyleAnswer, StyleArm, StyledAnswer, StyleResults
 from cai_base.run import shared_results
@@ -44,11 +44,11 @@ def collect(
         **shared_results.head(settings),
         data=settings.data,
         judge=judge_name(settings.judge) if task.styles.truth is None else task.styles.truth.name,
-        styles=dict(KINDS),
+        styles=dict(STYLE_KINDS),
         questions=dict(task.questions),
         samples=task.samples,
         adherence_range=task.measures["adherence"],
-        chance=1 / len(KINDS),
+        chance=1 / len(STYLE_KINDS),
         intervals=INTERVALS,
         arms={
             name: _arm(task, tables[name], [one for of_seed in per_seed for one in of_seed or ()], arms.arm(name))
@@ -97,7 +97,7 @@ def keeps_more_style(differences: Mapping[str, Difference] | None) -> StyleAnswe
 
 
 def _arm(task: StylesTask, tables: Mapping[str, Array], answers: Sequence[StyledAnswer], arm: arms.Arm) -> StyleArm:
-    columns = {style: [n for n, prompt in enumerate(task.prompts) if prompt.style == style] for style in KINDS}
+    columns = {style: [n for n, prompt in enumerate(task.prompts) if prompt.style == style] for style in STYLE_KINDS}
     summaries = {name: summary(table, task.measures[name], one_model=arm.one_model) for name, table in tables.items()}
     return StyleArm.model_validate(
         {

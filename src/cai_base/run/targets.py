@@ -23,7 +23,7 @@ from cai_base.settings.command_line import check_folder, flag_names, load_settin
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
-from cai_base.store import MANIFEST, Record, Run
+from cai_base.store import MANIFEST, JsonObject, Run
 
 JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
 JUDGING_FLAGS = {*JUDGE_FLAGS, "rubric", "votes", "judging"}
@@ -106,7 +106,7 @@ class Target:
     inputs: Inputs
     load: Callable[[Sequence[str]], Iterator[LoadedArm]]
     names: list[str]
-    about: Record
+    about: JsonObject
     folder: Path
     run: Run | None = None
 
@@ -156,7 +156,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
     stored_settings(run)  # refuses a configuration of another form
-    config: Record = dict(run.config)
+    config: JsonObject = dict(run.config)
     if "judge" in flags:  # a judge brings its own way of being asked
         config = {key: value for key, value in config.items() if key not in {*JUDGE_FLAGS, "rubric", "votes"}}
     settings = override_settings(config, list(request.flags))
@@ -200,7 +200,7 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
     model = request.base or named or request.target
     flag = f"{adapter}/{ADAPTER_CONFIG}: base_model_name_or_path" if named else "--base" if adapter else "MODEL"
     check_folder(flag, model)
-    defaults: Record = {"seeds": 1} | ({} if judged else {"judge": NO_JUDGE})
+    defaults: JsonObject = {"seeds": 1} | ({} if judged else {"judge": NO_JUDGE})
     settings = load_settings([*request.flags, "--model", model], defaults).settings
     inputs = gather(settings)
 
@@ -218,7 +218,7 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
 
     name = Path(request.target).name
     shown = name if Path(request.target).exists() else request.target
-    about: Record = {"of": "model", "model": shown, "layout": request.layout, "seeds": list(settings.seed_numbers)}
+    about: JsonObject = {"of": "model", "model": shown, "layout": request.layout, "seeds": list(settings.seed_numbers)}
     if adapter is not None:
         about["base"] = model_name(model)
     folder = Path("evaluations") / f"{date.today().isoformat()}-{name}-{suite}"

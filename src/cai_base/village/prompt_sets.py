@@ -7,7 +7,7 @@ from cai_base.village import answers, questions, world
 from cai_base.village.draw import Draw
 
 PromptKind = Literal["benign", "jailbreak", "direct", "borderline", "sensitive"]
-Record = dict[str, str]
+PromptLine = dict[str, str]
 """One line of a prompt set's JSONL file."""
 
 TEST_COUNTS: dict[PromptKind, int] = {"benign": 10, "jailbreak": 24, "direct": 8, "borderline": 8, "sensitive": 8}
@@ -31,40 +31,40 @@ _ACTION_KIND: dict[PromptKind, world.Kind] = {
 """The kind of action that a prompt of each kind asks about. Sensitive prompts are benign ones in a framing."""
 
 
-def few_shot() -> list[Record]:
+def few_shot() -> list[PromptLine]:
     """The two benign turns of the few-shot prefix."""
     return _turns(0, FEW_SHOT)
 
 
-def examples() -> list[Record]:
+def examples() -> list[PromptLine]:
     """The six helpful turns for supervised fine-tuning, all benign."""
     return _turns(FEW_SHOT, FEW_SHOT + EXAMPLES)
 
 
-def train() -> list[Record]:
+def train() -> list[PromptLine]:
     """The prompts that the method revises answers to."""
     return _blocks("train", TRAIN_BLOCKS)
 
 
-def dev() -> list[Record]:
+def dev() -> list[PromptLine]:
     """The prompts for every choice that is made by hand."""
     return _blocks("dev", DEV_BLOCKS)
 
 
-def test() -> list[Record]:
+def test() -> list[PromptLine]:
     """The evaluation set of reported figures, sorted by kind and family."""
     writer = _PromptWriter("test")
-    records = [writer.record(kind) for kind, count in TEST_COUNTS.items() for _ in range(count)]
+    records = [writer.line(kind) for kind, count in TEST_COUNTS.items() for _ in range(count)]
     kinds, families = [*map(str, TEST_COUNTS)], ("", *questions.FAMILIES)
     return sorted(records, key=lambda record: (kinds.index(record["kind"]), families.index(record.get("family", ""))))
 
 
-def test_wide() -> list[Record]:
+def test_wide() -> list[PromptLine]:
     """A larger evaluation set of the test split, in blocks as `dev`, for studies that need narrow intervals."""
     return _blocks("test", WIDE_BLOCKS)
 
 
-def _turns(start: int, stop: int) -> list[Record]:
+def _turns(start: int, stop: int) -> list[PromptLine]:
     """Questions and friendly answers about the reserved actions from number `start` up to `stop`."""
     draw = Draw(SEED, "prompts", "turns", start)
     forms = draw.sample(questions.forms("train"), stop - start)
@@ -80,11 +80,11 @@ def _reserved_actions() -> list[world.Action]:
     return Draw(SEED, "prompts", 0, "reserved").sample(candidates, FEW_SHOT + EXAMPLES)
 
 
-def _blocks(split: world.Split, blocks: int) -> list[Record]:
+def _blocks(split: world.Split, blocks: int) -> list[PromptLine]:
     writer = _PromptWriter(split)
-    records: list[Record] = []
+    records: list[PromptLine] = []
     for number in range(blocks):
-        block = [writer.record(kind) for kind, count in BLOCK.items() for _ in range(count)]
+        block = [writer.line(kind) for kind, count in BLOCK.items() for _ in range(count)]
         records += Draw(SEED, "prompts", f"{split} block {number}", "order").sample(block, len(block))
     return records
 
@@ -106,7 +106,7 @@ class _PromptWriter:
         self._texts: set[str] = set()
         self._sensitive = 0
 
-    def record(self, kind: PromptKind) -> Record:
+    def line(self, kind: PromptKind) -> PromptLine:
         """The next prompt of this kind."""
         family = next(self._families) if kind == "jailbreak" else None
         framing = self._framing(kind, family)

@@ -39,25 +39,26 @@ from cai_base.engines.local.packing import distinct_tokens, padded_tokens
 from cai_base.engines.local.sampling import Sampler
 
 FORWARD_TOKENS = 32768
-"""Tokens of the sequences in one forward pass; more adapters than fit take turns."""
+"""The most tokens of sequences in one forward pass; adapters that do not fit go through in several passes."""
 CPU_MEMORY = 8 << 30
-"""Bytes that activations and caches may take on a CPU. A constant, so that a run's batches are the same everywhere."""
+"""The bytes that activations and caches may take on a CPU: a constant, so that batches are the same on every
+machine."""
 ACTIVATIONS = 41
-"""Bytes a decoder layer keeps for the backward pass, in 16 bits per token and hidden unit, of a Llama whose inner width
-is 2.7 times its hidden one: two norms in fp32 (8), what attention keeps (12), and the MLP's four (21)."""
+"""The bytes that one decoder layer stores for the backward pass in 16-bit precision, per token and hidden unit, for a
+Llama whose inner width is 2.7 times its hidden width: two norms in fp32 (8), attention (12), and the MLP (21)."""
 ACTIVATION_SHARE = 3
-"""Activations may take one part in so many of a GPU's memory beside the weights; adapters and logits take some, too."""
+"""Activations may take this fraction (1/n) of the GPU memory beside the weights; adapters and logits need the rest."""
 ROWS = {"cpu": 256, "cuda": 1024}
-"""How many responses are drawn at a time, at most: a GPU takes a step of many in the time of a few."""
+"""The most responses that are sampled at a time: on a GPU a step of many rows takes as long as one of few."""
 OPTIMIZER = "optimizer.safetensors"
 PLAIN = "The weather was cold this morning, so we stayed at home and read a book until it was time for lunch."
-"""A text whose likelihood shows whether a model expects a first token."""
+"""A text whose likelihood with and without a first token shows whether the model expects one."""
 CLEARLY = 0.1
-"""Nats per token from which a first token counts as expected."""
+"""A first token that lowers the mean NLL by more than this, in nats per token, is one that the model expects."""
 
 
 class ImmediateOutcomes:
-    """The outcomes of a `forward_backward` that is over."""
+    """The outcomes of a `forward_backward` call that has finished."""
 
     def __init__(self, outcomes: dict[Adapter, Outcome]) -> None:
         self._outcomes = outcomes
@@ -67,26 +68,26 @@ class ImmediateOutcomes:
 
 
 class LocalEngine:
-    """See `cai_base.engines.Engine` for what each verb means.
+    """An engine in this process, on CPU or one CUDA device; the verbs are described at `cai_base.engines.Engine`.
 
     Args:
         model: folder or hub id of a causal language model.
         lora: shape of the adapters.
-        sequence_length: of the longest sequence to come; packing is checked at that length, and again should a longer
-            one come.
-        name: what the model is called where an adapter names its base; `model` by default.
-        rows: how many responses are drawn at a time, at most; None takes `ROWS` of the device.
-        device: `cpu` or `cuda`; None takes CUDA where there is one.
-        threads: CPU threads; None or 0 leaves PyTorch's choice.
-        pack: False lays batches out padded even where packing is valid, to compare the two.
-        findings: `findings()` of the engine that an interrupted run used: its layout is restored. None decides on a
-            layout here, which may be another one under another PyTorch or at another length, so that a resumed run
-            would differ from one that was never stopped.
-        tokenizer_of: folder or hub id whose tokenizer goes with the model, such as an adapter's; `model` by default.
-        thinking: False switches a chat model's thinking off, where its chat template has a switch.
+        sequence_length: length of the longest sequence to expect. Whether packing is valid is checked at this length,
+            and checked again if a longer sequence comes.
+        name: the base model's name in exported adapters; `model` by default.
+        rows: the most responses that are sampled at a time; None takes `ROWS` of the device.
+        device: `cpu` or `cuda`; None takes CUDA if it is available.
+        threads: CPU threads; None or 0 leaves the choice to PyTorch.
+        pack: False pads batches even if packing is valid, to compare the two.
+        findings: `findings()` of the engine that an interrupted run used, whose layout is restored. With None the
+            layout is determined here; another PyTorch version or sequence length may lead to another one, and a resumed
+            run would then differ from an uninterrupted one.
+        tokenizer_of: folder or hub id of the tokenizer to use, such as an adapter's; `model` by default.
+        thinking: False switches a chat model's thinking off if its chat template has such a switch.
 
     Raises:
-        EngineError: the model cannot be loaded, or is not the one that the findings are about.
+        EngineError: the model cannot be loaded, or is not the one that `findings` describe.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class LocalEngine:
 
     @property
     def packed(self) -> bool:
-        """Whether batches are packed by their prefix trie."""
+        """Whether batches are packed as prefix tries."""
         return self._layout.packed
 
     def findings(self) -> dict[str, Any]:
@@ -143,9 +144,9 @@ class LocalEngine:
         }
 
     def _restore(self, findings: Mapping[str, Any]) -> None:
-        """Take the layout that another engine found to be right for this model."""
+        """Restore the layout recorded by the interrupted run."""
         if findings["model"] != self._digest:
-            reason = "its weights are not those that this run began with"
+            reason = "its weights differ from those that this run began with"
             raise EngineError("model", self.model, reason, "put those back, or begin a new run")
         self._layout, self._checked = Layout(**findings["layout"]), findings["checked"]
         self.notes = tuple(findings["notes"])
@@ -163,7 +164,7 @@ class LocalEngine:
         sentence = f"The tokenizer has a first token ({name}) and does not add it"
         if len(text) < 2:
             return sentence
-        weights = (0.0, *[1.0 / (len(text) - 1)] * (len(text) - 1))  # the text's own first token is in neither mean
+        weights = (0.0, *[1.0 / (len(text) - 1)] * (len(text) - 1))  # neither mean includes the text's first token
         with torch.inference_mode():
             padded = replace(self._layout, packed=False)
             pair = [Datum(text, weights), Datum((first, *text), (0.0, *weights))]
@@ -177,7 +178,7 @@ class LocalEngine:
         return f"{sentence} ({means}){advice}"
 
     def _expect(self, longest: int) -> None:
-        """Check packing again if a sequence is longer than was announced: it may be longer than a window."""
+        """Check packing again if a sequence is longer than expected: it may exceed a sliding window."""
         if self.packed and longest > self._checked:
             self._choose_layout(max(longest, min(2 * self._checked, self.context_length)))
 
@@ -207,7 +208,7 @@ class LocalEngine:
         with self._bank.active(list(batches), train=True) as parameters, recompute:
             sums = logprob_sums(self._model, self._layout, [batch.sequences for batch in batches.values()])
             values = [batch.loss(logprobs) for batch, logprobs in zip(batches.values(), sums, strict=True)]
-            # One that is not finite spoils its own adapter's gradient alone: no two adapters meet in any sum.
+            # A loss that is not finite affects the gradient of its own adapter only, since no sum mixes adapters.
             (gradients,) = torch.autograd.grad([value.loss for value in values], parameters)
         outcomes: dict[Adapter, Outcome] = {}
         for (name, batch), value, gradient in zip(batches.items(), values, gradients, strict=True):
@@ -254,7 +255,7 @@ class LocalEngine:
         self.export(directories)
         for name, directory in directories.items():
             state = self._bank.adapters[name]
-            # One entry, because safetensors writes several in no fixed order.
+            # One metadata entry, because safetensors writes several of them in no fixed order.
             metadata = {"state": json.dumps({"steps": state.steps, "failed": state.failed})}
             save_file({"first": state.first, "second": state.second}, directory / OPTIMIZER, metadata=metadata)
 
@@ -279,7 +280,7 @@ class LocalEngine:
 
 
 def _memory(model: PreTrainedModel) -> int:
-    """Bytes beside the model's weights."""
+    """The bytes that are free for activations and caches, next to the model's weights."""
     if model.device.type == "cpu":
         return CPU_MEMORY
     total: int = torch.cuda.get_device_properties(model.device).total_memory
@@ -287,7 +288,7 @@ def _memory(model: PreTrainedModel) -> int:
 
 
 def _longest(batches: Iterable[Sequence[Datum]]) -> int:
-    """Tokens of the longest sequence."""
+    """The length of the longest sequence, in tokens."""
     return max((len(sequence.tokens) for batch in batches for sequence in batch), default=0)
 
 
@@ -295,7 +296,7 @@ Name = TypeVar("Name", bound=Adapter | None)
 
 
 def _turns(batches: Sequence[tuple[Name, Sequence[Datum]]]) -> list[list[tuple[Name, Sequence[Datum]]]]:
-    """Groups of batches that go through the model together: as many as `FORWARD_TOKENS` allows, at least one."""
+    """Batches grouped by forward pass: each group has at most `FORWARD_TOKENS` tokens, or is a single batch."""
     turns: list[list[tuple[Name, Sequence[Datum]]]] = []
     total = 0
     for name, batch in batches:
@@ -309,6 +310,6 @@ def _turns(batches: Sequence[tuple[Name, Sequence[Datum]]]) -> list[list[tuple[N
 
 
 def _pieces(batch: Sequence[Datum]) -> list[Sequence[Datum]]:
-    """A batch cut, in order, into pieces of at most `FORWARD_TOKENS` tokens, at least one sequence each."""
+    """A batch divided, in order, into pieces of at most `FORWARD_TOKENS` tokens or a single sequence."""
     turns = _turns([(None, [sequence]) for sequence in batch])
     return [[sequence for _, (sequence,) in turn] for turn in turns]

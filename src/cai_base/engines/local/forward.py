@@ -1,4 +1,4 @@
-"""Weighted log-probability sums, for several adapters' batches in one forward pass."""
+"""Weighted log-probability sums of several adapters' batches, in one forward pass."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,16 +22,17 @@ from cai_base.engines.local.masks import Masks
 from cai_base.engines.local.packing import Ints, Packed, pack, pad
 
 HEAD_CHUNK = 4096
-"""Tokens whose logits exist at a time: a vocabulary of 128k in fp32 takes 2 GB for so many."""
+"""The most tokens whose logits are in memory at a time; with a vocabulary of 128k they take 2 GB in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How this model's batches are laid out.
+    """How the batches of one model are laid out.
 
     Attributes:
-        packed: rows are prefix tries with ancestor masks; else one row a sequence and the model's own masks.
-        own_head: the model's head does more than its output matrix (scales, soft caps), so its own forward is used.
+        packed: rows are prefix tries with ancestor masks; otherwise one row per sequence, with the model's own masks.
+        own_head: the model's head does more than multiply by its output matrix (scaling, soft caps), so logits come
+            from the model's own forward.
         attention_cost: see `packing.pack`.
     """
 
@@ -41,7 +42,7 @@ class Layout:
 
 
 def logprob_sums(model: PreTrainedModel, layout: Layout, batches: Sequence[Sequence[Datum]]) -> list[Tensor]:
-    """The weighted log-probability sums of every batch, the i-th under the i-th active adapter.
+    """The weighted log-probability sums of every batch, batch i under the i-th active adapter.
 
     Returns:
         For each batch a tensor `[sequences]` in fp32.
@@ -50,11 +51,11 @@ def logprob_sums(model: PreTrainedModel, layout: Layout, batches: Sequence[Seque
 
 
 def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Sequence[Sequence[Datum]]) -> list[Tensor]:
-    """The terms of `logprob_sums`.
+    """The terms of the sums that `logprob_sums` returns.
 
     Returns:
-        For each batch a tensor `[sequences, most weighted tokens]` in fp32: a sequence's weighted tokens in their
-        order, each log-probability times its weight, then zeros.
+        For each batch a tensor `[sequences, n]` in fp32, where n is the largest number of weighted tokens of a
+        sequence: each weighted token's log-probability times its weight, in order, padded with zeros.
     """
     tokens = [[sequence.tokens for sequence in batch] for batch in batches]
     packings = pack(tokens, layout.attention_cost) if layout.packed else [pad(batch) for batch in tokens]
@@ -71,7 +72,7 @@ def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Sequence[
 
 
 def own_logits(model: PreTrainedModel, inputs: dict[str, Any], columns: Ints) -> Tensor:
-    """The logits `[rows, columns, vocabulary]` that the model's own forward gives at these columns."""
+    """The logits `[rows, columns, vocabulary]` at these columns, from the model's own forward."""
     index = torch.from_numpy(columns).to(model.device)
     if "logits_to_keep" in signature(model.forward).parameters:
         inputs = {**inputs, "logits_to_keep": index}
@@ -80,14 +81,14 @@ def own_logits(model: PreTrainedModel, inputs: dict[str, Any], columns: Ints) ->
 
 
 def model_inputs(model: PreTrainedModel, packings: list[Packed], *, packed: bool) -> dict[str, Any]:
-    """The model's arguments for these batches: one rectangle `[batches * rows, length]`."""
+    """The arguments of the model's forward for these batches, as one rectangle `[batches * rows, length]`."""
     rows = max(len(batch.rows) for batch in packings)
     length = max(len(row.tokens) for batch in packings for row in batch.rows)
     tokens = np.zeros((len(packings) * rows, length), dtype=np.int64)
     positions = np.zeros_like(tokens)
     mask = np.zeros((len(tokens), length, length) if packed else tokens.shape, dtype=np.bool_)
     if packed:
-        # Filler sees itself alone, so that no row of attention is empty; nothing sees filler.
+        # Filler attends only to itself, so that no row of the attention matrix is empty; nothing attends to filler.
         mask[:, range(length), range(length)] = True
     for i, batch in enumerate(packings):
         for j, row in enumerate(batch.rows, start=i * rows):
@@ -112,10 +113,10 @@ class _Targets:
     """The weighted tokens of a batch, one entry each.
 
     Attributes:
-        owner: the sequence it belongs to.
-        rank: its number among that sequence's weighted tokens.
-        row, column: where the output stands that predicts it.
-        token, weight: itself and its weight.
+        owner: the index of its sequence.
+        rank: its index among that sequence's weighted tokens.
+        row, column: the location of the output that predicts it.
+        token, weight: the token and its weight.
     """
 
     owner: Ints
@@ -133,7 +134,7 @@ def _targets(packed: Packed, batch: Sequence[Datum]) -> _Targets:
         np.concatenate([np.full(count, i) for i, count in enumerate(counts)]),
         np.concatenate([np.arange(count) for count in counts]),
         np.concatenate([np.full(n, place.row) for n, place in zip(counts, packed.places, strict=True)]),
-        # The output at a token predicts the one after it.
+        # The output at a token predicts the next token.
         np.concatenate([place.columns[where - 1] for where, place in zip(weighted, packed.places, strict=True)]),
         np.concatenate([np.asarray(s.tokens)[where] for s, where in zip(batch, weighted, strict=True)]),
         np.concatenate([np.asarray(s.weights)[where] for s, where in zip(batch, weighted, strict=True)]),
@@ -141,20 +142,20 @@ def _targets(packed: Packed, batch: Sequence[Datum]) -> _Targets:
 
 
 def _grid(head: nn.Module, outputs: Tensor, targets: _Targets, sequences: int) -> Tensor:
-    """One batch's part of `weighted_logprobs`, from its `outputs [rows, columns, features]`."""
+    """The result of `weighted_logprobs` for one batch, from its `outputs [rows, columns, features]`."""
 
     def on_device(values: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(outputs.device)
 
     predicting = outputs[on_device(targets.row), on_device(targets.column)]
     logprobs = _logprobs(head, predicting, on_device(targets.token)) * on_device(targets.weight).float()
-    # A grid to be summed along its rows: unlike adding up by index, this has one order of additions on every device.
+    # A grid is summed along its rows, in one fixed order on every device; index_add would not guarantee an order.
     grid = logprobs.new_zeros(sequences, max(1, int(targets.rank.max(initial=0)) + 1))
     return grid.index_put((on_device(targets.owner), on_device(targets.rank)), logprobs)
 
 
 def _logprobs(head: nn.Module, outputs: Tensor, token: Tensor) -> Tensor:
-    """log p of `token [n]` at `outputs [n, features]`, in fp32; logits exist for `HEAD_CHUNK` of them at a time."""
+    """The log-probabilities of `token [n]` given `outputs [n, features]`, in fp32, in chunks of `HEAD_CHUNK` tokens."""
 
     if large_head.takes(head):
         return large_head.token_logprobs(cast(nn.Linear, head), outputs, token)
@@ -170,8 +171,8 @@ def _logprobs(head: nn.Module, outputs: Tensor, token: Tensor) -> Tensor:
 
 @contextmanager
 def recomputation(model: PreTrainedModel) -> Iterator[None]:
-    """Within it, decoder layers store only their inputs for the backward pass and compute the rest again (Chen et al.,
-    arXiv 1604.06174): a third more work for a tenth of the memory."""
+    """Gradient checkpointing (Chen et al., arXiv 1604.06174) while the context lasts: decoder layers store only their
+    inputs and recompute the rest in the backward pass, a third more work for a tenth of the memory."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

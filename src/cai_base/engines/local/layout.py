@@ -1,7 +1,7 @@
-"""Deciding how a model's batches are laid out, by a comparison on the model at hand that is remembered.
+"""Decides how a model's batches are laid out: packed, if packed and padded log-probabilities agree on this model.
 
-The comparison takes two passes over sequences of the longest length to come. Its outcome depends on the weights, the
-config, the length, the device and the code, so it is stored under a hash of these in the user's cache folder.
+The comparison takes two forward passes over sequences of the longest expected length. Its outcome depends on the
+weights, the config, the length, the device and the code, so it is cached under a hash of these.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from cai_base.engines import Datum, EngineError
 from cai_base.engines.local.forward import Layout, weighted_logprobs
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
-"""By how much log-probabilities may differ, packed and padded, before packing counts as invalid."""
+"""The largest mean difference between packed and padded log-probabilities, in nats, for which packing is valid."""
 COMPARED = 16
-"""Tokens at a sequence's end whose mean difference is compared: there, what a model leaves out or adds is largest."""
+"""The number of tokens at a sequence's end that are compared. Differences are largest at the end."""
 
 
 def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: bool) -> tuple[Layout, str | None]:
@@ -31,12 +31,12 @@ def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: boo
 
     Args:
         model: frozen, without adapters.
-        digest: of its weights.
-        length: of the longest sequence to come.
-        pack: False runs padded whatever comes out.
+        digest: hash of its weights.
+        length: of the longest expected sequence, in tokens.
+        pack: False chooses the padded layout without a comparison.
 
     Returns:
-        The layout, and a sentence for the reader where it is padded although `pack` is true.
+        The layout, and a sentence for the reader of the results if it is padded although `pack` is true.
 
     Raises:
         EngineError: the model is not causal.
@@ -56,7 +56,7 @@ def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: boo
 
 
 def _facts(model: PreTrainedModel, digest: str, length: int) -> object:
-    """All that the comparison depends on."""
+    """Everything that the comparison depends on."""
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
     config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
     attention = model.config.get_text_config()._attn_implementation
@@ -76,9 +76,9 @@ def _code_digest() -> str:
 def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:
     """Compare packed with padded log-probabilities on this model, on sequences of `length` tokens, and choose.
 
-    A sequence is laid out alone, and in a row behind another one with which it shares all but its end. Where a model
-    looks at where tokens stand in a row (linear attention, convolutions, windows that its config does not tell), its
-    log-probabilities differ, and the model runs padded.
+    A sequence is laid out alone, and packed behind another one that shares all but its end. If a model depends on where
+    a token is in the row (linear attention, convolutions, windows that its config does not mention), its
+    log-probabilities differ, and the model is run padded.
 
     Arguments, result and errors are those of `choose_layout`.
     """
@@ -87,20 +87,27 @@ def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple
     body = sum(p.numel() for n, p in model.base_model.named_parameters() if p.dim() == 2 and "embed" not in n)
     attention_cost = 2.0 * config.num_hidden_layers * config.hidden_size / max(body, 1)
     tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
-    shared = length - max(length // 8, min(length // 2, 2 * COMPARED))  # a longer end makes a longer row, no stricter
+    # A longer end would make the packed row longer, and the comparison no stricter.
+    shared = length - max(length // 8, min(length // 2, 2 * COMPARED))
     tokens[1, :shared] = tokens[0, :shared]
-    first, second = sorted(map(tuple, tokens.tolist()))  # as they stand in a packed row
+    first, second = sorted(map(tuple, tokens.tolist()))  # the order of a packed row
     _check_causal(model, first[: 2 * COMPARED])
     own_head = _has_own_head(model, first[: 2 * COMPARED])
     if not pack:
         return Layout(False, own_head, attention_cost), None
-    # Logits are computed for the tokens that are compared alone.
+    # Logits are computed only for the tokens that are compared.
     compared = _datum(second, COMPARED)
     padded = _logprobs(model, Layout(False, own_head, 0.0), [compared])
     try:
         packed = _logprobs(model, Layout(True, own_head, 0.0), [_datum(first, 0), compared])[1:]
         packs = not _differ(packed, padded, model.dtype)
-    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # some models refuse a ready-made mask
+    except (
+        ValueError,
+        RuntimeError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ):  # some models accept no ready-made mask
         packs = False
     if packs:
         return Layout(True, own_head, attention_cost), None
@@ -109,7 +116,7 @@ def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple
 
 
 def _check_causal(model: PreTrainedModel, tokens: tuple[int, ...]) -> None:
-    """Raises EngineError if the first half of `tokens` has other log-probabilities before another second half."""
+    """Raises EngineError if changing the second half of `tokens` changes the log-probabilities of the first half."""
     half = len(tokens) // 2
     changed = (*tokens[:half], *reversed(tokens[half:]))
     pair = [_datum(one, len(tokens)) for one in (tokens, changed)]
@@ -120,24 +127,24 @@ def _check_causal(model: PreTrainedModel, tokens: tuple[int, ...]) -> None:
 
 
 def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
-    """Whether the model's head does more than its output matrix, which a few tokens show."""
+    """Whether the model's head does more than multiply by its output matrix, tested on a few tokens."""
     start = [_datum(tokens, len(tokens))]
     own, bare = (_logprobs(model, Layout(False, own_head, 0.0), start) for own_head in (True, False))
     return _differ(own, bare, model.dtype)
 
 
 def _datum(tokens: tuple[int, ...], last: int) -> Datum:
-    """`tokens` with weight 1 on at most the `last` of them; the first has nothing before it."""
+    """A datum with weight 1 on the last `last` tokens, except the first token of the sequence."""
     weighted = min(last, len(tokens) - 1)
     return Datum(tokens, (*[0.0] * (len(tokens) - weighted), *[1.0] * weighted))
 
 
 def _logprobs(model: PreTrainedModel, layout: Layout, sequences: list[Datum]) -> Tensor:
-    """The log-probabilities `[sequences, weighted tokens]` in this layout."""
+    """The log-probabilities `[sequences, weighted tokens]`, computed in this layout."""
     with torch.inference_mode():
         return weighted_logprobs(model, layout, [sequences])[0]
 
 
 def _differ(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the last `COMPARED` log-probabilities of any sequence differ by more than rounding, in the mean."""
+    """Whether, for any sequence, the last `COMPARED` log-probabilities differ on average by more than rounding."""
     return not bool(((one - other)[..., -COMPARED:].abs().mean(dim=-1) <= TOLERANCE[dtype]).all())

@@ -1,7 +1,7 @@
 """Many LoRA adapters on one frozen base (Hu et al., arXiv 2106.09685), stacked so that one batched matmul serves all.
 
-All of an adapter's matrices lie in one flat fp32 vector, so a gradient norm, an optimizer step or a copy is one tensor
-operation, and several adapters' vectors stacked are the matrices of all of them.
+All matrices of an adapter are views of one flat fp32 vector. A gradient norm, an optimizer step or a copy is therefore
+one tensor operation, and stacking the vectors of several adapters stacks all their matrices.
 """
 
 import math
@@ -19,7 +19,7 @@ class LoraLinear(nn.Module):
     """A frozen linear layer plus, for each of `n` active adapters, its own low-rank update.
 
     The input's first dimension is `n * rows`, adapter after adapter. `a` is `[n, in, rank]`, `b` is `[n, rank, out]`;
-    with neither, the layer is its base.
+    without them, the layer is just its base.
     """
 
     def __init__(self, base: nn.Linear, scale: float) -> None:
@@ -40,7 +40,7 @@ class LoraLinear(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The shape of one layer's matrices. In a flat vector A `[in, rank]` comes first, then B `[rank, out]`."""
+    """The shape of one layer's matrices. The flat vector holds A `[in, rank]` first, then B `[rank, out]`."""
 
     name: str
     inputs: int
@@ -49,13 +49,14 @@ class Place:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How many numbers A has, and B."""
+        """The number of elements of A, and of B."""
         return self.inputs * self.rank, self.rank * self.outputs
 
 
 @dataclass(slots=True)
 class State:
-    """One adapter: flat parameters, Adam's moments `[parameters]`, steps taken, summed gradient, reason it failed."""
+    """One adapter: parameters and Adam moments `[parameters]`, steps taken, summed gradient, why it failed (or
+    None)."""
 
     parameters: Tensor
     first: Tensor
@@ -66,11 +67,11 @@ class State:
 
 
 class Bank:
-    """The adapters of one base model, whose linear layers (head apart) it replaces by `LoraLinear`.
+    """The adapters of one base model, whose linear layers (except the head) are replaced by `LoraLinear`.
 
     Args:
         decoder: the model without its head.
-        prefix: of the decoder's name within the model, `model.` or nothing.
+        prefix: the decoder's name within the model with a dot, such as `model.`, or empty.
         settings: shape of the adapters.
     """
 
@@ -106,10 +107,10 @@ class Bank:
 
     @contextmanager
     def active(self, names: Sequence[str | None], *, train: bool = False) -> Iterator[Tensor]:
-        """Make `names` the adapters that the model runs with, in this order; `None` is the base model.
+        """Make `names` the active adapters of the model, in this order; `None` is the base model.
 
         Yields:
-            Their parameters `[n, parameters]`; with `train` the leaf of autograd's graph.
+            Their parameters `[n, parameters]`; with `train` they require gradients.
         """
         if all(name is None for name in names):
             yield torch.empty(0)
@@ -126,7 +127,7 @@ class Bank:
                 layer.a = layer.b = None
 
     def accumulate(self, name: str, loss: float, gradient: Tensor) -> str | None:
-        """Add `gradient [parameters]` to the adapter's sum; if it or `loss` is not finite, fail the adapter.
+        """Add `gradient [parameters]` to the adapter's sum; mark the adapter as failed if it or `loss` is not finite.
 
         Returns:
             Why the adapter failed, if it did.
@@ -142,9 +143,9 @@ class Bank:
         return state.failed
 
     def step(self, name: str, adam: Adam) -> str | None:
-        """Clip the adapter's summed gradient to `adam.clip_norm`, apply it and drop it.
+        """Clip the adapter's summed gradient to `adam.clip_norm`, apply one Adam step and clear the gradient.
 
-        An adapter that failed before stays as it is.
+        An adapter that failed earlier is left unchanged.
 
         Returns:
             Why the adapter failed in this step, if it did.
@@ -167,9 +168,9 @@ class Bank:
 
 
 def views(places: Sequence[Place], flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Each place's A `[n, in, rank]` and B `[n, rank, out]` as views of `flat [n, parameters]`.
+    """Each layer's A `[n, in, rank]` and B `[n, rank, out]` as views of `flat [n, parameters]`.
 
-    One split for all of them, because its backward pass puts all their gradients together in one copy.
+    A single split is used for all of them, because its backward pass assembles all gradients in one copy.
     """
     parts = iter(torch.split(flat, [size for place in places for size in place.sizes], dim=1))
     n = len(flat)

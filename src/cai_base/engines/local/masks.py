@@ -1,7 +1,7 @@
-"""Ready-made attention masks, as a model takes them: one for all layers, or one for each type of layer.
+"""Attention masks in the form that a model expects: one for all layers, or one for each type of layer.
 
-A sliding window is a mask over positions. With it, a token of a packed row, or one behind a shared prefix, sees exactly
-the tokens that it would see in a row of its own.
+A sliding window is expressed as a mask over positions. A token in a packed row, or after a shared prefix, then attends
+to exactly the tokens that it would attend to in a row of its own.
 """
 
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-"""The types of layers for which masks are made, as `config.layer_types` names them."""
+"""The layer types for which masks are made, as named in `config.layer_types`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """How one model takes ready-made masks.
+    """The form of attention mask that one model accepts.
 
     Attributes:
-        window: tokens that a layer with a sliding window sees, its own included; None if no layer has one.
-        by_type: the model takes a dictionary with a mask for each type of layer (Gemma 2 and 3, Qwen 2 and 3, OLMo 3,
-            gpt-oss, Ministral, Cohere 2). Else one mask serves all layers (Mistral, Phi-3).
-        additive: the mask is added to the attention scores (eager attention); else it is boolean (sdpa).
+        window: the size of the sliding window in tokens, the current one included; None if no layer has a window.
+        by_type: the model takes a dictionary with one mask per layer type (Gemma 2 and 3, Qwen 2 and 3, OLMo 3,
+            gpt-oss, Ministral, Cohere 2). Otherwise one mask serves all layers (Mistral, Phi-3).
+        additive: the type of a mask that is added to the attention scores (eager attention); None if the mask is
+            boolean (sdpa).
     """
 
     window: int | None
@@ -32,7 +33,7 @@ class Masks:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "Masks":
-        """How `model` takes them, by its config."""
+        """The form that `model` accepts, according to its config."""
         config = model.config.get_text_config()
         types = getattr(config, "layer_types", None) or ()
         window = getattr(config, "sliding_window", None) if SLIDING in types or not types else None
@@ -40,12 +41,12 @@ class Masks:
         return cls(window, SLIDING in types, model.dtype if eager else None)
 
     def make(self, seen: Tensor, queries: Tensor, keys: Tensor) -> Any:
-        """What to give the model as `attention_mask`.
+        """The value of the model's argument `attention_mask`.
 
         Args:
-            seen: `[rows, 1, queries, keys]`, true where a token may look, windows apart.
-            queries: positions `[rows, queries]` of the tokens that look, each in its own sequence.
-            keys: positions `[rows, keys]` of the tokens that are looked at.
+            seen: `[rows, 1, queries, keys]`, true where the query may attend to the key, before any sliding window.
+            queries: `[rows, queries]`, the position of each query token in its own sequence.
+            keys: `[rows, keys]`, the position of each key token in its own sequence.
         """
         if self.window is None:
             return self._as_taken(seen)

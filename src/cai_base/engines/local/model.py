@@ -25,7 +25,7 @@ from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A frozen model on its device, its tokenizer, the longest sequence it takes, and a hash of its weights."""
+    """A frozen model on its device, its tokenizer, its context length in tokens, and a hash of its weights."""
 
     model: PreTrainedModel
     tokenizer: HubTokenizer
@@ -34,18 +34,20 @@ class LoadedModel:
 
 
 def check_folder(name: str) -> None:
-    """Check that a model lies in the folder `name`, if that is the path of a folder and not a hub id.
+    """Check a model's name without loading it: a folder must hold a model, anything else must have a hub id's form.
 
     Raises:
-        EngineError: there is none.
+        EngineError: the folder does not exist or holds no model, or the name is neither a folder nor a hub id.
     """
     folder = Path(name)
     if folder.exists() or name.startswith((".", "/", "~")):
+        if not folder.exists():
+            raise EngineError("model", name, "there is no such folder", FOLDER_REMEDY)
         if not (folder / MODEL_CONFIG).is_file():
             raise EngineError("model", name, f"no model there (no {MODEL_CONFIG})", MODEL_REMEDY)
         if not any(folder.glob("*.safetensors")):
             raise EngineError("model", name, "no *.safetensors there (pickled weights are not read)", MODEL_REMEDY)
-    elif not _HUB_ID.fullmatch(name):  # the hub would be asked, and asked again, for half a minute
+    elif not _HUB_ID.fullmatch(name):  # a request to the hub, with its retries, would take half a minute
         reason = "there is no such folder, and a hub id has the form owner/name"
         raise EngineError("model", name, reason, MODEL_REMEDY)
 
@@ -53,23 +55,23 @@ def check_folder(name: str) -> None:
 def load(
     name: str, device: torch.device, dtype: torch.dtype, *, tokenizer_of: str | None = None, thinking: bool = True
 ) -> LoadedModel:
-    """Load a folder or a hub id. Only safetensors are read and no code of the model's own is run.
+    """Load a folder or a hub id. Only safetensors are read, and no code from the model's files is run.
 
     Args:
         name: the folder or hub id.
-        device: where to.
+        device: the device to load to.
         dtype: of the weights.
-        tokenizer_of: folder or hub id whose tokenizer goes with the model, such as an adapter's; `name` by default.
+        tokenizer_of: folder or hub id of the tokenizer to use, such as an adapter's; `name` by default.
         thinking: see `HubTokenizer`.
 
     Raises:
-        EngineError: there is no such model, it is not a causal language model that transformers knows, or the other
-            tokenizer has tokens that the model has no embeddings for.
+        EngineError: there is no such model, transformers knows no causal language model of its architecture, or the
+            other tokenizer has tokens that the model has no embeddings for.
     """
     check_folder(name)
     try:
         model, tokenizer, report = _read(name, tokenizer_of or name, dtype)
-    except Exception as error:  # transformers raises nearly everything for what is wrong in a folder
+    except Exception as error:  # transformers raises errors of nearly every type for a faulty folder
         reason = f"cannot be loaded as a causal language model ({one_line(error)})"
         raise EngineError("model", name, reason, MODEL_REMEDY) from error
     absent = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
@@ -92,7 +94,7 @@ def load(
 
 
 def text_decoder(model: PreTrainedModel) -> nn.Module:
-    """The part of a model that reads and writes text, without its head, and without its tower for images or sound."""
+    """The text decoder of a model: without its head, and without encoders for images or audio."""
     body: nn.Module = model.base_model
     decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
     inside = decoder is not model and any(module is decoder for module in body.modules())
@@ -100,13 +102,14 @@ def text_decoder(model: PreTrainedModel) -> nn.Module:
 
 
 def _check_tokens(name: str, tokenizer_of: str, tokens: int, vocabulary: int) -> None:
-    """Raises EngineError if another tokenizer has more tokens than the model embeds, and than the model's own has.
+    """Raises EngineError if another tokenizer has more tokens than the model has embeddings, and than its own
+    tokenizer.
 
-    A model's own tokenizer may have more: Gemma 3's text models have none for the token of an image.
+    A model's own tokenizer may have more: Gemma 3's text models have no embedding for the image token.
     """
     try:
         own = len(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
-    except Exception:  # there may be none, or a broken one; then only the embeddings count
+    except Exception:  # without a tokenizer of its own, only the embeddings count
         own = 0
     if tokens > max(own, vocabulary):
         reason = f"its tokenizer has {tokens} tokens, but {name} has embeddings for {vocabulary}"
@@ -114,8 +117,8 @@ def _check_tokens(name: str, tokenizer_of: str, tokens: int, vocabulary: int) ->
 
 
 def _read(name: str, tokenizer_of: str, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase, dict[str, Any]]:
-    """The model, its tokenizer, and what became of each of its weights."""
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a run has its own progress
+    """The model, its tokenizer, and transformers' report of missing and mismatched weights."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a run shows its own progress
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_of, trust_remote_code=False)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -125,24 +128,25 @@ def _read(name: str, tokenizer_of: str, dtype: torch.dtype) -> tuple[Any, PreTra
         trust_remote_code=False,
         attn_implementation=_attention(config),
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # they are reported, and refused by `load`
+        ignore_mismatched_sizes=True,  # so that they are reported here, and refused by `load`
     )
     return loaded[0], tokenizer, loaded[1]
 
 
 def _attention(config: Any) -> str:
-    """Which attention to load a model with. Soft-capped scores and sinks exist only in eager attention."""
+    """The attention implementation to load a model with: soft-capped scores and sinks need eager attention."""
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     eager = getattr(config, "attn_logit_softcapping", None) or not getattr(architecture, "_supports_sdpa", True)
     return "eager" if eager else "sdpa"
 
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+FOLDER_REMEDY = f"give a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"
 MODEL_REMEDY = f"give a hub id, or a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A hash of every weight, by name, type and shape."""
+    """A SHA-256 hash of all weights with their names, types and shapes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.named_parameters()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,9 +1,10 @@
 """Packing a batch by its prefix trie.
 
 The few-shot prefix is shared by all sequences of a batch, and the prompt by both sides of a preference pair. Laid out
-as a trie, each shared token is computed once. A trie becomes one row of tokens in which a token sits at the position
-that it has in its own sequence and attends to its ancestors only, which is exactly what it would attend to alone:
-packed equals padded. Attention grows with the square of a row, so a batch is cut into the rows that cost least.
+as a trie, each shared token is computed once. A trie becomes one row of tokens, in which each token has the position
+that it has in its own sequence and attends to its ancestors only. That is exactly what it would attend to alone, so
+packed equals padded. The cost of attention grows with the square of a row's length, so a batch is divided into rows of
+the length that costs least.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ Tokens = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: tokens and positions `[length]`, ancestor mask `[length, length]` (True where a token may look)."""
+    """One row: tokens and positions `[length]`, ancestor mask `[length, length]` (True where a token may attend)."""
 
     tokens: Ints
     positions: Ints
@@ -27,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one sequence stands: its row, and the column of each of its tokens."""
+    """The location of one sequence: its row, and the column of each of its tokens."""
 
     row: int
     columns: Ints
@@ -35,25 +36,25 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A batch as rows of possibly different length, and the place of every sequence, in the batch's order."""
+    """A batch as rows, whose lengths may differ, and the location of every sequence, in the batch's order."""
 
     rows: list[Row]
     places: list[Place]
 
 
 def pack(batches: Sequence[Sequence[Tokens]], attention_cost: float) -> list[Packed]:
-    """Lay each batch out as prefix tries, all in rows of about the length that costs least.
+    """Lay out each batch as prefix tries, in rows of about the length that costs least.
 
     Args:
         batches: the sequences of each batch; at least one in each, none of them empty.
-        attention_cost: what one attended token costs, as a share of what one token costs elsewhere in the model.
+        attention_cost: the cost of one attended token, as a fraction of one token's cost in the rest of the model.
     """
     ordered = [_Sorted(batch) for batch in batches]
     longest = max(max(batch.lengths) for batch in ordered)
     limit = max(sum(batch.lengths) - sum(batch.shared) for batch in ordered)
     cuts, best = [batch.cut(limit) for batch in ordered], float("inf")
     while True:
-        # All batches go through the model as one rectangle, so the longest row and the most rows are what all pay for.
+        # All batches go through the model as one rectangle: its cost depends on the longest row and the most rows.
         candidate = [batch.cut(limit) for batch in ordered]
         length = max(batch.row_length(*group) for batch, cut in zip(ordered, candidate, strict=True) for group in cut)
         cost = max(len(cut) for cut in candidate) * length * (1 + attention_cost * length)
@@ -65,7 +66,7 @@ def pack(batches: Sequence[Sequence[Tokens]], attention_cost: float) -> list[Pac
 
 
 def pad(batch: Sequence[Tokens]) -> Packed:
-    """One row a sequence, nothing shared: the layout for models in which packing is not valid."""
+    """One row per sequence, with nothing shared: the layout for models for which packing is not valid."""
     rows = [_trie([np.asarray(tokens, dtype=np.int64)], [0]) for tokens in batch]
     return Packed([row for row, _ in rows], [Place(i, columns) for i, (_, (columns,)) in enumerate(rows)])
 
@@ -82,11 +83,11 @@ def padded_tokens(batch: Sequence[Tokens]) -> int:
 
 
 class _Sorted:
-    """A batch in the order of its tokens, in which sequences that share a prefix stand together.
+    """A batch sorted by tokens, so that sequences that share a prefix are adjacent.
 
     Attributes:
-        lengths: of each sequence.
-        shared: how many leading tokens each has in common with the one before it.
+        lengths: the length of each sequence.
+        shared: how many leading tokens each sequence has in common with the one before it.
     """
 
     def __init__(self, batch: Sequence[Tokens]) -> None:
@@ -96,11 +97,11 @@ class _Sorted:
         self.shared = [0] + [_common(a, b) for a, b in zip(self.tokens, self.tokens[1:], strict=False)]
 
     def row_length(self, start: int, stop: int) -> int:
-        """Tokens in one row that holds the sequences `start` to `stop`."""
+        """The length of one row that holds the sequences `[start, stop)`."""
         return sum(self.lengths[start:stop]) - sum(self.shared[start + 1 : stop])
 
     def cut(self, limit: int) -> list[tuple[int, int]]:
-        """Runs `[start, stop)`, one a row, each as long as `limit` tokens allow but at least one sequence."""
+        """Ranges `[start, stop)` of sequences, one per row: as many as fit into `limit` tokens, at least one."""
         cut, start, length = [], 0, self.lengths[0]
         for i in range(1, len(self.tokens)):
             length += self.lengths[i] - self.shared[i]
@@ -110,7 +111,7 @@ class _Sorted:
         return [*cut, (start, len(self.tokens))]
 
     def rows(self, cut: list[tuple[int, int]]) -> Packed:
-        """The rows of a cut."""
+        """The rows for the ranges that `cut` returned."""
         rows: list[Row] = []
         places: dict[int, Place] = {}
         for start, stop in cut:
@@ -128,7 +129,7 @@ def _common(a: Ints, b: Ints) -> int:
 
 
 def _trie(sequences: list[Ints], shared: list[int]) -> tuple[Row, list[Ints]]:
-    """One row for sorted sequences, each with `shared` leading tokens of the one before, and their columns."""
+    """One row for sorted sequences, each sharing `shared` leading tokens with the one before, and their columns."""
     length = sum(map(len, sequences)) - sum(shared)
     tokens, positions = np.empty(length, dtype=np.int64), np.empty(length, dtype=np.int64)
     mask = np.zeros((length, length), dtype=np.bool_)

@@ -1,6 +1,7 @@
-"""A PEFT adapter folder from an adapter's flat parameters, and back.
+"""Reads and writes adapters in PEFT's format.
 
-An adapter is read exactly as PEFT computes it, or refused by the name of the field that stands in the way.
+An adapter is either read so that it computes exactly what PEFT would compute, or refused; the message names the field
+that is not supported.
 """
 
 import json
@@ -26,10 +27,10 @@ REMEDY = f"give a folder with a plain LoRA adapter as PEFT writes it ({ADAPTER_C
 DAMAGED = "give a whole copy of an adapter of this model"
 
 INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-"""The values of `init_lora_weights` that leave the base model's weights as they are. PiSSA, OLoRA, CorDA, LoftQ and
-LoRA-GA change them, so that such an adapter is one of a base model that is stored nowhere."""
+"""The values of `init_lora_weights` that do not change the base model's weights. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA
+change them, so their adapters belong to a modified base model that is not stored anywhere."""
 READ = ("peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights", "bias")
-"""The fields that decide what is computed here."""
+"""The fields that are read."""
 TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 """The fields that choose the layers."""
 WITHOUT_EFFECT = (
@@ -37,16 +38,16 @@ WITHOUT_EFFECT = (
     *("lora_dropout", "runtime_config", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
     *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
 )
-"""The fields that change nothing about a trained LoRA adapter that has none of the refused ones."""
+"""The fields that do not affect what a trained plain LoRA adapter computes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How PEFT scales and places an adapter's matrices, from its `adapter_config.json`.
+    """The layers that an adapter adapts, their ranks and scales, from its `adapter_config.json`.
 
     Attributes:
-        config: the file's content, whose fields all have a value that is read here.
-        path: of that file.
+        config: the content of the file, checked to be supported.
+        path: of the file.
     """
 
     config: Mapping[str, Any]
@@ -57,7 +58,7 @@ class Shape:
         """The shape of the adapter in a folder.
 
         Raises:
-            UserError: it is no LoRA adapter, or of a variety that is not read here; names file and field.
+            UserError: it is no LoRA adapter, or uses a feature that is not supported; names the file and the field.
         """
         path = directory / ADAPTER_CONFIG
         config = parse_json(path, read_text(path, "a PEFT adapter's settings"))
@@ -66,14 +67,14 @@ class Shape:
         start = config.get("init_lora_weights", True)
         if not any(start is value or (isinstance(start, str) and start.lower() == value) for value in INITIALISATIONS):
             raise UserError(
-                f"{path}: init_lora_weights is {shown(start)}, which is not read here: it may have changed the base "
+                f"{path}: init_lora_weights is {shown(start)}, which is not supported: it may have changed the base "
                 "model's weights; convert it to plain LoRA with PEFT's path_initial_model_for_weight_conversion"
             )
         if config.get("bias", "none") != "none":
-            raise UserError(f"{path}: bias is {shown(config['bias'])}, which is not read here; {REMEDY}")
+            raise UserError(f"{path}: bias is {shown(config['bias'])}, which is not supported; {REMEDY}")
         for field in sorted(config.keys() - {*READ, *TARGETS, *WITHOUT_EFFECT}):
             if config[field]:
-                raise UserError(f"{path}: {field} is {shown(config[field])}, which is not read here; {REMEDY}")
+                raise UserError(f"{path}: {field} is {shown(config[field])}, which is not supported; {REMEDY}")
         rank, alpha = config.get("r"), config.get("lora_alpha")
         if not (_is_rank(rank) and _is_number(alpha) and alpha):
             raise UserError(f"{path}: r is {shown(rank)} and lora_alpha {shown(alpha)}; {REMEDY}")
@@ -84,12 +85,13 @@ class Shape:
                 raise UserError(f"{path}: {field} is {shown(pattern)}, not a number for each pattern; {REMEDY}")
         for field in TARGETS:
             if not _is_choice(field, config.get(field)):
-                raise UserError(f"{path}: {field} is {shown(config[field])}, which chooses no layers; {REMEDY}")
+                raise UserError(f"{path}: {field} is {shown(config[field])}, which selects no layers; {REMEDY}")
         return cls(config, path)
 
     @property
     def lora(self) -> Lora:
-        """The shape that an engine needs to hold the adapter: the largest of its ranks, and the scale of its `r`."""
+        """The shape of an engine that can hold the adapter: its largest rank, and the alpha that gives the scale of
+        `r`."""
         rank, alpha = int(self.config["r"]), float(self.config["lora_alpha"])
         largest = max([rank, *(self.config.get("rank_pattern") or {}).values()])
         if largest == rank and not self.config.get("use_rslora"):
@@ -101,11 +103,11 @@ class Shape:
         return int(self._of("rank_pattern", name, self.config["r"]))
 
     def scale(self, name: str) -> float:
-        """What the product of the layer's matrices is multiplied by (Kalajdzievski, arXiv 2312.03732, for rsLoRA)."""
+        """The factor of the product of the layer's matrices; for rsLoRA, Kalajdzievski, arXiv 2312.03732."""
         return self._scale(self.rank(name), float(self._of("alpha_pattern", name, self.config["lora_alpha"])))
 
     def adapts(self, name: str) -> bool | None:
-        """Whether the fields choose the layer `name`; None if they do not tell."""
+        """Whether the config selects the layer `name`; None if it has no `target_modules`."""
         targets, excluded = self.config.get("target_modules"), self.config.get("exclude_modules")
         if targets is None:
             return None
@@ -116,7 +118,7 @@ class Shape:
         return _chosen(targets, name) and self._in_layers(name)
 
     def _in_layers(self, name: str) -> bool:
-        """Whether `layers_to_transform` has the number of the decoder layer that holds `name`."""
+        """Whether `layers_to_transform` contains the number of the decoder layer that `name` belongs to."""
         numbers = self.config.get("layers_to_transform")
         if numbers is None or numbers == []:
             return True
@@ -130,7 +132,7 @@ class Shape:
         return float(alpha / (rank**0.5 if self.config.get("use_rslora") else rank))
 
     def _of(self, field: str, name: str, default: Any) -> Any:
-        """The value of the first pattern that the layer's name ends with, as PEFT takes it."""
+        """The value of the first pattern that matches the end of the layer's name, as in PEFT."""
         for pattern, value in (self.config.get(field) or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", name):
                 return value
@@ -154,7 +156,7 @@ def _is_regex(pattern: object) -> bool:
 
 
 def _is_choice(field: str, value: object) -> bool:
-    """Whether a field that chooses layers has a form that PEFT writes: nothing, names or a pattern, or numbers."""
+    """Whether a field that selects layers has a form that PEFT writes: nothing, names, a pattern, or numbers."""
     kind = int if field == "layers_to_transform" else str
     if isinstance(value, list):
         return all(isinstance(one, kind) and (field != "layers_pattern" or _is_regex(one)) for one in value)
@@ -162,14 +164,15 @@ def _is_choice(field: str, value: object) -> bool:
 
 
 def _chosen(choice: str | list[str], name: str) -> bool:
-    """Whether a pattern is the whole name, or one of the names its end."""
+    """Whether a pattern matches the whole name, or one of a list of names is its end."""
     if isinstance(choice, str):
         return re.fullmatch(choice, name) is not None
     return any(name == one or name.endswith(f".{one}") for one in choice)
 
 
 def targets(model: nn.Module, places: list[Place]) -> list[str]:
-    """The names by which PEFT finds the adapted layers in `model`: short ones, unless others of the model have them."""
+    """The `target_modules` of the adapted layers: short names if no other layer of `model` has them, else full
+    names."""
     adapted = {place.name for place in places}
     short = {name.rpartition(".")[2] for name in adapted}
     others = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in short and name not in adapted]
@@ -187,7 +190,7 @@ def write(
         settings: shape of the adapter.
         places: the layers that it adapts.
         flat: its parameters.
-        targets: see the function of that name.
+        targets: the names of the adapted layers, from `targets()`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -210,10 +213,10 @@ def write(
 
 
 def shape(directory: Path) -> Lora:
-    """The shape of an adapter, whoever wrote it.
+    """The shape of an adapter in PEFT's format.
 
     Raises:
-        UserError: it is no LoRA adapter in safetensors, or of a variety that is not read here; names file and field.
+        UserError: it is no LoRA adapter in safetensors, or uses a feature that is not supported; names file and field.
     """
     if not (directory / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{directory}: no {ADAPTER_WEIGHTS} there (pickled weights are not read); {REMEDY}")
@@ -221,10 +224,10 @@ def shape(directory: Path) -> Lora:
 
 
 def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
-    """The flat parameters `[parameters]` of an adapter. A layer that it does not adapt stays as it is.
+    """The flat parameters `[parameters]` of an adapter, zero for layers that it does not adapt.
 
-    Where a layer's rank is less than the engine's, the rest of its matrices is zero; where its scale is another, its B
-    is multiplied by what is missing.
+    If a layer's rank is below the engine's, its matrices are padded with zeros; if its scale differs, its B is
+    multiplied by the ratio.
 
     Args:
         directory: the adapter's folder.
@@ -232,14 +235,14 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
         places: the layers of the engine's model, at that rank.
 
     Raises:
-        UserError: the adapter is of a variety that is not read here, or damaged; names file and field or tensor.
+        UserError: the adapter uses a feature that is not supported, or is damaged; names the file and field or tensor.
         EngineError: it was made for other layers or another rank.
     """
     shape = Shape.read(directory)
     if shape.lora != settings:
         raise _mismatch(directory, f"r is {shape.lora.rank} and lora_alpha {shape.lora.alpha:g}")
     tensors = _load(directory / ADAPTER_WEIGHTS)
-    # A file that does not say which layers it adapts is taken by what it holds.
+    # Without `target_modules`, the tensors in the file say which layers are adapted.
     named = {name.removeprefix(PREFIX).rpartition(".lora_")[0].rpartition(".")[2] for name in tensors}
     flat = torch.zeros(sum(sum(place.sizes) for place in places))
     for place, (a, b) in zip(places, views(places, flat[None]), strict=True):
@@ -252,7 +255,7 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
             continue
         if adapts is False:
             raise UserError(
-                f"{directory / ADAPTER_WEIGHTS}: {names[0]} is of a layer that {ADAPTER_CONFIG} does not choose; "
+                f"{directory / ADAPTER_WEIGHTS}: {names[0]} is of a layer that {ADAPTER_CONFIG} does not select; "
                 f"{DAMAGED}"
             )
         rank, scale = shape.rank(place.name), shape.scale(place.name)
@@ -269,7 +272,7 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file; raises UserError if it is damaged, is empty, or holds a number that is not finite."""
+    """The tensors of a file; raises UserError if it is damaged, empty, or holds a number that is not finite."""
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:

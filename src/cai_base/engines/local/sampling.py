@@ -1,8 +1,8 @@
-"""Drawing responses: many prompts at once, each from its own random stream, under several adapters.
+"""Batched sampling: many prompts at once under several adapters, each request with its own random stream.
 
-The longest common prefix of a batch's prompts (the few-shot turns are most of a prompt) is computed once an adapter. A
-row's draw is the inverse of its cumulative distribution at a uniform number from the request's own stream, so what else
-is in the batch changes nothing beyond rounding.
+The longest common prefix of a batch's prompts (usually the few-shot turns, most of a prompt) is computed once per
+adapter. A token is drawn by inverting the cumulative distribution at a uniform number from the request's own stream, so
+the rest of the batch does not affect it, except through rounding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,22 +22,22 @@ from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.masks import Masks
 
 COMPACTION_SHARE = 0.75
-"""Finished rows are dropped once this share of a batch, or less, goes on: a drop copies the whole cache."""
+"""Finished rows are dropped once at most this share of the batch is unfinished, because it copies the whole cache."""
 BLOCK = 512
 """Tokens in a block of a large vocabulary."""
 WHOLE = 8192
-"""Largest vocabulary whose distribution is computed as a whole in fp64."""
+"""The largest vocabulary whose whole distribution is computed in fp64."""
 
 
 class Sampler:
-    """Draws responses from a model under the adapters of a bank.
+    """Samples responses from a model under the adapters of a bank.
 
     Args:
-        model: frozen, its linear layers in the bank.
+        model: frozen; the bank has replaced its linear layers.
         bank: the adapters.
         tokenizer: the model's.
-        rows: how many responses are drawn at a time, at most.
-        cache_bytes: what the keys and values of those may take; for long responses, fewer rows.
+        rows: the most responses sampled at a time.
+        cache_bytes: the most bytes of keys and values; long sequences reduce the number of rows.
     """
 
     def __init__(self, model: PreTrainedModel, bank: Bank, tokenizer: Tokenizer, rows: int, cache_bytes: int) -> None:
@@ -46,7 +46,7 @@ class Sampler:
         self._ends = Ends(tokenizer)
 
     def sample(self, requests: Sequence[SampleRequest], *, packed: bool) -> list[Sample]:
-        """One response a request, in order. `packed`: the model takes ready-made masks (see `forward.Layout`)."""
+        """One response per request, in order. `packed` says whether the model accepts ready-made attention masks."""
         done: dict[int, Sample] = {}
         for groups in self._batches(requests):
             drawings = {name: [Drawing(requests[i], self._ends) for i in group] for name, group in groups.items()}
@@ -56,7 +56,8 @@ class Sampler:
         return [done[i] for i in range(len(requests))]
 
     def _batches(self, requests: Sequence[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
-        """What is drawn together, by adapter: of every adapter that has requests left, as many as there is room for."""
+        """The requests of each batch, as indices by adapter; the rows are shared equally among the adapters with
+        requests."""
         config = self.model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         features = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -75,14 +76,15 @@ class Sampler:
 
 
 class Ends:
-    """Tells where a response ends. Most tokens cannot end one, which is remembered token by token."""
+    """Detects the end of a response. Tokens that cannot complete a stop string are skipped by a cache of their
+    texts."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._texts: dict[int, str] = {}
 
     def sample(self, request: SampleRequest, tokens: list[int]) -> Sample | None:
-        """The response, if the last of its `tokens` ends it."""
+        """The response if its last token ends it, else None."""
         ended, full = tokens[-1] in self.tokenizer.eos, len(tokens) == request.max_tokens
         if not (ended or full or self._stops_in_sight(request.stop, tokens)):
             return None
@@ -91,14 +93,14 @@ class Ends:
         return Sample(text[: min(stops, default=None)], tuple(tokens), "stop" if ended or stops else "length")
 
     def _stops_in_sight(self, stops: tuple[str, ...], tokens: list[int]) -> bool:
-        """Whether the last token may have completed a stop."""
+        """Whether the last token may have completed a stop string."""
         if tokens[-1] not in self._texts:
             self._texts[tokens[-1]] = self.tokenizer.decode(tokens[-1:])
         text = self._texts[tokens[-1]]
-        # Alone, a part of a character decodes to U+FFFD, and some tokenizers strip the space a token begins with.
+        # A token that is part of a character decodes to U+FFFD, and some tokenizers strip a token's leading space.
         if "\ufffd" not in text and not any(stop[-1] in text or stop[-1].isspace() for stop in stops):
             return False
-        # A stop of n bytes spans at most n tokens; one more, because of the stripped space.
+        # A stop string of n bytes spans at most n tokens, and one more because of the stripped space.
         longest = max((len(stop.encode()) for stop in stops), default=0)
         tail = self.tokenizer.decode(tokens[-1 - longest :])
         return any(stop in tail for stop in stops)
@@ -106,7 +108,7 @@ class Ends:
 
 @dataclass(slots=True)
 class Drawing:
-    """One request on its way to a sample."""
+    """The state of one request while it is sampled."""
 
     request: SampleRequest
     ends: Ends
@@ -118,18 +120,18 @@ class Drawing:
         self.uniforms = randomness.stream("sample", self.request.seed).random(self.request.max_tokens).tolist()
 
     def add(self, token: int) -> None:
-        """Take the token just drawn, and see whether it ends the response."""
+        """Append a token, and check whether it ends the response."""
         self.tokens.append(token)
         self.sample = self.ends.sample(self.request, self.tokens)
 
     def finished(self) -> Sample:
-        """The sample of a drawing that is over."""
+        """The sample of a finished request."""
         assert self.sample is not None
         return self.sample
 
 
 class _Batch:
-    """Drawings in one batch `[adapters * rows]`: an adapter's rows side by side, and None where it has fewer."""
+    """One batch `[adapters * rows]` of drawings, grouped by adapter; an adapter with fewer rows is filled with None."""
 
     def __init__(
         self, model: PreTrainedModel, bank: Bank, drawings: dict[Adapter | None, list[Drawing]], *, packed: bool
@@ -141,7 +143,7 @@ class _Batch:
         self.grid = [row for group in drawings.values() for row in (*group, *[None] * (self.width - len(group)))]
 
     def run(self) -> None:
-        """Draw until all are over."""
+        """Sample until every row is finished."""
         with torch.inference_mode(), self.bank.active(self.names):
             logits = self._prefill()
             while True:
@@ -152,9 +154,9 @@ class _Batch:
                 logits = self._next()
 
     def _prefill(self) -> Tensor:
-        """Run the prompts through the model; the last position's logits, `[rows, vocabulary]`.
+        """Run the prompts through the model, and return the logits `[rows, vocabulary]` of the last position.
 
-        Prompts end in the same column: the common prefix first, then, where a prompt is short, filler, then its rest.
+        All prompts end in the same column: first the common prefix, then filler if a prompt is short, then its rest.
         """
         drawings = [row for row in self.grid if row is not None]
         prompts = [(row or drawings[0]).request.prompt for row in self.grid]
@@ -169,7 +171,7 @@ class _Batch:
             present[i, shared:tail] = False
         device = self.model.device
         ids, self.present, self.end = torch.from_numpy(tokens).to(device), torch.from_numpy(present).to(device), end
-        self.places = (self.present.cumsum(dim=1) - 1).clamp(min=0)  # of every column in its own sequence
+        self.places = (self.present.cumsum(dim=1) - 1).clamp(min=0)  # the position of each column in its own sequence
         positions = self.places[:, :end]
         self.positions = positions[:, -1:]
         if not self.packed:
@@ -186,13 +188,13 @@ class _Batch:
             self._logits(ids[firsts, :shared], first, self.masks.make(mask, first, first))
             self.cache.batch_repeat_interleave(self.width)
         seen = self.present[:, None, :end] & causal[shared:]
-        # Filler sees itself, so that no row of attention is empty.
+        # Filler attends to itself, so that no row of the attention matrix is empty.
         seen |= torch.eye(end, dtype=torch.bool, device=device)[shared:]
         rest = positions[:, shared:]
         return self._logits(ids[:, shared:], rest, self.masks.make(seen[:, None], rest, positions))
 
     def _next(self) -> Tensor:
-        """Run the token that each row drew last through the model; the logits, `[rows, vocabulary]`."""
+        """Run the last token of each row through the model, and return the logits `[rows, vocabulary]`."""
         self.end += 1
         self.positions = self.positions + 1
         present = self.present[:, : self.end]
@@ -214,7 +216,7 @@ class _Batch:
         return cast(Tensor, out.logits[:, -1].float())
 
     def _draw(self, logits: Tensor) -> None:
-        """Draw each unfinished row's next token from its own stream, and see whether that ends it."""
+        """Draw the next token of each unfinished row from its own stream, and check whether it ends the row."""
         live = [(i, row) for i, row in enumerate(self.grid) if row is not None and row.sample is None]
         double = {"dtype": torch.float64, "device": logits.device}
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for _, row in live], **double)  # type: ignore[arg-type]
@@ -225,7 +227,7 @@ class _Batch:
             row.add(token)
 
     def _drop_finished(self) -> None:
-        """Leave finished rows out where that is worth the copy. Adapters keep an equal number of rows."""
+        """Remove finished rows if that is worth the copy. All adapters keep the same number of rows."""
         groups = [range(start, start + self.width) for start in range(0, len(self.grid), self.width)]
         live = [[i for i in group if _live(self.grid[i])] for group in groups]
         width = max(len(group) for group in live)
@@ -234,13 +236,13 @@ class _Batch:
         spare = [[None] * (width - len(rows)) for rows in live]
         keep = [i for rows, fill in zip(live, spare, strict=True) for i in (*rows, *fill)]
         self.grid, self.width = [None if i is None else self.grid[i] for i in keep], width
-        index = torch.tensor([i or 0 for i in keep], device=self.model.device)  # any row may stand in for none
+        index = torch.tensor([i or 0 for i in keep], device=self.model.device)  # None is filled with any row
         self.cache.batch_select_indices(index)
         self.present, self.positions, self.places = self.present[index], self.positions[index], self.places[index]
 
 
 class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A layer's keys and values in a buffer of fixed length, so that a step writes one column and copies nothing."""
+    """One layer's keys and values in a buffer of fixed length, so that a step writes one column without copying."""
 
     keys: Tensor
     values: Tensor
@@ -251,7 +253,7 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.used = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Add columns `[rows, heads, new, features]`; all columns so far."""
+        """Append columns `[rows, heads, new, features]`, and return all columns so far."""
         if not self.is_initialized:
             self.keys, self.values = self._empty(key_states), self._empty(value_states)
             self.is_initialized = True
@@ -261,15 +263,15 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
 
     def get_seq_length(self) -> int:
-        """Columns in use."""
+        """The number of columns in use."""
         return self.used
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row `repeats` times."""
+        """Repeat each row `repeats` times."""
         self.batch_select_indices(torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """The rows `indices` in place of all. Only the columns in use are copied."""
+        """Keep the rows `indices`, in this order. Only the columns in use are copied."""
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)[:, :, : self.used]
             new = self._empty(old[:1].expand(len(indices), -1, -1, -1))
@@ -281,14 +283,17 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 def draw(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
-    """The token at which each row's cumulative probability passes its uniform number; at temperature 0 the largest.
+    """Inverse-transform sampling: the token at which each row's cumulative probability exceeds its uniform number.
 
-    A large vocabulary is cut into blocks of `BLOCK` tokens. The block in which the number lies is found first, and the
-    token within that block alone, so that a step converts one block of a row to fp64, and not its whole vocabulary.
+    At temperature 0 it is the most probable token. A large vocabulary is divided into blocks of `BLOCK` tokens: first
+    the block is chosen, then the token within it, so that only one block per row is converted to fp64.
 
     Args:
         logits: `[rows, vocabulary]`.
         temperatures, uniforms: `[rows]` in fp64.
+
+    Returns:
+        Tokens `[rows]`.
     """
     warm = temperatures > 0
     if not warm.any():
@@ -303,11 +308,11 @@ def draw(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
 
 def _draw_in_blocks(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
     """`draw` for a large vocabulary, at temperatures above 0."""
-    # In place: a new tensor of this size costs as much as what is computed in it.
+    # In place, because allocating a tensor of this size costs as much as computing its values.
     scores = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperatures[:, None].to(logits.dtype)).exp_()
     rest = -logits.shape[-1] % BLOCK
     weights = (F.pad(scores, (0, rest)) if rest else scores).view(len(logits), -1, BLOCK)
-    # Each block's sum has its own order of additions, whatever else is in the batch.
+    # The order of additions within a block does not depend on the rest of the batch.
     cumulative = weights.sum(dim=-1).double().cumsum(dim=-1)
     block = _passed_at(cumulative, uniforms)
     start = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp(min=0)[:, None])[:, 0], 0.0)
@@ -319,15 +324,15 @@ def _draw_in_blocks(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> T
 
 
 def _passed(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """The column at which the cumulative weight of each row passes its share `uniforms [rows]` of the whole."""
+    """The column at which each row's cumulative weight exceeds the fraction `uniforms [rows]` of its total."""
     return _passed_at(weights.cumsum(dim=-1), uniforms)
 
 
 def _passed_at(cumulative: Tensor, uniforms: Tensor) -> Tensor:
     passed = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)[:, 0]
-    # A number of almost 1 may be rounded up to the whole: then it is the last column that has any weight.
+    # A number just below 1 may be rounded up to the total: then the last column with any weight is taken.
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
-    return torch.minimum(passed, last).clamp(max=cumulative.shape[-1] - 1)  # where a weight is nan, some column
+    return torch.minimum(passed, last).clamp(max=cumulative.shape[-1] - 1)  # if a weight is nan, any column
 
 
 def _live(row: Drawing | None) -> bool:
@@ -335,7 +340,7 @@ def _live(row: Drawing | None) -> bool:
 
 
 def _common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
-    """How many leading tokens all prompts share, at least one token of each left over."""
+    """The number of leading tokens that all prompts share, at most all but one token of the shortest."""
     first, last = min(prompts), max(prompts)
     length = min(len(prompt) for prompt in prompts) - 1
     return next((i for i in range(length) if first[i] != last[i]), length)

@@ -1,8 +1,8 @@
-"""The Tinker engine: the same verbs, done by a service that speaks the Tinker API.
+"""The Tinker engine: the same verbs, executed by a service that implements the Tinker API.
 
-One LoRA training client an adapter. Requests of all adapters are in flight together; an adapter's own run in the order
-in which they were sent, so its optimizer step is sent before its gradient has arrived. What the service stores for us
-(training state, sampler snapshots) gets a name of ours that is used once, and lives for `RETENTION`.
+Each adapter has its own LoRA training client. Requests of all adapters run concurrently; the service executes those of
+one adapter in the order in which they were sent, so an optimizer step is sent before the gradient has arrived. Training
+states and sampler snapshots are stored by the service, each under a new name, for `RETENTION` seconds.
 """
 
 import hashlib
@@ -38,29 +38,29 @@ from cai_base.engines.tokenizer import HubTokenizer, load_tokenizer, one_line
 from cai_base.errors import Stopped
 
 ALPHA = 32.0
-"""The service's own LoRA alpha, which no request can change (thinkingmachines.ai/blog/lora)."""
+"""The LoRA alpha of Tinker services, which cannot be changed (thinkingmachines.ai/blog/lora)."""
 RETENTION_DAYS = 30
 RETENTION = RETENTION_DAYS * 24 * 3600
-"""Seconds for which the service stores a checkpoint."""
+"""How long the service stores a checkpoint, in seconds."""
 SEEDS = 1 << 31
-"""Seeds are sent below this: servers differ in how many bits they take."""
+"""Seeds are sent modulo this number, because servers differ in the largest seed that they accept."""
 STATE = "tinker.json"
 
 
 class TinkerEngine:
-    """See `cai_base.engines.Engine` for what each verb means.
+    """An engine on a Tinker service; the verbs are described at `cai_base.engines.Engine`.
 
     Args:
-        model: a base model's name, as the service has it.
-        lora: shape of the adapters; None for a model that is only sampled from, never trained.
-        url: of a server of one's own; None is the hosted service.
-        tokenizer: folder of the model's tokenizer; None asks the service's client for it.
-        timeout: seconds without any answer after which a wait is given up.
-        say: shows a line to the user who waits.
-        thinking: False switches a chat model's thinking off, where its chat template has a switch.
+        model: the name of a model that the service serves.
+        lora: shape of the adapters; None for a model that is sampled from and not trained.
+        url: the address of a server; None is the hosted service.
+        tokenizer: folder of the model's tokenizer; None loads it through the service's client.
+        timeout: seconds without any reply after which a wait ends with `Stopped`.
+        say: shows a line of text to the user.
+        thinking: False switches a chat model's thinking off if its chat template has such a switch.
 
     Raises:
-        EngineError: the service cannot be used with this model and this shape; the message says what would be right.
+        EngineError: the service does not serve this model, or not with adapters of this shape.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TinkerEngine:
         thinking: bool = True,
     ) -> None:
         if lora is not None and lora.alpha != ALPHA:
-            reason = f"a Tinker service trains with alpha {ALPHA:g} and takes no other"
+            reason = f"a Tinker service always trains with alpha {ALPHA:g}"
             remedy = f"give {ALPHA:g} (updates are scaled by alpha / rank)"
             raise EngineError("alpha", f"{lora.alpha:g}", reason, remedy)
         self.model, self._lora = model, lora
@@ -88,7 +88,7 @@ class TinkerEngine:
         self.meter = Meter()
         self._adapters: dict[Adapter, Trainee] = {}
         self._base: Any = None
-        # One client before any work: it shows whether the service takes this rank, and has the tokenizer.
+        # A client is created first: this shows whether the service accepts the rank, and gives access to the tokenizer.
         client = self._samplers([None])[None] if lora is None else self._probe(lora)
         self.tokenizer = self._load_tokenizer(tokenizer, client, thinking=thinking)
         length = served[model].max_context_length
@@ -102,7 +102,7 @@ class TinkerEngine:
         )
 
     def findings(self) -> dict[str, Any]:
-        # The service does not say what its base model's weights are; their name stands for them.
+        # The service gives no hash of the base model's weights, so the name stands for them.
         return {"model": self.model, "notes": list(self.notes)}
 
     def create(self, adapters: Mapping[Adapter, int]) -> None:
@@ -139,7 +139,7 @@ class TinkerEngine:
         for adapter in live.values():
             adapter.changed()
         steps = [adapter.client.optim_step(parameters) for adapter in live.values()]
-        # The gradients are waited for first: where one of them fails, its own error says more than the step's.
+        # Wait for the gradients first: if one of them fails, its error says more than that of the step.
         gradients = [adapter.gradient for adapter in live.values() if adapter.gradient is not None]
         answers = self._service.wait("a training step", [*gradients, *steps])[len(gradients) :]
         failures = {}
@@ -214,7 +214,7 @@ class TinkerEngine:
             clients = self._service.wait("stored adapters", [make(state["checkpoint"]) for state in states.values()])
         except Refused as error:
             checkpoints = ", ".join(state["checkpoint"] for state in states.values())
-            remedy = f"a checkpoint is kept for {RETENTION_DAYS} days, by the service that it was made on"
+            remedy = f"a checkpoint is stored for {RETENTION_DAYS} days, by the service that made it"
             raise EngineError("checkpoint", checkpoints, str(error), remedy) from error
         for (name, state), client in zip(states.items(), clients, strict=True):
             failed = state["failed"] if optimizer else None
@@ -236,8 +236,8 @@ class TinkerEngine:
                 archives.write(directory, self.model, archives.unpack(archive))
             except (OSError, ValueError) as error:
                 raise Stopped(
-                    f"the adapter {adapter} could not be stored: {' '.join(str(error).split())}; the service keeps it "
-                    f"for {RETENTION_DAYS} days as {answer.path}, and a resumed run tries again"
+                    f"the adapter {adapter} could not be stored: {' '.join(str(error).split())}; the service stores "
+                    f"it for {RETENTION_DAYS} days as {answer.path}, and a resumed run tries again"
                 ) from error
 
     def fingerprint(self, adapter: Adapter) -> str:
@@ -249,19 +249,19 @@ class TinkerEngine:
             del self._adapters[name]
 
     def _probe(self, lora: Lora) -> Any:
-        """A training client, if the service makes one of this shape."""
+        """A training client, which shows whether the service accepts adapters of this shape."""
         try:
             (client,) = self._service.wait("a training client", [self._new_client(0)])
         except Refused as error:
             if "rank" not in str(error).lower():
                 raise
-            remedy = f"give a rank that the service takes for {self.model}"
+            remedy = f"give a rank that the service accepts for {self.model}"
             raise EngineError("rank", lora.rank, str(error), remedy) from error
         return client
 
     def _new_client(self, seed: int) -> Answer[Any]:
         assert self._lora is not None
-        # The head has no adapter in either engine.
+        # As in the local engine, the head has no adapter.
         client: Answer[Any] = self._service.client.create_lora_training_client(
             base_model=self.model, rank=self._lora.rank, seed=seed % SEEDS, train_unembed=False
         )
@@ -272,12 +272,12 @@ class TinkerEngine:
             return load_tokenizer(str(folder), thinking=thinking)
         try:
             return HubTokenizer(self._service.call("the tokenizer", client.get_tokenizer), thinking=thinking)
-        except Exception as error:  # transformers raises nearly everything for what it cannot load
+        except Exception as error:  # transformers raises errors of nearly every type for what it cannot load
             reason = f"none is given, and the service's client cannot load one ({one_line(error)})"
             raise EngineError("tokenizer", None, reason, f"give the folder of {self.model}'s tokenizer") from error
 
     def _samplers(self, names: set[Adapter | None] | list[Adapter | None]) -> dict[Adapter | None, Any]:
-        """What samples from each adapter's present weights; a snapshot is made once."""
+        """A sampling client for each adapter's current weights; a snapshot of them is made only if there is none."""
         absent = [name for name in names if name is not None and self._adapters[name].sampler is None]
         snapshots = [self._adapters[name].client.save_weights_and_get_sampling_client() for name in absent]
         if None in names and self._base is None:
@@ -288,18 +288,18 @@ class TinkerEngine:
         return {name: self._base if name is None else self._adapters[name].sampler for name in names}
 
     def _store(self, names: Sequence[Adapter]) -> None:
-        """Have the service store these adapters' present state, where it has not yet."""
+        """Have the service store the current state of these adapters, unless it already has."""
         absent = [name for name in names if self._adapters[name].checkpoint is None]
         states = [self._adapters[n].client.save_state(_unique(n, "state"), ttl_seconds=RETENTION) for n in absent]
         for name, answer in zip(absent, self._service.wait("the storing of states", states), strict=True):
             self._adapters[name].checkpoint = answer.path
 
     def _stops(self, request: SampleRequest) -> list[str] | list[int] | None:
-        """What ends a response: where no text does, the model's own end, which not every service knows by itself."""
+        """The stop strings, or without any the model's end tokens, which not every service applies by itself."""
         return list(request.stop) if request.stop else sorted(self.tokenizer.eos) or None
 
     def _sample(self, request: SampleRequest, sequence: Any) -> Sample:
-        """The response up to the first stop, or to the model's own end of text."""
+        """The response up to the first stop string or end token."""
         tokens = tuple(sequence.tokens)
         end = next((i for i, token in enumerate(tokens) if token in self.tokenizer.eos), None)
         text = self.tokenizer.decode(tokens[:end])
@@ -313,17 +313,17 @@ class TinkerEngine:
 
     def _check_length(self, longest: int) -> None:
         if longest > self.context_length:
-            limit = f"the {self.context_length} that {self._service.url} takes for it"
+            limit = f"the {self.context_length} that {self._service.url} accepts for it"
             reason = f"a sequence of {longest} tokens is longer than {limit}"
-            raise EngineError("model", self.model, reason, "give shorter prompts, or fewer tokens a response")
+            raise EngineError("model", self.model, reason, "give shorter prompts, or fewer tokens per response")
 
 
 def _unique(name: Adapter, kind: str) -> str:
-    """A new name for a checkpoint: a service refuses one that it has seen."""
+    """A new name for a checkpoint, because a service refuses a name that it has seen before."""
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{kind}-{uuid.uuid4().hex[:12]}"
 
 
 def _offer(served: list[str], *, base: bool) -> str:
-    """A sentence that names the models that are served; with `base` the base models alone, where a name says so."""
+    """Names the models that are served; with `base` only those whose name says that they are base models, if any."""
     names = sorted(name for name in served if "base" in name.lower()) if base else []
-    return f"the base models it does are {', '.join(names)}" if names else f"it serves {', '.join(sorted(served))}"
+    return f"the base models it serves are {', '.join(names)}" if names else f"it serves {', '.join(sorted(served))}"

@@ -1,4 +1,4 @@
-"""An adapter as a Tinker service archives it, and as PEFT reads it."""
+"""Converts an adapter from a Tinker service's archive to PEFT's format."""
 
 import io
 import json
@@ -13,14 +13,14 @@ from safetensors.torch import load, save_file
 from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 LARGEST = 32 << 30
-"""Bytes that an adapter may have unpacked."""
+"""The largest size of an unpacked file, in bytes."""
 
 
 def unpack(archive: bytes) -> dict[str, bytes]:
-    """The adapter's two files from a tar archive. Nothing is written, and nothing else in it is read.
+    """The two files of an adapter from a tar archive, in memory. Other files in it are not read.
 
     Raises:
-        ValueError: it is no tar archive, lacks a file, or has a link or a path that leads outside.
+        ValueError: it is no tar archive, lacks one of the files, or contains a link or a path outside the archive.
     """
     files: dict[str, bytes] = {}
     try:
@@ -48,7 +48,7 @@ def unpack(archive: bytes) -> dict[str, bytes]:
 
 
 def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
-    """Write an unpacked adapter as PEFT reads it, with the modules it adapts filled in from its weights.
+    """Write an unpacked adapter in PEFT's format; `target_modules` is determined from its weights.
 
     Raises:
         ValueError: the files are not those of a LoRA adapter, or a weight is not finite.

@@ -1,4 +1,4 @@
-"""One Tinker service: how it is reached, how its answers are waited for, and what its errors mean to a user."""
+"""The connection to a Tinker service: requests, waiting for replies, and errors in words for the user."""
 
 import atexit
 import logging
@@ -21,20 +21,20 @@ from cai_base.errors import Stopped
 
 KEY = "TINKER_API_KEY"
 NOTICE = 10.0
-"""Seconds without any answer after which a wait is said to be one."""
+"""Seconds without any reply after which the user is told about the wait."""
 PROBE = 10.0
-"""Seconds that a service has to say that it is there."""
+"""Seconds that a service has to answer a health check."""
 SILENT_PROBES = 3
-"""A service that did not say so this many times in a row is down."""
+"""A service that fails this many health checks in a row counts as down."""
 
 Value = TypeVar("Value")
 
 
 class Answer(Protocol[Value]):
-    """What the SDK gives for a request in flight."""
+    """The SDK's handle of a pending request."""
 
     def future(self) -> "futures.Future[Value]":
-        """The future behind it."""
+        """The future of the reply."""
         ...
 
 
@@ -53,10 +53,10 @@ def sdk() -> Any:
 
 
 def api_key() -> str:
-    """The key, from the environment or from `.env` in the working directory. It is never stored or shown.
+    """The API key, from the environment or from `.env` in the working directory. It is never stored or shown.
 
     Raises:
-        EngineError: there is none.
+        EngineError: neither has one.
     """
     key = os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY)
     if not key:
@@ -69,12 +69,12 @@ class Service:
     """A connection to one Tinker service.
 
     Args:
-        url: of a server of one's own; None is the hosted service (or what TINKER_BASE_URL names).
-        timeout: seconds without any answer after which a wait is given up; the run is then resumable.
-        say: shows a line to whoever waits.
+        url: the address of a server; None is TINKER_BASE_URL if it is set, else the hosted service.
+        timeout: seconds without any reply after which a wait ends with `Stopped`; the run can then be resumed.
+        say: shows a line of text to the user.
 
     Raises:
-        EngineError: no SDK, no key, a wrong key, or nothing answers there.
+        EngineError: the SDK is not installed, the key is missing or wrong, or nothing answers at the address.
         Stopped: the account is out of credit.
     """
 
@@ -86,7 +86,7 @@ class Service:
         self._timeout, self._say = timeout, say
         self._warnings = _Warnings()
         logger = logging.getLogger("tinker")
-        logger.handlers, logger.propagate = [self._warnings], False  # they are shown while a wait lasts
+        logger.handlers, logger.propagate = [self._warnings], False  # they are shown during a wait
         key = api_key()
         silence = self._probe()
         if silence is not None:
@@ -100,19 +100,23 @@ class Service:
                 "a session", lambda: _session(tinker.ServiceClient(base_url=self.url, api_key=key))
             )
         except tinker.APIError:
-            raise  # an answer that is no user's fault
+            raise  # a reply of the service that is not the user's fault
         except tinker.TinkerError as error:  # the SDK refuses the key before it is sent
             raise EngineError(KEY, None, f"is not a key of a Tinker service ({_line(error)})", "correct it") from None
         self._key = key
         atexit.register(self._close)
 
     def wait(self, what: str, answers: Iterable[Answer[Value]]) -> list[Value]:
-        """The results of requests that are in flight, in order.
+        """Wait for pending requests, and return their results in order.
+
+        Args:
+            what: the requests in words, for messages.
+            answers: the requests.
 
         Raises:
-            Stopped: the service is down, does not answer, is out of credit or refused a request; what is stored stays,
-                and a resumed run does the rest.
-            EngineError: the key is refused.
+            Stopped: the service is down, does not reply or refused a request, or the account is out of credit. What the
+                run has stored remains, and the run can be resumed.
+            EngineError: the key was refused.
         """
         requests = [answer.future() for answer in answers]
         left = set(requests)
@@ -146,7 +150,7 @@ class Service:
         return [one.result() for one in requests]
 
     def call(self, what: str, function: Callable[[], Value]) -> Value:
-        """The result of a function of the SDK that waits by itself, with this class's time-out and errors."""
+        """The result of a blocking function of the SDK, with the time-out and the errors of `wait`."""
         running: futures.Future[Value] = futures.Future()
 
         def run() -> None:
@@ -160,10 +164,10 @@ class Service:
         return result
 
     def download(self, path: str) -> bytes:
-        """The content of an address of the service, which may send us on to where it keeps files.
+        """Download from a path of the service, following a redirect to its file store.
 
         Raises:
-            OSError: it cannot be had.
+            OSError: the download failed.
         """
         import httpx
 
@@ -172,7 +176,7 @@ class Service:
             if answer.is_redirect:
                 place = answer.next_request
                 assert place is not None
-                # The key is for the service alone; a file store has its own signature in the address.
+                # The key must not reach another host; a file store's address carries a signature of its own.
                 key = {"X-API-Key": self._key} if place.url.host == answer.url.host else {}
                 answer = client.get(place.url, headers=key, follow_redirects=True)
         if answer.status_code != 200:
@@ -181,7 +185,7 @@ class Service:
         return content
 
     def _probe(self) -> str | None:
-        """None if the service is there, else why it is not."""
+        """None if the service answers a health check, else the reason why not."""
         try:
             with urllib.request.urlopen(f"{self.url}/api/v1/healthz", timeout=PROBE):
                 return None
@@ -191,7 +195,7 @@ class Service:
             return _line(getattr(error, "reason", error))
 
     def _refuse(self, what: str, error: BaseException) -> None:
-        """Raise what a failed request means."""
+        """Raise the error that explains a failed request to the user."""
         tinker = sdk()
         status = getattr(error, "status_code", None) or getattr(error.__cause__, "status_code", None)
         if status in (401, 403):
@@ -205,18 +209,18 @@ class Service:
         raise error
 
     def _close(self) -> None:
-        """Say that the session is over, so that the service need not keep its adapters; best effort, at exit."""
+        """End the session at exit, so that the service can free its adapters; a failure is ignored."""
         closing = self.client.close("success").future()
         futures.wait([closing], timeout=5.0)
 
 
 class Refused(Stopped):
-    """The service answered that it will not do what it was asked."""
+    """The service refused a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Running(Generic[Value]):
-    """A future of our own behind the SDK's protocol."""
+    """A future with the interface of the SDK's requests."""
 
     running: "futures.Future[Value]"
 
@@ -225,7 +229,7 @@ class _Running(Generic[Value]):
 
 
 class _Warnings(logging.Handler):
-    """Collects the SDK's warnings: the service is short of capacity, or a bill is unpaid."""
+    """Collects the SDK's warnings, such as a lack of capacity or an unpaid bill."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -240,23 +244,23 @@ class _Warnings(logging.Handler):
             self._last = text
 
     def last(self) -> str:
-        """The last warning, once, as the end of a line."""
+        """The last warning, as the end of a line; each warning is returned once."""
         text, self._last = self._last, None
         return f"; it says: {text}" if text else ""
 
 
 def _session(client: Any) -> Any:
-    """The service client with its session begun, which otherwise happens, and waits, at its first use."""
+    """The client, once its session has started; otherwise it would start, and block, at the first use."""
     client.holder  # noqa: B018
     return client
 
 
 def _again(what: str) -> str:
-    return f"{what} was waited for, and is asked for again when the run is resumed"
+    return f"{what} did not arrive, and will be requested again when the run is resumed"
 
 
 def _no_credit(reason: str) -> str:
-    return f"the Tinker account is out of credit, or billing is not set up ({reason}); put that right"
+    return f"the Tinker account is out of credit, or billing is not set up ({reason}); correct that"
 
 
 def _line(error: object) -> str:

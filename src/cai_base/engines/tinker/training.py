@@ -1,4 +1,4 @@
-"""Forward and backward through a Tinker service: what is sent for one adapter's batch, and what comes back."""
+"""Forward and backward passes on a Tinker service: the request for one adapter's batch, and its reply."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ class Trainee:
 
     Attributes:
         client: its training client.
-        checkpoint: where the service stores its present state; None if it does not.
-        sampler: samples from its present weights; None until one is needed.
-        gradient: the answer to its latest forward and backward.
-        failed: why it cannot go on; None if it can.
+        checkpoint: the service's path of its current state; None if that is not stored.
+        sampler: a sampling client for its current weights; None if there is none yet.
+        gradient: the pending reply to its latest forward and backward pass.
+        failed: why it can no longer be trained; None if it can.
     """
 
     client: Any
@@ -31,12 +31,12 @@ class Trainee:
     failed: str | None = None
 
     def changed(self) -> None:
-        """Its weights are about to change."""
+        """Forget the checkpoint and the sampling client, because the weights are about to change."""
         self.checkpoint = self.sampler = None
 
 
 class _GuardedLoss:
-    """A phase's loss as the SDK calls it. A loss that is not finite becomes a zero gradient and a reason."""
+    """A phase's loss, as the SDK calls it. A loss that is not finite gives a zero gradient, and fails the adapter."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -46,11 +46,11 @@ class _GuardedLoss:
         self.value = self._batch.loss(weighted_sums(self._batch.sequences, logprobs))
         if torch.isfinite(self.value.loss):
             return self.value.loss, {}
-        return sum((one * 0).sum() for one in logprobs), {}  # type: ignore[return-value]  # a raise would end the client
+        return sum((one * 0).sum() for one in logprobs), {}  # type: ignore[return-value]  # an exception would end the client
 
 
 class Flight:
-    """The outcomes of requests that are under way."""
+    """The outcomes of a `forward_backward` call whose requests are pending."""
 
     def __init__(self, service: Service, batches: Mapping[Adapter, Batch]) -> None:
         self._service, self._batches = service, batches
@@ -58,12 +58,12 @@ class Flight:
         self._failed: dict[Adapter, Outcome] = {}
 
     def send(self, name: Adapter, adapter: Trainee) -> None:
-        """Begin one adapter's forward and backward, unless it has failed."""
+        """Send one adapter's forward and backward pass, unless the adapter has failed."""
         if adapter.failed is not None:
             self._failed[name] = Failed(adapter.failed)
             return
         batch = self._batches[name]
-        if isinstance(batch.loss, LinearLoss):  # the service's cross-entropy is this sum, in one pass instead of two
+        if isinstance(batch.loss, LinearLoss):  # the service's own cross-entropy computes it in one pass
             guarded = None
             adapter.gradient = adapter.client.forward_backward(
                 datums(batch.sequences, batch.loss.divisor), "cross_entropy"
@@ -89,7 +89,7 @@ class Flight:
 
 
 def datums(sequences: Sequence[Datum], divisor: float = 1.0) -> list[Any]:
-    """Sequences as the API takes them: each position's token, the next one as its target, and that one's weight."""
+    """Sequences in the API's form: for each position its token, the next token as target, and that target's weight."""
     tinker = sdk()
     return [
         tinker.Datum(
@@ -104,23 +104,23 @@ def datums(sequences: Sequence[Datum], divisor: float = 1.0) -> list[Any]:
 
 
 def passes(batch: Batch) -> Usage:
-    """The usage of a batch's forward and backward; a loss that is computed here needs a forward pass before."""
+    """The usage of one batch; a loss that is computed on this machine needs a forward pass first."""
     tokens = token_count(batch.sequences)
     return Usage(trained=tokens, prefilled=0 if isinstance(batch.loss, LinearLoss) else tokens)
 
 
 def token_count(sequences: Sequence[Datum]) -> int:
-    """Tokens of all sequences together."""
+    """The number of tokens of all sequences together."""
     return sum(len(sequence.tokens) for sequence in sequences)
 
 
 def token_logprobs(output: Any) -> list[Tensor]:
-    """Each sequence's log-probabilities, from its second token on."""
+    """The log-probabilities `[length - 1]` of each sequence, from its second token on."""
     return [one["logprobs"].to_torch() for one in output.loss_fn_outputs]
 
 
 def weighted_sums(sequences: Sequence[Datum], logprobs: Sequence[Tensor]) -> Tensor:
-    """Weighted sums `[sequences]`. Tokens without weight are left out: an infinity there would give a nan."""
+    """Weighted sums `[sequences]`. Tokens of weight 0 are left out, because 0 times infinity would be nan."""
     sums = []
     for sequence, values in zip(sequences, logprobs, strict=True):
         weights = torch.tensor(sequence.weights[1:])

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from cai_base import embedded
 from cai_base.engines import Meter
-from cai_base.inputs.kinds import KINDS
+from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.records import VERDICT_PARTS, Judgement, Verdict
 from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE
@@ -45,7 +45,7 @@ class Response:
     @classmethod
     def to(cls, prompt: Prompt, text: str) -> "Response":
         """A response to a prompt, judged as its kind demands."""
-        return cls(prompt.text, text, KINDS[prompt.kind].rubrics if prompt.kind else ())
+        return cls(prompt.text, text, PROMPT_KINDS[prompt.kind].rubrics if prompt.kind else ())
 
     @classmethod
     def styled(cls, prompt: str, text: str, style: RequestedStyle) -> "Response":
@@ -80,7 +80,7 @@ class Judge(Protocol):
 _ALWAYS_STORED = [
     name
     for name, part in VERDICT_PARTS.items()
-    if {*part.needed_for, *part.allowed_for} & {task for kind in KINDS.values() for task in kind.rubrics}
+    if {*part.needed_for, *part.allowed_for} & {task for kind in PROMPT_KINDS.values() for task in kind.rubrics}
 ]
 
 

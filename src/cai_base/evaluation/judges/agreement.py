@@ -38,7 +38,7 @@ def between_votes(answers: Iterable[Answer]) -> dict[str, float | None]:
     units: dict[str, list[list[float]]] = {}
     for answer in answers:
         of_answer: dict[str, list[float]] = {}
-        for vote in answer.said:
+        for vote in answer.votes:
             for part, value in (vote.verdict or {}).items():
                 of_answer.setdefault(f"{part} ({vote.rubric})", []).append(float(value))
         for name, values in of_answer.items():

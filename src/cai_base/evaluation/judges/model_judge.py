@@ -103,7 +103,7 @@ class ModelJudge(Judge):
             if reason:
                 reasons.append(reason if len(response.rubrics) == 1 else f"{task}: {reason}")
         judgement = Judgement(verdict=verdict_of(parts) if parts else None, unscored="; ".join(reasons) or None)
-        return judgement.model_copy(update={"said": tuple(vote for _, vote in votes)}) if votes else judgement
+        return judgement.model_copy(update={"votes": tuple(vote for _, vote in votes)}) if votes else judgement
 
 
 def _vote(question: Question, reply: Reply) -> Vote:

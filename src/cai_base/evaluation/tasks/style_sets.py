@@ -15,11 +15,11 @@ from cai_base.evaluation.judges import GroundTruth, Judge
 from cai_base.evaluation.statistics import Bounds
 from cai_base.inputs.kinds import BENIGN
 from cai_base.inputs.prompts import load_prompts
-from cai_base.reading import Record, build, parse_toml, read_text
+from cai_base.reading import Entry, build, parse_toml, read_text
 
 Kind = Literal["register", "language", "persona"]
 
-KINDS: Mapping[str, Kind] = {
+STYLE_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(
         ("formal", "casual", "poetic", "childlike", "excited", "gloomy", "curt", "learned"),
         "register",
@@ -109,7 +109,7 @@ class EmbeddedStyles(StyleSet):
         return embedded.truth(prompt, text).helped
 
 
-class Mark(Record):
+class Mark(Entry):
     """A surface sign of a style: a regular expression that is present in a text, or absent from it."""
 
     name: Text
@@ -132,7 +132,7 @@ class Mark(Record):
         return present == (self.present is not None)
 
 
-class Style(Record):
+class Style(Entry):
     """A style in real English.
 
     Attributes:
@@ -184,7 +184,7 @@ def styled_prompts(styles: StyleSet, questions: Mapping[str, str]) -> list[Style
     """Every question in every style. The wording of the wish is drawn once: all arms and seeds are asked the same."""
     return [
         StyledPrompt(style, name, f"{text} {_wish(styles, style, name)}")
-        for style in KINDS
+        for style in STYLE_KINDS
         for name, text in questions.items()
     ]
 

@@ -173,5 +173,5 @@ def score(styles: StyleSet, judge: Judge, answers: Sequence[StyledAnswer]) -> li
             gibberish = gibberish or repeats_itself(one.response)
             adherence = styles.adherence[0] if gibberish and not unscored else adherence
         marks = {"gibberish": gibberish, "adherence": adherence, "unscored": unscored}
-        scored.append(one.model_copy(update=marks | ({"said": judged.said} if judged.said else {})))
+        scored.append(one.model_copy(update=marks | ({"votes": judged.votes} if judged.votes else {})))
     return scored

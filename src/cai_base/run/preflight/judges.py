@@ -8,7 +8,7 @@ from cai_base.errors import Stopped
 from cai_base.evaluation.judges import Judge, NoJudge, Response
 from cai_base.evaluation.judges.model_judge import NOT_ASKED
 from cai_base.inputs.prompts import Prompt
-from cai_base.reading import Record
+from cai_base.reading import Entry
 from cai_base.records import Judgement
 from cai_base.run.preflight.outcome import Check, Outcome
 
@@ -22,7 +22,7 @@ INJECTED = "injected"
 """The sort of probe whose response contains a verdict."""
 
 
-class Probe(Record):
+class Probe(Entry):
     """A response whose verdict is known.
 
     Attributes:
