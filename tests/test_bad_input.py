@@ -95,12 +95,12 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--sft.steps.x", "1"], "unrecognized arguments: --sft.steps.x 1; did you mean --sft.steps?"),
         (
             ["--rubric", "strong-reject"],
-            "--rubric: only a judge that answers rubrics takes it (openai, tinker or hf), not",
+            "--rubric: only a judge that answers rubrics takes it (openai, tinker, hf or gguf), not",
         ),
-        (["--votes", "3"], "--votes: only a judge that answers rubrics takes it (openai, tinker or hf), not"),
+        (["--votes", "3"], "--votes: only a judge that answers rubrics takes it (openai, tinker, hf or gguf), not"),
         (
             ["--judge", "hf-guard:x/y", "--votes", "3"],
-            "--votes: only a judge that answers rubrics takes it (openai, tinker or hf)",
+            "--votes: only a judge that answers rubrics takes it (openai, tinker, hf or gguf)",
         ),
         (["--judge", "hf:"], "'hf:' is not a judge"),
         (["--judge", "hf:nowhere"], "--judge nowhere: there is no such folder, and a hub id has the form owner/name"),

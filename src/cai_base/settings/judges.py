@@ -14,14 +14,15 @@ class JudgeKind:
     Attributes:
         about: what it is, for `--help`.
         takes: what its name is, behind the colon: MODEL or PATH, which is a local folder; empty if it has no name.
-        runs: where its model is: at a URL, or in an engine of `models.ENGINES`; None for a judge that is no model.
+        runs: where its model is: at a URL, in a process that is started for it, or in an engine of `models.ENGINES`;
+            None for a judge that is no model.
         grades: how it answers: rubrics, a guard's own words, the embedded world's facts, phrases that it finds, or
             nothing.
     """
 
     about: str
     takes: Literal["MODEL", "PATH", ""]
-    runs: Literal["url", "local", "tinker"] | None
+    runs: Literal["url", "process", "local", "tinker"] | None
     grades: Literal["rubrics", "guard", "facts", "phrases", "nothing"]
 
     @property
@@ -44,6 +45,7 @@ JUDGE_KINDS: Mapping[str, JudgeKind] = {
     "openai": JudgeKind("any OpenAI-compatible endpoint", "MODEL", "url", "rubrics"),
     "tinker": JudgeKind("on a Tinker service", "MODEL", "tinker", "rubrics"),
     "hf": JudgeKind("a chat model", "PATH", "local", "rubrics"),
+    "gguf": JudgeKind("a chat model in llama.cpp's server on this machine", "PATH", "process", "rubrics"),
     "hf-guard": JudgeKind("Llama Guard, Qwen3Guard-Gen", "PATH", "local", "guard"),
     "ground-truth": JudgeKind("the embedded model only", "", None, "facts"),
     "refusal-phrases": JudgeKind("string matching, no model", "", None, "phrases"),

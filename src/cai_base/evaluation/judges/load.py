@@ -1,5 +1,6 @@
 """From settings to the judges. How a kind of judge is loaded follows from its row in `settings.judges.JUDGE_KINDS`."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from cai_base.evaluation.judges import GroundTruth, Judge, NoJudge
 from cai_base.evaluation.judges.chat_source import ChatSource
 from cai_base.evaluation.judges.endpoint import Endpoint, check_sdk
 from cai_base.evaluation.judges.grading import Grading, GuardGrading, RubricGrading
+from cai_base.evaluation.judges.llama_server import LlamaServer, LlamaSource, check_file
 from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.evaluation.judges.refusal_phrases import RefusalPhrases
 from cai_base.evaluation.judges.replies import ReplyFile, Source
@@ -49,6 +51,12 @@ def _endpoint(context: Context) -> Judge:
     return _by_rubrics(context, Endpoint(context.judge.name, url, settings.judging))
 
 
+def _process(context: Context) -> Judge:
+    file, settings = Path(context.judge.name), context.settings
+    server = LlamaServer(file, settings.threads or len(os.sched_getaffinity(0)))
+    return _by_rubrics(context, LlamaSource(server, file.name, settings.judging, context.progress))
+
+
 def _chat(context: Context) -> Judge:
     judging = context.settings.judging
     return _by_rubrics(context, ChatSource(_model(context), judging.temperature, judging.max_tokens))
@@ -85,6 +93,8 @@ def _load(context: Context) -> Judge:
             return _guard(context)
         case JudgeKind(runs="url"):
             return _endpoint(context)
+        case JudgeKind(runs="process"):
+            return _process(context)
         case _:
             return _chat(context)
 
@@ -98,6 +108,8 @@ def check_judges(settings: RunSettings, progress: Progress) -> None:
     for flag, judge in settings.judges.items():
         if judge.kind.at_url:
             check_sdk()
+        elif judge.kind.runs == "process":
+            check_file(flag, judge.name)
         elif judge.kind.runs is not None:
             check_chat_model(settings, judge, f"--{flag}", progress)
 
@@ -128,4 +140,4 @@ def judge_name(judge: JudgeName | None) -> str | None:
     """What a judge is called in results: a local model without the folders that lead to it."""
     if judge is None:
         return None
-    return f"{judge.kind_name}:{Path(judge.name).name}" if judge.kind.runs == "local" else str(judge)
+    return f"{judge.kind_name}:{Path(judge.name).name}" if judge.kind.runs in ("local", "process") else str(judge)

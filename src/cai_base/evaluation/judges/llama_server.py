@@ -1,0 +1,216 @@
+"""A judge on this machine: llama.cpp's server in a process of its own, with a chat model from a GGUF file.
+
+The server listens on the loopback address alone. Should it die, it is started again at the same port: the question that
+waits is put again, and no other. It ends together with the process that started it, however that ends.
+"""
+
+import atexit
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from cai_base.engines import Meter
+from cai_base.errors import Stopped, UserError
+from cai_base.evaluation.judges.endpoint import Endpoint
+from cai_base.evaluation.judges.replies import Keep, Question, Reply
+from cai_base.progress import Progress
+from cai_base.reading import shown
+from cai_base.settings.schema import Judging
+
+PACKAGES = ("xllamacpp", "openai")
+INSTALL = "pip install 'cai-base[local-judge]', or '.[local-judge]' in a clone"
+REMEDY = "give the path of a chat model's GGUF file"
+CONTEXT = 8192
+"""Tokens of a question and its reply together."""
+STARTING = 600.0
+"""Seconds that a start may take, the loading of the model included."""
+ATTEMPTS = 4
+"""Starts without a reply between them after which the server counts as unable to run."""
+QUOTED = 160
+"""Characters of the server's last words that a message repeats."""
+
+
+def check_file(flag: str, file: str) -> None:
+    """Check that a GGUF file is there, and what serves it.
+
+    Raises:
+        UserError: there is none, or a package is missing.
+    """
+    path, given = Path(file), f"--{flag} gguf:{file}"
+    if not path.is_file():
+        raise UserError(f"{given}: there is no such file; {REMEDY}")
+    with path.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise UserError(f"{given}: is no GGUF file; {REMEDY}")
+    absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if absent:
+        raise UserError(f"{given}: needs {' and '.join(absent)}, not installed here: {INSTALL}")
+
+
+class LlamaServer:
+    """The server's process: started at the first use, and again whenever it dies.
+
+    Args:
+        file: the chat model.
+        threads: CPU threads.
+        command: what is started in place of this module, with the file, the port and the number of threads behind it.
+    """
+
+    def __init__(self, file: Path, threads: int, command: Sequence[str] = ()) -> None:
+        self._file, self._threads = file, threads
+        self._command = command or (sys.executable, "-m", __name__)
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = threading.Event()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as this object
+        self.starts = 0
+        self._starts_before_reply = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The number of its process; None before the first start."""
+        return None if self._process is None else self._process.pid
+
+    def ready(self) -> str:
+        """The base of its endpoint, as soon as it answers there.
+
+        Raises:
+            Stopped: it does not come up.
+        """
+        if self._process is None:
+            self._port = _free_port()
+            self._start()
+            threading.Thread(target=self._watch, daemon=True).start()
+            atexit.register(self.close)
+        deadline = time.monotonic() + STARTING
+        while not self._answers():
+            if self._given_up or time.monotonic() > deadline:
+                self.close()
+                raise Stopped(
+                    f"llama.cpp's server does not run with {self._file}{self._last_words()}; see that it is a chat "
+                    f"model that this version reads, and that it fits into memory with {CONTEXT} tokens of context"
+                )
+            time.sleep(0.1)
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def replied(self) -> None:
+        """Note that it replied: the next death is not one of several in a row."""
+        self._starts_before_reply = self.starts
+
+    def close(self) -> None:
+        """End the process, for good."""
+        self._closed.set()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def _given_up(self) -> bool:
+        dead = self._process is not None and self._process.poll() is not None
+        return dead and self.starts - self._starts_before_reply >= ATTEMPTS
+
+    def _start(self) -> None:
+        self.starts += 1
+        self._process = subprocess.Popen(
+            [*self._command, str(self._file.resolve()), str(self._port), str(self._threads)],
+            stdin=subprocess.PIPE,  # nobody writes to it, and it closes when this process ends
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def _watch(self) -> None:
+        while self._process is not None:
+            self._process.wait()
+            if self._closed.wait(0.2) or self._given_up:
+                return
+            self._start()
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        errors = [line for line in lines if "error" in line.lower()] or lines
+        return f" ({shown(' '.join(errors[-1].split()), QUOTED)})" if errors else ""
+
+
+class LlamaSource:
+    """Questions to a `LlamaServer`, one after another: two at a time would share the same processor.
+
+    Args:
+        server: started with the first question, so a run that has all its replies starts none.
+        model: its name in requests.
+        settings: how to ask.
+        progress: where a start is said.
+    """
+
+    def __init__(self, server: LlamaServer, model: str, settings: Judging, progress: Progress) -> None:
+        self._server, self._model, self._progress = server, model, progress
+        self._settings = settings.model_copy(update={"concurrency": 1})
+        self.meter = Meter()
+
+    def ask(self, questions: Sequence[Question], keep: Keep) -> None:
+        waiting = {question.key: question for question in questions}
+        failures: dict[str, Reply] = {}
+
+        def take(question: Question, reply: Reply) -> None:
+            if reply.final:
+                self._server.replied()
+                del waiting[question.key]
+                keep(question, reply)
+            else:
+                failures[question.key] = reply
+
+        while waiting:
+            if not self._server.starts:
+                self._progress.say(f"Starting llama.cpp's server with {self._model}")
+            url, starts = self._server.ready(), self._server.starts
+            try:
+                Endpoint(self._model, url, self._settings).ask(list(waiting.values()), take)
+            except Stopped:
+                if self._server.starts == starts:
+                    raise
+            if self._server.starts == starts:  # it never died, so what failed would fail again
+                for key, question in waiting.items():
+                    keep(question, failures[key])
+                return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main(file: str, port: str, threads: str) -> None:
+    """Serve until standard input closes, which is when the process that started this one has ended."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = file
+    parameters.hostnames, parameters.port = ["127.0.0.1"], int(port)
+    parameters.n_ctx, parameters.n_parallel = CONTEXT, 1
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(threads)
+    parameters.ui = False
+    server = xllamacpp.Server(parameters)
+    sys.stdin.buffer.read()
+    del server
+    os._exit(0)  # it waits for open connections otherwise
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
