@@ -224,8 +224,8 @@ class LocalEngine:
         if self._kept_tokens is None:
             return False
         tokens = [[sequence.tokens for sequence in batch.sequences] for batch in batches]
-        total: int = sum(map(distinct_tokens if self.packed else padded_tokens, tokens))
-        return total > self._kept_tokens
+        total = sum(map(distinct_tokens if self.packed else padded_tokens, tokens))
+        return bool(total > self._kept_tokens)
 
     def optim_step(self, adapters: Sequence[Adapter], adam: Adam) -> dict[Adapter, Failed]:
         reasons = {name: self._bank.step(name, adam) for name in adapters}
