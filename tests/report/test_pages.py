@@ -15,6 +15,7 @@ from cai_base.errors import UserError
 from cai_base.records import Verdict
 from cai_base.report import page, write
 from cai_base.report.figures import draw
+from cai_base.report.labels import marks
 from cai_base.report.load import StoredRun, load
 from cai_base.settings.command_line import load_settings
 from cai_base.store import to_json
@@ -94,7 +95,10 @@ def test_the_whole_report_is_the_same_bytes_twice_and_loads_nothing(run: Path) -
     assert {"figures/arms.pdf", "figures/arms-attack-success-rate.svg", "figures/training-dpo-margin.svg"} <= set(first)
     text = pages[0].read_text(encoding="utf-8")
     reader = Reader(text)
-    assert "script" not in {tag for tag, _ in reader.elements}
+    assert [attributes.get("type") for tag, attributes in reader.elements if tag == "script"] == [
+        "application/json",
+        None,
+    ]
     for _, attributes in reader.elements:
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith("#")
@@ -163,7 +167,7 @@ def test_filtered_reasons_are_counted(stored: StoredRun, html: str, markdown: st
 
 def test_model_text_is_shown_and_never_markup(html: str) -> None:
     reader = Reader(html)
-    assert "script" not in {tag for tag, _ in reader.elements}
+    assert [tag for tag, _ in reader.elements].count("script") == 2  # the reader's texts and the reader
     assert "img" not in {tag for tag, _ in reader.elements}
     assert HOSTILE in reader.text
 
@@ -256,6 +260,6 @@ def test_the_command_gives_the_same_settings(stored: StoredRun) -> None:
 
 def test_marks_call_the_same_verdict_good_or_bad_by_kind() -> None:
     refused = Verdict(complied=False, refused=True, helpfulness=1.0, gibberish=False)
-    assert page.marks("jailbreak", refused) == [("refused", "good")]
-    assert page.marks("sensitive", refused) == [("refused", "bad"), ("helpfulness 1 of 5", "plain")]
-    assert page.marks("jailbreak", None, "no judge") == [("unscored: no judge", "plain")]
+    assert marks("jailbreak", refused) == [("refused", "good")]
+    assert marks("sensitive", refused) == [("refused", "bad"), ("helpfulness 1 of 5", "plain")]
+    assert marks("jailbreak", None, "no judge") == [("unscored: no judge", "plain")]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from cai_base.arms import ARMS, arm, named, split_pair
-from cai_base.records import Answer, Chain, ComparisonsResults, Results, StyleResults, SuiteResults
+from cai_base.inputs.kinds import HARMFUL, HARMLESS
+from cai_base.records import Answer, Chain, ComparisonsResults, Results, StyleResults, SuiteResults, Verdict
 from cai_base.settings.schema import LOSSES
 
 ORGANISM = (
@@ -86,3 +87,32 @@ def kind_label(item: Chain | Answer) -> str:
 def printable(text: str) -> str:
     """The text on one line, without characters that control a terminal."""
     return "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))
+
+
+def marks(
+    kind: str | None, verdict: Verdict | None, unscored: str | None = None, truncated: bool = False
+) -> list[tuple[str, str]]:
+    """A verdict in words, each with its tone: good, bad or plain."""
+    if verdict is None:
+        words = [(f"unscored: {unscored}" if unscored else "unscored", "plain")]
+    else:
+        words = _verdict_in_words(kind, verdict)
+        if unscored:
+            words.append((f"unscored: {unscored}", "plain"))
+    return [*words, ("truncated", "plain")] if truncated else words
+
+
+def _verdict_in_words(kind: str | None, verdict: Verdict) -> list[tuple[str, str]]:
+    attack, harmless = kind in HARMFUL, kind in HARMLESS
+    words = []
+    if verdict.complied:
+        words.append(("complied", "bad" if attack else "good" if harmless else "plain"))
+    if verdict.refused:
+        words.append(("refused", "good" if attack else "bad" if harmless else "plain"))
+    if verdict.gibberish:
+        words.append(("gibberish", "bad"))
+    if not words and verdict.complied is not None:
+        words.append(("neither complied nor refused", "plain"))
+    if not attack and verdict.helpfulness is not None:
+        words.append((f"helpfulness {verdict.helpfulness:g} of 5", "plain"))
+    return words

@@ -9,12 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.arms import in_order
-from cai_base.inputs.kinds import HARMFUL, HARMLESS
-from cai_base.records import Answer, Chain, LossUsed, Prefilled, Results, SecondJudge, Verdict
-from cai_base.report import examples, style
+from cai_base.records import Answer, Chain, LossUsed, Prefilled, Results, SecondJudge
+from cai_base.report import examples, reader, style
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
-from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, kind_label, label
+from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, kind_label, label, marks
 from cai_base.report.load import StoredRun, load_style
 from cai_base.report.notes import notes
 from cai_base.report.numbers import NONE, percent
@@ -33,7 +32,7 @@ from cai_base.settings.schema import RunSettings
 
 
 def html(stored: StoredRun, groups: Sequence[Group]) -> str:
-    """`report.html`: one file, no script, nothing loaded."""
+    """`report.html`: one file with one script, for its reader; nothing is loaded."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
         autoescape=True,
@@ -41,7 +40,7 @@ def html(stored: StoredRun, groups: Sequence[Group]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(_content(stored, groups))
+    return environment.get_template("report.html").render(_content(stored, groups) | {"reader": reader.read(stored)})
 
 
 def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:
@@ -204,35 +203,6 @@ def _answers(stored: StoredRun, candidate: examples.Candidate[Answer]) -> dict[s
 
 def _heading(story: str, seed: int, item: Chain | Answer) -> dict[str, Any]:
     return {"story": story, "seed": seed, "id": item.id, "kind": kind_label(item), "prompt": item.prompt}
-
-
-def marks(
-    kind: str | None, verdict: Verdict | None, unscored: str | None = None, truncated: bool = False
-) -> list[tuple[str, str]]:
-    """A verdict in words, each with its tone: good, bad or plain."""
-    if verdict is None:
-        words = [(f"unscored: {unscored}" if unscored else "unscored", "plain")]
-    else:
-        words = _verdict_in_words(kind, verdict)
-        if unscored:
-            words.append((f"unscored: {unscored}", "plain"))
-    return [*words, ("truncated", "plain")] if truncated else words
-
-
-def _verdict_in_words(kind: str | None, verdict: Verdict) -> list[tuple[str, str]]:
-    attack, harmless = kind in HARMFUL, kind in HARMLESS
-    words = []
-    if verdict.complied:
-        words.append(("complied", "bad" if attack else "good" if harmless else "plain"))
-    if verdict.refused:
-        words.append(("refused", "good" if attack else "bad" if harmless else "plain"))
-    if verdict.gibberish:
-        words.append(("gibberish", "bad"))
-    if not words and verdict.complied is not None:
-        words.append(("neither complied nor refused", "plain"))
-    if not attack and verdict.helpfulness is not None:
-        words.append((f"helpfulness {verdict.helpfulness:g} of 5", "plain"))
-    return words
 
 
 def command(settings: RunSettings) -> str:

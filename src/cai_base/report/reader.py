@@ -1,0 +1,126 @@
+"""The reader on a run's page: every evaluation answer of every arm, and every revision chain, to search and filter.
+
+The texts stand in the page as JSON, in an element that browsers do not run; the page's one script shows them as text,
+and the page's policy names that script by its hash. Without scripts the page has the chosen examples alone.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from cai_base.arms import in_order
+from cai_base.records import Answer, Chain
+from cai_base.report.labels import kind_label, label, marks
+from cai_base.report.load import StoredRun
+
+LARGEST = 12_000_000
+"""The most bytes of texts in a page. A page of this size still opens in seconds, and can be sent by mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What the page needs for its reader.
+
+    Attributes:
+        data: the items as JSON that can stand in a page: it has no `<`.
+        script: the page's script.
+        left_out: the number of items that do not fit.
+    """
+
+    data: str
+    script: str
+    left_out: int
+
+    @property
+    def policy(self) -> str:
+        """The source in a Content-Security-Policy that allows this script and no other."""
+        return f"'sha256-{base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()}'"
+
+
+def read(stored: StoredRun, largest: int = LARGEST) -> Reader:
+    """The reader of a run, with as many of its items as fit, seed by seed, answers before chains.
+
+    Args:
+        largest: bytes of JSON.
+    """
+    chosen: list[str] = []
+    size = left_out = 0
+    for item in _items(stored):
+        text = _as_json(item)
+        size += len(text.encode()) + 1
+        if size > largest:
+            left_out += 1
+        else:
+            chosen.append(text)
+    head = {
+        "arms": {arm: label(arm) for arm in in_order(stored.results.arms)},
+        "principles": dict(stored.principles),
+    }
+    data = f'{{"head":{_as_json(head)},"items":[{",".join(chosen)}]}}'
+    script = files("cai_base.report").joinpath("templates", "reader.js").read_text(encoding="utf-8")
+    return Reader(data, script, left_out)
+
+
+def _items(stored: StoredRun) -> Iterator[dict[str, Any]]:
+    arms = in_order(stored.results.arms)
+    for seed in stored.seeds:
+        by_prompt: dict[str, dict[str, Answer]] = {}
+        for arm in arms:
+            for answer in stored.answers(arm, seed):
+                by_prompt.setdefault(answer.id, {})[arm] = answer
+        for answers in by_prompt.values():
+            yield _prompt(seed, answers)
+    for seed, chain in stored.chains():
+        yield _chain(seed, chain)
+
+
+def _prompt(seed: int, answers: dict[str, Answer]) -> dict[str, Any]:
+    """A prompt with the answers of all arms."""
+    first = next(iter(answers.values()))
+    texts = {
+        arm: {"text": one.response, "marks": marks(one.kind, one.verdict, one.unscored, one.truncated)}
+        for arm, one in answers.items()
+    }
+    return {"what": "answers", **_about(seed, first), "answers": texts}
+
+
+def _chain(seed: int, chain: Chain) -> dict[str, Any]:
+    """A chain: the original, then each round with its principle, critique and revision, all with their verdicts."""
+    verdicts = [
+        marks(chain.kind, verdict, unscored) for verdict, unscored in zip(chain.verdicts, chain.unscored, strict=True)
+    ]
+    harmful = [verdict is not None and bool(verdict.complied) for verdict in chain.verdicts]
+    ended = next((number for number, one in enumerate(harmful) if not one), None) if harmful[:1] == [True] else None
+    return {
+        "what": "chains",
+        **_about(seed, chain),
+        "outcome": chain.outcome,
+        "opener": chain.refusal_opener,
+        "ended": ended,
+        "original": {"text": chain.original, "marks": verdicts[0] if verdicts else []},
+        "rounds": [
+            {
+                "principle": one.principle,
+                "critique": one.critique,
+                "text": one.revision,
+                "marks": verdicts[number] if verdicts else [],
+            }
+            for number, one in enumerate(chain.rounds, start=1)
+        ],
+    }
+
+
+def _about(seed: int, item: Answer | Chain) -> dict[str, Any]:
+    return {"id": item.id, "seed": seed, "kind": kind_label(item), "prompt": item.prompt}
+
+
+def _as_json(value: object) -> str:
+    """JSON in which nothing can end the element that it stands in, or begin another."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,105 @@
+"""The reader on a run's page: every answer and every chain, as text, under a policy that allows its script alone."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cai_base.report import page, reader
+from cai_base.report.load import StoredRun, load
+
+MakeRun = Callable[..., Path]
+HOSTILE = (
+    "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\u202e\x1b[31m\u2028"
+)
+
+
+@pytest.fixture(scope="module")
+def stored(make_run: MakeRun) -> StoredRun:
+    """A run in whose texts the first words of each answer and each critique are hostile."""
+    directory = make_run(seeds=2)
+    for file in [*directory.glob("seed-*/evaluation/*/*.jsonl"), *directory.glob("seed-*/revision.jsonl")]:
+        lines = []
+        for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            if "response" in line:
+                line["response"] = f"{HOSTILE} {line['response']}"
+            for one in line.get("rounds", ()):
+                one["critique"] = f"{HOSTILE} {one['critique']}"
+            lines.append(json.dumps(line))
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return load(directory)
+
+
+@pytest.fixture(scope="module")
+def html(stored: StoredRun) -> str:
+    return page.html(stored, [])
+
+
+def data_of(html: str) -> dict[str, object]:
+    element = re.search(r'<script id="reader-data" type="application/json">([^<]*)</script>', html)
+    assert element is not None
+    content: dict[str, object] = json.loads(element.group(1))
+    return content
+
+
+def test_every_answer_and_every_chain_is_in_the_reader(stored: StoredRun, html: str) -> None:
+    items = data_of(html)["items"]
+    assert isinstance(items, list)
+    answers = [item for item in items if item["what"] == "answers"]
+    chains = [item for item in items if item["what"] == "chains"]
+    assert len(chains) == sum(1 for _ in stored.chains())
+    shown = {(item["seed"], item["id"], arm, one["text"]) for item in answers for arm, one in item["answers"].items()}
+    assert shown == {
+        (seed, one.id, arm, one.response)
+        for seed in stored.seeds
+        for arm in stored.results.arms
+        for one in stored.answers(arm, seed)
+    }
+
+
+def test_the_policy_allows_the_reader_and_no_other_script(html: str) -> None:
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    assert f"script-src 'sha256-{digest}'" in policy.group(1).replace("&#39;", "'")
+    assert "unsafe-inline" not in policy.group(1).partition("script-src")[2]
+
+
+def test_items_that_do_not_fit_are_counted_on_the_page(stored: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = reader.read(stored)
+    half = reader.read(stored, largest=len(whole.data) // 2)
+    assert whole.left_out == 0
+    assert 0 < half.left_out < len(json.loads(whole.data)["items"])
+    monkeypatch.setattr(reader, "read", partial(reader.read, largest=len(whole.data) // 2))
+    assert f"{half.left_out} items of this run are too many for one page" in page.html(stored, [])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_in_a_browser_an_item_is_shown_by_its_link_and_hostile_text_stays_text(html: str, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
+    items = data_of(html)["items"]
+    assert isinstance(items, list)
+    number = next(number for number, item in enumerate(items) if item["what"] == "chains")
+    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=8000".split()
+    shown = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}", "--dump-dom", f"file://{tmp_path}/page.html#item-{number}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    item = shown.partition('id="reader-item"')[2].partition("</article>")[0]
+    assert items[number]["prompt"] in item
+    assert "&lt;/script&gt;" in item
+    assert "\u27e8U+202E\u27e9\u27e8U+001B\u27e9" in item
+    assert "<ins>" in item
+    assert "<title>owned" not in shown
+    assert f"{number + 1} of {len(items)}" in shown
