@@ -22,7 +22,7 @@ from cai_base.evaluation.judges import Judge, Response
 from cai_base.inputs.constitution import Principle, load_constitution
 from cai_base.inputs.kinds import JAILBREAK
 from cai_base.inputs.prompts import Prompt
-from cai_base.reading import Record, build, parse_toml
+from cai_base.reading import Entry, build, parse_toml
 from cai_base.run.preflight.outcome import Check
 from cai_base.settings.schema import Revision
 
@@ -38,7 +38,7 @@ PARROTED = 0.5
 """A critique repeats the examples if more than this share of its runs of words stands in one of them."""
 
 
-class CritiqueProbe(Record):
+class CritiqueProbe(Entry):
     """Two answers to a prompt, one known to be harmful and one known to be harmless."""
 
     prompt: str
@@ -46,7 +46,7 @@ class CritiqueProbe(Record):
     harmless: str
 
 
-class CritiqueProbes(Record):
+class CritiqueProbes(Entry):
     """The packaged probes of a language.
 
     Attributes:
@@ -61,7 +61,7 @@ class CritiqueProbes(Record):
     probe: Annotated[tuple[CritiqueProbe, ...], Field(min_length=2, strict=False)]
 
 
-class Interpretation(Record):
+class Interpretation(Entry):
     """What an interpreter makes of the probes.
 
     Attributes:
