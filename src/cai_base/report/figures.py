@@ -27,6 +27,7 @@ from cai_base.report.plotting import (
     step_axis,
 )
 from cai_base.report.tables import metrics_of
+from cai_base.report.trade_off import draw_trade_off
 
 REACH = 7
 """Steps on each side of one in the running mean of a training curve: single batches of few pairs say little."""
@@ -49,8 +50,23 @@ class Group:
 
 
 def draw(stored: StoredRun) -> list[Group]:
-    """All figures of a run."""
-    return [_arms(stored.results), _training(stored), _course(stored.results), _rounds(stored.results)]
+    """All figures of a run; the first is for the top of the page."""
+    return [
+        _trade_off(stored.results),
+        _arms(stored.results),
+        _training(stored),
+        _course(stored.results),
+        _rounds(stored.results),
+    ]
+
+
+def _trade_off(results: Results) -> Group:
+    caption = (
+        "Every arm by both rates: large marks are means over seeds with their intervals, small ones single seeds. "
+        "Lower left is best; a model that refuses everything is at the lower right."
+    )
+    sheet = draw_trade_off(results)
+    return Group("At a glance", caption if sheet.pictures else "Nothing to draw: every answer is unscored.", sheet)
 
 
 def _arms(results: Results) -> Group:

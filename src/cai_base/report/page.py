@@ -40,7 +40,9 @@ def html(stored: StoredRun, groups: Sequence[Group]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(_content(stored, groups) | {"reader": reader.read(stored)})
+    glance = [picture for group in groups[:1] for picture in group.pictures]
+    content = _content(stored, groups[1:]) | {"glance": glance, "reader": reader.read(stored)}
+    return environment.get_template("report.html").render(content)
 
 
 def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:

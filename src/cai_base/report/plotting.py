@@ -171,3 +171,17 @@ def _write(
         fontsize=8.5,
         annotation_clip=False,
     )
+
+
+def spread(places: Sequence[float], gap: float, highest: float) -> list[float]:
+    """Places for names, near these and at least `gap` apart, none above `highest`."""
+    order = sorted(range(len(places)), key=lambda n: places[n])
+    chosen: list[float] = []
+    for n in order:
+        chosen.append(max(places[n], chosen[-1] + gap if chosen else places[n]))
+    top = highest
+    for n in reversed(range(len(chosen))):
+        chosen[n] = min(chosen[n], top)
+        top = chosen[n] - gap
+    back = dict(zip(order, chosen, strict=True))
+    return [back[n] for n in range(len(places))]
