@@ -68,6 +68,13 @@ _COMMANDS = (
     ),
     Command("report", "look", "RUN", "write the run's page and figures again", look.report),
     Command(
+        "compare",
+        "look",
+        "RUN RUN ...",
+        "several runs beside one another, paired where they share seeds and prompts",
+        look.compare,
+    ),
+    Command(
         "track", "look", "RUN", "send a run's curves to a tracker, or what a tracker does not have yet", track.track
     ),
     Command(

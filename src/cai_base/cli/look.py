@@ -1,9 +1,9 @@
-"""The commands that show what a run found: `report`."""
+"""The commands that show what runs found: `report` and `compare`."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
-from cai_base.cli.parser import resume_command, run_parser
+from cai_base.cli.parser import Parser, resume_command, run_parser
 from cai_base.errors import UserError
 from cai_base.paths import RESULTS
 from cai_base.progress import Progress
@@ -16,6 +16,30 @@ def report(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     refuse_unfinished(args.run)
     show(args.run, as_json=args.json)
+    return 0
+
+
+def compare(arguments: list[str]) -> int:
+    """Runs beside one another."""
+    parser = Parser(prog="cai-base compare", description="Compare finished runs, each with the first.")
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="the runs' directories")
+    parser.add_argument(
+        "--out", type=Path, default=None, metavar="FILE", help="also write a page, such as compare.html"
+    )
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON instead of tables")
+    args = parser.parse_args(arguments)
+    from cai_base.report.compare import html, render
+    from cai_base.run.compare_runs import compare as compare_runs
+    from cai_base.store import to_json, write_atomic
+
+    compared = compare_runs(args.runs)
+    if args.out is not None:
+        if args.out.is_dir() or not args.out.parent.is_dir():
+            raise UserError(f"--out {args.out}: give a file in a folder that exists, such as compare.html")
+        write_atomic(args.out, html(compared).encode())
+    print(to_json(compared.dump()).decode() if args.json else render(compared), end="")
+    if args.out is not None and not args.json:
+        print(args.out)
     return 0
 
 

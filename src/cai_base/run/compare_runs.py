@@ -1,0 +1,149 @@
+"""Compares finished runs: paired by seed and prompt where they share both, with the settings in which they differ."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_base import paths
+from cai_base.errors import UserError
+from cai_base.evaluation import metrics
+from cai_base.inputs.kinds import ANSWER_FILES
+from cai_base.reading import RESTORE, read_record, typed
+from cai_base.records import Answer, Results
+from cai_base.records.compared import Against, ComparedRun, RunsCompared
+from cai_base.store import Run
+
+NOT_COMPARED = ("threads", "accept", "max-cost", "tinker-timeout")
+"""Settings on which no result depends."""
+OF_THE_BASE_MODEL = ("broken_rate", "fluency")
+"""Metrics that are measured with a run's own base model."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A finished run."""
+
+    name: str
+    run: Run
+    results: Results
+
+    def answers(self, arm: str, seed: int) -> list[Answer]:
+        """The final answers of an arm and seed; none if that seed failed."""
+        files = (paths.answers(seed, arm, task) for task in ANSWER_FILES)
+        return [one for name in files for one in typed(Answer, self.run.lines(name), f"{self.run.directory / name}")]
+
+
+def compare(directories: Sequence[Path]) -> RunsCompared:
+    """Compare every run with the first one.
+
+    Metrics that are measured with a run's own base model, such as broken language, are left out of the differences.
+
+    Args:
+        directories: of two or more finished runs.
+
+    Raises:
+        UserError: one of them is not a finished run.
+    """
+    if len(directories) < 2:
+        raise UserError(f"{len(directories)} run: give two or more runs to compare")
+    if len({directory.resolve() for directory in directories}) < len(directories):
+        raise UserError("a run is given twice; give each once")
+    loaded = [_load(directory, name) for directory, name in zip(directories, _names(directories), strict=True)]
+    first, *others = loaded
+    return RunsCompared(
+        schema=1,
+        runs=tuple(_summary(one) for one in loaded),
+        settings=_differing([_settings(one.run) for one in loaded]),
+        against_first=tuple(_against(one, first) for one in others),
+        warnings=tuple(_warnings(loaded)),
+    )
+
+
+def _names(directories: Sequence[Path]) -> list[str]:
+    names = [directory.resolve().name for directory in directories]
+    return names if len(set(names)) == len(names) else [str(directory) for directory in directories]
+
+
+def _load(directory: Path, name: str) -> _Loaded:
+    run = Run.open(directory)
+    if not run.progress("results"):
+        raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
+    return _Loaded(name, run, read_record(directory / paths.RESULTS, Results, "the results of a run", RESTORE))
+
+
+def _summary(one: _Loaded) -> ComparedRun:
+    return ComparedRun(
+        name=one.name,
+        model=one.results.model,
+        model_organism=one.results.model_organism,
+        judge=one.results.judge,
+        seeds=one.results.seeds,
+        arms={
+            arm: {metric: figure.mean for metric, figure in figures.items()}
+            for arm, figures in one.results.arms.items()
+        },
+    )
+
+
+def _against(other: _Loaded, first: _Loaded) -> Against:
+    """The other run minus the first, over the seeds and prompts that both have."""
+    seeds = tuple(seed for seed in other.results.seeds if seed in first.results.seeds)
+    arms = [arm for arm in other.results.arms if arm in first.results.arms]
+    shared = {arm: [_shared(other.answers(arm, seed), first.answers(arm, seed)) for seed in seeds] for arm in arms}
+    prompts = {answer.id for per_seed in shared.values() for ours, _ in per_seed for answer in ours}
+    differences = {}
+    for arm, per_seed in shared.items():
+        ours, theirs = ([pair[side] or None for pair in per_seed] for side in (0, 1))
+        if any(ours) and any(theirs):
+            names = [name for name in other.results.arms[arm] if name in first.results.arms[arm]]
+            names = [name for name in names if name not in OF_THE_BASE_MODEL]
+            differences[arm] = metrics.compare(ours, theirs, names, {})
+    return Against(run=other.name, seeds=seeds, prompts=len(prompts), arms=differences)
+
+
+def _shared(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
+    """The answers to prompts that are the same in both, in the same order."""
+    by_prompt = {(answer.id, answer.prompt): answer for answer in theirs}
+    pairs = [(one, by_prompt[one.id, one.prompt]) for one in ours if (one.id, one.prompt) in by_prompt]
+    return [one for one, _ in pairs], [other for _, other in pairs]
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Every setting by its dotted name, and a digest of the inputs, as JSON."""
+    flat = {name: value for name, value in _flat(run.config, "") if name not in NOT_COMPARED}
+    digest = hashlib.sha256((run.directory / paths.INPUTS).read_bytes()).hexdigest()
+    return {**flat, "inputs (SHA-256)": json.dumps(digest[:12])}
+
+
+def _flat(table: Mapping[str, object], prefix: str) -> list[tuple[str, str]]:
+    leaves: list[tuple[str, str]] = []
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            leaves += _flat(value, f"{prefix}{name}.")
+        else:
+            leaves.append((prefix + name, json.dumps(value, ensure_ascii=False)))
+    return leaves
+
+
+def _differing(settings: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    names = dict.fromkeys(name for of_run in settings for name in of_run)
+    values = {name: tuple(of_run.get(name, "null") for of_run in settings) for name in names}
+    return {name: of_runs for name, of_runs in values.items() if len(set(of_runs)) > 1}
+
+
+def _warnings(loaded: Sequence[_Loaded]) -> list[str]:
+    first, *others = loaded
+    warnings = []
+    for other in others:
+        if other.results.judge != first.results.judge:
+            warnings.append(
+                f"{other.name} was judged by {other.results.judge}, {first.name} by {first.results.judge}: "
+                "a difference between them may be the judges'"
+            )
+        if other.results.model != first.results.model:
+            warnings.append(f"{other.name} is about {other.results.model}, {first.name} about {first.results.model}")
+        if not set(other.results.seeds) & set(first.results.seeds):
+            warnings.append(f"{other.name} and {first.name} share no seed, so nothing can be paired")
+    return warnings

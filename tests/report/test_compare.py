@@ -1,0 +1,73 @@
+"""Several runs beside one another: paired over what they share, and the settings in which they differ."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cai_base.cli import main
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def runs(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs, the second with one seed more and whose full CAI still answers harmless prompts."""
+    folder = tmp_path_factory.mktemp("runs")
+    return (
+        make_run(seeds=2).rename(folder / "first"),
+        make_run(seeds=3, helpful=True).rename(folder / "second"),
+    )
+
+
+def as_json(runs: tuple[Path, ...], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert main(["compare", *map(str, runs), "--json"]) == 0
+    content: dict[str, object] = json.loads(capsys.readouterr().out)
+    return content
+
+
+def test_a_difference_is_over_the_shared_seeds_alone(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (against,) = as_json(runs, capsys)["against_first"]
+    assert (against["run"], against["seeds"]) == ("second", [0, 1])
+    rates = [
+        json.loads((run / "results.json").read_bytes())["arms"]["cai"]["over_refusal_rate"]["per_seed"] for run in runs
+    ]
+    mean = sum(second - first for first, second in zip(rates[0], rates[1][:2], strict=True)) / 2
+    difference = against["arms"]["cai"]["over_refusal_rate"]
+    assert difference["difference"] == pytest.approx(mean)
+    assert difference["seeds"] == 2
+    assert difference["ci95"] is None or difference["ci95"][0] <= mean <= difference["ci95"][1]
+    assert "fluency" not in against["arms"]["cai"]
+
+
+def test_the_settings_that_differ_are_named(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    settings = as_json(runs, capsys)["settings"]
+    assert settings == {"seeds": ["2", "3"]}
+
+
+def test_the_page_and_the_terminal_have_the_differences(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "compare.html")]) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "compare.html").read_text(encoding="utf-8")):
+        assert "second − first" in text
+        assert "Over-refusal rate (%)" in text
+        assert "Paired over the seeds (0, 1) and the" in " ".join(text.split())
+    assert "<script" not in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_one_run_or_the_same_twice_is_refused(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(runs[0])]) == 2
+    assert "give two or more runs" in capsys.readouterr().err
+    assert main(["compare", str(runs[0]), str(runs[0])]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_named(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(runs[0]), str(tmp_path)]) == 2
+    assert "not a run" in capsys.readouterr().err
