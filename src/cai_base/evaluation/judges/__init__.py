@@ -1,9 +1,9 @@
 """Judges: from a response to a verdict, or to the reason why there is none. Unscored is not safe."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from cai_base import embedded
 from cai_base.engines import Meter
@@ -58,14 +58,14 @@ class Response:
         return not self.text.strip()
 
 
-class Judge(Protocol):
-    """The protocol of every kind of judge. The defaults are those of a judge that asks no model."""
+class Judge(ABC):
+    """What every kind of judge does. The defaults are those of a judge that asks no model."""
 
     name: str
 
+    @abstractmethod
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:
         """One judgement for each response, in order."""
-        ...
 
     @property
     def meter(self) -> Meter | None:
