@@ -94,6 +94,18 @@ CHANGES: dict[str, Change] = {
     "losses: 'robot' is unknown": lambda c: c["losses"].update(robot=c["losses"]["cai"]),
     "losses.cai.name: 'kto' is unknown": lambda c: c["losses"]["cai"].update(name="kto"),
     "controls: 'robot' is unknown": lambda c: c["controls"].update(robot={}),
+    "engine: 'abacus' is unknown": lambda c: c.update(engine="abacus"),
+    "judge: 'oracle' is unknown": lambda c: c.update(judge="oracle:m"),
+    "failed: 'rlhf' is unknown": lambda c: c.update(failed={"rlhf": {"0": "diverged"}}),
+    "failed.dpo: '7' is unknown": lambda c: c.update(failed={"dpo": {"7": "diverged"}}),
+    "ci95_over' is 'luck'": lambda c: attack(c).update(ci95_over="luck"),
+    "attack_success_rate.ci95_over: must say": lambda c: attack(c).update(ci95_over=None),
+    "cai - sft.helpfulness.ci95: its lower end": lambda c: c["comparisons"]["cai - sft"]["helpfulness"].update(
+        ci95=[1.0, 0.0]
+    ),
+    "by_family.flattery: 7 is no possible attack success rate": lambda c: attack(c)["by_family"].update(flattery=7),
+    "arms.cai.attack_success_rate.by_family: must have what": lambda c: attack(c, "cai").update(by_family={}),
+    "attack_success_rate.mean: -1 is no possible": lambda c: attack(c).update(mean=-1),
     "revision: every list by round": lambda c: c["revision"].update(helpful_by_round=[]),
 }
 

@@ -3,6 +3,7 @@
 A new metric is an entry of `METRICS`: tables, pages, figures, comparisons, coverage and logs are derived from it.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import numpy as np
 from cai_base.evaluation.statistics import holm, mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.inputs.kinds import BENIGN, EVERY, HARMFUL, HARMLESS, JAILBREAK, SENSITIVE
-from cai_base.records import Answer, Difference, Figure
+from cai_base.records import Answer, Difference, Figure, Interval
 
 Scale = Literal["rate", "score", "share", "count", "nats"]
+UNBOUNDED = (-math.inf, math.inf)
 PerSeed = Sequence[Sequence[Answer] | None]
 """Every seed's answers of one arm; None in place of a seed that failed."""
 
@@ -43,7 +45,7 @@ class Metric(Measure):
         kinds: the kinds of prompt whose answers its mean is over.
         value: its value for one answer; None if the answer has no verdict, or the verdict lacks this part.
         bounds: the least and greatest possible value of a judged metric, for the worst case; None for a measured one.
-        limits: the least and greatest possible value of a measured metric; None if it is unbounded.
+        limits: the least and greatest possible value of a measured metric; infinite on a side without a bound.
         families: further kinds of prompt, reported as families of their own and not part of the mean.
         binary: its values are 0 and 1.
         optional: results in which no answer has it leave it out, since not every rubric asks for it.
@@ -53,7 +55,7 @@ class Metric(Measure):
     kinds: tuple[str, ...]
     value: Callable[[Answer], float | None]
     bounds: tuple[float, float] | None
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float] = UNBOUNDED
     families: tuple[str, ...] = ()
     binary: bool = False
     optional: bool = False
@@ -66,8 +68,14 @@ class Metric(Measure):
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The least and greatest possible value, judged or measured."""
-        return self.bounds or self.limits
+        """The least and greatest possible value, judged or measured; None if either is infinite."""
+        limits = self.bounds or self.limits
+        return limits if all(map(math.isfinite, limits)) else None
+
+    def allows(self, value: float) -> bool:
+        """Whether this is a possible value."""
+        least, greatest = self.bounds or self.limits
+        return least <= value <= greatest
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +172,7 @@ METRICS: Mapping[str, Metric] = {
         EVERY,
         lambda answer: answer.logprob,
         None,
+        limits=(-math.inf, 0.0),
     ),
     "response_tokens": Metric(
         "Response length",
@@ -172,6 +181,7 @@ METRICS: Mapping[str, Metric] = {
         EVERY,
         lambda answer: _number(answer.tokens),
         None,
+        limits=(0.0, math.inf),
     ),
 }
 """Every metric by its name in results, in the order of tables."""
@@ -215,13 +225,21 @@ def _figure(metric: Metric, per_seed: PerSeed, kinds: Sequence[str], one_model: 
     missing = of_mean.count(None) * sum(kind in metric.kinds for kind in kinds)
     over_seeds = summary(_table(metric, of_mean, _prompts(of_mean)), metric.range, one_model=one_model)
     return Figure(
-        **over_seeds.model_dump(),
+        **over_seeds.model_copy(update={"ci95": _possible(metric, over_seeds.ci95)}).model_dump(),
         scored=len(_values(metric, answers)),
         answered=len(answers),
         total=len(answers) + missing,
         worst_case=_worst_case(metric, answers, missing),
         by_family=_by_family(metric, [*answers, *separate]),
     )
+
+
+def _possible(metric: Metric, interval: Interval | None) -> Interval | None:
+    """The part of an interval that is possible: the t interval of a length may reach below 0."""
+    if interval is None:
+        return None
+    least, greatest = metric.bounds or metric.limits
+    return max(interval[0], least), min(interval[1], greatest)
 
 
 def _of_kinds(per_seed: PerSeed, kinds: Sequence[str]) -> list[list[Answer] | None]:

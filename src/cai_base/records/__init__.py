@@ -7,6 +7,8 @@ the results, `results` the contents of every results file, `schema` their JSON S
 
 from cai_base.records.answers import Answer, AskedArm, ComparedAnswers, StyledAnswer
 from cai_base.records.figures import (
+    PROMPTS,
+    SEEDS_AND_PROMPTS,
     Agreement,
     Difference,
     Figure,
@@ -17,6 +19,7 @@ from cai_base.records.figures import (
     NamedFailure,
     Needed,
     NonInferiority,
+    Over,
     SecondFigure,
     SecondJudge,
     Summary,
@@ -45,7 +48,9 @@ from cai_base.records.schema import RESULTS_FILES, results_schema
 from cai_base.records.stored import Stored
 
 __all__ = [
+    "PROMPTS",
     "RESULTS_FILES",
+    "SEEDS_AND_PROMPTS",
     "VERDICT_PARTS",
     "Accuracy",
     "Agreement",
@@ -71,6 +76,7 @@ __all__ = [
     "Needed",
     "NonInferiority",
     "Outcome",
+    "Over",
     "Pair",
     "Part",
     "Prefilled",

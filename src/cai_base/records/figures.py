@@ -1,9 +1,16 @@
 """The figures in the results files: means with intervals, differences with tests, named failures, agreement."""
 
+from typing import Literal
+
 from cai_base.records.stored import Stored
 
 Interval = tuple[float, float]
 """Lower and upper end."""
+
+Over = Literal["seeds and prompts", "prompts"]
+"""What an interval is over. With a single seed it is over prompts alone, and does not cover other seeds."""
+SEEDS_AND_PROMPTS: Over = "seeds and prompts"
+PROMPTS: Over = "prompts"
 
 
 class Summary(Stored):
@@ -22,7 +29,7 @@ class Summary(Stored):
     std: float | None
     ci95_seeds: Interval | None
     ci95: Interval | None
-    ci95_over: str | None
+    ci95_over: Over | None
 
 
 class Figure(Summary):
@@ -106,7 +113,7 @@ class Difference(Stored):
     std: float | None
     ci95_seeds: Interval | None
     ci95: Interval | None
-    ci95_over: str | None
+    ci95_over: Over | None
     p_value: float | None
     minimum_detectable: float | None
     to_detect: Needed | None

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from cai_base.records.figures import Difference, Figure, Fluency, Interval, NamedFailure, SecondJudge, Summary
+from cai_base.records.figures import Difference, Figure, Fluency, Interval, NamedFailure, Over, SecondJudge, Summary
 from cai_base.records.stored import Stored
 
 
@@ -201,7 +201,7 @@ class StyleAnswer(Stored):
     measure: str
     difference: float | None
     ci95: Interval | None
-    ci95_over: str | None
+    ci95_over: Over | None
     p_value: float | None
     seeds: int
 

@@ -9,10 +9,20 @@ from typing import get_args
 
 from cai_base.arms import ARMS, BASE, BASELINE, SFT, arm, comparisons, named, pair_name
 from cai_base.errors import UserError
-from cai_base.evaluation.metrics import CURVES, METRICS
+from cai_base.evaluation.metrics import CURVES, METRICS, Metric
 from cai_base.evaluation.tasks.comparisons import VALUES
+from cai_base.models import ENGINES
 from cai_base.reading import RESTORE
-from cai_base.records import ComparisonsResults, Difference, Figure, Results, StyleResults, SuiteResults
+from cai_base.records import (
+    ComparisonsResults,
+    Difference,
+    Figure,
+    Results,
+    SecondJudge,
+    StyleResults,
+    SuiteResults,
+)
+from cai_base.settings.judges import JUDGE_KINDS
 from cai_base.settings.schema import LOSSES, RunSettings
 
 
@@ -40,20 +50,69 @@ def check_figures(file: Path, results: Results | SuiteResults) -> None:
                     f"{file}: arms.{name}: the metric {metric!r} is unknown to this version, so no table could show "
                     f"it; the metrics are {', '.join(METRICS)}"
                 )
+            _check_values(file, f"arms.{name}.{metric}", METRICS[metric], figure)
             if len(figure.per_seed) != len(results.seeds):
                 raise UserError(
                     f"{file}: arms.{name}.{metric}.per_seed: must have a value for each of {len(results.seeds)} seeds; "
                     f"{RESTORE}"
                 )
         _check_metrics(file, f"arms.{name}", figures, names)
+    _check_families(file, results.arms)
+    _check_known(file, "engine", results.engine, ENGINES)
+    check_judge_names(file, results.judge, results.second_judge)
     check_pairs(file, results.arms, results.comparisons)
     for pair, differences in results.comparisons.items():
         _check_metrics(file, f"comparisons.{pair}", differences, names)
+        for metric, difference in differences.items():
+            _check_interval(file, f"comparisons.{pair}.{metric}", difference)
+    for phase, reasons in results.failed.items():
+        _check_known(file, "failed", phase, [one.folder for one in ARMS.values() if one.folder])
+        for seed in reasons:
+            _check_known(file, f"failed.{phase}", seed, [str(one) for one in results.seeds])
     for failure in results.failures:
         if failure.arm not in results.arms:
             raise UserError(f"{file}: failures: the arm {failure.arm!r} has no figures; {RESTORE}")
-    if results.second_judge is not None:
-        check_arms(file, results.second_judge.arms)
+
+
+def check_judge_names(file: Path, judge: str | None, second: SecondJudge | None = None) -> None:
+    """Raise UserError if a judge is of an unknown kind, or the second one judged an unknown arm."""
+    for field, name in (("judge", judge), ("second_judge.name", second and second.name)):
+        if name is not None:
+            _check_known(file, field, name.partition(":")[0], JUDGE_KINDS)
+    if second is not None:
+        check_arms(file, second.arms)
+
+
+def _check_values(file: Path, field: str, metric: Metric, figure: Figure) -> None:
+    """Raise UserError if a mean is no possible value of its metric, or an interval is none."""
+    means = {
+        "mean": figure.mean,
+        **{f"per_seed.{place}": value for place, value in enumerate(figure.per_seed)},
+        **{f"by_family.{name}": value for name, value in figure.by_family.items()},
+    }
+    for name, value in means.items():
+        if value is not None and not metric.allows(value):
+            raise UserError(f"{file}: {field}.{name}: {value:g} is no possible {metric.label.lower()}; {RESTORE}")
+    _check_interval(file, field, figure)
+
+
+def _check_interval(file: Path, field: str, figure: Figure | Difference) -> None:
+    if (figure.ci95 is None) != (figure.ci95_over is None):
+        raise UserError(f"{file}: {field}.ci95_over: must say what ci95 is over where there is one; {RESTORE}")
+    for name, ends in (("ci95", figure.ci95), ("ci95_seeds", figure.ci95_seeds)):
+        if ends is not None and ends[0] > ends[1]:
+            raise UserError(f"{file}: {field}.{name}: its lower end is above its upper end; {RESTORE}")
+
+
+def _check_families(file: Path, arms: Mapping[str, Mapping[str, Figure]]) -> None:
+    """Raise UserError unless the arms that answered have the same families of prompts."""
+    families: dict[str, set[str]] = {}
+    for name, figures in arms.items():
+        for metric, figure in figures.items():
+            if figure.answered and set(figure.by_family) != families.setdefault(metric, set(figure.by_family)):
+                raise UserError(
+                    f"{file}: arms.{name}.{metric}.by_family: must have what the other arms have; {RESTORE}"
+                )
 
 
 def _check_metrics(
@@ -91,6 +150,7 @@ def check_comparisons(file: Path, results: ComparisonsResults) -> None:
 def check_style(file: Path, results: StyleResults) -> None:
     """Raise UserError if an arm is unknown, or a comparison is not of these arms."""
     check_arms(file, results.arms)
+    check_judge_names(file, results.judge)
     for pair in results.comparisons:
         first, _, second = pair.partition(" - ")
         if first not in results.arms or second not in results.arms:

@@ -1,7 +1,7 @@
 """The result in a sentence or two, made from the numbers alone and claiming no more than their intervals do."""
 
 from cai_base.arms import ARMS, BASELINE, pair_name
-from cai_base.records import Difference, Results
+from cai_base.records import PROMPTS, Difference, Results
 from cai_base.report.labels import label
 from cai_base.report.numbers import RATE, number, percent
 from cai_base.settings.judges import NO_JUDGE
@@ -56,7 +56,7 @@ def _attack_success(results: Results, arm: str) -> str:
     size = _points(compared)
     if low <= 0 <= high:
         return f"{subject} went from {rates}: a difference of {size}, which this run cannot tell from none."
-    one_seed = " This is one seed; others may differ." if compared.ci95_over == "prompts" else ""
+    one_seed = " This is one seed; others may differ." if compared.ci95_over == PROMPTS else ""
     return f"{subject} {'fell' if high < 0 else 'rose'} from {rates}: a difference of {size}.{one_seed}"
 
 
@@ -77,7 +77,7 @@ def _over_refusal(results: Results, arm: str) -> str:
 def _points(compared: Difference) -> str:
     """A difference of rates with its interval."""
     size = f"{number(RATE, compared.difference or 0.0, signed=True)} points"
-    low, high = (number(RATE, end, signed=True) for end in compared.ci95 or (0.0, 0.0))
-    if low == high:
-        return f"{size} in every seed"
+    if compared.ci95 is None:
+        return size
+    low, high = (number(RATE, end, signed=True) for end in compared.ci95)
     return f"{size} (95 % interval over {compared.ci95_over} {low} to {high})"

@@ -3,14 +3,11 @@
 from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
 from cai_base.evaluation.metrics import METRICS
-from cai_base.records import Results, SuiteResults
+from cai_base.records import SEEDS_AND_PROMPTS, Results, SuiteResults
 from cai_base.report.headline import ATTACK, main_arm
 from cai_base.report.labels import label
 from cai_base.report.numbers import RATE, number
 from cai_base.report.tables import main_table
-
-SEEDS_AND_PROMPTS = "seeds and prompts"
-"""As `ci95_over` has it."""
 
 
 def notes(results: Results) -> list[str]:

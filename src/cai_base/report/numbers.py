@@ -31,9 +31,11 @@ def number(measure: Measure, value: float, signed: bool = False) -> str:
 
 
 def interval(measure: Measure, ends: Sequence[float] | None, signed: bool = False) -> str:
-    """Both ends of an interval; empty where there is none, or where both ends are written alike."""
-    low, high = (number(measure, end, signed) for end in ends or (0.0, 0.0))
-    return f"[{low}, {high}]" if low != high else ""
+    """Both ends of an interval; empty where there is none."""
+    if ends is None:
+        return ""
+    low, high = (number(measure, end, signed) for end in ends)
+    return f"[{low}, {high}]"
 
 
 def percent(value: float) -> str:

@@ -9,7 +9,9 @@ from rich.text import Text
 from cai_base.evaluation.metrics import METRICS, SEPARATE, Measure
 from cai_base.evaluation.tasks.comparisons import VALUES
 from cai_base.evaluation.tasks.suite_files import published
+from cai_base.reading import listed
 from cai_base.records import Accuracy, ComparisonsResults, Difference, SuiteResults
+from cai_base.report.headline import ATTACK
 from cai_base.report.labels import ORGANISM, label, pair_label, printable
 from cai_base.report.load import load_suite
 from cai_base.report.notes import interval_note, judge_note
@@ -55,23 +57,33 @@ def _headline(results: SuiteResults | ComparisonsResults) -> str:
     if isinstance(results, ComparisonsResults):
         return f"{title}: {results.suite.subset} of {results.suite.comparisons} asked, of {respondent}."
     suite = results.suite
-    counts = " and ".join(
-        f"{count} {word}{'s' * (count > 1)}"
-        for count, word in ((suite.attacks, "attack"), (suite.safe, "safe prompt"))
-        if count
-    )
+    attacks = _prompts_of(results, ATTACK)
+    counts = [
+        _count(attacks, "attack"),
+        _count(suite.attacks - attacks, f"{' or '.join(SEPARATE)} prompt", " (apart)"),
+        _count(suite.safe, "safe prompt"),
+    ]
+    what = listed([count for count in counts if count] or ["no prompts"])
     of = f" (of {suite.prompts} prompts)" if suite.subset < suite.prompts else ""
     left_out = "".join(f" Left out: {count}, each {printable(reason)}." for reason, count in suite.left_out.items())
-    return f"{title}: {counts}{of}, of {respondent}. Judge: {results.judge}.{left_out}"
+    return f"{title}: {what}{of}, of {respondent}. Judge: {results.judge}.{left_out}"
+
+
+def _prompts_of(results: SuiteResults, metric: str) -> int:
+    """How many prompts a metric is a mean over; all arms and seeds are asked the same."""
+    figure = next(iter(results.arms.values())).get(metric)
+    return 0 if figure is None else figure.total // len(results.seeds)
+
+
+def _count(number: int, noun: str, about: str = "") -> str:
+    """A number of things; empty for none."""
+    return f"{number} {noun}{'s' * (number > 1)}{about}" if number else ""
 
 
 def _suite(console: Console, results: SuiteResults) -> None:
     draw(console, main_table(results))
     if results.judge != NO_JUDGE:
-        over = (
-            f"Attack success and refusal are over the attacks that are not {' or '.join(SEPARATE)}, "
-            "over-refusal over the safe prompts."
-        )
+        over = "Attack success and refusal are over the attacks, over-refusal over the safe prompts."
         console.print(Text(" ".join([over, *judge_note(results), _interval_note(results)]), style="dim"))
         if incomplete(results):
             draw(console, coverage_table(results))

@@ -15,15 +15,12 @@ from cai_base.evaluation.statistics import power
 from cai_base.evaluation.statistics.crossed import Array, crossed, filled
 from cai_base.evaluation.statistics.hypotheses import holm, mcnemar, non_inferiority
 from cai_base.evaluation.statistics.intervals import CONFIDENCE, AtConfidence, Bounds, of_difference, of_mean, p_value
-from cai_base.records import Difference, Interval, Needed, NonInferiority, Summary
+from cai_base.records import PROMPTS, SEEDS_AND_PROMPTS, Difference, Interval, Needed, NonInferiority, Over, Summary
 
 __all__ = ["Bounds", "holm", "mean", "paired", "summary"]
 
 EQUAL = 1e-9
 """Seed means closer than this differ by rounding error only: they are means of at most some thousands of answers."""
-
-SEEDS_AND_PROMPTS, PROMPTS = "seeds and prompts", "prompts"
-"""The values of `ci95_over`. With a single seed an interval is over prompts alone, and does not cover other seeds."""
 
 EFFECT = 0.05
 """The effect size of `to_detect`, as a fraction of the metric's range: 5 percentage points of a rate."""
@@ -130,7 +127,7 @@ def _without_gaps(cells: Array, bounds: Bounds | None) -> Array:
 
 class _OverPrompts(NamedTuple):
     interval: Interval | None
-    over: str | None
+    over: Over | None
 
 
 def _over_prompts(interval: AtConfidence | None, seeds: int) -> _OverPrompts:
