@@ -9,6 +9,8 @@ import pytest
 from cai_base.cli import main
 from cai_base.method import pairs as preference
 from cai_base.records import Difference, Pair
+from cai_base.report.load import load
+from cai_base.report.tables import main_table
 from cai_base.run.result_warnings import differs_from_itself, same_weights
 
 RUN = (
@@ -59,9 +61,12 @@ def test_every_control_is_an_arm_of_the_table_and_compared_with_sft_and_cai(run:
     }
     assert results["controls"]["placebo"]["constitution"] != results["constitution"]["name"]
     assert all(arm["response_tokens"]["answered"] == 4 for arm in results["arms"].values())
+    columns = main_table(load(run).results).columns
+    assert {"Full CAI − Shuffled", "Full CAI − Placebo", "SFT again (a-a) − SFT-only"} <= set(columns)
     for page in ("report.md", "report.html"):
         text = (run / page).read_text()
-        assert all(name in text for name in ("Shuffled", "Placebo", "SFT again"))
+        assert "Beside the control Shuffled the difference is " in text
+        assert all(name in text for name in ("Shuffled", "Placebo", "SFT again (a-a)"))
 
 
 def test_the_controls_differ_in_what_they_control_and_in_nothing_else(run: Path) -> None:

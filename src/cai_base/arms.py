@@ -145,7 +145,7 @@ _ARMS = (
     ),
     Arm(
         "a-a",
-        "SFT again",
+        "SFT again (a-a)",
         "#9a6324",
         "the SFT adapters asked again with other draws, whose difference from SFT must be none",
         "control",
@@ -215,6 +215,12 @@ def comparisons(names: Iterable[str]) -> list[tuple[str, str]]:
 def pair_name(first: str, second: str) -> str:
     """What the difference of two arms, first minus second, is called in results."""
     return f"{first} - {second}"
+
+
+def control_pair(name: str) -> str | None:
+    """The difference of the arm that this one is a control of, and this one; None if it is none."""
+    controlled = arm(name).controls
+    return None if controlled is None else pair_name(controlled, name)
 
 
 def split_pair(name: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """The result in a sentence or two, made from the numbers alone and claiming no more than their intervals do."""
 
-from cai_base.arms import ARMS, BASELINE, pair_name
+from cai_base.arms import ARMS, BASELINE, in_order, pair_name
 from cai_base.records import PROMPTS, Difference, Results
 from cai_base.report.labels import label
 from cai_base.report.numbers import RATE, number, percent
@@ -15,7 +15,7 @@ def main_arm(results: Results) -> str | None:
 
 
 def headline(results: Results) -> str:
-    """What became of attack success, with over-refusal beside it."""
+    """What became of attack success, with over-refusal beside it, and how much of it is not a control's as well."""
     arm = main_arm(results)
     if results.judge == NO_JUDGE:
         return "No judge was asked: every answer is kept unscored, so this run says nothing yet about safety or help."
@@ -25,7 +25,7 @@ def headline(results: Results) -> str:
         return f"There is no result for {' and '.join(missing)}: no seed has a scored answer to a jailbreak prompt."
     if arm is None:
         return f"{_sft_alone(results)} No other arm was trained, so there is nothing to compare it with."
-    return f"{_attack_success(results, arm)} {_over_refusal(results, arm)}"
+    return " ".join([_attack_success(results, arm), _over_refusal(results, arm), *_beside_controls(results, arm)])
 
 
 def _rates(results: Results, arm: str, metric: str) -> tuple[str, str] | None:
@@ -72,6 +72,19 @@ def _over_refusal(results: Results, arm: str) -> str:
         text = f"Over-refusal is unchanged at {before}."
     blanket = any(one.arm == arm and one.metric == OVER_REFUSAL for one in results.failures)
     return f"{text} {label(arm)} is a blanket refuser: a failure, not a success." if blanket else text
+
+
+def _beside_controls(results: Results, arm: str) -> list[str]:
+    """How attack success differs from that of each control of the arm."""
+    sentences = []
+    for control in (one for one in in_order(results.arms) if ARMS[one].controls == arm):
+        compared = results.comparisons[pair_name(arm, control)][ATTACK]
+        if compared.difference is None or compared.ci95 is None:
+            continue
+        low, high = compared.ci95
+        none = ", which this run cannot tell from none" if low <= 0 <= high else ""
+        sentences.append(f"Beside the control {label(control)} the difference is {_points(compared)}{none}.")
+    return sentences
 
 
 def _points(compared: Difference) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cai_base.arms import BASELINE, in_order, pair_name
+from cai_base.arms import BASELINE, control_pair, in_order, pair_name
 from cai_base.evaluation.metrics import METRICS, Measure, Metric
 from cai_base.records import Difference, Figure, McNemar, Results, SuiteResults
 from cai_base.report.labels import label, pair_label
@@ -69,18 +69,21 @@ def metrics_of(results: Results | SuiteResults) -> dict[str, Metric]:
 
 
 def main_table(results: Results | SuiteResults) -> Table:
-    """Every metric of every arm, with the difference from SFT-only beside each arm that started there."""
+    """Every metric of every arm, with the difference from SFT-only beside each arm that started there.
+
+    Beside a control also stands the difference of the arm that it controls: what is the constitution's doing.
+    """
     columns: list[str] = []
     cells: dict[str, list[Cell]] = {name: [] for name in metrics_of(results)}
     for arm in in_order(results.arms):
         columns.append(label(arm))
         for name, metric in metrics_of(results).items():
             cells[name].append(_mean(metric, results.arms[arm][name], _failure_kind(results, arm, name)))
-        pair = pair_name(arm, BASELINE)
-        if pair in results.comparisons:
-            columns.append(pair_label(pair))
-            for name, metric in metrics_of(results).items():
-                cells[name].append(difference_cell(metric, results.comparisons[pair][name]))
+        for pair in (pair_name(arm, BASELINE), control_pair(arm)):
+            if pair in results.comparisons:
+                columns.append(pair_label(pair))
+                for name, metric in metrics_of(results).items():
+                    cells[name].append(difference_cell(metric, results.comparisons[pair][name]))
     rows = (Row(heading(m), tuple(cells[name]), m.about) for name, m in metrics_of(results).items())
     return Table("", tuple(columns), tuple(rows))
 
