@@ -15,7 +15,7 @@ def main_arm(results: Results) -> str | None:
 
 
 def headline(results: Results) -> str:
-    """What became of attack success, with over-refusal beside it, and how much of it is not a control's as well."""
+    """What became of attack success, with over-refusal and the controls beside it."""
     arm = main_arm(results)
     if results.judge == NO_JUDGE:
         return "No judge was asked: every answer is kept unscored, so this run says nothing yet about safety or help."

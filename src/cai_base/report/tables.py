@@ -71,7 +71,7 @@ def metrics_of(results: Results | SuiteResults) -> dict[str, Metric]:
 def main_table(results: Results | SuiteResults) -> Table:
     """Every metric of every arm, with the difference from SFT-only beside each arm that started there.
 
-    Beside a control also stands the difference of the arm that it controls: what is the constitution's doing.
+    Beside a control also stands its difference from the arm that it is a control of.
     """
     columns: list[str] = []
     cells: dict[str, list[Cell]] = {name: [] for name in metrics_of(results)}
