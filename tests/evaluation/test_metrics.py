@@ -110,3 +110,11 @@ def test_the_answers_without_a_verdict_are_counted_by_reason() -> None:
     assert metrics.unscored_by_reason([[refused, answer("benign", refused=True)], None, [refused]]) == {
         "judge refused": 2
     }
+
+
+def test_the_interval_of_a_length_ends_where_lengths_do() -> None:
+    seeds = [[answer("benign").model_copy(update={"id": "a", "tokens": n}), answer("benign")] for n in (1, 90)]
+    low, high = metrics.figures(seeds)["response_tokens"].ci95 or (None, None)
+    assert low == 0.0
+    assert high is not None
+    assert high > 100
