@@ -67,6 +67,7 @@ _COMMANDS = (
         make.cost,
     ),
     Command("report", "look", "RUN", "write the run's page and figures again", look.report),
+    Command("watch", "look", "RUN", "serve the run's page on this machine while it works", look.watch),
     Command(
         "compare",
         "look",

@@ -1,9 +1,9 @@
-"""The commands that show what runs found: `report` and `compare`."""
+"""The commands that show what runs found: `report`, `compare` and `watch`."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
-from cai_base.cli.parser import Parser, resume_command, run_parser
+from cai_base.cli.parser import Parser, port, resume_command, run_parser
 from cai_base.errors import UserError
 from cai_base.paths import RESULTS
 from cai_base.progress import Progress
@@ -40,6 +40,29 @@ def compare(arguments: list[str]) -> int:
     print(to_json(compared.dump()).decode() if args.json else render(compared), end="")
     if args.out is not None and not args.json:
         print(args.out)
+    return 0
+
+
+def watch(arguments: list[str]) -> int:
+    """The page of a run while it works, until Ctrl-C."""
+    parser = run_parser("watch", "Serve the page of a run on this machine, while it works and afterwards.")
+    parser.add_argument("--port", type=port, default=0, help="of 127.0.0.1; a free one by default")
+    args = parser.parse_args(arguments)
+    from cai_base.integrations.watch_server import WatchServer
+    from cai_base.run.status import read_status
+
+    read_status(args.run)  # refuses what is no run
+    progress = Progress()
+    with WatchServer(args.run, args.port) as server:
+        print(server.address, flush=True)
+        progress.say(
+            f"Ctrl-C ends it. From another machine: ssh -L {server.server_port}:127.0.0.1:{server.server_port} HOST, "
+            "then the same address"
+        )
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            progress.say("stopped; the run is not touched")
     return 0
 
 

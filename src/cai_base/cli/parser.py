@@ -43,6 +43,13 @@ def count(text: str) -> int:
     return value
 
 
+def port(text: str) -> int:
+    """The type of a flag that takes a port; 0 for any that is free."""
+    if not (text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+    return int(text)
+
+
 def dollars(text: str) -> float:
     """The type of a flag that takes an amount of money."""
     try:

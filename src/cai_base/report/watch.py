@@ -1,0 +1,55 @@
+"""The page that shows how far a run is."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cai_base.evaluation.metrics import METRICS
+from cai_base.progress import duration
+from cai_base.report.labels import label
+from cai_base.report.numbers import NONE, heading
+from cai_base.report.plotting import arm_colours
+from cai_base.report.tables import Cell, Row, Table, plain_cell
+from cai_base.run.status import EVALUATION, TRAINING, Status
+
+
+def html(status: Status, every: int) -> str:
+    """The page.
+
+    Args:
+        every: seconds after which the browser asks again; a finished run's page does not.
+    """
+    environment = Environment(
+        loader=PackageLoader("cai_base.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("watch.html").render(
+        status=status,
+        every=every,
+        colours=arm_colours(),
+        sentence=_sentence(status),
+        columns=[name for name in TRAINING if any(name in stage.latest for stage in status.stages)],
+        rates=_rates(status),
+        duration=duration,
+    )
+
+
+def _sentence(status: Status) -> str:
+    if status.finished:
+        return "The run is finished."
+    if not status.working:
+        return "No process works on this run now; cai-base resume continues it."
+    under_way = [stage for stage in status.stages if stage.done < stage.total]
+    return f"At work: {under_way[0].label}." if under_way else "At work: evaluation and results."
+
+
+def _rates(status: Status) -> Table:
+    rows = [
+        Row(
+            heading(METRICS[name]),
+            tuple(plain_cell(METRICS[name], one[name]) if name in one else Cell(NONE) for one in status.rates.values()),
+        )
+        for name in EVALUATION
+    ]
+    return Table("", tuple(label(arm) for arm in status.rates), tuple(rows))

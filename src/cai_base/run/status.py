@@ -1,0 +1,163 @@
+"""How far a run is, read from its folder alone, beside the process that works on it."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_base import paths
+from cai_base.arms import ARMS, SFT, Arm
+from cai_base.evaluation.metrics import means
+from cai_base.inputs import Inputs
+from cai_base.inputs.kinds import ANSWER_FILES
+from cai_base.reading import typed
+from cai_base.records import Answer, Chain, TrainingStep
+from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
+from cai_base.store import Run
+
+TRAINING = ("loss", "margin", "accuracy", "held_out_accuracy")
+"""What is shown of a training step, where its loss has it."""
+EVALUATION = ("attack_success_rate", "over_refusal_rate", "helpfulness")
+"""What is shown of an evaluation during a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A piece of work.
+
+    Attributes:
+        done, total: training steps, or units of revision.
+        seconds: that it took so far.
+        latest: the newest values of its training, means over seeds.
+    """
+
+    name: str
+    label: str
+    done: int
+    total: int
+    seconds: float
+    latest: Mapping[str, float]
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest takes at the same speed; None before any is done."""
+        return (self.total - self.done) * self.seconds / self.done if self.done else None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        working: a process works on it now.
+        rates: by arm, the means of its newest answers over seeds; they have no interval before the run's end.
+        chain: the newest revision chain.
+        dollars: spent so far; None where nothing is paid for.
+    """
+
+    name: str
+    model: str
+    finished: bool
+    working: bool
+    stages: list[Stage]
+    rates: dict[str, dict[str, float]]
+    chain: Chain | None
+    seconds: float
+    dollars: float | None
+
+
+def read_status(directory: Path) -> Status:
+    """How far the run in this folder is. Nothing is written, and no file but those that are read is verified.
+
+    Raises:
+        UserError: it is not a run.
+    """
+    run = Run.watch(directory)
+    settings = stored_settings(run)
+    seconds: Mapping[str, float] = run.usage.get("seconds", {})
+    spent = run.recorded("spent") or {}
+    return Status(
+        name=directory.resolve().name,
+        model=settings.model,
+        finished=bool(run.progress("results")),
+        working=_locked(directory),
+        stages=list(_stages(run, settings, seconds)),
+        rates=_rates(run, settings),
+        chain=_newest_chain(run, settings),
+        seconds=sum(seconds.values()),
+        dollars=spent.get("dollars"),
+    )
+
+
+def _locked(directory: Path) -> bool:
+    """Whether a process holds the run's lock, which ends with the process."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _stages(run: Run, settings: RunSettings, seconds: Mapping[str, float]) -> Iterator[Stage]:
+    """SFT, the revision of the run's own chains, and the training of every other arm."""
+    for name in settings.evaluated_arms:
+        arm = ARMS[name]
+        if arm.folder is None or arm.section is None:
+            continue
+        steps = getattr(settings, arm.section).steps
+        latest = _latest(run, settings, arm.folder)
+        yield Stage(arm.folder, arm.label, run.progress(arm.folder), steps, seconds.get(arm.folder, 0.0), latest)
+        if name == SFT:
+            prompts = len(Inputs.read(run.directory / paths.INPUTS).prompts)
+            units = -(-prompts // settings.revision.unit)
+            done = run.progress("revision")
+            yield Stage("revision", "Critique and revision", done, units, seconds.get("revision", 0.0), {})
+
+
+def _latest(run: Run, settings: RunSettings, phase: str) -> dict[str, float]:
+    last: list[TrainingStep] = []
+    for seed in settings.seed_numbers:
+        name = paths.metrics(seed, phase)
+        steps = typed(TrainingStep, run.lines(name)[-1:], f"{run.directory / name}")
+        last += steps
+    values = {
+        name: [value for step in last if isinstance(value := getattr(step, name, None), float)] for name in TRAINING
+    }
+    return {name: sum(of_seeds) / len(of_seeds) for name, of_seeds in values.items() if of_seeds}
+
+
+def _rates(run: Run, settings: RunSettings) -> dict[str, dict[str, float]]:
+    rates = {}
+    for name in settings.evaluated_arms:
+        arm = ARMS[name]
+        answers = [one for seed in settings.seed_numbers for one in _answers(run, settings, arm, seed)]
+        figures = {metric: value for metric, value in means(answers).items() if metric in EVALUATION}
+        if figures:
+            rates[name] = figures
+    return rates
+
+
+def _answers(run: Run, settings: RunSettings, arm: Arm, seed: int) -> list[Answer]:
+    """The newest answers of an arm: those at the end of its training, or at the last evaluated step."""
+    last = getattr(settings, arm.section).steps if arm.section is not None else 0
+    interim = range(settings.evaluate_every, last, settings.evaluate_every) if arm.curve else range(0)
+    for step in (None, *reversed(interim)):
+        files = [paths.answers(seed, arm.name, file, step) for file in ANSWER_FILES]
+        answers = [one for name in files for one in typed(Answer, run.lines(name), f"{run.directory / name}")]
+        if answers:
+            return answers
+    return []
+
+
+def _newest_chain(run: Run, settings: RunSettings) -> Chain | None:
+    for seed in settings.seed_numbers:
+        name = paths.chains(seed)
+        chains = typed(Chain, run.lines(name)[-1:], f"{run.directory / name}")
+        if chains:
+            return chains[0]
+    return None

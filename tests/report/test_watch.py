@@ -1,0 +1,108 @@
+"""The page of a run that is at work: what it shows, and what its server refuses."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cai_base.cli import main
+from cai_base.integrations.watch_server import WatchServer
+from cai_base.report import watch
+from cai_base.run.status import read_status
+from cai_base.store import Run
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def unfinished(make_run: MakeRun) -> Path:
+    """A run that has everything but its results."""
+    directory = make_run(seeds=2)
+    manifest = json.loads((directory / "manifest.json").read_bytes())
+    del manifest["progress"]["results"]
+    manifest["progress"] |= {"sft": 20, "revision": 1000, "dpo": 10}
+    (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return directory
+
+
+@pytest.fixture
+def server(unfinished: Path) -> Iterator[WatchServer]:
+    with WatchServer(unfinished) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def get(address: str, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(address, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_page_shows_phases_their_newest_values_and_the_newest_chain(unfinished: Path) -> None:
+    status = read_status(unfinished)
+    dpo = next(stage for stage in status.stages if stage.name == "dpo")
+    assert (dpo.done, dpo.total) == (10, 20)
+    last = [
+        json.loads((unfinished / f"seed-{seed}/dpo/metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+        for seed in (0, 1)
+    ]
+    assert dpo.latest["margin"] == pytest.approx(sum(step["margin"] for step in last) / 2)
+    page = watch.html(status, 5)
+    assert '<progress value="10" max="20">' in page
+    assert '<meta http-equiv="refresh" content="5">' in page
+    assert status.chain is not None
+    assert "No process works on this run now" in page
+
+
+def test_a_run_that_a_process_works_on_is_said_to_be_at_work(unfinished: Path) -> None:
+    with Run.open(unfinished).locked():
+        assert "At work: Full CAI." in watch.html(read_status(unfinished), 5)
+
+
+def test_the_server_gives_the_page_to_those_who_have_its_address(server: WatchServer) -> None:
+    status, page = get(server.address)
+    assert status == 200
+    assert "Full CAI" in page
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "code"),
+    [
+        ("/", {}, 404),
+        ("/guess/", {}, 404),
+        ("/{token}/manifest.json", {}, 404),
+        ("/{token}/../../etc/passwd", {}, 404),
+        ("/{token}/", {"Host": "evil.example"}, 403),
+    ],
+)
+def test_the_server_refuses_everything_else(server: WatchServer, path: str, headers: dict[str, str], code: int) -> None:
+    root = f"http://127.0.0.1:{server.server_port}"
+    assert get(root + path.format(token=server.token), **headers)[0] == code
+
+
+def test_the_server_takes_nothing_but_get(server: WatchServer) -> None:
+    request = urllib.request.Request(server.address, data=b"x", method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="501"):
+        urllib.request.urlopen(request, timeout=10)
+
+
+def test_a_finished_run_is_served_as_its_report(make_run: MakeRun) -> None:
+    directory = make_run(seeds=1)
+    (directory / "report.html").write_text("the report", encoding="utf-8")
+    with WatchServer(directory) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert get(server.address) == (200, "the report")
+        server.shutdown()
+
+
+def test_watch_refuses_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", str(tmp_path)]) == 2
+    assert "not a run" in capsys.readouterr().err
