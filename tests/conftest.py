@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from small_run import PROMPTS, RUN
 
-from cai_base.cli import look
+from cai_base.cli import look, main
 
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("searching", max_examples=2000)
@@ -21,6 +23,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAI_BASE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
+    """A small finished run on the embedded model: two seeds, two prompts, every kind of arm. Tests only read it."""
+    folder = tmp_path_factory.mktemp("arms")
+    (folder / "asked.jsonl").write_text(PROMPTS)
+    prompts = ["--evaluation.prompts", str(folder / "asked.jsonl")]
+    assert main(["run", *RUN, *prompts, "--out", str(folder / "run")]) == 0
+    (folder / "asked.jsonl").unlink()  # from now on the run's folder is all there is
+    return folder / "run"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,6 +19,7 @@ NO_ARMS = {
     ("run/preflight/models.py", "instruct"): "a check of preflight",
     ("run/suite_results.py", "base"): "a field of an evaluation's configuration",
     ("run/targets.py", "base"): "a flag",
+    ("settings/command_line.py", "instruct"): "a flag",
     ("settings/schema.py", "base"): "a check of preflight",
     ("settings/schema.py", "instruct"): "a check of preflight",
 }

@@ -21,6 +21,7 @@ from cai_base.method.sft import Sft, SftOnRevisions
 from cai_base.progress import Progress
 from cai_base.run import cost, results, start
 from cai_base.run.own_evaluation import RunEvaluation
+from cai_base.run.repeat import Repeated
 from cai_base.settings.schema import RunSettings
 from cai_base.store import to_json, write_atomic
 
@@ -111,14 +112,17 @@ class Experiment:
         session.budget.close()
 
 
-def begin(settings: RunSettings, out: Path, progress: Progress) -> Experiment:
+def begin(settings: RunSettings, out: Path, progress: Progress, repeated: Repeated | None = None) -> Experiment:
     """Check everything that can be checked before work begins, and make the run's directory.
+
+    Args:
+        repeated: the run that this one repeats, if it repeats one.
 
     Raises:
         UserError: an input is wrong, the model cannot be loaded, `out` exists, or a check failed that `--accept` does
             not name.
     """
-    return Experiment(start.begin(settings, out, progress, phases))
+    return Experiment(start.begin(settings, out, progress, phases, repeated))
 
 
 def resume(directory: Path, progress: Progress, max_cost: float | None = None) -> Experiment:

@@ -80,7 +80,7 @@ def _local(source: Source, threads: int) -> Engine:
     from cai_base.engines.local import LocalEngine, peft_format  # imported here: it takes seconds
 
     return LocalEngine(
-        str(embedded.weights()) if source.model == EMBEDDED else _files(source.model),
+        str(embedded.weights()) if source.model == EMBEDDED else model_files(source.model),
         peft_format.shape(source.adapter) if source.adapter else source.lora or Lora(rank=1, alpha=1.0),
         name=source.model,
         sequence_length=source.longest,
@@ -168,7 +168,7 @@ def load_tokenizer(settings: RunSettings) -> Tokenizer:
     with named(_NAMES | {"tokenizer": "--model" if folder is None else "--tokenizer"}):
         if folder is not None and not folder.is_dir():
             raise EngineError("tokenizer", folder, "there is no such folder", "give one with tokenizer.json")
-        return tokenizer.load_tokenizer(str(folder or _files(settings.model)))
+        return tokenizer.load_tokenizer(str(folder or model_files(settings.model)))
 
 
 def check_instruct(settings: RunSettings, progress: Progress) -> None:
@@ -337,8 +337,8 @@ def _check_chat(
         if source.adapter is not None:
             peft_format.shape(source.adapter)
         else:
-            model.check_folder(_files(source.model))
-        name = str(source.tokenizer or _files(source.model))
+            model.check_folder(model_files(source.model))
+        name = str(source.tokenizer or model_files(source.model))
         tokenizer.load_tokenizer(name, thinking=source.thinking).check_chat(messages)
 
 
@@ -379,7 +379,7 @@ def _tokenizer(settings: RunSettings) -> Path | None:
     return settings.tokenizer or (embedded.weights() if settings.model == EMBEDDED else None)
 
 
-def _files(model: str) -> str:
+def model_files(model: str) -> str:
     """The folder or hub id that has a model's files; of a GGUF file the folder that it is converted to."""
     from cai_base.engines.local import gguf
 

@@ -62,7 +62,8 @@ class _Manifest(_Stored):
         files: by path, relative to the run.
         usage: seconds by phase.
         records: what `record_on_commit` recorded at the last commit, by name.
-        environment: where and by what the run was made; no result depends on it.
+        environment: where, when and by what the run was made, under `sessions` an entry for each process that worked
+            on it; no result depends on it.
     """
 
     version: Literal[1] = Field(alias="schema")
@@ -306,9 +307,20 @@ class Run:
         finally:
             os.close(handle)
 
-    def record_environment(self, **facts: Any) -> None:
-        """Add facts about this process (host, times, versions) to the manifest; results never depend on them."""
-        self._manifest.environment.update(facts)
+    def record_session(self, facts: JsonObject) -> None:
+        """Add facts about this process (versions, host, date) to the manifest; results never depend on them."""
+        self._manifest.environment.setdefault("sessions", []).append(facts)
+
+    @property
+    def sessions(self) -> list[JsonObject]:
+        """Facts about every process that worked on this run, the first one first."""
+        sessions: list[JsonObject] = self._manifest.environment.get("sessions", [])
+        return sessions
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the manifest vouches for."""
+        return tuple(self._manifest.files)
 
     def lines(self, name: str) -> list[JsonObject]:
         """The records of one stored JSON-lines file; none if it is not there.

@@ -335,7 +335,7 @@ ENGINE_NEW = {
 
 from collections.abc import Sequence
 
-from cai_base.engines import Sample, SampleRequest
+from cai_base.engines import Sample, SampleListener, SampleRequest
 from cai_base.engines.local import LocalEngine
 
 
@@ -344,10 +344,10 @@ class CountingEngine(LocalEngine):
 
     responses = 0
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: SampleListener | None = None) -> list[Sample]:
         self.responses += len(requests)
         self.notes = (f"The engine drew {self.responses} responses.",)
-        return super().sample(requests)
+        return super().sample(requests, listener)
 '''
 }
 

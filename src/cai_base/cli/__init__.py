@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from cai_base import __version__
-from cai_base.cli import ask, look, make, organism, track
+from cai_base.cli import ask, chat, look, make, organism, take, track
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import wrapped
 
@@ -79,6 +79,13 @@ _COMMANDS = (
         "track", "look", "RUN", "send a run's curves to a tracker, or what a tracker does not have yet", track.track
     ),
     Command(
+        "chat",
+        "look",
+        "RUN|MODEL",
+        "type a prompt and see the arms answer side by side",
+        chat.chat,
+    ),
+    Command(
         "evaluate",
         "ask",
         "RUN|MODEL",
@@ -93,6 +100,13 @@ _COMMANDS = (
         ask.style,
     ),
     Command("inspect", "ask", "RUN", "write the run's evaluations as logs for `inspect view`", ask.inspect),
+    Command(
+        "verify",
+        "take",
+        "RUN",
+        "compute every figure of a finished run again from its stored answers, and check every hash; needs no model",
+        take.verify,
+    ),
     Command(
         "organism",
         "organism",

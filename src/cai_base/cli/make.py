@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cai_base.cli.look import show
 from cai_base.cli.parser import dollars, resume_command, run_parser, wants_help
-from cai_base.errors import Stopped
+from cai_base.errors import Stopped, UserError
 from cai_base.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,14 +35,22 @@ def run(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(help_text(), end="")
         return 0
-    settings, out, as_json, trackers = load_settings(arguments)
+    settings, out, as_json, trackers, repeats = load_settings(arguments)
     if out is None:
         out = _unused(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
-    _check_inputs(settings, out)
+    repeated = None
+    if repeats is None:
+        _check_inputs(settings, out)
+    else:
+        from cai_base.run.repeat import read_repeated
+        from cai_base.store import refuse_existing
+
+        refuse_existing(out)
+        repeated = read_repeated(repeats)
     _check_trackers(trackers)
     from cai_base.experiment import begin
 
-    return _finish(lambda progress: begin(settings, out, progress), out, as_json, trackers)
+    return _finish(lambda progress: begin(settings, out, progress, repeated), out, as_json, trackers)
 
 
 def preflight(arguments: list[str]) -> int:
@@ -52,7 +60,8 @@ def preflight(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(help_text("preflight", PREFLIGHT_USAGE), end="")
         return 0
-    settings, out, as_json, _ = load_settings(arguments)
+    settings, out, as_json, _, repeats = load_settings(arguments)
+    _refuse_repeating(repeats, "preflight")
     out = out or Path("runs") / "new"
     _check_inputs(settings, out)
     from cai_base.experiment import examine
@@ -74,7 +83,8 @@ def cost(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(COST_USAGE, end="")
         return 0
-    settings, _, as_json, _ = load_settings(arguments)
+    settings, _, as_json, _, repeats = load_settings(arguments)
+    _refuse_repeating(repeats, "cost")
     _check_inputs(settings)
     from cai_base.experiment import estimate_cost
 
@@ -107,6 +117,13 @@ def resume(arguments: list[str]) -> int:
     from cai_base import experiment
 
     return _finish(lambda progress: experiment.resume(args.run, progress, args.max_cost), args.run, args.json)
+
+
+def _refuse_repeating(repeats: Path | None, command: str) -> None:
+    if repeats is not None:
+        raise UserError(
+            f"--from {repeats}: is for cai-base run; for cai-base {command} give --config {repeats / 'config.json'}"
+        )
 
 
 def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:

@@ -186,6 +186,18 @@ class Sample:
     stop_reason: Literal["stop", "length"]
 
 
+SampleListener = Callable[[int, tuple[int, ...]], None]
+"""Hears of every token that is drawn: the number of the request among those of its call, and its tokens so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The log-probability of one token of a text, and the most probable tokens at its place with theirs."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
 @dataclass(slots=True)
 class Usage:
     """Numbers of tokens processed, counted as a service bills them: a shared prefix counts once per sequence.
@@ -297,6 +309,11 @@ class Engine(Protocol):
         """Sentences about how this engine runs the model that a reader of the results should know."""
         ...
 
+    @property
+    def device(self) -> str:
+        """Where this engine computes, for readers: the name of the processor, or of the service."""
+        ...
+
     def findings(self) -> dict[str, Any]:
         """What the engine determined about this model, such as whether packing is valid, as JSON values.
 
@@ -361,11 +378,12 @@ class Engine(Protocol):
         """
         ...
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: SampleListener | None = None) -> list[Sample]:
         """Sample one response per request.
 
         Args:
             requests: for any adapters, in any order; they are sampled together.
+            listener: called after each token; a service that returns whole responses calls it once per response.
 
         Returns:
             The responses, in the order of the requests. The text ends before the stop string or end token; the tokens

@@ -5,12 +5,11 @@
 
 import gc
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cai_base import __version__, embedded, paths
+from cai_base import embedded, paths
 from cai_base.arms import ARMS, INSTRUCT
 from cai_base.dialogue import Dialogue
 from cai_base.embedded import EMBEDDED
@@ -24,14 +23,17 @@ from cai_base.progress import Progress
 from cai_base.run import cost
 from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
+from cai_base.run.folder_guide import folder_guide
 from cai_base.run.preflight.checks import make_checks
 from cai_base.run.preflight.models import ask_instruct
 from cai_base.run.preflight.outcome import Check, refuse
 from cai_base.run.prices import Prices
+from cai_base.run.repeat import Repeated
+from cai_base.run.session_facts import session_facts
 from cai_base.settings.presets import defaults
 from cai_base.settings.schema import Dpo, RunSettings
 from cai_base.settings.validation import stored_settings
-from cai_base.store import Run, refuse_existing, to_json
+from cai_base.store import Run, refuse_existing, to_json, write_atomic
 
 FOREIGN = 0.1
 """A constitution is warned of if more than this share of its words is foreign to the embedded model's world. It is 0.20
@@ -81,9 +83,10 @@ class Session:
         run.record_on_commit("engine", engine.findings)
         meters = {flag: judge.meter for flag, judge in judges.items() if judge.meter is not None}
         self.budget = Budget(Prices.of_run(settings), settings.max_cost, run, {"method": engine.meter, **meters})
-        run.record_environment(
-            python=platform.python_version(), platform=platform.platform(), host=platform.node(), version=__version__
-        )
+        run.record_session(session_facts(engine.device))
+        guide = run.directory / paths.README
+        if not guide.exists():  # not among the files that the manifest vouches for: its reader may write into it
+            write_atomic(guide, folder_guide(settings).encode())
 
     @property
     def engine(self) -> Engine:
@@ -98,15 +101,20 @@ class Session:
         self._engine = None
 
 
-def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases) -> Examination:
+def examine(
+    settings: RunSettings, out: Path, progress: Progress, phases: Phases, repeated: Repeated | None = None
+) -> Examination:
     """Check everything that can be checked before work begins. Nothing is trained or stored.
+
+    Args:
+        repeated: the run that this one repeats, if it repeats one.
 
     Raises:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
     engine_kind(settings.engine)  # raises for an unknown engine
-    inputs = gather(settings)
+    inputs = gather(settings) if repeated is None else repeated.inputs
     Prices.of_run(settings).check_limit(settings.max_cost)
     check_judges(settings, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
@@ -117,10 +125,12 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
         instruct = ask_instruct(settings, inputs, progress)
         gc.collect()  # two models may not fit into memory
     progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings, progress)
+    engine = load_engine(settings, progress, None if repeated is None else repeated.engine)
     size = cost.run_size(settings, inputs, engine.tokenizer)
     settings, warnings = fit(settings, inputs, engine, size, phases(settings, inputs))
-    warnings += ignored(settings) + _foreign_text(settings, inputs) + _untuned_loss(settings)
+    if repeated is None:  # what was left out of the files is not known of the inputs that a run stored
+        warnings += ignored(settings)
+    warnings += _foreign_text(settings, inputs) + _untuned_loss(settings)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
@@ -130,14 +140,21 @@ def examine(settings: RunSettings, out: Path, progress: Progress, phases: Phases
     return Examination(settings, inputs, engine, judges, warnings, checks)
 
 
-def begin(settings: RunSettings, out: Path, progress: Progress, phases: Phases) -> Session:
+def begin(
+    settings: RunSettings, out: Path, progress: Progress, phases: Phases, repeated: Repeated | None = None
+) -> Session:
     """Check everything that can be checked before work begins, and make the run's directory.
+
+    Args:
+        repeated: the run that this one repeats, if it repeats one.
 
     Raises:
         UserError: as `examine`, or a check failed that `--accept` does not name.
     """
-    examined = examine(settings, out, progress, phases)
+    examined = examine(settings, out, progress, phases, repeated)
     warnings = [*examined.warnings, *refuse(examined.checks, settings.accept)]
+    if repeated is not None:
+        warnings = repeated.same_warnings(warnings, progress)
     run = Run.create(
         out,
         examined.settings.model_dump(mode="json", by_alias=True),

@@ -16,23 +16,43 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.reading import parse_toml, read_text, suggestion
+from cai_base.reading import parse_json, parse_toml, read_text, suggestion
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import OneOf, RunSettings, TokenPrices
-from cai_base.settings.validation import Source, check_table, field_names, leaves, section_models, validated
+from cai_base.settings.validation import (
+    Source,
+    check_table,
+    field_names,
+    leaves,
+    section_models,
+    stored_settings,
+    validated,
+)
+from cai_base.store import CONFIG, Run
+
+MOVABLE = ("model", "tokenizer", "instruct", "judge-url", "second-judge-url", "tinker-url")
+"""The flags that `--from` takes beside it: they say where a thing lies, and not what it is."""
 
 INDENT = " " * 6
 """Before what `--help` says about a flag."""
 
 
 class RunCommand(NamedTuple):
-    """What `cai-base run` was told: the run's settings, its directory if one is given, `--json`, and its trackers."""
+    """What `cai-base run` was told.
+
+    Attributes:
+        out: the run's directory, if one is given.
+        as_json: whether `--json` was given.
+        trackers: the trackers that curves are sent to.
+        repeats: the directory of the run that is repeated, if one is.
+    """
 
     settings: RunSettings
     out: Path | None
     as_json: bool
     trackers: tuple[str, ...]
+    repeats: Path | None = None
 
 
 def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
@@ -50,10 +70,11 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     config = flags.pop("config", None)
     as_json = str(flags.pop("json", "")).lower() == "true"
     trackers = tuple(name.strip() for name in str(flags.pop("track", "")).split(",") if name.strip())
+    if repeats := flags.pop("from", None):
+        settings = _repeated(Path(repeats), flags, config)
+        return RunCommand(settings, Path(out) if out else None, as_json, trackers, Path(repeats))
     file = None if config is None else Path(config)
-    table = {} if file is None else parse_toml(file, read_text(file, "a TOML file of settings"))
-    if file is not None:
-        check_table(file, table)
+    table = {} if file is None else _table(file)
     source = Source(flags, file, table)
     given = merge(table, flags)
     model, protocol = str(given.get("model", EMBEDDED)), str(given.get("protocol", ""))
@@ -62,6 +83,42 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     check_folder(source.place("model"), model)  # first: a message about its judge would not help
     settings = validated(merge(merge(defaults(model, protocol), under or {}), given), source)
     return RunCommand(settings, Path(out) if out else None, as_json, trackers)
+
+
+def _table(file: Path) -> Table:
+    """The settings in a TOML file, or in the `config.json` of a run.
+
+    Raises:
+        UserError: it cannot be read, or a field is wrong.
+    """
+    if file.suffix.lower() == ".json":
+        table = parse_json(file, read_text(file, "a JSON file of settings, such as a run's config.json"))
+        if not isinstance(table, dict):
+            raise UserError(f"{file}: is not a table of settings; give a run's config.json, or a TOML file")
+    else:
+        table = parse_toml(file, read_text(file, "a TOML file of settings"))
+    check_table(file, table)
+    return table
+
+
+def _repeated(directory: Path, flags: Table, config: str | None) -> RunSettings:
+    """The settings of the run in a directory, with what lies elsewhere now.
+
+    Raises:
+        UserError: it is no run, or a flag changes more than where something lies.
+    """
+    run = Run.open(directory)
+    settings = stored_settings(run)
+    if config is not None:
+        raise UserError(f"--config {config}: a run that repeats {directory} has its settings; leave --config out")
+    for flag in _flat(flags):
+        if flag not in MOVABLE:
+            raise UserError(
+                f"--{flag}: a run that repeats {directory} has its settings, and only what says where something lies "
+                f"can be given: --{', --'.join(MOVABLE)}; to change a setting: --config {directory / CONFIG}"
+            )
+    check_folder("--model", str(flags.get("model", settings.model)))
+    return validated(merge(run.config, flags), Source(flags, directory / CONFIG, run.config))
 
 
 def override_settings(config: Table, args: list[str]) -> RunSettings:
@@ -110,7 +167,12 @@ def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:
 class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their configurations differ in type alone
     """`RunSettings` with everything optional, for reading flags alone, plus the flags that are no settings."""
 
-    config: str | None = Field(None, description="a TOML file with any of these settings")
+    config: str | None = Field(None, description="a TOML file with any of these settings, or the config.json of a run")
+    from_: str | None = Field(
+        None,
+        alias="from",
+        description="repeat the run in this directory, from its files alone: its results.json comes out byte for byte",
+    )
     out: str | None = Field(
         None, description="the run's directory, which must not exist; runs/<date>-<model> by default"
     )

@@ -13,7 +13,7 @@ from cai_base.settings.presets import Table
 from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
 
-FLAGS_ONLY = ("config", "out", "track", "json")
+FLAGS_ONLY = ("config", "from", "out", "track", "json")
 """Flags that are not settings."""
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -25,8 +26,10 @@ from cai_base.engines import (
     Outcome,
     Pending,
     Sample,
+    SampleListener,
     SampleRequest,
     Step,
+    TokenLogprobs,
     Usage,
     sampling_usage,
 )
@@ -134,6 +137,10 @@ class LocalEngine:
     def packed(self) -> bool:
         """Whether batches are packed as prefix tries."""
         return self._layout.packed
+
+    @property
+    def device(self) -> str:
+        return device_name(self._model.device)
 
     def findings(self) -> dict[str, Any]:
         return {
@@ -245,11 +252,32 @@ class LocalEngine:
                 out[name] += values.tolist()
         return out
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: SampleListener | None = None) -> list[Sample]:
         self._expect(max((len(request.prompt) + request.max_tokens for request in requests), default=0))
-        samples = self._sampler.sample(requests, packed=self.packed)
+        samples = self._sampler.sample(requests, packed=self.packed, listener=listener)
         self.meter.count(sampling_usage(requests, [len(sample.tokens) for sample in samples]))
         return samples
+
+    def token_logprobs(self, adapter: Adapter | None, tokens: Sequence[int], most: int) -> list[TokenLogprobs | None]:
+        """The log-probability of every token of a text given those before it; None for the first.
+
+        Args:
+            adapter: whose model reads it; None is the base model.
+            tokens: of the text, at most `context_length`.
+            most: how many of the most probable tokens are given at each place.
+        """
+        if len(tokens) > self.context_length:
+            reason = f"{len(tokens)} tokens do not fit its context of {self.context_length}"
+            raise EngineError("model", self.model, reason, "give a shorter text")
+        self.meter.count({adapter: Usage(prefilled=len(tokens))})
+        ids = torch.tensor([list(tokens)], device=self._model.device)
+        with torch.inference_mode(), self._bank.active([adapter]):
+            logits = self._model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+            logprobs = logits.log_softmax(dim=-1)
+            own = logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist()
+            values, tops = (part.tolist() for part in logprobs.topk(min(most, logprobs.shape[-1]), dim=-1))
+        places = zip(own, tops, values, strict=True)
+        return [None, *(TokenLogprobs(value, tuple(zip(ids, of, strict=True))) for value, ids, of in places)]
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:
         self.export(directories)
@@ -277,6 +305,16 @@ class LocalEngine:
     def fingerprint(self, adapter: Adapter) -> str:
         parameters = self._bank.adapters[adapter].parameters.cpu().numpy().tobytes()
         return hashlib.sha256(self._digest.encode() + parameters).hexdigest()
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or of the processor as Linux gives it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"CPU: {next(names, '') or platform.machine()}"
 
 
 def _memory(model: PreTrainedModel) -> int:

@@ -5,8 +5,9 @@ adapter. A token is drawn by inverting the cumulative distribution at a uniform 
 the rest of the batch does not affect it, except through rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from cai_base import randomness
-from cai_base.engines import Adapter, Sample, SampleRequest, Tokenizer
+from cai_base.engines import Adapter, Sample, SampleListener, SampleRequest, Tokenizer
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.masks import Masks
 
@@ -45,11 +46,18 @@ class Sampler:
         self._rows, self._cache_bytes = rows, cache_bytes
         self._ends = Ends(tokenizer)
 
-    def sample(self, requests: Sequence[SampleRequest], *, packed: bool) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[SampleRequest], *, packed: bool, listener: SampleListener | None = None
+    ) -> list[Sample]:
         """One response per request, in order. `packed` says whether the model accepts ready-made attention masks."""
         done: dict[int, Sample] = {}
         for groups in self._batches(requests):
-            drawings = {name: [Drawing(requests[i], self._ends) for i in group] for name, group in groups.items()}
+            drawings = {
+                name: [
+                    Drawing(requests[i], self._ends, None if listener is None else partial(listener, i)) for i in group
+                ]
+                for name, group in groups.items()
+            }
             _Batch(self.model, self.bank, drawings, packed=packed).run()
             for name, group in groups.items():
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
@@ -112,6 +120,7 @@ class Drawing:
 
     request: SampleRequest
     ends: Ends
+    tell: Callable[[tuple[int, ...]], None] | None = None
     tokens: list[int] = field(default_factory=list)
     sample: Sample | None = None
     uniforms: list[float] = field(init=False)
@@ -123,6 +132,8 @@ class Drawing:
         """Append a token, and check whether it ends the response."""
         self.tokens.append(token)
         self.sample = self.ends.sample(self.request, self.tokens)
+        if self.tell is not None:
+            self.tell(tuple(self.tokens))
 
     def finished(self) -> Sample:
         """The sample of a finished request."""

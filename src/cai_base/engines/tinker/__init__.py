@@ -27,6 +27,7 @@ from cai_base.engines import (
     Meter,
     Pending,
     Sample,
+    SampleListener,
     SampleRequest,
     Usage,
     sampling_usage,
@@ -101,6 +102,10 @@ class TinkerEngine:
             "initialised from a seed, and whether gradients are clipped; equal runs may differ.",
         )
 
+    @property
+    def device(self) -> str:
+        return f"Tinker service at {self._service.url}"
+
     def findings(self) -> dict[str, Any]:
         # The service gives no hash of the base model's weights, so the name stands for them.
         return {"model": self.model, "notes": list(self.notes)}
@@ -170,7 +175,7 @@ class TinkerEngine:
             sums[None] = weighted_sums(batch, [torch.tensor(answer[1:]) for answer in answers]).tolist()
         return sums
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: SampleListener | None = None) -> list[Sample]:
         longest = max((len(request.prompt) + request.max_tokens for request in requests), default=0)
         self._check_length(longest)
         samplers = self._samplers({request.adapter for request in requests})
@@ -193,6 +198,9 @@ class TinkerEngine:
         for request, sequence in zip(requests, sequences, strict=True):
             corrections[request.adapter].sampled += len(sequence.tokens) - request.max_tokens
         self.meter.count(corrections)
+        for number, sequence in enumerate(sequences if listener is not None else ()):
+            assert listener is not None
+            listener(number, tuple(sequence.tokens))
         return [self._sample(request, sequence) for request, sequence in zip(requests, sequences, strict=True)]
 
     def save(self, directories: Mapping[Adapter, Path]) -> None:

@@ -1,0 +1,292 @@
+"""One conversation of `cai-base chat`: what each line does, and how answers are shown."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cai_base import arms as all_arms
+from cai_base import paths
+from cai_base.cli.chat import CHAT_USAGE, save_file
+from cai_base.dialogue import Dialogue, LayoutName
+from cai_base.engines import Sample
+from cai_base.errors import UserError
+from cai_base.inputs import Inputs
+from cai_base.inputs.constitution import Constitution, Principle
+from cai_base.progress import Progress
+from cai_base.reading import suggestion
+from cai_base.run import talk
+from cai_base.run.talk import Sampling, Speaker
+from cai_base.run.targets import Request, is_run, model_target
+from cai_base.settings.schema import Evaluation
+from cai_base.settings.validation import stored_settings
+from cai_base.store import Record, Run, to_lines
+from cai_base.text import for_terminal
+
+COLUMN = 28
+"""The narrowest column of an answer; arms that would have less stand below one another."""
+INTERPRETER = all_arms.SFT
+"""The arm that criticises and revises, where it is there: the method's interpreter."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFlags:
+    """The flags of `cai-base chat`; None where one was not given."""
+
+    arms: tuple[str, ...] | None
+    seed: int | None
+    temperature: float | None
+    max_tokens: int | None
+    threads: int | None
+    base: str | None
+    layout: LayoutName
+
+
+def open_conversation(target: str, flags: ChatFlags, progress: Progress) -> "Conversation":
+    """Load the speakers.
+
+    Raises:
+        UserError: there is no such run, model, arm or seed, or a flag is out of place.
+    """
+    if is_run(target):
+        return _of_run(Path(target), flags, progress)
+    for flag, value in (("--arm", flags.arms), ("--seed", flags.seed)):
+        if value is not None:
+            raise UserError(f"{flag}: {target} is no run, and has no arms and seeds; leave it out")
+    threads = () if flags.threads is None else ("--threads", str(flags.threads))
+    model = model_target(
+        Request(target, "chat", layout=flags.layout, base=flags.base, flags=threads), "chat", progress, judged=False
+    )
+    (arm,) = model.load(model.names)
+    sampling = _sampling(model.settings.evaluation, flags)
+    return Conversation(talk.speakers_of_arm(arm), sampling, model.inputs.constitution)
+
+
+def _of_run(directory: Path, flags: ChatFlags, progress: Progress) -> "Conversation":
+    for flag, value in (("--base", flags.base), ("--layout", None if flags.layout == "auto" else flags.layout)):
+        if value is not None:
+            raise UserError(f"{flag} {value}: is for a model; a run's arms are asked as they were there")
+    settings = stored_settings(Run.open(directory))
+    inputs = Inputs.read(directory / paths.INPUTS)
+    seed = settings.seed_numbers[0] if flags.seed is None else flags.seed
+    names = talk.default_arms(settings) if flags.arms is None else list(flags.arms)
+    speakers = talk.speakers_of_run(directory, progress, names=names, seeds=[seed], threads=flags.threads)
+    return Conversation(speakers, _sampling(settings.evaluation, flags), inputs.constitution)
+
+
+def _sampling(evaluation: Evaluation, flags: ChatFlags) -> Sampling:
+    temperature = evaluation.temperature if flags.temperature is None else flags.temperature
+    return Sampling(temperature, flags.max_tokens or evaluation.response_tokens, flags.seed or 0)
+
+
+@dataclass(slots=True)
+class ChainByHand:
+    """The revision chain that is walked by hand: the response as it stands, and the critique before its revision."""
+
+    response: str
+    critique: tuple[Principle, str] | None = None
+
+
+@dataclass
+class Conversation:
+    """What was said, and by whom.
+
+    Attributes:
+        speakers: in the order of their columns.
+        sampling: how they answer; its seed is that of the whole conversation.
+        constitution: whose principles `/critique` takes.
+        record: a record for each step, for `/save`.
+    """
+
+    speakers: Sequence[Speaker]
+    sampling: Sampling
+    constitution: Constitution
+    record: list[Record] = field(default_factory=list)
+    turn: int = 0
+    prompt: str | None = None
+    before: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    replies: dict[str, str] = field(default_factory=dict)
+    chain: ChainByHand | None = None
+
+    def __post_init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if self._terminal else 100
+        self._console = Console(highlight=False, width=width, soft_wrap=not self._terminal)
+
+    def say(self, text: str) -> None:
+        """A line for the reader; it may hold a text of a file or of a model."""
+        self._console.print(Text(for_terminal(text)))
+
+    def take(self, line: str) -> None:
+        """Do what a line asks for.
+
+        Raises:
+            UserError: it cannot be done.
+        """
+        if not line.startswith("/"):
+            self.before = {}
+            self._ask(line)
+            return
+        command, _, rest = line.strip().partition(" ")
+        commands = {
+            "/more": self._more,
+            "/again": self._again,
+            "/critique": self._critique,
+            "/revise": self._revise,
+            "/principles": self._principles,
+            "/why": self._why,
+            "/save": self._save,
+            "/help": self._help,
+        }
+        if command not in commands:
+            remedy = suggestion(command, [*commands, "/quit"]) or f"the commands are {', '.join(commands)}, /quit"
+            raise UserError(f"{for_terminal(command[:40])}: there is no such command; {remedy}")
+        commands[command](rest.strip())
+
+    def _ask(self, prompt: str) -> None:
+        sampling = self._next_sampling()
+        with self._columns(self.speakers) as show:
+            samples = talk.answers(self.speakers, prompt, sampling, self.before, show)
+        self.prompt, self.replies, self.chain = prompt, _texts(samples), None
+        self._add("answers", sampling, prompt=prompt, before=self.before, answers=_stored(samples))
+
+    def _more(self, text: str) -> None:
+        prompt = self._last_prompt()
+        if not text:
+            raise UserError("/more: write the next turn behind it")
+        for name, reply in self.replies.items():
+            self.before.setdefault(name, []).append((prompt, reply))
+        self._ask(text)
+
+    def _again(self, _: str) -> None:
+        self._ask(self._last_prompt())
+
+    def _critique(self, wish: str) -> None:
+        prompt, speaker, principle = self._last_prompt(), self._interpreter(), self._principle(wish)
+        if self.chain is None:
+            self.chain = ChainByHand(self.replies[speaker.name])
+        sampling = self._next_sampling()
+        self.say(f"{principle.name}: {principle.critique_request}")
+        with self._columns([speaker]) as show:
+            samples = talk.critiques([speaker], prompt, {speaker.name: self.chain.response}, principle, sampling, show)
+        (text,) = _texts(samples).values()
+        self.chain.critique = (principle, text)
+        self._add(
+            "critique", sampling, prompt=prompt, response=self.chain.response, principle=principle.name, text=text
+        )
+
+    def _revise(self, _: str) -> None:
+        prompt, speaker = self._last_prompt(), self._interpreter()
+        if self.chain is None or self.chain.critique is None:
+            raise UserError("/revise: there is no critique yet; first /critique PRINCIPLE (/principles lists them)")
+        principle, critique = self.chain.critique
+        sampling, response = self._next_sampling(), {speaker.name: self.chain.response}
+        self.say(f"{principle.name}: {principle.revision_request}")
+        with self._columns([speaker]) as show:
+            samples = talk.revisions([speaker], prompt, response, principle, {speaker.name: critique}, sampling, show)
+        (text,) = _texts(samples).values()
+        self.chain = ChainByHand(text)
+        self._add("revision", sampling, prompt=prompt, principle=principle.name, critique=critique, text=text)
+
+    def _principles(self, _: str) -> None:
+        for number, principle in enumerate(self.constitution.principles, start=1):
+            self.say(f"{number:>3} {principle.name}: {principle.critique_request}")
+
+    def _why(self, _: str) -> None:
+        prompt = self._last_prompt()
+        table = talk.why(self.speakers, prompt, self.replies, self.before)
+        shown = Table(title="Mean log-probability per token, in nats, of the answer of … under …")
+        shown.add_column("answer of")
+        for reader in self.speakers:
+            shown.add_column(f"under {reader.name}", justify="right")
+        for name, row in table.items():
+            cells = ["–" if value is None else f"{value:.2f}" for value in row.values()]
+            shown.add_row(name, *cells)
+        self._console.print(shown)
+        self.record.append({"step": "why", "prompt": prompt, "answers": self.replies, "mean_logprob": table})
+
+    def _save(self, name: str) -> None:
+        path = save_file(name)
+        path.write_bytes(to_lines(self.record))
+        self.say(f"{len(self.record)} steps are in {path}")
+
+    def _help(self, _: str) -> None:
+        self.say(CHAT_USAGE.partition("While it runs:\n")[2].rstrip())
+
+    def _add(self, step: str, sampling: Sampling, **content: object) -> None:
+        how = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens, "draw": str(sampling.seed)}
+        self.record.append({"step": step, **content, **how})
+
+    def _next_sampling(self) -> Sampling:
+        """The first turn's draws are those of the conversation's seed; every further turn has its own."""
+        self.turn += 1
+        return Sampling(
+            self.sampling.temperature, self.sampling.max_tokens, talk.draw_seed(self.sampling.seed, self.turn)
+        )
+
+    def _last_prompt(self) -> str:
+        if self.prompt is None:
+            raise UserError("nothing was asked yet; type a prompt first")
+        return self.prompt
+
+    def _interpreter(self) -> Speaker:
+        fitting = [one for one in self.speakers if isinstance(one.layout, Dialogue)]
+        if not fitting:
+            raise UserError("/critique: no model here continues the few-shot dialogue, in which critiques are written")
+        return next((one for one in fitting if one.arm == INTERPRETER), fitting[0])
+
+    def _principle(self, wish: str) -> Principle:
+        principles = self.constitution.principles
+        by_name = {principle.name: principle for principle in principles}
+        if wish.isdecimal() and 1 <= int(wish) <= len(principles):
+            return principles[int(wish) - 1]
+        if wish not in by_name:
+            remedy = suggestion(wish, by_name) or f"give a name or a number from 1 to {len(principles)}: /principles"
+            raise UserError(f"/critique {for_terminal(wish[:60])}: there is no such principle; {remedy}")
+        return by_name[wish]
+
+    @contextmanager
+    def _columns(self, speakers: Sequence[Speaker]) -> Iterator[talk.TextListener]:
+        """While it is open, answers grow before the reader; at its end they stand there whole."""
+        texts = {one.name: "" for one in speakers}
+        if not self._terminal:
+            yield lambda speaker, text: texts.__setitem__(speaker.name, text)
+        else:
+            with Live(console=self._console, transient=True, refresh_per_second=12) as live:
+
+                def grow(speaker: Speaker, text: str) -> None:
+                    texts[speaker.name] = text
+                    live.update(self._layout(texts, speakers))
+
+                yield grow
+        self._console.print(self._layout(texts, speakers))
+
+    def _layout(self, texts: Mapping[str, str], speakers: Sequence[Speaker]) -> Table | Group:
+        heads = {one.name: f"{all_arms.arm(one.arm).label} ({one.name})" for one in speakers}
+        bodies = {name: Text(for_terminal(text.strip()) or "(says nothing)") for name, text in texts.items()}
+        if not self._terminal or self._console.width < COLUMN * len(texts):
+            lines = [part for name in texts for part in (Text(f"[{name}]", style="bold"), bodies[name])]
+            return Group(*lines)
+        table = Table(expand=True, show_lines=False)
+        for one in speakers:
+            table.add_column(heads[one.name], ratio=1, header_style=all_arms.arm(one.arm).colour, overflow="fold")
+        table.add_row(*bodies.values())
+        return table
+
+
+def _texts(samples: Mapping[str, Sample]) -> dict[str, str]:
+    return {name: sample.text.strip() for name, sample in samples.items()}
+
+
+def _stored(samples: Mapping[str, Sample]) -> Record:
+    return {
+        name: {"text": sample.text.strip(), "tokens": len(sample.tokens), "ended_by": sample.stop_reason}
+        for name, sample in samples.items()
+    }

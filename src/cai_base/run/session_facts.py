@@ -1,0 +1,73 @@
+"""By what a run is made: versions, commit, device, host and date, for `manifest.json`. No result depends on them."""
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from cai_base import __version__
+from cai_base.store import Record
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+"""The libraries that a run's figures may depend on."""
+
+
+def session_facts(device: str) -> Record:
+    """The facts about this process.
+
+    Args:
+        device: where the engine computes.
+    """
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "commit": commit(),
+        "device": device,
+        "platform": platform.platform(),
+        "host": platform.node(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of cai-base, Python and the libraries that figures may depend on."""
+    own = {"cai-base": __version__, "python": platform.python_version()}
+    return own | {name: metadata.version(name) for name in LIBRARIES}
+
+
+def commit() -> str | None:
+    """The git commit of this package's source, with `-changed` where its files differ; None where there is none.
+
+    A package that pip installed from a repository says its commit itself (PEP 610).
+    """
+    package = Path(__file__).parents[1]
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(package), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=-changed"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        tracked = subprocess.run(
+            ["git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py"],
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        return _installed_commit()
+    # An environment inside another repository is no checkout of this package.
+    in_checkout = described.returncode == 0 and tracked.returncode == 0
+    return described.stdout.strip() if in_checkout else _installed_commit()
+
+
+def _installed_commit() -> str | None:
+    try:
+        origin = metadata.distribution("cai-base").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
+    stored = json.loads(origin) if origin else {}
+    commit_id = stored.get("vcs_info", {}).get("commit_id")
+    return None if commit_id is None else str(commit_id)

@@ -1,0 +1,254 @@
+"""Checks a finished run without a model: hashes, then every figure of `results.json` from the stored answers.
+
+Every step names the first thing that differs. What only a model or a judge could tell is listed as not checked.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cai_base import paths
+from cai_base.arms import ARMS, SFT
+from cai_base.errors import UserError
+from cai_base.evaluation.judges import GroundTruth, Response
+from cai_base.inputs import Inputs
+from cai_base.inputs.kinds import ANSWER_FILES
+from cai_base.inputs.prompts import Prompt
+from cai_base.method.pairs import NO_PAIRS
+from cai_base.reading import parse_json, read_text, shortened, typed
+from cai_base.records import Answer, Chain, Failure, Pair
+from cai_base.run import results
+from cai_base.run.session_facts import versions
+from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
+from cai_base.store import Record, Run, to_json
+
+ROUNDING = 1e-9
+"""Relative difference up to which two figures count as equal: another machine or library may round in another order."""
+CHANGED = "the folder was changed after the run, or another version of cai-base computes otherwise"
+
+NOT_CHECKED = (
+    "that answers, chains and adapters come from the base model named: that takes the model (cai-base run --from RUN)",
+    "log-probabilities of answers and pairs, and the metrics of training steps: they take the model too",
+    "the page and its figures, and logs for Inspect: they are written again by cai-base report RUN",
+)
+"""What no command can check from a run's folder alone."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was checked.
+
+    Attributes:
+        files: files whose hash is right.
+        figures: numbers of `results.json` that were computed again.
+        rounded: those among them that differ by rounding alone.
+        verdicts: verdicts that were given again, by a judge that needs no model.
+        not_checked: a sentence for each thing that could not be checked.
+        versions: by which the run was made and which are others here, each with both versions.
+    """
+
+    files: int = 0
+    figures: int = 0
+    rounded: int = 0
+    verdicts: int = 0
+    not_checked: list[str] = field(default_factory=list)
+    versions: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def dump(self) -> Record:
+        """For `--json`."""
+        return {
+            "verified": True,
+            "files": self.files,
+            "figures": self.figures,
+            "rounded": self.rounded,
+            "verdicts": self.verdicts,
+            "not_checked": self.not_checked,
+            "other_versions": {name: {"run": run, "here": here} for name, (run, here) in self.versions.items()},
+        }
+
+
+def verify(directory: Path) -> Verification:
+    """Check a finished run.
+
+    Raises:
+        UserError: the first file, answer, verdict or figure that differs, or the run is not finished.
+    """
+    run = Run.open(directory)  # compares every hash
+    if "suite" in run.config:
+        raise UserError(f"{directory}: is an evaluation and not a run; give the run's folder")
+    settings = stored_settings(run)
+    if not run.progress("results"):
+        raise UserError(
+            f"{directory}: is not finished, so it has no figures; finish it first: cai-base resume {directory}"
+        )
+    inputs = Inputs.read(directory / paths.INPUTS)
+    done = Verification(files=len(run.files), not_checked=list(NOT_CHECKED))
+    done.versions = _other_versions(run)
+    _check_answers(run, settings, inputs)
+    _check_pairs(run, settings)
+    done.verdicts = _check_verdicts(run, settings, inputs, done.not_checked)
+    _check_figures(run, settings, inputs, done)
+    for folder in (paths.SUITES, paths.STYLE):
+        if (directory / folder).exists():
+            command = "evaluate RUN --suite NAME" if folder == paths.SUITES else "style RUN"
+            done.not_checked.append(f"the figures of {folder}: cai-base {command} computes them again")
+    return done
+
+
+def failures(run: Run, settings: RunSettings) -> dict[str, dict[int, str]]:
+    """By phase, the seeds that failed in it, from the stored files, each with the reason."""
+    failed: dict[str, dict[int, str]] = {}
+    for name in (*settings.trained_arms, *settings.controls):
+        arm = ARMS[name]
+        if arm.folder is None:
+            continue
+        file = paths.failures(arm.folder)
+        of_phase = {
+            int(failure.adapter.rpartition("/")[2]): failure.reason
+            for failure in typed(Failure, run.lines(file), str(run.directory / file))
+        }
+        if name != SFT:
+            limit = settings.dpo.pairs
+            for seed in settings.seed_numbers:
+                lost = seed in failed.get(SFT, {})
+                if not lost and not _training_pairs(run, seed, arm.owner, limit):
+                    of_phase[seed] = NO_PAIRS
+        if of_phase:
+            failed[arm.folder] = of_phase
+    return failed
+
+
+def _training_pairs(run: Run, seed: int, owner: str | None, limit: int) -> list[Pair]:
+    file = paths.pairs(seed, owner)
+    pairs = typed(Pair, run.lines(file), str(run.directory / file))
+    return [pair for pair in pairs if not pair.held_out][: limit or None]
+
+
+def _other_versions(run: Run) -> dict[str, tuple[str, str]]:
+    if not run.sessions:
+        return {}
+    made, here = run.sessions[-1].get("versions", {}), versions()
+    return {name: (made[name], here[name]) for name in here if name in made and made[name] != here[name]}
+
+
+def _check_answers(run: Run, settings: RunSettings, inputs: Inputs) -> None:
+    """See that every stored answer is to the evaluation prompt that it names, and that none is missing."""
+    prompts = {prompt.id: prompt for prompt in inputs.evaluation_prompts}
+    for name, of_seed in _answers(run, settings):
+        if not of_seed:
+            continue
+        for answer in of_seed:
+            prompt = prompts.get(answer.id)
+            if prompt is None or (prompt.text, prompt.kind) != (answer.prompt, answer.kind):
+                raise UserError(
+                    f"{run.directory / name}: the answer {answer.id!r} is to no prompt of inputs.json; {CHANGED}"
+                )
+        missing = sorted(prompts.keys() - {answer.id for answer in of_seed})
+        if missing or len(of_seed) != len(prompts):
+            which = f"{missing[0]!r} has no answer" if missing else "a prompt has two answers"
+            raise UserError(f"{run.directory / name}: {which}; {CHANGED}")
+
+
+def _answers(run: Run, settings: RunSettings) -> Iterator[tuple[str, list[Answer]]]:
+    """The final answers of every arm and seed, under their folder."""
+    for arm in settings.evaluated_arms:
+        for seed in settings.seed_numbers:
+            files = [paths.answers(seed, arm, task) for task in ANSWER_FILES]
+            records = [one for file in files for one in typed(Answer, run.lines(file), str(run.directory / file))]
+            yield paths.evaluation(seed, arm), records
+
+
+def _chains(run: Run, settings: RunSettings) -> Iterator[tuple[str, int, str | None, list[Chain]]]:
+    """The chains of every seed and owner."""
+    owners = [ARMS[name].owner for name in (*settings.trained_arms, *settings.controls) if ARMS[name].constitution]
+    for owner in dict.fromkeys([None, *owners]):
+        for seed in settings.seed_numbers:
+            file = paths.chains(seed, owner)
+            yield file, seed, owner, typed(Chain, run.lines(file), str(run.directory / file))
+
+
+def _check_pairs(run: Run, settings: RunSettings) -> None:
+    """See that every preference pair is what its chain says: the original rejected, the last revision chosen."""
+    for _, seed, owner, chains in _chains(run, settings):
+        file = paths.pairs(seed, owner)
+        pairs = typed(Pair, run.lines(file), str(run.directory / file))
+        expected = [
+            (chain.id, chain.prompt, chain.responses[-1], chain.original) for chain in chains if chain.outcome == "pair"
+        ]
+        stored = [(pair.id, pair.prompt, pair.chosen, pair.rejected) for pair in pairs]
+        if stored != expected:
+            number = next(
+                (n for n, (a, b) in enumerate(zip(stored, expected, strict=False)) if a != b),
+                min(len(stored), len(expected)),
+            )
+            raise UserError(f"{run.directory / file}:{number + 1}: is not the pair of its revision chain; {CHANGED}")
+
+
+def _check_verdicts(run: Run, settings: RunSettings, inputs: Inputs, not_checked: list[str]) -> int:
+    """Give every verdict again where the judge needs no model; the number of verdicts."""
+    if settings.judge != GroundTruth.name:
+        whose = "" if settings.judge == "none" else f": they are those of {settings.judge}, whose replies are stored"
+        not_checked.insert(0, f"the verdicts{whose}")
+        return 0
+    judge, count = GroundTruth(), 0
+    prompts: Mapping[str, Prompt] = {prompt.id: prompt for prompt in (*inputs.evaluation_prompts, *inputs.prompts)}
+    for name, answers in _answers(run, settings):
+        judgements = judge.judge([Response.to(prompts[one.id], one.response) for one in answers])
+        for one, judgement in zip(answers, judgements, strict=True):
+            if (one.verdict, one.unscored) != (judgement.verdict, judgement.unscored):
+                raise UserError(f"{run.directory / name}: the verdict on {one.id!r} is not the judge's; {CHANGED}")
+        count += len(answers)
+    for name, _, _, chains in _chains(run, settings):
+        texts = [(chain, text) for chain in chains for text in chain.responses]
+        judged = iter(judge.judge([Response.to(prompts[chain.id], text) for chain, text in texts]))
+        for chain in chains:
+            again = [next(judged) for _ in chain.responses]
+            if [one.verdict for one in again] != list(chain.verdicts):
+                raise UserError(
+                    f"{run.directory / name}: the verdicts on the chain {chain.id!r} are not the judge's; {CHANGED}"
+                )
+        count += len(texts)
+    return count
+
+
+def _check_figures(run: Run, settings: RunSettings, inputs: Inputs, done: Verification) -> None:
+    """Compute `results.json` again, and compare it with what is stored."""
+    path = run.directory / paths.RESULTS
+    stored = parse_json(path, read_text(path, "the results of a run"))
+    content = results.collect(run, settings, inputs, failures(run, settings)).dump()
+    again = parse_json(path, to_json(content).decode())
+    for place, was, now in _leaves(stored, again):
+        number = isinstance(was, int | float) and isinstance(now, int | float) and not isinstance(was, bool)
+        if was == now and type(was) is type(now):
+            done.figures += number
+        elif number and math.isclose(was, now, rel_tol=ROUNDING, abs_tol=ROUNDING):
+            done.figures += 1
+            done.rounded += 1
+        else:
+            others = ", ".join(f"{name} {a} then, {b} here" for name, (a, b) in done.versions.items())
+            raise UserError(
+                f"{path}: {place} is {_short(was)}, and {_short(now)} by what the run stored; {CHANGED}"
+                + (f" ({others})" if others else "")
+            )
+
+
+ABSENT = object()
+
+
+def _leaves(was: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every leaf of two JSON values, with its dotted name; `ABSENT` where one has none."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in {**was, **now}:
+            yield from _leaves(was.get(key, ABSENT), now.get(key, ABSENT), f"{place}.{key}" if place else key)
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for number, (a, b) in enumerate(zip(was, now, strict=True)):
+            yield from _leaves(a, b, f"{place}[{number}]")
+    else:
+        yield place, was, now
+
+
+def _short(value: object) -> str:
+    return "absent" if value is ABSENT else shortened(repr(value))

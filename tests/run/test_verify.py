@@ -1,0 +1,77 @@
+"""`cai-base verify`: a finished run is checked without a model, and the first difference is named."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cai_base.cli import main
+
+
+def rewrite(run: Path, name: str, change: Callable[[str], str]) -> None:
+    """Change a stored file, and its hash in the manifest too, as a careful forger would."""
+    content = change((run / name).read_text(encoding="utf-8")).encode()
+    (run / name).write_bytes(content)
+    manifest = json.loads((run / "manifest.json").read_bytes())
+    manifest["files"][name] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+def with_another_mean(text: str) -> str:
+    results = json.loads(text)
+    results["arms"]["cai"]["over_refusal_rate"]["mean"] = 0.25
+    return json.dumps(results, indent=2, ensure_ascii=False)
+
+
+def with_a_refusal(text: str) -> str:
+    return text.replace('"complied": true, "refused": false', '"complied": false, "refused": true')
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_nothing_differs_in_a_run_as_it_was_made(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(finished), "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["verified"]
+    assert checked["files"] == len(json.loads((finished / "manifest.json").read_bytes())["files"])
+    assert checked["figures"] > 500
+    assert checked["verdicts"] >= 2 * 2 * 6  # seeds, prompts, arms; and those of the chains
+    assert any("log-probabilities" in sentence for sentence in checked["not_checked"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("results.json", with_another_mean, "arms.cai.over_refusal_rate.mean is 0.25, and "),
+        ("seed-1/evaluation/sft/attack.jsonl", with_a_refusal, "the verdict on 'b' is not the judge's"),
+        (
+            "seed-0/evaluation/sft/helpfulness.jsonl",
+            lambda text: text.replace("the mill?", "the hall?"),
+            "is to no prompt",
+        ),
+        ("seed-0/pairs.jsonl", lambda text: text.replace('"chosen": "', '"chosen": "No! '), "is not the pair of its"),
+    ],
+)
+def test_what_was_changed_with_its_hash_is_named(
+    copy: Path, capsys: pytest.CaptureFixture[str], name: str, change: Callable[[str], str], message: str
+) -> None:
+    before = (copy / name).read_text(encoding="utf-8")
+    rewrite(copy, name, change)
+    assert (copy / name).read_text(encoding="utf-8") != before
+    assert main(["verify", str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(copy / name.rpartition("/")[0]) in error
+
+
+def test_a_changed_file_is_named_by_its_hash(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = copy / "seed-0" / "dpo" / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert main(["verify", str(copy)]) == 2
+    assert f"{weights}: differs from what this run stored" in capsys.readouterr().err
