@@ -101,6 +101,13 @@ _COMMANDS = (
     ),
     Command("inspect", "ask", "RUN", "write the run's evaluations as logs for `inspect view`", ask.inspect),
     Command(
+        "export",
+        "take",
+        "RUN --out DIR",
+        "write an arm as a PEFT adapter, a merged folder, a GGUF file, or its preference pairs, with cards",
+        take.export,
+    ),
+    Command(
         "verify",
         "take",
         "RUN",

@@ -1,8 +1,10 @@
 """The commands that take a run elsewhere, or check it: `export`, `serve` and `verify`."""
 
 import json
+from pathlib import Path
 
 from cai_base.cli.parser import run_parser
+from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.text import for_terminal
 
@@ -34,4 +36,55 @@ def verify(arguments: list[str]) -> int:
     print("Not checked:")
     for sentence in done.not_checked:
         print(f"  {for_terminal(sentence)}")
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """Write an arm in a form that other programs load."""
+    parser = run_parser(
+        "export",
+        "Write an arm of a finished run in a form that other programs load, with tokenizer, chat template (the few-shot "
+        "layout), generation settings and a model card: a PEFT adapter, unless another form is asked for.",
+    )
+    parser.add_argument("--arm", default=None, help="cai by default")
+    parser.add_argument("--seed", type=int, default=None, help="which seed's adapter; the first by default")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--merged", action="store_true", help="a Hugging Face folder, the adapter added to the base model"
+    )
+    form.add_argument("--gguf", action="store_true", help="one file for llama.cpp, where the architecture allows it")
+    form.add_argument(
+        "--preferences",
+        action="store_true",
+        help="the arm's preference pairs of every seed, as a folder that `datasets` and TRL load, with a data card",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of merged weights; auto (the default) is float32 up to a billion parameters, else the base model's own",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    args = parser.parse_args(arguments)
+    forms = [name for name in ("merged", "gguf", "preferences") if getattr(args, name)]
+    name = forms[0] if forms else "adapter"
+    if args.dtype != "auto" and name not in ("merged", "gguf"):
+        raise UserError(f"--dtype {args.dtype}: is for --merged and --gguf; leave it out")
+    if args.seed is not None and name == "preferences":
+        raise UserError(f"--seed {args.seed}: --preferences writes the pairs of every seed; leave it out")
+    progress = Progress()
+    progress.say(f"Checking the files of {args.run}")
+    from cai_base.arms import FULL
+    from cai_base.integrations.export.arm_export import ExportRequest
+    from cai_base.integrations.export.arm_export import export as write
+
+    notes = write(ExportRequest(args.run, args.arm or FULL, args.seed, name, args.dtype, args.out), progress)
+    if args.json:
+        files = sorted(path.relative_to(args.out).as_posix() for path in args.out.rglob("*") if path.is_file())
+        print(json.dumps({"form": name, "out": str(args.out), "files": files, "notes": notes}, indent=2))
+        return 0
+    for note in notes:
+        progress.say(for_terminal(note))
+    print(args.out)
     return 0

@@ -1,0 +1,225 @@
+"""`cai-base export`: which arm, in which form, with what a user of it needs beside the weights."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cai_base import embedded, paths
+from cai_base.arms import ARMS, Arm
+from cai_base.dialogue import Dialogue
+from cai_base.embedded import EMBEDDED
+from cai_base.errors import UserError
+from cai_base.inputs import Inputs
+from cai_base.integrations.export.card import CardFacts, model_card
+from cai_base.integrations.export.preferences import write_preferences
+from cai_base.models import engine_kind, model_files
+from cai_base.progress import Progress
+from cai_base.reading import read_record
+from cai_base.records import Results
+from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
+from cai_base.store import Run, refuse_existing
+
+TRIED_PROMPTS = 20
+"""So many of the run's prompts are laid out by the template and by the run, and compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What `cai-base export` was given.
+
+    Attributes:
+        seed: None takes the run's first.
+        form: `adapter`, `merged`, `gguf` or `preferences`.
+        dtype: of merged weights.
+    """
+
+    run: Path
+    arm: str
+    seed: int | None
+    form: str
+    dtype: str
+    out: Path
+
+
+def export(request: ExportRequest, progress: Progress) -> list[str]:
+    """Write the export; what its user should know, a sentence each.
+
+    Raises:
+        UserError: the run is not finished, has no such arm or seed, or the arm cannot be written in this form.
+    """
+    refuse_existing(request.out)
+    run = Run.open(request.run)
+    settings = stored_settings(run)
+    if not run.progress("results"):
+        raise UserError(f"{request.run}: is not finished; finish it first: cai-base resume {request.run}")
+    results = read_record(run.directory / paths.RESULTS, Results, "the results of a run", "restore it")
+    inputs = Inputs.read(run.directory / paths.INPUTS)
+    arm, seed = _arm(request, settings), _seed(request, settings)
+    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+    request.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".cai-base-", dir=request.out.parent) as scratch:
+        new = Path(scratch) / "export"
+        new.mkdir()
+        if request.form == "preferences":
+            count = write_preferences(run, settings, results, arm, dialogue, new)
+            notes = [f"{count} preference pairs of {len(settings.seed_numbers)} seeds"]
+        else:
+            source = _Source(run, settings, results, inputs, dialogue, arm, seed, request.dtype)
+            notes = _write(source, request.form, new, request.out, progress)
+        new.rename(request.out)
+    return notes
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is exported, and from where."""
+
+    run: Run
+    settings: RunSettings
+    results: Results
+    inputs: Inputs
+    dialogue: Dialogue
+    arm: Arm
+    seed: int
+    dtype: str
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the arm's adapter; None for the base model."""
+        trained = ARMS[self.arm.adapters_of or self.arm.name]
+        if trained.folder is None:
+            return None
+        folder = self.run.directory / paths.adapter(self.seed, trained.folder)
+        if not folder.is_dir():
+            raise UserError(f"--seed {self.seed}: failed in {trained.folder}, so it has no adapter; give another seed")
+        return folder
+
+
+def _arm(request: ExportRequest, settings: RunSettings) -> Arm:
+    if request.arm not in settings.evaluated_arms:
+        have = ", ".join(settings.evaluated_arms)
+        raise UserError(f"--arm {request.arm}: {request.run} has no arm {request.arm!r}; it has {have}")
+    arm = ARMS[request.arm]
+    if arm.group == "other":
+        raise UserError(
+            f"--arm {arm.name}: was not made here; take it from where it came ({settings.instruct or 'cai-base'})"
+        )
+    if arm.group == "start" and request.form == "adapter":
+        raise UserError(f"--arm {arm.name}: is the base model, and has no adapter; give --merged or --gguf")
+    return arm
+
+
+def _seed(request: ExportRequest, settings: RunSettings) -> int:
+    seed = settings.seed_numbers[0] if request.seed is None else request.seed
+    if seed not in settings.seed_numbers:
+        have = ", ".join(map(str, settings.seed_numbers))
+        raise UserError(f"--seed {seed}: {request.run} has no such seed; it has {have}")
+    return seed
+
+
+def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress) -> list[str]:
+    settings = source.settings
+    adapter = source.adapter
+    if engine_kind(settings.engine).served and form != "adapter":
+        raise UserError(
+            f"--{form}: the weights of {settings.model} are on a service; export the adapter, and merge it with PEFT "
+            "where the base model lies"
+        )
+    from cai_base.integrations.export import weights
+
+    files = None if engine_kind(settings.engine).served else model_files(settings.model)
+    notes: list[str] = []
+    base = _base_name(settings)
+    if files is not None:
+        tokenizer, sentences = _write_layout(source, files, new)
+        notes += sentences
+    if form == "adapter":
+        assert adapter is not None
+        if settings.model == EMBEDDED:
+            shutil.copytree(embedded.weights(), new / "base")
+            base = str((out / "base").resolve())
+            notes.append(
+                f"the base model is in {out / 'base'}; a PEFT adapter names it by its path: if you move it, give it"
+            )
+        weights.copy_adapter(adapter, new, base)
+        shown = "FOLDER/base" if settings.model == EMBEDDED else base
+    else:
+        assert files is not None
+        progress.say(f"Loading {settings.model}")
+        model = weights.load_base(files, source.dtype)
+        if adapter is not None:
+            weights.merge(model, adapter)
+        kind = str(model.dtype).removeprefix("torch.")
+        notes.append(f"The merged weights are in {kind}" + ("" if kind == "float32" else ", which rounds the sum"))
+        shown = base
+        if form == "gguf":
+            from cai_base.integrations.export.gguf_file import write_gguf
+
+            name = f"{source.results.model}-{source.arm.name}-seed-{source.seed}"
+            notes.append(write_gguf(model, tokenizer, new / "model.gguf", name, _texts(source)))
+            for path in [path for path in new.iterdir() if path.name != "model.gguf"]:
+                path.unlink()
+        else:
+            generation = (new / "generation_config.json").read_bytes()
+            model.save_pretrained(new)
+            (new / "generation_config.json").write_bytes(generation)
+    made = source.run.sessions[-1].get("versions", {}) if source.run.sessions else {}
+    facts = CardFacts(source.arm, source.seed, form, shown, _licence(settings, files), notes, made)
+    (new / "README.md").write_text(model_card(source.results, settings, facts), encoding="utf-8")
+    return notes
+
+
+def _write_layout(source: _Source, files: str, new: Path) -> tuple[Any, list[str]]:
+    """Write tokenizer, chat template and generation settings; the tokenizer, and what its user should know."""
+    from transformers import AutoTokenizer
+
+    from cai_base.engines.tokenizer import HubTokenizer
+    from cai_base.integrations.export.layout import chat_template, check_template, generation_settings
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(files, trust_remote_code=False)
+    wrapped = HubTokenizer(tokenizer)
+    tokenizer.chat_template = chat_template(source.dialogue, first_token=wrapped.bos is not None)
+    prompts = [prompt.text for prompt in source.inputs.evaluation_prompts[:TRIED_PROMPTS]]
+    check_template(tokenizer, wrapped, source.dialogue, prompts)
+    tokenizer.save_pretrained(new)
+    drawing = generation_settings(source.settings.evaluation, sorted(wrapped.eos), wrapped.bos)
+    (new / "generation_config.json").write_text(json.dumps(drawing, indent=2) + "\n")
+    return tokenizer, [
+        "The chat template is the few-shot layout in which the arm was trained and evaluated. A system message, for "
+        "which a base model has no place, stands before the first question",
+    ]
+
+
+def _texts(source: _Source) -> Sequence[str]:
+    """Texts of the run: every prompt in its layout, and the arm's answers in theirs."""
+    prompts = [*source.inputs.evaluation_prompts, *source.inputs.prompts]
+    texts = [source.dialogue.question(prompt.text) for prompt in prompts]
+    for file in sorted((source.run.directory / paths.evaluation(source.seed, source.arm.name)).glob("*.jsonl")):
+        for line in source.run.lines(file.relative_to(source.run.directory).as_posix()):
+            texts.append(f" {line['response']}\n\nUser:")
+    return texts
+
+
+def _base_name(settings: RunSettings) -> str:
+    """The base model as PEFT and a reader find it: a hub id, or the path of a folder that is here."""
+    path = Path(settings.model).expanduser()
+    return str(path.resolve()) if path.exists() and settings.model != EMBEDDED else settings.model
+
+
+def _licence(settings: RunSettings, files: str | None) -> str | None:
+    """The licence in the base model's own card, if its folder has one."""
+    if settings.model == EMBEDDED:
+        return "apache-2.0"
+    card = None if files is None else Path(files) / "README.md"
+    if card is None or not card.is_file():
+        return None
+    _, _, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    for line in rest.partition("\n---")[0].splitlines():
+        if line.startswith("license:"):
+            return line.partition(":")[2].strip() or None
+    return None

@@ -1,0 +1,146 @@
+"""The model card of an exported arm, filled from the results of its run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cai_base.arms import BASE, SFT, Arm
+from cai_base.evaluation.metrics import METRICS
+from cai_base.records import Figure, Results
+from cai_base.report.labels import ORGANISM, failure_sentences, label
+from cai_base.report.numbers import NONE, heading, interval, number
+from cai_base.settings.schema import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What a card says beside the results.
+
+    Attributes:
+        form: `adapter`, `merged` or `gguf`.
+        base: the base model's name as a reader finds it.
+        licence: of the base model, where that is known.
+        notes: what a user should know about this export, a sentence each.
+        versions: by which the run was made.
+    """
+
+    arm: Arm
+    seed: int
+    form: str
+    base: str
+    licence: str | None
+    notes: Sequence[str]
+    versions: Mapping[str, str]
+
+
+def model_card(results: Results, settings: RunSettings, facts: CardFacts) -> str:
+    """The card as Markdown, with the hub's fields before it."""
+    arm = facts.arm
+    return "\n".join(
+        [
+            *_fields(results, facts),
+            f"# {arm.label} on {results.model}, seed {facts.seed}",
+            "",
+            f"{arm.about[0].upper()}{arm.about[1:]}. Made with cai-base by Constitutional AI from a base model: no "
+            "chat model took part in training.",
+            *(["", ORGANISM] if results.model_organism else []),
+            *(f"\n**{sentence}**" for sentence in failure_sentences(results)),
+            "",
+            "## Ask it",
+            *_usage(facts),
+            "",
+            *(f"- {note}" for note in facts.notes),
+            "",
+            "## Figures",
+            *_figures(results, arm, facts.seed),
+            "",
+            "## Data and protocol",
+            f"- SFT on a few human-written answers ({settings.sft.steps} steps), critique and revision under "
+            f"{results.constitution.principles} principles ({results.constitution.name}, SHA-256 "
+            f"{results.constitution.sha256[:12]}), {settings.revision.rounds} rounds, DPO "
+            f"({settings.dpo.steps} steps). LoRA of rank {settings.lora.rank}.",
+            f"- {results.revision.chains} revision chains gave {results.revision.pairs} preference pairs over "
+            f"{len(results.seeds)} seeds.",
+            f"- Protocol {results.protocol}; judge {results.judge}; {len(results.seeds)} seeds.",
+            *([f"- Made with {', '.join(f'{a} {b}' for a, b in facts.versions.items())}."] if facts.versions else []),
+            "",
+            "## Limits",
+            *(f"- {warning}" for warning in results.warnings),
+            "- Intervals are over seeds and prompts of this run. Other attacks, languages and longer conversations "
+            "were not tested: the model has seen single questions alone.",
+            "- It may comply with harmful requests and refuse harmless ones at the rates above.",
+            f"- The base model's licence ({facts.licence or 'not known here: read its card'}) governs these weights.",
+            "",
+        ]
+    )
+
+
+def _fields(results: Results, facts: CardFacts) -> list[str]:
+    library = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[facts.form]
+    return [
+        "---",
+        *([] if facts.licence is None else [f"license: {facts.licence}"]),
+        *([] if results.model_organism or "/" not in facts.base else [f"base_model: {facts.base}"]),
+        f"library_name: {library}",
+        "pipeline_tag: text-generation",
+        "tags: [constitutional-ai, dpo, cai-base]",
+        "---",
+    ]
+
+
+def _usage(facts: CardFacts) -> list[str]:
+    asking = [
+        'chat = [{"role": "user", "content": "Hello!"}]',
+        "tokens = tokenizer.apply_chat_template(",
+        '    chat, add_generation_prompt=True, return_tensors="pt", return_dict=True',
+        ")",
+        "answer = model.generate(**tokens, tokenizer=tokenizer)[0, tokens.input_ids.shape[1]:]",
+        'text = tokenizer.decode(answer, skip_special_tokens=True).partition("\\nUser:")[0].strip()',
+    ]
+    stops = (
+        "The arm ends an answer by beginning the next turn. `generation_config.json` has these ends for transformers, "
+        'which needs the tokenizer for them; for vLLM and llama.cpp give them with each request: `stop=["\\nUser:"]`.'
+    )
+    if facts.form == "gguf":
+        return [stops, "", "```", "llama-server -m model.gguf --jinja", "```"]
+    first = (
+        [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
+            "",
+            "# FOLDER stands for this folder",
+            f'base = AutoModelForCausalLM.from_pretrained("{facts.base}", dtype="float32")',
+            'model, tokenizer = PeftModel.from_pretrained(base, "FOLDER"), AutoTokenizer.from_pretrained("FOLDER")',
+            'model.generation_config = GenerationConfig.from_pretrained("FOLDER")',
+        ]
+        if facts.form == "adapter"
+        else [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'model = AutoModelForCausalLM.from_pretrained("FOLDER")  # FOLDER stands for this folder',
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+        ]
+    )
+    return [stops, "", "```python", *first, *asking, "```"]
+
+
+def _figures(results: Results, arm: Arm, seed: int) -> list[str]:
+    """The metrics of the arm, of SFT-only and of the base model, with intervals, and those of this seed."""
+    names = [name for name in dict.fromkeys((arm.name, SFT, BASE)) if name in results.arms]
+    place = results.seeds.index(seed)
+    lines = [
+        f"| | {' | '.join(label(name) for name in names)} | {label(arm.name)}, this seed |",
+        f"| --- |{' --- |' * (len(names) + 1)}",
+    ]
+    for metric in results.arms[arm.name]:
+        measure = METRICS[metric]
+        cells = [_cell(metric, results.arms[name].get(metric)) for name in names]
+        own = results.arms[arm.name][metric].per_seed[place]
+        lines.append(f"| {heading(measure)} | {' | '.join(cells)} | {NONE if own is None else number(measure, own)} |")
+    return [*lines, "", "In brackets 95 % intervals; each row is over what its metric is about (see results.json)."]
+
+
+def _cell(metric: str, figure: Figure | None) -> str:
+    if figure is None or figure.mean is None:
+        return NONE
+    measure = METRICS[metric]
+    return f"{number(measure, figure.mean)} {interval(measure, figure.ci95)}".strip()

@@ -1,0 +1,84 @@
+"""The few-shot layout of an arm as a chat template, and how its answers are drawn, for other programs."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from cai_base.dialogue import ASSISTANT, HEADINGS, STOPS, USER, Dialogue, join
+from cai_base.engines.tokenizer import HubTokenizer
+from cai_base.errors import UserError
+from cai_base.settings.schema import Evaluation
+
+
+def chat_template(dialogue: Dialogue, *, first_token: bool) -> str:
+    """The Jinja template that lays a conversation out as `Dialogue.question` does.
+
+    A base model has no place for a system message: its text stands before the first question.
+
+    Args:
+        first_token: whether the model expects its first token before every text.
+    """
+    shots = [part for shot in dialogue.few_shot for part in ((USER, shot.prompt), (ASSISTANT, shot.response))]
+    indented = "".join(f" | replace({_literal(chr(10) + one)}, {_literal(chr(10) + ' ' + one)})" for one in HEADINGS)
+    lines = (
+        "{%- macro escaped(text) -%}",
+        f"{{{{- text | trim{indented} -}}}}",
+        "{%- endmacro -%}",
+        "{{- bos_token -}}" if first_token else "",
+        f"{{{{- {_literal(join(*shots))} -}}}}" if shots else "",
+        f"{{%- set state = namespace(gap={_literal(chr(10) * 2 if shots else '')}, system='') -%}}",
+        "{%- for message in messages -%}",
+        "{%- if message.role == 'system' -%}",
+        "{%- set state.system = (message.content | trim) + '\\n\\n' -%}",
+        "{%- elif message.role == 'user' -%}",
+        f"{{{{- state.gap + (({_literal(USER + ' ')} + escaped(state.system + message.content)) | trim) -}}}}",
+        "{%- set state.system = '' -%}{%- set state.gap = '\\n\\n' -%}",
+        "{%- elif message.role == 'assistant' -%}",
+        f"{{{{- state.gap + (({_literal(ASSISTANT + ' ')} + escaped(message.content)) | trim) -}}}}",
+        "{%- else -%}",
+        "{{- raise_exception('a base model knows the roles system, user and assistant') -}}",
+        "{%- endif -%}",
+        "{%- endfor -%}",
+        f"{{%- if add_generation_prompt -%}}{{{{- state.gap + {_literal(ASSISTANT)} -}}}}{{%- endif -%}}",
+    )
+    return "\n".join(line for line in lines if line)
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def generation_settings(evaluation: Evaluation, ends: Sequence[int], first_token: int | None) -> dict[str, Any]:
+    """The content of `generation_config.json`: answers as the run drew them. Greedy only where its temperature is 0."""
+    sampled = evaluation.temperature > 0
+    drawing = {"temperature": evaluation.temperature, "top_k": 0, "top_p": 1.0} if sampled else {}
+    return {
+        "do_sample": sampled,
+        **drawing,
+        "max_new_tokens": evaluation.response_tokens,
+        "stop_strings": list(STOPS),
+        "eos_token_id": list(ends),
+        **({} if first_token is None else {"bos_token_id": first_token}),
+        **({"pad_token_id": ends[0]} if ends else {}),
+    }
+
+
+def check_template(tokenizer: Any, wrapped: HubTokenizer, dialogue: Dialogue, prompts: Sequence[str]) -> None:
+    """See that the template gives the tokens that the arm reads.
+
+    Args:
+        tokenizer: of transformers, with the template.
+        wrapped: the same as an engine uses it.
+        prompts: to try it on.
+
+    Raises:
+        UserError: it gives others.
+    """
+    for prompt in prompts:
+        message = [{"role": "user", "content": prompt}]
+        given = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+        if tuple(given) != dialogue.question_tokens(wrapped, prompt):
+            raise UserError(
+                f"the tokenizer of {tokenizer.name_or_path} cannot be given the few-shot layout as a chat template: "
+                f"the prompt {prompt[:60]!r} becomes other tokens than the arm reads; use cai-base serve RUN instead"
+            )

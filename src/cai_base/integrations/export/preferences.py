@@ -1,0 +1,103 @@
+"""The preference pairs of an arm as a folder that `datasets` loads, in TRL's columns, with a data card."""
+
+from pathlib import Path
+
+from cai_base import paths
+from cai_base.arms import Arm
+from cai_base.dialogue import END, Dialogue, escape
+from cai_base.errors import UserError
+from cai_base.reading import typed
+from cai_base.records import Pair, Results
+from cai_base.settings.schema import RunSettings
+from cai_base.store import Record, Run, to_lines
+
+
+def write_preferences(
+    run: Run, settings: RunSettings, results: Results, arm: Arm, dialogue: Dialogue, out: Path
+) -> int:
+    """Write the pairs of every seed, those that were held out as the split `test`; how many there are.
+
+    Raises:
+        UserError: the arm has no preference pairs.
+    """
+    if arm.pairs is None:
+        raise UserError(
+            f"--arm {arm.name}: has no preference pairs; the arms trained on pairs are cai and its controls"
+        )
+    splits: dict[str, list[Record]] = {"train": [], "test": []}
+    laid_out: dict[str, list[Record]] = {"train": [], "test": []}
+    for seed in settings.seed_numbers:
+        file = paths.pairs(seed, arm.owner)
+        for pair in typed(Pair, run.lines(file), str(run.directory / file)):
+            split = "test" if pair.held_out else "train"
+            about = {"seed": seed, "id": pair.id, "kind": pair.kind, "principles": list(pair.principles)}
+            texts = {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+            splits[split].append(texts | about)
+            responses = {name: f" {escape(texts[name])}{END}" for name in ("chosen", "rejected")}
+            laid_out[split].append({"prompt": dialogue.question(pair.prompt), **responses, **about})
+    if not splits["train"]:
+        raise UserError(f"--arm {arm.name}: no seed has a preference pair to train on; read `revision` in results.json")
+    present = [split for split, records in splits.items() if records]
+    for name, records in (("plain", splits), ("dialogue", laid_out)):
+        (out / name).mkdir(parents=True)
+        for split in present:
+            (out / name / f"{split}.jsonl").write_bytes(to_lines(records[split]))
+    (out / "README.md").write_text(_card(settings, results, arm, splits, present), encoding="utf-8")
+    return sum(map(len, splits.values()))
+
+
+def _card(
+    settings: RunSettings, results: Results, arm: Arm, splits: dict[str, list[Record]], present: list[str]
+) -> str:
+    configs = []
+    for name in ("plain", "dialogue"):
+        configs += [f"- config_name: {name}", *(["  default: true"] if name == "plain" else []), "  data_files:"]
+        configs += [line for split in present for line in (f"  - split: {split}", f"    path: {name}/{split}.jsonl")]
+    counts = ", ".join(f"{len(splits[split])} in the split {split}" for split in present)
+    filtered = ", ".join(f"{count} {reason}" for reason, count in results.revision.filtered.items())
+    organism = (
+        "\nThe base model is a model organism: a small model of a synthetic village in which harm is fictional. These "
+        "texts are of no use for training a model of English.\n"
+        if results.model_organism
+        else ""
+    )
+    return "\n".join(
+        [
+            "---",
+            "language: en",
+            "task_categories:",
+            "- text-generation",
+            "tags: [preference, dpo, constitutional-ai, trl, cai-base]",
+            "configs:",
+            *configs,
+            "---",
+            f"# Preference pairs of {arm.label}, made by {results.model} itself",
+            "",
+            f"{sum(map(len, splits.values()))} pairs of {len(results.seeds)} seeds ({counts}). A base model fine-tuned "
+            "on a few human-written answers answered each prompt, criticised its answer under a principle of the "
+            f"constitution {results.constitution.name} ({results.constitution.principles} principles), and revised it, "
+            f"{settings.revision.rounds} times. `chosen` is the last revision, `rejected` the original "
+            f"({arm.label}: {arm.about}). No other model took part.",
+            organism,
+            "## Columns",
+            "`prompt`, `chosen` and `rejected` are TRL's; `seed` is the replicate, `id` and `kind` are the prompt's, "
+            "`principles` are those drawn for its chain.",
+            "",
+            "- `plain`: the texts alone.",
+            "- `dialogue`: the texts as the arm was trained on them: the few-shot turns before the prompt, and the end "
+            "of the response behind it.",
+            "",
+            "```python",
+            "from datasets import load_dataset",
+            "",
+            'pairs = load_dataset("FOLDER", "dialogue", split="train")  # FOLDER stands for this folder',
+            "```",
+            "",
+            "## Limits",
+            f"- Of {results.revision.chains} chains, those gave no pair that were {filtered}.",
+            "- A revision is not always better than the original: read results.json of the run, `revision`.",
+            "- Prompts may ask for harmful things, and rejected answers may be harmful.",
+            "- Nothing here was read or corrected by a person.",
+            "",
+        ]
+    )

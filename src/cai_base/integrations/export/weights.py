@@ -1,0 +1,68 @@
+"""The weights of an exported arm: its adapter as it is, or added to the base model's."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from cai_base.engines.local.peft_format import PREFIX
+from cai_base.errors import UserError
+from cai_base.reading import parse_json, read_text
+
+SMALL = 1_000_000_000
+"""Up to so many parameters, `auto` writes merged weights in float32, in which the sum loses nothing."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_base(folder: str, dtype: str) -> Any:
+    """The base model, in the precision that is written.
+
+    Args:
+        folder: of the model, or its hub id.
+        dtype: one of `DTYPES`, or `auto`: float32 for a model of up to `SMALL` parameters, else what is stored.
+    """
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    kind: Any = DTYPES.get(dtype, "auto")
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, use_safetensors=True, trust_remote_code=False)
+    if dtype == "auto" and sum(p.numel() for p in model.parameters()) <= SMALL:
+        model = model.float()
+        model.config.dtype = torch.float32
+    return model.eval()
+
+
+def merge(model: Any, adapter: Path) -> None:
+    """Add an adapter's product `alpha / r * B A` to each layer that it adapts. The sum is taken in float32.
+
+    Raises:
+        UserError: the adapter is of other layers.
+    """
+    config = parse_json(adapter / ADAPTER_CONFIG, read_text(adapter / ADAPTER_CONFIG, "an adapter's settings"))
+    tensors = load_file(adapter / ADAPTER_WEIGHTS)
+    scale = config["lora_alpha"] / config["r"]
+    modules = dict(model.named_modules())
+    for name in sorted({name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in tensors}):
+        if name not in modules:
+            raise UserError(
+                f"{adapter / ADAPTER_WEIGHTS}: adapts {name}, which the base model does not have; it is of another"
+            )
+        a, b = (tensors[f"{PREFIX}{name}.lora_{half}.weight"].float() for half in "AB")
+        weight = modules[name].weight
+        with torch.no_grad():
+            weight.copy_((weight.float() + scale * (b @ a)).to(weight.dtype))
+
+
+def copy_adapter(adapter: Path, out: Path, base: str) -> None:
+    """Copy an adapter, naming its base model so that PEFT finds it.
+
+    Args:
+        base: a hub id, or the path of a folder.
+    """
+    shutil.copyfile(adapter / ADAPTER_WEIGHTS, out / ADAPTER_WEIGHTS)
+    config = parse_json(adapter / ADAPTER_CONFIG, read_text(adapter / ADAPTER_CONFIG, "an adapter's settings"))
+    (out / ADAPTER_CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n")
