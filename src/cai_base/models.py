@@ -80,7 +80,7 @@ def _local(source: Source, threads: int) -> Engine:
     from cai_base.engines.local import LocalEngine, peft_format  # imported here: it takes seconds
 
     return LocalEngine(
-        str(embedded.weights()) if source.model == EMBEDDED else model_files(source.model),
+        model_files(source.model),
         peft_format.shape(source.adapter) if source.adapter else source.lora or Lora(rank=1, alpha=1.0),
         name=source.model,
         sequence_length=source.longest,
@@ -381,6 +381,8 @@ def _tokenizer(settings: RunSettings) -> Path | None:
 
 def model_files(model: str) -> str:
     """The folder or hub id that has a model's files; of a GGUF file the folder that it is converted to."""
+    if model == EMBEDDED:
+        return str(embedded.weights())
     from cai_base.engines.local import gguf
 
     return gguf.converted(model) if gguf.is_gguf(model) else model

@@ -108,6 +108,9 @@ _COMMANDS = (
         take.export,
     ),
     Command(
+        "serve", "take", "RUN", "serve every arm as a model of an OpenAI-compatible server on loopback", take.serve
+    ),
+    Command(
         "verify",
         "take",
         "RUN",

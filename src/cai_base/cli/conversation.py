@@ -27,7 +27,7 @@ from cai_base.run.talk import Sampling, Speaker
 from cai_base.run.targets import Request, is_run, model_target
 from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
-from cai_base.store import Record, Run, to_lines
+from cai_base.store import JsonObject, Run, to_lines
 from cai_base.text import for_terminal
 
 COLUMN = 28
@@ -108,7 +108,7 @@ class Conversation:
     speakers: Sequence[Speaker]
     sampling: Sampling
     constitution: Constitution
-    record: list[Record] = field(default_factory=list)
+    record: list[JsonObject] = field(default_factory=list)
     turn: int = 0
     prompt: str | None = None
     before: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -285,7 +285,7 @@ def _texts(samples: Mapping[str, Sample]) -> dict[str, str]:
     return {name: sample.text.strip() for name, sample in samples.items()}
 
 
-def _stored(samples: Mapping[str, Sample]) -> Record:
+def _stored(samples: Mapping[str, Sample]) -> JsonObject:
     return {
         name: {"text": sample.text.strip(), "tokens": len(sample.tokens), "ended_by": sample.stop_reason}
         for name, sample in samples.items()

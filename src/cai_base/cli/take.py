@@ -1,9 +1,10 @@
 """The commands that take a run elsewhere, or check it: `export`, `serve` and `verify`."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
-from cai_base.cli.parser import run_parser
+from cai_base.cli.parser import count, run_parser
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.text import for_terminal
@@ -43,8 +44,8 @@ def export(arguments: list[str]) -> int:
     """Write an arm in a form that other programs load."""
     parser = run_parser(
         "export",
-        "Write an arm of a finished run in a form that other programs load, with tokenizer, chat template (the few-shot "
-        "layout), generation settings and a model card: a PEFT adapter, unless another form is asked for.",
+        "Write an arm of a finished run in a form that other programs load, with tokenizer, chat template (the "
+        "few-shot layout), generation settings and a model card: a PEFT adapter, unless another form is asked for.",
     )
     parser.add_argument("--arm", default=None, help="cai by default")
     parser.add_argument("--seed", type=int, default=None, help="which seed's adapter; the first by default")
@@ -87,4 +88,30 @@ def export(arguments: list[str]) -> int:
     for note in notes:
         progress.say(for_terminal(note))
     print(args.out)
+    return 0
+
+
+def serve(arguments: list[str]) -> int:
+    """Serve a run's models on loopback."""
+    parser = run_parser(
+        "serve",
+        "Serve every arm of a finished run as a model of an OpenAI-compatible server, on this machine alone: "
+        "/v1/models, /v1/completions and /v1/chat/completions. Base-derived arms are asked in the few-shot layout.",
+    )
+    parser.add_argument(
+        "--arms", type=lambda text: tuple(text.split(",")), default=None, help="with commas; all by default"
+    )
+    parser.add_argument("--port", type=int, default=8017, help="8017 by default; 0 takes a free one")
+    parser.add_argument("--threads", type=count, default=None, help="CPU threads; the run's by default")
+    args = parser.parse_args(arguments)
+    if not 0 <= args.port < 65536:
+        raise UserError(f"--port {args.port}: must be from 0 to 65535")
+    absent = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if absent:
+        raise UserError(f"serve: needs {' and '.join(absent)}, not installed here; pip install 'cai-base[serve]'")
+    from cai_base.integrations.server.models import run_models
+    from cai_base.integrations.server.run_server import serve as run
+
+    progress = Progress()
+    run(run_models(args.run, args.arms, args.threads, progress), args.port, progress)
     return 0

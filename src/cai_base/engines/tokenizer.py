@@ -50,6 +50,11 @@ class HubTokenizer:
         """A first token that the tokenizer defines but does not add. Repackaged models often lost the setting."""
         self._specials = [added.content for added in tokenizer.added_tokens_decoder.values() if added.special]
 
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens the model has embeddings for; None if that is not known."""
+        return self._vocabulary
+
     def encode(self, text: str) -> list[int]:
         # Text that spells out a special token is still encoded as text.
         return self._embedded(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

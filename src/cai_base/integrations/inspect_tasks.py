@@ -26,6 +26,7 @@ from cai_base.evaluation.tasks.style_sets import STYLE_KINDS, style_set, styled_
 from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt, load_prompts
 from cai_base.inputs.rubrics import Rubric, load_rubric, parts_of
+from cai_base.integrations.inspect_provider import cai_base as cai_base  # Inspect imports this module
 from cai_base.reading import unknown
 from cai_base.settings.schema import Judging
 from cai_base.text import split_names

@@ -32,6 +32,8 @@ COMMANDS = (
     ("cai-base resume RUN", "go on, if it was stopped"),
     ("cai-base report RUN", "write the page again"),
     ("cai-base verify RUN", "compute every figure again from the stored answers, and check every hash"),
+    ("cai-base export RUN --out DIR", "take an arm along: PEFT adapter, merged folder, GGUF, or its preference pairs"),
+    ("cai-base serve RUN", "every arm as a model of an OpenAI-compatible server on this machine"),
     ("cai-base run --from RUN", "repeat the run from this folder alone"),
     ("cai-base chat RUN", "type a prompt and see the arms answer side by side"),
     ("cai-base evaluate RUN --suite NAME", "ask its arms a published suite"),

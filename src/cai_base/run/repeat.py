@@ -12,7 +12,7 @@ from pathlib import Path
 from cai_base import paths
 from cai_base.inputs import Inputs
 from cai_base.progress import Progress
-from cai_base.store import Record, Run
+from cai_base.store import JsonObject, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Repeated:
 
     inputs: Inputs
     warnings: tuple[str, ...]
-    engine: Record | None
+    engine: JsonObject | None
 
     def same_warnings(self, new: Sequence[str], progress: Progress) -> list[str]:
         """The warnings of the run that is repeated, which stand in its results. Others of today are only said."""

@@ -8,13 +8,13 @@ from importlib import metadata
 from pathlib import Path
 
 from cai_base import __version__
-from cai_base.store import Record
+from cai_base.store import JsonObject
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
 """The libraries that a run's figures may depend on."""
 
 
-def session_facts(device: str) -> Record:
+def session_facts(device: str) -> JsonObject:
     """The facts about this process.
 
     Args:

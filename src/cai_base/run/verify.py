@@ -23,7 +23,7 @@ from cai_base.run import results
 from cai_base.run.session_facts import versions
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
-from cai_base.store import Record, Run, to_json
+from cai_base.store import JsonObject, Run, to_json
 
 ROUNDING = 1e-9
 """Relative difference up to which two figures count as equal: another machine or library may round in another order."""
@@ -57,7 +57,7 @@ class Verification:
     not_checked: list[str] = field(default_factory=list)
     versions: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def dump(self) -> Record:
+    def dump(self) -> JsonObject:
         """For `--json`."""
         return {
             "verified": True,

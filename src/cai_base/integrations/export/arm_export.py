@@ -144,7 +144,8 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
             shutil.copytree(embedded.weights(), new / "base")
             base = str((out / "base").resolve())
             notes.append(
-                f"the base model is in {out / 'base'}; a PEFT adapter names it by its path: if you move it, give it"
+                "The base model is in the folder `base` here. adapter_config.json has its path at the time of the "
+                "export: if you move it, give PEFT the base model by hand"
             )
         weights.copy_adapter(adapter, new, base)
         shown = "FOLDER/base" if settings.model == EMBEDDED else base
@@ -187,12 +188,24 @@ def _write_layout(source: _Source, files: str, new: Path) -> tuple[Any, list[str
     prompts = [prompt.text for prompt in source.inputs.evaluation_prompts[:TRIED_PROMPTS]]
     check_template(tokenizer, wrapped, source.dialogue, prompts)
     tokenizer.save_pretrained(new)
-    drawing = generation_settings(source.settings.evaluation, sorted(wrapped.eos), wrapped.bos)
+    drawing = generation_settings(source.settings.evaluation, _ends(files, wrapped.eos), wrapped.bos)
     (new / "generation_config.json").write_text(json.dumps(drawing, indent=2) + "\n")
     return tokenizer, [
         "The chat template is the few-shot layout in which the arm was trained and evaluated. A system message, for "
         "which a base model has no place, stands before the first question",
     ]
+
+
+def _ends(files: str, own: frozenset[int]) -> list[int]:
+    """The tokens that end a text: the tokenizer's, and those of the base model's own generation settings."""
+    from transformers import GenerationConfig
+
+    try:
+        stored = GenerationConfig.from_pretrained(files).eos_token_id
+    except OSError:  # a base model need not have such settings
+        stored = None
+    ends = stored if isinstance(stored, list) else [] if stored is None else [stored]
+    return sorted({*own, *map(int, ends)})
 
 
 def _texts(source: _Source) -> Sequence[str]:

@@ -56,7 +56,7 @@ def model_card(results: Results, settings: RunSettings, facts: CardFacts) -> str
             "## Data and protocol",
             f"- SFT on a few human-written answers ({settings.sft.steps} steps), critique and revision under "
             f"{results.constitution.principles} principles ({results.constitution.name}, SHA-256 "
-            f"{results.constitution.sha256[:12]}), {settings.revision.rounds} rounds, DPO "
+            f"{results.constitution.sha256[:12]}), {_rounds(settings)}, DPO "
             f"({settings.dpo.steps} steps). LoRA of rank {settings.lora.rank}.",
             f"- {results.revision.chains} revision chains gave {results.revision.pairs} preference pairs over "
             f"{len(results.seeds)} seeds.",
@@ -144,3 +144,8 @@ def _cell(metric: str, figure: Figure | None) -> str:
         return NONE
     measure = METRICS[metric]
     return f"{number(measure, figure.mean)} {interval(measure, figure.ci95)}".strip()
+
+
+def _rounds(settings: RunSettings) -> str:
+    rounds = settings.revision.rounds
+    return f"{rounds} round{'' if rounds == 1 else 's'}"

@@ -9,7 +9,7 @@ from cai_base.errors import UserError
 from cai_base.reading import typed
 from cai_base.records import Pair, Results
 from cai_base.settings.schema import RunSettings
-from cai_base.store import Record, Run, to_lines
+from cai_base.store import JsonObject, Run, to_lines
 
 
 def write_preferences(
@@ -24,8 +24,8 @@ def write_preferences(
         raise UserError(
             f"--arm {arm.name}: has no preference pairs; the arms trained on pairs are cai and its controls"
         )
-    splits: dict[str, list[Record]] = {"train": [], "test": []}
-    laid_out: dict[str, list[Record]] = {"train": [], "test": []}
+    splits: dict[str, list[JsonObject]] = {"train": [], "test": []}
+    laid_out: dict[str, list[JsonObject]] = {"train": [], "test": []}
     for seed in settings.seed_numbers:
         file = paths.pairs(seed, arm.owner)
         for pair in typed(Pair, run.lines(file), str(run.directory / file)):
@@ -47,7 +47,7 @@ def write_preferences(
 
 
 def _card(
-    settings: RunSettings, results: Results, arm: Arm, splits: dict[str, list[Record]], present: list[str]
+    settings: RunSettings, results: Results, arm: Arm, splits: dict[str, list[JsonObject]], present: list[str]
 ) -> str:
     configs = []
     for name in ("plain", "dialogue"):

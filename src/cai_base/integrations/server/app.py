@@ -1,0 +1,271 @@
+"""The server's routes: which models there are, completions and chat, in the forms of OpenAI's API."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from cai_base import randomness
+from cai_base.dialogue import prompt_tokens
+from cai_base.engines import Sample, SampleRequest
+from cai_base.errors import UserError
+from cai_base.integrations.desk import Busy, Desk
+from cai_base.integrations.server.forms import (
+    ChatForm,
+    CompletionForm,
+    WrongRequest,
+    read_form,
+    turns_of,
+)
+from cai_base.integrations.server.logprobs import chat_logprobs, completion_logprobs, read_logprobs
+from cai_base.integrations.server.models import Models
+from cai_base.run.talk import Sampling, Speaker, certain_text, check_room, request
+
+LARGEST_BODY = 4 << 20
+"""Bytes of a request."""
+HOSTS = ["127.0.0.1", "localhost"]
+"""The names under which the server answers: a page of another site cannot reach it by a name of its own."""
+COMPLETION_TOKENS = 16
+"""The longest completion where none is asked for, as in OpenAI's API."""
+
+
+def make_app(models: Models, desk: Desk) -> Starlette:
+    """The server for these models."""
+    began = int(time.time())
+
+    async def listed(_: Request) -> Response:
+        data = [{"id": name, "object": "model", "created": began, "owned_by": "cai-base"} for name in models.by_name]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def one_model(asked: Request) -> Response:
+        name = asked.path_params["name"]
+        models.named(name)
+        return JSONResponse({"id": name, "object": "model", "created": began, "owned_by": "cai-base"})
+
+    async def completions(asked: Request) -> Response:
+        form: CompletionForm = read_form(CompletionForm, await _body(asked))
+        return await _complete(form, models, desk)
+
+    async def chat(asked: Request) -> Response:
+        form: ChatForm = read_form(ChatForm, await _body(asked))
+        return await _chat(form, models, desk)
+
+    return Starlette(
+        routes=[
+            Route("/v1/models", _guarded(listed)),
+            Route("/v1/models/{name}", _guarded(one_model)),
+            Route("/v1/completions", _guarded(completions), methods=["POST"]),
+            Route("/v1/chat/completions", _guarded(chat), methods=["POST"]),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)],
+        exception_handlers={404: _no_such_path, 405: _no_such_path},
+    )
+
+
+def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """The route, with what goes wrong in OpenAI's form, and refused to the pages of other sites."""
+
+    async def guarded(asked: Request) -> Response:
+        origin = asked.headers.get("origin")
+        try:
+            if origin is not None and urlsplit(origin).hostname not in HOSTS:
+                raise WrongRequest("pages of other sites may not ask this server", status=403)
+            return await handle(asked)
+        except WrongRequest as error:
+            return _error(str(error), error.status, error.param, error.code)
+        except UserError as error:
+            return _error(str(error), 400, None, "context_length_exceeded" if "context" in str(error) else None)
+        except Busy:
+            text = "too many requests wait already; ask again in a moment"
+            return _error(text, 429, None, "rate_limit_exceeded", {"Retry-After": "1"})
+
+    return guarded
+
+
+async def _no_such_path(asked: Request, _: Exception) -> Response:
+    paths = "GET /v1/models, POST /v1/completions, POST /v1/chat/completions"
+    return _error(f"{asked.method} {asked.url.path[:80]}: there is no such thing here; there are {paths}", 404)
+
+
+def _error(
+    text: str, status: int, param: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    kind = "invalid_request_error" if status < 429 else "server_error"
+    content = {"error": {"message": text, "type": kind, "param": param, "code": code}}
+    return JSONResponse(content, status, dict(headers or {}))
+
+
+async def _body(asked: Request) -> bytes:
+    kind = asked.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise WrongRequest("the body must be application/json", status=415)
+    body = bytearray()
+    async for part in asked.stream():
+        body += part
+        if len(body) > LARGEST_BODY:
+            raise WrongRequest(f"the body has more than {LARGEST_BODY:,} bytes; ask for less at a time", status=413)
+    return bytes(body)
+
+
+def _seed(given: int | None, *place: int) -> int:
+    """The seed of one response: decided by the request's, and by its place in it; drawn where none is given."""
+    return secrets.randbits(60) if given is None else randomness.seed(given, "served", *place)
+
+
+async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Response:
+    speaker = models.named(form.model)
+    tokenizer = speaker.engine.tokenizer
+    temperature = models.sampling.temperature if form.temperature is None else form.temperature
+    most = COMPLETION_TOKENS if form.max_tokens is None else form.max_tokens
+    if most == 0 and not form.echo:
+        raise WrongRequest("max_tokens: 0 is for echo, which this request does not ask for", "max_tokens")
+    if form.stream and (form.logprobs is not None or form.echo):
+        raise WrongRequest("stream: is not for requests with logprobs or echo here; leave one out", "stream")
+    asked: list[SampleRequest] = []
+    prompts: list[tuple[int, ...]] = []
+    for number, prompt in enumerate(form.prompts):
+        tokens = prompt_tokens(tokenizer, prompt) if isinstance(prompt, str) else _given_tokens(speaker, prompt)
+        check_room(speaker.engine, len(tokens), most)
+        for choice in range(form.n or 1):
+            prompts.append(tokens)
+            seed = _seed(form.seed, number, choice)
+            asked.append(SampleRequest(speaker.adapter, tokens, max(most, 1), temperature, form.stops, seed))
+    frame = _Frame("text_completion", "cmpl", form.model)
+    if form.stream:
+        return _streamed(frame, speaker, asked, desk, form.usage_at_end, chat=False)
+    drawn = [desk.draw(speaker.engine, one) for one in asked] if most else []
+    samples = [await asyncio.wrap_future(one) for one in drawn]
+    choices = []
+    for number, tokens in enumerate(prompts):
+        sample = samples[number] if samples else Sample("", (), "length")
+        before = tokenizer.decode(tokens) if form.echo else ""
+        details = None
+        if form.logprobs is not None:
+            whole = (*tokens, *sample.tokens)
+            places = await asyncio.wrap_future(desk.do(_reading(speaker, whole, max(form.logprobs, 1))))
+            details = completion_logprobs(tokenizer, whole, places, 0 if form.echo else len(tokens), form.logprobs)
+        text = before + sample.text
+        choices.append({"index": number, "text": text, "finish_reason": sample.stop_reason, "logprobs": details})
+    return JSONResponse(frame.whole(choices, _usage(asked, samples)))
+
+
+async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
+    speaker = models.named(form.model)
+    before, question = turns_of(form.messages)
+    temperature = models.sampling.temperature if form.temperature is None else form.temperature
+    most = form.longest or models.sampling.max_tokens
+    if form.stream and form.logprobs:
+        raise WrongRequest("stream: is not for requests with logprobs here; leave one out", "stream")
+    asked = []
+    for choice in range(form.n or 1):
+        one = request(speaker, question, before, Sampling(temperature, most, _seed(form.seed, 0, choice)))
+        stops = (*one.stop, *form.stops)
+        asked.append(SampleRequest(one.adapter, one.prompt, one.max_tokens, one.temperature, stops, one.seed))
+    frame = _Frame("chat.completion", "chatcmpl", form.model)
+    if form.stream:
+        return _streamed(frame, speaker, asked, desk, form.usage_at_end, chat=True)
+    drawn = [desk.draw(speaker.engine, one) for one in asked]
+    samples = [await asyncio.wrap_future(one) for one in drawn]
+    choices = []
+    for number, sample in enumerate(samples):
+        details = None
+        if form.logprobs:
+            whole, start = (*asked[number].prompt, *sample.tokens), len(asked[number].prompt)
+            places = await asyncio.wrap_future(desk.do(_reading(speaker, whole, max(form.top_logprobs or 0, 1))))
+            details = chat_logprobs(speaker.engine.tokenizer, whole, places, start, form.top_logprobs or 0)
+        message = {"role": "assistant", "content": sample.text.strip(), "refusal": None}
+        finish = {"finish_reason": sample.stop_reason, "logprobs": details}
+        choices.append({"index": number, "message": message, **finish})
+    return JSONResponse(frame.whole(choices, _usage(asked, samples)))
+
+
+def _given_tokens(speaker: Speaker, tokens: list[int]) -> tuple[int, ...]:
+    size = getattr(speaker.engine.tokenizer, "vocabulary", None)
+    if min(tokens) < 0 or (size is not None and max(tokens) >= size):
+        raise WrongRequest(f"prompt: a token is none of the model's {size}", "prompt")
+    return tuple(tokens)
+
+
+def _reading(speaker: Speaker, tokens: Sequence[int], most: int) -> Callable[[], Any]:
+    return lambda: read_logprobs(speaker, tokens, most)
+
+
+def _usage(asked: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, int]:
+    read, drawn = sum(len(one.prompt) for one in asked), sum(len(one.tokens) for one in samples)
+    return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
+
+
+class _Frame:
+    """What stands around every response."""
+
+    def __init__(self, kind: str, prefix: str, model: str) -> None:
+        self.kind = kind
+        self.head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+
+    def whole(self, choices: Sequence[Any], usage: Mapping[str, int]) -> dict[str, Any]:
+        """A response at once."""
+        return {**self.head, "object": self.kind, "choices": list(choices), "usage": dict(usage)}
+
+    def part(self, choices: Sequence[Any], usage: Mapping[str, int] | None = None) -> bytes:
+        """A part of a streamed response."""
+        kind = f"{self.kind}.chunk" if self.kind.startswith("chat") else self.kind
+        content = {**self.head, "object": kind, "choices": list(choices), "usage": usage}
+        return f"data: {json.dumps(content, ensure_ascii=False)}\n\n".encode()
+
+
+def _streamed(
+    frame: _Frame, speaker: Speaker, asked: Sequence[SampleRequest], desk: Desk, usage_at_end: bool, *, chat: bool
+) -> Response:
+    """A response in parts, as its tokens are drawn. In chat the space around an answer is left out."""
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[tuple[int, str | None]] = asyncio.Queue()
+
+    def listener(number: int) -> Callable[[tuple[int, ...]], None]:
+        def hear(tokens: tuple[int, ...]) -> None:
+            text = certain_text(speaker.engine, asked[number].stop, tokens)
+            loop.call_soon_threadsafe(events.put_nowait, (number, text.strip() if chat else text))
+
+        return hear
+
+    drawn: list[Future[Sample]] = []
+    for number, one in enumerate(asked):
+        job = desk.draw(speaker.engine, one, listener(number))
+        job.add_done_callback(lambda _, n=number: loop.call_soon_threadsafe(events.put_nowait, (n, None)))  # type: ignore[misc]
+        drawn.append(job)
+
+    def choice(number: int, text: str, finish: str | None = None) -> dict[str, Any]:
+        said = {"delta": {"content": text} if text or not finish else {}} if chat else {"text": text}
+        return {"index": number, **said, "finish_reason": finish, "logprobs": None}
+
+    async def parts() -> AsyncIterator[bytes]:
+        sent = [""] * len(asked)
+        for number in range(len(asked) if chat else 0):
+            role = {"index": number, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+            yield frame.part([role])
+        open_ones = len(asked)
+        while open_ones:
+            number, text = await events.get()
+            finish = None
+            if text is None:
+                open_ones -= 1
+                sample = drawn[number].result()
+                text, finish = sample.text.strip() if chat else sample.text, sample.stop_reason
+            if text.startswith(sent[number]) and (len(text) > len(sent[number]) or finish):
+                more, sent[number] = text[len(sent[number]) :], text
+                yield frame.part([choice(number, more, finish)])
+        if usage_at_end:
+            yield frame.part([], _usage(asked, [one.result() for one in drawn]))
+        yield b"data: [DONE]\n\n"
+
+    return StreamingResponse(parts(), media_type="text/event-stream")
