@@ -83,16 +83,23 @@ class CaiBaseModel(ModelAPI):  # type: ignore[misc]  # Inspect may not be instal
         temperature = drawn_as.temperature if config.temperature is None else config.temperature
         seed = secrets.randbits(60) if config.seed is None else config.seed
         sampling = Sampling(temperature, config.max_tokens or drawn_as.max_tokens, seed)
-        asked = request(self._speaker, question, before, sampling)
-        stops = (*asked.stop, *(config.stop_seqs or ()))
-        asked = type(asked)(asked.adapter, asked.prompt, asked.max_tokens, asked.temperature, stops, asked.seed)
-        sample = await asyncio.wrap_future(self._desk.draw(self._speaker.engine, asked))
+        question_request = request(self._speaker, question, before, sampling)
+        stops = (*question_request.stop, *(config.stop_seqs or ()))
+        question_request = type(question_request)(
+            question_request.adapter,
+            question_request.prompt,
+            question_request.max_tokens,
+            question_request.temperature,
+            stops,
+            question_request.seed,
+        )
+        sample = await asyncio.wrap_future(self._desk.draw(self._speaker.engine, question_request))
         answer = ChatMessageAssistant(content=sample.text.strip(), model=self.model_name, source="generate")
         reason = "stop" if sample.stop_reason == "stop" else "max_tokens"
         usage = ModelUsage(
-            input_tokens=len(asked.prompt),
+            input_tokens=len(question_request.prompt),
             output_tokens=len(sample.tokens),
-            total_tokens=len(asked.prompt) + len(sample.tokens),
+            total_tokens=len(question_request.prompt) + len(sample.tokens),
         )
         choice = ChatCompletionChoice(message=answer, stop_reason=reason)
         return ModelOutput(model=self.model_name, choices=[choice], usage=usage)

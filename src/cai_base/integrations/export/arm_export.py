@@ -24,6 +24,9 @@ from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing
 
+BASE_FOLDER = "base-model"
+"""Where the embedded base model lies beside its adapter: it is on no hub."""
+
 TRIED_PROMPTS = 20
 """So many of the run's prompts are laid out by the template and by the run, and compared."""
 
@@ -141,14 +144,14 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
     if form == "adapter":
         assert adapter is not None
         if settings.model == EMBEDDED:
-            shutil.copytree(embedded.weights(), new / "base")
-            base = str((out / "base").resolve())
+            shutil.copytree(embedded.weights(), new / BASE_FOLDER)
+            base = str((out / BASE_FOLDER).resolve())
             notes.append(
-                "The base model is in the folder `base` here. adapter_config.json has its path at the time of the "
+                "The base model is in the folder `base-model` here. adapter_config.json has its path at the time of the "
                 "export: if you move it, give PEFT the base model by hand"
             )
         weights.copy_adapter(adapter, new, base)
-        shown = "FOLDER/base" if settings.model == EMBEDDED else base
+        shown = f"FOLDER/{BASE_FOLDER}" if settings.model == EMBEDDED else base
     else:
         assert files is not None
         progress.say(f"Loading {settings.model}")

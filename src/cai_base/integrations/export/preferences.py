@@ -56,7 +56,7 @@ def _card(
     counts = ", ".join(f"{len(splits[split])} in the split {split}" for split in present)
     filtered = ", ".join(f"{count} {reason}" for reason, count in results.revision.filtered.items())
     organism = (
-        "\nThe base model is a model organism: a small model of a synthetic village in which harm is fictional. These "
+        "\nThe base model is a model organism: a small model of a synthetic world in which harm is fictional. These "
         "texts are of no use for training a model of English.\n"
         if results.model_organism
         else ""

@@ -37,7 +37,7 @@ LARGEST_BODY = 4 << 20
 HOSTS = ["127.0.0.1", "localhost"]
 """The names under which the server answers: a page of another site cannot reach it by a name of its own."""
 COMPLETION_TOKENS = 16
-"""The longest completion where none is asked for, as in OpenAI's API."""
+"""The longest completion where none is call for, as in OpenAI's API."""
 
 
 def make_app(models: Models, desk: Desk) -> Starlette:
@@ -48,17 +48,17 @@ def make_app(models: Models, desk: Desk) -> Starlette:
         data = [{"id": name, "object": "model", "created": began, "owned_by": "cai-base"} for name in models.by_name]
         return JSONResponse({"object": "list", "data": data})
 
-    async def one_model(asked: Request) -> Response:
-        name = asked.path_params["name"]
+    async def one_model(call: Request) -> Response:
+        name = call.path_params["name"]
         models.named(name)
         return JSONResponse({"id": name, "object": "model", "created": began, "owned_by": "cai-base"})
 
-    async def completions(asked: Request) -> Response:
-        form: CompletionForm = read_form(CompletionForm, await _body(asked))
+    async def completions(call: Request) -> Response:
+        form: CompletionForm = read_form(CompletionForm, await _body(call))
         return await _complete(form, models, desk)
 
-    async def chat(asked: Request) -> Response:
-        form: ChatForm = read_form(ChatForm, await _body(asked))
+    async def chat(call: Request) -> Response:
+        form: ChatForm = read_form(ChatForm, await _body(call))
         return await _chat(form, models, desk)
 
     return Starlette(
@@ -76,12 +76,12 @@ def make_app(models: Models, desk: Desk) -> Starlette:
 def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """The route, with what goes wrong in OpenAI's form, and refused to the pages of other sites."""
 
-    async def guarded(asked: Request) -> Response:
-        origin = asked.headers.get("origin")
+    async def guarded(call: Request) -> Response:
+        origin = call.headers.get("origin")
         try:
             if origin is not None and urlsplit(origin).hostname not in HOSTS:
                 raise WrongRequest("pages of other sites may not ask this server", status=403)
-            return await handle(asked)
+            return await handle(call)
         except WrongRequest as error:
             return _error(str(error), error.status, error.param, error.code)
         except UserError as error:
@@ -93,9 +93,9 @@ def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     return guarded
 
 
-async def _no_such_path(asked: Request, _: Exception) -> Response:
+async def _no_such_path(call: Request, _: Exception) -> Response:
     paths = "GET /v1/models, POST /v1/completions, POST /v1/chat/completions"
-    return _error(f"{asked.method} {asked.url.path[:80]}: there is no such thing here; there are {paths}", 404)
+    return _error(f"{call.method} {call.url.path[:80]}: there is no such thing here; there are {paths}", 404)
 
 
 def _error(
@@ -106,12 +106,12 @@ def _error(
     return JSONResponse(content, status, dict(headers or {}))
 
 
-async def _body(asked: Request) -> bytes:
-    kind = asked.headers.get("content-type", "").partition(";")[0].strip().lower()
+async def _body(call: Request) -> bytes:
+    kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise WrongRequest("the body must be application/json", status=415)
     body = bytearray()
-    async for part in asked.stream():
+    async for part in call.stream():
         body += part
         if len(body) > LARGEST_BODY:
             raise WrongRequest(f"the body has more than {LARGEST_BODY:,} bytes; ask for less at a time", status=413)
@@ -132,7 +132,7 @@ async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Respons
         raise WrongRequest("max_tokens: 0 is for echo, which this request does not ask for", "max_tokens")
     if form.stream and (form.logprobs is not None or form.echo):
         raise WrongRequest("stream: is not for requests with logprobs or echo here; leave one out", "stream")
-    asked: list[SampleRequest] = []
+    requests: list[SampleRequest] = []
     prompts: list[tuple[int, ...]] = []
     for number, prompt in enumerate(form.prompts):
         tokens = prompt_tokens(tokenizer, prompt) if isinstance(prompt, str) else _given_tokens(speaker, prompt)
@@ -140,11 +140,11 @@ async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Respons
         for choice in range(form.n or 1):
             prompts.append(tokens)
             seed = _seed(form.seed, number, choice)
-            asked.append(SampleRequest(speaker.adapter, tokens, max(most, 1), temperature, form.stops, seed))
+            requests.append(SampleRequest(speaker.adapter, tokens, max(most, 1), temperature, form.stops, seed))
     frame = _Frame("text_completion", "cmpl", form.model)
     if form.stream:
-        return _streamed(frame, speaker, asked, desk, form.usage_at_end, chat=False)
-    drawn = [desk.draw(speaker.engine, one) for one in asked] if most else []
+        return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=False)
+    drawn = [desk.draw(speaker.engine, one) for one in requests] if most else []
     samples = [await asyncio.wrap_future(one) for one in drawn]
     choices = []
     for number, tokens in enumerate(prompts):
@@ -157,7 +157,7 @@ async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Respons
             details = completion_logprobs(tokenizer, whole, places, 0 if form.echo else len(tokens), form.logprobs)
         text = before + sample.text
         choices.append({"index": number, "text": text, "finish_reason": sample.stop_reason, "logprobs": details})
-    return JSONResponse(frame.whole(choices, _usage(asked, samples)))
+    return JSONResponse(frame.whole(choices, _usage(requests, samples)))
 
 
 async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
@@ -167,27 +167,27 @@ async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
     most = form.longest or models.sampling.max_tokens
     if form.stream and form.logprobs:
         raise WrongRequest("stream: is not for requests with logprobs here; leave one out", "stream")
-    asked = []
+    requests = []
     for choice in range(form.n or 1):
         one = request(speaker, question, before, Sampling(temperature, most, _seed(form.seed, 0, choice)))
         stops = (*one.stop, *form.stops)
-        asked.append(SampleRequest(one.adapter, one.prompt, one.max_tokens, one.temperature, stops, one.seed))
+        requests.append(SampleRequest(one.adapter, one.prompt, one.max_tokens, one.temperature, stops, one.seed))
     frame = _Frame("chat.completion", "chatcmpl", form.model)
     if form.stream:
-        return _streamed(frame, speaker, asked, desk, form.usage_at_end, chat=True)
-    drawn = [desk.draw(speaker.engine, one) for one in asked]
+        return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=True)
+    drawn = [desk.draw(speaker.engine, one) for one in requests]
     samples = [await asyncio.wrap_future(one) for one in drawn]
     choices = []
     for number, sample in enumerate(samples):
         details = None
         if form.logprobs:
-            whole, start = (*asked[number].prompt, *sample.tokens), len(asked[number].prompt)
+            whole, start = (*requests[number].prompt, *sample.tokens), len(requests[number].prompt)
             places = await asyncio.wrap_future(desk.do(_reading(speaker, whole, max(form.top_logprobs or 0, 1))))
             details = chat_logprobs(speaker.engine.tokenizer, whole, places, start, form.top_logprobs or 0)
         message = {"role": "assistant", "content": sample.text.strip(), "refusal": None}
         finish = {"finish_reason": sample.stop_reason, "logprobs": details}
         choices.append({"index": number, "message": message, **finish})
-    return JSONResponse(frame.whole(choices, _usage(asked, samples)))
+    return JSONResponse(frame.whole(choices, _usage(requests, samples)))
 
 
 def _given_tokens(speaker: Speaker, tokens: list[int]) -> tuple[int, ...]:
@@ -201,8 +201,8 @@ def _reading(speaker: Speaker, tokens: Sequence[int], most: int) -> Callable[[],
     return lambda: read_logprobs(speaker, tokens, most)
 
 
-def _usage(asked: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, int]:
-    read, drawn = sum(len(one.prompt) for one in asked), sum(len(one.tokens) for one in samples)
+def _usage(requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, int]:
+    read, drawn = sum(len(one.prompt) for one in requests), sum(len(one.tokens) for one in samples)
     return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
 
 
@@ -225,7 +225,7 @@ class _Frame:
 
 
 def _streamed(
-    frame: _Frame, speaker: Speaker, asked: Sequence[SampleRequest], desk: Desk, usage_at_end: bool, *, chat: bool
+    frame: _Frame, speaker: Speaker, requests: Sequence[SampleRequest], desk: Desk, usage_at_end: bool, *, chat: bool
 ) -> Response:
     """A response in parts, as its tokens are drawn. In chat the space around an answer is left out."""
     loop = asyncio.get_running_loop()
@@ -233,27 +233,27 @@ def _streamed(
 
     def listener(number: int) -> Callable[[tuple[int, ...]], None]:
         def hear(tokens: tuple[int, ...]) -> None:
-            text = certain_text(speaker.engine, asked[number].stop, tokens)
+            text = certain_text(speaker.engine, requests[number].stop, tokens)
             loop.call_soon_threadsafe(events.put_nowait, (number, text.strip() if chat else text))
 
         return hear
 
     drawn: list[Future[Sample]] = []
-    for number, one in enumerate(asked):
+    for number, one in enumerate(requests):
         job = desk.draw(speaker.engine, one, listener(number))
         job.add_done_callback(lambda _, n=number: loop.call_soon_threadsafe(events.put_nowait, (n, None)))  # type: ignore[misc]
         drawn.append(job)
 
     def choice(number: int, text: str, finish: str | None = None) -> dict[str, Any]:
-        said = {"delta": {"content": text} if text or not finish else {}} if chat else {"text": text}
-        return {"index": number, **said, "finish_reason": finish, "logprobs": None}
+        content = {"delta": {"content": text} if text or not finish else {}} if chat else {"text": text}
+        return {"index": number, **content, "finish_reason": finish, "logprobs": None}
 
     async def parts() -> AsyncIterator[bytes]:
-        sent = [""] * len(asked)
-        for number in range(len(asked) if chat else 0):
+        sent = [""] * len(requests)
+        for number in range(len(requests) if chat else 0):
             role = {"index": number, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
             yield frame.part([role])
-        open_ones = len(asked)
+        open_ones = len(requests)
         while open_ones:
             number, text = await events.get()
             finish = None
@@ -265,7 +265,7 @@ def _streamed(
                 more, sent[number] = text[len(sent[number]) :], text
                 yield frame.part([choice(number, more, finish)])
         if usage_at_end:
-            yield frame.part([], _usage(asked, [one.result() for one in drawn]))
+            yield frame.part([], _usage(requests, [one.result() for one in drawn]))
         yield b"data: [DONE]\n\n"
 
     return StreamingResponse(parts(), media_type="text/event-stream")
