@@ -147,8 +147,8 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
             shutil.copytree(embedded.weights(), new / BASE_FOLDER)
             base = str((out / BASE_FOLDER).resolve())
             notes.append(
-                "The base model is in the folder `base-model` here. adapter_config.json has its path at the time of the "
-                "export: if you move it, give PEFT the base model by hand"
+                "The base model is in the folder `base-model` here. adapter_config.json has its path at the time of "
+                "the export: if you move it, give PEFT the base model by hand"
             )
         weights.copy_adapter(adapter, new, base)
         shown = f"FOLDER/{BASE_FOLDER}" if settings.model == EMBEDDED else base
