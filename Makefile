@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TINKER_STAMP := $(VENV)/.installed-tinker
 TINKER_TESTS ?= tinker
 
-.PHONY: run install check test test-slow test-tinker clean
+.PHONY: run install check test test-slow test-tinker fuzz clean
 
 run: install
 	$(BIN)/cai-base run
@@ -32,6 +32,10 @@ test: check
 
 test-slow: install
 	$(BIN)/pytest -m 'slow and not tinker' --timeout 3600
+
+# 20,000 malformed inputs, where the default suite has 2,000.
+fuzz: install
+	CAI_BASE_FUZZ=9 $(BIN)/pytest tests/fuzz --timeout 3600
 
 $(TINKER_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tinker]'
