@@ -62,7 +62,7 @@ class CaiBaseModel(ModelAPI):  # type: ignore[misc]  # Inspect may not be instal
 
     def connection_key(self) -> str:
         """All arms of a run share its engine."""
-        return self.model_name
+        return str(self.model_name)
 
     async def generate(
         self, input: list[ChatMessage], tools: Any, tool_choice: Any, config: GenerateConfig

@@ -76,7 +76,7 @@ def check_figures(file: Path, results: Results | SuiteResults) -> None:
 
 def check_judge_names(file: Path, judge: str | None, second: SecondJudge | None = None) -> None:
     """Raise UserError if a judge is of an unknown kind, or the second one judged an unknown arm."""
-    for field, name in (("judge", judge), ("second_judge.name", second and second.name)):
+    for field, name in (("judge", judge), ("second_judge.name", None if second is None else second.name)):
         if name is not None:
             _check_known(file, field, name.partition(":")[0], JUDGE_KINDS)
     if second is not None:

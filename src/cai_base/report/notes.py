@@ -45,8 +45,10 @@ def _intervals_over(results: Results | SuiteResults) -> set[str | None]:
     """What the intervals of the main table are over; empty if it shows none."""
     if not any(cell.interval for row in main_table(results).rows for cell in row.cells):
         return set()
-    arms = {one.ci95_over for figures in results.arms.values() for one in figures.values() if one.ci95}
-    pairs = {one.ci95_over for compared in results.comparisons.values() for one in compared.values() if one.ci95}
+    arms: set[str | None] = {one.ci95_over for figures in results.arms.values() for one in figures.values() if one.ci95}
+    pairs: set[str | None] = {
+        one.ci95_over for compared in results.comparisons.values() for one in compared.values() if one.ci95
+    }
     return arms | pairs
 
 

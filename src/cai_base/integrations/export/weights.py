@@ -13,7 +13,7 @@ from transformers.utils import logging
 from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from cai_base.engines.local.peft_format import PREFIX
 from cai_base.errors import UserError
-from cai_base.reading import parse_json, read_text
+from cai_base.reading import RESTORE, parse_json, read_text
 
 SMALL = 1_000_000_000
 """Up to so many parameters, `auto` writes merged weights in float32, in which the sum loses nothing."""
@@ -42,7 +42,7 @@ def merge(model: Any, adapter: Path) -> None:
     Raises:
         UserError: the adapter is of other layers.
     """
-    config = parse_json(adapter / ADAPTER_CONFIG, read_text(adapter / ADAPTER_CONFIG, "an adapter's settings"))
+    config = _config(adapter)
     tensors = load_file(adapter / ADAPTER_WEIGHTS)
     scale = config["lora_alpha"] / config["r"]
     modules = dict(model.named_modules())
@@ -64,5 +64,14 @@ def copy_adapter(adapter: Path, out: Path, base: str) -> None:
         base: a hub id, or the path of a folder.
     """
     shutil.copyfile(adapter / ADAPTER_WEIGHTS, out / ADAPTER_WEIGHTS)
-    config = parse_json(adapter / ADAPTER_CONFIG, read_text(adapter / ADAPTER_CONFIG, "an adapter's settings"))
+    config = _config(adapter)
     (out / ADAPTER_CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n")
+
+
+def _config(adapter: Path) -> dict[str, Any]:
+    """The settings of an adapter that a run wrote."""
+    file = adapter / ADAPTER_CONFIG
+    config = parse_json(file, read_text(file, "an adapter's settings"))
+    if not isinstance(config, dict):
+        raise UserError(f"{file}: is not a table of settings; {RESTORE}")
+    return config
