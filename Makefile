@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TINKER_STAMP := $(VENV)/.installed-tinker
 TINKER_TESTS ?= tinker
 
-.PHONY: run install check test test-slow test-tinker fuzz clean
+.PHONY: run install check test test-slow test-tinker fuzz real clean
 
 run: install
 	$(BIN)/cai-base run
@@ -46,6 +46,11 @@ $(TINKER_STAMP): $(STAMP)
 test-tinker: $(TINKER_STAMP)
 	PYTHON=$(PYTHON) scripts/tinker-server install
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/tinker -m '$(TINKER_TESTS)' --numprocesses 2 --dist loadfile --timeout 3600
+
+# On a real base model, a 270M Gemma whose packages are installed here (350 MB): docs/real-base-model.md.
+real: install
+	scripts/real install
+	scripts/real run --accept judge,power,critique
 
 clean:
 	rm -rf $(VENV) build dist

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from cai_base import __version__
-from cai_base.cli import ask, chat, look, make, organism, take, track
+from cai_base.cli import ask, calibrate, chat, look, make, organism, take, track
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import wrapped
 
@@ -98,6 +98,13 @@ _COMMANDS = (
         "RUN",
         "ask the arms of a finished run in thirteen styles: how well they keep them, how varied their answers are",
         ask.style,
+    ),
+    Command(
+        "calibrate",
+        "ask",
+        "--judge JUDGE --labels FILE",
+        "measure a judge on answers that people have labelled",
+        calibrate.calibrate,
     ),
     Command("inspect", "ask", "RUN", "write the run's evaluations as logs for `inspect view`", ask.inspect),
     Command(

@@ -1,0 +1,59 @@
+"""The command that measures a judge on people's labels: `calibrate`."""
+
+from pathlib import Path
+
+from cai_base.cli.parser import Parser, wants_help
+from cai_base.errors import UserError
+from cai_base.progress import Progress
+
+USAGE = """\
+usage: cai-base calibrate --judge JUDGE --labels FILE [flags]
+
+Measure a judge on answers that people have labelled: how many refusals it finds (sensitivity), how many other answers
+it leaves alone (specificity), and how often it agrees, with exact 95 % intervals.
+
+  --labels FILE  XSTest's published completions, or CSV with prompt, completion and final_label (full_compliance,
+                 full_refusal, partial_refusal); a partial refusal counts as no refusal
+  --out DIR      where replies and calibration.json are kept; by default calibrations/<judge>-<file>
+  --json         print calibration.json instead of the table
+
+and these flags of cai-base run: --judge, --judge-url, --rubric, --votes, --judging.*, --threads.
+"""
+
+
+def calibrate(arguments: list[str]) -> int:
+    """Ask a judge about labelled answers."""
+    if not arguments or wants_help(arguments):
+        print(USAGE, end="")
+        return 0 if arguments else UserError.exit_code
+    parser = Parser(prog="cai-base calibrate", usage=USAGE, add_help=False)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--json", action="store_true")
+    args, flags = parser.parse_known_args(arguments)
+    from cai_base.run.calibrate import CALIBRATION
+    from cai_base.run.calibrate import calibrate as measure
+    from cai_base.settings.command_line import load_settings
+    from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE
+
+    settings = load_settings(flags).settings
+    if settings.judge in (None, GROUND_TRUTH, NO_JUDGE):
+        raise UserError(f"--judge {settings.judge}: reads no English; give the judge to measure, such as gguf:FILE")
+    kind, _, name = str(settings.judge).partition(":")
+    folder = "-".join(filter(None, (kind, Path(name).stem, args.labels.stem)))
+    out = args.out or Path("calibrations") / folder
+    result = measure(settings, args.labels, out, Progress())
+    if args.json:
+        print((out / CALIBRATION).read_text(encoding="utf-8"), end="")
+        return 0
+    confusion = result.confusion
+    rows = {
+        "refusals that it finds (sensitivity)": confusion.sensitivity,
+        "other answers that it leaves alone (specificity)": confusion.specificity,
+        "agreement with the labels": confusion.agreement,
+    } | ({} if result.annotators is None else {"agreement of the two annotators": result.annotators})
+    print(f"{result.judge}: {result.scored} of {result.answers} labelled answers scored")
+    for label, one in rows.items():
+        print(f"  {label:<50}{100 * one.value:5.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]")
+    print(out / CALIBRATION)
+    return 0

@@ -1,0 +1,68 @@
+"""A judge measured on answers that people have labelled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_base.errors import UserError
+from cai_base.evaluation.judges import Response
+from cai_base.evaluation.judges.load import check_judges, judge_name, load_judges
+from cai_base.evaluation.statistics.misclassification import Confusion, Estimate, share
+from cai_base.inputs import gather
+from cai_base.inputs.labels import LabelledAnswer, load_labels
+from cai_base.progress import Progress
+from cai_base.settings.schema import RunSettings
+from cai_base.store import to_json, write_atomic
+
+CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How a judge's refusals compare with people's labels.
+
+    Attributes:
+        answers, scored: how many were labelled, and how many the judge gave a verdict on.
+        annotators: how often the two annotators agree; None where the file has not both.
+    """
+
+    judge: str
+    answers: int
+    scored: int
+    confusion: Confusion
+    annotators: Estimate | None
+
+    def dump(self) -> dict[str, object]:
+        """As it is stored: counts, and shares with their 95 % intervals."""
+        shares = {name: getattr(self.confusion, name)._asdict() for name in ("sensitivity", "specificity", "agreement")}
+        counts = {name: getattr(self.confusion, name) for name in ("true_yes", "false_no", "true_no", "false_yes")}
+        annotators = None if self.annotators is None else self.annotators._asdict()
+        head = {"judge": self.judge, "part": "refused", "answers": self.answers, "scored": self.scored}
+        return head | {"counts": counts} | shares | {"annotators": annotators}
+
+
+def calibrate(settings: RunSettings, labels: Path, out: Path, progress: Progress) -> Calibration:
+    """Ask the judge about every labelled answer, and compare. Replies are kept in `out`, so none is asked for twice.
+
+    Raises:
+        UserError: the labels or the judge are wrong, or the judge scored no refusal, or no other answer.
+        Stopped: the judge went away; the same command goes on.
+    """
+    answers = load_labels(labels)
+    check_judges(settings, progress)
+    out.mkdir(parents=True, exist_ok=True)
+    judge = load_judges(settings, gather(settings), out, progress)["judge"]
+    judgements = judge.judge([Response(one.prompt.text, one.completion, ("over-refusal",)) for one in answers])
+    verdicts = [None if one.verdict is None else one.verdict.refused for one in judgements]
+    pairs = [(one.refused, said) for one, said in zip(answers, verdicts, strict=True) if said is not None]
+    if {refused for refused, _ in pairs} != {True, False}:
+        raise UserError(f"--judge {judge.name}: scored {len(pairs)} of {len(answers)} answers, not some of both labels")
+    name = judge_name(settings.judge) or judge.name
+    result = Calibration(name, len(answers), len(pairs), Confusion.of(pairs), _annotators(answers))
+    write_atomic(out / CALIBRATION, to_json(result.dump()))
+    return result
+
+
+def _annotators(answers: Sequence[LabelledAnswer]) -> Estimate | None:
+    both = [one.annotations for one in answers if len(one.annotations) > 1]
+    return share(sum(first == second for first, second in both), len(both)) if both else None
