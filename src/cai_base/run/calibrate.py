@@ -54,7 +54,7 @@ def calibrate(settings: RunSettings, labels: Path, out: Path, progress: Progress
     judge = load_judges(settings, gather(settings), out, progress)["judge"]
     judgements = judge.judge([Response(one.prompt.text, one.completion, ("over-refusal",)) for one in answers])
     verdicts = [None if one.verdict is None else one.verdict.refused for one in judgements]
-    pairs = [(one.refused, said) for one, said in zip(answers, verdicts, strict=True) if said is not None]
+    pairs = [(one.refused, verdict) for one, verdict in zip(answers, verdicts, strict=True) if verdict is not None]
     if {refused for refused, _ in pairs} != {True, False}:
         raise UserError(f"--judge {judge.name}: scored {len(pairs)} of {len(answers)} answers, not some of both labels")
     name = judge_name(settings.judge) or judge.name
