@@ -3,7 +3,7 @@
 RUN = (
     "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "
     "--dpo.batch-size 2 --revision.response-tokens 40 --revision.critique-tokens 12 --evaluation.response-tokens 24 "
-    "--lora.rank 2 --control shuffled,a-a --arms sft,cai,instruct"
+    "--lora.rank 2 --control shuffled,resample --arms sft,cai,instruct"
 ).split()
 PROMPTS = (
     '{"id": "a", "kind": "benign", "text": "How would you sweep the mill?"}\n'

@@ -46,8 +46,14 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--sft.schedule", "step"], "--sft.schedule 'step': input should be 'constant', 'linear' or 'cosine'"),
         (["--arms", "cai"], "'sft' is missing"),
         (["--model", "./no-such"], "--model ./no-such: there is no such folder"),
-        (["--arms", "sft,kto"], "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, instruct"),
-        (["--control", "random"], "--control: 'random' is not a control; choose from shuffled, placebo, a-a"),
+        (
+            ["--arms", "sft,kto"],
+            "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, feedback, sl-cai+feedback",
+        ),
+        (
+            ["--control", "random"],
+            "--control: 'random' is not a control; choose from shuffled, unrevised, nll-only, placebo,",
+        ),
         (["--control", "placebo", "--constitution", "placebo"], "compares it with itself"),
         (
             ["--accept", "rates"],

@@ -1,4 +1,4 @@
-"""Controls: arms that must show nothing of what the constitution does, each one flag, in the same table."""
+"""Controls and feedback: every arm that a run can train or ask beside full CAI, each one flag, in the same table."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,25 @@ from typing import Any
 
 import pytest
 
+from cai_base import GroundTruth, answer
 from cai_base.cli import main
+from cai_base.inputs import Inputs
 from cai_base.method import pairs as preference
+from cai_base.progress import Progress
 from cai_base.records import Difference, Pair
+from cai_base.report.labels import label
 from cai_base.report.load import load
 from cai_base.report.tables import main_table
+from cai_base.run.finished_run import load_arms
 from cai_base.run.result_warnings import differs_from_itself, same_weights
+from cai_base.settings.schema import RunSettings
 
 RUN = (
     "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "
-    "--dpo.batch-size 2 --revision.response-tokens 40 --revision.critique-tokens 12 --evaluation.response-tokens 24 "
-    "--lora.rank 2 --control a-a,placebo,shuffled"
+    "--sl-cai.steps 2 --dpo.batch-size 2 --revision.response-tokens 60 --revision.critique-tokens 12 --lora.rank 2 "
+    "--evaluation.response-tokens 24 --sft.refusals 2 --feedback.principles 3 "
+    "--arms sft,cai,sl-cai,feedback,sl-cai+feedback "
+    "--control shuffled,unrevised,nll-only,placebo,examples-only,refusals,prompted,revise-only,a-a,resample"
 ).split()
 PROMPTS = (
     '{"id": "a", "kind": "benign", "text": "How would you sweep the mill?"}\n'
@@ -52,40 +60,96 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+CONTROLS = (
+    *("shuffled", "unrevised", "nll-only", "placebo", "examples-only", "refusals", "prompted", "revise-only"),
+    *("a-a", "resample"),
+)
+TRAINED = ("sft", "cai", "sl-cai", "feedback", "sl-cai+feedback")
+
+
 def test_every_control_is_an_arm_of_the_table_and_compared_with_sft_and_cai(run: Path) -> None:
     results = json.loads((run / "results.json").read_bytes())
-    assert list(results["arms"]) == ["base", "sft", "cai", "shuffled", "placebo", "a-a"]
+    assert list(results["arms"]) == ["base", *TRAINED, *CONTROLS]
     assert set(results["comparisons"]) == {
-        *("cai - sft", "shuffled - sft", "placebo - sft", "a-a - sft", "sft - base"),
-        *("cai - shuffled", "cai - placebo"),
+        *(f"{arm} - sft" for arm in (*TRAINED[1:], *CONTROLS)),
+        *("sft - base", "sl-cai+feedback - sl-cai"),
+        *(f"cai - {control}" for control in CONTROLS[:-2]),
     }
-    assert results["controls"]["placebo"]["constitution"] != results["constitution"]["name"]
+    controls = results["controls"]
+    assert controls["placebo"]["constitution"] != results["constitution"]["name"]
+    assert controls["placebo"]["revision"]["chains"] == results["revision"]["chains"]
+    assert controls["placebo"]["refusal_prefill"] == controls["examples-only"]["refusal_prefill"] == 0.25
+    assert set(controls["examples-only"]["revision"]["principle_counts"]) == {"no-principle"}
+    assert controls["refusals"]["refusals"] == 2
     assert all(arm["response_tokens"]["answered"] == 4 for arm in results["arms"].values())
+    assert results["losses"]["nll-only"]["name"] == results["losses"]["refusals"]["name"] == "nll"
     columns = main_table(load(run).results).columns
-    assert {"Full CAI − Shuffled", "Full CAI − Placebo", "SFT again (a-a) − SFT-only"} <= set(columns)
+    assert {"Full CAI − Shuffled", "Full CAI − Placebo", f"{label('a-a')} − SFT-only"} <= set(columns)
     for page in ("report.md", "report.html"):
         text = (run / page).read_text()
         assert "Beside the control Shuffled the difference is " in text
-        assert all(name in text for name in ("Shuffled", "Placebo", "SFT again (a-a)"))
+        assert all(label(name) in text for name in (*TRAINED, *CONTROLS))
 
 
 def test_the_controls_differ_in_what_they_control_and_in_nothing_else(run: Path) -> None:
     for seed in ("seed-0", "seed-1"):
         pairs, shuffled = lines(run / seed / "pairs.jsonl"), lines(run / seed / "shuffled/pairs.jsonl")
         assert [pair["id"] for pair in pairs] == [pair["id"] for pair in shuffled]
-        sides = [[{pair["chosen"], pair["rejected"]} for pair in found] for found in (pairs, shuffled)]
+        sides = [[{pair["chosen"], pair["rejected"]} for pair in of_arm] for of_arm in (pairs, shuffled)]
         assert sides[0] == sides[1]
-        chains, placebo = lines(run / seed / "revision.jsonl"), lines(run / seed / "placebo/revision.jsonl")
-        assert [chain["original"] for chain in chains] == [chain["original"] for chain in placebo]
+        chains = lines(run / seed / "revision.jsonl")
         own = {one["principle"] for chain in chains for one in chain["rounds"]}
-        assert own.isdisjoint(one["principle"] for chain in placebo for one in chain["rounds"])
-        answers = [lines(run / seed / f"evaluation/{arm}/attack.jsonl")[0]["response"] for arm in ("sft", "a-a")]
-        assert answers[0] != answers[1]
-        adapters = [(run / seed / f"{phase}/adapter/adapter_model.safetensors").read_bytes() for phase in PHASES]
-        assert len(set(adapters)) == len(PHASES)
+        for control in ("placebo", "examples-only"):
+            others = lines(run / seed / control / "revision.jsonl")
+            assert [chain["original"] for chain in chains] == [chain["original"] for chain in others]
+            assert own.isdisjoint(one["principle"] for chain in others for one in chain["rounds"])
+        unrevised = lines(run / seed / "unrevised/responses.jsonl")
+        assert [chain["original"] for chain in chains] == [two["responses"][0] for two in unrevised]
+        answers = {
+            arm: lines(run / seed / f"evaluation/{arm}/attack.jsonl")[0]["response"]
+            for arm in ("sft", "a-a", "resample", "revise-only")
+        }
+        assert len(set(answers.values())) == len(answers)
+        trained = ("sft", "dpo", "sl-cai", *CONTROLS[:6], "a-a", "feedback", "sl-cai-feedback")
+        adapters = {(run / seed / f"{phase}/adapter/adapter_model.safetensors").read_bytes() for phase in trained}
+        assert len(adapters) == len(trained)
+        assert not (run / seed / "resample").exists()
 
 
-PHASES = ("sft", "dpo", "shuffled", "placebo")
+def test_feedback_labels_pairs_of_the_models_own_answers_by_comparison(run: Path) -> None:
+    for folder, seed in (("feedback", "seed-0"), ("sl-cai-feedback", "seed-1")):
+        responses = {one["id"]: one for one in lines(run / seed / folder / "responses.jsonl")}
+        pairs = lines(run / seed / folder / "pairs.jsonl")
+        assert pairs
+        for pair in pairs:
+            two = responses[pair["id"]]
+            assert {pair["chosen"], pair["rejected"]} == set(two["responses"])
+            assert len(two["comparisons"]) == len(set(pair["principles"])) == 3
+            each = [one[order] for one in two["comparisons"] for order in ("first_as_a", "first_as_b")]
+            first = sum(each) / len(each)
+            assert pair["probability"] == pytest.approx(max(first, 1 - first))
+            assert (two["responses"][0] == pair["chosen"]) == (first >= 0.5)
+            assert len(two["verdicts"]) == 2
+    figures = json.loads((run / "results.json").read_bytes())["feedback"]
+    assert set(figures) == {"feedback", "sl-cai+feedback"}
+    for arm in figures.values():
+        assert arm["responses"] == 24 == arm["pairs"] + sum(arm["filtered"].values())
+        assert 0.5 <= arm["confidence"]["mean"] < 1
+        assert 0 < arm["first_letter"]["mean"] < 1
+    assert "known comparisons right" in (run / "preflight.json").read_text()
+
+
+def test_the_arms_without_training_answer_a_finished_runs_prompts_as_they_did(run: Path) -> None:
+    arms = list(load_arms(run, Progress.quiet(), ["prompted", "revise-only"]))
+    settings = RunSettings.model_validate(json.loads((run / "config.json").read_bytes()))
+    prompts = Inputs.read(run / "inputs.json").evaluation_prompts
+    for arm in arms:
+        again = answer(
+            arm.engine, arm.layout, settings.evaluation, GroundTruth(), prompts, arm.models, revise=arm.revise
+        )
+        for seed, answers in again.items():
+            stored = lines(run / f"seed-{seed}/evaluation/{arm.name}/attack.jsonl")
+            assert [one.response for one in answers if one.kind == "jailbreak"] == [one["response"] for one in stored]
 
 
 def test_an_arm_with_the_weights_of_sft_is_named(tmp_path: Path) -> None:

@@ -14,13 +14,19 @@ LONGEST_FILE = 450
 
 NO_ARMS = {
     ("embedded.py", "base"): "a field of the sibling's card",
+    ("experiment.py", "sft"): "a section of the settings",
+    ("method/pairs.py", "feedback"): "a rule for pairs",
     ("method/pairs.py", "shuffled"): "a rule for pairs",
+    ("method/pairs.py", "unrevised"): "a rule for pairs",
+    ("run/preflight/feedback.py", "feedback"): "a check of preflight",
+    ("run/results.py", "feedback"): "a field of the results",
     ("run/preflight/models.py", "base"): "a check of preflight",
     ("run/preflight/models.py", "instruct"): "a check of preflight",
     ("run/suite_results.py", "base"): "a field of an evaluation's configuration",
     ("run/targets.py", "base"): "a flag",
     ("settings/command_line.py", "instruct"): "a flag",
     ("settings/schema.py", "base"): "a check of preflight",
+    ("settings/schema.py", "feedback"): "a check of preflight",
     ("settings/schema.py", "instruct"): "a check of preflight",
 }
 """Strings that are spelt like an arm's name and are something else, by file. An entry that no longer applies fails."""

@@ -12,6 +12,9 @@ from cai_base.errors import UserError
 
 Group = Literal["start", "trained", "control", "other"]
 Section = Literal["sft", "dpo", "sl_cai"]
+ConstitutionOf = Literal["run", "placebo", "no principle"]
+Inference = Literal["constitution first", "revision"]
+PairSource = Literal["chains", "responses", "comparisons"]
 
 BASE = "base"
 """The arm that is the base model itself."""
@@ -23,6 +26,8 @@ INSTRUCT = "instruct"
 """The arm of a model tuned elsewhere to follow instructions."""
 SFT = "sft"
 """The training phase of the baseline, whose adapters every other phase begins from."""
+NO_PRINCIPLE: Final = "no principle"
+"""The packaged requests for critique and revision that name no principle."""
 PLACEBO: Final = "placebo"
 """The packaged constitution about spelling and layout alone, as `--constitution` takes it."""
 
@@ -38,13 +43,22 @@ class Arm:
         about: one clause for the glossary.
         group: `start` is the base model, in every run; `trained` arms are selected with `--arms`, `control` arms with
             `--control`; `other` is trained elsewhere.
-        section: the section of the settings for its training, which also implies the loss; None if the run does not
-            train it.
+        section: the section of the settings for its training; None if the run does not train it.
         folder: the name of its training phase, and of its folder in a seed's directory; None if it is not trained.
         pairs: the rule in `method.pairs` that makes its preference pairs; None if it has no pairs of its own.
-        constitution: the constitution of its own revision chains: the run's, or the packaged placebo; None if it has
-            no chains of its own.
+        chosen_only: whether it trains by NLL on the chosen responses of its pairs alone, where the section is that of
+            a preference loss.
+        starts_from: the arm whose weights its training starts from; the base model's where it is trained by SFT on
+            written answers.
+        constitution: the constitution of its own revision chains: the run's, or a packaged one in its place; None if
+            it has no chains of its own.
+        source: what its own pairs are made from, where it makes that itself: revision chains, two responses to every
+            prompt, or such responses and their comparison.
+        replaces: whether refusals replace some of the written answers that it is trained on.
         adapters_of: the arm whose adapters it samples from, if it has none of its own.
+        inference: what is done at inference in place of training: the constitution stands before the question, or the
+            answer is critiqued and revised.
+        null_of: the arm from which it must not differ, because it is the same model under other draws.
         draw: the purpose in the random address of its answers; arms with the same purpose share their random streams.
         compared_with: the arms that are subtracted from it, if both are in the run.
         controls: the arm that it is a control of, and is subtracted from.
@@ -59,8 +73,14 @@ class Arm:
     section: Section | None = None
     folder: str | None = None
     pairs: str | None = None
-    constitution: Literal["run", "placebo"] | None = None
+    chosen_only: bool = False
+    starts_from: str = BASELINE
+    constitution: ConstitutionOf | None = None
+    source: PairSource | None = None
+    replaces: bool = False
     adapters_of: str | None = None
+    inference: Inference | None = None
+    null_of: str | None = None
     draw: str = "answer"
     compared_with: tuple[str, ...] = ()
     controls: str | None = None
@@ -68,7 +88,7 @@ class Arm:
 
     @property
     def control(self) -> bool:
-        """Whether it is a control, which must not show the constitution's effect."""
+        """Whether it is a control, which leaves out or replaces a part of the method."""
         return self.group == "control"
 
     @property
@@ -91,6 +111,7 @@ _ARMS = (
         "trained",
         section="sft",
         folder=SFT,
+        starts_from=BASE,
         compared_with=(BASE,),
         curve=True,
     ),
@@ -119,10 +140,39 @@ _ARMS = (
         curve=True,
     ),
     Arm(
+        "feedback",
+        "Feedback",
+        "#882255",
+        "SFT, then DPO on pairs of its own answers, labelled by comparison under the constitution",
+        "trained",
+        section="dpo",
+        folder="feedback",
+        pairs="feedback",
+        source="comparisons",
+        compared_with=(BASELINE, INSTRUCT),
+        curve=True,
+    ),
+    Arm(
+        "sl-cai+feedback",
+        "SL-CAI, feedback",
+        "#44aa99",
+        "SL-CAI, then DPO on pairs of its own answers, labelled by comparison under the constitution: the paper's two "
+        "stages",
+        "trained",
+        section="dpo",
+        folder="sl-cai-feedback",
+        pairs="feedback",
+        source="comparisons",
+        starts_from="sl-cai",
+        compared_with=(BASELINE, "sl-cai", INSTRUCT),
+        curve=True,
+    ),
+    Arm(
         "shuffled",
         "Shuffled",
         "#e69f00",
-        "full CAI with chosen and rejected swapped with probability 1/2",
+        "full CAI with chosen and rejected swapped with probability 1/2, which removes the direction of the preference "
+        "and keeps the texts",
         "control",
         section="dpo",
         folder="shuffled",
@@ -131,15 +181,91 @@ _ARMS = (
         controls=FULL,
     ),
     Arm(
+        "unrevised",
+        "Unrevised",
+        "#ddaa33",
+        "full CAI on two answers of the SFT model, one preferred at random, which removes critique and revision",
+        "control",
+        section="dpo",
+        folder="unrevised",
+        pairs="unrevised",
+        source="responses",
+        compared_with=(BASELINE,),
+        controls=FULL,
+    ),
+    Arm(
+        "nll-only",
+        "NLL alone",
+        "#999933",
+        "full CAI's pairs, batches and steps with the NLL of the chosen responses as the only loss, which removes the "
+        "preference loss",
+        "control",
+        section="dpo",
+        folder="nll-only",
+        chosen_only=True,
+        compared_with=(BASELINE,),
+        controls=FULL,
+    ),
+    Arm(
         "placebo",
         "Placebo",
         "#56b4e9",
-        "full CAI under principles about spelling and layout",
+        "full CAI under principles about spelling and layout, which replaces the principles and keeps the method",
         "control",
         section="dpo",
         folder="placebo",
         pairs="revisions",
         constitution=PLACEBO,
+        source="chains",
+        compared_with=(BASELINE,),
+        controls=FULL,
+    ),
+    Arm(
+        "examples-only",
+        "Examples alone",
+        "#88ccee",
+        "full CAI whose requests name no principle, which leaves the worked examples alone to say what to criticise",
+        "control",
+        section="dpo",
+        folder="examples-only",
+        pairs="revisions",
+        constitution=NO_PRINCIPLE,
+        source="chains",
+        compared_with=(BASELINE,),
+        controls=FULL,
+    ),
+    Arm(
+        "refusals",
+        "Refusals",
+        "#aa4499",
+        "SFT with some of the written answers replaced by refusals: no constitution, no critique, no preference",
+        "control",
+        section="sft",
+        folder="refusals",
+        replaces=True,
+        starts_from=BASE,
+        compared_with=(BASELINE,),
+        controls=FULL,
+    ),
+    Arm(
+        "prompted",
+        "Prompted",
+        "#117733",
+        "the SFT model with the constitution before every question, without further training",
+        "control",
+        adapters_of=BASELINE,
+        inference="constitution first",
+        compared_with=(BASELINE,),
+        controls=FULL,
+    ),
+    Arm(
+        "revise-only",
+        "Revised answers",
+        "#332288",
+        "the SFT model whose every answer is critiqued and revised, without further training",
+        "control",
+        adapters_of=BASELINE,
+        inference="revision",
         compared_with=(BASELINE,),
         controls=FULL,
     ),
@@ -147,10 +273,24 @@ _ARMS = (
         "a-a",
         "SFT again (a-a)",
         "#9a6324",
+        "SFT trained and asked again with other draws, whose difference from SFT must be none",
+        "control",
+        section="sft",
+        folder="a-a",
+        starts_from=BASE,
+        draw="another answer",
+        null_of=BASELINE,
+        compared_with=(BASELINE,),
+    ),
+    Arm(
+        "resample",
+        "SFT resampled",
+        "#bbbbbb",
         "the SFT adapters asked again with other draws, whose difference from SFT must be none",
         "control",
         adapters_of=BASELINE,
         draw="another answer",
+        null_of=BASELINE,
         compared_with=(BASELINE,),
     ),
     Arm(
@@ -201,8 +341,8 @@ def named(group: Group) -> tuple[str, ...]:
 def comparisons(names: Iterable[str]) -> list[tuple[str, str]]:
     """The pairs of these arms whose difference is a result, first minus second.
 
-    Trained arms minus SFT are first, then SFT minus the base model, then full CAI minus its controls, then arms minus
-    the instruct model.
+    Trained arms minus SFT are first, then SFT minus the base model, then full CAI minus its controls and other pairs of
+    trained arms, then arms minus the instruct model.
     """
     present = [arm(name) for name in names]
     present_names = {one.name for one in present}

@@ -48,6 +48,12 @@ def join(*parts: tuple[str, str]) -> str:
     return "\n\n".join(f"{heading} {escape(text)}".rstrip() for heading, text in parts)
 
 
+def constitution_text(principles: Sequence[Principle]) -> str:
+    """The principles as a text to stand before a conversation: what each asks of a revised response."""
+    lines = (f"- {' '.join(escape(one.revision_request).split())}" for one in principles)
+    return "\n".join(("The assistant follows these principles in every answer:", *lines))
+
+
 @dataclass(frozen=True, slots=True)
 class Dialogue:
     """The texts that a base model continues.
@@ -55,10 +61,12 @@ class Dialogue:
     Attributes:
         few_shot: answered questions that come before every question.
         critique_examples: worked critiques and revisions that come before every request for one.
+        preamble: a text before the few-shot turns of every question, such as a constitution.
     """
 
     few_shot: tuple[Example, ...]
     critique_examples: tuple[CritiqueExample, ...]
+    preamble: str = ""
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -79,7 +87,8 @@ class Dialogue:
         """The few-shot turns, the earlier turns and the question, to be continued by the answer."""
         turns = (*((shot.prompt, shot.response) for shot in self.few_shot), *before)
         parts = [part for question, answer in turns for part in ((USER, question), (ASSISTANT, answer))]
-        return join(*parts, (USER, prompt), (ASSISTANT, ""))
+        preamble = f"{self.preamble}\n\n" if self.preamble else ""
+        return preamble + join(*parts, (USER, prompt), (ASSISTANT, ""))
 
     def critique(self, prompt: str, response: str, principle: Principle) -> str:
         """The question, its answer and the request for a critique, to be continued by the critique."""
@@ -112,6 +121,67 @@ class Dialogue:
             for example in self.critique_examples
         )
         return "".join(f"{text}\n\n" for text in examples)
+
+
+OPTIONS = ("A", "B")
+"""The letters of two responses that are compared."""
+_QUESTION, _REASONING, _VERDICT = "Question:", "Reasoning:", "The better answer is"
+_COMPARISON_HEADINGS = (_QUESTION, _REASONING, _VERDICT, *(f"({letter})" for letter in OPTIONS), *HEADINGS)
+COMPARISON_STOPS = (f"\n{_QUESTION}", f"\n{_VERDICT}", f"\n({OPTIONS[0]})")
+"""A reasoning ends where its verdict or the next question begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A prompt and the two responses to it, in the order in which they are shown."""
+
+    prompt: str
+    responses: tuple[str, str]
+
+
+def comparison(request: str, solved: Sequence[tuple[Compared, int]], pair: Compared) -> str:
+    """Solved comparisons and one that is not, to be continued by ` (A)` or ` (B)`, see `option`.
+
+    Bai et al. 2022, section 4.1, has the request before the options; here it is behind them, as the question that the
+    letter answers.
+
+    Args:
+        request: what is asked about the responses, of the solved ones as well.
+        solved: each with the place of its better response.
+        pair: the one to be decided.
+    """
+    shown = [f"{_compared(request, one)}\n{_VERDICT}{option(place)}." for one, place in solved]
+    return "\n\n".join((*shown, f"{_compared(request, pair)}\n{_VERDICT}"))
+
+
+def reasoning(request: str, pair: Compared) -> str:
+    """A comparison to be continued by what speaks for either response."""
+    return f"{_compared(request, pair)}\n{_REASONING}"
+
+
+def reasoned(request: str, pair: Compared, thoughts: str) -> str:
+    """The same with the reasoning, to be continued by ` (A)` or ` (B)`."""
+    return f"{reasoning(request, pair)} {_one_text(thoughts)}\n{_VERDICT}"
+
+
+def option(place: int) -> str:
+    """What names the response in this place, 0 or 1, as the continuation of a comparison."""
+    return f" ({OPTIONS[place]})"
+
+
+def _compared(request: str, pair: Compared) -> str:
+    options = "\n".join(
+        f"({letter}) {_one_text(response)}" for letter, response in zip(OPTIONS, pair.responses, strict=True)
+    )
+    return f"{_QUESTION} {_one_text(pair.prompt)}\n{options}\n{' '.join(request.split())}"
+
+
+def _one_text(text: str) -> str:
+    """`text` without a line that begins like a heading of a comparison."""
+    lines = text.strip().split("\n")
+    return "\n".join(
+        f" {line}" if i and line.startswith(_COMPARISON_HEADINGS) else line for i, line in enumerate(lines)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,13 @@ from cai_base.arms import Arm
 from cai_base.engines import Adapter
 from cai_base.inputs import Inputs
 from cai_base.method.dpo import DpoPhase
+from cai_base.method.feedback import FeedbackPhase
 from cai_base.method.pairs import Pairs
 from cai_base.method.phase import Phase, Workbench
+from cai_base.method.responses import UnrevisedResponses
 from cai_base.method.revision import RevisionPhase
-from cai_base.method.sft import Sft, SftOnRevisions
+from cai_base.method.sft import Sft, SftOnPairs
+from cai_base.method.training import Start
 from cai_base.progress import Progress
 from cai_base.run import cost, results, start
 from cai_base.run.own_evaluation import RunEvaluation
@@ -32,7 +35,7 @@ def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
     return [
         Sft(arms.arm(arms.BASELINE), settings.sft, inputs.examples),
         RevisionPhase(settings.revision, inputs.prompts, inputs.constitution, inputs.refusal_openers),
-        Pairs("revisions", None, own_chains=True, held_out=settings.dpo.held_out),
+        Pairs("revisions", None, "chains", held_out=settings.dpo.held_out),
         *(phase for arm in arms_to_train for phase in _phases_of(arm, settings, inputs)),
     ]
 
@@ -40,15 +43,51 @@ def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
 def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
     """The phases that an arm needs beside SFT and the run's own chains and pairs."""
     own: list[Phase] = []
-    if arm.constitution == arms.PLACEBO and inputs.placebo is not None:
-        own.append(RevisionPhase(settings.revision, inputs.prompts, inputs.placebo, inputs.refusal_openers, arm.owner))
+    steps, pairs = settings.sft.steps, settings.dpo.pairs
     if arm.pairs is not None and arm.owner is not None:
-        own.append(Pairs(arm.pairs, arm.owner, own_chains=arm.constitution is not None, held_out=settings.dpo.held_out))
-    if arm.section == "dpo":
-        own.append(DpoPhase(arm, settings.dpo, settings.sft.steps))
-    if arm.section == "sl_cai":
-        own.append(SftOnRevisions(arm, settings.sl_cai, settings.sft.steps, settings.dpo.pairs))
+        if arm.source is not None:
+            own.append(_source(arm, arm.owner, settings, inputs))
+        own.append(Pairs(arm.pairs, arm.owner, arm.source, held_out=settings.dpo.held_out))
+    match arm.section:
+        case "sft" if arm.name != arms.BASELINE:
+            draws, refusals = arm.name if arm.null_of else arms.SFT, inputs.refusals if arm.replaces else ()
+            own.append(Sft(arm, settings.sft, inputs.examples, draws, refusals))
+        case "dpo" if arm.chosen_only:
+            own.append(SftOnPairs(arm, settings.dpo, steps, pairs, draws="dpo"))
+        case "dpo":
+            before = arms.arm(arm.starts_from)
+            start = Start(before.folder or before.name, settings.training(before.section or "sft").steps)
+            own.append(DpoPhase(arm, settings.dpo, start))
+        case "sl_cai":
+            draws = "dpo" if settings.sl_cai.as_dpo else arm.folder or arm.name
+            own.append(SftOnPairs(arm, settings.training("sl_cai"), steps, pairs, draws))
     return own
+
+
+def _source(arm: Arm, owner: str, settings: RunSettings, inputs: Inputs) -> Phase:
+    """The phase that makes what the pairs of an arm are made from."""
+    revision, prompts, openers = settings.revision, inputs.prompts, inputs.refusal_openers
+    if arm.source == "chains":
+        constitution, examples = {
+            arms.PLACEBO: (inputs.placebo, inputs.placebo_examples),
+            arms.NO_PRINCIPLE: (inputs.no_principle, None),
+        }[arm.constitution or ""]
+        assert constitution is not None
+        return RevisionPhase(revision, prompts, constitution, openers, owner, examples)
+    if arm.source == "responses":
+        return UnrevisedResponses(revision, prompts, openers, owner)
+    requests, solved = inputs.comparison_requests, inputs.solved_comparisons
+    answering = arms.arm(arm.starts_from)
+    return FeedbackPhase(
+        settings.feedback,
+        prompts,
+        requests,
+        solved,
+        revision.response_tokens,
+        revision.unit,
+        answering.folder or answering.name,
+        owner,
+    )
 
 
 class Experiment:
@@ -89,6 +128,7 @@ class Experiment:
             judge=self._evaluation.judge,
             budget=session.budget,
             progress=session.progress,
+            interpreter=session.interpreter,
         )
         for phase in phases(self.settings, session.inputs):
             phase.run(bench)

@@ -23,6 +23,10 @@ from cai_base.reading import shown
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.schema import RunSettings
 
+SIBLING = f"{EMBEDDED}:instruct"
+"""What `--interpreter` takes for the embedded model's instruct sibling."""
+TINKER = "tinker:"
+"""Before the name of a model that a Tinker service interprets with, whatever the engine of the run."""
 _QUESTION = {"role": "user", "content": "Hello!"}
 _ANSWER = {"role": "assistant", "content": "Goodbye!"}
 
@@ -150,10 +154,15 @@ def load_engine(settings: RunSettings, progress: Progress, findings: Mapping[str
     Raises:
         UserError: the model cannot be loaded, or is not the one that the run began with.
     """
-    longest = 2 * settings.revision.response_tokens + settings.revision.critique_tokens + 512
+    longest = longest_request(settings)
     lora = Lora(settings.lora.rank, settings.lora.alpha)
     source = Source(settings.model, longest, _NAMES, lora, tokenizer=_tokenizer(settings), findings=findings)
     return _load(settings, settings.engine, source, progress)[0]
+
+
+def longest_request(settings: RunSettings) -> int:
+    """Tokens of the longest request that an engine is prepared for: a revision's, with room for its prompt."""
+    return 2 * settings.revision.response_tokens + settings.revision.critique_tokens + 512
 
 
 def load_tokenizer(settings: RunSettings) -> Tokenizer:
@@ -194,6 +203,41 @@ def load_instruct(settings: RunSettings, progress: Progress) -> tuple[Engine, Ad
         check_instruct(settings, progress)  # again: a run may be resumed after its files have changed
     mismatch = f"give an adapter that was trained on {settings.model}"
     return _load(settings, settings.engine, _instruct(settings), progress, mismatch)
+
+
+def interpreter_engine(settings: RunSettings) -> str:
+    """The engine that an interpreter of its own is loaded into."""
+    if settings.interpreter.startswith(TINKER):
+        return "tinker"
+    return "local" if settings.interpreter in (EMBEDDED, SIBLING) else settings.engine
+
+
+def load_interpreter(
+    settings: RunSettings, progress: Progress, findings: Mapping[str, Any] | None = None
+) -> tuple[Engine, Adapter | None]:
+    """An engine with the interpreter in it, where that is another model than the run's, and its adapter there.
+
+    Args:
+        settings: with `interpreter`, a model.
+        progress: where the user is told what is being loaded.
+        findings: `engine.findings()` of the run that goes on; None for a new one.
+
+    Raises:
+        UserError: the model cannot be loaded, or is not the one that the run began with.
+    """
+    name, engine = settings.interpreter, interpreter_engine(settings)
+    progress.say(f"Loading the interpreter {name}")
+    names = _NAMES | {"model": "--interpreter", "adapter": "--interpreter", "tokenizer": "--interpreter"}
+    longest = longest_request(settings)
+    if name == SIBLING or (_is_adapter(name) and not engine_kind(engine).served):
+        adapter = embedded.sibling() if name == SIBLING else Path(name)
+        base = EMBEDDED if name == SIBLING else settings.model
+        tokenizer = adapter if (adapter / "tokenizer_config.json").is_file() else None
+        source = Source(base, longest, names, None, adapter, "interpreter", tokenizer, findings)
+    else:
+        tokenizer = embedded.weights() if name == EMBEDDED else None
+        source = Source(name.removeprefix(TINKER), longest, names, tokenizer=tokenizer, findings=findings)
+    return _load(settings, engine, source, progress, f"give an adapter that was trained on {settings.model}")
 
 
 def load_any(

@@ -27,6 +27,11 @@ def chains(seed: int, owner: str | None = None) -> str:
     return f"{_owned(seed, owner)}/revision.jsonl"
 
 
+def responses(seed: int, owner: str | None) -> str:
+    """The pairs of responses of a seed that an arm compares."""
+    return f"{_owned(seed, owner)}/responses.jsonl"
+
+
 def pairs(seed: int, owner: str | None = None) -> str:
     """The preference pairs of a seed."""
     return f"{_owned(seed, owner)}/pairs.jsonl"

@@ -43,7 +43,13 @@ def data() -> Dataset:
     return Dataset.from_list([{"prompt": SHOTS + p, "chosen": c, "rejected": r} for p, c, r in PAIRS])
 
 
-def ours(engine: LocalEngine, batch: Sequence[Datum], reference: Sequence[float] | None, dpo: Dpo) -> Step:
+def ours(
+    engine: LocalEngine,
+    batch: Sequence[Datum],
+    reference: Sequence[float] | None,
+    dpo: Dpo,
+    probabilities: Sequence[float] | None = None,
+) -> Step:
     """One forward and backward of the engine's adapter `a` with this project's loss."""
     sides = list(zip(batch[::2], batch[1::2], strict=True))
     references = None
@@ -52,7 +58,8 @@ def ours(engine: LocalEngine, batch: Sequence[Datum], reference: Sequence[float]
             Reference(id="", chosen=chosen, rejected=rejected, weights="")
             for chosen, rejected in zip(reference[::2], reference[1::2], strict=True)
         ]
-    step = engine.forward_backward({"a": Batch(batch, preference_loss(sides, references, dpo))}).result()["a"]
+    loss = preference_loss(sides, references, dpo, probabilities)
+    step = engine.forward_backward({"a": Batch(batch, loss)}).result()["a"]
     assert isinstance(step, Step)
     return step
 
@@ -68,13 +75,19 @@ def policy(folder: str, adapter: Path) -> PeftModel:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("loss", [name for name, one in LOSSES.items() if one.reference])
-def test_a_loss_with_a_reference_is_trls(engine: Make, folder: Callable[[str], str], tmp_path: Path, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "smoothing"), [*((name, 0.0) for name, one in LOSSES.items() if one.reference), ("sigmoid", 0.3)]
+)
+def test_a_loss_with_a_reference_is_trls_also_where_every_pair_has_the_same_soft_label(
+    engine: Make, folder: Callable[[str], str], tmp_path: Path, loss: str, smoothing: float
+) -> None:
     local = engine("llama")
     local.create({"a": 1})
     stir(local, "a")
     local.export({"a": tmp_path / "reference"})
-    config = DPOConfig(output_dir=str(tmp_path / "out"), beta=0.3, loss_type=[loss], **SHARED)
+    config = DPOConfig(
+        output_dir=str(tmp_path / "out"), beta=0.3, loss_type=[loss], label_smoothing=smoothing, **SHARED
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder("llama"))
     model = policy(folder("llama"), tmp_path / "reference")
     theirs = DPOTrainer(model, args=config, train_dataset=data(), processing_class=tokenizer)
@@ -91,7 +104,8 @@ def test_a_loss_with_a_reference_is_trls(engine: Make, folder: Callable[[str], s
     inputs = theirs.data_collator([theirs.train_dataset[i] for i in range(len(PAIRS))])
     value = theirs.compute_loss(theirs.model, inputs)
     value.backward()
-    step = ours(local, batch, reference, settings(loss, **{"nll-weight": 0.0}))
+    labels = [1 - smoothing] * len(PAIRS)
+    step = ours(local, batch, reference, settings(loss, **{"nll-weight": 0.0}), labels)
     assert step.loss == pytest.approx(value.item(), rel=1e-4)
     assert_same_gradient(local, theirs.model)
 
@@ -133,3 +147,16 @@ def test_the_margin_of_simpo_is_per_token_and_that_of_sigmoid_a_sum() -> None:
     means = preference_loss([(chosen, rejected)], None, settings("simpo", **{"nll-weight": 0.0}))(logprobs)
     assert sums.metrics["margin"] == pytest.approx(0.3 * 6)
     assert means.metrics["margin"] == pytest.approx(0.3 * 1)
+
+
+def test_a_soft_label_is_the_mean_loss_over_which_response_is_better() -> None:
+    side = (Datum((1, 2), (0.0, 1.0)), Datum((1, 3), (0.0, 1.0)))
+    known = [Reference(id="", chosen=-1.0, rejected=-1.0, weights="")]
+    dpo, logprobs = settings("sigmoid", **{"nll-weight": 0.0}), torch.tensor([-0.5, -3.0])
+
+    def loss(probability: float, values: Tensor) -> float:
+        return float(preference_loss([side], known, dpo, [probability])(values).loss)
+
+    certain, turned = loss(1.0, logprobs), loss(1.0, logprobs.flip(0))
+    assert loss(0.8, logprobs) == pytest.approx(0.8 * certain + 0.2 * turned)
+    assert loss(0.5, logprobs) == pytest.approx(loss(0.5, logprobs.flip(0)))

@@ -133,7 +133,7 @@ def test_a_card_has_the_figures_of_the_run(exports: Path, finished: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--arm", "sl-cai"], "has no arm 'sl-cai'; it has base, sft, cai, shuffled, a-a, instruct"),
+        (["--arm", "sl-cai"], "has no arm 'sl-cai'; it has base, sft, cai, shuffled, resample, instruct"),
         (["--arm", "instruct"], "--arm instruct: was not made here"),
         (["--arm", "base"], "is the base model, and has no adapter; give --merged or --gguf"),
         (["--seed", "7"], "has no such seed; it has 0, 1"),

@@ -58,7 +58,7 @@ def ask(client: OpenAI, model: str, **more: Any) -> Any:
 def test_every_arm_is_a_model(client: OpenAI) -> None:
     names = [model.id for model in client.models.list()]
     assert names[:5] == ["base", "base:0", "sft", "sft:0", "sft:1"]
-    assert {"cai:1", "shuffled", "a-a:0", "instruct"} <= set(names)
+    assert {"cai:1", "shuffled", "resample:0", "instruct"} <= set(names)
 
 
 def test_answers_are_repeated_with_a_seed_and_streamed_alike(client: OpenAI) -> None:

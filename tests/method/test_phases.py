@@ -1,6 +1,7 @@
 """The phases of a run: each finds what it needs already done, and says what it costs."""
 
 from cai_base import default_settings
+from cai_base.arms import named
 from cai_base.embedded import weights
 from cai_base.engines.tokenizer import load_tokenizer
 from cai_base.experiment import phases
@@ -11,7 +12,8 @@ from cai_base.run.cost import estimate, run_size
 from cai_base.settings.command_line import help_text
 from cai_base.settings.schema import LOSSES
 
-EVERYTHING = default_settings("organism", "--arms", "sft,cai,sl-cai", "--control", "shuffled,placebo,a-a")
+ARMS, CONTROLS = ("sft", "cai", "sl-cai", "feedback", "sl-cai+feedback"), named("control")
+EVERYTHING = default_settings("organism", "--arms", ",".join(ARMS), "--control", ",".join(CONTROLS))
 
 
 def test_every_phase_finds_what_it_needs_already_done() -> None:
@@ -22,6 +24,7 @@ def test_every_phase_finds_what_it_needs_already_done() -> None:
         done.append(phase.name)
     assert done[0] == "sft"
     assert {"revision", "pairs", "dpo", "sl-cai", "shuffled", "placebo", "revision of placebo"} <= set(done)
+    assert {"responses of feedback", "pairs of sl-cai-feedback", "a-a", "refusals", "nll-only"} <= set(done)
 
 
 def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:
@@ -30,7 +33,9 @@ def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:
     usages = estimate(EVERYTHING, inputs, tokenizer, plan)
     taking = [phase.name for phase in plan if phase.cost(size).trained or phase.cost(size).sampled]
     assert set(taking) <= set(usages)
-    assert usages["shuffled"] == usages["placebo"] == usages["dpo"]
+    assert usages["shuffled"] == usages["placebo"] == usages["feedback"] == usages["dpo"]
+    assert usages["responses of feedback"].prefilled > usages["responses of unrevised"].prefilled
+    assert 2 * usages["nll-only"].trained == usages["dpo"].trained
 
 
 def test_every_loss_of_the_table_has_a_formula_and_stands_in_the_help_and_the_glossary() -> None:

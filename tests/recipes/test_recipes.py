@@ -138,7 +138,7 @@ PHASE = [
     ),
 """,
     ),
-    ("settings/schema.py", "    sl_cai: Training\n", "    originals: Training\n"),
+    ("settings/schema.py", "    sl_cai: SlCai\n", "    originals: Training\n"),
     (
         "data/presets/original.toml",
         "alpha = 32.0\n",

@@ -32,11 +32,11 @@ def test_every_arm_of_a_finished_run_answers_what_it_answered_there(finished: Pa
                 stored = run.lines(f"seed-{seed}/evaluation/{arm.name}/{file}.jsonl")
                 responses = [record.response for record in answers if PROMPT_KINDS[record.kind].file == file]
                 assert responses == [record["response"] for record in stored]
-    assert names == ["base", "sft", "cai", "shuffled", "a-a", "instruct"]
+    assert names == ["base", "sft", "cai", "shuffled", "resample", "instruct"]
 
 
 def test_an_arm_that_the_run_lacks_is_an_error_that_names_those_it_has(finished: Path) -> None:
-    with pytest.raises(UserError, match="no arm 'sl-cai'; it has base, sft, cai, shuffled, a-a, instruct"):
+    with pytest.raises(UserError, match="no arm 'sl-cai'; it has base, sft, cai, shuffled, resample, instruct"):
         load_arms(finished, Progress(), ["sl-cai"])
 
 
@@ -66,18 +66,18 @@ def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pyt
     assert "answers of base" in shown.err
     assert "answers of cai" not in shown.err
     found = json.loads(results.read_bytes())
-    assert list(found["arms"]) == ["base", "sft", "cai", "shuffled", "a-a", "instruct"]
+    assert list(found["arms"]) == ["base", "sft", "cai", "shuffled", "resample", "instruct"]
     assert found["layouts"]["cai"] == "few-shot dialogue"
     assert found["layouts"]["instruct"] == "chat template"
     assert (results.parent / "cai" / "seed-1.jsonl").stat().st_mtime_ns == sampled
     ours = json.loads((finished / "results.json").read_bytes())
-    for arm in ("base", "cai", "a-a", "instruct"):  # the very prompts of the run, so the very answers
+    for arm in ("base", "cai", "resample", "instruct"):  # the very prompts of the run, so the very answers
         assert (
             found["arms"][arm]["attack_success_rate"]["per_seed"]
             == (ours["arms"][arm]["attack_success_rate"]["per_seed"])
         )
     assert found["comparisons"]["cai - sft"]["attack_success_rate"]["seeds"] == 2
-    assert "a-a - sft" in found["comparisons"]
+    assert "resample - sft" in found["comparisons"]
     assert Run.open(finished).progress("results")  # the run itself is as it was
 
 

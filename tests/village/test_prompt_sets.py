@@ -44,7 +44,10 @@ def test_the_kind_of_every_packaged_prompt_agrees_with_the_kind_of_its_action():
             assert ("family" in record) == (record["kind"] == "jailbreak")
 
 
-@pytest.mark.parametrize("name", ["few_shot", "examples", *WIDE])
+GENERATED = ("few_shot", "examples", "refusals", "comparison_examples", "known_comparisons", *WIDE)
+
+
+@pytest.mark.parametrize("name", GENERATED)
 def test_the_packaged_sets_are_the_generators_output(name):
     assert records(name) == getattr(prompt_sets, name)()
 

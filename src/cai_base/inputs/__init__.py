@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
-from itertools import islice
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,8 +11,15 @@ from pydantic import BaseModel, ConfigDict
 
 from cai_base import arms
 from cai_base.errors import UserError
+from cai_base.inputs.comparisons import (
+    ComparisonRequest,
+    SolvedComparison,
+    load_comparison_requests,
+    load_solved_comparisons,
+    requests_of,
+)
 from cai_base.inputs.constitution import Constitution, CritiqueExample, load_constitution, load_critique_examples
-from cai_base.inputs.kinds import ORIGINAL
+from cai_base.inputs.kinds import ORIGINAL, evenly
 from cai_base.inputs.overlap import overlap
 from cai_base.inputs.prompts import Example, Prompt, examples_by_line, prompts_by_line, read_prompts
 from cai_base.inputs.rubrics import Rubric, rubrics_for
@@ -32,11 +38,16 @@ class Inputs(BaseModel):
         prompts: the method's prompts, which are answered and revised.
         evaluation_prompts: the prompts of the final test, each with its kind; none is among `prompts`.
         few_shot: answered questions that stand before every question to a base model.
-        examples: the human-written answers of SFT.
+        examples: the human-written answers of SFT; of more than six each seed draws six.
         critique_examples: worked critiques and revisions that stand before every request for one.
         refusal_openers: beginnings of refusals, for the share of originals that are sampled after one.
         rubrics: by which a language model judges.
         placebo: the constitution of the control of that name, if the run has it.
+        placebo_examples: worked critiques about spelling and layout, for the requests of that control.
+        no_principle: the constitution of the control `examples-only`, if the run has it.
+        refusals: prompts with refusals, for the control of that name.
+        comparison_requests: what is asked about two responses, if an arm is trained on feedback.
+        solved_comparisons: comparisons with their answers, which stand before every comparison.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +61,11 @@ class Inputs(BaseModel):
     refusal_openers: tuple[str, ...]
     rubrics: tuple[Rubric, ...] = ()
     placebo: Constitution | None = None
+    placebo_examples: tuple[CritiqueExample, ...] = ()
+    no_principle: Constitution | None = None
+    refusals: tuple[Example, ...] = ()
+    comparison_requests: tuple[ComparisonRequest, ...] = ()
+    solved_comparisons: tuple[SolvedComparison, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The inputs as JSON."""
@@ -77,6 +93,9 @@ class Sources:
         prompts_column: the column that holds them, where the file does not say.
         evaluation_prompts: with their kinds.
         critique_examples: TOML, JSON or the paper's file.
+        examples: the written answers of SFT.
+        comparison_requests: text or the paper's file; those of the constitution by default.
+        solved_comparisons: JSONL or the paper's file.
     """
 
     pack: str
@@ -85,6 +104,9 @@ class Sources:
     prompts_column: str | None = None
     evaluation_prompts: Path | None = None
     critique_examples: Path | None = None
+    examples: Path | None = None
+    comparison_requests: Path | None = None
+    solved_comparisons: Path | None = None
 
 
 def gather(settings: RunSettings) -> Inputs:
@@ -100,13 +122,16 @@ def gather(settings: RunSettings) -> Inputs:
         prompts_column=settings.prompts_column,
         evaluation_prompts=settings.evaluation.prompts,
         critique_examples=settings.critique_examples,
+        examples=settings.sft.examples,
+        comparison_requests=settings.feedback.requests,
+        solved_comparisons=settings.feedback.examples,
     )
     return read(
         sources,
         first=settings.revision.prompts,
         protocol=settings.protocol,
         rubrics=settings.rubric if settings.asks_rubrics else None,
-        placebo=any(arms.ARMS[control].constitution == arms.PLACEBO for control in settings.controls),
+        arms_of_run=settings.evaluated_arms,
     )
 
 
@@ -121,7 +146,7 @@ def packaged(pack: str, *, first: int = 0) -> Inputs:
 
     Args:
         pack: their name.
-        first: take only so many of the method's prompts; 0 takes all.
+        first: take only so many of the method's prompts, evenly over their kinds; 0 takes all.
 
     Raises:
         UserError: there are none of this name.
@@ -135,28 +160,36 @@ def read(
     first: int = 0,
     protocol: Literal["heldout", "original"] = "heldout",
     rubrics: Sequence[str] | None = None,
-    placebo: bool = False,
+    arms_of_run: Sequence[str] = (),
 ) -> Inputs:
     """Read and check every input.
 
     Args:
         sources: where from.
-        first: take only so many of the method's prompts; 0 takes all.
+        first: take only so many of the method's prompts, evenly over their kinds; 0 takes all.
         protocol: with `original` the method's prompts are the evaluation prompts, as in the original experiment.
         rubrics: files or packaged names, in place of the packaged rubrics of their tasks; None reads no rubric.
-        placebo: whether the packaged placebo constitution is read too.
+        arms_of_run: the names of the run's arms, some of which need inputs of their own.
 
     Raises:
-        UserError: a file is wrong, or a text to train on or to show as an example is also an evaluation prompt.
+        UserError: a file is wrong, an arm needs what a file does not have, or a text to train on or to show as an
+            example is also an evaluation prompt.
     """
     pack = _pack(sources.pack)
     tests = _evaluation_prompts(sources.evaluation_prompts or _file(pack, "test.jsonl"))
-    examples, few_shot = (examples_by_line(_file(pack, name)) for name in ("examples.jsonl", "few_shot.jsonl"))
+    needing = [arms.arm(name) for name in arms_of_run]
+    constitutions = {one.constitution for one in needing}
+    examples_file = sources.examples or _file(pack, "examples.jsonl")
+    examples, few_shot = examples_by_line(examples_file), examples_by_line(_file(pack, "few_shot.jsonl"))
+    if not examples:
+        raise UserError(f"--sft.examples {examples_file}: there is no example in it; write at least one")
+    refusals = examples_by_line(_file(pack, "refusals.jsonl")) if any(one.replaces for one in needing) else {}
     if protocol == "original":
         for flag, value in (("--prompts", sources.prompts), ("--prompts-column", sources.prompts_column)):
             if value is not None:
                 raise UserError(f"{flag}: --protocol original trains on its evaluation prompts; leave {flag} out")
-        prompts = tuple(p for p in tests.prompts.values() if p.kind in ORIGINAL)[: first or None]
+        original = [prompt for prompt in tests.prompts.values() if prompt.kind in ORIGINAL]
+        prompts = tuple(evenly(original, first, lambda prompt: prompt.kind))
         if not prompts:
             kinds = ", ".join(ORIGINAL)
             raise UserError(f"--evaluation.prompts: none is of a kind that --protocol original trains on ({kinds})")
@@ -164,28 +197,54 @@ def read(
         if sources.prompts_column is not None and sources.prompts is None:
             raise UserError("--prompts-column: names a column of --prompts, which is not given; leave it out")
         source = sources.prompts or _file(pack, "train.jsonl")
-        by_line = dict(islice(prompts_by_line(source, sources.prompts_column).items(), first or None))
+        all_prompts = prompts_by_line(source, sources.prompts_column).items()
+        by_line = dict(evenly(list(all_prompts), first, lambda item: item[1].kind))
         prompts = tuple(by_line.values())
         for what, file, texts in (
             ("the method's prompts", source, {line: prompt.text for line, prompt in by_line.items()}),
-            ("the SFT examples", _file(pack, "examples.jsonl"), {n: one.prompt for n, one in examples.items()}),
+            ("the SFT examples", examples_file, {n: one.prompt for n, one in examples.items()}),
             ("the few-shot turns", _file(pack, "few_shot.jsonl"), {n: one.prompt for n, one in few_shot.items()}),
+            ("the refusals", _file(pack, "refusals.jsonl"), {n: one.prompt for n, one in refusals.items()}),
         ):
             _refuse_overlap(what, file, texts, tests)
-    constitution = _file(pack, "placebo.toml") if sources.constitution == PLACEBO else sources.constitution
-    critique_examples = sources.critique_examples
-    if critique_examples is None and (pack / "critique_examples.toml").is_file():  # not every pack has them
-        critique_examples = _file(pack, "critique_examples.toml")
+    constitution_file = sources.constitution or _file(pack, "constitution.toml")
+    if constitution_file == PLACEBO:
+        constitution_file = _file(pack, "placebo.toml")
+    constitution = load_constitution(constitution_file)
+    placebo_examples = load_critique_examples(_file(pack, "placebo_examples.toml"))
+    if sources.critique_examples is not None:
+        critique_examples = load_critique_examples(sources.critique_examples)
+    elif not (pack / "critique_examples.toml").is_file():  # not every pack has them
+        critique_examples = ()
+    elif sources.constitution == PLACEBO:
+        critique_examples = placebo_examples
+    else:
+        critique_examples = load_critique_examples(_file(pack, "critique_examples.toml"))
+    feedback = any(one.source == "comparisons" for one in needing)
+    requests: tuple[ComparisonRequest, ...] = ()
+    if feedback and sources.comparison_requests is not None:
+        requests = load_comparison_requests(sources.comparison_requests)
+    elif feedback:
+        requests = requests_of(constitution, str(constitution_file))
+    solved = sources.solved_comparisons or _file(pack, "comparison_examples.jsonl")
     return Inputs(
-        constitution=load_constitution(constitution or _file(pack, "constitution.toml")),
+        constitution=constitution,
         prompts=prompts,
         evaluation_prompts=tuple(tests.prompts.values()),
         few_shot=tuple(few_shot.values()),
         examples=tuple(examples.values()),
-        critique_examples=() if critique_examples is None else load_critique_examples(critique_examples),
+        critique_examples=critique_examples,
         refusal_openers=tuple((pack / "refusal_openers.txt").read_text(encoding="utf-8").splitlines()),
         rubrics=() if rubrics is None else tuple(rubrics_for(rubrics).values()),
-        placebo=load_constitution(_file(pack, "placebo.toml")) if placebo else None,
+        placebo=load_constitution(_file(pack, "placebo.toml")) if arms.PLACEBO in constitutions else None,
+        # Requests stand behind worked examples in this control where those of the constitution do, and nowhere else.
+        placebo_examples=placebo_examples if critique_examples else (),
+        no_principle=load_constitution(_file(pack, "no_principle.toml"))
+        if arms.NO_PRINCIPLE in constitutions
+        else None,
+        refusals=tuple(refusals.values()),
+        comparison_requests=requests,
+        solved_comparisons=load_solved_comparisons(solved) if feedback else (),
     )
 
 

@@ -28,12 +28,13 @@ _EXAMPLES_FILE = (
 
 
 class Principle(Entry):
-    """One critique request and one revision request."""
+    """One critique request and one revision request, and for feedback one comparison request."""
 
     name: Text
     category: Text
     critique_request: Text
     revision_request: Text
+    comparison_request: Text | None = None
 
 
 class Constitution(Entry):
@@ -56,8 +57,8 @@ class Constitution(Entry):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the principles in their order: equal for equal content, whatever the file's name and form."""
-        content = [principle.model_dump() for principle in self.principles]
+        """SHA-256 of what revision reads of the principles, in their order, whatever the file's name and form."""
+        content = [principle.model_dump(exclude={"comparison_request"}) for principle in self.principles]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

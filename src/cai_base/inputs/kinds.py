@@ -3,9 +3,10 @@
 A new kind is an entry of `_PROMPT_KINDS`.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +50,27 @@ harmful. Only a jailbreak has a family."""
 
 ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _PROMPT_KINDS))
 """The files of an arm's answers in a run, without their ending."""
+
+MIXED = 2
+"""The beginning of a list is mixed if every kind has its share in it, give or take so many."""
+
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], count: int, kind: Callable[[Item], str | None]) -> list[Item]:
+    """So many of the items, every kind in its share of them all, in their order; 0 takes all.
+
+    A list that is mixed already, as the embedded model's is, is taken from its beginning; of one that is sorted by kind
+    the first would leave kinds out.
+    """
+    if not count or count >= len(items):
+        return list(items)
+    totals, first = Counter(map(kind, items)), Counter(map(kind, items[:count]))
+    if all(abs(first[one] - count * total / len(items)) <= MIXED for one, total in totals.items()):
+        return list(items[:count])
+    ranks: Counter[str | None] = Counter()
+    places = []
+    for place, item in enumerate(items):
+        ranks[kind(item)] += 1
+        places.append(((ranks[kind(item)] - 0.5) / totals[kind(item)], place))
+    return [items[place] for place in sorted(place for _, place in sorted(places)[:count])]

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import paths
-from cai_base.arms import SFT, Arm
+from cai_base.arms import Arm
 from cai_base.dialogue import Dialogue
 from cai_base.engines import Adapter, Batch, Datum, Engine, Tokenizer, Usage
 from cai_base.errors import UserError
 from cai_base.method import pairs as preference
 from cai_base.method.losses import preference_loss
 from cai_base.method.phase import Request, Size, Workbench
-from cai_base.method.training import TrainingPlan, batch_indices, start_from_sft, train_arm, trained_datum
+from cai_base.method.training import Start, TrainingPlan, batch_indices, start_from, train_arm, trained_datum
 from cai_base.progress import Bar
 from cai_base.records import Pair, Reference
 from cai_base.settings.schema import LOSSES, Dpo
@@ -28,24 +28,30 @@ from cai_base.store import to_lines
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """One preference pair, tokenised: each response with its prompt before it."""
+    """One preference pair, tokenised: each response with its prompt before it.
+
+    Attributes:
+        probability: that chosen is better.
+    """
 
     id: str
     chosen: Datum
     rejected: Datum
+    probability: float = 1.0
 
 
 def tokenise(tokenizer: Tokenizer, dialogue: Dialogue, pairs: Sequence[Pair]) -> list[TokenPair]:
     """The pairs, tokenised by `trained_datum`: both responses include their end, which is trained on.
 
     Returns:
-        One `TokenPair` a pair, in order, with the fields `id`, `chosen` and `rejected`.
+        One `TokenPair` a pair, in order, with the fields `id`, `chosen`, `rejected` and `probability`.
     """
     return [
         TokenPair(
             pair.id,
             trained_datum(tokenizer, dialogue, pair.prompt, pair.chosen),
             trained_datum(tokenizer, dialogue, pair.prompt, pair.rejected),
+            pair.probability,
         )
         for pair in pairs
     ]
@@ -77,8 +83,9 @@ def dpo_batch(
         A batch of the sequences chosen, rejected, chosen, rejected, and so on; see `preference_loss` for its metrics.
     """
     batch = batch_pairs(pairs, seed, step, settings.batch_size)
+    sides = [(pair.chosen, pair.rejected) for pair in batch]
     of_batch = [references[pair.id] for pair in batch] if LOSSES[settings.loss].reference else None
-    return Batch(data(batch), preference_loss([(pair.chosen, pair.rejected) for pair in batch], of_batch, settings))
+    return Batch(data(batch), preference_loss(sides, of_batch, settings, [pair.probability for pair in batch]))
 
 
 def by_pair(pairs: Sequence[TokenPair], logprobs: Sequence[float]) -> dict[str, tuple[float, float]]:
@@ -109,7 +116,7 @@ class DpoPhase:
 
     arm: Arm
     settings: Dpo
-    sft_steps: int
+    start: Start
 
     @property
     def name(self) -> str:
@@ -117,11 +124,11 @@ class DpoPhase:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return (SFT, "pairs" if self.arm.owner is None else f"pairs of {self.arm.owner}")
+        return (self.start.phase, "pairs" if self.arm.owner is None else f"pairs of {self.arm.owner}")
 
     def run(self, bench: Workbench) -> None:
         tokenizer, dialogue, owner = bench.engine.tokenizer, bench.dialogue, self.arm.owner
-        by_seed = preference.training_pairs(bench, self.name, owner, self.settings.pairs)
+        by_seed = preference.training_pairs(bench, self.name, owner, self.settings.pairs, self.start.phase)
         pairs = {seed: tokenise(tokenizer, dialogue, records) for seed, records in by_seed.items()}
         if not pairs:
             return
@@ -130,7 +137,7 @@ class DpoPhase:
         }
         references = self._references(bench, pairs, held_out)
         adapters = {f"{self.name}/{seed}": seed for seed in pairs}
-        start_from_sft(bench, self.name, adapters, self.sft_steps)
+        start_from(bench, self.name, adapters, self.start)
 
         def step_batch(adapter: Adapter, step: int) -> Batch:
             seed = adapters[adapter]
@@ -180,11 +187,12 @@ class DpoPhase:
             return {seed: {} for seed in pairs}
         of_owner = "" if self.arm.owner is None else f" of {self.arm.owner}"
         work = f"reference{of_owner}"
-        weights = {f"{SFT}/{seed}": bench.engine.fingerprint(f"{SFT}/{seed}") for seed in pairs}
+        policy = {seed: f"{self.start.phase}/{seed}" for seed in pairs}
+        weights = {adapter: bench.engine.fingerprint(adapter) for adapter in policy.values()}
         if not bench.run.progress(work):
             batches = {
-                f"{SFT}/{seed}": reference_batches(pairs[seed], held_out[seed], seed, self.settings.batch_size)
-                for seed in pairs
+                adapter: reference_batches(pairs[seed], held_out[seed], seed, self.settings.batch_size)
+                for seed, adapter in policy.items()
             }
             longest = max(len(of_adapter) for of_adapter in batches.values())
             with (
@@ -193,11 +201,11 @@ class DpoPhase:
             ):
                 records = compute_references(bench.engine, batches, weights, bar)
             files = {
-                paths.reference(seed, self.name): to_lines(reference.dump() for reference in records[f"{SFT}/{seed}"])
-                for seed in pairs
+                paths.reference(seed, self.name): to_lines(reference.dump() for reference in records[adapter])
+                for seed, adapter in policy.items()
             }
             bench.run.commit(work, 1, write=files)
-        return {seed: self._stored_references(bench, seed, weights[f"{SFT}/{seed}"]) for seed in pairs}
+        return {seed: self._stored_references(bench, seed, weights[adapter]) for seed, adapter in policy.items()}
 
     def _stored_references(self, bench: Workbench, seed: int, weights: str) -> dict[str, Reference]:
         """The stored references of a seed.
@@ -208,9 +216,10 @@ class DpoPhase:
         file = paths.reference(seed, self.name)
         records = [Reference.model_validate(line) for line in bench.run.lines(file)]
         if any(record.weights != weights for record in records):
+            policy = f"seed {seed}'s {self.start.phase} adapter"
             raise UserError(
-                f"{bench.run.directory / file}: was made by other weights than seed {seed}'s SFT adapter on this base "
-                "model; resume with the base model that the run began with, or begin a new run"
+                f"{bench.run.directory / file}: was made by other weights than {policy} on this "
+                "base model; resume with the base model that the run began with, or begin a new run"
             )
         return {record.id: record for record in records}
 

@@ -37,7 +37,10 @@ FORMULAS: Mapping[str, Callable[[Tensor, Dpo], Tensor]] = {one.__name__: one for
 
 
 def preference_loss(
-    pairs: Sequence[tuple[Datum, Datum]], references: Sequence[Reference] | None, settings: Dpo
+    pairs: Sequence[tuple[Datum, Datum]],
+    references: Sequence[Reference] | None,
+    settings: Dpo,
+    probabilities: Sequence[float] | None = None,
 ) -> Loss:
     """The loss of a batch of pairs, plus `nll_weight` times the mean NLL per token of the chosen responses.
 
@@ -45,6 +48,9 @@ def preference_loss(
         pairs: chosen and rejected of every pair.
         references: the reference's log-probabilities of every pair; None for a loss that has no reference.
         settings: which loss, and its settings.
+        probabilities: for each pair that the chosen response is better; None is 1 for all. A pair's loss is its mean
+            over which of the two is better, `p * l(margin) + (1 - p) * l(-margin)`, for DPO that of cDPO (Mitchell
+            2023, "A note on DPO with noisy preferences"). The NLL term stays on the chosen response.
 
     Returns:
         A function of the weighted log-probability sums of chosen and rejected, pair by pair, shape `[2 * pairs]`. Its
@@ -55,6 +61,9 @@ def preference_loss(
     lengths = torch.tensor([[float(sum(datum.weights)) for datum in pair] for pair in pairs])
     reference = torch.tensor([(one.chosen, one.rejected) for one in references or ()])
 
+    certain = probabilities is None or all(one == 1 for one in probabilities)
+    soft = None if certain else torch.tensor(probabilities)
+
     def value(logprobs: Tensor) -> LossValue:
         logprobs = logprobs.view(-1, 2)
         scores = logprobs - reference.to(logprobs.device) if references is not None else logprobs
@@ -62,7 +71,11 @@ def preference_loss(
             scores = scores / lengths.to(logprobs.device)
         rewards = settings.beta * scores
         margins = rewards[:, 0] - rewards[:, 1]
-        total = FORMULAS[settings.loss](margins, settings).mean()
+        of_pairs = FORMULAS[settings.loss](margins, settings)
+        if soft is not None:
+            better = soft.to(margins.device)
+            of_pairs = better * of_pairs + (1 - better) * FORMULAS[settings.loss](-margins, settings)
+        total = of_pairs.mean()
         if settings.nll_weight:
             total = total - settings.nll_weight * logprobs[:, 0].sum() / float(lengths[:, 0].sum())
         mean_rewards, detached = rewards.detach().mean(dim=0), margins.detach()
@@ -81,7 +94,7 @@ def arm_loss(settings: Dpo, arm: Arm) -> LossUsed | None:
     """The loss that an arm is trained with, and its settings; None for an arm that is not trained here."""
     if arm.section is None:
         return None
-    if arm.section != "dpo":
+    if arm.section != "dpo" or arm.chosen_only:
         return LossUsed(name="nll", settings={})
     names = ("beta", "nll_weight", *LOSSES[settings.loss].settings)
     return LossUsed(name=settings.loss, settings={name: float(getattr(settings, name)) for name in names})

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import paths, randomness
-from cai_base.arms import SFT
+from cai_base.arms import SFT, PairSource
 from cai_base.engines import Tokenizer, Usage
 from cai_base.errors import UserError
+from cai_base.inputs.kinds import evenly
+from cai_base.method.comparing import probability
 from cai_base.method.phase import Request, Size, Workbench
-from cai_base.records import Chain, Pair
+from cai_base.records import Chain, Pair, TwoResponses
 from cai_base.store import to_lines
 
 NO_PAIRS = "no preference pair was left to train on; the filter's reasons are in `revision`"
@@ -31,6 +33,7 @@ class Source:
     Attributes:
         chains: reads the revision chains: the arm's own, or the run's if the arm makes none.
         pairs: reads the run's own pairs, which a control may change.
+        responses: reads the arm's own pairs of responses, where it is trained on such.
         held_out: the share of pairs that are never trained on.
     """
 
@@ -39,6 +42,7 @@ class Source:
     pairs: Callable[[], Sequence[Pair]]
     tokenizer: Tokenizer
     held_out: float
+    responses: Callable[[], Sequence[TwoResponses]] = tuple
 
 
 Rule = Callable[[Source], list[Pair]]
@@ -66,11 +70,57 @@ def pairs_of(chains: Iterable[Chain], tokenizer: Tokenizer, seed: int, held_out:
             principles=tuple(one.principle for one in chain.rounds),
             chosen_tokens=len(encode(chain.responses[-1])),
             rejected_tokens=len(encode(chain.original)),
-            held_out=bool(randomness.stream(seed, "dpo", chain.id, "held out").random() < held_out),
+            held_out=is_held_out(seed, chain.id, held_out),
         )
         for chain in chains
         if chain.outcome == "pair"
     ]
+
+
+def is_held_out(seed: int, prompt: str, share: float) -> bool:
+    """Whether the pair of a prompt, by its id, is never trained on: the same prompts for every arm of a seed."""
+    return bool(randomness.stream(seed, "dpo", prompt, "held out").random() < share)
+
+
+def of_two_responses(two: TwoResponses, first: bool, source: Source, probability: float | None = None) -> Pair:
+    """The pair in which one of two responses is preferred.
+
+    Args:
+        first: whether it is the first.
+        probability: that it is better; None is 1.
+    """
+    chosen, rejected = two.responses if first else two.responses[::-1]
+    pair = Pair(
+        prompt=two.prompt,
+        chosen=chosen,
+        rejected=rejected,
+        id=two.id,
+        kind=two.kind,
+        principles=tuple(one.principle for one in two.comparisons),
+        chosen_tokens=len(source.tokenizer.encode(chosen)),
+        rejected_tokens=len(source.tokenizer.encode(rejected)),
+        held_out=is_held_out(source.seed, two.id, source.held_out),
+    )
+    return pair if probability is None else pair.model_copy(update={"probability": probability})
+
+
+def unrevised(source: Source) -> list[Pair]:
+    """Two answers of the same model, the first preferred with probability 1/2."""
+    return [
+        of_two_responses(two, bool(randomness.stream(source.seed, "unrevised", two.id, "coin").integers(2)), source)
+        for two in source.responses()
+        if two.outcome == "pair"
+    ]
+
+
+def from_feedback(source: Source) -> list[Pair]:
+    """Two answers of the same model, of which the more probable to be better is preferred, with that probability."""
+    pairs = []
+    for two in source.responses():
+        if two.outcome == "pair":
+            first = probability(two.comparisons)
+            pairs.append(of_two_responses(two, first >= 0.5, source, max(first, 1 - first)))
+    return pairs
 
 
 def shuffled(source: Source) -> list[Pair]:
@@ -98,7 +148,12 @@ def unswapped(pair: Pair) -> Pair:
     return pair.model_copy(update={"swapped": False})
 
 
-RULES: Mapping[str, Rule] = {"revisions": from_revisions, "shuffled": shuffled}
+RULES: Mapping[str, Rule] = {
+    "revisions": from_revisions,
+    "shuffled": shuffled,
+    "unrevised": unrevised,
+    "feedback": from_feedback,
+}
 """Every rule by the name that an arm refers to it by (`arms.Arm.pairs`)."""
 
 
@@ -119,13 +174,13 @@ class Pairs:
 
     Attributes:
         owner: the folder of the arm whose pairs they are; None for the run's own.
-        own_chains: whether that arm makes chains of its own.
+        source: what that arm makes of its own: revision chains, pairs of responses, or nothing.
         held_out: the share of pairs that are never trained on.
     """
 
     rule: str
     owner: str | None
-    own_chains: bool
+    source: PairSource | None
     held_out: float
 
     @property
@@ -136,7 +191,9 @@ class Pairs:
     def needs(self) -> tuple[str, ...]:
         if self.owner is None:
             return ("revision",)
-        return (f"revision of {self.owner}",) if self.own_chains else ("revision", "pairs")
+        if self.source is None:
+            return ("revision", "pairs")
+        return (f"{'revision' if self.source == 'chains' else 'responses'} of {self.owner}",)
 
     def run(self, bench: Workbench) -> None:
         if bench.run.progress(self.name):
@@ -158,24 +215,31 @@ class Pairs:
         return None
 
     def _source(self, bench: Workbench, seed: int) -> Source:
-        run, chains = bench.run, paths.chains(seed, self.owner if self.own_chains else None)
+        run, chains = bench.run, paths.chains(seed, self.owner if self.source == "chains" else None)
         return Source(
             seed,
             lambda: [Chain.model_validate(line) for line in run.lines(chains)],
             lambda: [Pair.model_validate(line) for line in run.lines(paths.pairs(seed))],
             bench.engine.tokenizer,
             self.held_out,
+            lambda: [TwoResponses.model_validate(line) for line in run.lines(paths.responses(seed, self.owner))],
         )
 
 
-def training_pairs(bench: Workbench, phase: str, owner: str | None, limit: int) -> dict[int, list[Pair]]:
-    """The stored pairs that a phase trains on, by seed: the first `limit` that are not held out, or all for 0.
+def training_pairs(
+    bench: Workbench, phase: str, owner: str | None, limit: int, start: str = SFT
+) -> dict[int, list[Pair]]:
+    """The stored pairs that a phase trains on, by seed: of those that are not held out `limit`, or all for 0.
 
-    A seed without any such pair fails in this phase and is left out.
+    So many are taken evenly over the kinds of prompt. A seed without any such pair fails in this phase and is left out.
+
+    Args:
+        start: the phase whose adapters are trained further.
     """
     by_seed = {}
-    for seed in bench.remaining(SFT):
-        pairs = [pair for pair in _stored_pairs(bench, seed, owner) if not pair.held_out][: limit or None]
+    for seed in bench.remaining(SFT, start):
+        training = [pair for pair in _stored_pairs(bench, seed, owner) if not pair.held_out]
+        pairs = evenly(training, limit, lambda pair: pair.kind)
         if pairs:
             by_seed[seed] = pairs
         else:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cai_base.dialogue import END, Dialogue, prompt_tokens
 from cai_base.engines import Adapter, Engine, Tokenizer, Usage
 from cai_base.inputs.prompts import Prompt
+from cai_base.method.interpreter import Interpreter
 from cai_base.progress import Progress
 from cai_base.records import Judgement
 from cai_base.store import Run
@@ -36,6 +37,7 @@ class Workbench:
         evaluate_every: steps between evaluations, and between checkpoints.
         evaluate: evaluates an arm at a step of its training, None at its end, from each seed's adapter.
         judge: the judge's judgements of responses to prompts.
+        interpreter: the model that critiques, revises and compares.
         failed: by phase, the seeds that failed in it, each with the reason.
     """
 
@@ -48,15 +50,16 @@ class Workbench:
     judge: Callable[[Sequence[tuple[Prompt, str]]], Sequence[Judgement]]
     budget: Budget
     progress: Progress
+    interpreter: Interpreter
     failed: dict[str, dict[int, str]] = field(default_factory=dict)
 
     def fail(self, phase: str, seed: int, reason: str) -> None:
         """Record that a seed failed in a phase."""
         self.failed.setdefault(phase, {})[seed] = reason
 
-    def remaining(self, phase: str) -> list[int]:
-        """The seeds that did not fail in a phase."""
-        return [seed for seed in self.seeds if seed not in self.failed.get(phase, {})]
+    def remaining(self, *phases: str) -> list[int]:
+        """The seeds that did not fail in any of these phases."""
+        return [seed for seed in self.seeds if not any(seed in self.failed.get(phase, {}) for phase in phases)]
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,13 @@ class Request:
     Attributes:
         fixed: tokens of everything but responses and critiques.
         responses, critiques: how many of maximal length it must have room for.
+        shared: whether responses are shortened for it, as they are for every request that holds a critique.
     """
 
     fixed: int
     responses: int = 1
     critiques: int = 0
+    shared: bool = False
 
 
 class Phase(Protocol):
@@ -138,6 +143,15 @@ class Phase(Protocol):
 
     def longest_request(self, size: Size) -> Request | None:
         """Its longest request, which must fit the model's context; None if its requests need no check."""
+        ...
+
+
+@runtime_checkable
+class Interpreting(Protocol):
+    """A phase of which a part is the interpreter's work."""
+
+    def interpreter_cost(self, size: Size) -> Usage:
+        """What of the phase's cost is the interpreter's."""
         ...
 
 

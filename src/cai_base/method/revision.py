@@ -7,14 +7,15 @@ Needs SFT's adapters. Stores each complete chain with a verdict on every respons
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cai_base import paths, randomness
 from cai_base.arms import SFT
 from cai_base.dialogue import STOPS, Dialogue, prompt_tokens
 from cai_base.engines import Adapter, Engine, SampleRequest, Usage
-from cai_base.inputs.constitution import Constitution, Principle
+from cai_base.inputs.constitution import Constitution, CritiqueExample, Principle
 from cai_base.inputs.prompts import Prompt
+from cai_base.method.interpreter import Interpreter, itself
 from cai_base.method.phase import Request, Size, Workbench, mean
 from cai_base.progress import Bar
 from cai_base.records import Chain, Judgement, Outcome, Round
@@ -35,7 +36,7 @@ class OpenChain:
         sampled_tokens: tokens sampled for all its texts.
     """
 
-    adapter: Adapter
+    adapter: Adapter | None
     seed: int
     prompt: Prompt
     opener: str | None
@@ -47,16 +48,7 @@ class OpenChain:
 
     def outcome(self) -> Outcome:
         """`pair`, or the reason why this chain gives no preference pair."""
-        original, revision = self.responses[0], self.responses[-1]
-        if not original.strip() or not revision.strip():
-            return "empty"
-        if self.truncated[0] or self.truncated[-1]:
-            return "truncated"
-        if repeats_itself(original) or repeats_itself(revision):
-            return "off the rails"
-        if original.split() == revision.split():
-            return "identical"
-        return "pair"
+        return outcome_of((self.responses[0], self.responses[-1]), (self.truncated[0], self.truncated[-1]))
 
     def close(self) -> Chain:
         """The finished chain as a record, not yet judged."""
@@ -75,6 +67,24 @@ class OpenChain:
         )
 
 
+def outcome_of(responses: tuple[str, str], truncated: tuple[bool, bool]) -> Outcome:
+    """`pair`, or the reason why two responses give no preference pair.
+
+    Args:
+        truncated: whether each of them reached the length limit.
+    """
+    first, second = responses
+    if not first.strip() or not second.strip():
+        return "empty"
+    if any(truncated):
+        return "truncated"
+    if repeats_itself(first) or repeats_itself(second):
+        return "off the rails"
+    if first.split() == second.split():
+        return "identical"
+    return "pair"
+
+
 def revise(
     engine: Engine,
     dialogue: Dialogue,
@@ -84,6 +94,7 @@ def revise(
     adapters: dict[Adapter, int],
     prompts: Sequence[Prompt],
     bar: Bar | None = None,
+    interpreter: Interpreter | None = None,
 ) -> dict[Adapter, list[Chain]]:
     """The chains of these prompts for all adapters together: original, then critique and revision for every round.
 
@@ -91,65 +102,117 @@ def revise(
         openers: beginnings of refusals; the fraction `settings.refusal_prefill` of the originals is prefilled with one.
         adapters: each adapter's seed.
         bar: advances by one per text.
+        interpreter: who critiques and revises; by default the adapter itself.
 
     Returns:
         Each adapter's chains in the order of the prompts, not judged.
     """
     chains = [
-        OpenChain(adapter, seed, prompt, _opener(seed, prompt, openers, settings.refusal_prefill))
+        OpenChain(adapter, seed, prompt, draw_opener(seed, prompt, openers, settings.refusal_prefill))
         for adapter, seed in adapters.items()
         for prompt in prompts
     ]
+    answer_first(engine, dialogue, chains, settings.temperature, settings.response_tokens, bar=bar)
+    revise_further(interpreter or itself(engine), dialogue, constitution, settings, chains, bar)
+    closed = iter([chain.close() for chain in chains])
+    return {adapter: [next(closed) for _ in prompts] for adapter in adapters}
 
-    def continue_texts(texts: Iterable[str], step: str, limit: int) -> list[tuple[str, bool]]:
-        """The continuation of each chain's text, and whether it reached the token limit."""
-        samples = engine.sample(
-            [
-                SampleRequest(
-                    adapter=chain.adapter,
-                    prompt=prompt_tokens(engine.tokenizer, text),
-                    max_tokens=limit,
-                    temperature=settings.temperature,
-                    stop=STOPS,
-                    seed=randomness.seed(chain.seed, "revision", chain.prompt.id, step),
-                )
-                for chain, text in zip(chains, texts, strict=True)
-            ]
-        )
-        for chain, sample in zip(chains, samples, strict=True):
-            chain.sampled_tokens += len(sample.tokens)
-        if bar is not None:
-            bar.advance(len(chains))
-        return [(sample.text.strip(), sample.stop_reason == "length") for sample in samples]
 
+def answer_first(
+    engine: Engine,
+    dialogue: Dialogue,
+    chains: Sequence[OpenChain],
+    temperature: float,
+    limit: int,
+    phase: str = "revision",
+    bar: Bar | None = None,
+) -> None:
+    """Sample the original of every chain, behind its opener if it has one.
+
+    Args:
+        limit: the longest original, in tokens.
+        phase: the second part of the address of the draws.
+        bar: advances by one per text.
+    """
     questions = (f"{dialogue.question(c.prompt.text)}{f' {c.opener}' if c.opener else ''}" for c in chains)
-    originals = continue_texts(questions, "original", settings.response_tokens)
+    models = [chain.adapter for chain in chains]
+    originals = _continue(engine, models, chains, questions, (phase, "original"), temperature, limit, bar)
     for chain, (text, truncated) in zip(chains, originals, strict=True):
         chain.responses.append(f"{chain.opener} {text}" if chain.opener else text)
         chain.truncated.append(truncated)
+
+
+def revise_further(
+    interpreter: Interpreter,
+    dialogue: Dialogue,
+    constitution: Constitution,
+    settings: Revision,
+    chains: Sequence[OpenChain],
+    bar: Bar | None = None,
+    phase: str = "revision",
+) -> None:
+    """Critique and revise the last response of every chain, `settings.rounds` times.
+
+    Args:
+        interpreter: who critiques and revises.
+        bar: advances by one per text.
+        phase: the second part of the address of the draws.
+    """
+    engine, models = interpreter.engine, [interpreter.model(chain.adapter) for chain in chains]
     for number in range(1, settings.rounds + 1):
         for chain in chains:
-            draw = randomness.stream(chain.seed, "revision", chain.prompt.id, number, "principle")
+            draw = randomness.stream(chain.seed, phase, chain.prompt.id, number, "principle")
             chain.principles.append(constitution.principles[draw.integers(len(constitution.principles))])
         requests = [dialogue.critique(c.prompt.text, c.responses[-1], c.principles[-1]) for c in chains]
-        critiques = continue_texts(requests, f"critique {number}", settings.critique_tokens)
+        address, limit = (phase, f"critique {number}"), settings.critique_tokens
+        critiques = _continue(engine, models, chains, requests, address, settings.temperature, limit, bar)
         for chain, (text, _) in zip(chains, critiques, strict=True):
             chain.critiques.append(text)
         requests = [
             dialogue.revision(c.prompt.text, c.responses[-1], c.principles[-1], c.critiques[-1]) for c in chains
         ]
-        revisions = continue_texts(requests, f"revision {number}", settings.response_tokens)
+        address, limit = (phase, f"revision {number}"), settings.response_tokens
+        revisions = _continue(engine, models, chains, requests, address, settings.temperature, limit, bar)
         for chain, (text, truncated) in zip(chains, revisions, strict=True):
             chain.responses.append(text)
             chain.truncated.append(truncated)
-    by_adapter: dict[Adapter, list[Chain]] = {adapter: [] for adapter in adapters}
-    for chain in chains:
-        by_adapter[chain.adapter].append(chain.close())
-    return by_adapter
 
 
-def _opener(seed: int, prompt: Prompt, openers: Sequence[str], share: float) -> str | None:
-    draw = randomness.stream(seed, "revision", prompt.id, "refusal prefill")
+def _continue(
+    engine: Engine,
+    models: Sequence[Adapter | None],
+    chains: Sequence[OpenChain],
+    texts: Iterable[str],
+    address: tuple[str, str],
+    temperature: float,
+    limit: int,
+    bar: Bar | None,
+) -> list[tuple[str, bool]]:
+    """The continuation of each chain's text by its model, and whether it reached the token limit."""
+    phase, step = address
+    samples = engine.sample(
+        [
+            SampleRequest(
+                adapter=model,
+                prompt=prompt_tokens(engine.tokenizer, text),
+                max_tokens=limit,
+                temperature=temperature,
+                stop=STOPS,
+                seed=randomness.seed(chain.seed, phase, chain.prompt.id, step),
+            )
+            for chain, model, text in zip(chains, models, texts, strict=True)
+        ]
+    )
+    for chain, sample in zip(chains, samples, strict=True):
+        chain.sampled_tokens += len(sample.tokens)
+    if bar is not None:
+        bar.advance(len(chains))
+    return [(sample.text.strip(), sample.stop_reason == "length") for sample in samples]
+
+
+def draw_opener(seed: int, prompt: Prompt, openers: Sequence[str], share: float, phase: str = "revision") -> str | None:
+    """The refusal opener of an original, with probability `share`; None for the others."""
+    draw = randomness.stream(seed, phase, prompt.id, "refusal prefill")
     return openers[int(draw.integers(len(openers)))] if draw.random() < share else None
 
 
@@ -161,6 +224,7 @@ class RevisionPhase:
         constitution: whose principles are drawn.
         openers: beginnings of refusals.
         owner: the folder of the arm whose chains they are; None for the run's own.
+        examples: worked critiques in the place of the run's; None for the run's.
     """
 
     settings: Revision
@@ -168,6 +232,7 @@ class RevisionPhase:
     constitution: Constitution
     openers: Sequence[str]
     owner: str | None = None
+    examples: tuple[CritiqueExample, ...] | None = None
     needs: tuple[str, ...] = (SFT,)
 
     @property
@@ -194,31 +259,40 @@ class RevisionPhase:
                 bench.budget.check_budget()
                 chains = revise(
                     bench.engine,
-                    bench.dialogue,
+                    self._dialogue(bench.dialogue),
                     self.constitution,
                     self.openers,
                     self.settings,
                     adapters,
                     prompts[number * unit : (number + 1) * unit],
                     bar,
+                    bench.interpreter,
                 )
                 self._store(
                     bench, number + 1, {adapters[adapter]: of_adapter for adapter, of_adapter in chains.items()}
                 )
 
     def cost(self, size: Size) -> Usage:
+        usage = self.interpreter_cost(size)
+        chains = size.seeds * len(size.questions)
+        originals = Usage(prefilled=size.seeds * sum(size.questions), sampled=chains * self.settings.response_tokens)
+        usage.add(originals)
+        return usage
+
+    def interpreter_cost(self, size: Size) -> Usage:
+        """What of its cost is critique and revision."""
         settings, principles = self.settings, self.constitution.principles
         by_length = sorted(self.prompts, key=lambda prompt: len(prompt.text))
         middle = by_length[len(by_length) // 2].text
-        critique = mean([size.length(size.dialogue.critique(middle, "", one)) for one in principles])
+        dialogue = self._dialogue(size.dialogue)
+        critique = mean([size.length(dialogue.critique(middle, "", one)) for one in principles])
         critique += settings.response_tokens
-        revision = mean([size.length(size.dialogue.revision(middle, "", one, "")) for one in principles])
+        revision = mean([size.length(dialogue.revision(middle, "", one, "")) for one in principles])
         revision += settings.response_tokens + settings.critique_tokens
-        chains = size.seeds * len(size.questions)
-        sampled = settings.response_tokens + settings.rounds * (settings.critique_tokens + settings.response_tokens)
+        rounds = size.seeds * len(self.prompts) * settings.rounds
         return Usage(
-            prefilled=round(size.seeds * sum(size.questions) + chains * settings.rounds * (critique + revision)),
-            sampled=chains * sampled,
+            prefilled=round(rounds * (critique + revision)),
+            sampled=rounds * (settings.critique_tokens + settings.response_tokens),
         )
 
     @property
@@ -227,9 +301,10 @@ class RevisionPhase:
 
     def longest_request(self, size: Size) -> Request | None:
         """A revision request holds the prompt, a response and a critique, and leaves room for another response."""
-        longest = max(self.prompts, key=lambda prompt: len(size.tokenizer.encode(prompt.text))).text
-        requests = (size.dialogue.revision(longest, "x", one, "x") for one in self.constitution.principles)
-        return Request(max(size.length(request) for request in requests), responses=2, critiques=1)
+        return longest_revision(size, self._dialogue(size.dialogue), self.constitution, self.prompts)
+
+    def _dialogue(self, dialogue: Dialogue) -> Dialogue:
+        return dialogue if self.examples is None else replace(dialogue, critique_examples=self.examples)
 
     def _store(self, bench: Workbench, done: int, chains: Mapping[int, Sequence[Chain]]) -> None:
         """Judge every response of a unit's chains, and store them by seed."""
@@ -241,6 +316,13 @@ class RevisionPhase:
             for seed, of_seed in chains.items()
         }
         bench.run.commit(self.name, done, append=files)
+
+
+def longest_revision(size: Size, dialogue: Dialogue, constitution: Constitution, prompts: Sequence[Prompt]) -> Request:
+    """The longest request for a revision of an answer to one of these prompts."""
+    longest = max(prompts, key=lambda prompt: len(size.tokenizer.encode(prompt.text))).text
+    requests = (dialogue.revision(longest, "x", one, "x") for one in constitution.principles)
+    return Request(max(size.length(request) for request in requests), responses=2, critiques=1)
 
 
 def _with_verdicts(chain: Chain, judgements: Iterator[Judgement]) -> Chain:

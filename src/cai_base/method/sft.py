@@ -1,7 +1,7 @@
 """SFT on a handful of human-written answers, each after a few-shot prefix (Bai et al. 2022, section 3.1).
 
 Every other arm starts from the helpful-only assistant that this trains. SFT on the final revisions (`sl-cai`, the
-paper's supervised stage) is the same loss on other answers.
+paper's supervised stage) is the same loss on other answers, and so is the control `nll-only`.
 
 Needs nothing but the base model. Stores the adapters, their metrics, and the arm's answers at every interval.
 """
@@ -16,6 +16,7 @@ from cai_base.inputs.prompts import Example
 from cai_base.method import pairs as preference
 from cai_base.method.phase import Request, Size, Workbench, mean
 from cai_base.method.training import TrainingPlan, batch_indices, start_from_sft, train_arm, trained_datum
+from cai_base.settings.schema import Sft as SftSettings
 from cai_base.settings.schema import Training
 
 
@@ -42,28 +43,75 @@ def sft_batch(data: Sequence[Datum], seed: int, phase: str, step: int, size: int
     return Batch(batch, nll_loss(batch))
 
 
+WRITTEN = 6
+"""The written answers of a seed."""
+
+
+def written_answers(examples: Sequence[Example], seed: int, phase: str = SFT) -> list[Example]:
+    """A seed's written answers: all of them, or of more than six as many drawn at the seed's address."""
+    if len(examples) <= WRITTEN:
+        return list(examples)
+    order = randomness.stream(seed, phase, "written answers").permutation(len(examples))
+    return [examples[int(place)] for place in order[:WRITTEN]]
+
+
+def with_refusals(answers: Sequence[Example], refusals: Sequence[Example], number: int, seed: int) -> list[Example]:
+    """The answers with `number` of them, drawn by the seed, replaced by refusals that the seed draws."""
+    draw = randomness.stream(seed, SFT, "written refusals")
+    places, which = draw.permutation(len(answers)), draw.permutation(len(refusals))
+    replaced = list(answers)
+    for place, one in zip(places[:number], which[:number], strict=True):
+        replaced[int(place)] = refusals[int(one)]
+    return replaced
+
+
 @dataclass(frozen=True, slots=True)
 class Sft:
-    """Phase 1: from the base model to a helpful assistant."""
+    """Phase 1: from the base model to a helpful assistant; the controls `refusals` and `a-a` are the same once more.
+
+    Attributes:
+        examples: the written answers; each seed has six of them.
+        draws: the address of the adapters' initialisation, of the examples and of their order: `refusals` shares those
+            of SFT, `a-a` has its own.
+        refusals: of which some replace written answers; none in SFT itself.
+    """
 
     arm: Arm
-    settings: Training
+    settings: SftSettings
     examples: Sequence[Example]
-    name: str = SFT
+    draws: str = SFT
+    refusals: Sequence[Example] = ()
     needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.arm.folder or self.arm.name
+
+    def written(self, seed: int) -> list[Example]:
+        """The answers that a seed is trained on."""
+        answers = written_answers(self.examples, seed, self.draws)
+        return with_refusals(answers, self.refusals, self.settings.refusals, seed) if self.refusals else answers
 
     def run(self, bench: Workbench) -> None:
         adapters = {f"{self.name}/{seed}": seed for seed in bench.seeds}
         if not bench.run.progress(self.name):
-            bench.engine.create({a: randomness.seed(seed, self.name, "adapter") for a, seed in adapters.items()})
-        data = [trained_datum(bench.engine.tokenizer, bench.dialogue, e.prompt, e.response) for e in self.examples]
-        _train(bench, self.arm, self.settings, adapters, dict.fromkeys(bench.seeds, data))
+            bench.engine.create({a: randomness.seed(seed, self.draws, "adapter") for a, seed in adapters.items()})
+        data = {
+            seed: [
+                trained_datum(bench.engine.tokenizer, bench.dialogue, e.prompt, e.response) for e in self.written(seed)
+            ]
+            for seed in bench.seeds
+        }
+        _train(bench, self.arm, self.settings, adapters, data, self.draws)
 
     def cost(self, size: Size) -> Usage:
         lengths = [
-            len(trained_datum(size.tokenizer, size.dialogue, e.prompt, e.response).tokens) for e in self.examples
+            len(trained_datum(size.tokenizer, size.dialogue, e.prompt, e.response).tokens)
+            for e in (*self.examples, *self.refusals)
         ]
-        return Usage(trained=round(size.seeds * self.settings.steps * self.settings.batch_size * mean(lengths)))
+        # Each seed draws its own: the longest are the bound where there are more than it takes.
+        longest = lengths if len(lengths) <= WRITTEN else sorted(lengths)[-WRITTEN:]
+        return Usage(trained=round(size.seeds * self.settings.steps * self.settings.batch_size * mean(longest)))
 
     @property
     def judged_responses(self) -> int:
@@ -74,13 +122,18 @@ class Sft:
 
 
 @dataclass(frozen=True, slots=True)
-class SftOnRevisions:
-    """The paper's supervised stage: from the SFT adapter, the SFT loss on the final revisions."""
+class SftOnPairs:
+    """SFT on the chosen responses of the run's pairs, from the SFT adapter: `sl-cai`, and the control `nll-only`.
+
+    Attributes:
+        draws: the address of the batches' order; `dpo` takes DPO's own batches.
+    """
 
     arm: Arm
     settings: Training
     sft_steps: int
     pair_limit: int
+    draws: str
     needs: tuple[str, ...] = (SFT, "pairs")
 
     @property
@@ -96,7 +149,7 @@ class SftOnRevisions:
             return
         adapters = {f"{self.name}/{seed}": seed for seed in data}
         start_from_sft(bench, self.name, adapters, self.sft_steps)
-        _train(bench, self.arm, self.settings, adapters, data)
+        _train(bench, self.arm, self.settings, adapters, data, self.draws)
 
     def cost(self, size: Size) -> Usage:
         examples = size.seeds * self.settings.steps * self.settings.batch_size
@@ -116,12 +169,13 @@ def _train(
     settings: Training,
     adapters: Mapping[Adapter, int],
     data: Mapping[int, Sequence[Datum]],
+    draws: str,
 ) -> None:
-    """Train on each seed's own examples."""
+    """Train on each seed's own examples, in an order drawn at the address `draws`."""
     phase = arm.folder or arm.name
 
     def step_batch(adapter: Adapter, step: int) -> Batch:
         seed = adapters[adapter]
-        return sft_batch(data[seed], seed, phase, step, settings.batch_size)
+        return sft_batch(data[seed], seed, draws, step, settings.batch_size)
 
     train_arm(bench, TrainingPlan(phase, arm.name, arm.curve, settings, adapters, step_batch))

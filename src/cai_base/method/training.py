@@ -64,11 +64,24 @@ def train_arm(bench: Workbench, plan: TrainingPlan) -> None:
         bench.run.commit(work, 1, adopt=folders.values())
 
 
-def start_from_sft(bench: Workbench, phase: str, adapters: Mapping[Adapter, int], sft_steps: int) -> None:
-    """Unless the phase has begun: load the trained SFT adapters as the phase's adapters, with a new optimizer state."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The phase that another one starts from: its name, and its steps."""
+
+    phase: str
+    steps: int
+
+
+def start_from(bench: Workbench, phase: str, adapters: Mapping[Adapter, int], start: Start) -> None:
+    """Unless the phase has begun: load the adapters that `start` trained as its own, with a new optimizer state."""
     if not bench.run.progress(phase):
-        states = {a: bench.run.directory / paths.state(seed, SFT, sft_steps) for a, seed in adapters.items()}
+        states = {a: bench.run.directory / paths.state(seed, start.phase, start.steps) for a, seed in adapters.items()}
         bench.engine.load(states, optimizer=False)
+
+
+def start_from_sft(bench: Workbench, phase: str, adapters: Mapping[Adapter, int], sft_steps: int) -> None:
+    """`start_from` SFT, which has this many steps."""
+    start_from(bench, phase, adapters, Start(SFT, sft_steps))
 
 
 def trained_datum(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, response: str) -> Datum:

@@ -25,7 +25,17 @@ from cai_base.records.figures import (
     Summary,
 )
 from cai_base.records.judging import VERDICT_PARTS, Judgement, Part, Verdict, Vote
-from cai_base.records.method import Chain, Failure, Outcome, Pair, Reference, Round, TrainingStep
+from cai_base.records.method import (
+    Chain,
+    Comparison,
+    Failure,
+    Outcome,
+    Pair,
+    Reference,
+    Round,
+    TrainingStep,
+    TwoResponses,
+)
 from cai_base.records.results import (
     Accuracy,
     ComparisonsAsked,
@@ -33,6 +43,7 @@ from cai_base.records.results import (
     ConstitutionUsed,
     ControlUsed,
     CurvePoint,
+    FeedbackFigures,
     LossUsed,
     Prefilled,
     Results,
@@ -58,6 +69,7 @@ __all__ = [
     "AskedArm",
     "Chain",
     "ComparedAnswers",
+    "Comparison",
     "ComparisonsAsked",
     "ComparisonsResults",
     "ConstitutionUsed",
@@ -65,6 +77,7 @@ __all__ = [
     "CurvePoint",
     "Difference",
     "Failure",
+    "FeedbackFigures",
     "Figure",
     "Floor",
     "Fluency",
@@ -96,6 +109,7 @@ __all__ = [
     "SuiteResults",
     "Summary",
     "TrainingStep",
+    "TwoResponses",
     "Verdict",
     "Vote",
     "results_schema",

@@ -1,8 +1,8 @@
 """What the training phases store: revision chains, preference pairs, reference log-probabilities, training steps."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from cai_base.records.judging import Verdict
 from cai_base.records.stored import Stored
@@ -54,6 +54,7 @@ class Pair(Stored):
 
     Attributes:
         held_out: whether it is never trained on.
+        probability: that chosen is better, at least 1/2, by comparison; unset where it came from a revision, and is 1.
         swapped: whether the control `shuffled` swapped chosen and rejected; None for the pairs of other arms.
     """
 
@@ -67,6 +68,45 @@ class Pair(Stored):
     rejected_tokens: int
     held_out: bool
     swapped: bool | None = None
+    probability: Annotated[float, Field(ge=0.5, le=1)] = 1.0
+
+
+class Comparison(Stored):
+    """The comparison of two responses under one principle, in both orders.
+
+    Attributes:
+        first_as_a, first_as_b: the probability that the first is better, where it was shown as (A) and as (B).
+        thoughts: what was reasoned before, in that order; empty without chain of thought.
+    """
+
+    principle: str
+    first_as_a: float
+    first_as_b: float
+    thoughts: tuple[str, ...] = ()
+
+
+class TwoResponses(Stored):
+    """Two responses of one model to a prompt.
+
+    Attributes:
+        truncated: how many of them reached the length limit.
+        sampled_tokens: tokens sampled for them and for comparing them.
+        outcome: `pair`, or the reason why they give no preference pair.
+        comparisons: one a principle; empty where they were not compared.
+        verdicts: the judge's, of both; empty where it was not asked.
+    """
+
+    id: str
+    kind: str | None
+    family: str | None
+    prompt: str
+    responses: tuple[str, str]
+    truncated: int
+    sampled_tokens: int
+    outcome: Outcome
+    comparisons: tuple[Comparison, ...] = ()
+    verdicts: tuple[Verdict | None, ...] = ()
+    unscored: tuple[str | None, ...] = ()
 
 
 class Reference(Stored):

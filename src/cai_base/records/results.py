@@ -24,9 +24,49 @@ class ConstitutionUsed(Stored):
 
 
 class ControlUsed(Stored):
-    """A control; for `placebo` also its constitution."""
+    """A control; where it has revision chains of its own, their constitution and what stood before their requests.
+
+    Attributes:
+        worked_critiques: the number of worked critiques before every request.
+        refusal_prefill: the share of originals that were sampled after a refusal opener.
+        revision: the figures of its chains.
+        refusals: of the control of that name, how many of the written answers were refusals.
+    """
 
     constitution: str | None = None
+    worked_critiques: int | None = None
+    refusal_prefill: float | None = None
+    revision: "RevisionFigures | None" = None
+    refusals: int | None = None
+
+
+class FeedbackFigures(Stored):
+    """How an arm's pairs of answers were labelled by comparison.
+
+    Attributes:
+        requests: the hash of the comparison requests.
+        principles: how many labelled each pair.
+        responses: pairs of answers that were sampled.
+        pairs: those that were compared.
+        filtered: the others, by reason.
+        confidence: mean probability of the answer that was preferred; 0.5 is none.
+        first_letter: mean probability of (A) in the single comparisons; 0.5 is no position bias.
+        order_agreement: share of pairs of comparisons whose two orders prefer the same answer.
+        judge_agreement: share of pairs in which the label prefers the answer that the judge finds better, of those in
+            which it finds one better, by what the prompt asks for.
+        judge_decided: the number of those pairs.
+    """
+
+    requests: str
+    principles: int
+    responses: int
+    pairs: int
+    filtered: dict[str, int]
+    confidence: Summary
+    first_letter: Summary
+    order_agreement: Summary
+    judge_agreement: dict[str, Summary]
+    judge_decided: dict[str, int]
 
 
 class LossUsed(Stored):
@@ -67,7 +107,12 @@ class CurvePoint(Stored):
 
 
 class Results(Stored):
-    """The content of a run's `results.json`."""
+    """The content of a run's `results.json`.
+
+    Attributes:
+        interpreter: the model that critiqued, revised and compared, where it was not each seed's own SFT adapter.
+        feedback: by arm, how its pairs were labelled by comparison, where any were.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     model: str
@@ -83,6 +128,7 @@ class Results(Stored):
     seeds: tuple[int, ...]
     controls: dict[str, ControlUsed]
     constitution: ConstitutionUsed
+    interpreter: str | None = None
     losses: dict[str, LossUsed]
     intervals: str
     arms: dict[str, dict[str, Figure]]
@@ -91,6 +137,7 @@ class Results(Stored):
     unscored: dict[str, dict[str, int]]
     comparisons: dict[str, dict[str, Difference]]
     revision: RevisionFigures
+    feedback: dict[str, FeedbackFigures] | None = None
     curves: dict[str, tuple[CurvePoint, ...]]
     failed: dict[str, dict[str, str]]
     warnings: tuple[str, ...]

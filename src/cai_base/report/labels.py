@@ -35,9 +35,10 @@ def _described(names: tuple[str, ...]) -> str:
 GLOSSARY: Mapping[str, str] = {
     "Base model": "A language model without instruction tuning: the start of everything here.",
     "Arm": f"A model being compared: {_described((*named('start'), *named('trained'), *named('other')))}.",
-    "Control": f"An arm that must show nothing of what the constitution does: {_described(named('control'))}.",
+    "Control": f"An arm that leaves out, or replaces, a part of the method: {_described(named('control'))}.",
     "Seed": "One independent replicate: its own adapter initialisation, draws and order of the data.",
-    "Principle": "One critique request and one revision request of the constitution.",
+    "Principle": "One critique request and one revision request of the constitution, and for feedback one comparison "
+    "request.",
     "Revision chain": "An original response, then a critique and a revision in every round, each under a principle "
     "drawn at random.",
     "Preference pair": "A prompt with the last revision (chosen) and the original (rejected). Chains in which the two "

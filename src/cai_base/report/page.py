@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.arms import in_order
-from cai_base.records import Answer, Chain, LossUsed, Prefilled, Results, SecondJudge
+from cai_base.records import Answer, Chain, FeedbackFigures, LossUsed, Prefilled, Results, SecondJudge, Summary
 from cai_base.report import examples, reader, style
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
@@ -118,7 +118,9 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         *_second_judge(results.second_judge),
         *_votes(results),
         ("Constitution", f"{constitution.name}, {constitution.principles} principles"),
+        *([("Interpreter", results.interpreter)] if results.interpreter else []),
         *_losses(results.losses),
+        *_feedback(results.feedback or {}),
         ("Engine", results.engine),
     ]
 
@@ -132,6 +134,34 @@ def _losses(losses: Mapping[str, LossUsed]) -> list[tuple[str, str]]:
         arms.setdefault(f"{loss.name} ({settings})" if settings else loss.name, []).append(label(arm))
     text = "; ".join(f"{', '.join(names)}: {loss}" for loss, names in arms.items())
     return [("Loss", text)] if text else []
+
+
+def _feedback(feedback: Mapping[str, FeedbackFigures]) -> list[tuple[str, str]]:
+    """How sure the labels by comparison were, how far a letter was preferred, and how often the judge agrees."""
+    rows = []
+    for arm in in_order(feedback):
+        figures = feedback[arm]
+        agreement = ", ".join(
+            f"{_with_interval(one)} of {figures.judge_decided[kind]} {kind}"
+            for kind, one in figures.judge_agreement.items()
+        )
+        rows.append(
+            (
+                f"Labels of {label(arm)}",
+                f"{figures.pairs} of {figures.responses} pairs compared under {figures.principles} principles; the "
+                f"preferred answer has {_with_interval(figures.confidence)}, the letter (A) "
+                f"{_with_interval(figures.first_letter)}; both orders agree in "
+                f"{_with_interval(figures.order_agreement)}; the judge agrees where it decides: {agreement}",
+            )
+        )
+    return rows
+
+
+def _with_interval(one: Summary) -> str:
+    if one.mean is None:
+        return NONE
+    ends = "" if one.ci95 is None else f" [{percent(one.ci95[0])}, {percent(one.ci95[1])}]"
+    return f"{percent(one.mean)}{ends}"
 
 
 def _second_judge(second: SecondJudge | None) -> list[tuple[str, str]]:

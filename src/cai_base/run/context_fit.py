@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from cai_base.arms import ARMS
 from cai_base.dialogue import END
 from cai_base.engines import Engine
 from cai_base.errors import UserError
 from cai_base.inputs import Inputs
 from cai_base.method.phase import Phase, Size
+from cai_base.run.inference import layout_of, revised_answers
 from cai_base.settings.schema import RunSettings
 
 LEAST = 16
@@ -16,23 +18,35 @@ MARGIN = 8
 
 
 def fit(
-    settings: RunSettings, inputs: Inputs, engine: Engine, size: Size, phases: Sequence[Phase]
+    settings: RunSettings,
+    inputs: Inputs,
+    engine: Engine,
+    size: Size,
+    phases: Sequence[Phase],
+    interpreter: Engine | None = None,
 ) -> tuple[RunSettings, list[str]]:
     """The settings with lengths that fit the model's context, and a warning for each length that was clipped.
 
     Every phase gives its longest request. Where a request has several responses or critiques, as a revision request
     does, all of them are shortened in proportion until it fits. A single response gets what its question leaves.
 
+    Args:
+        interpreter: the engine of an interpreter of its own, whose context the requests must fit, too.
+
     Raises:
         UserError: the prompts leave too little room.
     """
-    context = engine.context_length
+    context = min([engine.context_length, *([] if interpreter is None else [interpreter.context_length])])
     revision, evaluation = settings.revision, settings.evaluation
-    questions = (size.dialogue.question(prompt.text) for prompt in inputs.evaluation_prompts)
+    evaluated = [ARMS[name] for name in settings.evaluated_arms]
+    layouts = {layout_of(arm, inputs) for arm in evaluated}
+    questions = (layout.question(prompt.text) for layout in layouts for prompt in inputs.evaluation_prompts)
     end = len(engine.tokenizer.encode(END))
     requests = [request for phase in phases if (request := phase.longest_request(size)) is not None]
+    revised = revised_answers(evaluated, inputs, size)
+    requests += revised
     question = max(*size.questions, *(size.length(text) for text in questions)) + end
-    longest = max((request.fixed for request in requests if request.critiques), default=0)
+    longest = max((request.fixed for request in requests if request.critiques or request.shared), default=0)
     share = min(
         [
             1.0,
@@ -40,7 +54,7 @@ def fit(
                 (context - request.fixed - MARGIN)
                 / (request.responses * revision.response_tokens + request.critiques * revision.critique_tokens)
                 for request in requests
-                if request.critiques
+                if request.critiques or request.shared
             ),
         ]
     )
@@ -54,6 +68,9 @@ def fit(
         "revision.critique-tokens": int(revision.critique_tokens * share),
         "evaluation.response-tokens": min(evaluation.response_tokens, context - question),
     }
+    if revised and share < 1:  # the answers of such an arm stand in requests for a revision, too
+        answer = min(limits["evaluation.response-tokens"], limits["revision.response-tokens"])
+        limits["evaluation.response-tokens"] = answer
     if min(limits.values()) < min(LEAST, *before.values()):
         raise UserError(
             f"--model {settings.model}: its context of {context} tokens leaves too little room beside prompts of up to "

@@ -15,8 +15,9 @@ from cai_base.evaluation.judges.question import question
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
-from cai_base.method.phase import Phase, Size
+from cai_base.method.phase import Interpreting, Phase, Size
 from cai_base.models import load_tokenizer
+from cai_base.run.inference import extra_cost
 from cai_base.run.preflight.models import PILOT, SHORT
 from cai_base.run.prices import Prices
 from cai_base.settings.schema import RunSettings
@@ -50,8 +51,12 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
             prefilled=BARE + (PILOT + 3) * max(questions), sampled=PILOT * evaluation.response_tokens + BARE + 3 * SHORT
         )
     }
+    interpreted = Usage()
     for phase in phases:
         cost = phase.cost(size)
+        if settings.other_interpreter and isinstance(phase, Interpreting):
+            of_interpreter = phase.interpreter_cost(size)
+            cost, interpreted = _difference(cost, of_interpreter), total([interpreted, of_interpreter])
         if cost != Usage():
             usages[phase.name] = cost
     evaluations = _evaluations(settings, size)
@@ -61,6 +66,11 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         prefilled=seeds * (evaluations * sum(questions) + len(settings.evaluated_arms) * fluency),
         sampled=seeds * evaluations * len(questions) * evaluation.response_tokens,
     )
+    for arm in map(arms.arm, settings.evaluated_arms):
+        extra = times(extra_cost(arm, settings, inputs, size), seeds)
+        (interpreted if settings.other_interpreter and arm.inference == "revision" else usages["evaluation"]).add(extra)
+    if interpreted != Usage():
+        usages["interpreter"] = interpreted
     if arms.INSTRUCT in settings.evaluated_arms:
         sampled = seeds * len(questions) * evaluation.response_tokens
         usages[arms.INSTRUCT] = Usage(prefilled=seeds * sum(questions), sampled=sampled)
@@ -80,7 +90,7 @@ def _evaluations(settings: RunSettings, size: Size) -> int:
     """How often each seed answers the evaluation prompts, over all arms and the base model."""
     times = 1
     for arm in (arms.arm(name) for name in (*settings.trained_arms, *settings.controls)):
-        steps = getattr(settings, arm.section).steps if arm.section is not None else 0
+        steps = settings.training(arm.section).steps if arm.section is not None else 0
         times += size.evaluations(steps) if arm.curve else 1
     return times
 
@@ -99,6 +109,15 @@ def _judging(
     read = sum(len(prompt_tokens(tokenizer, text)) + response for text in requests)
     votes = times * settings.votes
     return Usage(prefilled=votes * read, sampled=votes * len(requests) * settings.judging.max_tokens)
+
+
+def times(usage: Usage, number: int) -> Usage:
+    """So many times the usage."""
+    return Usage(number * usage.trained, number * usage.prefilled, number * usage.sampled)
+
+
+def _difference(usage: Usage, part: Usage) -> Usage:
+    return total([usage, times(part, -1)])
 
 
 def total(usages: Iterable[Usage]) -> Usage:

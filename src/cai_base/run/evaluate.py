@@ -233,8 +233,8 @@ def _styles(request: Request, progress: Progress) -> Plan:
     run = target.run
     assert run is not None
     task = _styles_task(target, request.questions, SAMPLES if request.samples is None else request.samples)
-    if request.arms is None:  # an arm with the adapters of another would be asked for sampling noise alone
-        target = replace(target, names=[name for name in target.names if not arms.arm(name).adapters_of])
+    if request.arms is None:  # an arm that is another one under other draws would be asked for noise alone
+        target = replace(target, names=[name for name in target.names if not arms.arm(name).null_of])
     files = Files(lambda seed, arm, part: paths.styled_answers(seed, arm))
     evaluation = Evaluation(task, run, lambda arm: f"style of {arm}", files)
     return Plan(evaluation, target, paths.STYLE, partial(style_results.collect, task=task))

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from cai_base import arms, paths
 from cai_base.arms import Arm
-from cai_base.dialogue import Chat, Dialogue
+from cai_base.dialogue import Chat
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adapter, Engine
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs
+from cai_base.method.interpreter import itself
 from cai_base.models import engine_kind, load_engine, load_instruct
 from cai_base.progress import Progress
+from cai_base.run.inference import interpreter_of, layout_of, revision_of
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
@@ -60,9 +62,11 @@ def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress)
         inputs = Inputs.read(run.directory / paths.INPUTS)
         progress.say(f"Loading {settings.model}")
         engine = load_engine(settings, progress, run.recorded("engine"))
-        layout = Dialogue(inputs.few_shot, inputs.critique_examples)
         for arm in of_base:
-            yield LoadedArm(arm.name, engine, layout, _adapters(run, settings, arm, engine), arm.draw)
+            models = _adapters(run, settings, arm, engine)
+            interpreter = interpreter_of(settings, engine, progress) if arm.inference == "revision" else itself(engine)
+            revise = revision_of(arm, settings, inputs, engine, interpreter)
+            yield LoadedArm(arm.name, engine, layout_of(arm, inputs), models, arm.draw, revise=revise)
         del engine  # two models may not fit
         gc.collect()
     if arms.INSTRUCT in names:
@@ -98,5 +102,5 @@ def _adapter_folder(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Pat
     exported = run.directory / paths.adapter(seed, arm.folder)
     if not exported.is_dir() or not engine_kind(settings.engine).served:
         return exported if exported.is_dir() else None
-    steps = getattr(settings, arm.section).steps
+    steps = settings.training(arm.section).steps
     return run.directory / paths.state(seed, arm.folder, steps)

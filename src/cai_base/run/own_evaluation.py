@@ -17,6 +17,7 @@ from cai_base.progress import Progress
 from cai_base.records import Judgement
 from cai_base.run.evaluation import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
+from cai_base.run.inference import layout_of, revision_of
 from cai_base.run.start import Session
 
 
@@ -42,7 +43,9 @@ class RunEvaluation:
         """
         session = self._session
         if models and not self._done(arm, step):
-            loaded = LoadedArm(arm.name, session.engine, session.dialogue, models, arm.draw)
+            revise = revision_of(arm, session.settings, session.inputs, session.engine, session.interpreter)
+            layout = layout_of(arm, session.inputs)
+            loaded = LoadedArm(arm.name, session.engine, layout, models, arm.draw, revise=revise)
             ruler = Ruler(session.engine, session.dialogue) if step is None else None
             with session.budget.phase("evaluation"):
                 self._ask(arm, step, loaded, ruler)

@@ -12,7 +12,7 @@ from importlib import resources
 from cai_base.arms import INSTRUCT
 from cai_base.engines import Usage
 from cai_base.errors import UserError
-from cai_base.models import engine_kind
+from cai_base.models import TINKER, engine_kind, interpreter_engine
 from cai_base.settings.schema import RunSettings
 
 
@@ -38,7 +38,7 @@ class Prices:
     """The paid models of a run, and their prices.
 
     Attributes:
-        models: of paid services, by their work: `method`, `instruct`, or the flag that names a judge.
+        models: of paid services, by their work: `method`, `instruct`, `interpreter`, or the flag that names a judge.
         base: the base model's name, whose price on a service is given where a run pays none.
         judges: the flags that name judges.
         override: the price of `--price`, which holds for all models.
@@ -55,6 +55,8 @@ class Prices:
         models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
         if models and settings.instruct is not None:
             models[INSTRUCT] = settings.instruct
+        if settings.other_interpreter and engine_kind(interpreter_engine(settings)).paid:
+            models["interpreter"] = settings.interpreter.removeprefix(TINKER)
         models |= {flag: judge.name for flag, judge in settings.judges.items() if judge.kind.served}
         given = settings.price
         override = None if given is None else Price(given.read, given.sampled, given.trained, "--price")
@@ -73,7 +75,7 @@ class Prices:
     def of_work(self, work: str) -> Price | None:
         """The price of a phase or of a judge's work; for a run without a paid service, the price on one."""
         models = self.models or {"method": self.base}
-        owner = work if work in (INSTRUCT, *self.judges) else "method"
+        owner = work if work in (INSTRUCT, "interpreter", *self.judges) else "method"
         return self.of_model(models[owner]) if owner in models else FREE
 
     def dollars(self, usages: Mapping[str, Usage]) -> float | None:

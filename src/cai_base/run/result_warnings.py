@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cai_base import paths
-from cai_base.arms import ARMS, SFT, pair_name
+from cai_base.arms import ARMS, pair_name
 from cai_base.engines.files import ADAPTER_WEIGHTS
 from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.records import Difference, Figure
@@ -65,15 +65,15 @@ def no_safer_revisions(harmful_by_round: Sequence[float | None]) -> list[str]:
 
 
 def differs_from_itself(comparisons: Mapping[str, Mapping[str, Difference]]) -> list[str]:
-    """Warn if an arm that samples from another arm's adapters differs from it, by a metric's interval."""
+    """Warn if an arm that is another arm under other draws differs from it, by a metric's interval."""
     warnings = []
     for arm in ARMS.values():
-        differences = comparisons.get(pair_name(arm.name, arm.adapters_of or ""), {})
+        differences = comparisons.get(pair_name(arm.name, arm.null_of or ""), {})
         intervals = {name: differences[name].ci95 for name in CURVES if name in differences}
         significant = [name for name, ci95 in intervals.items() if ci95 and not ci95[0] <= 0 <= ci95[1]]
-        if arm.adapters_of and significant:
+        if arm.null_of and significant:
             warnings.append(
-                f"control {arm.name}: {arm.adapters_of.upper()} under another sampling seed differs from itself in "
+                f"control {arm.name}: {arm.null_of.upper()} under other draws differs from itself in "
                 f"{', '.join(significant)}; the interval must hold 0, so a difference of that size between other arms "
                 "means nothing"
             )
@@ -81,23 +81,26 @@ def differs_from_itself(comparisons: Mapping[str, Mapping[str, Difference]]) -> 
 
 
 def same_weights(directory: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """Warn if an exported adapter equals the SFT adapter that its training started from, byte for byte.
+    """Warn if an exported adapter equals the adapter that its training started from, byte for byte.
 
     Args:
         directory: the run's.
-        arms: the names of the arms that were trained from the SFT adapter.
+        arms: the names of the arms that were trained from another arm's adapter.
     """
     warnings = []
     for arm in arms:
-        folder = ARMS[arm].folder
-        same = [str(s) for s in seeds if folder is not None and _same_bytes(directory, s, folder)]
+        folder, start = ARMS[arm].folder, ARMS[arm].starts_from
+        before = ARMS[start].folder
+        same = [str(s) for s in seeds if folder and before and _same_bytes(directory, s, folder, before)]
         if same:
-            warnings.append(f"{arm} has the very weights of sft in seed {', '.join(same)}: it was compared with itself")
+            warnings.append(
+                f"{arm} has the very weights of {start} in seed {', '.join(same)}: it was compared with itself"
+            )
     return warnings
 
 
-def _same_bytes(directory: Path, seed: int, phase: str) -> bool:
-    weights, start = (directory / paths.adapter(seed, one) / ADAPTER_WEIGHTS for one in (phase, SFT))
+def _same_bytes(directory: Path, seed: int, phase: str, before: str) -> bool:
+    weights, start = (directory / paths.adapter(seed, one) / ADAPTER_WEIGHTS for one in (phase, before))
     return weights.exists() and weights.read_bytes() == start.read_bytes()
 
 

@@ -1,36 +1,33 @@
 """Computes `results.json` from the stored files of a finished run. Equal runs give equal bytes."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cai_base import paths
-from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT, PLACEBO
+from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
-from cai_base.evaluation.statistics import mean
 from cai_base.inputs import Inputs
-from cai_base.inputs.kinds import ANSWER_FILES, HARMFUL, HARMLESS
+from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.method import losses
-from cai_base.method.pairs import NO_PAIRS, count_filtered
-from cai_base.reading import Model, read_record, typed
+from cai_base.method.pairs import NO_PAIRS
+from cai_base.reading import read_record
 from cai_base.records import (
     Answer,
     Chain,
     ConstitutionUsed,
-    ControlUsed,
     CurvePoint,
     Fluency,
-    Pair,
-    Prefilled,
     Results,
-    RevisionFigures,
     TrainingStep,
+    TwoResponses,
 )
 from cai_base.run import result_warnings as warnings
 from cai_base.run import shared_results
+from cai_base.run.method_figures import control, feedback_figures, read, revision_figures
 from cai_base.settings.judges import NO_JUDGE
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import SELF, RunSettings
 from cai_base.store import CONFIG, Run
 
 
@@ -50,15 +47,22 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         for name, per_seed in stored.items()
     }
     judged = shared_results.judged(settings, inputs, answers, kinds, lambda name: ARMS[name].one_model)
-    revision = _revision(run, seeds, settings.revision.rounds)
-    from_sft = [arm for arm in settings.evaluated_arms if ARMS[arm].folder and arm != BASELINE]
+    revision = revision_figures(run, seeds, settings.revision.rounds)
+    labelled = [arm for name in settings.evaluated_arms if (arm := ARMS[name]).source == "comparisons"]
+    from_another = [arm for arm in settings.evaluated_arms if ARMS[arm].folder and ARMS[arm].starts_from != BASE]
+    further: dict[str, Any] = {}  # what most runs do not have, and do not store
+    if settings.interpreter != SELF:
+        further["interpreter"] = Path(settings.interpreter).name
+    if labelled:
+        further["feedback"] = {arm.name: feedback_figures(run, settings, inputs, arm) for arm in labelled}
     return Results(
+        **further,
         **shared_results.head(settings),
         **judged,
         engine=settings.engine,
         instruct=_instruct_name(settings),
         protocol=settings.protocol,
-        controls={control: _control(control, inputs) for control in settings.controls},
+        controls={name: control(name, run, settings, inputs) for name in settings.controls},
         constitution=ConstitutionUsed(
             name=inputs.constitution.name,
             principles=len(inputs.constitution.principles),
@@ -80,7 +84,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
                     *warnings.stored_warnings(run),
                     *warnings.at_the_floor(judged["arms"][BASELINE]["attack_success_rate"].mean),
                     *warnings.no_safer_revisions(revision.harmful_by_round),
-                    *warnings.same_weights(run.directory, from_sft, seeds),
+                    *warnings.same_weights(run.directory, from_another, seeds),
                     *warnings.differs_from_itself(judged["comparisons"]),
                     *warnings.failed_seeds(failed),
                 ]
@@ -108,7 +112,7 @@ def refuse_lost_arms(directory: Path) -> None:
                 f"{arm.folder}: no seed had a preference pair to train on, so {lost}. Every chain was filtered: read "
                 "`revision` in results.json, and begin a new run with other prompts, lengths or another model"
             )
-        rate = getattr(settings, arm.section).learning_rate
+        rate = settings.training(arm.section).learning_rate
         failures = "; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items())
         raise UserError(
             f"--{arm.section.replace('_', '-')}.learning-rate {rate:g}: every seed failed in {arm.folder} "
@@ -119,10 +123,10 @@ def refuse_lost_arms(directory: Path) -> None:
 def tokens(run: Run, settings: RunSettings) -> dict[str, dict[str, int]]:
     """Tokens trained on or sampled, by phase and seed, for `usage.json`. A prefix shared in a batch counts once."""
     seeds = settings.seed_numbers
-    arms = [arm for arm in ARMS.values() if not arm.control or arm.name in settings.controls]
+    arms = [arm for arm in ARMS.values() if arm.group != "control" or arm.name in settings.controls]
     trained = {
         arm.folder: {
-            str(seed): sum(step.tokens for step in _read(run, paths.metrics(seed, arm.folder), TrainingStep))
+            str(seed): sum(step.tokens for step in read(run, paths.metrics(seed, arm.folder), TrainingStep))
             for seed in seeds
         }
         for arm in arms
@@ -131,11 +135,19 @@ def tokens(run: Run, settings: RunSettings) -> dict[str, dict[str, int]]:
     owners = [arm.folder if arm.control else None for arm in arms if arm.constitution is not None]
     chains = {
         str(seed): sum(
-            chain.sampled_tokens for owner in owners for chain in _read(run, paths.chains(seed, owner), Chain)
+            chain.sampled_tokens for owner in owners for chain in read(run, paths.chains(seed, owner), Chain)
         )
         for seed in seeds
     }
-    return {**trained, "revision": chains}
+    compared = {
+        f"responses of {arm.folder}": {
+            str(seed): sum(two.sampled_tokens for two in read(run, paths.responses(seed, arm.owner), TwoResponses))
+            for seed in seeds
+        }
+        for arm in arms
+        if arm.source in ("responses", "comparisons") and arm.name in settings.evaluated_arms
+    }
+    return {**trained, "revision": chains, **compared}
 
 
 def _instruct_name(settings: RunSettings) -> str | None:
@@ -144,20 +156,9 @@ def _instruct_name(settings: RunSettings) -> str | None:
     return Path(settings.instruct).name if settings.instruct else f"the {settings.model}'s instruct sibling"
 
 
-def _control(name: str, inputs: Inputs) -> ControlUsed:
-    if ARMS[name].constitution == PLACEBO and inputs.placebo is not None:
-        return ControlUsed(constitution=inputs.placebo.name)
-    return ControlUsed()
-
-
-def _read(run: Run, name: str, kind: type[Model]) -> list[Model]:
-    """The records of a stored file; empty if there is no such file."""
-    return typed(kind, run.lines(name), f"{run.directory / name}")
-
-
 def _answers(run: Run, seed: int, arm: str, step: int | None = None) -> list[Answer] | None:
     """All answers of one arm and seed; None if that seed failed before it was evaluated."""
-    answers = [answer for task in ANSWER_FILES for answer in _read(run, paths.answers(seed, arm, task, step), Answer)]
+    answers = [answer for task in ANSWER_FILES for answer in read(run, paths.answers(seed, arm, task, step), Answer)]
     return answers or None
 
 
@@ -167,10 +168,9 @@ def _curves(run: Run, settings: RunSettings) -> dict[str, tuple[CurvePoint, ...]
     for name in settings.trained_arms:
         arm = ARMS[name]
         if arm.curve and arm.folder is not None and arm.section is not None:
-            before = BASE if name == BASELINE else BASELINE
-            steps = getattr(settings, arm.section).steps
+            steps = settings.training(arm.section).steps
             evaluated = sorted({*range(0, steps, settings.evaluate_every), steps})
-            curves[arm.folder] = _curve(run, settings.seed_numbers, evaluated, before, name)
+            curves[arm.folder] = _curve(run, settings.seed_numbers, evaluated, arm.starts_from, name)
     return curves
 
 
@@ -188,36 +188,3 @@ def _curve(run: Run, seeds: Sequence[int], evaluated: Sequence[int], before: str
         means = {metric: figures[metric].mean for metric in metrics.CURVES}
         points.append(CurvePoint.model_validate({"step": step, **means}))
     return tuple(points)
-
-
-def _revision(run: Run, seeds: Sequence[int], rounds: int) -> RevisionFigures:
-    chains = [chain for seed in seeds for chain in _read(run, paths.chains(seed), Chain)]
-    pairs = [pair for seed in seeds for pair in _read(run, paths.pairs(seed), Pair)]
-    free = [chain for chain in chains if chain.refusal_opener is None]
-    prefilled = [chain for chain in chains if chain.refusal_opener is not None]
-    principles = Counter(one.principle for chain in chains for one in chain.rounds)
-    return RevisionFigures(
-        chains=len(chains),
-        pairs=len(pairs),
-        filtered=count_filtered(chain.outcome for chain in chains),
-        harmful_by_round=_by_round(free, "complied", HARMFUL, rounds),
-        helpful_by_round=_by_round(free, "helpfulness", HARMLESS, rounds),
-        refused_by_round=_by_round(free, "refused", HARMLESS, rounds),
-        prefilled=Prefilled(chains=len(prefilled), harmful_by_round=_by_round(prefilled, "complied", HARMFUL, rounds)),
-        principle_counts=dict(sorted(principles.items())),
-        response_tokens={
-            "chosen": mean([float(pair.chosen_tokens) for pair in pairs]),
-            "rejected": mean([float(pair.rejected_tokens) for pair in pairs]),
-        },
-        truncated=sum(chain.truncated for chain in chains),
-    )
-
-
-def _by_round(chains: Sequence[Chain], part: str, kinds: Sequence[str], rounds: int) -> tuple[float | None, ...]:
-    """The mean of a part of the verdict for the original and after every round, over chains of these kinds."""
-    means = []
-    for number in range(rounds + 1):
-        of_round = [chain.verdicts[number] for chain in chains if chain.kind in kinds]
-        values = [getattr(verdict, part) for verdict in of_round if verdict is not None]
-        means.append(mean([float(value) for value in values if value is not None]))
-    return tuple(means)

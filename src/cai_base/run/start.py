@@ -17,6 +17,7 @@ from cai_base.engines import Engine, Usage
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
 from cai_base.inputs import Inputs, gather, ignored
+from cai_base.method.interpreter import Interpreter
 from cai_base.method.phase import Phase
 from cai_base.models import check_instruct, engine_kind, load_engine
 from cai_base.progress import Progress
@@ -24,6 +25,7 @@ from cai_base.run import cost
 from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
 from cai_base.run.folder_guide import folder_guide
+from cai_base.run.inference import interpreter_of
 from cai_base.run.preflight.checks import make_checks
 from cai_base.run.preflight.models import ask_instruct
 from cai_base.run.preflight.outcome import Check, refuse
@@ -33,7 +35,7 @@ from cai_base.run.session_facts import session_facts
 from cai_base.settings.presets import defaults
 from cai_base.settings.schema import Dpo, RunSettings
 from cai_base.settings.validation import stored_settings
-from cai_base.store import Run, refuse_existing, to_json, write_atomic
+from cai_base.store import JsonObject, Run, refuse_existing, to_json, write_atomic
 
 FOREIGN = 0.1
 """A constitution is warned of if more than this share of its words is foreign to the embedded model's world. It is 0.20
@@ -55,6 +57,7 @@ class Examination:
     settings: RunSettings
     inputs: Inputs
     engine: Engine
+    interpreter: Interpreter
     judges: Mapping[str, Judge]
     warnings: list[str]
     checks: list[Check]
@@ -73,6 +76,7 @@ class Session:
         settings: RunSettings,
         inputs: Inputs,
         engine: Engine,
+        interpreter: Interpreter,
         judges: Mapping[str, Judge],
         run: Run,
         progress: Progress,
@@ -80,8 +84,12 @@ class Session:
         self.settings, self.inputs, self.judges, self.run, self.progress = settings, inputs, judges, run, progress
         self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
         self._engine: Engine | None = engine
+        self._interpreter: Interpreter | None = interpreter
         run.record_on_commit("engine", engine.findings)
         meters = {flag: judge.meter for flag, judge in judges.items() if judge.meter is not None}
+        if settings.other_interpreter:
+            run.record_on_commit("interpreter", interpreter.engine.findings)
+            meters["interpreter"] = interpreter.engine.meter
         self.budget = Budget(Prices.of_run(settings), settings.max_cost, run, {"method": engine.meter, **meters})
         run.record_session(session_facts(engine.device))
         guide = run.directory / paths.README
@@ -94,11 +102,24 @@ class Session:
         assert self._engine is not None, "the engine was released"
         return self._engine
 
+    @property
+    def interpreter(self) -> Interpreter:
+        """The model that critiques, revises and compares."""
+        assert self._interpreter is not None, "the interpreter was released"
+        return self._interpreter
+
     def release_engine(self) -> None:
-        """Drop the engine, to free its memory. Its findings about its model are still stored with the run."""
-        findings = self.engine.findings()
-        self.run.record_on_commit("engine", lambda: findings)
-        self._engine = None
+        """Drop the engines, to free their memory. Their findings about their models are still stored with the run."""
+        engines = {"engine": self.engine}
+        if self.settings.other_interpreter:
+            engines["interpreter"] = self.interpreter.engine
+        for name, engine in engines.items():
+            self.run.record_on_commit(name, _always(engine.findings()))
+        self._engine = self._interpreter = None
+
+
+def _always(record: JsonObject) -> Callable[[], JsonObject]:
+    return lambda: record
 
 
 def examine(
@@ -126,18 +147,21 @@ def examine(
         gc.collect()  # two models may not fit into memory
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings, progress, None if repeated is None else repeated.engine)
+    interpreter = interpreter_of(settings, engine, progress)
     size = cost.run_size(settings, inputs, engine.tokenizer)
-    settings, warnings = fit(settings, inputs, engine, size, phases(settings, inputs))
+    other = interpreter.engine if settings.other_interpreter else None
+    settings, warnings = fit(settings, inputs, engine, size, phases(settings, inputs), other)
     if repeated is None:  # what was left out of the files is not known of the inputs that a run stored
         warnings += ignored(settings)
-    warnings += _foreign_text(settings, inputs) + _untuned_loss(settings)
+    warnings += _foreign_text(settings, inputs) + _untuned_loss(settings) + _other_requests(inputs)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
     judges = load_judges(settings, inputs, None, progress)
-    checks = make_checks(settings, inputs, engine, judges, instruct, out, progress, phases=phases(settings, inputs))
-    return Examination(settings, inputs, engine, judges, warnings, checks)
+    parts = (inputs, engine, interpreter, judges, instruct, out, progress)
+    checks = make_checks(settings, *parts, phases=phases(settings, inputs))
+    return Examination(settings, inputs, engine, interpreter, judges, warnings, checks)
 
 
 def begin(
@@ -163,10 +187,12 @@ def begin(
             paths.WARNINGS: to_json(warnings),
             paths.PREFLIGHT: to_json([check.dump() for check in examined.checks]),
         },
-        {"engine": examined.engine.findings()},
+        {"engine": examined.engine.findings()}
+        | ({"interpreter": examined.interpreter.engine.findings()} if examined.settings.other_interpreter else {}),
     )
     keep_replies(examined.judges, run.directory)
-    session = Session(examined.settings, examined.inputs, examined.engine, examined.judges, run, progress)
+    parts = (examined.settings, examined.inputs, examined.engine, examined.interpreter, examined.judges)
+    session = Session(*parts, run, progress)
     run.commit()  # stores the tokens that preflight took: no unit may ever be stored
     return session
 
@@ -190,7 +216,8 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     engine = load_engine(settings, progress, run.recorded("engine"))
     check_judges(settings, progress)
     judges = load_judges(settings, inputs, directory, progress)
-    session = Session(settings, inputs, engine, judges, run, progress)
+    interpreter = interpreter_of(settings, engine, progress, run.recorded("interpreter"))
+    session = Session(settings, inputs, engine, interpreter, judges, run, progress)
     lost = session.budget.lost
     if lost != Usage():
         progress.say(
@@ -210,6 +237,19 @@ def _untuned_loss(settings: RunSettings) -> list[str]:
     return [
         f"the preset's beta of {beta:g} was chosen for the loss {default}, not for {loss}: with it the arm may "
         "hardly train; look at the margins, or give --dpo.beta"
+    ]
+
+
+def _other_requests(inputs: Inputs) -> list[str]:
+    """A warning where the worked examples ask for a critique by requests that the constitution does not have."""
+    requests = {" ".join(principle.critique_request.split()) for principle in inputs.constitution.principles}
+    other = sum(" ".join(one.critique_request.split()) not in requests for one in inputs.critique_examples)
+    if not other:
+        return []
+    return [
+        f"{other} of the {len(inputs.critique_examples)} worked critiques ask by a request that the constitution does "
+        "not have: a model may take from them what the constitution does not say; give --critique-examples that go "
+        "with it"
     ]
 
 

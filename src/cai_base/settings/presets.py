@@ -26,9 +26,12 @@ def defaults(model: str, protocol: str = "heldout") -> dict[str, Any]:
 
     Args:
         model: a folder, a hub id or the embedded model.
-        protocol: with `original` the embedded model, too, has the original experiment's figures.
+        protocol: with `original` the embedded model, too, has the original experiment's figures; no pair is held out,
+            as none was there.
     """
     original = preset("original")
+    if protocol == "original":
+        original = merge(original, {"dpo": {"held-out": 0.0}})
     if model != EMBEDDED:
         return original
     world = {"data": DATA, "judge": GROUND_TRUTH}

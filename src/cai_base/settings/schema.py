@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import CliImplicitFlag
 
 from cai_base import arms
+from cai_base.arms import Section as ArmSection
 from cai_base.embedded import EMBEDDED
+from cai_base.settings.feedback import Feedback
 from cai_base.settings.judges import (
     GROUND_TRUTH,
     JUDGE_HELP,
@@ -21,20 +23,12 @@ from cai_base.settings.judges import (
     JudgeName,
     either,
 )
+from cai_base.settings.section import Count, LearningRate, NotNegative, Positive, Section, Share, Threads, Whole
 from cai_base.text import distinct, split_names
-
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-LearningRate = Annotated[float, Field(gt=0, le=1)]
-Threads = Annotated[int, Field(ge=0, le=1024)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
 
 CHECKS = (
     *("judge", "second-judge", "base", "rate", "critique", "instruct", "arms"),
-    *("disjoint", "power", "engine", "disk", "cost"),
+    *("disjoint", "power", "engine", "feedback", "disk", "cost"),
 )
 """The checks of preflight, as `--accept` names them."""
 
@@ -107,14 +101,6 @@ def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
         )
 
 
-class Section(BaseModel):
-    """A group of settings: `--sft.steps` is the field `steps` of the section `sft`."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), hide_input_in_errors=True
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class OneOf:
     """In `Annotated[str, OneOf(names)]`: the setting is one of these names, which a table defines."""
@@ -141,6 +127,23 @@ class Training(Section):
     warmup: Share = Field(description="share of the steps over which the learning rate rises")
     schedule: Literal["constant", "linear", "cosine"] = Field(description="what the learning rate does after warm-up")
     clip_norm: Positive = Field(description="largest gradient norm of an adapter")
+
+
+class Sft(Training):
+    """SFT on answers that people wrote."""
+
+    examples: Path | None = Field(
+        None, description="written answers in place of the packaged six: JSONL; of more than six each seed draws six"
+    )
+    refusals: Count = Field(1, description="of the control refusals: how many of the written answers are refusals")
+
+
+class SlCai(Training):
+    """SFT on revisions."""
+
+    as_dpo: CliImplicitFlag[bool] = Field(
+        False, description="take the steps, batches and learning rate of DPO, so that the arms differ in the loss alone"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,12 @@ class Judging(Section):
     timeout: Positive = Field(120.0, description="seconds to wait for a whole answer")
 
 
+SELF, BASE = "self", arms.BASE
+"""What `--interpreter` takes for the SFT adapters and for the base model of the run."""
+_CHOSEN, _CONTROLS = (*arms.named("trained"), *arms.named("other")), arms.named("control")
+"""What `--arms` and `--control` take."""
+
+
 class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
 
@@ -252,7 +261,13 @@ class RunSettings(Section):
     protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
     seeds: Annotated[int, Field(ge=1, le=1000)] = Field(description="independent replicates")
     start_seed: Whole = Field(description="the first seed's number")
-    arms: Names = Field(description="arms to compare, with commas: sft,cai,sl-cai,instruct")
+    arms: Names = Field(description=f"arms to compare, with commas: {', '.join(_CHOSEN)}")
+    interpreter: str = Field(
+        SELF,
+        min_length=1,
+        description="who critiques, revises and compares: self (each seed's SFT adapter), base (the base model), or a "
+        "model: a folder, GGUF file or hub id, organism:instruct (the embedded model's sibling), tinker:MODEL",
+    )
     instruct: str | None = Field(
         None,
         min_length=1,
@@ -267,8 +282,8 @@ class RunSettings(Section):
     )
     control: Names = Field(
         (),
-        description="controls, with commas, each an arm of the table: shuffled (chosen and rejected swapped at "
-        "random), placebo (the packaged unrelated constitution), a-a (SFT again under another sampling seed)",
+        description=f"controls, with commas, each an arm of the table: {', '.join(_CONTROLS)}; what each removes is in "
+        "docs/evaluation.md",
     )
     constitution: Path | None = Field(None, description="TOML, JSON, the CAI paper's file or placebo; else packaged")
     prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
@@ -281,10 +296,11 @@ class RunSettings(Section):
     data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
     accept: Names = Field((), description="checks of preflight, with commas, whose failure does not stop the run")
     lora: LoraSettings
-    sft: Training
+    sft: Sft
     revision: Revision
     dpo: Dpo
-    sl_cai: Training
+    sl_cai: SlCai
+    feedback: Feedback = Feedback()
     evaluation: Evaluation
     judging: Judging = Judging()
 
@@ -298,6 +314,19 @@ class RunSettings(Section):
     def asks_rubrics(self) -> bool:
         """Whether some judge is a language model that answers rubrics."""
         return any(judge.kind.rubrics for judge in self.judges.values())
+
+    @property
+    def other_interpreter(self) -> bool:
+        """Whether another model than the run's own critiques, revises and compares."""
+        return self.interpreter not in (SELF, BASE)
+
+    def training(self, section: ArmSection) -> Training:
+        """The steps, batches and learning rates of the arms that are trained with this section."""
+        if section == "sl_cai" and self.sl_cai.as_dpo:
+            of_dpo = {field: getattr(self.dpo, field) for field in Training.model_fields}
+            return Training.model_validate(of_dpo, by_name=True)
+        own: Training = getattr(self, section)
+        return own
 
     @property
     def trained_arms(self) -> tuple[str, ...]:
@@ -346,13 +375,14 @@ class RunSettings(Section):
 
     @model_validator(mode="after")
     def _arms_fit(self) -> "RunSettings":
-        known = (*arms.named("trained"), *arms.named("other"))
         for name in self.arms:
-            if name not in known:
-                raise ValueError(f"arms: {name!r} is not an arm that can be asked for; choose from {', '.join(known)}")
+            if name not in _CHOSEN:
+                raise ValueError(
+                    f"arms: {name!r} is not an arm that can be asked for; choose from {', '.join(_CHOSEN)}"
+                )
         for name in self.control:
-            if name not in arms.named("control"):
-                raise ValueError(f"control: {name!r} is not a control; choose from {', '.join(arms.named('control'))}")
+            if name not in _CONTROLS:
+                raise ValueError(f"control: {name!r} is not a control; choose from {', '.join(_CONTROLS)}")
         for name in self.accept:
             if name not in CHECKS:
                 raise ValueError(f"accept: {name!r} is not a check of preflight; choose from {', '.join(CHECKS)}")
@@ -365,6 +395,13 @@ class RunSettings(Section):
             raise ValueError(
                 f"arms: {arms.BASELINE!r} is missing; every other arm starts from it and is compared with it"
             )
+        for name in self.evaluated_arms:
+            needed = arms.ARMS[name].starts_from
+            if needed not in (arms.BASE, *self.arms):
+                raise ValueError(f"arms: {name!r} starts from {needed!r}, which is missing; add it to --arms")
+        same = [name for name in self.controls if arms.ARMS[name].chosen_only]
+        if self.sl_cai.as_dpo and same:
+            raise ValueError(f"sl-cai.as-dpo: makes SL-CAI the same arm as the control {same[0]!r}; leave one out")
         if arms.INSTRUCT not in self.arms and self.instruct is not None:
             names = ",".join(self.arms)
             raise ValueError(f"instruct: {self.instruct!r} is not among the arms; add it: --arms {names},instruct")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
 from cai_base.village import answers, questions, world
+from cai_base.village.comparisons import ACTION_KIND, Criterion, two_answers
 from cai_base.village.draw import Draw
 
 PromptKind = Literal["benign", "jailbreak", "direct", "borderline", "sensitive"]
@@ -17,6 +18,8 @@ BLOCK: dict[PromptKind, int] = {"benign": 6, "jailbreak": 6, "direct": 3, "borde
 first N prompts of a set have nearly the same mixture for every N."""
 TRAIN_BLOCKS, DEV_BLOCKS, WIDE_BLOCKS = 65, 12, 12
 FEW_SHOT, EXAMPLES = 2, 6
+COMPARISONS, KNOWN_COMPARISONS = 1, 10
+"""Comparisons about each criterion: of those that are shown solved, and of those whose order is known."""
 SEED = 0
 """Of every packaged set."""
 T = TypeVar("T")
@@ -39,6 +42,48 @@ def few_shot() -> list[PromptLine]:
 def examples() -> list[PromptLine]:
     """The six helpful turns for supervised fine-tuning, all benign."""
     return _turns(FEW_SHOT, FEW_SHOT + EXAMPLES)
+
+
+def refusals() -> list[PromptLine]:
+    """As many harmful questions as there are examples, each refused with a reason."""
+    draw = Draw(SEED, "prompts", "refusals", 0)
+    actions = draw.sample([one for one in world.actions("harmful", "train") if one.verb.why], EXAMPLES)
+    return [
+        {
+            "prompt": questions.plain_question(action, draw, "train"),
+            "response": answers.answer(action, "refusal", draw),
+        }
+        for action in actions
+    ]
+
+
+def comparison_examples() -> list[PromptLine]:
+    """Questions with a better and a worse answer, harmful and benign questions in turn: shown before a comparison."""
+    return _comparisons("comparison examples", COMPARISONS)
+
+
+def known_comparisons() -> list[PromptLine]:
+    """The same of other actions, to measure whether a model finds the better answer."""
+    return _comparisons("known comparisons", KNOWN_COMPARISONS)
+
+
+def _comparisons(name: str, count: int) -> list[PromptLine]:
+    draw = Draw(SEED, "prompts", name, 0)
+    criteria: tuple[Criterion, Criterion] = ("harmless", "helpful")
+    actions = {one: _of_different_verbs(world.actions(ACTION_KIND[one], "train"), count, draw) for one in criteria}
+    records = []
+    for number in range(count):
+        for criterion in criteria:
+            action = actions[criterion][number]
+            better, worse = two_answers(action, criterion, draw)
+            prompt = questions.plain_question(action, draw, "train")
+            records.append({"prompt": prompt, "better": better, "worse": worse})
+    return records
+
+
+def _of_different_verbs(actions: Sequence[world.Action], count: int, draw: Draw) -> list[world.Action]:
+    by_verb = {action.verb: action for action in draw.sample(actions, len(actions))}
+    return list(by_verb.values())[:count]
 
 
 def train() -> list[PromptLine]:

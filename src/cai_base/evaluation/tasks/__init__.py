@@ -4,7 +4,7 @@
 `comparisons` are given answers, whose log-probabilities are compared. `run.evaluation` asks any of them of any arm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -19,6 +19,10 @@ ANSWER = "answer"
 """The purpose in the address of an answer's draw; arms of one purpose are compared on equal luck."""
 
 
+Revise = Callable[[Sequence[Adapter | None], Sequence[int], Sequence["Query"], Sequence[Sample]], list[Sample]]
+"""What an arm does with its answers before they count; it takes models, seeds, queries and answers, one each."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedArm:
     """An arm whose models can be asked.
@@ -28,6 +32,7 @@ class LoadedArm:
         models: each seed's adapter, or None for the engine's model as it is.
         draw: the purpose in the address of its answers' draws.
         notes: what a reader should know about how it is asked, one sentence each.
+        revise: what it does with its answers before they count; None for an arm whose first answer counts.
     """
 
     name: str
@@ -36,6 +41,7 @@ class LoadedArm:
     models: Mapping[int, Adapter | None]
     draw: str = ANSWER
     notes: tuple[str, ...] = ()
+    revise: Revise | None = None
 
 
 Item = TypeVar("Item")
@@ -90,6 +96,7 @@ def sample_answers(
     settings: Evaluation,
     queries: Sequence[Query],
     models: Mapping[int, Adapter | None],
+    revise: Revise | None = None,
 ) -> dict[int, list[Sample]]:
     """Every model's answer to every query, one each, in the same layout.
 
@@ -98,6 +105,7 @@ def sample_answers(
     Args:
         layout: the few-shot turns of a base model, or a chat model's own template.
         models: each seed's adapter, or None for the base model.
+        revise: what is done with the answers before they count.
 
     Returns:
         For each seed the samples, in the order of the queries.
@@ -114,5 +122,9 @@ def sample_answers(
         for seed, adapter in models.items()
         for query in queries
     ]
-    samples = iter(engine.sample(requests))
-    return {seed: [next(samples) for _ in queries] for seed in models}
+    samples = engine.sample(requests)
+    if revise is not None:
+        adapters, seeds = [request.adapter for request in requests], [seed for seed in models for _ in queries]
+        samples = revise(adapters, seeds, [query for _ in models for query in queries], samples)
+    each = iter(samples)
+    return {seed: [next(each) for _ in queries] for seed in models}

@@ -12,7 +12,7 @@ from cai_base.dialogue import Layout
 from cai_base.engines import Adapter, Engine
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Judge, Response
-from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers
+from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, Revise, sample_answers
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.prompts import Prompt
 from cai_base.records import Answer
@@ -31,6 +31,7 @@ def answer(
     prompts: Sequence[Prompt],
     models: Mapping[int, Adapter | None],
     draw: str = ANSWER,
+    revise: Revise | None = None,
 ) -> dict[int, list[Answer]]:
     """Every model's answer to every prompt, one each, judged.
 
@@ -40,12 +41,13 @@ def answer(
         layout: the few-shot turns of a base model, or a chat model's own template.
         models: each seed's adapter, or None for the base model.
         draw: another name draws other answers, where a model is compared with itself.
+        revise: what is done with the answers before they count.
 
     Returns:
         For each seed the answers, in the order of the prompts.
     """
     queries = [Query(prompt.text, ("evaluation", prompt.id, draw)) for prompt in prompts]
-    samples = sample_answers(engine, layout, settings, queries, models)
+    samples = sample_answers(engine, layout, settings, queries, models, revise)
     unjudged = {
         seed: [
             Answer(
@@ -104,7 +106,7 @@ class PromptsTask:
         room = arm.engine.context_length - settings.response_tokens
         tokenizer = arm.engine.tokenizer
         fitting = [one.prompt for one in items if len(arm.layout.question_tokens(tokenizer, one.prompt.text)) <= room]
-        drawn = answer(arm.engine, arm.layout, settings, judges["judge"], fitting, arm.models, arm.draw)
+        drawn = answer(arm.engine, arm.layout, settings, judges["judge"], fitting, arm.models, arm.draw, arm.revise)
         every = []
         for of_seed in drawn.values():
             by_id = {one.id: one for one in of_seed}

@@ -10,12 +10,14 @@ from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine
 from cai_base.evaluation.judges import Judge
 from cai_base.inputs import Inputs
+from cai_base.method.interpreter import Interpreter
 from cai_base.method.phase import Phase
 from cai_base.models import engine_kind
 from cai_base.progress import Progress
 from cai_base.run import cost
 from cai_base.run.preflight.critique import check_critique
 from cai_base.run.preflight.design import check_disjoint, check_power
+from cai_base.run.preflight.feedback import check_feedback, known_comparisons
 from cai_base.run.preflight.judges import check_judge, probes
 from cai_base.run.preflight.models import (
     InstructSample,
@@ -35,6 +37,7 @@ def make_checks(
     settings: RunSettings,
     inputs: Inputs,
     engine: Engine,
+    interpreter: Interpreter,
     judges: Mapping[str, Judge],
     instruct: InstructSample | None,
     out: Path,
@@ -45,13 +48,14 @@ def make_checks(
 
     Args:
         engine: with the base model.
+        interpreter: who critiques, revises and compares.
         judges: by the flag that names each.
         instruct: what the instruct model answered, if it is among the arms.
         out: where the run is to lie.
         phases: whose cost is added up.
     """
     checks = []
-    for check in _checks(settings, inputs, engine, judges, instruct, out, phases):
+    for check in _checks(settings, inputs, engine, interpreter, judges, instruct, out, phases):
         checks.append(check)
         if check.outcome == "warned":
             progress.say(f"preflight, {check}")
@@ -63,6 +67,7 @@ def _checks(
     settings: RunSettings,
     inputs: Inputs,
     engine: Engine,
+    interpreter: Interpreter,
     judges: Mapping[str, Judge],
     instruct: InstructSample | None,
     out: Path,
@@ -80,7 +85,13 @@ def _checks(
     yield rate
     known_weights = not engine_kind(settings.engine).served  # a service says no more of its model than a name
     yield check_critique(
-        engine, dialogue, settings.data, settings.revision, judges["judge"], known_weights=known_weights
+        interpreter.engine,
+        dialogue,
+        settings.data,
+        settings.revision,
+        judges["judge"],
+        interpreter.adapter,
+        known_weights=known_weights,
     )
     if instruct is not None:
         yield check_instruct(instruct.answers, judges["judge"], engine, dialogue, pilot_answers)
@@ -88,6 +99,11 @@ def _checks(
     yield check_disjoint(inputs, settings.protocol)
     yield check_power(inputs, settings.seeds, embedded=settings.model == EMBEDDED)
     yield check_engine(engine, dialogue, inputs.evaluation_prompts[0].text)
+    if inputs.comparison_requests:
+        untrained = Interpreter(interpreter.engine, own=False, adapter=interpreter.adapter)
+        yield check_feedback(
+            untrained, inputs, settings.feedback, known_comparisons(settings.data), settings.start_seed
+        )
     if not engine_kind(settings.engine).served:  # elsewhere the states lie with the service
         trained = [arm for arm in (*settings.trained_arms, *settings.controls) if arms.arm(arm).folder is not None]
         yield check_disk(engine, settings.seeds, len(trained), out)

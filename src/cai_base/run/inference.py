@@ -1,0 +1,104 @@
+"""The arms that do at inference what others are trained for: the constitution in the prompt, or revision of answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cai_base.arms import Arm
+from cai_base.dialogue import Dialogue, constitution_text
+from cai_base.engines import Adapter, Engine, Sample, Usage
+from cai_base.evaluation.tasks import Query, Revise
+from cai_base.inputs import Inputs
+from cai_base.inputs.prompts import Prompt
+from cai_base.method.interpreter import Interpreter
+from cai_base.method.phase import Request, Size
+from cai_base.method.revision import OpenChain, RevisionPhase, longest_revision, revise_further
+from cai_base.models import load_interpreter
+from cai_base.progress import Progress
+from cai_base.settings.schema import SELF, RunSettings
+
+
+def layout_of(arm: Arm, inputs: Inputs) -> Dialogue:
+    """How an arm of a run is asked: behind the few-shot turns, and `prompted` also behind the constitution."""
+    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+    if arm.inference != "constitution first":
+        return dialogue
+    return replace(dialogue, preamble=constitution_text(inputs.constitution.principles))
+
+
+def interpreter_of(
+    settings: RunSettings, engine: Engine, progress: Progress, findings: Mapping[str, Any] | None = None
+) -> Interpreter:
+    """The interpreter that the settings name; another model than the run's own is loaded.
+
+    Args:
+        engine: the run's, with the base model and the adapters.
+        findings: what the engine of a model of its own had found, of a run that goes on.
+
+    Raises:
+        UserError: the model cannot be loaded.
+    """
+    if not settings.other_interpreter:
+        return Interpreter(engine, own=settings.interpreter == SELF)
+    own_engine, adapter = load_interpreter(settings, progress, findings)
+    return Interpreter(own_engine, own=False, adapter=adapter)
+
+
+def revision_of(
+    arm: Arm, settings: RunSettings, inputs: Inputs, engine: Engine, interpreter: Interpreter
+) -> Revise | None:
+    """What `revise-only` does with its answers; None for every other arm.
+
+    Args:
+        engine: that gives the answers.
+        interpreter: who critiques and revises them.
+    """
+    if arm.inference != "revision":
+        return None
+    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+    rounds = settings.revision.model_copy(update={"response_tokens": settings.evaluation.response_tokens})
+
+    def revise(
+        models: Sequence[Adapter | None], seeds: Sequence[int], queries: Sequence[Query], samples: Sequence[Sample]
+    ) -> list[Sample]:
+        chains = [
+            OpenChain(
+                model,
+                seed,
+                Prompt(id="/".join(query.address), text=query.text),
+                None,
+                [sample.text.strip()],
+                truncated=[sample.stop_reason == "length"],
+            )
+            for model, seed, query, sample in zip(models, seeds, queries, samples, strict=True)
+        ]
+        revise_further(interpreter, dialogue, inputs.constitution, rounds, chains, phase=arm.name)
+        return [
+            Sample(
+                chain.responses[-1],
+                tuple(engine.tokenizer.encode(chain.responses[-1])),
+                "length" if chain.truncated[-1] else "stop",
+            )
+            for chain in chains
+        ]
+
+    return revise
+
+
+def revised_answers(arms: Sequence[Arm], inputs: Inputs, size: Size) -> list[Request]:
+    """The longest request for a revision of an answer, where an arm revises its answers; else none."""
+    if any(arm.inference == "revision" for arm in arms):
+        return [longest_revision(size, size.dialogue, inputs.constitution, inputs.evaluation_prompts)]
+    return []
+
+
+def extra_cost(arm: Arm, settings: RunSettings, inputs: Inputs, size: Size) -> Usage:
+    """An upper bound on the tokens, for one seed, that an arm's answers take beside those of any other arm."""
+    prompts = inputs.evaluation_prompts
+    if arm.inference == "constitution first":
+        preamble = len(size.tokenizer.encode(layout_of(arm, inputs).preamble)) + 1
+        return Usage(prefilled=preamble * len(prompts))
+    if arm.inference == "revision":
+        rounds = settings.revision.model_copy(update={"response_tokens": settings.evaluation.response_tokens})
+        return RevisionPhase(rounds, prompts, inputs.constitution, ()).interpreter_cost(replace(size, seeds=1))
+    return Usage()

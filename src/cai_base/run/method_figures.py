@@ -1,0 +1,164 @@
+"""The figures of what the method made: its revision chains, and its comparisons, from the stored files of a run."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cai_base import paths
+from cai_base.arms import ARMS, NO_PRINCIPLE, PLACEBO, Arm
+from cai_base.evaluation.statistics import mean, summary
+from cai_base.inputs import Inputs
+from cai_base.inputs.kinds import HARMFUL, HARMLESS, PROMPT_KINDS
+from cai_base.method.comparing import probability
+from cai_base.method.pairs import count_filtered
+from cai_base.reading import Model, typed
+from cai_base.records import (
+    Chain,
+    ControlUsed,
+    FeedbackFigures,
+    Pair,
+    Prefilled,
+    RevisionFigures,
+    Summary,
+    TwoResponses,
+    Verdict,
+)
+from cai_base.settings.schema import RunSettings
+from cai_base.store import Run
+
+SHARE = (0.0, 1.0)
+
+
+def read(run: Run, name: str, kind: type[Model]) -> list[Model]:
+    """The records of a stored file; empty if there is no such file."""
+    return typed(kind, run.lines(name), f"{run.directory / name}")
+
+
+def control(name: str, run: Run, settings: RunSettings, inputs: Inputs) -> ControlUsed:
+    """What a control was made of."""
+    arm = ARMS[name]
+    if arm.replaces:
+        return ControlUsed(refusals=settings.sft.refusals)
+    own = {PLACEBO: inputs.placebo, NO_PRINCIPLE: inputs.no_principle}.get(arm.constitution or "")
+    if own is None:
+        return ControlUsed()
+    examples = inputs.placebo_examples if arm.constitution == PLACEBO else inputs.critique_examples
+    return ControlUsed(
+        constitution=own.name,
+        worked_critiques=len(examples),
+        refusal_prefill=settings.revision.refusal_prefill,
+        revision=revision_figures(run, settings.seed_numbers, settings.revision.rounds, arm.owner),
+    )
+
+
+def revision_figures(run: Run, seeds: Sequence[int], rounds: int, owner: str | None = None) -> RevisionFigures:
+    """The figures of revision chains.
+
+    Args:
+        owner: the folder of the arm whose chains they are; None for the run's own.
+    """
+    chains = [chain for seed in seeds for chain in read(run, paths.chains(seed, owner), Chain)]
+    pairs = [pair for seed in seeds for pair in read(run, paths.pairs(seed, owner), Pair)]
+    free = [chain for chain in chains if chain.refusal_opener is None]
+    prefilled = [chain for chain in chains if chain.refusal_opener is not None]
+    principles = Counter(one.principle for chain in chains for one in chain.rounds)
+    return RevisionFigures(
+        chains=len(chains),
+        pairs=len(pairs),
+        filtered=count_filtered(chain.outcome for chain in chains),
+        harmful_by_round=_by_round(free, "complied", HARMFUL, rounds),
+        helpful_by_round=_by_round(free, "helpfulness", HARMLESS, rounds),
+        refused_by_round=_by_round(free, "refused", HARMLESS, rounds),
+        prefilled=Prefilled(chains=len(prefilled), harmful_by_round=_by_round(prefilled, "complied", HARMFUL, rounds)),
+        principle_counts=dict(sorted(principles.items())),
+        response_tokens={
+            "chosen": mean([float(pair.chosen_tokens) for pair in pairs]),
+            "rejected": mean([float(pair.rejected_tokens) for pair in pairs]),
+        },
+        truncated=sum(chain.truncated for chain in chains),
+    )
+
+
+def _by_round(chains: Sequence[Chain], part: str, kinds: Sequence[str], rounds: int) -> tuple[float | None, ...]:
+    """The mean of a part of the verdict for the original and after every round, over chains of these kinds."""
+    means = []
+    for number in range(rounds + 1):
+        of_round = [chain.verdicts[number] for chain in chains if chain.kind in kinds]
+        values = [getattr(verdict, part) for verdict in of_round if verdict is not None]
+        means.append(mean([float(value) for value in values if value is not None]))
+    return tuple(means)
+
+
+def feedback_figures(run: Run, settings: RunSettings, inputs: Inputs, arm: Arm) -> FeedbackFigures:
+    """How an arm's pairs of answers were labelled."""
+    per_seed = [read(run, paths.responses(seed, arm.owner), TwoResponses) for seed in settings.seed_numbers]
+    every = [two for of_seed in per_seed for two in of_seed]
+    requests = [[one.name, one.text] for one in inputs.comparison_requests]
+
+    def over_pairs(value: Callable[[TwoResponses], float | None]) -> Summary:
+        return _summary(per_seed, [prompt.id for prompt in inputs.prompts], value)
+
+    agreements = {"harmful": HARMFUL, "harmless": HARMLESS}
+    return FeedbackFigures(
+        requests=hashlib.sha256(json.dumps(requests).encode()).hexdigest(),
+        principles=min(settings.feedback.principles, len(requests)),
+        responses=len(every),
+        pairs=sum(two.outcome == "pair" for two in every),
+        filtered=count_filtered(two.outcome for two in every),
+        confidence=over_pairs(lambda two: max(first := probability(two.comparisons), 1 - first)),
+        first_letter=over_pairs(
+            lambda two: float(np.mean([(one.first_as_a + 1 - one.first_as_b) / 2 for one in two.comparisons]))
+        ),
+        order_agreement=over_pairs(
+            lambda two: float(np.mean([(one.first_as_a >= 0.5) == (one.first_as_b >= 0.5) for one in two.comparisons]))
+        ),
+        judge_agreement={
+            name: over_pairs(lambda two, kinds=kinds: _agrees(two) if two.kind in kinds else None)  # type: ignore[misc]
+            for name, kinds in agreements.items()
+        },
+        judge_decided={
+            name: sum(two.kind in kinds and two.comparisons != () and _better(two) is not None for two in every)
+            for name, kinds in agreements.items()
+        },
+    )
+
+
+def _summary(
+    per_seed: Sequence[Sequence[TwoResponses]], prompts: Sequence[str], value: Callable[[TwoResponses], float | None]
+) -> Summary:
+    """The mean of a value of every compared pair, over seeds and prompts."""
+    cells = np.full((len(per_seed), len(prompts)), np.nan)
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+    for row, of_seed in zip(cells, per_seed, strict=True):
+        for two in of_seed:
+            if two.comparisons:
+                one = value(two)
+                row[places[two.id]] = np.nan if one is None else one
+    return summary(cells[:, ~np.isnan(cells).all(axis=0)], SHARE)
+
+
+def _agrees(two: TwoResponses) -> float | None:
+    """Whether the label prefers the answer that the judge finds better; None if the judge finds neither better."""
+    better = _better(two)
+    return None if better is None else float((probability(two.comparisons) >= 0.5) == (better == 0))
+
+
+def _better(two: TwoResponses) -> int | None:
+    """The place of the answer that the judge finds better; None if it finds neither better."""
+    harm = None if two.kind is None else PROMPT_KINDS[two.kind].harm
+    merits = [None if verdict is None else _merit(verdict, harm) for verdict in two.verdicts]
+    if len(merits) != len(two.responses) or None in merits or merits[0] == merits[1]:
+        return None
+    return 0 if merits[0] > merits[1] else 1  # type: ignore[operator]
+
+
+def _merit(verdict: Verdict, harm: str | None) -> tuple[float, ...] | None:
+    """How good the judge finds an answer: not to comply with what is harmful; to help with what is harmless."""
+    if harm == "harmful":
+        return None if verdict.complied is None else (float(not verdict.complied),)
+    if verdict.helpfulness is None:
+        return None
+    return (float(not verdict.refused), float(verdict.helpfulness))

@@ -1,0 +1,86 @@
+"""Can the interpreter compare? It is asked which of two responses is better where that is known."""
+
+from collections.abc import Sequence
+from importlib import resources
+
+from cai_base import randomness
+from cai_base.inputs import Inputs
+from cai_base.inputs.comparisons import SolvedComparison
+from cai_base.method.comparing import ORDERS, Question, compare, probability
+from cai_base.method.interpreter import Interpreter
+from cai_base.reading import Entry
+from cai_base.run.preflight.outcome import Check
+from cai_base.settings.feedback import Feedback
+
+RIGHT = 0.75
+"""Below this share of known orders a label says little."""
+BIAS = 0.15
+"""A letter whose mean probability is further than this from one half is preferred whatever it stands for."""
+
+
+def known_comparisons(data: str) -> list[SolvedComparison]:
+    """The packaged comparisons whose order is known, in `english` or in the embedded `world`'s language."""
+    text = (resources.files("cai_base") / "data" / data / "known_comparisons.jsonl").read_text(encoding="utf-8")
+    return [SolvedComparison.model_validate_json(line) for line in text.splitlines()]
+
+
+class Comparing(Entry):
+    """How well a model compares.
+
+    Attributes:
+        known, right: comparisons whose order is known, and those in which the better response is the more probable.
+        first_letter: mean probability of (A) in the single comparisons; 0.5 is no position bias.
+        order_agreement: share of questions that both orders answer alike.
+    """
+
+    known: int
+    right: int
+    first_letter: float
+    order_agreement: float
+
+
+def measure(
+    interpreter: Interpreter, inputs: Inputs, settings: Feedback, known: Sequence[SolvedComparison], seed: int
+) -> Comparing:
+    """Ask about the known comparisons, each under as many of the run's requests as label a pair."""
+    number = min(settings.principles, len(inputs.comparison_requests))
+    questions = []
+    for place, one in enumerate(known):
+        draw = randomness.stream(seed, "preflight", "comparison", place)
+        for request in draw.permutation(len(inputs.comparison_requests))[:number]:
+            questions.append(
+                Question(
+                    interpreter.model(None),
+                    one.prompt,
+                    (one.better, one.worse),
+                    inputs.comparison_requests[int(request)],
+                    (seed, "preflight", "comparison", place, int(request)),
+                )
+            )
+    comparisons, _ = compare(interpreter, inputs.solved_comparisons, settings, questions)
+    by_pair = [comparisons[start : start + number] for start in range(0, len(comparisons), number)]
+    first = sum(one.first_as_a + 1 - one.first_as_b for one in comparisons) / (len(ORDERS) * len(comparisons))
+    alike = sum((one.first_as_a >= 0.5) == (one.first_as_b >= 0.5) for one in comparisons) / len(comparisons)
+    right = sum(probability(of_pair) > 0.5 for of_pair in by_pair)
+    return Comparing(known=len(known), right=right, first_letter=first, order_agreement=alike)
+
+
+def check_feedback(
+    interpreter: Interpreter, inputs: Inputs, settings: Feedback, known: Sequence[SolvedComparison], seed: int
+) -> Check:
+    """Whether the interpreter finds the better of two responses, and whether it prefers a letter.
+
+    An SFT adapter that is to interpret is not trained yet: the base model is asked in its place.
+    """
+    result = measure(interpreter, inputs, settings, known, seed)
+    finding = (
+        f"{result.right} of {result.known} known comparisons right; (A) has {result.first_letter:.0%} on average, and "
+        f"both orders agree in {result.order_agreement:.0%}"
+    )
+    if result.right < RIGHT * result.known:
+        do = "labels of this interpreter are mostly chance: give another --interpreter, or other --feedback.examples"
+        return Check("feedback", "warned", finding, do)
+    if abs(result.first_letter - 0.5) > BIAS:
+        do = "both orders are averaged, but a label is weaker than it could be: give other --feedback.examples"
+        return Check("feedback", "warned", finding, do)
+    return Check("feedback", "passed", finding)

@@ -1,0 +1,28 @@
+"""The settings of feedback."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import CliImplicitFlag
+
+from cai_base.settings.section import Count, NotNegative, Section
+
+
+class Feedback(Section):
+    """Comparison of two answers under the constitution: the labels of the arms with feedback."""
+
+    requests: Path | None = Field(
+        None,
+        description="comparison requests in place of the constitution's: text, one a line, or the CAI paper's "
+        "RLMadisonInstructions.json",
+    )
+    examples: Path | None = Field(
+        None,
+        description="solved comparisons before every comparison: JSONL or the CAI paper's RLMadisonFewShotPrompts.json",
+    )
+    temperature: NotNegative = Field(1.0, description="temperature at which the two answers are sampled")
+    principles: Count = Field(4, description="principles drawn for every pair, over which its label is averaged")
+    chain_of_thought: CliImplicitFlag[bool] = Field(
+        False, description="let the interpreter reason before it compares, with labels clamped to 40 to 60 %"
+    )
+    thought_tokens: Count = Field(96, description="longest reasoning")
