@@ -15,10 +15,12 @@ install: $(STAMP)
 
 # torch first and alone: any other package that asks for it would bring the CUDA build along.
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $(STAMP)
+	@echo "Installing into $(VENV), a few minutes. 1 of 2: PyTorch"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt torch
+	@echo "2 of 2: cai-base and what else it needs"
+	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
 
 check: install
 	$(BIN)/ruff check .

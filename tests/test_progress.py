@@ -42,6 +42,18 @@ def test_time_left_is_estimated_from_the_last_minute(clock: Clock) -> None:
     assert pace.left() == pytest.approx(129, rel=0.02)
 
 
+def test_time_left_does_not_swing_where_batches_are_unequal(clock: Clock) -> None:
+    """A large and a small batch of samples in turns, each as long: 300 answers in 200 seconds, 12 times."""
+    pace = Pace(total=12 * 300)
+    ends = []
+    for number in range(24):
+        clock.now += 100.0
+        pace.advance(50 if number % 2 else 250)
+        ends.append(clock.now + (pace.left() or 0.0))
+    assert clock.now == 2400
+    assert all(2200 < end < 2600 for end in ends[6:])
+
+
 def test_what_an_earlier_process_did_is_not_counted_as_speed(clock: Clock) -> None:
     pace = Pace(total=100, done=90)
     clock.now = 10.0

@@ -127,14 +127,20 @@ SHA = "0" * 64
         (lambda manifest: manifest | {"schema": "1"}, "the field 'schema' is '1'; it must be 1"),
         (lambda manifest: manifest | {"progres": {}}, "unknown field 'progres'; did you mean 'progress'?"),
         (lambda manifest: manifest | {"config": 3}, "the field 'config' is a number; it must be a table of fields"),
-        (lambda manifest: manifest | {"progress": {"sft": "all"}}, "the field 'progress.sft' is not usable"),
-        (lambda manifest: manifest | {"progress": {"sft": -1}}, "the field 'progress.sft' is not usable"),
+        (
+            lambda manifest: manifest | {"progress": {"sft": "all"}},
+            "the field 'progress.sft' is 'all'; it must be a whole number",
+        ),
+        (
+            lambda manifest: manifest | {"progress": {"sft": -1}},
+            "the field 'progress.sft' is a number; it must be at least 0",
+        ),
         (lambda manifest: manifest | {"files": ["config.json"]}, "the field 'files' is a list; it must be a table"),
         (lambda manifest: manifest | {"files": {"a": 3}}, "the field 'files.a' is a number; it must be a table"),
         (lambda manifest: manifest | {"files": {"a": {}}}, "the field 'files.a.bytes' is missing"),
         (
             lambda manifest: manifest | {"files": {"a": {"bytes": 1, "sha256": "x", "appended": False}}},
-            "the field 'files.a.sha256' is not usable",
+            "the field 'files.a.sha256' is 'x'; it must match the pattern",
         ),
         (
             lambda manifest: manifest | {"files": {"../a": {"bytes": 1, "sha256": SHA, "appended": False}}},

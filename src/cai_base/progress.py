@@ -1,4 +1,4 @@
-"""What a command says while it works: sentences, and bars with the time that has passed and is left.
+"""What a command shows while it works: sentences, and bars with the time that has passed and the time left.
 
 In a terminal a bar stays in its place; in a pipe it becomes a line every ten seconds.
 """
@@ -20,7 +20,11 @@ from rich.text import Text
 PIPE_INTERVAL = 10.0
 """Seconds between two lines about the same bar when the output is not a terminal."""
 WINDOW = 60.0
-"""Seconds over which the speed of work is measured. The first units of a run are slower than the others."""
+"""Seconds over which the speed of work is measured at least; later, the last half of the time counts."""
+SMOOTHING = 0.3
+"""How far one update moves the expected end towards its own estimate, so that the time left does not jump."""
+WARM_UP = 3
+"""Updates after which the first one no longer counts: a model is slower before it has warmed up."""
 
 
 class Bar(Protocol):
@@ -32,7 +36,7 @@ class Bar(Protocol):
 
 
 class Progress:
-    """Sentences and bars on standard error, so that standard output holds results alone."""
+    """Shows sentences and bars on standard error, so that standard output holds only results."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -40,16 +44,16 @@ class Progress:
 
     @staticmethod
     def quiet() -> "Progress":
-        """A progress that says nothing, for use from Python."""
+        """A progress that shows nothing, for use from Python."""
         return _Quiet()
 
     def say(self, text: str) -> None:
-        """One line for the reader."""
+        """Show a line of text to the user."""
         self._console.print(wrapped(text, self._stream), markup=False)
 
     @contextmanager
     def bar(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A bar from `done` to `total`, counted in whatever `Bar.advance` is given."""
+        """A bar from `done` to `total`, in the unit of `Bar.advance`. In a pipe it is a line every ten seconds."""
         if not self._console.is_terminal:
             yield _Lines(self, name, total, done)
             return
@@ -78,20 +82,21 @@ class _NoBar:
 
 
 class Pace:
-    """The time that work has taken and the time it still needs, from its speed over the last minute.
+    """The time that a piece of work has taken, and an estimate of the time that it still needs.
 
-    Where one update takes more than a minute, its own speed counts, so that there is an estimate at all times after
-    the first update.
+    The speed is measured over the last half of the time, and over a minute at least. There is an estimate from the
+    first update on; it is smoothed, because work often comes in batches of unequal size.
 
     Args:
-        total: when the work is over.
-        done: what was done before, by an earlier process.
+        total: the amount of work.
+        done: the amount that an earlier process did, which says nothing about the speed.
     """
 
     def __init__(self, total: float, done: float = 0) -> None:
         self._total, self._done = total, done
         self._start = time.monotonic()
         self._marks = deque([(self._start, done)])
+        self._end: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -103,8 +108,14 @@ class Pace:
         now = time.monotonic()
         self._done += amount
         self._marks.append((now, self._done))
-        while len(self._marks) > 2 and self._marks[1][0] <= now - WINDOW:
+        if len(self._marks) > WARM_UP and self._marks[0][0] == self._start:
             self._marks.popleft()
+        while len(self._marks) > 2 and self._marks[1][0] <= now - max(WINDOW, (now - self._start) / 2):
+            self._marks.popleft()
+        (first, before), (last, done) = self._marks[0], self._marks[-1]
+        if done > before and last > first:
+            end = now + (self._total - done) * (last - first) / (done - before)
+            self._end = end if self._end is None else self._end + SMOOTHING * (end - self._end)
 
     def elapsed(self) -> float:
         """Seconds since this process began the work."""
@@ -112,11 +123,7 @@ class Pace:
 
     def left(self) -> float | None:
         """Seconds that the rest will take; None before the first update. Between two updates it counts down."""
-        (first, before), (last, done) = self._marks[0], self._marks[-1]
-        if done <= before or last <= first:
-            return None
-        rest = (self._total - done) * (last - first) / (done - before)
-        return max(0.0, rest - (time.monotonic() - last))
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def in_words(self) -> str:
         """`elapsed 0:12, about 1:30 left`."""

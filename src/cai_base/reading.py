@@ -1,14 +1,14 @@
 """Reading the files that users write: text in, checked records out, and every fault as one message.
 
-This is the only place where what the file system, tomllib, json or pydantic finds wrong becomes a `UserError`. Each
-message says where the fault is (file, then line or item, then field), what is wrong, and what would be right.
+The messages of the file system, tomllib, json and pydantic are translated here. Each message says where the fault is
+(file, then line or item, then field), what is wrong, and what would be right.
 """
 
 import difflib
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Entry(BaseModel):
-    """What one entry of a user's file becomes: immutable, no unknown fields, no silent conversions, text stripped."""
+    """The base class for entries of a user's files: immutable, strict, without unknown fields, text stripped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True)
 
@@ -31,7 +31,7 @@ def read_text(path: Path, wanted: str) -> str:
 
     Args:
         path: the file.
-        wanted: what the file should be, in words, for the message.
+        wanted: what the file should be, in words, for messages.
 
     Raises:
         UserError: it is missing, a directory, unreadable, not UTF-8 or empty.
@@ -81,7 +81,7 @@ def parse_toml(path: Path, text: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and integers too long for Python
-        problem, _, place = str(error).partition(" (at ")
+        problem, _, place = _translated(str(error), TOML_FAULTS).partition(" (at ")
         match = re.match(r"line (\d+)", place)
         line = match[1] if match else text.rstrip("\n").count("\n") + 1
         raise UserError(f'{path}:{line}: not valid TOML: {problem}; a field is written as name = "text"') from None
@@ -100,11 +100,12 @@ def parse_json(path: Path, text: str, line: int = 1) -> object:
         value: object = json.loads(text, object_pairs_hook=_object_without_repeats)
     except json.JSONDecodeError as error:
         place = f"{path}:{line + error.lineno - 1}"
-        raise UserError(f"{place}: not valid JSON: {error.msg} at column {error.colno}") from None
+        fault = _translated(error.msg, JSON_FAULTS)
+        raise UserError(f"{place}: not valid JSON at column {error.colno}: {fault}") from None
     except _RepeatedKeyError as error:
         raise UserError(f"{path}:{line}: the key {error} stands twice in one object; keep one of them") from None
-    except ValueError as error:  # integers too long for Python
-        raise UserError(f"{path}:{line}: not valid JSON: {error}") from None
+    except ValueError:  # integers too long for Python
+        raise UserError(f"{path}:{line}: not valid JSON: a number has too many digits") from None
     except RecursionError:
         raise UserError(f"{path}:{line}: nested too deeply to be read; flat objects are expected") from None
     return value
@@ -223,7 +224,7 @@ def _record(kind: type[Model], text: str | bytes, where: str, remedy: str) -> Mo
 
 
 def _fault_in_a_record(error: ValidationError, value: object) -> str:
-    """The first of pydantic's findings about a stored record, with the field's dotted name."""
+    """The first of pydantic's errors about a stored record, with the field's dotted name."""
     fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     field, inner = "", value
     for step in fault["loc"]:
@@ -233,8 +234,8 @@ def _fault_in_a_record(error: ValidationError, value: object) -> str:
             if fault["type"] != "missing":
                 break  # not a field, but a branch of a union
         field = f"{field}.{step}" if field else str(step)
-    if fault["type"] == "json_invalid":  # what Python's parser lets pass, such as half of a surrogate pair
-        return f"not valid JSON: {fault['ctx']['error']}"
+    if fault["type"] == "json_invalid":  # what Python's parser accepts, such as half of a surrogate pair
+        return f"not valid JSON: {_translated(fault['ctx']['error'], JSON_FAULTS)}"
     if not field:
         return f"this is {described(inner)}; it must be a table of fields"
     name = shown(field, most=120)
@@ -244,11 +245,11 @@ def _fault_in_a_record(error: ValidationError, value: object) -> str:
         case "extra_forbidden":
             return f"the field {name} is unknown"
         case _:
-            return f"the field {name} is {described(inner)}: {fault['msg']}"
+            return f"the field {name} is {described(inner)}; it {requirement(fault)}"
 
 
 def _fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:
-    """One of pydantic's findings in this project's words."""
+    """One of pydantic's errors as a sentence."""
     path = [str(part) for part in fault["loc"] if isinstance(part, str) and part != "[key]"]
     nested = len(path) > 1  # `fields` are the names of the outermost record only
     field = shown(".".join(path)) if path else "?"
@@ -257,22 +258,98 @@ def _fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:
             return f"unknown field {field}" if nested else unknown("field", path[0], fields)
         case "missing":
             return f"the field {field} is missing" + ("" if nested else f"; the fields are {listed(fields)}")
-        case "string_too_short":
-            return f"the field {field} is empty; it must be text"
-        case "string_type":
-            return f"the field {field} is {described(fault['input'])}; it must be text"
-        case "dict_type" | "model_type":
-            return f"the field {field} is {described(fault['input'])}; it must be a table of fields"
-        case "list_type" | "too_short":
-            return f"the field {field} is {described(fault['input'])}; it must be a list with something in it"
-        case "literal_error":
-            return f"the field {field} is {described(fault['input'])}; it must be {fault['ctx']['expected']}"
         case "value_error":
             return str(fault["ctx"]["error"])
         case "json_invalid":
-            return f"not valid JSON: {fault['ctx']['error']}"
+            return f"not valid JSON: {_translated(fault['ctx']['error'], JSON_FAULTS)}"
         case _:
-            return f"the field {field} is not usable: {fault['msg']}"
+            return f"the field {field} is {described(fault['input'])}; it {requirement(fault)}"
+
+
+def requirement(fault: ErrorDetails) -> str:
+    """What a value must be, from pydantic's error about it, such as `must be a whole number`."""
+    context = fault.get("ctx", {})
+    match fault["type"]:
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return "must be a whole number"
+        case "float_parsing" | "float_type":
+            return "must be a number"
+        case "finite_number":
+            return "must be a finite number"
+        case "bool_parsing" | "bool_type":
+            return "must be true or false"
+        case "greater_than":
+            return f"must be greater than {context['gt']}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "less_than":
+            return f"must be less than {context['lt']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+        case "literal_error":
+            return f"must be {context['expected']}"
+        case "string_type" | "string_too_short":
+            return "must be text"
+        case "string_unicode":
+            return "must be text of whole unicode characters, without half of a surrogate pair"
+        case "string_pattern_mismatch":
+            return f"must match the pattern {context['pattern']}"
+        case "dict_type" | "model_type":
+            return "must be a table of fields"
+        case "list_type" | "tuple_type" | "too_short":
+            return "must be a list with something in it"
+        case "none_required":
+            return "must be null"
+        case "path_type":
+            return "must be a path"
+        case _:
+            return f"does not fit: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+_HALF = "a text has half of a surrogate pair, an escape such as \\ud800 without its second half"
+JSON_FAULTS = {
+    "Unterminated string": 'the text that begins there has no closing "',
+    "Expecting property name": "the name of a field in double quotes is expected",
+    "Illegal trailing comma": "a comma stands before the closing bracket; leave it out",
+    "Expecting ':'": "a colon between the name of a field and its value is expected",
+    "Expecting ','": "a comma or a closing bracket is expected",
+    "Expecting value": 'a value is expected: "text", a number, true, false, null, [a list] or {an object}',
+    "Extra data": "there is something after the value; leave it out, or write it on a line of its own",
+    "Invalid control character": "a line break or a control character stands in a text; write a line break as \\n",
+    "Invalid \\": "a backslash in a text begins no known character; write it twice",
+    "lone leading surrogate": _HALF,
+    "unexpected end of hex escape": _HALF,
+}
+"""How the messages of JSON parsers begin, and what they mean."""
+
+TOML_FAULTS = {
+    "Invalid value": 'the value is missing, or is no TOML value: text stands in quotes ("...")',
+    "Invalid statement": "the line is neither a field nor the heading of a table",
+    "Expected '='": "an equals sign after the name of the field is expected",
+    "Expected newline": "the line goes on after its value",
+    "Unterminated string": "a text has no closing quote",
+    "Illegal character": "a text in single or double quotes goes over the end of its line; use three quotes",
+    "Unclosed array": "a list has no closing bracket",
+    "Expected ']'": "the heading of the table has no closing bracket",
+    "Expected ']]'": "the heading of the table has no closing brackets",
+    "Cannot overwrite a value": "the field stands there twice",
+    "Cannot declare": "the table stands there twice",
+    "Unescaped '\\'": "a backslash in double quotes begins no known character; write it twice, or use single quotes",
+}
+"""How the messages of tomllib begin, and what they mean."""
+
+
+def _translated(message: str, meanings: Mapping[str, str]) -> str:
+    """A parser's message in plain words, with what it says of the place after ` (at `; as it is if it is not known."""
+    for beginning, meaning in meanings.items():
+        if message.startswith(beginning):
+            return meaning + "".join(message.partition(" (at ")[1:])
+    return message
+
+
+def argparse_in_words(message: str) -> str:
+    """A message of argparse in this project's words."""
+    return message.replace("expected one argument", "needs a value").replace("unrecognized", "unknown")
 
 
 def suggestion(name: str, known: Collection[str], *, quote: bool = False) -> str:

@@ -114,9 +114,8 @@ def refuse_existing(directory: Path) -> None:
     except OSError as error:
         raise UserError(f"--out {directory}: cannot be made ({error.strerror}); give a writable place") from error
     if exists:
-        raise UserError(
-            f"--out {directory}: exists already; give a new directory, or continue it: cai-base resume {directory}"
-        )
+        more = f", or continue it: cai-base resume {directory}" if (directory / MANIFEST).is_file() else ""
+        raise UserError(f"--out {directory}: exists already; give a new directory{more}")
 
 
 class Run:

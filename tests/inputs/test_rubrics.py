@@ -76,7 +76,7 @@ def test_two_rubrics_for_one_task_are_refused(tmp_path: Path) -> None:
     ("was", "now", "says"),
     [
         ('task = "attack"', 'task = "defence"', "the field 'task' is 'defence'; it must be 'attack'"),
-        ('name = "done"', 'name = "Done!"', "field 1: the field 'name' is not usable"),
+        ('name = "done"', 'name = "Done!"', "field 1: the field 'name' is 'Done!'; it must match"),
         ('type = "yes-no"', 'type = "maybe"', "field 1: the field 'type' is 'maybe'"),
         ("low = 0\n", "", "field 2: a field of type 'whole' needs low and high"),
         ("low = 0\n", "low = 10\n", "low below high"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cai_base.errors import UserError
+from cai_base.reading import argparse_in_words
 from cai_base.text import split_names
 
 
@@ -17,7 +18,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+        raise UserError(f"{argparse_in_words(message.removeprefix('argument '))}; see {self.prog} --help")
 
 
 def wants_help(arguments: list[str]) -> bool:

@@ -28,7 +28,7 @@ from cai_base.report.tables import (
     round_table,
 )
 from cai_base.settings.judges import NO_JUDGE
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import LOSSES, RunSettings
 
 
 def html(stored: StoredRun, groups: Sequence[Group]) -> str:
@@ -131,7 +131,9 @@ def _losses(losses: Mapping[str, LossUsed]) -> list[tuple[str, str]]:
     for arm in in_order(losses):
         loss = losses[arm]
         settings = ", ".join(f"{name} {value:g}" for name, value in loss.settings.items())
-        arms.setdefault(f"{loss.name} ({settings})" if settings else loss.name, []).append(label(arm))
+        about = LOSSES[loss.name].about if loss.name in LOSSES else ""
+        details = "; ".join(filter(None, (about, settings)))
+        arms.setdefault(f"{loss.name} ({details})" if details else loss.name, []).append(label(arm))
     text = "; ".join(f"{', '.join(names)}: {loss}" for loss, names in arms.items())
     return [("Loss", text)] if text else []
 

@@ -132,7 +132,9 @@ def check_target(target: str) -> None:
         raise UserError(f"{target}: has neither a run ({MANIFEST}) nor a model ({MODEL_CONFIG} or {ADAPTER_CONFIG})")
     if runs := sorted(manifest.parent.name for manifest in folder.parent.glob(f"*/{MANIFEST}")):
         raise UserError(f"{target}: there is no such run; {folder.parent} has {', '.join(runs)}")
-    if target.startswith((".", "/", "~")) or "/" not in target:
+    if target.startswith((".", "/", "~")):
+        raise UserError(f"{target}: there is no such folder; give the folder of a run or of a model")
+    if "/" not in target:
         raise UserError(f"{target}: there is no such folder; a hub id has the form owner/name")
 
 

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.reading import parse_json, parse_toml, read_text, suggestion
+from cai_base.reading import argparse_in_words, parse_json, parse_toml, read_text, suggestion
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import OneOf, RunSettings, TokenPrices
@@ -199,6 +199,7 @@ def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> di
     except SettingsError as error:
         reason = str(error).removeprefix("error parsing CLI: ").removeprefix("argument ")
         reason = reason.replace("Parsing error encountered for ", "--", 1)
+        reason = argparse_in_words(reason)
         words = [word.partition("=")[0].rstrip(":") for word in reason.split() if word.startswith("--")]
         flags = [*own, *(f"--{name}" for name, _ in leaves(_Command))]
         remedy = suggestion(words[0], flags) if words and words[0] not in flags else ""

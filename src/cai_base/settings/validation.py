@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from cai_base.errors import UserError
-from cai_base.reading import shown, suggestion
+from cai_base.reading import requirement, shown, suggestion
 from cai_base.settings.presets import Table
 from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
@@ -97,7 +97,8 @@ def validated(settings: Table, source: Source) -> RunSettings:
         lines = []
         for problem in error.errors():
             field = ".".join(part for part in problem["loc"] if isinstance(part, str))
-            text = problem["msg"].removeprefix("Value error, ")
+            own = problem["type"] == "value_error"  # a check of this project, with a sentence of its own
+            text = problem["msg"].removeprefix("Value error, ") if own else requirement(problem)
             if problem["type"] == "missing":
                 lines.append(f"{source.place(field)}: is missing")
             elif field:

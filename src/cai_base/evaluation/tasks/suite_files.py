@@ -38,9 +38,10 @@ def locate(suite: str) -> tuple[str | None, list[Path]]:
             about = known["jailbreakbench"]
             return suite, _downloaded(suite, about | {"files": [file for file in about["files"] if side in file]})
     if not Path(suite).exists():
+        names = ", ".join([*known, "style"])
         raise UserError(
-            f"--suite {suite}: there is neither such a file nor a suite of that name ({', '.join(known)}); a suite "
-            "from a file of one's own is given as NAME:FILE"
+            f"--suite {suite}: there is neither such a file nor a suite of that name ({names}); a suite from a file of "
+            "one's own is given as NAME:FILE"
         )
     return None, [Path(suite)]
 
