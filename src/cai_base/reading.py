@@ -279,13 +279,13 @@ def requirement(fault: ErrorDetails) -> str:
         case "bool_parsing" | "bool_type":
             return "must be true or false"
         case "greater_than":
-            return f"must be greater than {context['gt']}"
+            return f"must be greater than {context['gt']:g}"
         case "greater_than_equal":
-            return f"must be at least {context['ge']}"
+            return f"must be at least {context['ge']:g}"
         case "less_than":
-            return f"must be less than {context['lt']}"
+            return f"must be less than {context['lt']:g}"
         case "less_than_equal":
-            return f"must be at most {context['le']}"
+            return f"must be at most {context['le']:g}"
         case "literal_error":
             return f"must be {context['expected']}"
         case "string_type" | "string_too_short":
@@ -323,7 +323,7 @@ JSON_FAULTS = {
 """How the messages of JSON parsers begin, and what they mean."""
 
 TOML_FAULTS = {
-    "Invalid value": 'the value is missing, or is no TOML value: text stands in quotes ("...")',
+    "Invalid value": "the value is missing, or is text without quotes",
     "Invalid statement": "the line is neither a field nor the heading of a table",
     "Expected '='": "an equals sign after the name of the field is expected",
     "Expected newline": "the line goes on after its value",
