@@ -388,7 +388,7 @@ ROWS: dict[str, tuple[Callable[[Bench], Comparison | dict[str, Any]], float]] = 
     "evaluation": (evaluation, 45),
     "comparisons": (comparisons, 35),
     "memory": (memory, 25),
-    "seeds-135m": (lambda bench: seeds(bench, "135M", 3.0), 60),
+    "seeds-135m": (lambda bench: seeds(bench, "135M", 3.0), 45),
     "default-run": (default_run, 120),
 }
 """Every row, in the order of what we want to know most, and the seconds that it may take."""

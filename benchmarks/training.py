@@ -184,6 +184,9 @@ def ours(engine: LocalEngine, adapters: Sequence[str], batch: BatchOf) -> Steps:
         engine.optim_step(adapters, Adam(RATE))
         pending.result()
 
+    if len(adapters) == 1 and torch.cuda.is_available():  # a GPU's engine records the shapes that it meets again
+        for _ in range(24):
+            step()
     return steps_of(step, WARM)
 
 

@@ -29,6 +29,18 @@ def request(adapter: str | None, prompt: tuple[int, ...], seed: int = 0, **chang
     return SampleRequest(adapter, prompt, seed=seed, **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("kind", "shares"), [("llama", True), ("qwen3", True), ("windowed", False)])
+def test_a_prefix_kept_once_an_adapter_changes_no_token(engine: Make, kind: str, shares: bool) -> None:
+    ours = engine(kind)
+    ours.create({"a": 1, "b": 2})
+    stir(ours, "a", "b")
+    asked = [request(name, prompt, i) for name in ("a", "b") for i, prompt in enumerate(prompts(1, 4))]
+    samples = ours.sample(asked)
+    assert ours._sampler._shares is shares
+    ours._sampler._shares = False
+    assert [sample.tokens for sample in ours.sample(asked)] == [sample.tokens for sample in samples]
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "windowed"])
 def test_at_temperature_0_responses_are_those_of_generate(
     engine: Make, folder: Callable[[str], str], tmp_path: Path, kind: str

@@ -35,6 +35,7 @@ from cai_base.engines import (
 )
 from cai_base.engines.local import peft_format
 from cai_base.engines.local.forward import Layout, logprob_sums, recomputation
+from cai_base.engines.local.graphs import Graphs, Recorded
 from cai_base.engines.local.layout import choose_layout
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.model import load, text_decoder
@@ -131,6 +132,7 @@ class LocalEngine:
         self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows or ROWS[place.type], memory // 2)
         config = self._model.config.get_text_config()
         token = config.num_hidden_layers * config.hidden_size * ACTIVATIONS
+        self._graphs = Graphs(self._model, self._bank) if place.type == "cuda" and self.packed else None
         self._kept_tokens = memory // ACTIVATION_SHARE // token if place.type == "cuda" else None
 
     @property
@@ -211,12 +213,17 @@ class LocalEngine:
         return ImmediateOutcomes({name: outcomes[name] for name in batches})
 
     def _forward_backward(self, batches: dict[Adapter, Batch]) -> dict[Adapter, Outcome]:
-        recompute = recomputation(self._model) if self._recomputes(batches.values()) else nullcontext()
+        recomputes = self._recomputes(batches.values())
+        recompute = recomputation(self._model) if recomputes else nullcontext()
         with self._bank.active(list(batches), train=True) as parameters, recompute:
-            sums = logprob_sums(self._model, self._layout, [batch.sequences for batch in batches.values()])
+            recorder = None if recomputes or self._graphs is None else Recorded(self._graphs, parameters)
+            sequences = [batch.sequences for batch in batches.values()]
+            sums = logprob_sums(self._model, self._layout, sequences, recorder)
             values = [batch.loss(logprobs) for batch, logprobs in zip(batches.values(), sums, strict=True)]
             # A loss that is not finite affects the gradient of its own adapter only, since no sum mixes adapters.
             (gradients,) = torch.autograd.grad([value.loss for value in values], parameters)
+            if recorder is not None:  # the next recorded pass overwrites it
+                gradients = gradients.clone()
         outcomes: dict[Adapter, Outcome] = {}
         for (name, batch), value, gradient in zip(batches.items(), values, gradients, strict=True):
             loss = value.loss.item()
@@ -247,7 +254,8 @@ class LocalEngine:
         pieces = [(name, piece) for name, batch in sequences.items() for piece in _pieces(batch)]
         for turn in _turns(pieces):
             with torch.inference_mode(), self._bank.active([name for name, _ in turn]):
-                sums = logprob_sums(self._model, self._layout, [piece for _, piece in turn])
+                recorder = None if self._graphs is None else Recorded(self._graphs, None)
+                sums = logprob_sums(self._model, self._layout, [piece for _, piece in turn], recorder)
             for (name, _), values in zip(turn, sums, strict=True):
                 out[name] += values.tolist()
         return out

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,17 +41,42 @@ class Layout:
     attention_cost: float
 
 
-def logprob_sums(model: PreTrainedModel, layout: Layout, batches: Sequence[Sequence[Datum]]) -> list[Tensor]:
+class Recorder(Protocol):
+    """Another way through the decoder, for some shapes."""
+
+    def length(self, rows: int, length: int) -> int:
+        """How long to make the rows of a pass that need `length` tokens."""
+        ...
+
+    def hidden(self, inputs: dict[str, Any]) -> Tensor | None:
+        """The decoder's last hidden states, from the model's arguments; None for another shape."""
+        ...
+
+
+def logprob_sums(
+    model: PreTrainedModel,
+    layout: Layout,
+    batches: Sequence[Sequence[Datum]],
+    recorder: Recorder | None = None,
+) -> list[Tensor]:
     """The weighted log-probability sums of every batch, batch i under the i-th active adapter.
+
+    Args:
+        recorder: is asked before the model's own decoder.
 
     Returns:
         For each batch a tensor `[sequences]` in fp32.
     """
-    return [grid.sum(dim=1) for grid in weighted_logprobs(model, layout, batches)]
+    return [grid.sum(dim=1) for grid in weighted_logprobs(model, layout, batches, recorder)]
 
 
-def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Sequence[Sequence[Datum]]) -> list[Tensor]:
-    """The terms of the sums that `logprob_sums` returns.
+def weighted_logprobs(
+    model: PreTrainedModel,
+    layout: Layout,
+    batches: Sequence[Sequence[Datum]],
+    recorder: Recorder | None = None,
+) -> list[Tensor]:
+    """The terms of the sums that `logprob_sums` returns; its arguments are these.
 
     Returns:
         For each batch a tensor `[sequences, n]` in fp32, where n is the largest number of weighted tokens of a
@@ -59,14 +84,16 @@ def weighted_logprobs(model: PreTrainedModel, layout: Layout, batches: Sequence[
     """
     tokens = [[sequence.tokens for sequence in batch] for batch in batches]
     packings = pack(tokens, layout.attention_cost) if layout.packed else [pad(batch) for batch in tokens]
-    inputs = model_inputs(model, packings, packed=layout.packed)
+    inputs = model_inputs(model, packings, packed=layout.packed, recorder=recorder)
     targets = [_targets(packed, batch) for packed, batch in zip(packings, batches, strict=True)]
     if layout.own_head:
         columns = np.unique(np.concatenate([target.column for target in targets]))
         targets = [replace(target, column=np.searchsorted(columns, target.column)) for target in targets]
         outputs, head = own_logits(model, inputs, columns), nn.Identity()
     else:
-        outputs, head = model.base_model(**inputs)[0], model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        made = None if recorder is None else recorder.hidden(inputs)
+        outputs = model.base_model(**inputs)[0] if made is None else made  # type: ignore[no-untyped-call]
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     by_batch = outputs.view(len(packings), -1, *outputs.shape[1:]).unbind()
     return [_grid(head, out, target, len(batch)) for out, target, batch in zip(by_batch, targets, batches, strict=True)]
 
@@ -80,10 +107,14 @@ def own_logits(model: PreTrainedModel, inputs: dict[str, Any], columns: Ints) ->
     return logits if logits.shape[1] == len(columns) else logits[:, index]
 
 
-def model_inputs(model: PreTrainedModel, packings: list[Packed], *, packed: bool) -> dict[str, Any]:
+def model_inputs(
+    model: PreTrainedModel, packings: list[Packed], *, packed: bool, recorder: Recorder | None = None
+) -> dict[str, Any]:
     """The arguments of the model's forward for these batches, as one rectangle `[batches * rows, length]`."""
     rows = max(len(batch.rows) for batch in packings)
     length = max(len(row.tokens) for batch in packings for row in batch.rows)
+    if recorder is not None:
+        length = recorder.length(len(packings) * rows, length)
     tokens = np.zeros((len(packings) * rows, length), dtype=np.int64)
     positions = np.zeros_like(tokens)
     mask = np.zeros((len(tokens), length, length) if packed else tokens.shape, dtype=np.bool_)

@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache
 
 from cai_base import randomness
 from cai_base.engines import Adapter, Sample, SampleListener, SampleRequest, Tokenizer
+from cai_base.engines.local.cache import Buffer, prefix_attention
+from cai_base.engines.local.layout import TOLERANCE
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.masks import Masks
 
@@ -45,6 +47,7 @@ class Sampler:
         self.model, self.bank = model, bank
         self._rows, self._cache_bytes = rows, cache_bytes
         self._ends = Ends(tokenizer)
+        self._shares: bool | None = None
 
     def sample(
         self, requests: Sequence[SampleRequest], *, packed: bool, listener: SampleListener | None = None
@@ -58,10 +61,33 @@ class Sampler:
                 ]
                 for name, group in groups.items()
             }
-            _Batch(self.model, self.bank, drawings, packed=packed).run()
+            _Batch(self.model, self.bank, drawings, packed=packed, shares=packed and self._shares_prefix()).run()
             for name, group in groups.items():
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
         return [done[i] for i in range(len(requests))]
+
+    def _shares_prefix(self) -> bool:
+        """Whether this model can keep a batch's common prefix once an adapter; found out when it is first asked."""
+        if self._shares is None:
+            self._shares = self._compare_caches()
+        return self._shares
+
+    def _compare_caches(self) -> bool:
+        """Whether a token drawn behind a shared prefix has the probabilities that it has behind one in each row."""
+        masks = Masks.of(self.model)
+        if masks.window is not None or masks.additive is not None:
+            return False
+        tokens = randomness.stream("prefix").integers(0, self.model.config.get_text_config().vocab_size, 24).tolist()
+        prompts = ((*tokens[:16], *tokens[16:19]), (*tokens[:16], *tokens[19:]))
+        made = []
+        try:
+            for shares in (False, True):
+                drawings = [Drawing(SampleRequest(None, prompt, 2, 1.0, (), 0), self._ends) for prompt in prompts]
+                batch = _Batch(self.model, self.bank, {None: drawings}, packed=True, shares=shares)
+                made.append(batch.second_logprobs(tokens[0]))
+        except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # attention of the model's own
+            return False
+        return bool((made[0] - made[1]).abs().mean() <= TOLERANCE[self.model.dtype])
 
     def _batches(self, requests: Sequence[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
         """The requests of each batch, as indices by adapter; the rows are shared equally among the adapters with
@@ -145,9 +171,15 @@ class _Batch:
     """One batch `[adapters * rows]` of drawings, grouped by adapter; an adapter with fewer rows is filled with None."""
 
     def __init__(
-        self, model: PreTrainedModel, bank: Bank, drawings: dict[Adapter | None, list[Drawing]], *, packed: bool
+        self,
+        model: PreTrainedModel,
+        bank: Bank,
+        drawings: dict[Adapter | None, list[Drawing]],
+        *,
+        packed: bool,
+        shares: bool,
     ) -> None:
-        self.model, self.bank, self.packed = model, bank, packed
+        self.model, self.bank, self.packed, self.shares = model, bank, packed, shares
         self.masks = Masks.of(model)
         self.names = list(drawings)
         self.width = max(len(group) for group in drawings.values())
@@ -163,6 +195,15 @@ class _Batch:
                     return
                 self._drop_finished()
                 logits = self._next()
+
+    def second_logprobs(self, token: int) -> Tensor:
+        """The log-probabilities `[rows, vocabulary]` behind the prompts and this token."""
+        with torch.inference_mode(), self.bank.active(self.names):
+            self._prefill()
+            for row in self.grid:
+                assert row is not None
+                row.tokens.append(token)
+            return self._next().log_softmax(dim=-1)
 
     def _prefill(self) -> Tensor:
         """Run the prompts through the model, and return the logits `[rows, vocabulary]` of the last position.
@@ -185,19 +226,26 @@ class _Batch:
         self.places = (self.present.cumsum(dim=1) - 1).clamp(min=0)  # the position of each column in its own sequence
         positions = self.places[:, :end]
         self.positions = positions[:, -1:]
+        self.buffers: list[Buffer] = []
         if not self.packed:
             self.cache: Cache = DynamicCache(config=self.model.config)
             return self._logits(ids, positions, self.present[:, :end].long())
-        self.cache = Cache(
-            layers=[Buffer(longest) for _ in range(self.model.config.get_text_config().num_hidden_layers)]
-        )
+        layers = self.model.config.get_text_config().num_hidden_layers
+        apart = self.shares and shared > 0
+        self.buffers = [Buffer(shared if apart else longest) for _ in range(layers)]
+        self.cache = Cache(layers=self.buffers)
         causal = torch.ones(end, end, dtype=torch.bool, device=device).tril()
         if shared:
             firsts = slice(0, None, self.width)
             mask = causal[None, None, :shared, :shared].expand(len(self.names), -1, -1, -1)
             first = positions[firsts, :shared]
             self._logits(ids[firsts, :shared], first, self.masks.make(mask, first, first))
-            self.cache.batch_repeat_interleave(self.width)
+            if apart:
+                own = longest - shared
+                self.buffers = [Buffer(own, buffer.columns(), len(prompts)) for buffer in self.buffers]
+                self.cache = Cache(layers=self.buffers)
+            else:
+                self.cache.batch_repeat_interleave(self.width)
         seen = self.present[:, None, :end] & causal[shared:]
         # Filler attends to itself, so that no row of the attention matrix is empty.
         seen |= torch.eye(end, dtype=torch.bool, device=device)[shared:]
@@ -216,14 +264,15 @@ class _Batch:
         return self._logits(tokens, self.positions, mask)
 
     def _logits(self, ids: Tensor, positions: Tensor, mask: Any) -> Tensor:
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with prefix_attention(self.model, self.buffers):
+            out = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         return cast(Tensor, out.logits[:, -1].float())
 
     def _draw(self, logits: Tensor) -> None:
@@ -250,47 +299,6 @@ class _Batch:
         index = torch.tensor([i or 0 for i in keep], device=self.model.device)  # None is filled with any row
         self.cache.batch_select_indices(index)
         self.present, self.positions, self.places = self.present[index], self.positions[index], self.places[index]
-
-
-class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """One layer's keys and values in a buffer of fixed length, so that a step writes one column without copying."""
-
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, length: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.length = length
-        self.used = 0
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append columns `[rows, heads, new, features]`, and return all columns so far."""
-        if not self.is_initialized:
-            self.keys, self.values = self._empty(key_states), self._empty(value_states)
-            self.is_initialized = True
-        start, self.used = self.used, self.used + key_states.shape[2]
-        self.keys[:, :, start : self.used] = key_states
-        self.values[:, :, start : self.used] = value_states
-        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
-
-    def get_seq_length(self) -> int:
-        """The number of columns in use."""
-        return self.used
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row `repeats` times."""
-        self.batch_select_indices(torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(repeats))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the rows `indices`, in this order. Only the columns in use are copied."""
-        for name in ("keys", "values"):
-            old: Tensor = getattr(self, name)[:, :, : self.used]
-            new = self._empty(old[:1].expand(len(indices), -1, -1, -1))
-            torch.index_select(old, 0, indices, out=new[:, :, : self.used])
-            setattr(self, name, new)
-
-    def _empty(self, like: Tensor) -> Tensor:
-        return like.new_empty(*like.shape[:2], self.length, like.shape[3])
 
 
 def draw(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:

@@ -1,0 +1,165 @@
+"""Keys and values of a batch that is being drawn, and attention to a prefix that its rows share.
+
+The few-shot turns are most of a prompt, and the same in every row. Their keys and values are kept once an adapter, not
+once a row. In a decoding step all rows of an adapter look at them in one matrix product, what each row has of its own
+is looked at beside it, and the two are joined by their shares of the softmax. Up to rounding that is the attention of
+a row alone, for a fraction of the memory that is read.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "cai_base_shared_prefix"
+"""What transformers calls this attention."""
+
+Columns = tuple[Tensor, Tensor]
+"""Keys and values, each `[rows, heads, columns, features]`."""
+
+
+class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """A layer's keys and values in a buffer of fixed length, so that a step writes one column and copies nothing.
+
+    Args:
+        length: columns, at most.
+        prefix: what stands before the columns of every row, a row for each adapter: the first adapter's rows come
+            first, and all adapters have as many. None if nothing does.
+        rows: how many there are; with a prefix only.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, length: int, prefix: Columns | None = None, rows: int = 0) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.length, self.prefix, self.used = length, prefix, 0
+        if prefix is not None:
+            self.keys, self.values = (self._empty(part, rows) for part in prefix)
+            self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Columns:
+        """Add columns `[rows, heads, new, features]`; all columns so far, without the prefix."""
+        if not self.is_initialized:
+            self.keys, self.values = (self._empty(part, len(part)) for part in (key_states, value_states))
+            self.is_initialized = True
+        start, self.used = self.used, self.used + key_states.shape[2]
+        self.keys[:, :, start : self.used] = key_states
+        self.values[:, :, start : self.used] = value_states
+        return self.columns()
+
+    def columns(self) -> Columns:
+        """The columns in use, without the prefix."""
+        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def get_seq_length(self) -> int:
+        """Columns in use, the prefix included."""
+        return self.used + (0 if self.prefix is None else self.prefix[0].shape[2])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row `repeats` times."""
+        self.batch_select_indices(torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """The rows `indices` in place of all. Only the columns in use are copied."""
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)[:, :, : self.used]
+            new = self._empty(old, len(indices))
+            torch.index_select(old, 0, indices, out=new[:, :, : self.used])
+            setattr(self, name, new)
+
+    def _empty(self, like: Tensor, rows: int) -> Tensor:
+        return like.new_empty(rows, like.shape[1], self.length, like.shape[3])
+
+
+class _Prefixes:
+    """The layers whose prefixes are looked at now. Attention is given a layer's keys alone: these tell which it is."""
+
+    def __init__(self) -> None:
+        self.layers: list[Buffer] = []
+
+    def of(self, keys: Tensor) -> Columns:
+        """The prefix of the layer that these keys are of; raises ValueError if they are of none."""
+        address = keys.untyped_storage().data_ptr()
+        for layer in self.layers:
+            if layer.prefix is not None and layer.keys.untyped_storage().data_ptr() == address:
+                return layer.prefix
+        raise ValueError("the model's attention does not take the keys of its cache as they are")
+
+
+_prefixes = _Prefixes()
+
+
+@contextmanager
+def prefix_attention(model: PreTrainedModel, layers: list[Buffer]) -> Iterator[None]:
+    """Within it the model's attention looks at the prefixes of these layers, too; without any it is the model's own."""
+    if not any(layer.prefix for layer in layers):
+        yield
+        return
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation, _prefixes.layers = NAME, layers
+    try:
+        yield
+    finally:
+        config._attn_implementation, _prefixes.layers = before, []
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Attention `[rows, queries, heads, features]` to the prefix and to a row's own columns.
+
+    Args:
+        module: the layer's attention.
+        query: `[rows, heads, queries, features]`.
+        key, value: a row's own columns.
+        attention_mask: `[rows, 1, queries, prefix and own columns]`, true where a query may look. One query may look
+            at the whole prefix.
+        scaling: of the scores.
+        more: what else transformers gives to its own.
+    """
+    keys, values = _prefixes.of(key)
+    rows, heads, queries, features = query.shape
+    each = rows // len(keys)
+    if queries > 1:  # a prompt's rest, once: as if the prefix stood in every row
+        whole = [torch.cat([p.repeat_interleave(each, 0), own], 2) for p, own in ((keys, key), (values, value))]
+        given = {"scaling": scaling, **more}
+        made: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, *whole, attention_mask, **given)
+        return made
+    adapters, groups, shared, _ = keys.shape
+    scaled = query * (features**-0.5 if scaling is None else scaling)
+    # Rows of one adapter, and heads that have their keys in common, are rows of one matrix.
+    by_adapter = scaled.view(adapters, each, groups, -1, features).transpose(1, 2)
+    to_prefix = by_adapter.reshape(adapters, groups, -1, features) @ keys.transpose(2, 3)
+    to_own = scaled.view(rows, groups, -1, features) @ key.transpose(2, 3)
+    to_own = to_own.float().masked_fill(~attention_mask[..., shared:], float("-inf"))
+    of_prefix, prefix_mass = _weighted(to_prefix.float(), values)
+    of_own, own_mass = _weighted(to_own, value)
+
+    def by_row(part: Tensor) -> Tensor:
+        split = part.view(adapters, groups, each, -1, part.shape[-1])
+        return split.transpose(1, 2).reshape(rows, groups, -1, part.shape[-1])
+
+    share = torch.sigmoid(by_row(prefix_mass) - own_mass).to(of_own.dtype)
+    out = of_own + (by_row(of_prefix) - of_own) * share
+    return out.view(rows, 1, heads, features), None
+
+
+def _weighted(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The values' mean under the softmax of `scores [.., queries, columns]`, and the logarithm of its denominator."""
+    return scores.softmax(dim=-1).to(values.dtype) @ values, scores.logsumexp(dim=-1, keepdim=True)
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
