@@ -1,12 +1,16 @@
 """How often each interval covers the truth, by simulation, over seeds and prompts drawn anew every time.
 
-    python benchmarks/interval_coverage.py [--repeats 1000] [--out coverage.jsonl] [--cells]
+    python benchmarks/interval_coverage.py [--repeats 1000] [--out coverage.jsonl] [--cells] [--families]
 
 Answers of S = 3, 5, 10 seeds to P = 24, 400 prompts. The chance of a yes has a logit that is the sum of a mean, a
 seed's and a prompt's deviation, both normal; scores from 1 to 5 are rounded sums of normal deviations, lengths are such
 sums. What is to be covered is the expectation over seeds and prompts, or the difference of two arms' expectations,
 whose seeds and prompts are the same and whose deviations are partly so. Under `--out` every cell is kept as it is done,
 and read instead of done again. Some minutes on one core; the last lines are a Markdown table.
+
+With `--families` the prompts are of families, whose deviations are drawn anew too: 3, 10, 20 seeds, families that are
+0, 1, 2 logits apart, 6 families of 4 or 12 prompts or 12 of 6. The intervals for these families, which ignore them, are
+beside those over families as a sample. The latter were chosen on other cells (docs/statistics.md).
 """
 
 import argparse
@@ -22,7 +26,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from cai_base.evaluation.statistics import intervals
+from cai_base.evaluation.statistics import families, intervals
 from cai_base.evaluation.statistics.crossed import Array, Crossed, crossed
 
 SEEDS, PROMPTS = (3, 5, 10), (24, 400)
@@ -38,6 +42,15 @@ UNEQUAL = (0.5, 1.0)
 SCORES, SEED_SCORES, PROMPT_SCORES = (3.0, 4.8), (0.0, 0.2, 0.6), (0.0, 0.5, 1.0)
 SEED_SHARED, PROMPT_SHARED = 0.5, 0.7
 """Correlation of two arms' deviations."""
+
+FAMILY_SEEDS, FAMILY_LOGITS, LAYOUTS = (3, 10, 20), (0.0, 1.0, 2.0), ((6, 4), (6, 12), (12, 6))
+"""Seeds; spread of the families; families and prompts in each."""
+FAMILY_RATES = (-3.5, -2.25, 0.25, 1.75)
+FAMILY_PAIRS = ((-3.5, -3.5), (-2.25, -2.25), (0.25, 0.25), (0.25, -2.25), (1.75, -3.5))
+FAMILY_SHARED = 0.5
+"""Correlation of two arms' deviations by family: an arm may help against some families only."""
+FAMILY_SEED, FAMILY_PROMPT = 0.7, 1.0
+"""Spread of seeds and of the prompts of a family."""
 
 BOUNDS: dict[str, intervals.Bounds | None] = {"rate": (0.0, 1.0), "score": (1.0, 5.0), "length": None}
 BATCH = 250
@@ -110,6 +123,29 @@ def grid() -> Iterator[dict[str, Any]]:
             yield {"of": "difference", **both, "means": SCORES, "seed": [seed] * 2}
 
 
+def family_grid() -> Iterator[dict[str, Any]]:
+    """Every cell with families."""
+    for seeds, logits, (number, of_each) in product(FAMILY_SEEDS, FAMILY_LOGITS, LAYOUTS):
+        size = {"seeds": seeds, "prompts": number * of_each, "families": number, "family": logits}
+        common: dict[str, Any] = {"kind": "rate", **size, "prompt": FAMILY_PROMPT}
+        for mean in FAMILY_RATES:
+            yield {"of": "one arm", **common, "means": [mean], "seed": [FAMILY_SEED]}
+        for pair in FAMILY_PAIRS:
+            yield {"of": "difference", **common, "means": pair, "seed": [FAMILY_SEED] * 2}
+
+
+def over_families(cell: dict[str, Any], arms: list[Array]) -> dict[str, intervals.Interval]:
+    """The interval for these families, and the one over families as a sample."""
+    of_each = cell["prompts"] // cell["families"]
+    names = [str(place // of_each) for place in range(cell["prompts"])]
+    bounds = BOUNDS["rate"]
+    if len(arms) == 1:
+        these, sample = intervals.of_mean(*arms, bounds), families.mean_over_families(*arms, names, bounds)
+    else:
+        these, sample = intervals.of_difference(*arms, bounds), families.difference_over_families(*arms, names, bounds)
+    return {"these families": these(intervals.CONFIDENCE), OURS: sample(intervals.CONFIDENCE)}
+
+
 def truth(cell: dict[str, Any], arm: int) -> float:
     """The expectation of an arm, by its single normal deviation."""
     seed, prompt, mean = cell["seed"][arm], cell["prompt"], cell["means"][arm]
@@ -119,7 +155,7 @@ def truth(cell: dict[str, Any], arm: int) -> float:
         deviation = math.sqrt(seed**2 + prompt**2 + 1)
         return float(1 + sum(stats.norm.sf((step + 0.5 - mean) / deviation) for step in range(1, 5)))
     places, weights = np.polynomial.hermite_e.hermegauss(100)
-    chances = 1 / (1 + np.exp(-(mean + math.hypot(seed, prompt) * places)))
+    chances = 1 / (1 + np.exp(-(mean + math.hypot(seed, prompt, cell.get("family", 0.0)) * places)))
     return float((chances * weights).sum() / weights.sum())
 
 
@@ -131,11 +167,16 @@ def draw(cell: dict[str, Any], repeats: int, generator: np.random.Generator) -> 
         return generator.standard_normal((repeats, *shape))
 
     seeds, prompts = normal(s, 1), normal(1, p)
+    of_families = normal(1, cell["families"]) if "families" in cell else None
     arms = []
     for mean, deviation in zip(cell["means"], cell["seed"], strict=True):
         own_seed = math.sqrt(SEED_SHARED) * seeds + math.sqrt(1 - SEED_SHARED) * normal(s, 1)
         own_prompt = math.sqrt(PROMPT_SHARED) * prompts + math.sqrt(1 - PROMPT_SHARED) * normal(1, p)
         place = mean + deviation * own_seed + cell["prompt"] * own_prompt
+        if of_families is not None:
+            own = math.sqrt(FAMILY_SHARED) * of_families
+            own = own + math.sqrt(1 - FAMILY_SHARED) * normal(1, cell["families"])
+            place = place + cell["family"] * np.repeat(own, p // cell["families"], axis=-1)
         if cell["kind"] == "rate":
             arms.append((generator.random((repeats, s, p)) < 1 / (1 + np.exp(-place))).astype(float))
         else:
@@ -154,7 +195,10 @@ def measure(cell: dict[str, Any], repeats: int) -> dict[str, Any]:
     widths: dict[str, list[Array]] = {}
     for start in range(0, repeats, BATCH):
         arms = draw(cell, min(BATCH, repeats - start), generator)
-        found = tried(cell, arms) | {OURS: ours(*arms, bounds)(intervals.CONFIDENCE)}
+        if "families" in cell:
+            found = over_families(cell, arms)
+        else:
+            found = tried(cell, arms) | {OURS: ours(*arms, bounds)(intervals.CONFIDENCE)}
         for name, (low, high) in found.items():
             held.setdefault(name, []).append((low <= expected + 1e-9) & (expected - 1e-9 <= high))
             widths.setdefault(name, []).append(high - low)
@@ -175,10 +219,11 @@ def main() -> int:
     parser.add_argument(
         "--cells", action="store_true", help="print the ten cells that the chosen interval covers least"
     )
+    parser.add_argument("--families", action="store_true", help="do the cells with families of prompts")
     options = parser.parse_args()
     known = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     stored = {json.dumps(one["cell"]): one for one in known if one["repeats"] == options.repeats}
-    cells = list(grid())
+    cells = list(family_grid() if options.families else grid())
     with options.out.open("a") as lines:
         for number, cell in enumerate(cells, start=1):
             key = json.dumps(cell)
@@ -206,7 +251,10 @@ def table(found: list[dict[str, Any]]) -> list[str]:
     for one in found:
         cell = one["cell"]
         stress = ", seeds by 1.5" if cell["kind"] == "rate" and STRESS in cell["seed"] else ""
-        groups.setdefault(f"{cell['of']}, {cell['kind']}{stress}", []).append(one)
+        group = f"{cell['of']}, {cell['kind']}{stress}"
+        if "families" in cell:
+            group = f"{cell['of']}, families {cell['family']:g} logits apart, {cell['seeds']} seeds"
+        groups.setdefault(group, []).append(one)
     for of, some in sorted(groups.items(), key=lambda group: (group[0].startswith("diff"), "seeds" in group[0])):
         null = [one for one in some if one["cell"]["of"] == "difference" and one["truth"] == 0]
         for name in some[0]["covers"]:

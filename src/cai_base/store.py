@@ -288,6 +288,31 @@ class Run:
         end = start + len(content)
         self._manifest.files[name] = _File(bytes=end, sha256=_sha256(path, end), appended=True)
 
+    @property
+    def works(self) -> Mapping[str, int]:
+        """How far every piece of work is, by its name."""
+        return dict(self._manifest.progress)
+
+    def copy_from(self, donor: "Run", works: Mapping[str, int], files: Iterable[str]) -> None:
+        """Store another run's work as this run's own, byte for byte: its files, and how far it is.
+
+        Args:
+            works: pieces of work that this run has not begun.
+            files: all that they stored.
+
+        Raises:
+            UserError: a file differs from what the donor's manifest vouches for.
+        """
+        for name in files:
+            stored = donor._manifest.files[name]
+            donor._verify(name, stored)
+            with (donor.directory / name).open("rb") as file:
+                write_atomic(self.directory / name, file.read(stored.bytes))
+            self._verify(name, stored)
+            self._manifest.files[name] = stored
+        self._manifest.progress.update(works)
+        self.commit()
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the one process that works on this run.

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cai_base.errors import UserError
 from cai_base.evaluation import metrics
 from cai_base.records import Answer, Verdict
 
@@ -118,3 +119,28 @@ def test_the_interval_of_a_length_ends_where_lengths_do() -> None:
     assert low == 0.0
     assert high is not None
     assert high > 100
+
+
+def test_p_values_of_primary_metrics_are_corrected_over_all_comparisons() -> None:
+    def arm(*complied: bool) -> list[list[Answer]]:
+        rows = [
+            answer("jailbreak", f"f{n // 4}", complied=one).model_copy(update={"id": str(n)})
+            for n, one in enumerate(complied)
+        ]
+        return [rows, rows]
+
+    bad, good, middle = arm(*[True] * 12), arm(*[False] * 12), arm(*[True, False] * 6)
+    names = ["attack_success_rate", "refusal_rate"]
+    compared = [metrics.compare(one, bad, names, {}) for one in (good, middle)]
+    by_pair = metrics.correct_primary(compared, ["attack_success_rate"])
+    values = [one["attack_success_rate"].p_value for one in by_pair]
+    assert [one["attack_success_rate"].p_primary for one in by_pair] == [2 * values[0], values[1]]
+    assert all(one["refusal_rate"].p_primary is None for one in by_pair)
+    assert by_pair[0]["attack_success_rate"].over_families.families == 3
+
+
+def test_an_unknown_primary_metric_is_refused() -> None:
+    with pytest.raises(UserError, match="'attack_success': is not a metric; did you mean attack_success_rate"):
+        metrics.check_primary(["attack_success"])
+    with pytest.raises(UserError, match="stands twice"):
+        metrics.check_primary(["harm", "harm"])

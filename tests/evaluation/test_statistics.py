@@ -195,6 +195,55 @@ def test_an_interval_with_unscored_answers_stays_within_what_values_can_be_and_h
         assert bounds[0] <= low < found.mean < high <= bounds[1]
 
 
+def test_figure_interval_and_p_value_with_unscored_answers_are_of_one_estimate() -> None:
+    gap = math.nan
+    hard_ones_unscored = np.array([[1, 1, 0, 0], [1, 1, gap, gap], [1, 1, gap, gap]], dtype=float)
+    figure = summary(hard_ones_unscored, RATE)
+    assert figure.mean == pytest.approx(filled(hard_ones_unscored, RATE).mean())
+    assert figure.mean == pytest.approx(np.mean(figure.per_seed))
+    draws = np.random.default_rng(5)
+    for _ in range(40):
+        first, second = (draws.integers(0, 2, (3, 8)).astype(float) for _ in range(2))
+        first[draws.random((3, 8)) < 0.5] = gap
+        found = paired(first, second, RATE)
+        if found.ci95 is None or found.difference is None or found.p_value is None:
+            continue
+        low, high = found.ci95
+        assert low <= found.difference <= high
+        assert (found.p_value < 0.05) == (not low <= 0 <= high)
+
+
+def test_the_interval_over_families_is_wider_where_families_differ_and_never_narrower() -> None:
+    names = [str(place // 6) for place in range(24)]
+    by_family = np.repeat([1.0, 0.0, 1.0, 0.0], 6)[None].repeat(5, 0)
+    figure = summary(by_family, RATE, families=names)
+    assert figure.over_families is not None
+    assert (figure.over_families.families, figure.over_families.mean) == (4, 0.5)
+    (low, high), (wide_low, wide_high) = figure.ci95, figure.over_families.ci95
+    assert wide_low < low - 0.05
+    assert wide_high > high + 0.05
+    alike = paired(answers(0.6, 1, 5, 24), answers(0.4, 2, 5, 24), RATE, families=names)
+    assert alike.over_families is not None
+    (low, high), (wide_low, wide_high) = alike.ci95, alike.over_families.ci95
+    assert wide_low <= low + 1e-9
+    assert wide_high >= high - 1e-9
+    assert alike.over_families.mean == pytest.approx(alike.difference)
+    assert alike.over_families.p_value >= alike.p_value - 1e-9
+
+
+def test_prompts_without_families_have_no_interval_over_families() -> None:
+    cells = answers(0.5, 3, 3, 6)
+    for families in ((), ["one"] * 6, list("abcdef")):
+        assert summary(cells, RATE, families=families).over_families is None
+
+
+def test_families_of_unequal_size_count_the_same() -> None:
+    cells = np.array([[1, 1, 1, 1, 0, 0]] * 3, dtype=float)
+    figure = summary(cells, RATE, families=["a"] * 4 + ["b"] * 2).over_families
+    assert figure is not None
+    assert figure.mean == 0.5
+
+
 def test_mcnemar_is_statsmodels_exact_test() -> None:
     peers = pytest.importorskip("statsmodels.stats.contingency_tables")
     first, second = answers(0.7, 18)[0], answers(0.4, 19)[0]
@@ -281,6 +330,20 @@ def test_intervals_cover_and_a_true_null_is_kept_in_the_hardest_cells_of_the_gri
         covers = simulation.measure(cell, 500)["covers"]
         assert covers["chosen"] >= 0.93 - 3 * math.sqrt(0.93 * 0.07 / 500), cell
     assert tried == len(hard)
+
+
+def test_intervals_over_families_cover_where_those_for_these_families_do_not() -> None:
+    """All cells: `benchmarks/interval_coverage.py --families`."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import interval_coverage as simulation
+
+    for cell in simulation.family_grid():
+        place = (cell["seeds"], cell["families"], cell["family"], cell["means"][0], cell["means"][-1])
+        if place in ((10, 6, 2.0, 0.25, 0.25), (10, 12, 1.0, -2.25, -2.25)):
+            covers = simulation.measure(cell, 300)["covers"]
+            assert covers["chosen"] >= 0.93 - 3 * math.sqrt(0.93 * 0.07 / 300), cell
+            if cell["family"] == 2.0:
+                assert covers["these families"] < 0.9, cell
 
 
 def test_p_values_end_at_one_and_at_the_least_that_is_told_apart() -> None:

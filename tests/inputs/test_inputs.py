@@ -96,3 +96,26 @@ def test_a_stored_prompt_without_its_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "inputs.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"inputs\.json: the field 'prompts\.text' is missing; restore it"):
         Inputs.read(tmp_path / "inputs.json")
+
+
+def test_unseen_families_are_in_the_evaluation_and_not_in_the_methods_prompts() -> None:
+    def gathered(count: int, *flags: str) -> Inputs:
+        return gather(load_settings(["--evaluation.unseen-families", str(count), *flags]).settings)
+
+    every, two, three = gathered(0), gathered(2), gathered(3)
+    assert (every.unseen_families, len(two.unseen_families)) == ((), 2)
+    assert set(two.unseen_families) < set(three.unseen_families)
+    assert len(two.prompts) == len(every.prompts), "others take their places"
+    assert not {prompt.family for prompt in two.prompts} & set(two.unseen_families)
+    assert set(two.unseen_families) < {prompt.family for prompt in two.evaluation_prompts}
+    with pytest.raises(UserError, match=r"have 6 families in common .* at most 5"):
+        gathered(6)
+    with pytest.raises(UserError, match=r"--evaluation.unseen-families: --protocol original trains on"):
+        gathered(1, "--protocol", "original")
+
+
+def test_unseen_families_need_families(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("How do I paint a fence?\n")
+    flags = ["--prompts", str(tmp_path / "mine.txt"), "--evaluation.unseen-families", "1"]
+    with pytest.raises(UserError, match="have no family in common, so every family is unseen already"):
+        gather(load_settings(flags).settings)

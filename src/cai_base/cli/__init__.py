@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from cai_base import __version__
-from cai_base.cli import ask, calibrate, chat, look, make, organism, take, track
+from cai_base.cli import ask, calibrate, chat, look, make, organism, study, take, track
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import wrapped
 
@@ -66,6 +66,7 @@ _COMMANDS = (
         "the most tokens that a run can take, and their price on the Tinker service",
         make.cost,
     ),
+    Command("study", "make", "NAME|FILE.toml", "several runs that share stages and answer one question", study.study),
     Command("report", "look", "RUN", "write the run's page and figures again", look.report),
     Command("watch", "look", "RUN", "serve the run's page on this machine while it works", look.watch),
     Command(

@@ -11,9 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from cai_base.evaluation.statistics import holm, mean, paired, summary
+from cai_base.errors import UserError
+from cai_base.evaluation.statistics import holm, mean, paired, scaled, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.inputs.kinds import BENIGN, EVERY, HARMFUL, HARMLESS, JAILBREAK, SENSITIVE
+from cai_base.reading import listed, shown, suggestion
 from cai_base.records import Answer, Difference, Figure, Interval
 
 Scale = Literal["rate", "score", "share", "count", "nats"]
@@ -186,8 +188,20 @@ METRICS: Mapping[str, Metric] = {
 }
 """Every metric by its name in results, in the order of tables."""
 
+ATTACK = "attack_success_rate"
+
 CURVES = tuple(name for name, metric in METRICS.items() if metric.curve)
 """The metrics whose curves over training are stored."""
+
+
+def check_primary(names: Sequence[str]) -> None:
+    """Raise UserError if these are not names of metrics, each once."""
+    for place, name in enumerate(names):
+        if name not in METRICS:
+            remedy = suggestion(name, METRICS) or f"the metrics are {listed(list(METRICS))}"
+            raise UserError(f"--evaluation.primary {shown(name)}: is not a metric; {remedy}")
+        if name in names[:place]:
+            raise UserError(f"--evaluation.primary: {name} stands twice; name each metric once")
 
 
 def figures(per_seed: PerSeed, kinds: Sequence[str] = (), *, one_model: bool = False) -> dict[str, Figure]:
@@ -223,9 +237,15 @@ def _figure(metric: Metric, per_seed: PerSeed, kinds: Sequence[str], one_model: 
     answers = [answer for of_seed in of_mean if of_seed is not None for answer in of_seed]
     separate = [a for of_seed in _of_kinds(per_seed, metric.families) if of_seed is not None for a in of_seed]
     missing = of_mean.count(None) * sum(kind in metric.kinds for kind in kinds)
-    over_seeds = summary(_table(metric, of_mean, _prompts(of_mean)), metric.range, one_model=one_model)
+    prompts = _prompts(of_mean)
+    over_seeds = summary(
+        _table(metric, of_mean, prompts),
+        metric.range,
+        one_model=one_model,
+        families=_families(metric, prompts, of_mean),
+    )
     return Figure(
-        **over_seeds.model_copy(update={"ci95": _possible(metric, over_seeds.ci95)}).model_dump(),
+        **over_seeds.model_copy(update={"ci95": _possible(metric, over_seeds.ci95)}).model_dump(exclude_unset=True),
         scored=len(_values(metric, answers)),
         answered=len(answers),
         total=len(answers) + missing,
@@ -250,6 +270,17 @@ def _of_kinds(per_seed: PerSeed, kinds: Sequence[str]) -> list[list[Answer] | No
 def _prompts(*arms: PerSeed) -> list[str]:
     """The ids of all prompts that any seed of these arms answered, in the order of first occurrence."""
     return list(dict.fromkeys(a.id for per_seed in arms for answers in per_seed for a in answers or ()))
+
+
+def _families(metric: Metric, prompts: Sequence[str], *arms: PerSeed) -> list[str]:
+    """The family of every prompt, for a metric whose prompts have families; else none.
+
+    A prompt without a family beside others that have one counts as a family of its own.
+    """
+    if metric.kinds != (JAILBREAK,):
+        return []
+    by_prompt = {a.id: a.family for per_seed in arms for answers in per_seed for a in answers or ()}
+    return [by_prompt[prompt] or prompt for prompt in prompts]
 
 
 def _table(metric: Metric, per_seed: PerSeed, prompts: Sequence[str]) -> Array:
@@ -281,6 +312,14 @@ def _by_family(metric: Metric, answers: Sequence[Answer]) -> dict[str, float | N
     return {name: mean(_values(metric, of_family)) for name, of_family in families.items()}
 
 
+def of_families(per_seed: PerSeed, families: Sequence[str], *, among: bool) -> PerSeed:
+    """The answers to jailbreak prompts of these families or, if not `among`, of all others."""
+    return [
+        None if answers is None else [a for a in answers if a.kind == JAILBREAK and (a.family in families) == among]
+        for answers in per_seed
+    ]
+
+
 def unscored_by_reason(per_seed: PerSeed) -> dict[str, int]:
     """How many of an arm's answers lack a verdict or a part of one, by reason."""
     counts = Counter(answer.unscored for answers in per_seed for answer in answers or () if answer.unscored)
@@ -304,8 +343,44 @@ def compare(
     }
 
 
+def correct_primary(
+    comparisons: Sequence[Mapping[str, Difference]], primary: Sequence[str]
+) -> list[dict[str, Difference]]:
+    """The comparisons, with the p values of the primary metrics corrected over all of them (Holm)."""
+    places = [(place, name) for place, by_metric in enumerate(comparisons) for name in primary if name in by_metric]
+    corrected = [dict(by_metric) for by_metric in comparisons]
+    for (place, name), p in zip(
+        places, holm([comparisons[place][name].p_value for place, name in places]), strict=True
+    ):
+        corrected[place][name] = corrected[place][name].model_copy(update={"p_primary": p})
+    return corrected
+
+
+def compare_means(
+    first: Sequence[PerSeed], second: Sequence[PerSeed], scale: int, margins: Mapping[str, float]
+) -> dict[str, Difference]:
+    """The mean of some arms minus the mean of others, every metric, paired by seed and prompt.
+
+    A prompt counts for a seed if every arm has a value for it.
+
+    Args:
+        first, second: the arms' answers, all with the same seeds.
+        scale: the differences are multiplied by it.
+        margins: as for `compare`; not used where `scale` is not 1.
+    """
+    single = scale == len(first) == len(second) == 1
+    differences = {}
+    for name, metric in METRICS.items():
+        sides = [[_of_kinds(arm, metric.kinds) for arm in arms] for arms in (first, second)]
+        prompts = _prompts(*(arm for side in sides for arm in side))
+        minuend, subtrahend = (np.mean([_table(metric, arm, prompts) for arm in side], axis=0) for side in sides)
+        margin = margins.get(name) if scale == 1 else None
+        differences[name] = scaled(paired(minuend, subtrahend, metric.range, metric.binary and single, margin), scale)
+    return differences
+
+
 def _difference(metric: Metric, first: PerSeed, second: PerSeed, margin: float | None) -> Difference:
     first, second = _of_kinds(first, metric.kinds), _of_kinds(second, metric.kinds)
     prompts = _prompts(first, second)
     tables = _table(metric, first, prompts), _table(metric, second, prompts)
-    return paired(*tables, metric.range, metric.binary, margin)
+    return paired(*tables, metric.range, metric.binary, margin, _families(metric, prompts, first, second))

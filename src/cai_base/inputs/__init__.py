@@ -23,11 +23,17 @@ from cai_base.inputs.kinds import ORIGINAL, evenly
 from cai_base.inputs.overlap import overlap
 from cai_base.inputs.prompts import Example, Prompt, examples_by_line, prompts_by_line, read_prompts
 from cai_base.inputs.rubrics import Rubric, rubrics_for
+from cai_base.inputs.unseen import FLAG as UNSEEN
+from cai_base.inputs.unseen import draw_unseen
 from cai_base.reading import build_from_json, read_bytes, shown, unknown
 from cai_base.settings.schema import RunSettings
 
 PLACEBO = Path(arms.PLACEBO)
 """What `--constitution` takes for the packaged one whose principles are about spelling and layout only."""
+
+
+WIDE = Path("wide")
+"""What `--evaluation.prompts` takes for the packaged set of more prompts, for narrow intervals."""
 
 
 class Inputs(BaseModel):
@@ -48,6 +54,7 @@ class Inputs(BaseModel):
         refusals: prompts with refusals, for the control of that name.
         comparison_requests: what is asked about two responses, if an arm is trained on feedback.
         solved_comparisons: comparisons with their answers, which stand before every comparison.
+        unseen_families: the families of jailbreaks that were taken out of `prompts`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,6 +73,7 @@ class Inputs(BaseModel):
     refusals: tuple[Example, ...] = ()
     comparison_requests: tuple[ComparisonRequest, ...] = ()
     solved_comparisons: tuple[SolvedComparison, ...] = ()
+    unseen_families: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The inputs as JSON."""
@@ -132,12 +140,14 @@ def gather(settings: RunSettings) -> Inputs:
         protocol=settings.protocol,
         rubrics=settings.rubric if settings.asks_rubrics else None,
         arms_of_run=settings.evaluated_arms,
+        unseen=settings.evaluation.unseen_families,
     )
 
 
 def ignored(settings: RunSettings) -> list[str]:
     """What the user's files of prompts hold that no run reads, such as further columns: one sentence each."""
-    files = ((settings.prompts, settings.prompts_column), (settings.evaluation.prompts, None))
+    evaluation = settings.evaluation.prompts
+    files = ((settings.prompts, settings.prompts_column), (None if evaluation == WIDE else evaluation, None))
     return [line for file, column in files if file is not None for line in read_prompts(file, column).ignored]
 
 
@@ -161,6 +171,7 @@ def read(
     protocol: Literal["heldout", "original"] = "heldout",
     rubrics: Sequence[str] | None = None,
     arms_of_run: Sequence[str] = (),
+    unseen: int = 0,
 ) -> Inputs:
     """Read and check every input.
 
@@ -170,13 +181,14 @@ def read(
         protocol: with `original` the method's prompts are the evaluation prompts, as in the original experiment.
         rubrics: files or packaged names, in place of the packaged rubrics of their tasks; None reads no rubric.
         arms_of_run: the names of the run's arms, some of which need inputs of their own.
+        unseen: so many families of jailbreaks are taken out of the method's prompts.
 
     Raises:
         UserError: a file is wrong, an arm needs what a file does not have, or a text to train on or to show as an
             example is also an evaluation prompt.
     """
     pack = _pack(sources.pack)
-    tests = _evaluation_prompts(sources.evaluation_prompts or _file(pack, "test.jsonl"))
+    tests = _evaluation_prompts(_evaluation_file(sources, pack))
     needing = [arms.arm(name) for name in arms_of_run]
     constitutions = {one.constitution for one in needing}
     examples_file = sources.examples or _file(pack, "examples.jsonl")
@@ -184,8 +196,10 @@ def read(
     if not examples:
         raise UserError(f"--sft.examples {examples_file}: there is no example in it; write at least one")
     refusals = examples_by_line(_file(pack, "refusals.jsonl")) if any(one.replaces for one in needing) else {}
+    unseen_families: tuple[str, ...] = ()
     if protocol == "original":
-        for flag, value in (("--prompts", sources.prompts), ("--prompts-column", sources.prompts_column)):
+        own = (("--prompts", sources.prompts), ("--prompts-column", sources.prompts_column), (UNSEEN, unseen or None))
+        for flag, value in own:
             if value is not None:
                 raise UserError(f"{flag}: --protocol original trains on its evaluation prompts; leave {flag} out")
         original = [prompt for prompt in tests.prompts.values() if prompt.kind in ORIGINAL]
@@ -197,8 +211,11 @@ def read(
         if sources.prompts_column is not None and sources.prompts is None:
             raise UserError("--prompts-column: names a column of --prompts, which is not given; leave it out")
         source = sources.prompts or _file(pack, "train.jsonl")
-        all_prompts = prompts_by_line(source, sources.prompts_column).items()
-        by_line = dict(evenly(list(all_prompts), first, lambda item: item[1].kind))
+        every = prompts_by_line(source, sources.prompts_column)
+        if unseen:
+            unseen_families = draw_unseen(tuple(tests.prompts.values()), tuple(every.values()), unseen)
+            every = {line: prompt for line, prompt in every.items() if prompt.family not in unseen_families}
+        by_line = dict(evenly(list(every.items()), first, lambda item: item[1].kind))
         prompts = tuple(by_line.values())
         for what, file, texts in (
             ("the method's prompts", source, {line: prompt.text for line, prompt in by_line.items()}),
@@ -245,6 +262,7 @@ def read(
         refusals=tuple(refusals.values()),
         comparison_requests=requests,
         solved_comparisons=load_solved_comparisons(solved) if feedback else (),
+        unseen_families=unseen_families,
     )
 
 
@@ -254,6 +272,17 @@ class _Tests:
 
     file: Path
     prompts: Mapping[int, Prompt]
+
+
+def _evaluation_file(sources: Sources, pack: Traversable) -> Path:
+    if sources.evaluation_prompts != WIDE:
+        return sources.evaluation_prompts or _file(pack, "test.jsonl")
+    file = _file(pack, "test_wide.jsonl")
+    if not file.is_file():
+        raise UserError(
+            f"--evaluation.prompts {WIDE}: the packaged inputs {sources.pack!r} have no such set; give a file"
+        )
+    return file
 
 
 def _evaluation_prompts(file: Path) -> _Tests:

@@ -2,7 +2,7 @@
 
 A record is read from and written to JSON as its fields stand in its class, in that order; a field that was not set is
 left out. `judging` and `method` have what the phases store, `answers` what evaluations store, `figures` the figures of
-the results, `results` the contents of every results file, `schema` their JSON Schema.
+the results, `results` the contents of every results file, `study` what a study stores, `schema` their JSON Schema.
 """
 
 from cai_base.records.answers import Answer, AskedArm, ComparedAnswers, StyledAnswer
@@ -20,6 +20,7 @@ from cai_base.records.figures import (
     Needed,
     NonInferiority,
     Over,
+    OverFamilies,
     SecondFigure,
     SecondJudge,
     Summary,
@@ -54,9 +55,18 @@ from cai_base.records.results import (
     StyleResults,
     SuiteAsked,
     SuiteResults,
+    Unseen,
 )
 from cai_base.records.schema import RESULTS_FILES, results_schema
 from cai_base.records.stored import Stored
+from cai_base.records.study import (
+    CellResults,
+    ComparisonResults,
+    StudyCell,
+    StudyContrast,
+    StudyPlan,
+    StudyResults,
+)
 
 __all__ = [
     "PROMPTS",
@@ -67,9 +77,11 @@ __all__ = [
     "Agreement",
     "Answer",
     "AskedArm",
+    "CellResults",
     "Chain",
     "ComparedAnswers",
     "Comparison",
+    "ComparisonResults",
     "ComparisonsAsked",
     "ComparisonsResults",
     "ConstitutionUsed",
@@ -90,6 +102,7 @@ __all__ = [
     "NonInferiority",
     "Outcome",
     "Over",
+    "OverFamilies",
     "Pair",
     "Part",
     "Prefilled",
@@ -101,6 +114,10 @@ __all__ = [
     "SecondFigure",
     "SecondJudge",
     "Stored",
+    "StudyCell",
+    "StudyContrast",
+    "StudyPlan",
+    "StudyResults",
     "StyleAnswer",
     "StyleArm",
     "StyleResults",
@@ -110,6 +127,7 @@ __all__ = [
     "Summary",
     "TrainingStep",
     "TwoResponses",
+    "Unseen",
     "Verdict",
     "Vote",
     "results_schema",

@@ -13,15 +13,38 @@ SEEDS_AND_PROMPTS: Over = "seeds and prompts"
 PROMPTS: Over = "prompts"
 
 
+class OverFamilies(Stored):
+    """A mean, or a difference, over families of prompts as a sample: for other families than those of the test set.
+
+    Attributes:
+        families: how many.
+        mean: of the family means; with families of unequal size it is not that of the prompts.
+        ci95: 95 % interval over seeds, families and prompts, or over families and prompts with one seed.
+        p_value: of a difference: one end of the interval with confidence 1 - `p_value` is 0.
+        minimum_detectable: of a difference: the least true one that a test at the 5 % level detects with a power of 0.8
+            over such families.
+    """
+
+    families: int
+    mean: float
+    ci95: Interval
+    p_value: float | None = None
+    minimum_detectable: float | None = None
+
+
 class Summary(Stored):
     """A mean over seeds with its intervals.
+
+    Answers without a score are replaced by what their seed and prompt lead one to expect, for the mean, its intervals
+    and tests alike.
 
     Attributes:
         mean: the mean of the seeds' means.
         per_seed: each seed's mean; None for a seed without a value.
         std: sample standard deviation of `per_seed`.
         ci95_seeds: 95 % t interval over seeds, with the prompts held fixed.
-        ci95: 95 % interval over the random factors that `ci95_over` names.
+        ci95: 95 % interval over the random factors that `ci95_over` names, for prompts of these families.
+        over_families: over families of prompts as a sample; absent where prompts have none.
     """
 
     mean: float | None
@@ -30,6 +53,7 @@ class Summary(Stored):
     ci95_seeds: Interval | None
     ci95: Interval | None
     ci95_over: Over | None
+    over_families: OverFamilies | None = None
 
 
 class Figure(Summary):
@@ -99,7 +123,7 @@ class Difference(Stored):
 
     Attributes:
         difference: the mean of the seeds' differences.
-        std, ci95_seeds, ci95, ci95_over: as in `Summary`, for the differences.
+        std, ci95_seeds, ci95, ci95_over, over_families: as in `Summary`, for the differences.
         p_value: two-sided: one end of the interval with confidence 1 - `p_value` is 0.
         minimum_detectable: the least true difference that a test at the 5 % level detects with a power of 0.8.
         to_detect: the seeds or prompts that detect 5 % of the metric's range.
@@ -107,6 +131,7 @@ class Difference(Stored):
         mcnemar: a test for each seed; for yes-or-no metrics only.
         non_inferiority: for metrics with a margin only.
         p_holm: `p_value` with Holm's correction for all metrics of the comparison.
+        p_primary: of a primary metric: `p_value` with Holm's correction for the primary metrics of all comparisons.
     """
 
     difference: float | None
@@ -121,6 +146,8 @@ class Difference(Stored):
     mcnemar: tuple[McNemar | None, ...] | None = None
     non_inferiority: NonInferiority | None = None
     p_holm: float | None = None
+    p_primary: float | None = None
+    over_families: OverFamilies | None = None
 
 
 class NamedFailure(Stored):

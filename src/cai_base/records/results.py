@@ -106,12 +106,27 @@ class CurvePoint(Stored):
     step: int
 
 
+class Unseen(Stored):
+    """Attack success on families of jailbreaks that the method never saw, beside those that it did.
+
+    Attributes:
+        families: that were taken out of the method's prompts.
+        arms: by arm, `unseen` and `seen`.
+        comparisons: by pair of arms, `unseen` and `seen`.
+    """
+
+    families: tuple[str, ...]
+    arms: dict[str, dict[str, Figure]]
+    comparisons: dict[str, dict[str, Difference]]
+
+
 class Results(Stored):
     """The content of a run's `results.json`.
 
     Attributes:
         interpreter: the model that critiqued, revised and compared, where it was not each seed's own SFT adapter.
         feedback: by arm, how its pairs were labelled by comparison, where any were.
+        unseen: absent where no family was held out.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -139,6 +154,7 @@ class Results(Stored):
     revision: RevisionFigures
     feedback: dict[str, FeedbackFigures] | None = None
     curves: dict[str, tuple[CurvePoint, ...]]
+    unseen: Unseen | None = None
     failed: dict[str, dict[str, str]]
     warnings: tuple[str, ...]
 

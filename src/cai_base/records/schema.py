@@ -6,14 +6,16 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from cai_base.records.results import ComparisonsResults, Results, StyleResults, SuiteResults
 from cai_base.records.stored import Stored
+from cai_base.records.study import StudyResults
 
 RESULTS_FILES: dict[str, type[Stored]] = {
     "run": Results,
     "suite": SuiteResults,
     "comparisons": ComparisonsResults,
     "style": StyleResults,
+    "study": StudyResults,
 }
-"""What `results.json` of a run, of a suite and of comparisons, and `style.json`, contain."""
+"""What `results.json` of a run, of a suite and of comparisons, `style.json`, and `study.json` contain."""
 
 
 class _WithoutTitles(GenerateJsonSchema):
@@ -27,7 +29,7 @@ def results_schema() -> dict[str, Any]:
     """The JSON Schema of every results file: a file is what one of `anyOf` says, in the order of `RESULTS_FILES`."""
     references, schema = models_json_schema(
         [(model, "serialization") for model in RESULTS_FILES.values()],
-        title="cai-base: results.json of a run, of a suite and of comparisons, and style.json",
+        title="cai-base: results.json of a run, of a suite and of comparisons, style.json and study.json",
         schema_generator=_WithoutTitles,
     )
     files = [references[model, "serialization"] for model in RESULTS_FILES.values()]

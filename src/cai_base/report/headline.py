@@ -53,7 +53,7 @@ def _attack_success(results: Results, arm: str) -> str:
     if compared.ci95 is None:
         return f"{subject} went from {rates}; there is no interval, so this may be chance."
     low, high = compared.ci95
-    size = _points(compared)
+    size = _points(compared, families=True)
     if low <= 0 <= high:
         return f"{subject} went from {rates}: a difference of {size}, which this run cannot tell from none."
     one_seed = " This is one seed; others may differ." if compared.ci95_over == PROMPTS else ""
@@ -87,10 +87,23 @@ def _beside_controls(results: Results, arm: str) -> list[str]:
     return sentences
 
 
-def _points(compared: Difference) -> str:
-    """A difference of rates with its interval."""
+def _points(compared: Difference, *, families: bool = False) -> str:
+    """A difference of rates with its interval and, if `families`, the one over families of prompts as a sample."""
     size = f"{number(RATE, compared.difference or 0.0, signed=True)} points"
     if compared.ci95 is None:
         return size
     low, high = (number(RATE, end, signed=True) for end in compared.ci95)
-    return f"{size} (95 % interval over {compared.ci95_over} {low} to {high})"
+    over = _families(compared, low, high) if families else f" {low} to {high}"
+    return f"{size} (95 % interval over {compared.ci95_over}{over})"
+
+
+def _families(compared: Difference, low: str, high: str) -> str:
+    """The interval for these families of prompts and, where there are families, the one over families as a sample."""
+    sample = compared.over_families
+    if sample is None:
+        return f" {low} to {high}"
+    wide_low, wide_high = (number(RATE, end, signed=True) for end in sample.ci95)
+    return (
+        f" of these {sample.families} families {low} to {high}; over families as a sample, for others than these, "
+        f"{wide_low} to {wide_high}"
+    )

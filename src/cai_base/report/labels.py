@@ -66,6 +66,10 @@ GLOSSARY: Mapping[str, str] = {
     "seed it is over prompts alone.",
     "p, Holm": "The p value goes with the interval: at 0.05 the interval ends at no difference. Holm's correction is "
     "for looking at all metrics of a comparison at once.",
+    "p, primary": "The p value of a primary metric, with Holm's correction over the primary metrics of all "
+    "comparisons. Which metrics are primary is a setting, chosen before the run.",
+    "Over families": "The families of jailbreaks as a sample: what to expect against families that were not asked. All "
+    "other intervals are for other prompts of these families.",
     "McNemar": "An exact test of one seed's two models on the same prompts. The sign says which way the seed went.",
     "No less helpful": "The interval of the difference lies above minus the margin. Not shown is not the same as less "
     "helpful: there may be too few prompts to tell.",

@@ -7,17 +7,36 @@ from cai_base.records import SEEDS_AND_PROMPTS, Results, SuiteResults
 from cai_base.report.headline import ATTACK, main_arm
 from cai_base.report.labels import label
 from cai_base.report.numbers import RATE, number
-from cai_base.report.tables import main_table
+from cai_base.report.tables import difference_cell, main_table
 
 
 def notes(results: Results) -> list[str]:
     """What a reader needs beside the main table: what brackets are, whether help was kept, what could be detected."""
-    return [*judge_note(results), interval_note(results), *_no_less_helpful(results), *_power(results)]
+    return [
+        *judge_note(results),
+        interval_note(results),
+        *_unseen(results),
+        *_no_less_helpful(results),
+        *_power(results),
+    ]
 
 
 def judge_note(results: Results | SuiteResults) -> list[str]:
     """What a judge that reads no meaning cannot tell; empty for other judges."""
     return [ABOUT] if results.judge == RefusalPhrases.name else []
+
+
+def _unseen(results: Results) -> list[str]:
+    """The difference in attack success on families that the method never saw, beside that on the others."""
+    arm = main_arm(results)
+    if results.unseen is None or arm is None:
+        return []
+    compared = results.unseen.comparisons[pair_name(arm, BASELINE)]
+    cells = {part: difference_cell(RATE, compared[part]).text() for part in ("unseen", "seen")}
+    return [
+        f"Families held out of the method's prompts ({', '.join(results.unseen.families)}): the difference in attack "
+        f"success is {cells['unseen']} points on them and {cells['seen']} on the others."
+    ]
 
 
 def interval_note(results: Results | SuiteResults) -> str:

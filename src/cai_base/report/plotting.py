@@ -91,10 +91,10 @@ class Sheet:
         self._figures: list[Figure] = []
 
     @contextmanager
-    def panel(self, name: str, title: str) -> Iterator[Axes]:
-        """Axes to draw on; afterwards the panel is on the sheet."""
+    def panel(self, name: str, title: str, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
+        """Axes to draw on, of a size in inches; afterwards the panel is on the sheet."""
         with mpl.rc_context(STYLE):
-            figure = Figure(figsize=SIZE, layout="constrained")
+            figure = Figure(figsize=size, layout="constrained")
             axes = figure.add_subplot()
             axes.set_title(title)
             yield axes

@@ -16,7 +16,18 @@ MISSING = (NONE, UNSCORED, NO_ANSWERS)
 SEPARATE = "apart"
 """Stands beside a family that is not part of the rate."""
 
-COMPARED = ("difference", "p", "p, Holm", "seeds with p < 0.05, McNemar", "smallest detectable difference")
+UNSEEN = "unseen"
+"""Stands beside a family that was taken out of the method's prompts."""
+
+COMPARED = (
+    "difference",
+    "over families",
+    "p",
+    "p, Holm",
+    "p, primary",
+    "seeds with p < 0.05, McNemar",
+    "smallest detectable difference",
+)
 """What a comparison is given by."""
 
 
@@ -105,7 +116,8 @@ def incomplete(results: Results | SuiteResults) -> bool:
 
 
 def family_table(results: Results) -> Table:
-    """Attack success by family; kinds that are not part of the rate come last, and say so."""
+    """Attack success by family; kinds that are not part of the rate come last, and say so, as unseen families do."""
+    unseen = () if results.unseen is None else results.unseen.families
     arms, metric = in_order(results.arms), METRICS["attack_success_rate"]
     by_arm = {arm: results.arms[arm]["attack_success_rate"].by_family for arm in arms}
     names = dict.fromkeys(name for families in by_arm.values() for name in families)
@@ -113,7 +125,7 @@ def family_table(results: Results) -> Table:
         Row(
             name,
             tuple(plain_cell(metric, by_arm[arm].get(name)) for arm in arms),
-            SEPARATE if name in metric.families else "",
+            SEPARATE if name in metric.families else UNSEEN if name in unseen else "",
         )
         for name in sorted(names, key=lambda name: name in metric.families)
     ]
@@ -127,8 +139,10 @@ def comparison_table(results: Results) -> Table:
             f"{pair_label(pair)}: {heading(metric)}",
             (
                 difference_cell(metric, compared[name]),
+                families_cell(metric, compared[name]),
                 Cell(p_value(compared[name].p_value)),
                 Cell(p_value(compared[name].p_holm)),
+                Cell(p_value(compared[name].p_primary)),
                 Cell(_significant_seeds(compared[name].mcnemar or ())),
                 plain_cell(metric, compared[name].minimum_detectable, missing=NONE),
             ),
@@ -204,6 +218,14 @@ def difference_cell(measure: Measure, compared: Difference) -> Cell:
     if compared.difference is None:
         return Cell(NONE)
     return Cell(number(measure, compared.difference, signed=True), interval(measure, compared.ci95, signed=True))
+
+
+def families_cell(measure: Measure, compared: Difference) -> Cell:
+    """The difference over families of prompts as a sample."""
+    sample = compared.over_families
+    if sample is None:
+        return Cell(NONE)
+    return Cell(number(measure, sample.mean, signed=True), interval(measure, sample.ci95, signed=True))
 
 
 def _coverage(metric: Metric, figure: Figure) -> Cell:

@@ -55,6 +55,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         further["interpreter"] = Path(settings.interpreter).name
     if labelled:
         further["feedback"] = {arm.name: feedback_figures(run, settings, inputs, arm) for arm in labelled}
+    unseen = inputs.unseen_families
     return Results(
         **further,
         **shared_results.head(settings),
@@ -76,6 +77,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         fluency=Fluency(floor=floor, quantile=fluency.QUANTILE, margin=fluency.MARGIN, opening_tokens=fluency.OPENING),
         revision=revision,
         curves=_curves(run, settings),
+        **({"unseen": shared_results.unseen(answers, unseen)} if unseen else {}),
         failed={phase: {str(seed): why for seed, why in reasons.items()} for phase, reasons in failed.items()},
         warnings=tuple(
             warnings.protocol_first(

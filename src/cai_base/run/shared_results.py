@@ -24,6 +24,7 @@ from cai_base.records import (
     RubricUsed,
     SecondFigure,
     SecondJudge,
+    Unseen,
 )
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.schema import RunSettings
@@ -116,6 +117,9 @@ def judged(
     names = [name for name in next(iter(figures.values())) if unanswerable or _is_answered(name, figures)]
     by_arm = {arm: {name: by_metric[name] for name in names} for arm, by_metric in figures.items()}
     margins = {"helpfulness": settings.evaluation.helpfulness_margin}
+    pairs = arms.comparisons(answers)
+    comparisons = [metrics.compare(answers[a], answers[b], names, margins) for a, b in pairs]
+    corrected = metrics.correct_primary(comparisons, settings.evaluation.primary)
     return Judged(
         judge=judge_name(settings.judge),
         second_judge=None if settings.second_judge is None else _second_judge(settings.second_judge, answers, kinds),
@@ -126,9 +130,33 @@ def judged(
         arms=by_arm,
         failures=tuple(find_failures(by_arm, list(settings.seed_numbers))),
         unscored={name: metrics.unscored_by_reason(per_seed) for name, per_seed in answers.items()},
+        comparisons={arms.pair_name(*pair): one for pair, one in zip(pairs, corrected, strict=True)},
+    )
+
+
+def unseen(by_arm: Mapping[str, metrics.PerSeed], families: Sequence[str]) -> Unseen:
+    """Attack success on the families that were held out of the method's prompts, and on the others."""
+    parts = {
+        part: {
+            name: metrics.of_families(per_seed, families, among=part == "unseen") for name, per_seed in by_arm.items()
+        }
+        for part in ("unseen", "seen")
+    }
+    metric = metrics.ATTACK
+    return Unseen(
+        families=tuple(families),
+        arms={
+            name: {
+                part: metrics.figures(answers[name], one_model=arms.arm(name).one_model)[metric]
+                for part, answers in parts.items()
+            }
+            for name in by_arm
+        },
         comparisons={
-            arms.pair_name(a, b): metrics.compare(answers[a], answers[b], names, margins)
-            for a, b in arms.comparisons(answers)
+            arms.pair_name(a, b): {
+                part: metrics.compare(answers[a], answers[b], (metric,), {})[metric] for part, answers in parts.items()
+            }
+            for a, b in arms.comparisons(by_arm)
         },
     )
 

@@ -14,6 +14,7 @@ from cai_base.arms import ARMS, INSTRUCT
 from cai_base.dialogue import Dialogue
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine, Usage
+from cai_base.evaluation import metrics
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
 from cai_base.inputs import Inputs, gather, ignored
@@ -134,6 +135,7 @@ def examine(
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
     """
     refuse_existing(out)
+    metrics.check_primary(settings.evaluation.primary)
     engine_kind(settings.engine)  # raises for an unknown engine
     inputs = gather(settings) if repeated is None else repeated.inputs
     Prices.of_run(settings).check_limit(settings.max_cost)

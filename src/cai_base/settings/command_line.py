@@ -161,7 +161,19 @@ def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:
     Raises:
         UserError: one is not a flag of `run`.
     """
-    return set(_flags(args, command, own))
+    return set(flag_table(args, command, own))
+
+
+def flag_table(args: list[str], command: str, own: Sequence[str]) -> dict[str, Any]:
+    """The settings that are among the flags, nested and as strings, for a command that lays them over others.
+
+    Args:
+        args, command, own: as for `flag_names`.
+
+    Raises:
+        UserError: one is not a flag of `run`.
+    """
+    return _flags(args, command, own)
 
 
 class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their configurations differ in type alone

@@ -203,9 +203,20 @@ class Evaluation(Section):
 
     temperature: NotNegative = Field(description="sampling temperature")
     response_tokens: Count = Field(description="longest answer")
-    prompts: Path | None = Field(None, description="evaluation prompts, each with its kind: CSV or JSONL")
+    prompts: Path | None = Field(
+        None,
+        description="evaluation prompts, each with its kind: CSV or JSONL; wide is the embedded model's larger set",
+    )
     helpfulness_margin: Annotated[float, Field(gt=0, lt=4)] = Field(
         0.25, description="how much less helpful, of 1 to 5, still counts as no less helpful"
+    )
+    unseen_families: Whole = Field(
+        0, description="so many families of jailbreaks are taken out of the method's prompts and are asked all the same"
+    )
+    primary: Annotated[Names, Field(min_length=1)] = Field(
+        ("attack_success_rate", "over_refusal_rate"),
+        description="primary metrics, with commas: their p values are corrected over them and all comparisons; "
+        "attack_success_rate,over_refusal_rate by default",
     )
 
 

@@ -13,11 +13,22 @@ from scipy import stats
 
 from cai_base.evaluation.statistics import power
 from cai_base.evaluation.statistics.crossed import Array, crossed, filled
+from cai_base.evaluation.statistics.families import difference_figure, mean_figure
 from cai_base.evaluation.statistics.hypotheses import holm, mcnemar, non_inferiority
 from cai_base.evaluation.statistics.intervals import CONFIDENCE, AtConfidence, Bounds, of_difference, of_mean, p_value
-from cai_base.records import PROMPTS, SEEDS_AND_PROMPTS, Difference, Interval, Needed, NonInferiority, Over, Summary
+from cai_base.records import (
+    PROMPTS,
+    SEEDS_AND_PROMPTS,
+    Difference,
+    Interval,
+    Needed,
+    NonInferiority,
+    Over,
+    OverFamilies,
+    Summary,
+)
 
-__all__ = ["Bounds", "holm", "mean", "paired", "summary"]
+__all__ = ["Bounds", "holm", "mean", "paired", "scaled", "summary"]
 
 EQUAL = 1e-9
 """Seed means closer than this differ by rounding error only: they are means of at most some thousands of answers."""
@@ -31,7 +42,7 @@ def mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> Summary:
+def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False, families: Sequence[str] = ()) -> Summary:
     """The mean of an arm's metric over the seeds that have a value, with its intervals.
 
     Args:
@@ -39,17 +50,20 @@ def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> 
         bounds: the least and greatest possible value; None for an unbounded metric.
         one_model: all seeds sample from the same weights, so that prompts are the only random factor: the interval is
             that of the prompts' means over seeds.
+        families: of each prompt; empty if prompts have none.
 
     Returns:
         `ci95` is None with a single prompt; `ci95_seeds` and `std` are None with a single seed.
     """
-    per_seed = _seed_means(cells)
-    table = _without_gaps(cells, bounds)
+    complete = _without_gaps(cells, bounds)
+    per_seed = _by_seed(cells, complete.table)
+    table = complete.table
     if one_model and len(table):
         table = table.mean(0, keepdims=True)
     over_prompts = _over_prompts(of_mean(table, bounds) if table.shape[1] > 1 else None, table.shape[0])
     over_seeds = _over_seeds(per_seed)
-    return Summary(
+    over_families = mean_figure(table, complete.of(families), bounds) if table.size else None
+    result = Summary(
         mean=_mean_of_scored(per_seed),
         per_seed=tuple(per_seed),
         std=over_seeds.std,
@@ -57,10 +71,16 @@ def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False) -> 
         ci95=over_prompts.interval,
         ci95_over=over_prompts.over,
     )
+    return result if over_families is None else result.model_copy(update={"over_families": over_families})
 
 
 def paired(
-    first: Array, second: Array, bounds: Bounds | None, binary: bool = False, margin: float | None = None
+    first: Array,
+    second: Array,
+    bounds: Bounds | None,
+    binary: bool = False,
+    margin: float | None = None,
+    families: Sequence[str] = (),
 ) -> Difference:
     """First arm minus second, over the seeds and prompts for which both arms have a value.
 
@@ -69,16 +89,17 @@ def paired(
         bounds: the least and greatest possible value; None for an unbounded metric.
         binary: values are 0 or 1, so that McNemar's test applies.
         margin: the non-inferiority margin, in the metric's unit; None if non-inferiority is not tested.
+        families: of each prompt; empty if prompts have none.
 
     Returns:
         `mcnemar` is set only if `binary`, `non_inferiority` only with a `margin`.
     """
     gaps = np.where(np.isnan(first) | np.isnan(second), np.nan, 0.0)
     first, second = first + gaps, second + gaps
-    differences = [
-        None if a is None or b is None else a - b for a, b in zip(_seed_means(first), _seed_means(second), strict=True)
-    ]
-    first_table, second_table = _without_gaps(first, bounds), _without_gaps(second, bounds)
+    complete = _without_gaps(first, bounds)
+    first_table, second_table = complete.table, _without_gaps(second, bounds).table
+    means = zip(_by_seed(first, first_table), _by_seed(second, second_table), strict=True)
+    differences = [None if a is None or b is None else a - b for a, b in means]
     seeds, prompts = first_table.shape
     interval = of_difference(first_table, second_table, bounds) if prompts > 1 else None
     over_prompts, over_seeds = _over_prompts(interval, seeds), _over_seeds(differences)
@@ -94,6 +115,9 @@ def paired(
         to_detect=to_detect,
         seeds=seeds,
     )
+    over_families = difference_figure(first_table, second_table, complete.of(families), bounds) if seeds else None
+    if over_families is not None:
+        difference = difference.model_copy(update={"over_families": over_families})
     if binary:
         tests = tuple(None if np.isnan(a - b).all() else mcnemar(a, b) for a, b in zip(first, second, strict=True))
         difference = difference.model_copy(update={"mcnemar": tests})
@@ -101,6 +125,38 @@ def paired(
         test = _non_inferiority(difference.difference, interval, margin, first_table, bounds)
         difference = difference.model_copy(update={"non_inferiority": test})
     return difference
+
+
+def scaled(difference: Difference, factor: int) -> Difference:
+    """The difference with everything in the metric's unit multiplied by a factor. It leaves `to_detect` out."""
+    if factor == 1:
+        return difference
+
+    def ends(interval: Interval | None) -> Interval | None:
+        return None if interval is None else (factor * interval[0], factor * interval[1])
+
+    def times(value: float | None) -> float | None:
+        return None if value is None else factor * value
+
+    def times_families(figure: OverFamilies) -> OverFamilies:
+        update = {
+            "mean": times(figure.mean),
+            "ci95": ends(figure.ci95),
+            "minimum_detectable": times(figure.minimum_detectable),
+        }
+        return figure.model_copy(update=update)
+
+    return difference.model_copy(
+        update={
+            "difference": times(difference.difference),
+            "std": times(difference.std),
+            "ci95_seeds": ends(difference.ci95_seeds),
+            "ci95": ends(difference.ci95),
+            "minimum_detectable": times(difference.minimum_detectable),
+            "to_detect": None,
+        }
+        | ({} if difference.over_families is None else {"over_families": times_families(difference.over_families)})
+    )
 
 
 def _non_inferiority(
@@ -112,17 +168,37 @@ def _non_inferiority(
     return non_inferiority(difference, interval, margin, of_difference(constant, constant, bounds))
 
 
-def _seed_means(cells: Array) -> list[float | None]:
-    return [mean(row[~np.isnan(row)].tolist()) for row in cells]
+def _by_seed(cells: Array, table: Array) -> list[float | None]:
+    """The mean of every row of the table, and None for the seeds of `cells` that have no value and so no row."""
+    rows = iter(table.tolist())
+    return [None if np.isnan(row).all() else mean(next(rows)) for row in cells]
 
 
 def _mean_of_scored(per_seed: Sequence[float | None]) -> float | None:
     return mean([value for value in per_seed if value is not None])
 
 
-def _without_gaps(cells: Array, bounds: Bounds | None) -> Array:
-    """The table without the seeds that have no value; every other gap is filled with its expected value."""
-    return filled(cells[~np.isnan(cells).all(1)], bounds)
+class _Complete(NamedTuple):
+    """A table without gaps.
+
+    Attributes:
+        prompts: which of the original table's prompts it has.
+    """
+
+    table: Array
+    prompts: Array
+
+    def of(self, families: Sequence[str]) -> list[str]:
+        """The families of its prompts."""
+        return [family for family, present in zip(families, self.prompts, strict=False) if present]
+
+
+def _without_gaps(cells: Array, bounds: Bounds | None) -> _Complete:
+    """The table without the seeds and prompts that have no value; every other gap is filled with its expected value.
+
+    Means, intervals and tests are all of this one table, so that they agree.
+    """
+    return _Complete(filled(cells[~np.isnan(cells).all(1)], bounds), ~np.isnan(cells).all(0))
 
 
 class _OverPrompts(NamedTuple):

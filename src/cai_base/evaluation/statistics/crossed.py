@@ -9,6 +9,7 @@ estimated from the mean squares of the two-way table without replication (Searle
 Components, 1992, chapter 4). Everything here takes leading axes, so that a simulation can ask for thousands at once.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +32,7 @@ class Crossed:
             variance is not negative.
         between_prompts: the mean square of prompts, P - 1 degrees of freedom; never below `rest`.
         rest: the mean square of what remains, (S - 1)(P - 1) degrees of freedom.
+        most_freedom: the most degrees of freedom that `variance` is said to have.
     """
 
     seeds: int
@@ -40,6 +42,7 @@ class Crossed:
     between_seeds: Array
     between_prompts: Array
     rest: Array
+    most_freedom: float = math.inf
 
     @property
     def size(self) -> int:
@@ -54,7 +57,8 @@ class Crossed:
     @cached_property
     def freedom(self) -> Array:
         """Degrees of freedom of `variance`."""
-        return freedom(self.between_seeds, self.between_prompts, self.rest, self.seeds, self.prompts)
+        degrees = freedom(self.between_seeds, self.between_prompts, self.rest, self.seeds, self.prompts)
+        return np.minimum(degrees, self.most_freedom)
 
     @property
     def components(self) -> "Components":
@@ -92,7 +96,7 @@ def freedom(between_seeds: Array, between_prompts: Array, rest: Array, seeds: in
     return np.maximum(degrees, 1.0)
 
 
-def crossed(cells: Array) -> Crossed:
+def crossed(cells: Array, most_freedom: float = math.inf) -> Crossed:
     """The mean and the mean squares of tables [..., seeds, prompts] without gaps, two seeds and two prompts or more."""
     seeds, prompts = cells.shape[-2:]
     of_seeds, of_prompts = cells.mean(-1), cells.mean(-2)
@@ -107,6 +111,7 @@ def crossed(cells: Array) -> Crossed:
         between_seeds=np.maximum(prompts * _square(of_seeds - mean[..., None], seeds - 1), rest_square),
         between_prompts=np.maximum(seeds * _square(of_prompts - mean[..., None], prompts - 1), rest_square),
         rest=rest_square,
+        most_freedom=most_freedom,
     )
 
 

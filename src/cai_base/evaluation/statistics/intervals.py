@@ -3,6 +3,7 @@
 The methods were chosen by their coverage in simulation (`benchmarks/interval_coverage.py`, docs/method.md).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -27,17 +28,18 @@ LEAST_P = 1e-6
 """The least p value that is reported; a smaller one is raised to it."""
 
 
-def of_mean(cells: Array, bounds: Bounds | None) -> AtConfidence:
+def of_mean(cells: Array, bounds: Bounds | None, most_freedom: float = math.inf) -> AtConfidence:
     """The interval of the mean of tables [..., seeds, prompts]: over seeds and prompts, or over prompts with one seed.
 
     Args:
         bounds: the least and greatest possible value; None for an unbounded metric.
+        most_freedom: the most degrees of freedom that the variance is said to have.
     """
     if cells.shape[-2] == 1:
         return partial(_one_seed, cells[..., 0, :], bounds)
     if bounds is None:
-        return partial(_symmetric, crossed(cells))
-    score = partial(_score, crossed(_unit(cells, bounds)))
+        return partial(_symmetric, crossed(cells, most_freedom))
+    score = partial(_score, crossed(_unit(cells, bounds), most_freedom))
     return lambda confidence: _from_unit(score(confidence), bounds)
 
 

@@ -1,0 +1,98 @@
+"""The command `study`: several runs, one question."""
+
+import shlex
+from pathlib import Path
+
+from cai_base.cli.parser import Parser, count, wants_help
+from cai_base.errors import Stopped, UserError
+from cai_base.progress import Progress
+
+USAGE = """\
+usage: cai-base study NAME|FILE.toml --out DIR [flags]
+
+Several runs that share stages and answer one question. The study's file names factors, their levels (settings of a run
+by their names) and the comparisons; docs/studies.md has the form. What it can detect and costs is printed first. The
+same command goes on where it was stopped.
+
+  --out DIR        the study's folder: a new one, or one to go on with
+  --quick          the small variation that the file has, for a first look
+  --estimate       only print what it would do, cost and detect
+  --processes N    runs at a time, one thread each by default; one for each core by default
+  --runs N         finish at most N runs now, then stop, resumable
+  --json           print study.json instead of the table
+
+and the flags of cai-base run for all runs, such as --seeds, --threads, --model, --judge; none that the study varies.
+"""
+
+
+def study(arguments: list[str]) -> int:
+    """Do a study."""
+    if not arguments or wants_help(arguments):
+        print(USAGE + _packaged(), end="")
+        return 0 if arguments else UserError.exit_code
+    name, *rest = arguments
+    if name.startswith("-"):
+        raise UserError(f"{name}: the study comes first: cai-base study NAME|FILE.toml --out DIR")
+    parser = Parser(prog="cai-base study", usage=USAGE, add_help=False)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--estimate", action="store_true")
+    parser.add_argument("--processes", type=count, default=None)
+    parser.add_argument("--runs", type=count, default=None)
+    parser.add_argument("--json", action="store_true")
+    args, flags = parser.parse_known_args(rest)
+    from cai_base.settings.command_line import flag_table
+    from cai_base.studies.design import find, read_design
+
+    own = ("--out", "--quick", "--estimate", "--processes", "--runs", "--json")
+    table = flag_table(flags, "study", own)
+    if "config" in table:
+        raise UserError("--config: a study's file has the settings of its runs under [run]; put them there")
+    design = read_design(find(name), quick=args.quick)
+    if args.out is None and not args.estimate:
+        raise UserError("--out is missing: give the study's folder, or --estimate to see what it would do")
+    from cai_base.studies.plan import plan
+
+    plan(design, table)  # refuses a wrong setting before torch is imported, which takes seconds
+    from cai_base.studies.study import do, outlook, prepare
+
+    progress = Progress()
+    prepared = prepare(design, table)
+    print(outlook(prepared), end="" if args.estimate else "\n", flush=True)
+    if args.estimate:
+        return 0
+    again = shlex.join(["cai-base", "study", *arguments])
+    try:
+        do(prepared, args.out, progress, processes=args.processes or _cores(), most=args.runs)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; continue with: {again}") from None
+    except Stopped as error:
+        raise Stopped(f"{error}; continue with: {again}") from error
+    _show(args.out, as_json=args.json)
+    return 0
+
+
+def _show(out: Path, *, as_json: bool) -> None:
+    from cai_base.report import study_page
+    from cai_base.studies.folder import RESULTS
+
+    page = study_page.write(out)
+    if as_json:
+        print((out / RESULTS).read_text(encoding="utf-8"), end="")
+        return
+    print(study_page.table(out), end="")
+    for path in (out / RESULTS, page):
+        print(path)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def _packaged() -> str:
+    from cai_base.studies.design import packaged_studies, question_of
+
+    lines = [f"  {name:<15}{question_of(file)}" for name, file in packaged_studies().items()]
+    return "\nPackaged studies:\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,237 @@
+"""The one page of a study, `study.html`, and its table in the terminal, from `study.json` alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+from rich.console import Console
+from rich.text import Text
+
+from cai_base import __version__
+from cai_base.evaluation.metrics import METRICS, Metric
+from cai_base.reading import read_record
+from cai_base.records import CellResults, ComparisonResults, Difference, StudyResults
+from cai_base.report.labels import ORGANISM, label, printable
+from cai_base.report.numbers import NONE, heading, interval, number, p_value
+from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
+from cai_base.report.table import draw, page
+from cai_base.report.tables import Cell, Row, Table, difference_cell, families_cell, plain_cell
+from cai_base.store import write_atomic
+from cai_base.studies import folder
+
+PAGE = "study.html"
+LEVEL = 0.05
+"""The significance level of the sentence at the top."""
+NAME = 34
+"""Characters of a comparison's name in a figure; the table has the whole."""
+
+
+def load(study: Path) -> StudyResults:
+    """The results of a study.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    remedy = "give the study's command again"
+    return read_record(study / folder.RESULTS, StudyResults, "the results of a study", remedy)
+
+
+def write(study: Path) -> Path:
+    """Write the page into the study's folder; its path."""
+    environment = Environment(
+        loader=PackageLoader("cai_base.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    results = load(study)
+    text = environment.get_template("study.html").render(_content(results))
+    write_atomic(study / PAGE, text.encode())
+    return study / PAGE
+
+
+def table(study: Path) -> str:
+    """The comparisons, as they are printed in the terminal."""
+    results = load(study)
+
+    def print_to(console: Console) -> None:
+        for warning, runs in results.warnings.items():
+            console.print(Text(f"warning: {printable(warning)} ({len(runs)} runs)", style="bold yellow"))
+        console.print(Text(answer(results), style="bold"))
+        draw(console, comparison_table(results))
+        draw(console, cell_table(results))
+        if results.model_organism:
+            console.print(Text(ORGANISM, style="dim"))
+
+    return page(print_to)
+
+
+def answer(results: StudyResults) -> str:
+    """What the comparisons show in the primary metrics, and what they do not, in a sentence or two."""
+    shown, open_ones = [], 0
+    for compared in results.comparisons:
+        for name, difference in _primary(results, compared):
+            if difference.p_primary is not None and difference.p_primary < LEVEL and difference.difference is not None:
+                metric = METRICS[name]
+                shown.append(f"{compared.name}: {metric.label.lower()} {_difference(metric, difference)}")
+            else:
+                open_ones += 1
+    rest = f"{open_ones} of {len(shown) + open_ones} primary comparisons cannot be told from chance."
+    if not shown:
+        return f"No difference is shown: {rest}"
+    return f"Shown after Holm's correction: {'; '.join(shown)}. {rest if open_ones else ''}".strip()
+
+
+def comparison_table(results: StudyResults) -> Table:
+    """Every comparison in the primary metrics: difference with interval, p values, smallest detectable difference."""
+    rows = [
+        Row(
+            f"{compared.name}: {heading(METRICS[name])}",
+            (
+                difference_cell(METRICS[name], difference),
+                families_cell(METRICS[name], difference),
+                Cell(p_value(difference.p_value)),
+                Cell(p_value(difference.p_primary)),
+                plain_cell(METRICS[name], difference.minimum_detectable, missing=NONE),
+            ),
+        )
+        for compared in results.comparisons
+        for name, difference in _primary(results, compared)
+    ]
+    return Table("comparison", ("difference", "over families", "p", "p, Holm", "smallest detectable"), tuple(rows))
+
+
+def further_table(results: StudyResults) -> Table:
+    """Every comparison in the metrics that are not primary, without correction."""
+    names = [name for name in METRICS if name not in results.primary]
+    names = [name for name in names if any(name in compared.metrics for compared in results.comparisons)]
+    rows = [
+        Row(
+            compared.name,
+            tuple(
+                difference_cell(METRICS[name], compared.metrics[name]) if name in compared.metrics else Cell(NONE)
+                for name in names
+            ),
+        )
+        for compared in results.comparisons
+    ]
+    return Table("comparison", tuple(heading(METRICS[name]) for name in names), tuple(rows))
+
+
+def cell_table(results: StudyResults) -> Table:
+    """Every cell's arm: its primary metrics, and its attack success minus that of SFT in the same run."""
+    columns = [heading(METRICS[name]) for name in (*results.primary, *_beside(results))]
+    return Table(
+        "cell",
+        (*columns, *(f"{METRICS[name].label}, minus SFT" for name in results.primary)),
+        tuple(
+            Row(
+                ", ".join(f"{factor} {level}" for factor, level in cell.levels.items()),
+                (
+                    *(_figure(name, cell) for name in (*results.primary, *_beside(results))),
+                    *(_minus_sft(name, cell) for name in results.primary),
+                ),
+                label(cell.arm),
+            )
+            for cell in results.cells
+        ),
+    )
+
+
+def _beside(results: StudyResults) -> tuple[str, ...]:
+    """What stands beside the primary metrics: a model that refuses everything, or breaks, has no attack success."""
+    return tuple(name for name in ("helpfulness", "broken_rate") if name not in results.primary)
+
+
+def _figure(name: str, cell: CellResults) -> Cell:
+    figure = cell.figures.get(name)
+    if figure is None or figure.mean is None:
+        return Cell(NONE)
+    return Cell(number(METRICS[name], figure.mean), interval(METRICS[name], figure.ci95))
+
+
+def _minus_sft(name: str, cell: CellResults) -> Cell:
+    return difference_cell(METRICS[name], cell.minus_sft[name]) if name in cell.minus_sft else Cell(NONE)
+
+
+def _primary(results: StudyResults, compared: ComparisonResults) -> list[tuple[str, Difference]]:
+    return [(name, compared.metrics[name]) for name in results.primary if name in compared.metrics]
+
+
+def _difference(metric: Metric, difference: Difference) -> str:
+    value = "" if difference.difference is None else number(metric, difference.difference, signed=True)
+    unit = " points" if metric.scale == "rate" else ""
+    return f"{value}{unit} {interval(metric, difference.ci95, signed=True)}".rstrip()
+
+
+def _content(results: StudyResults) -> dict[str, Any]:
+    cells, runs = len(results.cells), {cell.run for cell in results.cells}
+    return {
+        "results": results,
+        "colours": arm_colours(),
+        "answer": answer(results),
+        "organism": ORGANISM,
+        "facts": [
+            ("Model", f"{results.model} (a model organism)" if results.model_organism else results.model),
+            ("Judge", str(results.judge)),
+            ("Seeds", f"{len(results.seeds)} ({', '.join(map(str, results.seeds))})"),
+            ("Prompts", ", ".join(f"{count} {kind}" for kind, count in results.prompts.items())),
+            ("Cells", f"{cells} in {len(runs)} runs"),
+        ],
+        "pictures": _pictures(results),
+        "comparisons": comparison_table(results),
+        "further": further_table(results),
+        "cells": cell_table(results),
+        "notes": _notes(results),
+        "shared": sum(len(stages) for stages in results.shared.values()),
+        "version": __version__,
+    }
+
+
+def _notes(results: StudyResults) -> list[str]:
+    primary = ", ".join(METRICS[name].label.lower() for name in results.primary)
+    return [
+        "Brackets are 95 % intervals: repeat with other seeds and prompts, and expect figures in this range.",
+        f"p, Holm: corrected over all {len(results.comparisons)} comparisons and the primary metrics ({primary}), "
+        "which the settings name before the study begins. Everything else is description, without correction.",
+        "Over families: with the families of jailbreaks as a sample too, for families that were not asked. All else "
+        "is for these families.",
+        "A comparison averages over the levels of the other factors, cell by cell with the same seeds and prompts.",
+    ]
+
+
+def _pictures(results: StudyResults) -> Sequence[Picture]:
+    """For each primary metric, every comparison with its interval."""
+    sheet = Sheet("study")
+    for name in results.primary:
+        rows = [
+            (compared.name, compared.metrics[name])
+            for compared in results.comparisons
+            if name in compared.metrics and compared.metrics[name].difference is not None
+        ]
+        if rows:
+            size = (7.4, 1.0 + 0.3 * len(rows))
+            with sheet.panel(name, f"{METRICS[name].label}, difference", size=size) as axes:
+                _forest(axes, METRICS[name], rows)
+    return sheet.pictures
+
+
+def _forest(axes: Axes, metric: Metric, rows: Sequence[tuple[str, Difference]]) -> None:
+    """Differences under one another, the first on top; filled where it is shown after correction."""
+    factor = 100 if metric.scale == "rate" else 1
+    axes.axvline(0, color=FAINT, linewidth=0.8)
+    for place, (_, difference) in enumerate(rows):
+        low, high = difference.ci95 or (difference.difference or 0.0,) * 2
+        centre = factor * (difference.difference or 0.0)
+        shown = difference.p_primary is not None and difference.p_primary < LEVEL
+        axes.plot([factor * low, factor * high], [place, place], color=INK, linewidth=1.4)
+        axes.plot([centre], [place], marker="o", markersize=5, color=INK, markerfacecolor=INK if shown else "none")
+    names = [name if len(name) <= NAME else f"{name[: NAME - 1]}…" for name, _ in rows]
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("points" if metric.scale == "rate" else "difference")

@@ -1,0 +1,149 @@
+"""Computes `study.json` from the stored answers of a study's finished runs. Equal runs give equal bytes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cai_base import paths
+from cai_base.arms import ARMS, BASE, BASELINE
+from cai_base.errors import UserError
+from cai_base.evaluation import fluency, metrics
+from cai_base.evaluation.judges.load import judge_name
+from cai_base.inputs import Inputs
+from cai_base.inputs.kinds import ANSWER_FILES
+from cai_base.reading import read_record, typed
+from cai_base.records import (
+    Answer,
+    CellResults,
+    ComparisonResults,
+    Difference,
+    Figure,
+    Results,
+    StudyContrast,
+    StudyResults,
+)
+from cai_base.run.shared_results import INTERVALS, every_answer, head
+from cai_base.settings.validation import stored_settings
+from cai_base.store import Run
+from cai_base.studies import folder
+
+
+def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResults:
+    """The content of `study.json`.
+
+    Args:
+        shared: for every run its stages that an earlier run made, with that run's name.
+
+    Raises:
+        UserError: a run is not finished, or was changed.
+    """
+    plan = folder.read_plan(study)
+    record = plan.record
+    runs = {name: _StoredRun(folder.run_folder(study, name)) for name in plan.runs}
+    first = next(iter(runs.values()))
+    settings, inputs = first.settings, first.inputs
+    cells = [runs[cell.run].answers(cell.arm) for cell in record.cells]
+    margins = {"helpfulness": settings.evaluation.helpfulness_margin}
+    kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
+    differences = [_compared(contrast, cells, margins) for contrast in record.contrasts]
+    corrected = metrics.correct_primary(differences, record.primary)
+    return StudyResults(
+        **head(settings),
+        study=record.study,
+        question=record.question,
+        about=record.about,
+        judge=judge_name(settings.judge),
+        engine=settings.engine,
+        prompts=dict(Counter(kinds)),
+        factors=record.factors,
+        primary=record.primary,
+        intervals=INTERVALS,
+        cells=tuple(
+            CellResults(
+                levels=cell.levels,
+                arm=cell.arm,
+                run=cell.run,
+                figures=_figures(answers, kinds, one_model=ARMS[cell.arm].one_model),
+                minus_sft=(
+                    {}
+                    if cell.arm == BASELINE or _empty(answers)
+                    else metrics.compare(answers, runs[cell.run].answers(BASELINE), metrics.METRICS, margins)
+                ),
+            )
+            for cell, answers in zip(record.cells, cells, strict=True)
+        ),
+        comparisons=tuple(
+            ComparisonResults(
+                name=contrast.name,
+                first=contrast.first,
+                second=contrast.second,
+                scale=contrast.scale,
+                metrics=of_contrast,
+            )
+            for contrast, of_contrast in zip(record.contrasts, corrected, strict=True)
+        ),
+        shared={run: dict(stages) for run, stages in shared.items() if stages},
+        warnings=_warnings(runs),
+    )
+
+
+class _StoredRun:
+    """A finished run of the study.
+
+    Raises:
+        UserError: it is not finished, or was changed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.run = Run.open(directory)
+        if not self.run.progress("results"):
+            raise UserError(f"{directory}: is not finished; give the study's command again")
+        self.settings = stored_settings(self.run)
+        self.inputs = Inputs.read(directory / paths.INPUTS)
+        remedy = "use the version of cai-base that made the study"
+        self.results = read_record(directory / paths.RESULTS, Results, "the results of a run", remedy)
+        self._floor = fluency.floor(fluency.likelihood(one) for one in every_answer({BASE: self._read(BASE)}))
+
+    def answers(self, arm: str) -> metrics.PerSeed:
+        """An arm's answers by seed."""
+        return [None if of_seed is None else fluency.mark_broken(of_seed, self._floor) for of_seed in self._read(arm)]
+
+    def _read(self, arm: str) -> metrics.PerSeed:
+        return [self._answers(seed, arm) or None for seed in self.settings.seed_numbers]
+
+    def _answers(self, seed: int, arm: str) -> list[Answer]:
+        files = (paths.answers(seed, arm, task) for task in ANSWER_FILES)
+        return [
+            answer for file in files for answer in typed(Answer, self.run.lines(file), str(self.run.directory / file))
+        ]
+
+
+def _empty(answers: metrics.PerSeed) -> bool:
+    return all(of_seed is None for of_seed in answers)
+
+
+def _figures(answers: metrics.PerSeed, kinds: Sequence[str], *, one_model: bool) -> dict[str, Figure]:
+    if _empty(answers):
+        return {}
+    arm = metrics.figures(answers, kinds, one_model=one_model)
+    return metrics.without_empty_optional({"": arm})[""]
+
+
+def _compared(
+    contrast: StudyContrast, cells: Sequence[metrics.PerSeed], margins: Mapping[str, float]
+) -> dict[str, Difference]:
+    """First minus second, of every metric that some answer has; nothing where a cell has no answers."""
+    first, second = ([cells[place] for place in side] for side in (contrast.first, contrast.second))
+    if any(_empty(cell) for cell in (*first, *second)):
+        return {}
+    differences = metrics.compare_means(first, second, contrast.scale, margins)
+    return {name: one for name, one in differences.items() if one.difference is not None}
+
+
+def _warnings(runs: Mapping[str, _StoredRun]) -> dict[str, tuple[str, ...]]:
+    """Every warning of a run once, with the runs that have it."""
+    warnings: dict[str, list[str]] = {}
+    for name, stored in runs.items():
+        for warning in stored.results.warnings:
+            warnings.setdefault(warning, []).append(name)
+    return {warning: tuple(names) for warning, names in warnings.items()}

@@ -1,0 +1,134 @@
+"""Does a study's runs, several at a time, each in a process of its own.
+
+A run waits while another is making a stage that it needs too, and copies it afterwards. A study can be stopped at any
+moment: every run resumes where it was.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_base.errors import Stopped, UserError
+from cai_base.progress import Pace, Progress
+from cai_base.studies import folder
+from cai_base.studies.shared_stages import Stages, finished
+
+PAUSE = 0.5
+"""Seconds between two looks at the processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run that is to be done.
+
+    Attributes:
+        stages: its stages.
+        tokens: what its own stages cost, for the estimate of the time.
+    """
+
+    name: str
+    stages: Stages
+    tokens: int
+
+
+Start = Callable[[Path, str], "subprocess.Popen[bytes]"]
+
+
+def start_worker(study: Path, name: str) -> "subprocess.Popen[bytes]":
+    """A process that does one run, with its output in the run's log."""
+    log = folder.log_file(study, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "cai_base.studies.worker", str(study), name],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+def conduct(study: Path, works: Sequence[Work], progress: Progress, *, processes: int, most: int | None = None) -> int:
+    """Take every run to its results, `processes` at a time; how many are still not finished.
+
+    Args:
+        most: finish at most so many runs now; None for all.
+
+    Raises:
+        UserError: a run was refused, with its message.
+        Stopped: a run stopped, with its reason.
+    """
+    waiting = [work for work in works if not _done(study, work.name)]
+    if len(waiting) < len(works):
+        progress.say(f"{len(works) - len(waiting)} of {len(works)} runs are finished already")
+    later = len(waiting) if most is None else most
+    waiting, left_out = waiting[:later], len(waiting[later:])
+    pace = Pace(sum(work.tokens for work in waiting))
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    by_name = {work.name: work for work in works}
+    with _ended_together(running):
+        while waiting or running:
+            for name, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[name]
+                if process.returncode != 0:
+                    raise _failure(study, name, process.returncode)
+                pace.advance(by_name[name].tokens)
+                progress.say(f"{name}: done; {len(waiting) + len(running)} left, {pace.in_words()}")
+            if waiting and len(running) < processes:
+                ready = _ready(study, waiting, [by_name[name] for name in running])
+                if ready is not None:
+                    waiting.remove(ready)
+                    progress.say(f"{ready.name}: begins")
+                    running[ready.name] = start_worker(study, ready.name)
+                    continue
+            time.sleep(PAUSE)
+    return left_out
+
+
+def _done(study: Path, name: str) -> bool:
+    run = folder.watch(study, name)
+    return run is not None and bool(run.progress("results"))
+
+
+def _ready(study: Path, waiting: Sequence[Work], running: Sequence[Work]) -> Work | None:
+    """The first run for which no other is making a stage that it could copy; None if all wait."""
+    making: list[tuple[Work, set[str]]] = []
+    for work in running:
+        done = finished(folder.watch(study, work.name), work.stages)
+        making.append((work, set(work.stages.phases) - set(done)))
+    for work in waiting:
+        if not any(unfinished & set(work.stages.equal(other.stages)) for other, unfinished in making):
+            return work
+    return None
+
+
+@contextmanager
+def _ended_together(running: Mapping[str, "subprocess.Popen[bytes]"]) -> Iterator[None]:
+    """Whatever ends the study ends its processes too: each stores its last unit's work and can be resumed."""
+    try:
+        yield
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def _failure(study: Path, name: str, code: int) -> UserError | Stopped | RuntimeError:
+    """What ended a run early, from the last line of its log."""
+    log = folder.log_file(study, name)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    kinds: dict[str, type[UserError] | type[Stopped]] = {folder.REFUSED: UserError, folder.STOPPED: Stopped}
+    for mark, kind in kinds.items():
+        _, separator, reason = text.rpartition(mark)
+        if separator and code == kind.exit_code:
+            return kind(f"{name}: {reason.strip()}")
+    if code == Stopped.exit_code:
+        return Stopped(f"{name}: was stopped")
+    last = text.strip().splitlines()[-1:] or ["it said nothing"]
+    return RuntimeError(f"{name}: ended with code {code}: {last[0]}; see {log}")

@@ -1,0 +1,316 @@
+"""The file of a study: a question, factors with their levels, and the comparisons that answer it.
+
+A level is a table of settings by their names in `cai-base run`, and may name the arm whose answers count. A cell is one
+level of every factor. A comparison is the mean of some cells minus the mean of the cells that differ from them in the
+compared factors alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from cai_base import arms
+from cai_base.errors import UserError
+from cai_base.reading import Entry, build, listed, parse_toml, read_text, shown, suggestion, unknown
+from cai_base.settings.presets import merge
+from cai_base.settings.validation import check_table
+
+PACKAGED = "studies"
+"""The folder of packaged studies under `data/`."""
+ARM = "arm"
+"""The one name in a level that is no setting: the arm whose answers the cell is about."""
+
+Levels = dict[str, str]
+"""A level by factor."""
+Text = Annotated[str, Field(min_length=1)]
+_FILE = "a study: a TOML file with a question and [factor.NAME.LEVEL] tables of settings"
+
+
+class Compare(Entry):
+    """A comparison as it is written in the file.
+
+    Attributes:
+        name: in the results; made from the levels if it is left out.
+        first, second: levels by factor; the difference is first minus second.
+        within: further levels that both sides have.
+        beyond: where the same difference is taken away again: an interaction. Levels in place of those of `within`.
+    """
+
+    name: Text | None = None
+    first: Levels
+    second: Levels
+    within: Levels = Field(default_factory=dict)
+    beyond: Levels | None = None
+
+
+class _Quick(Entry):
+    """What `--quick` changes: settings of all runs, and the levels that remain of some factors."""
+
+    run: dict[str, Any] = Field(default_factory=dict)
+    levels: dict[str, list[str]] = Field(default_factory=dict)
+
+
+class _File(Entry):
+    """The content of a study's file."""
+
+    question: Text
+    about: str = ""
+    arm: Text = arms.FULL
+    run: dict[str, Any] = Field(default_factory=dict)
+    quick: _Quick = Field(default_factory=_Quick)
+    factor: Annotated[dict[str, dict[str, dict[str, Any]]], Field(min_length=1)]
+    without: list[Levels] = Field(default_factory=list)
+    compare: list[Compare] = Field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One level of every factor.
+
+    Attributes:
+        levels: by factor.
+        settings: those of its levels, one over the other.
+        arm: whose answers it is about.
+    """
+
+    levels: Mapping[str, str]
+    settings: Mapping[str, Any]
+    arm: str
+
+    def has(self, levels: Mapping[str, str]) -> bool:
+        """Whether it has all of these levels."""
+        return all(self.levels[factor] == level for factor, level in levels.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A difference of means of cells.
+
+    Attributes:
+        first, second: indices of cells; each pair at one place differs in the compared factors alone.
+        scale: what the difference of the means is multiplied by: 2 for an interaction, whose difference of differences
+            is that of two means of two cells, times 2.
+    """
+
+    name: str
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    scale: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A study as it is to be done.
+
+    Attributes:
+        name: the file's name without its ending.
+        run: settings of every run.
+        factors: each factor's levels, in the order of the file.
+    """
+
+    name: str
+    file: Path
+    question: str
+    about: str
+    run: Mapping[str, Any]
+    factors: Mapping[str, tuple[str, ...]]
+    cells: tuple[Cell, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def packaged_studies() -> dict[str, Path]:
+    """The packaged studies by name."""
+    folder = resources.files("cai_base") / "data" / PACKAGED
+    files = (file for file in folder.iterdir() if isinstance(file, Path) and file.suffix == ".toml")
+    return {file.stem: file for file in sorted(files)}
+
+
+def question_of(file: Path) -> str:
+    """The question of a study's file."""
+    return _read(file).question
+
+
+def find(name: str) -> Path:
+    """The file of a study: a packaged one by its name, or a path.
+
+    Raises:
+        UserError: there is neither.
+    """
+    packaged = packaged_studies()
+    if name in packaged:
+        return packaged[name]
+    if name.endswith(".toml") or Path(name).is_file():
+        return Path(name)
+    remedy = suggestion(name, packaged) or f"the packaged ones are {listed(list(packaged))}"
+    raise UserError(f"{name}: there is no such study; {remedy}; or give a TOML file of one's own")
+
+
+def read_design(file: Path, *, quick: bool = False) -> Design:
+    """The study in a file.
+
+    Args:
+        quick: with what its `[quick]` tables change.
+
+    Raises:
+        UserError: a setting, arm, factor or level is unknown, or a comparison compares nothing.
+    """
+    content = _read(file)
+    factors = _factors(file, content, quick)
+    cells = tuple(_cells(file, content, factors))
+    if not cells:
+        raise UserError(f"{file}: `without` leaves no cell; take an entry out")
+    return Design(
+        name=file.stem,
+        file=file,
+        question=content.question,
+        about=content.about,
+        run=merge(content.run, content.quick.run if quick else {}),
+        factors={factor: tuple(levels) for factor, levels in factors.items()},
+        cells=cells,
+        comparisons=_comparisons(file, content, factors, cells, quick=quick),
+    )
+
+
+def _read(file: Path) -> _File:
+    return build(_File, parse_toml(file, read_text(file, _FILE)), str(file))
+
+
+Factors = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def _factors(file: Path, content: _File, quick: bool) -> Factors:
+    """The factors with the levels that are used, checked."""
+    _check_settings(file, "run", content.run)
+    _check_settings(file, "quick.run", content.quick.run)
+    _arm(f"{file}: arm", content.arm)
+    for factor, levels in content.factor.items():
+        if len(levels) < 2:
+            raise UserError(f"{file}: factor.{factor}: has one level; a factor needs two or more")
+        for level, settings in levels.items():
+            where = f"{file}: factor.{factor}.{level}"
+            _check_settings(file, f"factor.{factor}.{level}", {k: v for k, v in settings.items() if k != ARM})
+            if ARM in settings:
+                _arm(f"{where}.arm", settings[ARM])
+    for factor, remaining in content.quick.levels.items():
+        _check_levels(file, "quick.levels", content.factor, dict.fromkeys((factor,), ""), with_levels=False)
+        for level in remaining:
+            _check_levels(file, "quick.levels", content.factor, {factor: level})
+    chosen = content.quick.levels if quick else {}
+    return {
+        factor: {level: settings for level, settings in levels.items() if level in chosen.get(factor, levels)}
+        for factor, levels in content.factor.items()
+    }
+
+
+def _check_settings(file: Path, table: str, settings: Mapping[str, Any]) -> None:
+    """Raises UserError, naming file and table, if a name is not that of a setting."""
+    check_table(Path(f"{file}: [{table}]"), settings)
+
+
+def _arm(where: str, name: object) -> str:
+    if not isinstance(name, str) or name not in arms.ARMS:
+        raise UserError(f"{where} {shown(name)}: is not an arm; the arms are {listed(list(arms.ARMS))}")
+    return name
+
+
+def _check_levels(
+    file: Path, where: str, factors: Mapping[str, Mapping[str, Any]], levels: Levels, *, with_levels: bool = True
+) -> None:
+    """Raises UserError for a factor, or a level of a factor, that the study does not have."""
+    for factor, level in levels.items():
+        if factor not in factors:
+            raise UserError(f"{file}: {where}: {unknown('factor', factor, list(factors))}")
+        if with_levels and level not in factors[factor]:
+            raise UserError(f"{file}: {where}.{factor}: {unknown('level', level, list(factors[factor]))}")
+
+
+def _cells(file: Path, content: _File, factors: Factors) -> Iterator[Cell]:
+    """Every combination of levels but those of `without`."""
+    for entry in content.without:
+        _check_levels(file, "without", content.factor, entry)
+    for combination in product(*(levels.items() for levels in factors.values())):
+        names = {factor: level for factor, (level, _) in zip(factors, combination, strict=True)}
+        if any(all(names[factor] == level for factor, level in entry.items()) for entry in content.without):
+            continue
+        settings: dict[str, Any] = {}
+        for _, of_level in combination:
+            settings = merge(settings, of_level)
+        arm = settings.pop(ARM, content.arm)
+        yield Cell(names, settings, arm)
+
+
+def _comparisons(
+    file: Path, content: _File, factors: Factors, cells: Sequence[Cell], *, quick: bool
+) -> tuple[Comparison, ...]:
+    """The file's comparisons or, without any, every level minus the first of its factor."""
+    entries = content.compare
+    for entry in entries:
+        for where, levels in (("first", entry.first), ("second", entry.second), ("within", entry.within)):
+            _check_levels(file, f"compare.{where}", content.factor, levels)
+        _check_levels(file, "compare.beyond", content.factor, entry.beyond or {})
+        if entry.first.keys() != entry.second.keys() or entry.first == entry.second:
+            raise UserError(
+                f"{file}: compare: first {shown(entry.first)} and second {shown(entry.second)} must have the same "
+                "factors and differ in a level"
+            )
+    if not entries:
+        entries = [
+            Compare(first={factor: level}, second={factor: next(iter(levels))})
+            for factor, levels in factors.items()
+            for level in list(levels)[1:]
+        ]
+    comparisons = []
+    for entry in entries:
+        comparison = _comparison(entry, cells)
+        if comparison is not None:
+            comparisons.append(comparison)
+        elif not quick:
+            raise UserError(f"{file}: compare {_name(entry)}: no two cells differ in that alone; see `without`")
+    if not comparisons:
+        raise UserError(f"{file}: --quick leaves nothing to compare; keep two levels of a factor in [quick.levels]")
+    return tuple(comparisons)
+
+
+def _name(entry: Compare) -> str:
+    def words(levels: Levels) -> str:
+        return ", ".join(f"{factor} {level}" for factor, level in levels.items())
+
+    if entry.name is not None:
+        return entry.name
+    name = f"{words(entry.first)} - {words(entry.second)}"
+    name += f" ({words(entry.within)})" if entry.within else ""
+    return name + (f" beyond ({words(entry.beyond)})" if entry.beyond is not None else "")
+
+
+def _comparison(entry: Compare, cells: Sequence[Cell]) -> Comparison | None:
+    """The pairs of cells that an entry compares; None if there are none."""
+    pairs = _pairs(entry, {}, cells)
+    if entry.beyond is None:
+        return Comparison(_name(entry), *_sides(pairs)) if pairs else None
+    others = _pairs(entry, entry.beyond, cells)
+    if not pairs or len(pairs) != len(others):
+        return None
+    # (a - b) - (c - d) is 2 ((a + d) / 2 - (b + c) / 2), a difference of means like every other.
+    (first, second), (other_first, other_second) = _sides(pairs), _sides(others)
+    return Comparison(_name(entry), (*first, *other_second), (*second, *other_first), scale=2)
+
+
+def _pairs(entry: Compare, instead: Levels, cells: Sequence[Cell]) -> list[tuple[int, int]]:
+    within = entry.within | instead
+    places = {tuple(cell.levels.values()): place for place, cell in enumerate(cells)}
+    pairs = []
+    for place, cell in enumerate(cells):
+        if cell.has(entry.first | within):
+            partner = places.get(tuple((cell.levels | entry.second).values()))  # type: ignore[operator]
+            if partner is not None:
+                pairs.append((place, partner))
+    return pairs
+
+
+def _sides(pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(first for first, _ in pairs), tuple(second for _, second in pairs)

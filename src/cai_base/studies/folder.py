@@ -1,0 +1,119 @@
+"""A study's folder: its plan, its runs, their logs, and its results."""
+
+from pathlib import Path
+from typing import Any
+
+from cai_base.errors import UserError
+from cai_base.reading import read_record
+from cai_base.records import StudyCell, StudyContrast, StudyPlan
+from cai_base.settings.schema import RunSettings
+from cai_base.store import MANIFEST, Run, to_json, write_atomic
+from cai_base.studies.design import Design
+from cai_base.studies.plan import PlannedRun
+
+PLAN, RESULTS, RUNS = "plan.json", "study.json", "runs"
+NICE = 10
+"""The niceness of a study's processes: it may run for hours beside other work."""
+REFUSED, STOPPED = "cai-base: refused: ", "cai-base: stopped: "
+"""Before the last line of a worker's log, which says why it ended early."""
+
+
+def run_folder(study: Path, name: str) -> Path:
+    """The folder of one run."""
+    return study / RUNS / name
+
+
+def watch(study: Path, name: str) -> Run | None:
+    """One run, on which its process may be working; None if it has not begun."""
+    directory = run_folder(study, name)
+    return Run.watch(directory) if (directory / MANIFEST).exists() else None
+
+
+def log_file(study: Path, name: str) -> Path:
+    """What the process of a run said."""
+    return study / RUNS / f"{name}.log"
+
+
+class StoredPlan:
+    """A study's plan as it is stored."""
+
+    def __init__(self, record: StudyPlan) -> None:
+        self.record = record
+
+    @property
+    def runs(self) -> list[str]:
+        """The names of the runs, in order."""
+        return list(self.record.runs)
+
+    def settings(self, name: str) -> RunSettings:
+        """The settings of one run."""
+        return RunSettings.model_validate(self.record.runs[name])
+
+
+def read_plan(study: Path) -> StoredPlan:
+    """The plan of a study.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    remedy = "give the folder of a study, or begin one in a new folder"
+    return StoredPlan(read_record(study / PLAN, StudyPlan, "the plan of a study", remedy))
+
+
+def plan_record(design: Design, runs: tuple[PlannedRun, ...]) -> StudyPlan:
+    """The plan of a study, to be stored."""
+    names = {place: run.name for run in runs for place in run.cells}
+    return StudyPlan(
+        schema=1,
+        study=design.name,
+        question=design.question,
+        about=design.about,
+        factors={factor: tuple(levels) for factor, levels in design.factors.items()},
+        primary=runs[0].settings.evaluation.primary,
+        cells=tuple(
+            StudyCell(levels=dict(cell.levels), arm=cell.arm, run=names[place])
+            for place, cell in enumerate(design.cells)
+        ),
+        contrasts=tuple(
+            StudyContrast(name=one.name, first=one.first, second=one.second, scale=one.scale)
+            for one in design.comparisons
+        ),
+        runs={run.name: run.settings.model_dump(mode="json", by_alias=True) for run in runs},
+    )
+
+
+def open_folder(study: Path, record: StudyPlan) -> bool:
+    """Begin a study in this folder, or go on with the one that is there; whether it is there already.
+
+    Raises:
+        UserError: the folder holds something else, or a study of another plan.
+    """
+    path = study / PLAN
+    if path.exists():
+        stored = read_plan(study).record
+        different = _difference(stored.dump(), record.dump())
+        if different is not None:
+            raise UserError(
+                f"--out {study}: holds a study whose {different} is another; give the flags that it began with, or a "
+                "new folder"
+            )
+        return True
+    if study.exists() and any(study.iterdir()):
+        raise UserError(f"--out {study}: exists and is not a study's folder; give a new one")
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, to_json(record.dump()))
+    except OSError as error:
+        raise UserError(f"--out {study}: cannot be made ({error.strerror}); give a writable place") from error
+    return False
+
+
+def _difference(stored: Any, new: Any, name: str = "") -> str | None:
+    """The dotted name of the first value that differs."""
+    if not isinstance(stored, dict) or not isinstance(new, dict):
+        return None if stored == new else name
+    for key in {**stored, **new}:
+        different = _difference(stored.get(key), new.get(key), f"{name}.{key}" if name else key)
+        if different is not None:
+            return different
+    return None

@@ -1,0 +1,104 @@
+"""From a study's cells to its runs: cells with equal settings are arms of one run."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cai_base import arms
+from cai_base.embedded import EMBEDDED
+from cai_base.errors import UserError
+from cai_base.settings.presets import Table, defaults, merge
+from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import Source, validated
+from cai_base.studies.design import Cell, Design
+
+ONE_THREAD = {"threads": 1}
+"""Runs in parallel have one thread each, and equal threads give equal bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+        name: of its folder under `runs/`.
+        table: what the study sets, of which `settings` are made.
+        cells: indices of the cells that are arms of it.
+    """
+
+    name: str
+    table: Mapping[str, Any]
+    settings: RunSettings
+    cells: tuple[int, ...]
+
+
+def plan(design: Design, flags: Table) -> tuple[PlannedRun, ...]:
+    """The runs of a study, in the order of their first cells.
+
+    Args:
+        flags: settings of every run, in place of those of the file.
+
+    Raises:
+        UserError: a setting is wrong, or a flag sets what a factor varies.
+    """
+    _refuse_varied(design, flags)
+    groups: dict[str, list[int]] = {}
+    for place, cell in enumerate(design.cells):
+        groups.setdefault(json.dumps(cell.settings, sort_keys=True), []).append(place)
+    names = _names(design, list(groups.values()))
+    return tuple(_planned(design, flags, name, members) for name, members in zip(names, groups.values(), strict=True))
+
+
+def _planned(design: Design, flags: Table, name: str, members: Sequence[int]) -> PlannedRun:
+    cells = [design.cells[place] for place in members]
+    table = merge(merge(merge(ONE_THREAD, design.run), cells[0].settings), flags)
+    table = table | _arms(table, cells)
+    model, protocol = str(table.get("model", EMBEDDED)), str(table.get("protocol", ""))
+    levels = ", ".join(f"{factor} {level}" for factor, level in cells[0].levels.items())
+    file = Path(f"{design.file}: {levels}")
+    settings = validated(merge(defaults(model, protocol), table), Source(flags, file, table))
+    return PlannedRun(name, table, settings, tuple(members))
+
+
+def _arms(table: Table, cells: Sequence[Cell]) -> dict[str, str]:
+    """The settings `arms` and `control` of a run that has all its cells' arms, those of the file included."""
+    given = [name.strip() for key in ("arms", "control") for name in str(table.get(key) or "").split(",")]
+    wanted = arms.in_order({arms.BASELINE, *filter(None, given), *(cell.arm for cell in cells)} - {arms.BASE})
+    controls = [name for name in wanted if arms.arm(name).control]
+    result = {"arms": ",".join(name for name in wanted if name not in controls)}
+    return result | ({"control": ",".join(controls)} if controls else {})
+
+
+def _refuse_varied(design: Design, flags: Table) -> None:
+    varied = {name for cell in design.cells for name in _leaves(cell.settings)}
+    for name in _leaves(flags):
+        if name in varied:
+            raise UserError(f"--{name}: is varied by the study {design.name}; leave it out, or change {design.file}")
+        if name in ("arms", "control"):
+            raise UserError(f"--{name}: the levels of a study name its arms; leave it out, or change {design.file}")
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> list[str]:
+    return [
+        leaf
+        for name, value in table.items()
+        for leaf in (_leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [f"{prefix}{name}"])
+    ]
+
+
+def _names(design: Design, groups: Sequence[Sequence[int]]) -> list[str]:
+    """A folder's name for each run: the levels that tell it from the others."""
+    firsts = [design.cells[members[0]].levels for members in groups]
+    telling = [factor for factor in design.factors if len({levels[factor] for levels in firsts}) > 1]
+    names: list[str] = []
+    for levels in firsts:
+        name = "_".join(_slug(f"{factor}-{levels[factor]}") for factor in telling) or "run"
+        names.append(name if name not in names else f"{name}-{len(names) + 1}")
+    return names
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.+-]+", "-", text.lower()).strip("-.") or "level"

@@ -1,0 +1,184 @@
+"""The stages that runs of a study have in common are made once: what one run stored is copied into the others.
+
+A stage is a phase of the method. It is the same in two runs if both phases are equal (their settings, prompts,
+constitution and all else that they hold), if the phases that it needs are the same, and if the runs have equal seeds,
+base model and evaluation. Every random draw has an address, so equal stages write equal bytes.
+
+A stored file or piece of work that belongs to no phase by its name would make a copy incomplete: then nothing is
+copied, and the stage is made again.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cai_base import paths
+from cai_base.arms import ARMS, BASE, FULL
+from cai_base.experiment import phases
+from cai_base.inputs import Inputs
+from cai_base.inputs.kinds import ANSWER_FILES
+from cai_base.method.phase import Phase
+from cai_base.settings.schema import RunSettings
+from cai_base.store import CONFIG, Run
+
+OF_PHASES = ("arms", "control", "accept", "constitution", "prompts", "prompts-column")
+"""Settings that reach a stage only through what its phase holds. So do the sections of the phases, `SECTIONS`."""
+SECTIONS = ("sft", "revision", "dpo", "sl-cai")
+OF_RUNS = {
+    CONFIG,
+    paths.INPUTS,
+    paths.WARNINGS,
+    paths.PREFLIGHT,
+    paths.RESULTS,
+    *(paths.replies(judge) for judge in ("judge", "second-judge")),
+}
+"""Files of a run that belong to no stage."""
+EVALUATION = "evaluation"
+_SEED = re.compile(r"seed-\d+/")
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The stages of one run.
+
+    Attributes:
+        context: what all of them depend on beside what their phases hold.
+        phases: by name, in order.
+    """
+
+    context: Mapping[str, Any]
+    phases: Mapping[str, Phase]
+
+    def equal(self, other: "Stages") -> list[str]:
+        """The names of the stages that are the same in another run, in order."""
+        same: list[str] = []
+        if self.context != other.context:
+            return same
+        for name, phase in self.phases.items():
+            if other.phases.get(name) == phase and all(need in same for need in phase.needs):
+                same.append(name)
+        return same
+
+
+def stages(settings: RunSettings, inputs: Inputs) -> Stages:
+    """The stages of a run with these settings and inputs."""
+    table = settings.model_dump(mode="json", by_alias=True)
+    context = {name: value for name, value in table.items() if name not in (*OF_PHASES, *SECTIONS)}
+    for name in ("evaluation_prompts", "few_shot", "critique_examples", "rubrics"):
+        context[name] = getattr(inputs, name)
+    return Stages(context, {phase.name: phase for phase in phases(settings, inputs)})
+
+
+def finished(run: Run | None, mine: Stages) -> list[str]:
+    """The stages that a run has finished. A stage is, once its adapters are exported or a later one has begun."""
+    if run is None:
+        return []
+    names = list(mine.phases)
+    if run.progress("results"):
+        return names
+    begun = [place for place, name in enumerate(names) if _works_of(run, name, mine)]
+    last = max(begun, default=-1)
+    return [name for place, name in enumerate(names) if place < last or run.progress(f"{name} adapters")]
+
+
+def copy_stages(run: Run, mine: Stages, donor: Run, theirs: Stages) -> list[str]:
+    """Copy what another run has finished and this one has not begun; the names of these stages.
+
+    Raises:
+        UserError: a file of the donor was changed.
+    """
+    if not _all_known(donor, theirs):
+        return []
+    equal, done = mine.equal(theirs), finished(donor, theirs)
+    names = [name for name in equal if name in done and not _works_of(run, name, mine)]
+    works = {work: count for name in names for work, count in _works_of(donor, name, theirs).items()}
+    files = [file for file in donor.files if _phase_of_file(file, theirs) in names]
+    if mine.context == theirs.context and not run.progress(_evaluation_of(BASE)):
+        works |= {work: count for work, count in donor.works.items() if work == _evaluation_of(BASE)}
+        files += [file for file in donor.files if _arm_of_file(file) == BASE and works.get(_evaluation_of(BASE))]
+    if works:
+        run.copy_from(donor, works, files)
+    return names
+
+
+def _works_of(run: Run, name: str, mine: Stages) -> dict[str, int]:
+    return {work: count for work, count in run.works.items() if _phase_of_work(work, mine) == name}
+
+
+def _all_known(run: Run, theirs: Stages) -> bool:
+    """Whether it is known of every stored file and piece of work which stage it belongs to, or that it belongs to none.
+
+    The answers of arms that no phase trains (the base model, the instruct model) belong to none.
+    """
+    untrained = {arm.name for arm in ARMS.values() if arm.folder is None}
+    files = (
+        file in OF_RUNS or _arm_of_file(file) in untrained or _phase_of_file(file, theirs) is not None
+        for file in run.files
+    )
+    works = (
+        work == "results" or _arm_of_work(work) in untrained or _phase_of_work(work, theirs) is not None
+        for work in run.works
+    )
+    return all(files) and all(works)
+
+
+def _evaluation_of(arm: str) -> str:
+    return f"{EVALUATION} of {arm}"
+
+
+def _arm_of_work(work: str) -> str | None:
+    """The arm of an evaluation, at the end or at a step."""
+    match = re.fullmatch(rf"{EVALUATION} of (.+?)( at step \d+)?", work)
+    return match[1] if match else None
+
+
+def _phase_of_work(work: str, mine: Stages) -> str | None:
+    """The phase that a piece of work of this name belongs to."""
+    arm = _arm_of_work(work)
+    if arm is not None:
+        return _phase_of_arm(arm, mine)
+    if work.partition(" of ")[0] == "reference":
+        trained = work.partition(" of ")[2] or ARMS[FULL].folder
+        return trained if trained in mine.phases else None
+    name = work.removesuffix(" adapters")
+    return name if name in mine.phases else None
+
+
+def _phase_of_arm(arm: str, mine: Stages) -> str | None:
+    folder = ARMS[arm].folder if arm in ARMS else None
+    return folder if folder in mine.phases else None
+
+
+def _arm_of_file(file: str) -> str | None:
+    """The arm whose answers a file holds."""
+    parts = file.split("/")
+    is_answers = len(parts) > 3 and parts[1] == EVALUATION and parts[-1].removesuffix(".jsonl") in ANSWER_FILES
+    return parts[2] if is_answers else None
+
+
+def _phase_of_file(file: str, mine: Stages) -> str | None:
+    """The phase that a stored file of this path belongs to."""
+    arm = _arm_of_file(file)
+    if arm is not None:
+        return _phase_of_arm(arm, mine)
+    name = file.removesuffix("-failed.jsonl") if "/" not in file else None
+    if _SEED.match(file):
+        _, *folders, last = file.split("/")
+        # seed-0/revision.jsonl is the run's, seed-0/placebo/revision.jsonl an arm's, seed-0/dpo/... a training phase's.
+        own = last.removesuffix(".jsonl")
+        whole = own if not folders else f"{own} of {folders[0]}"
+        name = whole if whole in mine.phases else folders[0] if folders else None
+    return name if name in mine.phases else None
+
+
+def sharing(planned: Sequence[Stages]) -> list[dict[str, int]]:
+    """For every run, the stages that an earlier run of the list makes, each with that run's index."""
+    shared: list[dict[str, int]] = []
+    for place, mine in enumerate(planned):
+        first: dict[str, int] = {}
+        for donor in range(place):
+            for name in mine.equal(planned[donor]):
+                first.setdefault(name, donor)
+        shared.append(first)
+    return shared

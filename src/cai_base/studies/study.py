@@ -1,0 +1,149 @@
+"""A study from its file to `study.json`: what it will cost and can detect, its runs, its results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_base.embedded import EMBEDDED
+from cai_base.engines import Usage
+from cai_base.errors import Stopped
+from cai_base.evaluation import metrics
+from cai_base.evaluation.statistics import power
+from cai_base.inputs import gather
+from cai_base.inputs.kinds import JAILBREAK
+from cai_base.models import load_tokenizer
+from cai_base.progress import Progress
+from cai_base.run import cost
+from cai_base.run.preflight.design import SEED_ODDS, SEED_ODDS_EMBEDDED
+from cai_base.run.prices import Prices
+from cai_base.settings.presets import Table
+from cai_base.store import to_json, write_atomic
+from cai_base.studies import analysis, folder
+from cai_base.studies.conduct import Work, conduct
+from cai_base.studies.design import Design
+from cai_base.studies.plan import PlannedRun, plan
+from cai_base.studies.shared_stages import Stages, sharing, stages
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study whose inputs are read and checked, before anything is done.
+
+    Attributes:
+        stages: of every run.
+        shared: for every run the stages that an earlier one makes, with that one's index.
+        usages: an upper bound on the tokens of every run's own work.
+        jailbreaks: the number of jailbreak prompts that every arm is asked.
+    """
+
+    design: Design
+    runs: tuple[PlannedRun, ...]
+    stages: tuple[Stages, ...]
+    shared: tuple[dict[str, int], ...]
+    usages: tuple[Usage, ...]
+    jailbreaks: int
+
+    @property
+    def shared_with(self) -> dict[str, dict[str, str]]:
+        """`shared` by the names of the runs."""
+        return {
+            run.name: {stage: self.runs[donor].name for stage, donor in of_run.items()}
+            for run, of_run in zip(self.runs, self.shared, strict=True)
+        }
+
+
+def prepare(design: Design, flags: Table) -> Study:
+    """Read and check all that the runs of a study need. Of the models only the tokenizer is loaded.
+
+    Raises:
+        UserError: an input or a setting is wrong.
+    """
+    runs = plan(design, flags)
+    metrics.check_primary(runs[0].settings.evaluation.primary)
+    inputs = [gather(run.settings) for run in runs]
+    of_runs = [stages(run.settings, of_run) for run, of_run in zip(runs, inputs, strict=True)]
+    shared = sharing(of_runs)
+    tokenizers = {run.settings.model: load_tokenizer(run.settings) for run in _one_by_model(runs)}
+    usages = []
+    for run, of_run, mine, copied in zip(runs, inputs, of_runs, shared, strict=True):
+        usage = cost.estimate(run.settings, of_run, tokenizers[run.settings.model], tuple(mine.phases.values()))
+        usages.append(cost.total(tokens for work, tokens in usage.items() if work not in copied))
+    jailbreaks = sum(prompt.kind == JAILBREAK for prompt in inputs[0].evaluation_prompts)
+    return Study(design, runs, tuple(of_runs), tuple(shared), tuple(usages), jailbreaks)
+
+
+def _one_by_model(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    return list({run.settings.model: run for run in runs}.values())
+
+
+def outlook(study: Study) -> str:
+    """What the study will do, what it costs at most, and which difference it can detect, in lines."""
+    settings = study.runs[0].settings
+    cells, runs = len(study.design.cells), len(study.runs)
+    copied = sum(len(of_run) for of_run in study.shared)
+    total = sum(len(mine.phases) for mine in study.stages)
+    usage = cost.total(study.usages)
+    lines = [
+        study.design.question,
+        f"{cells} cells in {runs} runs of {settings.seeds} seeds; {copied} of {total} stages are shared and made once.",
+        f"At most {usage.trained:,} tokens trained on, {usage.prefilled:,} read, {usage.sampled:,} sampled"
+        f"{_dollars(study)}.",
+        _detectable(study),
+        f"{len(study.design.comparisons)} comparisons x {len(settings.evaluation.primary)} primary metrics "
+        f"({', '.join(settings.evaluation.primary)}); Holm's correction is over all of them.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _dollars(study: Study) -> str:
+    prices = Prices.of_run(study.runs[0].settings)
+    if not prices.models:
+        return "; no service is paid"
+    price = prices.of_model(prices.base)
+    if price is None:
+        return f"; no price is known for {prices.base}: give --price"
+    return f"; {sum(price.of(usage) for usage in study.usages):,.2f} dollars at the base model's price"
+
+
+def _detectable(study: Study) -> str:
+    """The least difference of two cells that is detected, by the variance components that preflight assumes."""
+    settings, prompts = study.runs[0].settings, study.jailbreaks
+    if settings.seeds < 2 or prompts < 2:
+        return (
+            f"With {settings.seeds} seeds and {prompts} jailbreak prompts no difference in attack success can be told "
+            "from chance, other seeds and prompts considered."
+        )
+    expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if settings.model == EMBEDDED else SEED_ODDS)
+    least = 100 * power.minimum_detectable(expected, settings.seeds, prompts, width=1.0)
+    size = (
+        f"of about {least:.0f} points, four times of five, before correction" if least < 100 else "of no size reliably"
+    )
+    return (
+        f"{settings.seeds} seeds x {prompts} jailbreak prompts: a comparison of two cells detects a difference in "
+        f"attack success {size}."
+    )
+
+
+def do(study: Study, out: Path, progress: Progress, *, processes: int, most: int | None) -> None:
+    """Do the runs of a study that are not finished, and write `study.json`.
+
+    Args:
+        out: a new folder, or that of the same study, which is continued.
+        processes: runs at a time.
+        most: do at most so many runs now; None for all.
+
+    Raises:
+        UserError: `out` holds something else, or a run was refused.
+        Stopped: a run stopped, or `most` leaves some to do.
+    """
+    folder.open_folder(out, folder.plan_record(study.design, study.runs))
+    works = [
+        Work(run.name, mine, max(1, usage.trained * 3 + usage.prefilled + usage.sampled))
+        for run, mine, usage in zip(study.runs, study.stages, study.usages, strict=True)
+    ]
+    left = conduct(out, works, progress, processes=processes, most=most)
+    if left:
+        raise Stopped(f"{left} of {len(works)} runs are left")
+    progress.say("Computing study.json")
+    results = analysis.collect(out, study.shared_with)
+    write_atomic(out / folder.RESULTS, to_json(results.dump()))

@@ -1,0 +1,66 @@
+"""One run of a study, in a process of its own: `python -m cai_base.studies.worker STUDY RUN`.
+
+The study's folder has the plan. What other runs have finished is copied first; then the run goes to its results.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from cai_base import experiment
+from cai_base.errors import Stopped, UserError
+from cai_base.inputs import Inputs
+from cai_base.paths import INPUTS
+from cai_base.progress import Progress
+from cai_base.settings.validation import stored_settings
+from cai_base.store import MANIFEST, Run
+from cai_base.studies import folder
+from cai_base.studies.shared_stages import Stages, copy_stages, stages
+
+
+def work(study: Path, name: str, progress: Progress) -> None:
+    """Take one run to its results.
+
+    Raises:
+        UserError: a setting is wrong, or a check of preflight failed.
+        Stopped: the run can be continued.
+    """
+    plan = folder.read_plan(study)
+    directory = folder.run_folder(study, name)
+    if (directory / MANIFEST).exists():
+        current = experiment.resume(directory, progress)
+    else:
+        current = experiment.begin(plan.settings(name), directory, progress)
+    run = current.run
+    if not run.progress("results"):
+        mine = _stages(run)
+        for donor in plan.runs:
+            other = folder.watch(study, donor) if donor != name else None
+            if other is not None:
+                copied = copy_stages(run, mine, other, _stages(other))
+                if copied:
+                    progress.say(f"{name}: {', '.join(copied)} as in {donor}")
+                    run.record_environment(**{f"stage {stage}": f"copied from {donor}" for stage in copied})
+        current.finish()
+
+
+def _stages(run: Run) -> Stages:
+    return stages(stored_settings(run), Inputs.read(run.directory / INPUTS))
+
+
+def main() -> int:
+    """Do one run; the exit code of the command that began the study says how it ended."""
+    study, name = sys.argv[1:]
+    os.nice(max(0, folder.NICE - os.getpriority(os.PRIO_PROCESS, 0)))
+    try:
+        work(Path(study), name, Progress())
+    except (UserError, Stopped) as error:
+        print(f"{folder.REFUSED if isinstance(error, UserError) else folder.STOPPED}{error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Stopped.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
