@@ -45,8 +45,8 @@ SEED_SHARED, PROMPT_SHARED = 0.5, 0.7
 
 FAMILY_SEEDS, FAMILY_LOGITS, LAYOUTS = (3, 10, 20), (0.0, 1.0, 2.0), ((6, 4), (6, 12), (12, 6))
 """Seeds; spread of the families; families and prompts in each."""
-FAMILY_RATES = (-3.5, -2.25, 0.25, 1.75)
-FAMILY_PAIRS = ((-3.5, -3.5), (-2.25, -2.25), (0.25, 0.25), (0.25, -2.25), (1.75, -3.5))
+FAMILY_RATES = (-3.0, -2.0, 0.0, 1.5)
+FAMILY_PAIRS = ((-3.0, -3.0), (-2.0, -2.0), (0.0, 0.0), (0.0, -2.0), (1.5, -3.0))
 FAMILY_SHARED = 0.5
 """Correlation of two arms' deviations by family: an arm may help against some families only."""
 FAMILY_SEED, FAMILY_PROMPT = 0.7, 1.0

@@ -23,8 +23,9 @@ from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
 
 OF_PHASES = ("arms", "control", "accept", "constitution", "prompts", "prompts-column")
-"""Settings that reach a stage only through what its phase holds. So do the sections of the phases, `SECTIONS`."""
-SECTIONS = ("sft", "revision", "dpo", "sl-cai")
+"""Settings that reach a stage only through what its phase holds."""
+SECTIONS = {"revision", *(arm.section.replace("_", "-") for arm in ARMS.values() if arm.section)}
+"""The sections of settings that reach a stage only through what its phase holds."""
 OF_RUNS = {
     CONFIG,
     paths.INPUTS,

@@ -33,6 +33,8 @@ class Crossed:
         between_prompts: the mean square of prompts, P - 1 degrees of freedom; never below `rest`.
         rest: the mean square of what remains, (S - 1)(P - 1) degrees of freedom.
         most_freedom: the most degrees of freedom that `variance` is said to have.
+        prompts_odds: the variance of the mean log-odds that comes from prompts; 0 where the score interval takes it as
+            proportional to m(1 - m) alone.
     """
 
     seeds: int
@@ -43,6 +45,7 @@ class Crossed:
     between_prompts: Array
     rest: Array
     most_freedom: float = math.inf
+    prompts_odds: Array | float = 0.0
 
     @property
     def size(self) -> int:

@@ -9,20 +9,26 @@ The mean is that of the family means: with families of unequal size it is not th
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from cai_base.evaluation.statistics import power
-from cai_base.evaluation.statistics.crossed import Array, crossed
+from cai_base.evaluation.statistics.crossed import Array, Crossed, crossed
 from cai_base.evaluation.statistics.intervals import (
     CONFIDENCE,
     AtConfidence,
     Bounds,
     Interval,
+    from_unit,
+    mover,
     of_difference,
     of_mean,
     p_value,
+    score,
+    symmetric,
+    to_unit,
 )
 from cai_base.records import OverFamilies
 
@@ -42,11 +48,18 @@ def family_means(cells: Array, families: Sequence[str]) -> Array:
 def mean_over_families(cells: Array, families: Sequence[str], bounds: Bounds | None) -> AtConfidence:
     """The interval of the mean of tables [..., seeds, prompts], with two families or more as a sample.
 
-    Each end is as far from the mean as the farther of two: that of `of_mean` for the table of family means, with at
-    most F - 1 degrees of freedom, and that of `of_mean` for the prompts.
+    Each end is as far from the mean as the farthest of two: that of `of_mean` for the prompts, and that of the table of
+    family means, the score interval for a metric with bounds and the t interval for others.
     """
     means = family_means(cells, families)
-    return partial(_farther, cells, means, of_mean(cells, bounds), of_mean(means, bounds, means.shape[-1] - 1))
+    if cells.shape[-2] == 1:
+        of_families = of_mean(means, bounds)
+    elif bounds is None:
+        of_families = partial(symmetric, crossed(means, means.shape[-1] - 1))
+    else:
+        scores = partial(score, _table(to_unit(means, bounds), families))
+        of_families = _scaled(scores, bounds)
+    return partial(_farthest, cells, means, (of_mean(cells, bounds), of_families))
 
 
 def difference_over_families(
@@ -54,27 +67,54 @@ def difference_over_families(
 ) -> AtConfidence:
     """The interval of the mean of first - second, paired by seed and prompt, with two families or more as a sample.
 
-    Each end is as far from the difference as the farther of two: that of the crossed t interval of the family means'
-    differences, with at most F - 1 degrees of freedom, and that of `of_difference` for the prompts.
+    Each end is as far from the difference as the farthest of these: that of `of_difference` for the prompts, that of
+    the crossed t interval of the family means' differences and, for a metric with bounds, that of `mover` for the arms'
+    family means.
     """
-    differences = first - second
-    means = family_means(differences, families)
-    prompts = of_difference(first, second, bounds)
+    differences, means = first - second, family_means(first - second, families)
+    ways = [of_difference(first, second, bounds)]
     if differences.shape[-2] == 1:
-        of_families = of_difference(family_means(first, families), family_means(second, families), bounds)
+        ways.append(of_difference(family_means(first, families), family_means(second, families), bounds))
     else:
-        of_families = of_mean(means, None, means.shape[-1] - 1)
-    return partial(_farther, differences, means, prompts, of_families)
+        ways.append(partial(symmetric, crossed(means, means.shape[-1] - 1)))
+    if differences.shape[-2] > 1 and bounds is not None:
+        of_first, of_second = (to_unit(family_means(arm, families), bounds) for arm in (first, second))
+        combined = mover(_table(of_first, families), _table(of_second, families), crossed(of_first - of_second))
+        ways.append(_scaled(combined, (0.0, bounds[1] - bounds[0])))
+    return partial(_farthest, differences, means, ways)
 
 
-def _farther(
-    cells: Array, means: Array, of_prompts: AtConfidence, of_families: AtConfidence, confidence: float
-) -> Interval:
-    """The interval around the mean of family means whose ends are the farther ones of two intervals."""
+def _table(means: Array, families: Sequence[str]) -> Crossed:
+    """The table of family means between 0 and 1, [..., seeds, families], with families as the crossed factor.
+
+    The variance has at most F - 1 degrees of freedom. Where the mean is another, families vary as their log-odds do, or
+    in proportion to m(1 - m), whichever is more: a rate that is low in few families may be high in another.
+    """
+    seeds, count = means.shape[-2:]
+    answers = seeds * np.array([families.count(family) for family in dict.fromkeys(families)])
+    yes = means.mean(-2) * answers
+    no = answers - yes
+    by_chance = (1 / (yes + 0.5) + 1 / (no + 0.5)).mean(-1)
+    odds = np.maximum(np.log((yes + 0.5) / (no + 0.5)).var(-1, ddof=1) - by_chance, 0.0) / count
+    return replace(crossed(means, count - 1), prompts_odds=odds)
+
+
+def _scaled(unit: AtConfidence, bounds: Bounds) -> AtConfidence:
+    return lambda confidence: from_unit(unit(confidence), bounds)
+
+
+def _farthest(cells: Array, means: Array, ways: Sequence[AtConfidence], confidence: float) -> Interval:
+    """The interval around the mean of family means whose ends are the farthest of several intervals.
+
+    Args:
+        ways: the first is around the mean of the cells, the others around that of the family means.
+    """
     of_cells, centre = cells.mean((-2, -1)), means.mean((-2, -1))
-    (prompt_low, prompt_high), (family_low, family_high) = of_prompts(confidence), of_families(confidence)
-    low = centre - np.maximum(of_cells - prompt_low, centre - family_low)
-    return low, centre + np.maximum(prompt_high - of_cells, family_high - centre)
+    centres = (of_cells, *[centre] * (len(ways) - 1))
+    ends = [way(confidence) for way in ways]
+    below = np.max([middle - low for middle, (low, _) in zip(centres, ends, strict=True)], axis=0)
+    above = np.max([high - middle for middle, (_, high) in zip(centres, ends, strict=True)], axis=0)
+    return centre - below, centre + above
 
 
 def mean_figure(cells: Array, families: Sequence[str], bounds: Bounds | None) -> OverFamilies | None:

@@ -3,7 +3,6 @@
 The methods were chosen by their coverage in simulation (`benchmarks/interval_coverage.py`, docs/method.md).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,19 +27,18 @@ LEAST_P = 1e-6
 """The least p value that is reported; a smaller one is raised to it."""
 
 
-def of_mean(cells: Array, bounds: Bounds | None, most_freedom: float = math.inf) -> AtConfidence:
+def of_mean(cells: Array, bounds: Bounds | None) -> AtConfidence:
     """The interval of the mean of tables [..., seeds, prompts]: over seeds and prompts, or over prompts with one seed.
 
     Args:
         bounds: the least and greatest possible value; None for an unbounded metric.
-        most_freedom: the most degrees of freedom that the variance is said to have.
     """
     if cells.shape[-2] == 1:
         return partial(_one_seed, cells[..., 0, :], bounds)
     if bounds is None:
-        return partial(_symmetric, crossed(cells, most_freedom))
-    score = partial(_score, crossed(_unit(cells, bounds), most_freedom))
-    return lambda confidence: _from_unit(score(confidence), bounds)
+        return partial(symmetric, crossed(cells))
+    table = crossed(to_unit(cells, bounds))
+    return lambda confidence: from_unit(score(table, confidence), bounds)
 
 
 def of_difference(first: Array, second: Array, bounds: Bounds | None) -> AtConfidence:
@@ -51,18 +49,18 @@ def of_difference(first: Array, second: Array, bounds: Bounds | None) -> AtConfi
     """
     if bounds is None:
         return of_mean(first - second, None)
-    first, second, width = _unit(first, bounds), _unit(second, bounds), bounds[1] - bounds[0]
+    first, second, width = to_unit(first, bounds), to_unit(second, bounds), bounds[1] - bounds[0]
     differences = first - second
     if first.shape[-2] == 1:
         single = partial(_one_seed_difference, differences[..., 0, :])
-        return lambda confidence: _from_unit(single(confidence), (0.0, width))
+        return lambda confidence: from_unit(single(confidence), (0.0, width))
     combined = mover(crossed(first), crossed(second), crossed(differences))
-    symmetric = with_pseudo_prompts(differences)
+    widened = with_pseudo_prompts(differences)
 
     def interval(confidence: float) -> Interval:
-        lows, highs = zip(symmetric(confidence), combined(confidence), strict=True)
+        lows, highs = zip(widened(confidence), combined(confidence), strict=True)
         low, high = np.maximum(np.minimum(*lows), -1.0), np.minimum(np.maximum(*highs), 1.0)
-        return _from_unit((low, high), (0.0, width))
+        return from_unit((low, high), (0.0, width))
 
     return interval
 
@@ -86,11 +84,13 @@ def p_value(interval: AtConfidence, null: float = 0.0) -> float:
     return float(np.exp(optimize.bisect(inside, least, most, xtol=1e-4)))
 
 
-def _unit(cells: Array, bounds: Bounds) -> Array:
+def to_unit(cells: Array, bounds: Bounds) -> Array:
+    """The values on the scale from 0 to 1."""
     return (cells - bounds[0]) / (bounds[1] - bounds[0])
 
 
-def _from_unit(interval: Interval, bounds: Bounds) -> Interval:
+def from_unit(interval: Interval, bounds: Bounds) -> Interval:
+    """An interval on the scale from 0 to 1, in the metric's unit."""
     low, high = (bounds[0] + (bounds[1] - bounds[0]) * end for end in interval)
     return low, high
 
@@ -100,18 +100,20 @@ def _t(confidence: float, freedom: Array | float) -> Array:
     return quantile
 
 
-def _symmetric(table: Crossed, confidence: float) -> Interval:
+def symmetric(table: Crossed, confidence: float) -> Interval:
+    """The t interval of the crossed variance."""
     half = _t(confidence, table.freedom) * np.sqrt(table.variance)
     return table.mean - half, table.mean + half
 
 
-def _score(table: Crossed, confidence: float) -> Interval:
+def score(table: Crossed, confidence: float) -> Interval:
     """Wilson's score interval with the variance of crossed factors, for values between 0 and 1.
 
     The interval holds every m with |observed mean - m| <= t * sqrt(V(m)), where V(m) is the variance of the observed
     mean if the true mean is m. As in Wilson's interval, V(m) is 0 at m = 0 and m = 1. Its terms depend on m as follows:
 
-    - Prompts and the rest: proportional to m(1 - m), as a binomial variance.
+    - Prompts and the rest: proportional to m(1 - m), as a binomial variance; where `prompts_odds` is given, at least
+      that times (m(1 - m))^2.
     - Seeds: the larger of two terms. One is proportional to m(1 - m). The other is proportional to (m(1 - m))^2: its
       factor is the variance of the seeds' log-odds. Without the second, a rate that is low in the few seeds of the run
       would seem low in all seeds.
@@ -135,7 +137,8 @@ def _score(table: Crossed, confidence: float) -> Interval:
 
     def contains(m: Array) -> Array:
         binomial = m * (1 - m)
-        variance = binomial * (prompts_share + np.maximum(seeds_share, odds * binomial))
+        of_prompts = np.maximum(prompts_share, table.prompts_odds * binomial)
+        variance = binomial * (of_prompts + np.maximum(seeds_share, odds * binomial))
         return np.asarray((m - mean) ** 2 <= t**2 * variance)
 
     return _end(contains, mean, 0.0), _end(contains, mean, 1.0)
@@ -160,7 +163,7 @@ def with_pseudo_prompts(differences: Array) -> AtConfidence:
     """
     pseudo = np.broadcast_to([1.0, -1.0], (*differences.shape[:-1], 2))
     table = crossed(np.concatenate([differences, pseudo], -1))
-    return partial(_symmetric, replace(table, mean=differences.mean((-2, -1))))
+    return partial(symmetric, replace(table, mean=differences.mean((-2, -1))))
 
 
 def mover(first: Crossed, second: Crossed, differences: Crossed) -> AtConfidence:
@@ -178,7 +181,7 @@ def mover(first: Crossed, second: Crossed, differences: Crossed) -> AtConfidence
         return np.sqrt(np.maximum(a**2 - 2 * correlation * a * b + b**2, 0.0))
 
     def interval(confidence: float) -> Interval:
-        (first_low, first_high), (second_low, second_high) = _score(first, confidence), _score(second, confidence)
+        (first_low, first_high), (second_low, second_high) = score(first, confidence), score(second, confidence)
         low = differences.mean - combine(first.mean - first_low, second_high - second.mean)
         return low, differences.mean + combine(first_high - first.mean, second.mean - second_low)
 
@@ -191,7 +194,7 @@ def _one_seed(values: Array, bounds: Bounds | None, confidence: float) -> Interv
     if bounds is None:
         half = _t(confidence, count - 1) * values.std(-1, ddof=1) / np.sqrt(count)
         return values.mean(-1) - half, values.mean(-1) + half
-    return _from_unit(exact(_unit(values, bounds).sum(-1), count, confidence), bounds)
+    return from_unit(exact(to_unit(values, bounds).sum(-1), count, confidence), bounds)
 
 
 def exact(successes: Array, trials: int, confidence: float = CONFIDENCE) -> Interval:
