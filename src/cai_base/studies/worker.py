@@ -34,13 +34,15 @@ def work(study: Path, name: str, progress: Progress) -> None:
     run = current.run
     if not run.progress("results"):
         mine = _stages(run)
+        origins: dict[str, str] = {}
         for donor in plan.runs:
             other = folder.watch(study, donor) if donor != name else None
             if other is not None:
                 copied = copy_stages(run, mine, other, _stages(other))
                 if copied:
                     progress.say(f"{name}: {', '.join(copied)} as in {donor}")
-                    run.record_environment(**{f"stage {stage}": f"copied from {donor}" for stage in copied})
+                    origins.update(dict.fromkeys(copied, donor))
+        run.record_on_commit("copied stages", lambda: dict(origins))
         current.finish()
 
 

@@ -92,7 +92,7 @@ def weighted_logprobs(
         outputs, head = own_logits(model, inputs, columns), nn.Identity()
     else:
         made = None if recorder is None else recorder.hidden(inputs)
-        outputs = model.base_model(**inputs)[0] if made is None else made  # type: ignore[no-untyped-call]
+        outputs = model.base_model(**inputs)[0] if made is None else made
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     by_batch = outputs.view(len(packings), -1, *outputs.shape[1:]).unbind()
     return [_grid(head, out, target, len(batch)) for out, target, batch in zip(by_batch, targets, batches, strict=True)]

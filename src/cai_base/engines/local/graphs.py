@@ -87,7 +87,7 @@ class Graphs:
         sample[-1].requires_grad_()
         active = [(layer.a, layer.b) for layer in self._bank.layers]
         try:
-            recorded: Decoder = torch.cuda.make_graphed_callables(decode, sample, pool=self._pool)  # type: ignore[assignment,no-untyped-call]
+            recorded: Decoder = torch.cuda.make_graphed_callables(decode, sample, pool=self._pool)  # type: ignore[assignment]
         finally:
             for layer, (a, b) in zip(self._bank.layers, active, strict=True):
                 layer.a, layer.b = a, b

@@ -233,7 +233,7 @@ class _Batch:
         layers = self.model.config.get_text_config().num_hidden_layers
         apart = self.shares and shared > 0
         self.buffers = [Buffer(shared if apart else longest) for _ in range(layers)]
-        self.cache = Cache(layers=self.buffers)
+        self.cache = Cache(layers=[*self.buffers])
         causal = torch.ones(end, end, dtype=torch.bool, device=device).tril()
         if shared:
             firsts = slice(0, None, self.width)
@@ -243,7 +243,7 @@ class _Batch:
             if apart:
                 own = longest - shared
                 self.buffers = [Buffer(own, buffer.columns(), len(prompts)) for buffer in self.buffers]
-                self.cache = Cache(layers=self.buffers)
+                self.cache = Cache(layers=[*self.buffers])
             else:
                 self.cache.batch_repeat_interleave(self.width)
         seen = self.present[:, None, :end] & causal[shared:]

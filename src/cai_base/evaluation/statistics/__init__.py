@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from cai_base.evaluation.statistics import power
@@ -186,7 +187,7 @@ class _Complete(NamedTuple):
     """
 
     table: Array
-    prompts: Array
+    prompts: npt.NDArray[np.bool_]
 
     def of(self, families: Sequence[str]) -> list[str]:
         """The families of its prompts."""
@@ -198,7 +199,8 @@ def _without_gaps(cells: Array, bounds: Bounds | None) -> _Complete:
 
     Means, intervals and tests are all of this one table, so that they agree.
     """
-    return _Complete(filled(cells[~np.isnan(cells).all(1)], bounds), ~np.isnan(cells).all(0))
+    scored = ~np.isnan(cells)
+    return _Complete(filled(cells[scored.any(1)], bounds), scored.any(0))
 
 
 class _OverPrompts(NamedTuple):
