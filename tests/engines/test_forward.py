@@ -156,7 +156,7 @@ def test_an_engine_restores_the_layout_of_an_interrupted_run(engine: Make) -> No
 
 
 def test_an_engine_refuses_findings_about_other_weights(engine: Make) -> None:
-    with pytest.raises(EngineError, match=r"model .*: its weights are not those that this run began with"):
+    with pytest.raises(EngineError, match=r"model .*: its weights differ from those that this run began with"):
         engine("llama", findings=engine("mistral").findings())
 
 

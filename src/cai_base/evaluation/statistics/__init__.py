@@ -200,7 +200,7 @@ def _without_gaps(cells: Array, bounds: Bounds | None) -> _Complete:
     Means, intervals and tests are all of this one table, so that they agree.
     """
     scored = ~np.isnan(cells)
-    return _Complete(filled(cells[scored.any(1)], bounds), scored.any(0))
+    return _Complete(filled(cells[scored.any(1)], bounds), np.asarray(scored.any(0)))
 
 
 class _OverPrompts(NamedTuple):
