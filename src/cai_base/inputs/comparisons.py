@@ -13,7 +13,8 @@ from pydantic import Field
 
 from cai_base.errors import UserError
 from cai_base.inputs.constitution import Constitution
-from cai_base.inputs.prompts import Text, jsonl_records
+from cai_base.inputs.prompts import Text
+from cai_base.inputs.tables import jsonl_records
 from cai_base.reading import Entry, build, described, parse_json, read_text, shown
 
 _REQUESTS_FILE = "comparison requests: .txt with one a line, or the paper's RLMadisonInstructions.json, a list of texts"

@@ -153,7 +153,7 @@ def _judged(
     known = {prompt.id: prompt for prompt in prompts}
     every = [two for of_seed in by_seed.values() for two in of_seed]
     judgements = iter(bench.judge([(known[two.id], text) for two in every for text in two.responses]))
-    judged = {}
+    judged: dict[int, list[TwoResponses]] = {}
     for seed, of_seed in by_seed.items():
         judged[seed] = []
         for two in of_seed:
