@@ -95,7 +95,7 @@ def judge(url: str, folder: Path, count: int) -> int:
     ]
     settings = load_settings(flags).settings
     progress = Progress()
-    judge = load_judges(settings, gather(settings), folder, progress)["judge"]
+    judge = load_judges(settings.judge_choices, gather(settings).rubrics, folder, progress)["judge"]
     prompts = [p for p in prompts_by_line(WIDE).values() if p.kind == "jailbreak"]
     items = [(prompts[n % len(prompts)], f"{ANSWERS[n % len(ANSWERS)]} ({n})") for n in range(count)]
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from cai_base.cli import main
 from cai_base.inputs import gather
-from cai_base.run.start import _foreign_text
+from cai_base.run.start import foreign_text
 from cai_base.settings.command_line import load_settings
 from cai_base.store import Run
 
@@ -344,5 +344,5 @@ def test_a_wrong_command(capsys: pytest.CaptureFixture[str], args: list[str]) ->
 def test_a_constitution_in_words_that_the_village_lacks_is_warned_of(constitution: str, warned: bool) -> None:
     file = str(files("cai_base") / "data" / constitution)
     settings = load_settings(["--constitution", file])[0]
-    warnings = _foreign_text(settings, gather(settings))
+    warnings = foreign_text(gather(settings))
     assert [("20% of the constitution's words" in warning) for warning in warnings] == [True] * warned

@@ -17,6 +17,7 @@ from cai_base.models import load_any, load_instruct
 from cai_base.progress import Progress
 from cai_base.report import write
 from cai_base.run import evaluation, start
+from cai_base.settings.choices import InstructChoice
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import check_table
@@ -99,9 +100,9 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
         loaded.append(weakref.ref(engine))
         return engine
 
-    def load_second(settings: RunSettings, progress: Progress) -> Any:
+    def load_second(instruct: InstructChoice, progress: Progress) -> Any:
         assert loaded[0]() is None, "the base model is still held"
-        return load_instruct(settings, progress)
+        return load_instruct(instruct, progress)
 
     monkeypatch.setattr(start, "load_engine", load_base)
     monkeypatch.setattr(evaluation, "load_instruct", load_second)
@@ -166,8 +167,8 @@ def test_thinking_is_off_unless_it_is_asked_for(stranger: Path, flags: list[str]
     check_table(Path("config.json"), stored)
     assert RunSettings.model_validate(stored) == settings
     engines = [
-        load_any(settings, None, "MODEL", Progress.quiet())[0],
-        load_instruct(settings, Progress.quiet())[0],
+        load_any(settings.sampled_model, None, "MODEL", Progress.quiet())[0],
+        load_instruct(settings.instruct_model, Progress.quiet())[0],
     ]
     for engine in engines:
         prompt = engine.tokenizer.decode(engine.tokenizer.chat([{"role": "user", "content": "How?"}]))

@@ -145,7 +145,8 @@ class Experiment:
     def _summarise(self, failed: Mapping[str, Mapping[int, str]]) -> None:
         """Write `results.json` and `usage.json`."""
         session = self.session
-        usage = {**self.run.usage, "tokens": results.tokens(self.run, self.settings), "spent": session.budget.record()}
+        tokens = results.tokens(self.run, self.settings.seed_numbers, self.settings.evaluated_arms)
+        usage = {**self.run.usage, "tokens": tokens, "spent": session.budget.record()}
         write_atomic(self.run.directory / paths.USAGE, to_json(usage))
         content = results.collect(self.run, self.settings, session.inputs, failed)
         self.run.commit("results", 1, write={paths.RESULTS: to_json(content.dump())})

@@ -20,8 +20,7 @@ from cai_base.engines.files import ADAPTER_CONFIG
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.reading import shown
-from cai_base.settings.judges import JudgeName
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
 
 SIBLING = f"{EMBEDDED}:instruct"
 """What `--interpreter` takes for the embedded model's instruct sibling."""
@@ -71,13 +70,13 @@ class EngineKind:
         paid: whether its tokens cost money.
     """
 
-    load: Callable[[RunSettings, Source, Progress], Engine]
+    load: Callable[[Host, Source, Progress], Engine]
     served: bool
     paid: bool
 
 
-def _load_local(settings: RunSettings, source: Source, progress: Progress) -> Engine:
-    return _local(source, settings.threads)
+def _load_local(host: Host, source: Source, progress: Progress) -> Engine:
+    return _local(source, host.threads)
 
 
 def _local(source: Source, threads: int) -> Engine:
@@ -95,15 +94,15 @@ def _local(source: Source, threads: int) -> Engine:
     )
 
 
-def _load_tinker(settings: RunSettings, source: Source, progress: Progress) -> Engine:
+def _load_tinker(host: Host, source: Source, progress: Progress) -> Engine:
     from cai_base.engines.tinker import TinkerEngine
 
     return TinkerEngine(
         source.model,
         source.lora,
-        url=settings.tinker_url,
+        url=host.url,
         tokenizer=source.tokenizer,
-        timeout=settings.tinker_timeout,
+        timeout=host.timeout,
         thinking=source.thinking,
         say=progress.say,
     )
@@ -143,29 +142,23 @@ def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int 
         return _local(Source(model, longest, {}, lora), threads)
 
 
-def load_engine(settings: RunSettings, progress: Progress, findings: Mapping[str, Any] | None = None) -> Engine:
-    """The engine that the settings name, with the base model in it.
+def load_engine(base: ModelChoice, progress: Progress, findings: Mapping[str, Any] | None = None) -> Engine:
+    """The engine with the base model in it.
 
     Args:
-        settings: with the model, the engine and the shape of the adapters.
+        base: `RunSettings.base_model`.
         progress: where an engine says what it waits for.
         findings: `engine.findings()` of the run that goes on; None for a new one.
 
     Raises:
         UserError: the model cannot be loaded, or is not the one that the run began with.
     """
-    longest = longest_request(settings)
-    lora = Lora(settings.lora.rank, settings.lora.alpha)
-    source = Source(settings.model, longest, _NAMES, lora, tokenizer=_tokenizer(settings), findings=findings)
-    return _load(settings, settings.engine, source, progress)[0]
+    lora = None if base.lora is None else Lora(base.lora.rank, base.lora.alpha)
+    source = Source(base.model, base.longest, _NAMES, lora, tokenizer=_tokenizer(base), findings=findings)
+    return _load(base.engine, base.host, source, progress)[0]
 
 
-def longest_request(settings: RunSettings) -> int:
-    """Tokens of the longest request that an engine is prepared for: a revision's, with room for its prompt."""
-    return 2 * settings.revision.response_tokens + settings.revision.critique_tokens + 512
-
-
-def load_tokenizer(settings: RunSettings) -> Tokenizer:
+def load_tokenizer(base: ModelChoice) -> Tokenizer:
     """The base model's tokenizer, without an engine or a service.
 
     Raises:
@@ -173,80 +166,79 @@ def load_tokenizer(settings: RunSettings) -> Tokenizer:
     """
     from cai_base.engines import tokenizer
 
-    folder = _tokenizer(settings)
+    folder = _tokenizer(base)
     with named(_NAMES | {"tokenizer": "--model" if folder is None else "--tokenizer"}):
         if folder is not None and not folder.is_dir():
             raise EngineError("tokenizer", folder, "there is no such folder", "give one with tokenizer.json")
-        return tokenizer.load_tokenizer(str(folder or model_files(settings.model)))
+        return tokenizer.load_tokenizer(str(folder or model_files(base.model)))
 
 
-def check_instruct(settings: RunSettings, progress: Progress) -> None:
+def check_instruct(instruct: InstructChoice, progress: Progress) -> None:
     """Check, before any work, that the instruct arm can be evaluated at its end.
 
     Raises:
         UserError: there is no such model, its adapter is of no form that is read or of another base model, or its
             tokenizer has no chat template.
     """
-    source = _instruct(settings)
-    _check_chat(settings, settings.engine, source, [_QUESTION], progress)
-    if source.adapter is not None and settings.model == EMBEDDED:
+    source = _instruct(instruct)
+    _check_chat(instruct.base.engine, instruct.base.host, source, [_QUESTION], progress)
+    if source.adapter is not None and instruct.base.model == EMBEDDED:
         embedded.check_sibling(source.adapter, embedded.weights())
 
 
-def load_instruct(settings: RunSettings, progress: Progress) -> tuple[Engine, Adapter | None]:
+def load_instruct(instruct: InstructChoice, progress: Progress) -> tuple[Engine, Adapter | None]:
     """An engine with the instruct model in it, and its adapter there; None if it is a whole model.
 
     Raises:
         UserError: as `check_instruct`, or the model cannot be loaded.
     """
-    if not engine_kind(settings.engine).served:
-        check_instruct(settings, progress)  # again: a run may be resumed after its files have changed
-    mismatch = f"give an adapter that was trained on {settings.model}"
-    return _load(settings, settings.engine, _instruct(settings), progress, mismatch)
+    base = instruct.base
+    if not engine_kind(base.engine).served:
+        check_instruct(instruct, progress)  # again: a run may be resumed after its files have changed
+    mismatch = f"give an adapter that was trained on {base.model}"
+    return _load(base.engine, base.host, _instruct(instruct), progress, mismatch)
 
 
-def interpreter_engine(settings: RunSettings) -> str:
+def interpreter_engine(choice: InterpreterChoice) -> str:
     """The engine that an interpreter of its own is loaded into."""
-    if settings.interpreter.startswith(TINKER):
+    if choice.name.startswith(TINKER):
         return "tinker"
-    return "local" if settings.interpreter in (EMBEDDED, SIBLING) else settings.engine
+    return "local" if choice.name in (EMBEDDED, SIBLING) else choice.base.engine
 
 
 def load_interpreter(
-    settings: RunSettings, progress: Progress, findings: Mapping[str, Any] | None = None
+    choice: InterpreterChoice, progress: Progress, findings: Mapping[str, Any] | None = None
 ) -> tuple[Engine, Adapter | None]:
     """An engine with the interpreter in it, where that is another model than the run's, and its adapter there.
 
     Args:
-        settings: with `interpreter`, a model.
+        choice: `RunSettings.interpreter_model`, another model.
         progress: where the user is told what is being loaded.
         findings: `engine.findings()` of the run that goes on; None for a new one.
 
     Raises:
         UserError: the model cannot be loaded, or is not the one that the run began with.
     """
-    name, engine = settings.interpreter, interpreter_engine(settings)
+    name, engine, longest = choice.name, interpreter_engine(choice), choice.base.longest
     progress.say(f"Loading the interpreter {name}")
     names = _NAMES | {"model": "--interpreter", "adapter": "--interpreter", "tokenizer": "--interpreter"}
-    longest = longest_request(settings)
     if name == SIBLING or (_is_adapter(name) and not engine_kind(engine).served):
         adapter = embedded.sibling() if name == SIBLING else Path(name)
-        base = EMBEDDED if name == SIBLING else settings.model
+        base = EMBEDDED if name == SIBLING else choice.base.model
         tokenizer = adapter if (adapter / "tokenizer_config.json").is_file() else None
         source = Source(base, longest, names, None, adapter, "interpreter", tokenizer, findings)
     else:
         tokenizer = embedded.weights() if name == EMBEDDED else None
         source = Source(name.removeprefix(TINKER), longest, names, tokenizer=tokenizer, findings=findings)
-    return _load(settings, engine, source, progress, f"give an adapter that was trained on {settings.model}")
+    mismatch = f"give an adapter that was trained on {choice.base.model}"
+    return _load(engine, choice.base.host, source, progress, mismatch)
 
 
-def load_any(
-    settings: RunSettings, adapter: Path | None, flag: str, progress: Progress
-) -> tuple[Engine, Adapter | None]:
+def load_any(choice: ModelChoice, adapter: Path | None, flag: str, progress: Progress) -> tuple[Engine, Adapter | None]:
     """An engine with a model that is sampled from, never trained, and its adapter there; None if it is a whole model.
 
     Args:
-        settings: with the model, or the base model of the adapter.
+        choice: the model, or the base model of the adapter.
         adapter: folder of a PEFT adapter, made here or elsewhere.
         flag: what named the model, for messages.
         progress: where the user is told what is being loaded.
@@ -254,47 +246,45 @@ def load_any(
     Raises:
         UserError: the model cannot be loaded, or the adapter is of another one.
     """
-    progress.say(f"Loading {settings.model}" + (f" with the adapter {adapter}" if adapter else ""))
+    progress.say(f"Loading {choice.model}" + (f" with the adapter {adapter}" if adapter else ""))
     own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
     source = Source(
-        settings.model,
-        settings.evaluation.response_tokens + 512,
+        choice.model,
+        choice.longest,
         _NAMES | {"model": flag, "adapter": ""} | ({"tokenizer": ""} if own else {}),
         adapter=adapter,
-        tokenizer=adapter if own else _tokenizer(settings),
-        thinking=settings.instruct_thinking,
+        tokenizer=adapter if own else _tokenizer(choice),
+        thinking=choice.thinking,
     )
     mismatch = "it adapts layers that are not read here, or another model: give --base"
-    return _load(settings, settings.engine, source, progress, mismatch)
+    return _load(choice.engine, choice.host, source, progress, mismatch)
 
 
-def check_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progress: Progress) -> None:
+def check_chat_model(choice: JudgeChoice, progress: Progress) -> None:
     """Check, before any work, that a judge's chat model can be asked in its own template.
 
     Args:
-        settings: with its tokenizer, and the service that serves it, if one does.
-        judge: of a kind that runs in an engine.
-        flag: what named it, for messages.
+        choice: a judge that runs in an engine.
         progress: where a service says what it waits for.
 
     Raises:
         UserError: there is no such model, or its tokenizer has no chat template, or none that shows the question and,
             for a guard, the answer beside it.
     """
-    messages = [_QUESTION, _ANSWER] if judge.kind.grades == "guard" else [_QUESTION]
-    _check_chat(settings, _engine_of(judge), _judge(settings, judge, flag), messages, progress)
+    messages = [_QUESTION, _ANSWER] if choice.judge.kind.grades == "guard" else [_QUESTION]
+    _check_chat(_engine_of(choice), choice.host, _judge(choice), messages, progress)
 
 
-def load_chat_model(settings: RunSettings, judge: JudgeName, flag: str, progress: Progress) -> Engine:
+def load_chat_model(choice: JudgeChoice, progress: Progress) -> Engine:
     """An engine with a judge's chat model in it.
 
     Raises:
         UserError: as `check_chat_model`, or the model cannot be loaded.
     """
-    engine = _engine_of(judge)
+    engine = _engine_of(choice)
     if not engine_kind(engine).served:
-        progress.say(f"Loading {judge.name}")
-    return _load(settings, engine, _judge(settings, judge, flag), progress)[0]
+        progress.say(f"Loading {choice.judge.name}")
+    return _load(engine, choice.host, _judge(choice), progress)[0]
 
 
 def base_of(adapter: Path) -> str | None:
@@ -351,14 +341,14 @@ _NAMES = {
 
 
 def _load(
-    settings: RunSettings, engine: str, source: Source, progress: Progress, mismatch: str | None = None
+    engine: str, host: Host, source: Source, progress: Progress, mismatch: str | None = None
 ) -> tuple[Engine, Adapter | None]:
     """An engine with the model of `source` in it, and its adapter there; the one piece that all loads share."""
     kind = engine_kind(engine)
     if source.adapter is not None and kind.served:
         raise UserError(f"{source.adapter}: --engine {engine} loads no PEFT adapter; leave --engine {engine} out")
     with named(source.names, mismatch):
-        loaded = kind.load(settings, source, progress)
+        loaded = kind.load(host, source, progress)
         if source.chat and kind.served:  # elsewhere that was checked before, without the weights
             chat_tokens(loaded.tokenizer, (), _QUESTION["content"])
         if source.adapter is None:
@@ -367,12 +357,10 @@ def _load(
         return loaded, source.adapter_name
 
 
-def _check_chat(
-    settings: RunSettings, engine: str, source: Source, messages: list[dict[str, str]], progress: Progress
-) -> None:
+def _check_chat(engine: str, host: Host, source: Source, messages: list[dict[str, str]], progress: Progress) -> None:
     """Check that a model is there and takes `messages` in its chat template. No weights are loaded here."""
     if engine_kind(engine).served:
-        _load(settings, engine, source, progress)
+        _load(engine, host, source, progress)
         return
     from cai_base.engines import tokenizer
     from cai_base.engines.local import model, peft_format
@@ -386,31 +374,30 @@ def _check_chat(
         tokenizer.load_tokenizer(name, thinking=source.thinking).check_chat(messages)
 
 
-def _instruct(settings: RunSettings) -> Source:
+def _instruct(instruct: InstructChoice) -> Source:
     """The instruct model: a whole model, or an adapter on the base model."""
-    name = settings.instruct or str(embedded.sibling())
-    longest = settings.evaluation.response_tokens + 512
-    thinking = settings.instruct_thinking
-    if _is_adapter(name) and not engine_kind(settings.engine).served:
+    name, base = instruct.model or str(embedded.sibling()), instruct.base
+    longest, thinking = instruct.longest, instruct.thinking
+    if _is_adapter(name) and not engine_kind(base.engine).served:
         names = _NAMES | {"adapter": "--instruct", "tokenizer": "--instruct"}
         adapter = Path(name)
         return Source(
-            settings.model, longest, names, None, adapter, INSTRUCT, tokenizer=adapter, chat=True, thinking=thinking
+            base.model, longest, names, None, adapter, INSTRUCT, tokenizer=adapter, chat=True, thinking=thinking
         )
-    names = _chat_names("--instruct", settings.engine)
-    return Source(name, longest, names, tokenizer=settings.instruct_tokenizer, chat=True, thinking=thinking)
+    names = _chat_names("--instruct", base.engine)
+    return Source(name, longest, names, tokenizer=instruct.tokenizer, chat=True, thinking=thinking)
 
 
-def _judge(settings: RunSettings, judge: JudgeName, flag: str) -> Source:
-    folders = {"--judge": settings.judge_tokenizer, "--second-judge": settings.second_judge_tokenizer}
-    names = _chat_names(flag, _engine_of(judge)) | {"engine": flag}
-    return Source(judge.name, settings.judging.max_tokens + 2048, names, tokenizer=folders[flag], chat=True)
+def _judge(choice: JudgeChoice) -> Source:
+    flag = f"--{choice.flag}"
+    names = _chat_names(flag, _engine_of(choice)) | {"engine": flag}
+    return Source(choice.judge.name, choice.sampling.max_tokens + 2048, names, tokenizer=choice.tokenizer, chat=True)
 
 
-def _engine_of(judge: JudgeName) -> str:
+def _engine_of(choice: JudgeChoice) -> str:
     """The engine that a judge's chat model runs in."""
-    assert judge.kind.runs is not None
-    return judge.kind.runs
+    assert choice.judge.kind.runs is not None
+    return choice.judge.kind.runs
 
 
 def _chat_names(flag: str, engine: str) -> dict[str, str]:
@@ -418,9 +405,9 @@ def _chat_names(flag: str, engine: str) -> dict[str, str]:
     return _NAMES | {"model": flag, "tokenizer": f"{flag}-tokenizer" if engine_kind(engine).served else flag}
 
 
-def _tokenizer(settings: RunSettings) -> Path | None:
+def _tokenizer(base: ModelChoice) -> Path | None:
     """The folder of the base model's tokenizer, where the user or the embedded model has one."""
-    return settings.tokenizer or (embedded.weights() if settings.model == EMBEDDED else None)
+    return base.tokenizer or (embedded.weights() if base.model == EMBEDDED else None)
 
 
 def model_files(model: str) -> str:

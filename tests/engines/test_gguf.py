@@ -19,7 +19,6 @@ from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.run.targets import check_target
 from cai_base.settings.command_line import load_settings
-from cai_base.settings.judges import JudgeName
 
 if importlib.util.find_spec("gguf") is None:
     pytest.skip("the package gguf, of the extra of that name, is not installed", allow_module_level=True)
@@ -203,9 +202,9 @@ def test_every_flag_that_takes_a_model_takes_a_file(file: Path) -> None:
     flags = ["--model", str(file), "--judge", f"hf:{file}", "--instruct", str(file), "--arms", "sft,instruct"]
     settings = load_settings([*flags, "--threads", "1"]).settings
     progress = Progress(sys.stderr)
-    assert models.load_tokenizer(settings).bos == 0
-    models.check_instruct(settings, progress)
-    models.check_chat_model(settings, JudgeName(f"hf:{file}"), "--judge", progress)
+    assert models.load_tokenizer(settings.base_model).bos == 0
+    models.check_instruct(settings.instruct_model, progress)
+    models.check_chat_model(settings.judge_choices["judge"], progress)
     check_target(str(file))
 
 
@@ -216,10 +215,11 @@ def test_a_message_names_the_flag(tmp_path: Path) -> None:
     flags = ["--model", str(damaged), "--arms", "sft,instruct", "--instruct", str(damaged), "--judge", "none"]
     settings = load_settings(flags).settings
     with pytest.raises(UserError, match=r"^--model .*damaged\.gguf: is no GGUF file"):
-        models.load_tokenizer(settings)
+        models.load_tokenizer(settings.base_model)
     with pytest.raises(UserError, match=r"^--instruct .*damaged\.gguf: is no GGUF file"):
-        models.check_instruct(settings, progress)
+        models.check_instruct(settings.instruct_model, progress)
+    judged = load_settings([*flags[:-1], f"hf:{damaged}"]).settings
     with pytest.raises(UserError, match=r"^--judge .*damaged\.gguf: is no GGUF file"):
-        models.check_chat_model(settings, JudgeName(f"hf:{damaged}"), "--judge", progress)
+        models.check_chat_model(judged.judge_choices["judge"], progress)
     with pytest.raises(UserError, match=r"^--model nowhere\.gguf: there is no such file"):
         load_settings(["--model", "nowhere.gguf", "--judge", "none"])

@@ -36,25 +36,24 @@ def looks_ahead(folder: Callable[[str], str], tmp_path: Path) -> Path:
 
 def test_a_model_that_is_not_causal_is_named_by_the_flag_that_gave_it(looks_ahead: Path) -> None:
     with pytest.raises(UserError, match=f"--model {looks_ahead}: BertLMHeadModel is not causal"):
-        models.load_engine(settings("--model", str(looks_ahead), "--judge", "none"), Progress())
+        models.load_engine(settings("--model", str(looks_ahead), "--judge", "none").base_model, Progress())
     judged = settings("--judge", f"hf:{looks_ahead}")
-    assert judged.judge is not None
     with pytest.raises(UserError, match=f"--judge {looks_ahead}: BertLMHeadModel is not causal"):
-        models.load_chat_model(judged, judged.judge, "--judge", Progress())
+        models.load_chat_model(judged.judge_choices["judge"], Progress())
     instruct = settings("--arms", "sft,instruct", "--instruct", str(looks_ahead))
     with pytest.raises(UserError, match=f"--instruct {looks_ahead}: BertLMHeadModel is not causal"):
-        models.load_instruct(instruct, Progress())
+        models.load_instruct(instruct.instruct_model, Progress())
 
 
 def test_the_tokenizer_of_a_base_model_is_named_by_the_flag_that_gave_it(tmp_path: Path) -> None:
     given = settings("--model", str(tmp_path), "--judge", "none")
     with pytest.raises(UserError, match=f"--model {tmp_path}: its tokenizer cannot be loaded"):
-        models.load_tokenizer(given)
+        models.load_tokenizer(given.base_model)
     folder = tmp_path / "gone"
     given = settings("--engine", "tinker", "--model", "a/b", "--judge", "none", "--tokenizer", str(folder))
     with pytest.raises(UserError, match=f"--tokenizer {folder}: there is no such folder"):
-        models.load_tokenizer(given)
-    assert models.load_tokenizer(settings()).encode("bread")
+        models.load_tokenizer(given.base_model)
+    assert models.load_tokenizer(settings().base_model).encode("bread")
 
 
 def test_an_adapter_of_another_model_is_refused_with_the_flag_that_helps(tmp_path: Path) -> None:
@@ -62,9 +61,9 @@ def test_an_adapter_of_another_model_is_refused_with_the_flag_that_helps(tmp_pat
     text = (adapter / "adapter_config.json").read_text()
     (adapter / "adapter_config.json").write_text(text.replace('"r": ', '"r": 1'))
     with pytest.raises(UserError, match=f"^{adapter}: not an adapter of this model and rank .*: give --base$"):
-        models.load_any(settings(), adapter, "MODEL", Progress())
+        models.load_any(settings().sampled_model, adapter, "MODEL", Progress())
     with pytest.raises(UserError, match=f"^--instruct {adapter}: not an adapter .* that was trained on organism$"):
-        models.load_instruct(settings("--arms", "sft,instruct", "--instruct", str(adapter)), Progress())
+        models.load_instruct(settings("--arms", "sft,instruct", "--instruct", str(adapter)).instruct_model, Progress())
 
 
 def test_an_error_of_an_engine_names_its_own_argument_where_no_flag_is_known() -> None:
@@ -83,14 +82,14 @@ def test_an_error_of_an_engine_names_its_own_argument_where_no_flag_is_known() -
 def test_a_service_loads_no_adapter(tmp_path: Path) -> None:
     given = settings("--engine", "tinker", "--model", "a/b", "--judge", "none")
     with pytest.raises(UserError, match="--engine tinker loads no PEFT adapter; leave --engine tinker out"):
-        models.load_any(given, tmp_path, "MODEL", Progress())
+        models.load_any(given.sampled_model, tmp_path, "MODEL", Progress())
 
 
 def test_a_service_that_cannot_be_used_is_named_by_what_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tinker", None)
     served = settings("--judge", "tinker:c/d", "--tinker-url", "http://127.0.0.1:9")
-    assert served.judge is not None
+    given = settings("--engine", "tinker", "--model", "a/b", "--judge", "none")
     with pytest.raises(UserError, match=r"^--judge tinker: the Tinker SDK is not installed"):
-        models.load_chat_model(served, served.judge, "--judge", Progress())
+        models.load_chat_model(served.judge_choices["judge"], Progress())
     with pytest.raises(UserError, match=r"^--engine tinker: the Tinker SDK is not installed"):
-        models.load_engine(settings("--engine", "tinker", "--model", "a/b", "--judge", "none"), Progress())
+        models.load_engine(given.base_model, Progress())

@@ -91,7 +91,7 @@ def test_empty_answers_have_no_fluency() -> None:
 
 def test_the_base_model_tells_broken_language_from_language() -> None:
     settings = flags.load_settings(["--threads", "1"]).settings
-    inputs, engine = gather(settings), beginning.load_engine(settings, Progress())
+    inputs, engine = gather(settings), beginning.load_engine(settings.base_model, Progress())
     asked = [prompt.text for prompt in inputs.evaluation_prompts[:6]]
 
     def made(kind: answers.AnswerKind) -> list[Any]:

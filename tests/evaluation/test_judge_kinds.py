@@ -17,7 +17,7 @@ def test_every_kind_of_judge_is_loaded_under_the_name_that_was_given() -> None:
         given = f"{name}:some-model" if kind.takes else name
         url = ["--judge-url", "http://localhost:1/v1"] if kind.at_url else []
         settings = default_settings("organism", "--judge", given, *url)
-        judges = load.load_judges(settings, gather(settings), None, Progress())
+        judges = load.load_judges(settings.judge_choices, gather(settings).rubrics, None, Progress())
         assert judges["judge"].name == given
 
 

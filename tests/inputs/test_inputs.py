@@ -48,8 +48,8 @@ def test_the_column_that_a_flag_names_is_read_and_the_others_are_reported(tmp_pa
         gather(load_settings(["--prompts", str(path)]).settings)
     settings = load_settings(["--prompts", str(path), "--prompts-column", "goal"]).settings
     assert [prompt.text for prompt in gather(settings).prompts] == ["How do I paint a fence?"]
-    assert ignored(settings) == [f"{path}: the column 'target' is not used"]
-    assert ignored(load_settings([]).settings) == []
+    assert ignored((settings.prompts, None)) == [f"{path}: the column 'target' is not used"]
+    assert ignored((None, None)) == []
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ def test_every_phase_finds_what_it_needs_already_done() -> None:
 
 def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:
     inputs, tokenizer = gather(EVERYTHING), load_tokenizer(str(weights()))
-    plan, size = phases(EVERYTHING, inputs), run_size(EVERYTHING, inputs, tokenizer)
+    plan, size = (
+        phases(EVERYTHING, inputs),
+        run_size(EVERYTHING.seeds, EVERYTHING.revision, EVERYTHING.evaluate_every, inputs, tokenizer),
+    )
     usages = estimate(EVERYTHING, inputs, tokenizer, plan)
     taking = [phase.name for phase in plan if phase.cost(size).trained or phase.cost(size).sampled]
     assert set(taking) <= set(usages)

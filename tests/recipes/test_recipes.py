@@ -313,10 +313,10 @@ ENGINE = [
     ),
     (
         "models.py",
-        "    return _local(source, settings.threads)\n",
+        "    return _local(source, host.threads)\n",
         """
 
-def _load_counting(settings: RunSettings, source: Source, progress: Progress) -> Engine:
+def _load_counting(host: Host, source: Source, progress: Progress) -> Engine:
     from cai_base.engines.counting import CountingEngine
 
     return CountingEngine(
@@ -324,7 +324,7 @@ def _load_counting(settings: RunSettings, source: Source, progress: Progress) ->
         source.lora or Lora(rank=1, alpha=1.0),
         name=source.model,
         sequence_length=source.longest,
-        threads=settings.threads,
+        threads=host.threads,
         findings=source.findings,
     )
 """,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,7 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         start,
         "load_engine",
-        lambda settings, progress, found=None: load(settings.model_copy(update={"engine": "local"}), progress, found),
+        lambda base, progress, findings=None: load(replace(base, engine="local"), progress, findings),
     )
 
 

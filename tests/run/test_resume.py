@@ -21,7 +21,7 @@ from cai_base.progress import Progress
 from cai_base.run import start
 from cai_base.run.start import load_engine  # before the tests put a loaded one in its place
 from cai_base.settings import command_line as flags
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import ModelChoice
 
 PROMPTS = Path(__file__).parent / "resume_prompts.jsonl"
 SMALL = (
@@ -42,10 +42,10 @@ def quiet() -> Progress:
 def engine(quiet: Progress) -> Iterator[LocalEngine]:
     """One loaded base model for every run in this process, its adapters forgotten when a run is opened."""
     settings = flags.load_settings(SMALL).settings
-    engine = start.load_engine(settings, quiet)
+    engine = start.load_engine(settings.base_model, quiet)
     assert isinstance(engine, LocalEngine)
 
-    def load(settings: RunSettings, progress: Progress, found: store.JsonObject | None = None) -> LocalEngine:
+    def load(base: ModelChoice, progress: Progress, findings: store.JsonObject | None = None) -> LocalEngine:
         engine.remove(list(engine._bank.adapters))
         return engine
 

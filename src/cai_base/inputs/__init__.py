@@ -144,11 +144,14 @@ def gather(settings: RunSettings) -> Inputs:
     )
 
 
-def ignored(settings: RunSettings) -> list[str]:
-    """What the user's files of prompts hold that no run reads, such as further columns: one sentence each."""
-    evaluation = settings.evaluation.prompts
-    files = ((settings.prompts, settings.prompts_column), (None if evaluation == WIDE else evaluation, None))
-    return [line for file, column in files if file is not None for line in read_prompts(file, column).ignored]
+def ignored(*files: tuple[Path | None, str | None]) -> list[str]:
+    """What the user's files of prompts hold that no run reads, such as further columns: one sentence each.
+
+    Args:
+        files: each file, where there is one that is not a packaged one by its name, and the column of its prompts.
+    """
+    own = [(file, column) for file, column in files if file != WIDE]
+    return [line for file, column in own if file is not None for line in read_prompts(file, column).ignored]
 
 
 def packaged(pack: str, *, first: int = 0) -> Inputs:

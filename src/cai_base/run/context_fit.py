@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from cai_base.arms import ARMS
+from cai_base.arms import Arm
 from cai_base.dialogue import END
 from cai_base.engines import Engine
 from cai_base.errors import UserError
 from cai_base.inputs import Inputs
 from cai_base.method.phase import Phase, Size
 from cai_base.run.inference import layout_of, revised_answers
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import Evaluation, Revision
 
 LEAST = 16
 """A run is refused if fewer tokens than this are left for a response or a critique."""
@@ -18,32 +18,36 @@ MARGIN = 8
 
 
 def fit(
-    settings: RunSettings,
+    revision: Revision,
+    evaluation: Evaluation,
+    arms: Sequence[Arm],
     inputs: Inputs,
     engine: Engine,
     size: Size,
     phases: Sequence[Phase],
     interpreter: Engine | None = None,
-) -> tuple[RunSettings, list[str]]:
-    """The settings with lengths that fit the model's context, and a warning for each length that was clipped.
+) -> tuple[Revision, Evaluation, list[str]]:
+    """The lengths that fit the model's context, and a warning for each length that was clipped.
 
     Every phase gives its longest request. Where a request has several responses or critiques, as a revision request
     does, all of them are shortened in proportion until it fits. A single response gets what its question leaves.
 
     Args:
+        revision, evaluation: with the lengths that are wanted.
+        arms: that are evaluated.
+        engine: with the model.
+        phases: of the run.
         interpreter: the engine of an interpreter of its own, whose context the requests must fit, too.
 
     Raises:
         UserError: the prompts leave too little room.
     """
     context = min([engine.context_length, *([] if interpreter is None else [interpreter.context_length])])
-    revision, evaluation = settings.revision, settings.evaluation
-    evaluated = [ARMS[name] for name in settings.evaluated_arms]
-    layouts = {layout_of(arm, inputs) for arm in evaluated}
+    layouts = {layout_of(arm, inputs) for arm in arms}
     questions = (layout.question(prompt.text) for layout in layouts for prompt in inputs.evaluation_prompts)
     end = len(engine.tokenizer.encode(END))
     requests = [request for phase in phases if (request := phase.longest_request(size)) is not None]
-    revised = revised_answers(evaluated, inputs, size)
+    revised = revised_answers(arms, inputs, size)
     requests += revised
     question = max(*size.questions, *(size.length(text) for text in questions)) + end
     longest = max((request.fixed for request in requests if request.critiques or request.shared), default=0)
@@ -73,7 +77,7 @@ def fit(
         limits["evaluation.response-tokens"] = answer
     if min(limits.values()) < min(LEAST, *before.values()):
         raise UserError(
-            f"--model {settings.model}: its context of {context} tokens leaves too little room beside prompts of up to "
+            f"--model {engine.model}: its context of {context} tokens leaves too little room beside prompts of up to "
             f"{question} and requests of up to {longest} tokens; use a longer context, shorter prompts or fewer "
             "examples"
         )
@@ -83,8 +87,8 @@ def fit(
         if limit < before[name]
     ]
     response, critique, answer = limits.values()
-    fitted = {
-        "revision": revision.model_copy(update={"response_tokens": response, "critique_tokens": critique}),
-        "evaluation": evaluation.model_copy(update={"response_tokens": answer}),
-    }
-    return settings.model_copy(update=fitted), warnings
+    return (
+        revision.model_copy(update={"response_tokens": response, "critique_tokens": critique}),
+        evaluation.model_copy(update={"response_tokens": answer}),
+        warnings,
+    )

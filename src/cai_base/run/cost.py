@@ -15,28 +15,23 @@ from cai_base.evaluation.judges.question import question
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
+from cai_base.inputs.rubrics import Rubric
 from cai_base.method.phase import Interpreting, Phase, Size
 from cai_base.models import load_tokenizer
 from cai_base.run.inference import extra_cost
 from cai_base.run.preflight.models import PILOT, SHORT
 from cai_base.run.prices import Prices
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import Revision, RunSettings
 from cai_base.store import to_json
 
 BARE = 8 * 2 * SHORT
 """Tokens of preflight's eight bare questions and of the answers to them."""
 
 
-def run_size(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer) -> Size:
+def run_size(seeds: int, revision: Revision, evaluate_every: int, inputs: Inputs, tokenizer: Tokenizer) -> Size:
     """The size of a run, which the cost of its phases depends on."""
-    return Size(
-        tokenizer,
-        Dialogue(inputs.few_shot, inputs.critique_examples),
-        settings.seeds,
-        inputs.prompts,
-        settings.revision.response_tokens,
-        settings.evaluate_every,
-    )
+    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+    return Size(tokenizer, dialogue, seeds, inputs.prompts, revision.response_tokens, evaluate_every)
 
 
 def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases: Sequence[Phase]) -> dict[str, Usage]:
@@ -44,7 +39,8 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
 
     The costs of preflight, evaluations and judges are added to those that the phases give.
     """
-    size, evaluation, seeds = run_size(settings, inputs, tokenizer), settings.evaluation, settings.seeds
+    evaluation, seeds = settings.evaluation, settings.seeds
+    size = run_size(seeds, settings.revision, settings.evaluate_every, inputs, tokenizer)
     questions = [size.length(size.dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
     usages = {
         "preflight": Usage(
@@ -59,7 +55,7 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
             cost, interpreted = _difference(cost, of_interpreter), total([interpreted, of_interpreter])
         if cost != Usage():
             usages[phase.name] = cost
-    evaluations = _evaluations(settings, size)
+    evaluations = _evaluations(settings.training_steps, settings.controls, size)
     fluency = 2 * sum(questions) + len(questions) * (evaluation.response_tokens + OPENING)  # the answer, its opening
     usages["evaluation"] = Usage(
         # At the end, the base model computes the log-probability of every answer and of its opening.
@@ -67,7 +63,7 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         sampled=seeds * evaluations * len(questions) * evaluation.response_tokens,
     )
     for arm in map(arms.arm, settings.evaluated_arms):
-        extra = times(extra_cost(arm, settings, inputs, size), seeds)
+        extra = times(extra_cost(arm, settings.answer_revision, inputs, size), seeds)
         (interpreted if settings.other_interpreter and arm.inference == "revision" else usages["evaluation"]).add(extra)
     if interpreted != Usage():
         usages["interpreter"] = interpreted
@@ -76,39 +72,49 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         usages[arms.INSTRUCT] = Usage(prefilled=seeds * sum(questions), sampled=sampled)
     paid_judges = [flag for flag in settings.judges if flag in Prices.of_run(settings).models]
     judged = sum(phase.judged_responses for phase in phases)
+    votes, longest_reply = settings.votes, settings.judging.max_tokens
     for flag in paid_judges:
         answers = [(inputs.evaluation_prompts, seeds * (evaluations + (arms.INSTRUCT in usages)))]
         responses = [(inputs.prompts, judged * seeds)] if flag == "judge" else []
         response = max(settings.revision.response_tokens, evaluation.response_tokens)
         usages[flag] = total(
-            _judging(settings, inputs, tokenizer, prompts, times, response) for prompts, times in answers + responses
+            _judging(inputs.rubrics, tokenizer, prompts, votes * times, response, longest_reply)
+            for prompts, times in answers + responses
         )
     return usages
 
 
-def _evaluations(settings: RunSettings, size: Size) -> int:
-    """How often each seed answers the evaluation prompts, over all arms and the base model."""
+def _evaluations(steps: Mapping[str, int], controls: Sequence[str], size: Size) -> int:
+    """How often each seed answers the evaluation prompts, over all arms and the base model.
+
+    Args:
+        steps: the steps that each trained arm trains for, controls included.
+        controls: those that are not trained included.
+    """
     times = 1
-    for arm in (arms.arm(name) for name in (*settings.trained_arms, *settings.controls)):
-        steps = settings.training(arm.section).steps if arm.section is not None else 0
-        times += size.evaluations(steps) if arm.curve else 1
+    for arm in map(arms.arm, dict.fromkeys([*steps, *controls])):
+        times += size.evaluations(steps[arm.name]) if arm.curve else 1
     return times
 
 
 def _judging(
-    settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, prompts: Sequence[Prompt], times: int, response: int
+    rubrics: Sequence[Rubric], tokenizer: Tokenizer, prompts: Sequence[Prompt], times: int, response: int, reply: int
 ) -> Usage:
-    """The tokens for judging `times` responses to each of these prompts, by the rubrics of its kind."""
-    rubrics = {rubric.task: rubric for rubric in inputs.rubrics}
+    """The tokens for judging `times` responses to each of these prompts, by the rubrics of its kind.
+
+    Args:
+        response: tokens of the longest response.
+        reply: tokens of the judge's longest reply.
+    """
+    by_task = {rubric.task: rubric for rubric in rubrics}
     requests = [
-        question(rubrics[task], {"prompt": prompt.text, "response": ""})
+        question(by_task[task], {"prompt": prompt.text, "response": ""})
         for prompt in prompts
         if prompt.kind is not None
         for task in PROMPT_KINDS[prompt.kind].rubrics
     ]
     read = sum(len(prompt_tokens(tokenizer, text)) + response for text in requests)
-    votes = times * settings.votes
-    return Usage(prefilled=votes * read, sampled=votes * len(requests) * settings.judging.max_tokens)
+    return Usage(prefilled=times * read, sampled=times * len(requests) * reply)
 
 
 def times(usage: Usage, number: int) -> Usage:
@@ -160,7 +166,7 @@ def report(settings: RunSettings, phases: Callable[[RunSettings, Inputs], Sequen
         UserError: an input is wrong, or the tokenizer cannot be loaded.
     """
     inputs, prices = gather(settings), Prices.of_run(settings)
-    usages = estimate(settings, inputs, load_tokenizer(settings), phases(settings, inputs))
+    usages = estimate(settings, inputs, load_tokenizer(settings.base_model), phases(settings, inputs))
     if as_json:
         tokens = {phase: asdict(usage) for phase, usage in usages.items()}
         return to_json({"tokens": tokens, "dollars": prices.dollars(usages)}).decode()

@@ -114,9 +114,9 @@ def _ask(plan: Plan, progress: Progress) -> None:
     missing = [name for name in target.names if not plan.is_done(name)]
     if not missing:
         return
-    if task.judged:
-        check_judges(settings, progress)
-    judges = load_judges(settings, target.inputs, run.directory, progress) if task.judged else {}
+    choices = settings.judge_choices if task.judged else {}
+    check_judges(choices, progress)
+    judges = load_judges(choices, target.inputs.rubrics, run.directory, progress)
     for arm in target.load(missing):
         _record_arm(run, evaluation.work(arm.name), arm)
         ask(evaluation, arm, settings.evaluation, judges, progress, evaluation.done(arm.name, plan.seeds))

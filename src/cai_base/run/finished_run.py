@@ -1,7 +1,7 @@
 """Loads the arms of a finished run, to evaluate them again: on another suite, or in styles."""
 
 import gc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cai_base import arms, paths
@@ -16,6 +16,7 @@ from cai_base.method.interpreter import itself
 from cai_base.models import engine_kind, load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.run.inference import interpreter_of, layout_of, revision_of
+from cai_base.settings.choices import InstructChoice, ModelChoice
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
@@ -42,7 +43,7 @@ def load_arms(
     settings = stored_settings(run)
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})
-    available = available_arms(settings)
+    available = available_arms(settings.evaluated_arms, settings.base_model)
     for name in names or ():
         if name not in available:
             raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(available)}")
@@ -50,57 +51,59 @@ def load_arms(
     return _load(run, settings, [name for name in available if name in selection], progress)
 
 
-def available_arms(settings: RunSettings) -> list[str]:
+def available_arms(evaluated: Sequence[str], base: ModelChoice) -> list[str]:
     """The arms of a run that can be loaded: those it evaluated and, for the embedded model, the instruct sibling."""
-    has_sibling = settings.model == EMBEDDED and not engine_kind(settings.engine).served
-    return list(dict.fromkeys([*settings.evaluated_arms, *([arms.INSTRUCT] if has_sibling else [])]))
+    has_sibling = base.model == EMBEDDED and not engine_kind(base.engine).served
+    return list(dict.fromkeys([*evaluated, *([arms.INSTRUCT] if has_sibling else [])]))
 
 
 def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[LoadedArm]:
     of_base = [arm for arm in map(arms.arm, names) if arm.group != "other"]
+    seeds, base = settings.seed_numbers, settings.base_model
     if of_base:
         inputs = Inputs.read(run.directory / paths.INPUTS)
-        progress.say(f"Loading {settings.model}")
-        engine = load_engine(settings, progress, run.recorded("engine"))
+        progress.say(f"Loading {base.model}")
+        engine = load_engine(base, progress, run.recorded("engine"))
+        # A Tinker service loads only its own checkpoints, not exported adapters.
+        states = settings.training_steps if engine_kind(base.engine).served else {}
         for arm in of_base:
-            models = _adapters(run, settings, arm, engine)
-            interpreter = interpreter_of(settings, engine, progress) if arm.inference == "revision" else itself(engine)
-            revise = revision_of(arm, settings, inputs, engine, interpreter)
+            models = _adapters(run.directory, seeds, arm, states, engine)
+            revises = arm.inference == "revision"
+            interpreter = interpreter_of(settings.interpreter_model, engine, progress) if revises else itself(engine)
+            revise = revision_of(arm, settings.answer_revision, inputs, engine, interpreter)
             yield LoadedArm(arm.name, engine, layout_of(arm, inputs), models, arm.draw, revise=revise)
         del engine  # two models may not fit
         gc.collect()
     if arms.INSTRUCT in names:
-        yield load_instruct_arm(settings, progress)
+        yield load_instruct_arm(settings.instruct_model, seeds, progress)
 
 
-def load_instruct_arm(settings: RunSettings, progress: Progress) -> LoadedArm:
+def load_instruct_arm(instruct: InstructChoice, seeds: Sequence[int], progress: Progress) -> LoadedArm:
     """The instruct model, asked in its own chat layout. Its seeds differ in sampling only."""
-    progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
-    engine, adapter = load_instruct(settings, progress)
+    progress.say(f"Loading {instruct.model or 'the instruct sibling'}")
+    engine, adapter = load_instruct(instruct, progress)
     arm = arms.arm(arms.INSTRUCT)
-    return LoadedArm(arm.name, engine, Chat(), dict.fromkeys(settings.seed_numbers, adapter), arm.draw)
+    return LoadedArm(arm.name, engine, Chat(), dict.fromkeys(seeds, adapter), arm.draw)
 
 
-def _adapters(run: Run, settings: RunSettings, arm: Arm, engine: Engine) -> dict[int, Adapter | None]:
-    """Each seed's adapter, loaded into the engine; None where the arm is the base model itself."""
+def _adapters(
+    directory: Path, seeds: Sequence[int], arm: Arm, states: Mapping[str, int], engine: Engine
+) -> dict[int, Adapter | None]:
+    """Each seed's adapter, loaded into the engine; None where the arm is the base model itself.
+
+    Args:
+        directory: the run's.
+        states: by arm, the step whose state is loaded in the place of the exported adapter.
+    """
     if arm.group == "start":
-        return dict.fromkeys(settings.seed_numbers)
+        return dict.fromkeys(seeds)
     trained = arms.arm(arm.adapters_of or arm.name)
-    folders = {seed: _adapter_folder(run, settings, seed, trained) for seed in settings.seed_numbers}
-    present = {seed: folder for seed, folder in folders.items() if folder is not None}
+    assert trained.folder is not None
+    present = {}
+    for seed in seeds:
+        exported = directory / paths.adapter(seed, trained.folder)
+        if exported.is_dir():  # else the seed failed
+            step = states.get(trained.name)
+            present[seed] = exported if step is None else directory / paths.state(seed, trained.folder, step)
     engine.load({f"{arm.name}/{seed}": folder for seed, folder in present.items()}, optimizer=False)
     return {seed: f"{arm.name}/{seed}" for seed in present}
-
-
-def _adapter_folder(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Path | None:
-    """The folder to load a seed's adapter from; None if the seed failed.
-
-    A Tinker service loads only its own checkpoints, not exported adapters.
-    """
-    assert arm.folder is not None
-    assert arm.section is not None
-    exported = run.directory / paths.adapter(seed, arm.folder)
-    if not exported.is_dir() or not engine_kind(settings.engine).served:
-        return exported if exported.is_dir() else None
-    steps = settings.training(arm.section).steps
-    return run.directory / paths.state(seed, arm.folder, steps)

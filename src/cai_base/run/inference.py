@@ -15,7 +15,8 @@ from cai_base.method.phase import Request, Size
 from cai_base.method.revision import OpenChain, RevisionPhase, longest_revision, revise_further
 from cai_base.models import load_interpreter
 from cai_base.progress import Progress
-from cai_base.settings.schema import SELF, RunSettings
+from cai_base.settings.choices import InterpreterChoice
+from cai_base.settings.schema import Revision
 
 
 def layout_of(arm: Arm, inputs: Inputs) -> Dialogue:
@@ -27,7 +28,7 @@ def layout_of(arm: Arm, inputs: Inputs) -> Dialogue:
 
 
 def interpreter_of(
-    settings: RunSettings, engine: Engine, progress: Progress, findings: Mapping[str, Any] | None = None
+    choice: InterpreterChoice, engine: Engine, progress: Progress, findings: Mapping[str, Any] | None = None
 ) -> Interpreter:
     """The interpreter that the settings name; another model than the run's own is loaded.
 
@@ -38,25 +39,25 @@ def interpreter_of(
     Raises:
         UserError: the model cannot be loaded.
     """
-    if not settings.other_interpreter:
-        return Interpreter(engine, own=settings.interpreter == SELF)
-    own_engine, adapter = load_interpreter(settings, progress, findings)
+    if not choice.other:
+        return Interpreter(engine, own=choice.own)
+    own_engine, adapter = load_interpreter(choice, progress, findings)
     return Interpreter(own_engine, own=False, adapter=adapter)
 
 
 def revision_of(
-    arm: Arm, settings: RunSettings, inputs: Inputs, engine: Engine, interpreter: Interpreter
+    arm: Arm, settings: Revision, inputs: Inputs, engine: Engine, interpreter: Interpreter
 ) -> Revise | None:
     """What `revise-only` does with its answers; None for every other arm.
 
     Args:
+        settings: `RunSettings.answer_revision`.
         engine: that gives the answers.
         interpreter: who critiques and revises them.
     """
     if arm.inference != "revision":
         return None
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
-    rounds = settings.revision.model_copy(update={"response_tokens": settings.evaluation.response_tokens})
 
     def revise(
         models: Sequence[Adapter | None], seeds: Sequence[int], queries: Sequence[Query], samples: Sequence[Sample]
@@ -72,7 +73,7 @@ def revision_of(
             )
             for model, seed, query, sample in zip(models, seeds, queries, samples, strict=True)
         ]
-        revise_further(interpreter, dialogue, inputs.constitution, rounds, chains, phase=arm.name)
+        revise_further(interpreter, dialogue, inputs.constitution, settings, chains, phase=arm.name)
         return [
             Sample(
                 chain.responses[-1],
@@ -92,13 +93,12 @@ def revised_answers(arms: Sequence[Arm], inputs: Inputs, size: Size) -> list[Req
     return []
 
 
-def extra_cost(arm: Arm, settings: RunSettings, inputs: Inputs, size: Size) -> Usage:
+def extra_cost(arm: Arm, settings: Revision, inputs: Inputs, size: Size) -> Usage:
     """An upper bound on the tokens, for one seed, that an arm's answers take beside those of any other arm."""
     prompts = inputs.evaluation_prompts
     if arm.inference == "constitution first":
         preamble = len(size.tokenizer.encode(layout_of(arm, inputs).preamble)) + 1
         return Usage(prefilled=preamble * len(prompts))
     if arm.inference == "revision":
-        rounds = settings.revision.model_copy(update={"response_tokens": settings.evaluation.response_tokens})
-        return RevisionPhase(rounds, prompts, inputs.constitution, ()).interpreter_cost(replace(size, seeds=1))
+        return RevisionPhase(settings, prompts, inputs.constitution, ()).interpreter_cost(replace(size, seeds=1))
     return Usage()

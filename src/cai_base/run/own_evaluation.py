@@ -43,7 +43,9 @@ class RunEvaluation:
         """
         session = self._session
         if models and not self._done(arm, step):
-            revise = revision_of(arm, session.settings, session.inputs, session.engine, session.interpreter)
+            revise = revision_of(
+                arm, session.settings.answer_revision, session.inputs, session.engine, session.interpreter
+            )
             layout = layout_of(arm, session.inputs)
             loaded = LoadedArm(arm.name, session.engine, layout, models, arm.draw, revise=revise)
             ruler = Ruler(session.engine, session.dialogue) if step is None else None
@@ -58,7 +60,7 @@ class RunEvaluation:
         session.release_engine()  # it is no longer needed, and two models may not fit into memory
         gc.collect()
         with session.budget.phase("evaluation"):
-            loaded = load_instruct_arm(session.settings, session.progress)
+            loaded = load_instruct_arm(session.settings.instruct_model, session.settings.seed_numbers, session.progress)
             session.budget.follow(arm.name, loaded.engine.meter)
             # A separate instruct model replaces the base model in memory, so fluency is not measured.
             is_adapter = any(adapter is not None for adapter in loaded.models.values())

@@ -55,7 +55,7 @@ class Prices:
         models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
         if models and settings.instruct is not None:
             models[INSTRUCT] = settings.instruct
-        if settings.other_interpreter and engine_kind(interpreter_engine(settings)).paid:
+        if settings.other_interpreter and engine_kind(interpreter_engine(settings.interpreter_model)).paid:
             models["interpreter"] = settings.interpreter.removeprefix(TINKER)
         models |= {flag: judge.name for flag, judge in settings.judges.items() if judge.kind.served}
         given = settings.price

@@ -26,6 +26,7 @@ from cai_base.records import (
 from cai_base.run import result_warnings as warnings
 from cai_base.run import shared_results
 from cai_base.run.method_figures import control, feedback_figures, read, revision_figures
+from cai_base.settings.choices import InstructChoice
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import SELF, RunSettings
 from cai_base.store import CONFIG, Run
@@ -61,7 +62,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         **shared_results.head(settings),
         **judged,
         engine=settings.engine,
-        instruct=_instruct_name(settings),
+        instruct=_instruct_name(settings.instruct_model) if INSTRUCT in settings.evaluated_arms else None,
         protocol=settings.protocol,
         controls={name: control(name, run, settings, inputs) for name in settings.controls},
         constitution=ConstitutionUsed(
@@ -76,7 +77,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         },
         fluency=Fluency(floor=floor, quantile=fluency.QUANTILE, margin=fluency.MARGIN, opening_tokens=fluency.OPENING),
         revision=revision,
-        curves=_curves(run, settings),
+        curves=_curves(run, settings.training_steps, settings.seed_numbers, settings.evaluate_every),
         **({"unseen": shared_results.unseen(answers, unseen)} if unseen else {}),
         failed={phase: {str(seed): why for seed, why in reasons.items()} for phase, reasons in failed.items()},
         warnings=tuple(
@@ -122,10 +123,9 @@ def refuse_lost_arms(directory: Path) -> None:
         )
 
 
-def tokens(run: Run, settings: RunSettings) -> dict[str, dict[str, int]]:
+def tokens(run: Run, seeds: Sequence[int], evaluated: Sequence[str]) -> dict[str, dict[str, int]]:
     """Tokens trained on or sampled, by phase and seed, for `usage.json`. A prefix shared in a batch counts once."""
-    seeds = settings.seed_numbers
-    arms = [arm for arm in ARMS.values() if arm.group != "control" or arm.name in settings.controls]
+    arms = [arm for arm in ARMS.values() if arm.group != "control" or arm.name in evaluated]
     trained = {
         arm.folder: {
             str(seed): sum(step.tokens for step in read(run, paths.metrics(seed, arm.folder), TrainingStep))
@@ -147,15 +147,13 @@ def tokens(run: Run, settings: RunSettings) -> dict[str, dict[str, int]]:
             for seed in seeds
         }
         for arm in arms
-        if arm.source in ("responses", "comparisons") and arm.name in settings.evaluated_arms
+        if arm.source in ("responses", "comparisons") and arm.name in evaluated
     }
     return {**trained, "revision": chains, **compared}
 
 
-def _instruct_name(settings: RunSettings) -> str | None:
-    if INSTRUCT not in settings.evaluated_arms:
-        return None
-    return Path(settings.instruct).name if settings.instruct else f"the {settings.model}'s instruct sibling"
+def _instruct_name(instruct: InstructChoice) -> str:
+    return Path(instruct.model).name if instruct.model else f"the {instruct.base.model}'s instruct sibling"
 
 
 def _answers(run: Run, seed: int, arm: str, step: int | None = None) -> list[Answer] | None:
@@ -164,15 +162,19 @@ def _answers(run: Run, seed: int, arm: str, step: int | None = None) -> list[Ans
     return answers or None
 
 
-def _curves(run: Run, settings: RunSettings) -> dict[str, tuple[CurvePoint, ...]]:
-    """The curves by training phase (its folder's name): the metrics of the phase's arm at each evaluated step."""
+def _curves(run: Run, steps: Mapping[str, int], seeds: Sequence[int], every: int) -> dict[str, tuple[CurvePoint, ...]]:
+    """The curves by training phase (its folder's name): the metrics of the phase's arm at each evaluated step.
+
+    Args:
+        steps: the steps that each arm was trained for.
+        every: steps between evaluations.
+    """
     curves = {}
-    for name in settings.trained_arms:
+    for name, last in steps.items():
         arm = ARMS[name]
-        if arm.curve and arm.folder is not None and arm.section is not None:
-            steps = settings.training(arm.section).steps
-            evaluated = sorted({*range(0, steps, settings.evaluate_every), steps})
-            curves[arm.folder] = _curve(run, settings.seed_numbers, evaluated, arm.starts_from, name)
+        if arm.curve and arm.folder is not None:
+            evaluated = sorted({*range(0, last, every), last})
+            curves[arm.folder] = _curve(run, seeds, evaluated, arm.starts_from, name)
     return curves
 
 

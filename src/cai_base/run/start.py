@@ -139,28 +139,40 @@ def examine(
     engine_kind(settings.engine)  # raises for an unknown engine
     inputs = gather(settings) if repeated is None else repeated.inputs
     Prices.of_run(settings).check_limit(settings.max_cost)
-    check_judges(settings, progress)
+    check_judges(settings.judge_choices, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     instruct = None
     if INSTRUCT in settings.evaluated_arms:
-        check_instruct(settings, progress)
+        check_instruct(settings.instruct_model, progress)
         progress.say(f"Loading {settings.instruct or 'the instruct sibling'}")
-        instruct = ask_instruct(settings, inputs, progress)
+        instruct = ask_instruct(
+            settings.instruct_model, settings.evaluation, inputs.evaluation_prompts, settings.start_seed, progress
+        )
         gc.collect()  # two models may not fit into memory
     progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings, progress, None if repeated is None else repeated.engine)
-    interpreter = interpreter_of(settings, engine, progress)
-    size = cost.run_size(settings, inputs, engine.tokenizer)
-    other = interpreter.engine if settings.other_interpreter else None
-    settings, warnings = fit(settings, inputs, engine, size, phases(settings, inputs), other)
+    engine = load_engine(settings.base_model, progress, None if repeated is None else repeated.engine)
+    interpreter = interpreter_of(settings.interpreter_model, engine, progress)
+    size = cost.run_size(settings.seeds, settings.revision, settings.evaluate_every, inputs, engine.tokenizer)
+    revision, evaluation, warnings = fit(
+        settings.revision,
+        settings.evaluation,
+        [ARMS[name] for name in settings.evaluated_arms],
+        inputs,
+        engine,
+        size,
+        phases(settings, inputs),
+        interpreter.engine if settings.other_interpreter else None,
+    )
+    settings = settings.model_copy(update={"revision": revision, "evaluation": evaluation})
     if repeated is None:  # what was left out of the files is not known of the inputs that a run stored
-        warnings += ignored(settings)
-    warnings += _foreign_text(settings, inputs) + _untuned_loss(settings) + _other_requests(inputs)
+        warnings += ignored((settings.prompts, settings.prompts_column), (settings.evaluation.prompts, None))
+    warnings += foreign_text(inputs) if settings.model == EMBEDDED else []
+    warnings += _untuned_loss(settings) + _other_requests(inputs)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
-    judges = load_judges(settings, inputs, None, progress)
+    judges = load_judges(settings.judge_choices, inputs.rubrics, None, progress)
     parts = (inputs, engine, interpreter, judges, instruct, out, progress)
     checks = make_checks(settings, *parts, phases=phases(settings, inputs))
     return Examination(settings, inputs, engine, interpreter, judges, warnings, checks)
@@ -215,10 +227,10 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
         Prices.of_run(settings).check_limit(settings.max_cost)
     inputs = Inputs.read(directory / paths.INPUTS)
     progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings, progress, run.recorded("engine"))
-    check_judges(settings, progress)
-    judges = load_judges(settings, inputs, directory, progress)
-    interpreter = interpreter_of(settings, engine, progress, run.recorded("interpreter"))
+    engine = load_engine(settings.base_model, progress, run.recorded("engine"))
+    check_judges(settings.judge_choices, progress)
+    judges = load_judges(settings.judge_choices, inputs.rubrics, directory, progress)
+    interpreter = interpreter_of(settings.interpreter_model, engine, progress, run.recorded("interpreter"))
     session = Session(settings, inputs, engine, interpreter, judges, run, progress)
     lost = session.budget.lost
     if lost != Usage():
@@ -255,10 +267,8 @@ def _other_requests(inputs: Inputs) -> list[str]:
     ]
 
 
-def _foreign_text(settings: RunSettings, inputs: Inputs) -> list[str]:
+def foreign_text(inputs: Inputs) -> list[str]:
     """Warnings of prompts and principles whose words the embedded model does not know, such as real English."""
-    if settings.model != EMBEDDED:
-        return []
     warnings = []
     unknown = sum(not embedded.knows(prompt.text) for prompt in inputs.prompts)
     if unknown:

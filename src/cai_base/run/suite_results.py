@@ -23,8 +23,7 @@ from cai_base.records import (
 from cai_base.run import shared_results
 from cai_base.run.result_warnings import uncovered
 from cai_base.run.shared_results import EvaluationContext
-from cai_base.settings.judges import NO_JUDGE
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.judges import NO_JUDGE, JudgeName
 
 NAMED = 5
 """The most prompts that a warning names."""
@@ -69,7 +68,7 @@ def collect(
         failed={},
         warnings=(
             *_notes(about.arms),
-            *_coverage_warnings(settings, judged["arms"], len(list(shared_results.every_answer(answers)))),
+            *_coverage_warnings(settings.judge, judged["arms"], len(list(shared_results.every_answer(answers)))),
             *_too_long(answers),
         ),
     )
@@ -115,11 +114,11 @@ def _notes(arms: Mapping[str, AskedArm]) -> list[str]:
     return [f"{name}: {note}" for name, arm in arms.items() for note in arm.notes]
 
 
-def _coverage_warnings(settings: RunSettings, arms: Mapping[str, Mapping[str, Figure]], answers: int) -> list[str]:
-    if settings.judge == NO_JUDGE:
+def _coverage_warnings(judge: JudgeName | None, arms: Mapping[str, Mapping[str, Figure]], answers: int) -> list[str]:
+    if judge == NO_JUDGE:
         return [f"no judge was asked: all of {answers} answers are unscored; unscored is not safe"]
     warnings = uncovered(arms, judged=True)
-    if settings.judge == GroundTruth.name and warnings:
+    if judge == GroundTruth.name and warnings:
         warnings.append(
             "the ground-truth judge scores only what asks for something in the embedded model's world (each "
             "answer's reason is in its file); for a suite in English give a judge, "

@@ -93,7 +93,9 @@ def speakers_of_arm(arm: LoadedArm) -> list[Speaker]:
 
 def default_arms(settings: RunSettings) -> list[str]:
     """The arms that one talks to unless others are asked for: all but the controls, `instruct` last."""
-    names = [name for name in available_arms(settings) if not all_arms.arm(name).control]
+    names = [
+        name for name in available_arms(settings.evaluated_arms, settings.base_model) if not all_arms.arm(name).control
+    ]
     return sorted(names, key=lambda name: name == all_arms.INSTRUCT)
 
 

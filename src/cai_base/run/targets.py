@@ -163,7 +163,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         config = {key: value for key, value in config.items() if key not in {*JUDGE_FLAGS, "rubric", "votes"}}
     settings = override_settings(config, list(request.flags))
     threads = settings.threads if "threads" in flags else None
-    available = available_arms(settings)
+    available = available_arms(settings.evaluated_arms, settings.base_model)
     for name in request.arms or ():
         if name not in available:
             raise UserError(f"--arms {name}: {directory} has no arm {name!r}; it has {', '.join(available)}")
@@ -207,7 +207,7 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
     inputs = gather(settings)
 
     def load(names: Sequence[str]) -> Iterator[LoadedArm]:
-        engine, loaded = load_any(settings, adapter, flag, progress)
+        engine, loaded = load_any(settings.sampled_model, adapter, flag, progress)
         layout = _layout(request.layout, engine, inputs)
         notes = engine.notes
         if request.layout == "auto" and isinstance(layout, Chat) and not _ends_turns(engine):

@@ -19,7 +19,7 @@ from cai_base.errors import UserError
 from cai_base.reading import argparse_in_words, parse_json, parse_toml, read_text, suggestion
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
-from cai_base.settings.schema import OneOf, RunSettings, TokenPrices
+from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import (
     Source,
     check_table,
@@ -29,6 +29,7 @@ from cai_base.settings.validation import (
     stored_settings,
     validated,
 )
+from cai_base.settings.values import OneOf, TokenPrices
 from cai_base.store import CONFIG, Run
 
 MOVABLE = ("model", "tokenizer", "instruct", "judge-url", "second-judge-url", "tinker-url")

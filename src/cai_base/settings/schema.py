@@ -1,18 +1,17 @@
 """Every setting of a run, in one model: it makes the flags, checks the TOML file, and becomes `config.json`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, model_validator
 from pydantic_settings import CliImplicitFlag
 
 from cai_base import arms
 from cai_base.arms import Section as ArmSection
 from cai_base.embedded import EMBEDDED
+from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
 from cai_base.settings.feedback import Feedback
 from cai_base.settings.judges import (
     GROUND_TRUTH,
@@ -24,63 +23,13 @@ from cai_base.settings.judges import (
     either,
 )
 from cai_base.settings.section import Count, LearningRate, NotNegative, Positive, Section, Share, Threads, Whole
-from cai_base.text import distinct, split_names
+from cai_base.settings.values import Names, OneOf, TokenPrices, is_endpoint
 
 CHECKS = (
     *("judge", "second-judge", "base", "rate", "critique", "instruct", "arms"),
     *("disjoint", "power", "engine", "feedback", "disk", "cost"),
 )
 """The checks of preflight, as `--accept` names them."""
-
-
-def _names(given: object) -> object:
-    if given is None:  # as stored where none was given
-        return ()
-    return split_names(given) if isinstance(given, str) else given
-
-
-Names = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_names),
-    AfterValidator(distinct),
-    PlainSerializer(lambda names: ",".join(names) or None, return_type=str | None),
-]
-"""Names with commas between them on the command line and in files."""
-
-
-def _is_endpoint(url: str) -> bool:
-    """Whether an HTTP library takes it as it is, and no key can be in it."""
-    try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").encode("idna")
-        usable = url.isprintable() and " " not in url and parts.port != 0
-    except ValueError:  # a port that is none, brackets that are no address, a host that is no name
-        return False
-    extra = parts.username or parts.password or parts.query or parts.fragment
-    return usable and parts.scheme in ("http", "https") and bool(host) and not extra
-
-
-class TokenPrices(str):
-    """Dollars per million tokens read, sampled and trained on, as they are given: with commas between them."""
-
-    read: float
-    sampled: float
-    trained: float
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: object, __: object) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(cls._parsed, core_schema.str_schema())
-
-    @classmethod
-    def _parsed(cls, given: str) -> "TokenPrices":
-        prices = cls(given)
-        try:
-            prices.read, prices.sampled, prices.trained = (float(part) for part in given.split(","))
-        except ValueError:  # no numbers, or not three
-            prices.read = prices.sampled = prices.trained = -1.0
-        if not all(0 <= dollars < float("inf") for dollars in (prices.read, prices.sampled, prices.trained)):
-            raise ValueError("give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0.40")
-        return prices
 
 
 def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
@@ -93,7 +42,7 @@ def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
         )
     if not takes_url and url is not None:
         raise ValueError(f"{flag}-url: only a judge openai:MODEL is asked at a URL, not {judge}")
-    if url is not None and not _is_endpoint(url):
+    if url is not None and not is_endpoint(url):
         # Whatever it holds is not repeated: it may be a key.
         raise ValueError(
             f"{flag}-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key, query "
@@ -101,14 +50,8 @@ def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """In `Annotated[str, OneOf(names)]`: the setting is one of these names, which a table defines."""
-
-    names: Collection[str]
-
-    def __get_pydantic_core_schema__(self, _: object, __: object) -> CoreSchema:
-        return core_schema.literal_schema(list(self.names))
+PROMPT_ROOM = 512
+"""Tokens that a prompt with its few-shot turns is expected to take at most."""
 
 
 class LoraSettings(Section):
@@ -322,6 +265,49 @@ class RunSettings(Section):
         return {flag: judge for flag, judge in given.items() if judge is not None}
 
     @property
+    def host(self) -> Host:
+        """Where engines compute."""
+        return Host(self.threads, self.tinker_url, self.tinker_timeout)
+
+    @property
+    def base_model(self) -> ModelChoice:
+        """The base model, which is trained; its longest sequence is a revision request with its answer."""
+        longest = 2 * self.revision.response_tokens + self.revision.critique_tokens + PROMPT_ROOM
+        return ModelChoice(self.model, self.engine, self.host, self.tokenizer, longest, self.lora)
+
+    @property
+    def sampled_model(self) -> ModelChoice:
+        """The same model where it, or an adapter on it, is sampled from alone."""
+        longest = self.evaluation.response_tokens + PROMPT_ROOM
+        return ModelChoice(self.model, self.engine, self.host, self.tokenizer, longest, thinking=self.instruct_thinking)
+
+    @property
+    def instruct_model(self) -> InstructChoice:
+        """The model of the instruct arm."""
+        longest = self.evaluation.response_tokens + PROMPT_ROOM
+        return InstructChoice(self.instruct, self.base_model, self.instruct_tokenizer, longest, self.instruct_thinking)
+
+    @property
+    def interpreter_model(self) -> InterpreterChoice:
+        """The model that critiques, revises and compares."""
+        return InterpreterChoice(self.interpreter, self.base_model, self.interpreter == SELF, self.other_interpreter)
+
+    @property
+    def answer_revision(self) -> Revision:
+        """How the answers of an arm are revised that revises its answers: to the length of answers."""
+        return self.revision.model_copy(update={"response_tokens": self.evaluation.response_tokens})
+
+    @property
+    def judge_choices(self) -> dict[str, JudgeChoice]:
+        """How each judge is asked, by the flag that names it; `judge` is always there, if only as none."""
+        urls = {"judge": self.judge_url, "second-judge": self.second_judge_url}
+        tokenizers = {"judge": self.judge_tokenizer, "second-judge": self.second_judge_tokenizer}
+        return {
+            flag: JudgeChoice(flag, judge, urls[flag], tokenizers[flag], self.votes, self.judging, self.host)
+            for flag, judge in ({"judge": JudgeName(NO_JUDGE)} | self.judges).items()
+        }
+
+    @property
     def asks_rubrics(self) -> bool:
         """Whether some judge is a language model that answers rubrics."""
         return any(judge.kind.rubrics for judge in self.judges.values())
@@ -354,6 +340,12 @@ class RunSettings(Section):
         """All arms: the base model, those that are trained, the controls, what was trained elsewhere."""
         elsewhere = (name for name in arms.named("other") if name in self.arms)
         return (*arms.named("start"), *self.trained_arms, *self.controls, *elsewhere)
+
+    @property
+    def training_steps(self) -> dict[str, int]:
+        """The steps that each arm of the run trains for, by its name."""
+        trained = (arms.ARMS[name] for name in (*self.trained_arms, *self.controls))
+        return {arm.name: self.training(arm.section).steps for arm in trained if arm.section is not None}
 
     @property
     def seed_numbers(self) -> range:
@@ -434,7 +426,7 @@ class RunSettings(Section):
         for field in (*trained, *(() if self.engine == "tinker" or served else ("tinker_url", "price", "max_cost"))):
             if getattr(self, field) is not None:
                 raise ValueError(f"{field.replace('_', '-')}: is for --engine tinker; add that, or leave it out")
-        if self.tinker_url is not None and not _is_endpoint(self.tinker_url):
+        if self.tinker_url is not None and not is_endpoint(self.tinker_url):
             raise ValueError(
                 "tinker-url: must be the address of a Tinker-API server, such as http://localhost:8000, with no user, "
                 "key, query or space in it; a key belongs in TINKER_API_KEY or .env"

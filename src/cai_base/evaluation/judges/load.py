@@ -1,7 +1,7 @@
 """From settings to the judges. How a kind of judge is loaded follows from its row in `settings.judges.JUDGE_KINDS`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,12 @@ from cai_base.evaluation.judges.llama_server import LlamaServer, LlamaSource, ch
 from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.evaluation.judges.refusal_phrases import RefusalPhrases
 from cai_base.evaluation.judges.replies import ReplyFile, Source
-from cai_base.inputs import Inputs
+from cai_base.inputs.rubrics import Rubric
 from cai_base.models import check_chat_model, load_chat_model
 from cai_base.paths import replies
 from cai_base.progress import Progress
-from cai_base.settings.judges import NO_JUDGE, JudgeKind, JudgeName
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import JudgeChoice
+from cai_base.settings.judges import JudgeKind, JudgeName
 
 GUARD_TOKENS = 64
 """Longest answer of a guard: a word or two, and what is violated."""
@@ -31,35 +31,31 @@ class Context:
     """What a judge is loaded from.
 
     Attributes:
-        flag: the flag that names it, `judge` or `second-judge`.
-        judge: as it was given there.
+        rubrics: that a language model answers.
         file: where its replies are kept.
     """
 
-    settings: RunSettings
-    inputs: Inputs
-    flag: str
-    judge: JudgeName
+    choice: JudgeChoice
+    rubrics: Sequence[Rubric]
     file: ReplyFile
     progress: Progress
 
 
 def _endpoint(context: Context) -> Judge:
-    settings = context.settings
-    url = settings.judge_url if context.flag == "judge" else settings.second_judge_url
-    assert url is not None
-    return _by_rubrics(context, Endpoint(context.judge.name, url, settings.judging))
+    choice = context.choice
+    assert choice.url is not None
+    return _by_rubrics(context, Endpoint(choice.judge.name, choice.url, choice.sampling))
 
 
 def _process(context: Context) -> Judge:
-    file, settings = Path(context.judge.name), context.settings
-    server = LlamaServer(file, settings.threads or len(os.sched_getaffinity(0)))
-    return _by_rubrics(context, LlamaSource(server, file.name, settings.judging, context.progress))
+    choice, file = context.choice, Path(context.choice.judge.name)
+    server = LlamaServer(file, choice.host.threads or len(os.sched_getaffinity(0)))
+    return _by_rubrics(context, LlamaSource(server, file.name, choice.sampling, context.progress))
 
 
 def _chat(context: Context) -> Judge:
-    judging = context.settings.judging
-    return _by_rubrics(context, ChatSource(_model(context), judging.temperature, judging.max_tokens))
+    sampling = context.choice.sampling
+    return _by_rubrics(context, ChatSource(_model(context), sampling.temperature, sampling.max_tokens))
 
 
 def _guard(context: Context) -> Judge:
@@ -67,22 +63,22 @@ def _guard(context: Context) -> Judge:
     guard = GuardGrading()
     gradings: dict[str, Grading] = {guard.task: guard}
     # At temperature 0 all votes would be the same.
-    return ModelJudge(str(context.judge), gradings, 1, source, context.file, context.progress)
+    return ModelJudge(str(context.choice.judge), gradings, 1, source, context.file, context.progress)
 
 
 def _model(context: Context) -> partial[Engine]:
-    return partial(load_chat_model, context.settings, context.judge, f"--{context.flag}", context.progress)
+    return partial(load_chat_model, context.choice, context.progress)
 
 
 def _by_rubrics(context: Context, source: Source) -> Judge:
-    gradings: dict[str, Grading] = {rubric.task: RubricGrading(rubric) for rubric in context.inputs.rubrics}
-    votes = context.settings.votes
-    return ModelJudge(str(context.judge), gradings, votes, source, context.file, context.progress)
+    gradings: dict[str, Grading] = {rubric.task: RubricGrading(rubric) for rubric in context.rubrics}
+    choice = context.choice
+    return ModelJudge(str(choice.judge), gradings, choice.votes, source, context.file, context.progress)
 
 
 def _load(context: Context) -> Judge:
     """The judge, as its kind's row in `JUDGE_KINDS` says. It asks nothing and loads no weights yet."""
-    match context.judge.kind:
+    match context.choice.judge.kind:
         case JudgeKind(grades="nothing"):
             return NoJudge()
         case JudgeKind(grades="facts"):
@@ -99,35 +95,39 @@ def _load(context: Context) -> Judge:
             return _chat(context)
 
 
-def check_judges(settings: RunSettings, progress: Progress) -> None:
+def check_judges(choices: Mapping[str, JudgeChoice], progress: Progress) -> None:
     """See, before any work, that the judges can be asked. Nothing is asked, and no weights are loaded.
+
+    Args:
+        choices: `RunSettings.judge_choices`.
 
     Raises:
         UserError: one of them cannot.
     """
-    for flag, judge in settings.judges.items():
-        if judge.kind.at_url:
+    for choice in choices.values():
+        if choice.judge.kind.at_url:
             check_sdk()
-        elif judge.kind.runs == "process":
-            check_file(flag, judge.name)
-        elif judge.kind.runs is not None:
-            check_chat_model(settings, judge, f"--{flag}", progress)
+        elif choice.judge.kind.runs == "process":
+            check_file(choice.flag, choice.judge.name)
+        elif choice.judge.kind.runs is not None:
+            check_chat_model(choice, progress)
 
 
-def load_judges(settings: RunSettings, inputs: Inputs, directory: Path | None, progress: Progress) -> dict[str, Judge]:
+def load_judges(
+    choices: Mapping[str, JudgeChoice], rubrics: Sequence[Rubric], directory: Path | None, progress: Progress
+) -> dict[str, Judge]:
     """The judges of a run, by the flag that names each. Every reply of `judge` is kept in `judge.jsonl`, and so on.
 
     Args:
+        choices: `RunSettings.judge_choices`.
+        rubrics: that a language model answers.
         directory: the run's; None if it has none yet, see `keep_replies`.
 
     Raises:
         UserError: the replies kept in the run's directory were changed.
     """
-    judges: dict[str, Judge] = {}
-    for flag, judge in ({"judge": JudgeName(NO_JUDGE)} | settings.judges).items():
-        file = ReplyFile(directory and directory / replies(flag))
-        judges[flag] = _load(Context(settings, inputs, flag, judge, file, progress))
-    return judges
+    files = {flag: ReplyFile(directory and directory / replies(flag)) for flag in choices}
+    return {flag: _load(Context(one, rubrics, files[flag], progress)) for flag, one in choices.items()}
 
 
 def keep_replies(judges: Mapping[str, Judge], directory: Path) -> None:

@@ -11,14 +11,14 @@ from cai_base.errors import UserError
 from cai_base.evaluation import fluency
 from cai_base.evaluation.judges import Judge, NoJudge, Response
 from cai_base.evaluation.tasks.prompts import answer
-from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import BENIGN, JAILBREAK
 from cai_base.inputs.prompts import Prompt
 from cai_base.models import load_instruct
 from cai_base.progress import Progress
 from cai_base.records import Answer
 from cai_base.run.preflight.outcome import Check
-from cai_base.settings.schema import Evaluation, RunSettings
+from cai_base.settings.choices import InstructChoice
+from cai_base.settings.schema import Evaluation
 
 SHORT = 32
 """Tokens in which an instruct model answers a bare question that asks for a word or two."""
@@ -53,15 +53,22 @@ class InstructSample:
     same: bool | None
 
 
-def ask_instruct(settings: RunSettings, inputs: Inputs, progress: Progress) -> InstructSample:
-    """Ask the instruct model a few benign questions. It is loaded alone, and let go again."""
-    engine, adapter = load_instruct(settings, progress)
-    benign = [prompt for prompt in inputs.evaluation_prompts if prompt.kind == BENIGN][:INSTRUCT_PROMPTS]
-    seed = settings.start_seed
-    answers = answer(engine, Chat(), settings.evaluation, NoJudge(), benign, {seed: adapter})[seed]
+def ask_instruct(
+    instruct: InstructChoice, evaluation: Evaluation, prompts: Sequence[Prompt], seed: int, progress: Progress
+) -> InstructSample:
+    """Ask the instruct model a few benign questions. It is loaded alone, and let go again.
+
+    Args:
+        evaluation: how answers are sampled.
+        prompts: the evaluation prompts.
+        seed: the run's first.
+    """
+    engine, adapter = load_instruct(instruct, progress)
+    benign = [prompt for prompt in prompts if prompt.kind == BENIGN][:INSTRUCT_PROMPTS]
+    answers = answer(engine, Chat(), evaluation, NoJudge(), benign, {seed: adapter})[seed]
     same = None
     if adapter is not None:
-        tokens = prompt_tokens(engine.tokenizer, inputs.evaluation_prompts[0].text)
+        tokens = prompt_tokens(engine.tokenizer, prompts[0].text)
         datum = Datum(tokens, (0.0, *[1.0] * (len(tokens) - 1)))
         logprobs = engine.compute_logprobs({None: [datum], adapter: [datum]})
         same = logprobs[None] == logprobs[adapter]

@@ -1,0 +1,71 @@
+"""The types of single settings: what each takes, and what is said of anything else."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic_core import CoreSchema, core_schema
+
+from cai_base.text import distinct, split_names
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """In `Annotated[str, OneOf(names)]`: the setting is one of these names, which a table defines."""
+
+    names: Collection[str]
+
+    def __get_pydantic_core_schema__(self, _: object, __: object) -> CoreSchema:
+        return core_schema.literal_schema(list(self.names))
+
+
+def _names(given: object) -> object:
+    if given is None:  # as stored where none was given
+        return ()
+    return split_names(given) if isinstance(given, str) else given
+
+
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_names),
+    AfterValidator(distinct),
+    PlainSerializer(lambda names: ",".join(names) or None, return_type=str | None),
+]
+"""Names with commas between them on the command line and in files."""
+
+
+def is_endpoint(url: str) -> bool:
+    """Whether an HTTP library takes it as it is, and no key can be in it."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        usable = url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:  # a port that is none, brackets that are no address, a host that is no name
+        return False
+    extra = parts.username or parts.password or parts.query or parts.fragment
+    return usable and parts.scheme in ("http", "https") and bool(host) and not extra
+
+
+class TokenPrices(str):
+    """Dollars per million tokens read, sampled and trained on, as they are given: with commas between them."""
+
+    read: float
+    sampled: float
+    trained: float
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, __: object) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls._parsed, core_schema.str_schema())
+
+    @classmethod
+    def _parsed(cls, given: str) -> "TokenPrices":
+        prices = cls(given)
+        try:
+            prices.read, prices.sampled, prices.trained = (float(part) for part in given.split(","))
+        except ValueError:  # no numbers, or not three
+            prices.read = prices.sampled = prices.trained = -1.0
+        if not all(0 <= dollars < float("inf") for dollars in (prices.read, prices.sampled, prices.trained)):
+            raise ValueError("give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0.40")
+        return prices
