@@ -16,7 +16,7 @@ from cai_base.engines.local import LocalEngine
 from cai_base.models import load_any, load_instruct
 from cai_base.progress import Progress
 from cai_base.report import write
-from cai_base.run import evaluation, start
+from cai_base.run import finished_run, start
 from cai_base.settings.choices import InstructChoice
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
@@ -93,7 +93,7 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
 
     monkeypatch.setattr(LocalEngine, "sample", seen)
     loaded = []
-    load_engine, load_instruct = start.load_engine, evaluation.load_instruct
+    load_engine, load_instruct = start.load_engine, finished_run.load_instruct
 
     def load_base(*given: Any) -> Any:
         engine = load_engine(*given)
@@ -105,7 +105,7 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
         return load_instruct(instruct, progress)
 
     monkeypatch.setattr(start, "load_engine", load_base)
-    monkeypatch.setattr(evaluation, "load_instruct", load_second)
+    monkeypatch.setattr(finished_run, "load_instruct", load_second)
     # Its weights are random, so preflight finds its answers to be gibberish.
     results = run(tmp_path, "--arms", "sft,instruct", "--instruct", str(stranger), "--accept", "instruct", *asked)
     assert prompts[-1] == (str(stranger), "(((How would you sweep the mill?", ())

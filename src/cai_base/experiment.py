@@ -146,7 +146,7 @@ class Experiment:
         """Write `results.json` and `usage.json`."""
         session = self.session
         tokens = results.tokens(self.run, self.settings.seed_numbers, self.settings.evaluated_arms)
-        usage = {**self.run.usage, "tokens": tokens, "spent": session.budget.record()}
+        usage = {**self.run.usage, "tokens": tokens, "spent": session.budget.spending().dump()}
         write_atomic(self.run.directory / paths.USAGE, to_json(usage))
         content = results.collect(self.run, self.settings, session.inputs, failed)
         self.run.commit("results", 1, write={paths.RESULTS: to_json(content.dump())})

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cai_base import embedded
 from cai_base.arms import INSTRUCT
 from cai_base.dialogue import chat_tokens
 from cai_base.embedded import EMBEDDED
-from cai_base.engines import Adapter, Engine, EngineError, Lora, Tokenizer
+from cai_base.engines import Adapter, Engine, EngineError, Findings, Lora, Tokenizer
 from cai_base.engines.files import ADAPTER_CONFIG
 from cai_base.errors import UserError
 from cai_base.progress import Progress
@@ -54,7 +53,7 @@ class Source:
     adapter: Path | None = None
     adapter_name: Adapter = "model"
     tokenizer: Path | None = None
-    findings: Mapping[str, Any] | None = None
+    findings: Findings | None = None
     chat: bool = False
     thinking: bool = True
 
@@ -142,7 +141,7 @@ def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int 
         return _local(Source(model, longest, {}, lora), threads)
 
 
-def load_engine(base: ModelChoice, progress: Progress, findings: Mapping[str, Any] | None = None) -> Engine:
+def load_engine(base: ModelChoice, progress: Progress, findings: Findings | None = None) -> Engine:
     """The engine with the base model in it.
 
     Args:
@@ -207,7 +206,7 @@ def interpreter_engine(choice: InterpreterChoice) -> str:
 
 
 def load_interpreter(
-    choice: InterpreterChoice, progress: Progress, findings: Mapping[str, Any] | None = None
+    choice: InterpreterChoice, progress: Progress, findings: Findings | None = None
 ) -> tuple[Engine, Adapter | None]:
     """An engine with the interpreter in it, where that is another model than the run's, and its adapter there.
 

@@ -1,7 +1,6 @@
 """Random small models of three architectures, saved in Hugging Face layout with a byte-level tokenizer."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ import transformers
 from checkpoints import LENGTH, LORA, SHAPE, save_tokenizer
 from transformers import LlamaConfig, MistralConfig, Qwen3Config
 
-from cai_base.engines import Lora
+from cai_base.engines import Findings, Lora
 from cai_base.engines.local import LocalEngine, masks
 
 CONFIGS = {
@@ -70,7 +69,7 @@ def engine(folder: Callable[[str], str]) -> Callable[..., LocalEngine]:
         length: int = LENGTH,
         pack: bool = True,
         rows: int = 256,
-        findings: dict[str, Any] | None = None,
+        findings: Findings | None = None,
     ) -> LocalEngine:
         return LocalEngine(
             folder(kind), lora, sequence_length=length, pack=pack, rows=rows, device="cpu", findings=findings

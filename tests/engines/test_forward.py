@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from cai_base.cache import cache_folder
-from cai_base.engines import Batch, Datum, EngineError, LossValue, SampleRequest, Step
+from cai_base.engines import Batch, Datum, EngineError, Findings, LossValue, SampleRequest, Step
 from cai_base.engines.local import LocalEngine, forward, layout
 
 Make = Callable[..., LocalEngine]
@@ -149,7 +149,7 @@ def test_an_engine_restores_the_layout_of_an_interrupted_run(engine: Make) -> No
     begun = engine("windowed", length=10)
     begun.compute_logprobs({None: pairs(3, 4)})
     assert not begun.packed, "a sequence was longer than was said, and the layout changed"
-    again = engine("windowed", length=10, findings=json.loads(json.dumps(begun.findings())))
+    again = engine("windowed", length=10, findings=Findings.model_validate_json(begun.findings().model_dump_json()))
     assert (again.packed, again.notes) == (False, begun.notes)
     packed = engine("windowed", length=10).findings()
     assert engine("windowed", findings=packed).packed, "at its own length it would have chosen to pad"

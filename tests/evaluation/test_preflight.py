@@ -10,7 +10,7 @@ import pytest
 
 from cai_base.cli import main
 from cai_base.dialogue import Dialogue
-from cai_base.engines import Datum, Sample, SampleRequest
+from cai_base.engines import Datum, Findings, Sample, SampleRequest
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges import GroundTruth, NoJudge, Response, unscored, verdict_of
 from cai_base.inputs.prompts import Prompt
@@ -83,8 +83,8 @@ class Engine:
             raise UserError("no chat template")
         return [ord(c) for c in messages[-1]["content"]]
 
-    def findings(self) -> dict[str, str]:
-        return {"model": "digest"}
+    def findings(self) -> Findings:
+        return Findings(model="digest")
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         self.asked += 1

@@ -42,7 +42,7 @@ def test_what_was_under_way_at_a_kill_is_worked_on_again_and_counted(tmp_path: P
     with budget.phase("sft"):
         meter.count({"sft/0": Usage(trained=30), "sft/1": Usage(trained=30)})
     run.commit("sft", 2)
-    record = budget.record()
+    record = budget.spending().dump()
     assert record["again"] == {"trained": 90, "prefilled": 0, "sampled": 0}
     assert {seed: used["trained"] for seed, used in record["tokens"]["sft"].items()} == {"0": 190, "1": 160}
     assert record["dollars"] == pytest.approx(350 * 100 / 1e6)
@@ -59,7 +59,7 @@ def test_samples_in_flight_count_with_the_most_that_they_can_take(tmp_path: Path
         sent = json.loads((tmp_path / "run" / SPENDING).read_bytes())["tokens"]["revision"]["0"]
         meter.count({"sft/0": Usage(sampled=-60)})
     assert sent == {"trained": 0, "prefilled": 40, "sampled": 100}
-    assert budget.record()["tokens"]["revision"]["0"] == {"trained": 0, "prefilled": 40, "sampled": 40}
+    assert budget.spending().dump()["tokens"]["revision"]["0"] == {"trained": 0, "prefilled": 40, "sampled": 40}
 
 
 def test_every_model_that_is_paid_is_in_the_budget_and_counts_against_the_limit(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_every_model_that_is_paid_is_in_the_budget_and_counts_against_the_limit(
         judge.count({None: Usage(sampled=2)})
         instruct.count({None: Usage(sampled=3)})
     budget.check_budget()
-    tokens = budget.record()["tokens"]
+    tokens = budget.spending().dump()["tokens"]
     assert tokens["preflight"]["judge"]["prefilled"] == 10
     assert {who: used["sampled"] for who, used in tokens["evaluation"].items()} == {
         "base": 0,
@@ -88,5 +88,5 @@ def test_every_model_that_is_paid_is_in_the_budget_and_counts_against_the_limit(
 def test_where_nothing_is_paid_nothing_is_written_while_work_goes_on(tmp_path: Path) -> None:
     _, budget, meter = opened(tmp_path / "run", "--seeds 1")
     meter.count({None: Usage(sampled=5)})
-    assert budget.record()["dollars"] is None
+    assert budget.spending().dump()["dollars"] is None
     assert not (tmp_path / "run" / SPENDING).exists()

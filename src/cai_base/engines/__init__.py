@@ -12,8 +12,9 @@ in its loss, a plain function from the sums of a batch to a scalar and metrics, 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cai_base.engines.errors import EngineError as EngineError
@@ -274,6 +275,20 @@ class Tokenizer(Protocol):
         ...
 
 
+class Findings(BaseModel):
+    """What an engine knows about its model, which a run stores; an engine may add fields of its own.
+
+    Attributes:
+        model: a hash of the base model.
+        notes: the sentences of `Engine.notes`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    model: str
+    notes: tuple[str, ...] = ()
+
+
 class Engine(Protocol):
     """One frozen base model and any number of LoRA adapters on it, each with its own Adam state.
 
@@ -314,14 +329,11 @@ class Engine(Protocol):
         """Where this engine computes, for readers: the name of the processor, or of the service."""
         ...
 
-    def findings(self) -> dict[str, Any]:
-        """What the engine determined about this model, such as whether packing is valid, as JSON values.
+    def findings(self) -> Findings:
+        """What the engine determined about this model, such as whether packing is valid.
 
         An engine that is constructed with these findings runs the model in the same way from its first batch. A resumed
         run stores and restores them, or is refused if the model has changed.
-
-        Returns:
-            `model`: a hash of the base model; `notes`: the property of that name; further keys depend on the engine.
         """
         ...
 

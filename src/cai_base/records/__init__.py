@@ -58,6 +58,7 @@ from cai_base.records.results import (
     Unseen,
 )
 from cai_base.records.schema import RESULTS_FILES, results_schema
+from cai_base.records.spending import NOTHING, Spending, TokensUsed
 from cai_base.records.stored import Stored
 from cai_base.records.study import (
     CellResults,
@@ -69,6 +70,7 @@ from cai_base.records.study import (
 )
 
 __all__ = [
+    "NOTHING",
     "PROMPTS",
     "RESULTS_FILES",
     "SEEDS_AND_PROMPTS",
@@ -113,6 +115,7 @@ __all__ = [
     "RubricUsed",
     "SecondFigure",
     "SecondJudge",
+    "Spending",
     "Stored",
     "StudyCell",
     "StudyContrast",
@@ -125,6 +128,7 @@ __all__ = [
     "SuiteAsked",
     "SuiteResults",
     "Summary",
+    "TokensUsed",
     "TrainingStep",
     "TwoResponses",
     "Unseen",

@@ -5,19 +5,20 @@ the account up to the last request; it is written before each request is sent. I
 compares the two: the difference is the work that was not committed, which is done, and paid for, a second time.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from cai_base import paths
 from cai_base.arms import BASE
 from cai_base.engines import Adapter, Meter, Usage
 from cai_base.errors import Stopped
+from cai_base.reading import RESTORE, build, read_record
+from cai_base.records import NOTHING, Spending, TokensUsed
 from cai_base.run import cost
 from cai_base.run.prices import FREE, Prices
-from cai_base.store import JsonObject, Run, to_json, write_atomic
+from cai_base.store import MANIFEST, Run, to_json, write_atomic
 
 
 class Budget:
@@ -38,22 +39,22 @@ class Budget:
         self._max_cost, self._run = max_cost, run
         self._phase = "preflight"
         self._prices = {work: prices.of_model(model) for work, model in prices.models.items()}
-        committed: JsonObject = run.recorded("spent") or {}
-        path = run.directory / paths.SPENDING
-        latest: JsonObject = json.loads(path.read_bytes()) if path.exists() else committed
+        stored, path = run.recorded("spent"), run.directory / paths.SPENDING
+        where = f"{run.directory / MANIFEST}: spent"
+        committed = NOTHING if stored is None else build(Spending, stored, where, remedy=RESTORE)
+        latest = read_record(path, Spending, "what a run has spent", RESTORE) if path.exists() else committed
         self._tokens = {
-            phase: {seed: Usage(**usage) for seed, usage in seeds.items()}
-            for phase, seeds in latest.get("tokens", {}).items()
+            phase: {seed: _usage(tokens) for seed, tokens in seeds.items()} for phase, seeds in latest.tokens.items()
         }
-        self._dollars: float | None = latest.get("dollars", 0.0) if self._prices else None
+        self._dollars = latest.dollars if self._prices else None
         self.lost = _difference(_total(latest), _total(committed))
-        self._repeated = Usage(**committed.get("again", {}))
+        self._repeated = _usage(committed.again)
         self._repeated.add(self.lost)
         self._meters: dict[str, Meter] = {}
         self._attributed: dict[tuple[str, Adapter | None], Usage] = {}
         for work, meter in meters.items():
             self.follow(work, meter)
-        run.record_on_commit("spent", self.record)
+        run.record_on_commit("spent", lambda: self.spending().dump())
 
     def follow(self, work: str, meter: Meter) -> None:
         """Count another engine's work as well: the `method`'s, the `instruct` model's or a judge's."""
@@ -76,12 +77,14 @@ class Budget:
             seconds = self._run.usage.setdefault("seconds", {})
             seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 1)
 
-    def record(self) -> JsonObject:
-        """Tokens by phase and seed (the base model's under `base`), tokens of repeated work, and dollars."""
+    def spending(self) -> Spending:
+        """What the run has spent so far."""
         self._count()
-        tokens = {phase: {seed: asdict(u) for seed, u in seeds.items()} for phase, seeds in self._tokens.items()}
-        dollars = None if self._dollars is None else round(self._dollars, 6)
-        return {"tokens": tokens, "again": asdict(self._repeated), "dollars": dollars}
+        return Spending(
+            tokens={phase: {seed: _tokens(u) for seed, u in seeds.items()} for phase, seeds in self._tokens.items()},
+            again=_tokens(self._repeated),
+            dollars=None if self._dollars is None else round(self._dollars, 6),
+        )
 
     def check_budget(self) -> None:
         """Check that the run has not reached its cost limit.
@@ -89,7 +92,7 @@ class Budget:
         Raises:
             Stopped: it has.
         """
-        limit, spent = self._max_cost, self.record()["dollars"]
+        limit, spent = self._max_cost, self.spending().dollars
         if limit is not None and spent is not None and spent >= limit:
             raise Stopped(
                 f"the run has cost {spent:.4f} of the {limit:g} dollars of --max-cost; to go on, give resume a higher "
@@ -101,7 +104,7 @@ class Budget:
         (self._run.directory / paths.SPENDING).unlink(missing_ok=True)
 
     def _write_spending(self) -> None:
-        write_atomic(self._run.directory / paths.SPENDING, to_json(self.record()))
+        write_atomic(self._run.directory / paths.SPENDING, to_json(self.spending().dump()))
 
     def _count(self) -> None:
         """Attribute what the meters counted since the last call to the current phase."""
@@ -119,8 +122,16 @@ class Budget:
                     self._dollars = None if price is None else self._dollars + price.of(since)
 
 
-def _total(record: JsonObject) -> Usage:
-    return cost.total(Usage(**usage) for seeds in record.get("tokens", {}).values() for usage in seeds.values())
+def _usage(tokens: TokensUsed) -> Usage:
+    return Usage(tokens.trained, tokens.prefilled, tokens.sampled)
+
+
+def _tokens(usage: Usage) -> TokensUsed:
+    return TokensUsed(trained=usage.trained, prefilled=usage.prefilled, sampled=usage.sampled)
+
+
+def _total(spending: Spending) -> Usage:
+    return cost.total(_usage(tokens) for seeds in spending.tokens.values() for tokens in seeds.values())
 
 
 def _difference(first: Usage, second: Usage) -> Usage:

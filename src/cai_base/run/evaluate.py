@@ -128,7 +128,7 @@ def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
         layout="chat template" if isinstance(arm.layout, Chat) else "few-shot dialogue",
         seeds=tuple(arm.models),
         context=arm.engine.context_length,
-        weights=arm.engine.findings().get("model"),
+        weights=arm.engine.findings().model,
         one_model=len(set(arm.models.values())) == 1,
         notes=arm.notes,
     )

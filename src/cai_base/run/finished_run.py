@@ -15,6 +15,7 @@ from cai_base.inputs import Inputs
 from cai_base.method.interpreter import itself
 from cai_base.models import engine_kind, load_engine, load_instruct
 from cai_base.progress import Progress
+from cai_base.run.findings import stored_findings
 from cai_base.run.inference import interpreter_of, layout_of, revision_of
 from cai_base.settings.choices import InstructChoice, ModelChoice
 from cai_base.settings.schema import RunSettings
@@ -63,7 +64,7 @@ def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress)
     if of_base:
         inputs = Inputs.read(run.directory / paths.INPUTS)
         progress.say(f"Loading {base.model}")
-        engine = load_engine(base, progress, run.recorded("engine"))
+        engine = load_engine(base, progress, stored_findings(run))
         # A Tinker service loads only its own checkpoints, not exported adapters.
         states = settings.training_steps if engine_kind(base.engine).served else {}
         for arm in of_base:

@@ -1,12 +1,11 @@
 """The arms that do at inference what others are trained for: the constitution in the prompt, or revision of answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from cai_base.arms import Arm
 from cai_base.dialogue import Dialogue, constitution_text
-from cai_base.engines import Adapter, Engine, Sample, Usage
+from cai_base.engines import Adapter, Engine, Findings, Sample, Usage
 from cai_base.evaluation.tasks import Query, Revise
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Prompt
@@ -28,7 +27,7 @@ def layout_of(arm: Arm, inputs: Inputs) -> Dialogue:
 
 
 def interpreter_of(
-    choice: InterpreterChoice, engine: Engine, progress: Progress, findings: Mapping[str, Any] | None = None
+    choice: InterpreterChoice, engine: Engine, progress: Progress, findings: Findings | None = None
 ) -> Interpreter:
     """The interpreter that the settings name; another model than the run's own is loaded.
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cai_base import paths
+from cai_base.engines import Findings
 from cai_base.inputs import Inputs
 from cai_base.progress import Progress
-from cai_base.store import JsonObject, Run
+from cai_base.run.findings import stored_findings
+from cai_base.store import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Repeated:
 
     inputs: Inputs
     warnings: tuple[str, ...]
-    engine: JsonObject | None
+    engine: Findings | None
 
     def same_warnings(self, new: Sequence[str], progress: Progress) -> list[str]:
         """The warnings of the run that is repeated, which stand in its results. Others of today are only said."""
@@ -46,4 +48,4 @@ def read_repeated(directory: Path) -> Repeated:
     run = Run.open(directory)
     inputs = Inputs.read(directory / paths.INPUTS)
     warnings = tuple(json.loads((directory / paths.WARNINGS).read_bytes()))
-    return Repeated(inputs, warnings, run.recorded("engine"))
+    return Repeated(inputs, warnings, stored_findings(run))

@@ -9,6 +9,7 @@ from cai_base.arms import ARMS, pair_name
 from cai_base.engines.files import ADAPTER_WEIGHTS
 from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.records import Difference, Figure
+from cai_base.run.findings import stored_findings
 from cai_base.store import Run
 
 COVERED = 0.95
@@ -41,7 +42,8 @@ def uncovered(arms: Mapping[str, Mapping[str, Figure]], *, judged: bool) -> list
 def stored_warnings(run: Run) -> list[str]:
     """The warnings of preflight, and the engine's notes."""
     warnings: list[str] = json.loads((run.directory / paths.WARNINGS).read_bytes())
-    return [*warnings, *(run.recorded("engine") or {"notes": []})["notes"]]
+    findings = stored_findings(run)
+    return [*warnings, *(() if findings is None else findings.notes)]
 
 
 def at_the_floor(attack_success: float | None) -> list[str]:

@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cai_base import embedded, paths
@@ -25,6 +26,7 @@ from cai_base.progress import Progress
 from cai_base.run import cost
 from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
+from cai_base.run.findings import ENGINE, INTERPRETER, record_of, stored_findings
 from cai_base.run.folder_guide import folder_guide
 from cai_base.run.inference import interpreter_of
 from cai_base.run.preflight.checks import make_checks
@@ -36,7 +38,7 @@ from cai_base.run.session_facts import session_facts
 from cai_base.settings.presets import defaults
 from cai_base.settings.schema import Dpo, RunSettings
 from cai_base.settings.validation import stored_settings
-from cai_base.store import JsonObject, Run, refuse_existing, to_json, write_atomic
+from cai_base.store import Run, refuse_existing, to_json, write_atomic
 
 FOREIGN = 0.1
 """A constitution is warned of if more than this share of its words is foreign to the embedded model's world. It is 0.20
@@ -86,11 +88,11 @@ class Session:
         self.dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
         self._engine: Engine | None = engine
         self._interpreter: Interpreter | None = interpreter
-        run.record_on_commit("engine", engine.findings)
+        for name, one in _engines(engine, interpreter, settings.other_interpreter).items():
+            run.record_on_commit(name, partial(record_of, one))
         meters = {flag: judge.meter for flag, judge in judges.items() if judge.meter is not None}
         if settings.other_interpreter:
-            run.record_on_commit("interpreter", interpreter.engine.findings)
-            meters["interpreter"] = interpreter.engine.meter
+            meters[INTERPRETER] = interpreter.engine.meter
         self.budget = Budget(Prices.of_run(settings), settings.max_cost, run, {"method": engine.meter, **meters})
         run.record_session(session_facts(engine.device))
         guide = run.directory / paths.README
@@ -111,16 +113,14 @@ class Session:
 
     def release_engine(self) -> None:
         """Drop the engines, to free their memory. Their findings about their models are still stored with the run."""
-        engines = {"engine": self.engine}
-        if self.settings.other_interpreter:
-            engines["interpreter"] = self.interpreter.engine
-        for name, engine in engines.items():
-            self.run.record_on_commit(name, _always(engine.findings()))
+        for name, one in _engines(self.engine, self.interpreter, self.settings.other_interpreter).items():
+            self.run.record_on_commit(name, partial(dict, record_of(one)))
         self._engine = self._interpreter = None
 
 
-def _always(record: JsonObject) -> Callable[[], JsonObject]:
-    return lambda: record
+def _engines(engine: Engine, interpreter: Interpreter, other: bool) -> dict[str, Engine]:
+    """The engines of a run by the names of their findings: its own, and that of another interpreter."""
+    return {ENGINE: engine} | ({INTERPRETER: interpreter.engine} if other else {})
 
 
 def examine(
@@ -193,6 +193,7 @@ def begin(
     warnings = [*examined.warnings, *refuse(examined.checks, settings.accept)]
     if repeated is not None:
         warnings = repeated.same_warnings(warnings, progress)
+    engines = _engines(examined.engine, examined.interpreter, examined.settings.other_interpreter)
     run = Run.create(
         out,
         examined.settings.model_dump(mode="json", by_alias=True),
@@ -201,8 +202,7 @@ def begin(
             paths.WARNINGS: to_json(warnings),
             paths.PREFLIGHT: to_json([check.dump() for check in examined.checks]),
         },
-        {"engine": examined.engine.findings()}
-        | ({"interpreter": examined.interpreter.engine.findings()} if examined.settings.other_interpreter else {}),
+        {name: record_of(engine) for name, engine in engines.items()},
     )
     keep_replies(examined.judges, run.directory)
     parts = (examined.settings, examined.inputs, examined.engine, examined.interpreter, examined.judges)
@@ -227,10 +227,10 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
         Prices.of_run(settings).check_limit(settings.max_cost)
     inputs = Inputs.read(directory / paths.INPUTS)
     progress.say(f"Loading {settings.model}")
-    engine = load_engine(settings.base_model, progress, run.recorded("engine"))
+    engine = load_engine(settings.base_model, progress, stored_findings(run))
     check_judges(settings.judge_choices, progress)
     judges = load_judges(settings.judge_choices, inputs.rubrics, directory, progress)
-    interpreter = interpreter_of(settings.interpreter_model, engine, progress, run.recorded("interpreter"))
+    interpreter = interpreter_of(settings.interpreter_model, engine, progress, stored_findings(run, INTERPRETER))
     session = Session(settings, inputs, engine, interpreter, judges, run, progress)
     lost = session.budget.lost
     if lost != Usage():

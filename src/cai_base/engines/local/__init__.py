@@ -5,9 +5,9 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
@@ -21,6 +21,7 @@ from cai_base.engines import (
     Datum,
     EngineError,
     Failed,
+    Findings,
     Lora,
     Meter,
     Outcome,
@@ -71,6 +72,17 @@ class ImmediateOutcomes:
         return self._outcomes
 
 
+class LocalFindings(Findings):
+    """How batches of the model are laid out.
+
+    Attributes:
+        checked: tokens of the sequences at which the layout was found to be right.
+    """
+
+    layout: Layout
+    checked: int
+
+
 class LocalEngine:
     """An engine in this process, on CPU or one CUDA device; the verbs are described at `cai_base.engines.Engine`.
 
@@ -105,7 +117,7 @@ class LocalEngine:
         device: str | None = None,
         threads: int | None = None,
         pack: bool = True,
-        findings: Mapping[str, Any] | None = None,
+        findings: Findings | None = None,
         tokenizer_of: str | None = None,
         thinking: bool = True,
     ) -> None:
@@ -144,21 +156,16 @@ class LocalEngine:
     def device(self) -> str:
         return device_name(self._model.device)
 
-    def findings(self) -> dict[str, Any]:
-        return {
-            "model": self._digest,
-            "layout": asdict(self._layout),
-            "checked": self._checked,
-            "notes": list(self.notes),
-        }
+    def findings(self) -> LocalFindings:
+        return LocalFindings(model=self._digest, layout=self._layout, checked=self._checked, notes=self.notes)
 
-    def _restore(self, findings: Mapping[str, Any]) -> None:
+    def _restore(self, findings: Findings) -> None:
         """Restore the layout recorded by the interrupted run."""
-        if findings["model"] != self._digest:
+        if findings.model != self._digest:
             reason = "its weights differ from those that this run began with"
             raise EngineError("model", self.model, reason, "put those back, or begin a new run")
-        self._layout, self._checked = Layout(**findings["layout"]), findings["checked"]
-        self.notes = tuple(findings["notes"])
+        own = LocalFindings.model_validate(findings.model_dump())
+        self._layout, self._checked, self.notes = own.layout, own.checked, own.notes
 
     def _choose_layout(self, length: int, *, pack: bool = True) -> None:
         self._checked = length

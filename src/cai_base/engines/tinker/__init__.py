@@ -23,6 +23,7 @@ from cai_base.engines import (
     Datum,
     EngineError,
     Failed,
+    Findings,
     Lora,
     Meter,
     Pending,
@@ -106,9 +107,9 @@ class TinkerEngine:
     def device(self) -> str:
         return f"Tinker service at {self._service.url}"
 
-    def findings(self) -> dict[str, Any]:
+    def findings(self) -> Findings:
         # The service gives no hash of the base model's weights, so the name stands for them.
-        return {"model": self.model, "notes": list(self.notes)}
+        return Findings(model=self.model, notes=self.notes)
 
     def create(self, adapters: Mapping[Adapter, int]) -> None:
         clients = self._service.wait("new adapters", [self._new_client(seed) for seed in adapters.values()])

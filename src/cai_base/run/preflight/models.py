@@ -72,7 +72,7 @@ def ask_instruct(
         datum = Datum(tokens, (0.0, *[1.0] * (len(tokens) - 1)))
         logprobs = engine.compute_logprobs({None: [datum], adapter: [datum]})
         same = logprobs[None] == logprobs[adapter]
-    return InstructSample(tuple(answers), engine.findings()["model"], same)
+    return InstructSample(tuple(answers), engine.findings().model, same)
 
 
 def check_base(engine: Engine, questions: Sequence[str]) -> Check:
@@ -175,7 +175,7 @@ def check_arms(engine: Engine, instruct: InstructSample | None) -> Check:
     """Whether arms that are to be compared are different models."""
     if instruct is None:
         return Check("arms", "passed", "every arm but the base is trained here; that its weights changed is seen then")
-    if instruct.same or (instruct.same is None and instruct.weights == engine.findings()["model"]):
+    if instruct.same or (instruct.same is None and instruct.weights == engine.findings().model):
         do = "give another --instruct"
         return Check("arms", "failed", "the instruct model's weights are the base model's", do)
     return Check("arms", "passed", "the instruct model's weights are not the base model's")
