@@ -8,10 +8,9 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
-from package_copy import Change
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def judge_url() -> Iterator[str]:
     """The endpoint of scripts/same-results on loopback: its grades are a function of the text."""
     loader = SourceFileLoader("same_results", str(Path(__file__).parents[2] / "scripts/same-results"))
@@ -21,8 +20,3 @@ def judge_url() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
-
-
-@pytest.fixture
-def change(tmp_path: Path) -> Change:
-    return Change(tmp_path)

@@ -6,9 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cai_base
 from cai_base import embedded
@@ -20,91 +18,77 @@ TINY = (
     "--dpo.batch-size 1 --dpo.held-out 0 --revision.response-tokens 40 --revision.critique-tokens 12 "
     "--evaluation.response-tokens 24 --lora.rank 2 --accept rate,power,judge,base"
 ).split()
+PAID_JUDGE = "--judge tinker:judge --price 1,1,1".split()
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A copy of the package with a change made to it.
+class Copy:
+    """A copy of the package, with changes made to it, and the tiny run that is made with it.
 
     Attributes:
-        files: the files that the change touched or added, relative to the package.
+        folder: where commands run; the run is its folder `run`.
     """
 
-    folder: Path
-    files: tuple[str, ...]
-
-    def cai_base(self, *arguments: str, code: int = 0) -> str:
-        """What a command prints, run on the copy."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "OPENAI_API_KEY": "none"}
-        command = [sys.executable, "-m", "cai_base", *arguments]
-        ended = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=500
-        )
-        assert ended.returncode == code, f"{' '.join(arguments)}\n{ended.stdout}{ended.stderr}"
-        return ended.stdout
-
-    def cai_base_error(self, *arguments: str) -> str:
-        """The message of a command that refuses its input, run on the copy."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src")}
-        command = [sys.executable, "-m", "cai_base", *arguments]
-        ended = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=500
-        )
-        assert ended.returncode == 2, ended.stdout + ended.stderr
-        return ended.stderr
-
-    def run(self, *flags: str) -> dict[str, Any]:
-        """The results of a tiny run with these flags, in the folder `run`."""
-        prompts = ["--evaluation.prompts", str(self.folder / "prompts.jsonl")]
-        table = self.cai_base("run", *TINY, *prompts, *flags, "--out", "run")
-        (self.folder / "table.txt").write_text(table, encoding="utf-8")
-        results: dict[str, Any] = json.loads((self.folder / "run/results.json").read_bytes())
-        return results
-
-    @property
-    def table(self) -> str:
-        """What the run printed at its end."""
-        return (self.folder / "table.txt").read_text(encoding="utf-8")
-
-    def text(self, name: str) -> str:
-        """A file of the run."""
-        return (self.folder / "run" / name).read_text(encoding="utf-8")
-
-
-class Change:
-    """Makes a recipe: edits of files of the package, by text that stands there once, and new files."""
-
     def __init__(self, folder: Path) -> None:
-        self._folder, self._files = folder, list[str]()
+        self.folder = folder
         source = folder / "src" / "cai_base"
         ignored = shutil.ignore_patterns("__pycache__", "weights", "sibling")
         shutil.copytree(PACKAGE, source, ignore=ignored)
         for name in ("weights", "sibling"):
             (source / "organism" / name).symlink_to(embedded.weights().parent / name)
         every = (PACKAGE / "data/world/test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        (folder / "prompts.jsonl").write_text("".join(every[::12]), encoding="utf-8")
+        self.prompts = folder / "prompts.jsonl"
+        self.prompts.write_text("".join(every[::12]), encoding="utf-8")
 
-    def make(self, edits: Sequence[tuple[str, str, str]], new: Mapping[str, str] | None = None) -> Recipe:
-        """Apply the edits.
+    def change(self, edits: Sequence[tuple[str, str, str]], new: Mapping[str, str] | None = None) -> set[str]:
+        """Make a recipe's edits.
 
         Args:
             edits: file, the text after which something is added, what is added. Each is quoted in CONTRIBUTING.md.
             new: files that are added, with their content.
+
+        Returns:
+            The files that the recipe touched or added, relative to the package.
         """
+        source = self.folder / "src" / "cai_base"
         for file, anchor, added in edits:
-            path = self._folder / "src" / "cai_base" / file
-            text = path.read_text(encoding="utf-8")
+            text = (source / file).read_text(encoding="utf-8")
             assert text.count(anchor) == 1, f"{file} has {anchor!r} {text.count(anchor)} times"
-            path.write_text(text.replace(anchor, anchor + added), encoding="utf-8")
-            self._files.append(file)
+            (source / file).write_text(text.replace(anchor, anchor + added), encoding="utf-8")
             assert_in_contributing(added)
         for file, content in (new or {}).items():
-            path = self._folder / "src" / "cai_base" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
-            self._files.append(file)
+            (source / file).parent.mkdir(parents=True, exist_ok=True)
+            (source / file).write_text(content, encoding="utf-8")
             assert_in_contributing(content)
-        return Recipe(self._folder, tuple(dict.fromkeys(self._files)))
+        return {file for file, _, _ in edits} | set(new or {})
+
+    def python(self, *arguments: str, code: int = 0) -> str:
+        """What Python prints with the copy on its path, errors included."""
+        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "OPENAI_API_KEY": "none"}
+        command = [sys.executable, *arguments]
+        ended = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=500
+        )
+        assert ended.returncode == code, f"{' '.join(arguments)}\n{ended.stdout}{ended.stderr}"
+        return ended.stdout if code == 0 else ended.stderr
+
+    def cai_base(self, *arguments: str, code: int = 0) -> str:
+        """What a command prints, run on the copy: its output, or its message where it is to end with another code."""
+        return self.python("-m", "cai_base", *arguments, code=code)
+
+    def costs(self, **flags: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+        """By name, the tokens of `cai-base cost` with these flags and a judge that is paid."""
+        runs = {name: ["cost", "--json", *PAID_JUDGE, *own] for name, own in flags.items()}
+        script = f"from cai_base.cli import main\nfor flags in {list(runs.values())}:\n    assert main(flags) == 0"
+        decoder, text, tokens = json.JSONDecoder(), self.python("-c", script).lstrip(), []
+        while text:
+            content, end = decoder.raw_decode(text)
+            tokens.append(content["tokens"])
+            text = text[end:].lstrip()
+        return dict(zip(runs, tokens, strict=True))
+
+    def text(self, name: str) -> str:
+        """A file of the run."""
+        return (self.folder / "run" / name).read_text(encoding="utf-8")
 
 
 def assert_in_contributing(code: str) -> None:
