@@ -59,7 +59,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     unseen = inputs.unseen_families
     return Results(
         **further,
-        **shared_results.head(settings),
+        **shared_results.head(settings.model, settings.seed_numbers),
         **judged,
         engine=settings.engine,
         instruct=_instruct_name(settings.instruct_model) if INSTRUCT in settings.evaluated_arms else None,

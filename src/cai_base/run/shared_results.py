@@ -65,18 +65,14 @@ def model_name(model: str) -> str:
     return model if model == EMBEDDED else Path(model).name
 
 
-def head(settings: RunSettings, model: str | None = None) -> Head:
+def head(model: str, seeds: Sequence[int], name: str | None = None) -> Head:
     """The head of results.
 
     Args:
-        model: its name, where it is not that of the settings' model.
+        model: as the settings have it.
+        name: what it is called, where that is something else.
     """
-    return Head(
-        schema=1,
-        model=model or model_name(settings.model),
-        model_organism=settings.model == EMBEDDED,
-        seeds=tuple(settings.seed_numbers),
-    )
+    return Head(schema=1, model=name or model_name(model), model_organism=model == EMBEDDED, seeds=tuple(seeds))
 
 
 class Judged(TypedDict):

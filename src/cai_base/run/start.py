@@ -29,7 +29,7 @@ from cai_base.run.context_fit import fit
 from cai_base.run.findings import ENGINE, INTERPRETER, record_of, stored_findings
 from cai_base.run.folder_guide import folder_guide
 from cai_base.run.inference import interpreter_of
-from cai_base.run.preflight.checks import make_checks
+from cai_base.run.preflight.checks import every_check, make_checks
 from cai_base.run.preflight.models import ask_instruct
 from cai_base.run.preflight.outcome import Check, refuse
 from cai_base.run.prices import Prices
@@ -173,9 +173,9 @@ def examine(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
     judges = load_judges(settings.judge_choices, inputs.rubrics, None, progress)
-    parts = (inputs, engine, interpreter, judges, instruct, out, progress)
-    checks = make_checks(settings, *parts, phases=phases(settings, inputs))
-    return Examination(settings, inputs, engine, interpreter, judges, warnings, checks)
+    checks = every_check(settings, inputs, engine, interpreter, judges, instruct, out, phases(settings, inputs))
+    checked = make_checks(checks, progress)
+    return Examination(settings, inputs, engine, interpreter, judges, warnings, checked)
 
 
 def begin(

@@ -41,7 +41,7 @@ def collect(
         for a, b in _comparisons(list(answers))
     }
     return StyleResults(
-        **shared_results.head(settings),
+        **shared_results.head(settings.model, settings.seed_numbers),
         data=settings.data,
         judge=judge_name(settings.judge) if task.styles.truth is None else task.styles.truth.name,
         styles=dict(STYLE_KINDS),

@@ -9,7 +9,6 @@ from cai_base.evaluation.metrics import means
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.reading import typed
 from cai_base.records import Answer, TrainingStep
-from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
 
 
@@ -26,14 +25,23 @@ class Point:
     values: Mapping[str, float]
 
 
-def stored_points(run: Run, settings: RunSettings, seed: int) -> dict[str, list[Point]]:
+def stored_points(
+    run: Run, evaluated: Sequence[str], steps: Mapping[str, int], every: int, seed: int
+) -> dict[str, list[Point]]:
     """Every point of a seed that is stored so far, by curve; a curve only ever grows at its end.
 
     The curves are those of the training phases (their folder's name) and of the arms' evaluations (`eval/ARM`).
+
+    Args:
+        evaluated: the arms of the run.
+        steps: the steps that each arm trains for; none for an arm that the run does not train.
+        every: steps between evaluations.
     """
-    arms = [ARMS[name] for name in settings.evaluated_arms]
+    arms = [ARMS[name] for name in evaluated]
     training = {arm.folder: _training(run, seed, arm.folder) for arm in arms if arm.folder is not None}
-    evaluations = {f"eval/{arm.name}": list(_evaluations(run, settings, seed, arm)) for arm in arms}
+    evaluations = {
+        f"eval/{arm.name}": list(_evaluations(run, steps.get(arm.name, 0), every, seed, arm)) for arm in arms
+    }
     return {name: points for name, points in {**training, **evaluations}.items() if points}
 
 
@@ -49,13 +57,12 @@ def _numbers(step: TrainingStep) -> Iterator[tuple[str, float]]:
             yield key, float(value)
 
 
-def _evaluations(run: Run, settings: RunSettings, seed: int, arm: Arm) -> Iterator[Point]:
+def _evaluations(run: Run, last: int, every: int, seed: int, arm: Arm) -> Iterator[Point]:
     """The arm's metrics at every evaluated step, and at the end of its training.
 
     Those of full CAI are also called `eval/METRIC`, without the arm's name, as other programs call them.
     """
-    last = getattr(settings, arm.section).steps if arm.section is not None else 0
-    interim = range(settings.evaluate_every, last, settings.evaluate_every) if arm.curve else ()
+    interim = range(every, last, every) if arm.curve else ()
     for step in (*interim, last):
         answers = _answers(run, seed, arm.name, None if step == last else step)
         if not answers:

@@ -96,9 +96,10 @@ class Sender:
         Raises:
             Exception: whatever the tracker's library raises. The next call goes on where this one stopped.
         """
-        run, total = Run.watch(self._directory), 0
-        for seed in self._settings.seed_numbers:
-            total += self._send_points(seed, stored_points(run, self._settings, seed))
+        run, settings, total = Run.watch(self._directory), self._settings, 0
+        for seed in settings.seed_numbers:
+            curves = stored_points(run, settings.evaluated_arms, settings.training_steps, settings.evaluate_every, seed)
+            total += self._send_points(seed, curves)
             if files and run.progress("results"):
                 self._send_files(seed)
         return total

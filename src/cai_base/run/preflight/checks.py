@@ -1,6 +1,6 @@
 """Every check of preflight, in order."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -33,37 +33,18 @@ from cai_base.run.prices import Prices
 from cai_base.settings.schema import RunSettings
 
 
-def make_checks(
-    settings: RunSettings,
-    inputs: Inputs,
-    engine: Engine,
-    interpreter: Interpreter,
-    judges: Mapping[str, Judge],
-    instruct: InstructSample | None,
-    out: Path,
-    progress: Progress,
-    phases: Sequence[Phase],
-) -> list[Check]:
-    """Every check, in order; a warning is shown as soon as its check is made.
-
-    Args:
-        engine: with the base model.
-        interpreter: who critiques, revises and compares.
-        judges: by the flag that names each.
-        instruct: what the instruct model answered, if it is among the arms.
-        out: where the run is to lie.
-        phases: whose cost is added up.
-    """
-    checks = []
-    for check in _checks(settings, inputs, engine, interpreter, judges, instruct, out, phases):
-        checks.append(check)
+def make_checks(checks: Iterable[Check], progress: Progress) -> list[Check]:
+    """Make checks, in order; a warning is shown as soon as its check is made."""
+    made = []
+    for check in checks:
+        made.append(check)
         if check.outcome == "warned":
             progress.say(f"preflight, {check}")
-    progress.say(f"preflight: {len(by_outcome(checks)['passed'])} of {len(checks)} checks passed")
-    return checks
+    progress.say(f"preflight: {len(by_outcome(made)['passed'])} of {len(made)} checks passed")
+    return made
 
 
-def _checks(
+def every_check(
     settings: RunSettings,
     inputs: Inputs,
     engine: Engine,
@@ -73,6 +54,15 @@ def _checks(
     out: Path,
     phases: Sequence[Phase],
 ) -> Iterator[Check]:
+    """Every check of a run, each made as it is taken.
+
+    Args:
+        engine: with the base model.
+        judges: by the flag that names each.
+        instruct: what the instruct model answered, if it is among the arms.
+        out: where the run is to lie.
+        phases: whose cost is added up.
+    """
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     known = probes(settings.data)
     for flag, judge in judges.items():
