@@ -22,7 +22,6 @@ NO_ARMS = {
     ("run/results.py", "feedback"): "a field of the results",
     ("run/preflight/models.py", "base"): "a check of preflight",
     ("run/preflight/models.py", "instruct"): "a check of preflight",
-    ("run/suite_results.py", "base"): "a field of an evaluation's configuration",
     ("run/targets.py", "base"): "a flag",
     ("settings/command_line.py", "instruct"): "a flag",
     ("settings/schema.py", "base"): "a check of preflight",

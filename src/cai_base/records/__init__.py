@@ -5,7 +5,7 @@ left out. `judging` and `method` have what the phases store, `answers` what eval
 the results, `results` the contents of every results file, `study` what a study stores, `schema` their JSON Schema.
 """
 
-from cai_base.records.answers import Answer, AskedArm, ComparedAnswers, StyledAnswer
+from cai_base.records.answers import Answer, AskedArm, AskedTarget, ComparedAnswers, StyledAnswer
 from cai_base.records.figures import (
     PROMPTS,
     SEEDS_AND_PROMPTS,
@@ -79,6 +79,7 @@ __all__ = [
     "Agreement",
     "Answer",
     "AskedArm",
+    "AskedTarget",
     "CellResults",
     "Chain",
     "ComparedAnswers",

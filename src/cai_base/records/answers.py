@@ -1,6 +1,6 @@
 """What an evaluation stores: each arm's answers to prompts, to questions in a style and to comparisons."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -63,6 +63,24 @@ class ComparedAnswers(Stored):
     tokens: dict[str, int] | None
     unscored: str | None
     logprob: dict[str, float] | None = None
+
+
+class AskedTarget(Stored):
+    """Whom an evaluation asks, in its configuration.
+
+    Attributes:
+        of: the arms of a run, or one model.
+        model: its name, or that of the run's.
+        layout: how a model is asked; a run's arms are asked as they were there.
+        seeds: of a model.
+        base: the base model of a PEFT adapter.
+    """
+
+    of: Literal["run", "model"]
+    model: str
+    layout: str | None = None
+    seeds: tuple[int, ...] | None = None
+    base: str | None = None
 
 
 class AskedArm(Stored):

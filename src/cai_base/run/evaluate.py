@@ -102,7 +102,7 @@ def evaluate(request: Request, progress: Progress) -> Path:
             lost = ", ".join(finished)
             raise UserError(f"{run.directory}: {lost} lost every seed in the run, so there is nobody to ask")
         how = {name: AskedArm.model_validate(run.recorded(evaluation.work(name))) for name in answers}
-        content = plan.collect(EvaluationContext(run.config, target.settings, target.inputs, how), answers)
+        content = plan.collect(EvaluationContext(target.about, target.settings, target.inputs, how), answers)
         run.commit(Path(plan.results).stem, 1, write={plan.results: to_json(content.dump())})
     return run.directory / plan.results
 
@@ -173,7 +173,7 @@ def _suite(request: Request, progress: Progress) -> Plan:
         target = model_target(request, name, progress, judged=task.judged)
         place = target.folder
     config: JsonObject = {
-        **target.about,
+        **target.about.dump(),
         "suite": {"name": name, "files": list(suite.files), "sha256": suite.sha256},
         "limit": request.limit,
     }

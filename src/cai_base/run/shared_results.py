@@ -18,6 +18,7 @@ from cai_base.inputs import Inputs
 from cai_base.records import (
     Answer,
     AskedArm,
+    AskedTarget,
     Difference,
     Figure,
     NamedFailure,
@@ -28,7 +29,6 @@ from cai_base.records import (
 )
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.schema import RunSettings
-from cai_base.store import JsonObject
 
 INTERVALS = (
     "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
@@ -41,11 +41,11 @@ class EvaluationContext:
     """The configuration of an evaluation, for its results.
 
     Attributes:
-        config: the evaluation's configuration.
+        target: whom it asked.
         arms: how each arm was asked.
     """
 
-    config: JsonObject
+    target: AskedTarget
     settings: RunSettings
     inputs: Inputs
     arms: Mapping[str, AskedArm]

@@ -52,7 +52,7 @@ def collect(
         settings, about.inputs, answers, kinds, lambda name: about.arms[name].one_model, unanswerable=False
     )
     return SuiteResults(
-        **shared_results.head(settings.model, settings.seed_numbers, about.config["model"]),
+        **shared_results.head(settings.model, settings.seed_numbers, about.target.model),
         **_head(about),
         **judged,
         suite=SuiteAsked(
@@ -88,7 +88,7 @@ def collect_comparisons(
     """
     tables = {name: Tables(per_seed, one_model=about.arms[name].one_model) for name, per_seed in answers.items()}
     return ComparisonsResults(
-        **shared_results.head(about.settings.model, about.settings.seed_numbers, about.config["model"]),
+        **shared_results.head(about.settings.model, about.settings.seed_numbers, about.target.model),
         **_head(about),
         suite=ComparisonsAsked(
             name=suite.name, files=suite.files, sha256=suite.sha256, comparisons=len(suite.items), asked=len(items)
@@ -102,8 +102,8 @@ def collect_comparisons(
 
 def _head(about: EvaluationContext) -> SuiteHead:
     return SuiteHead(
-        of=about.config["of"],
-        base=about.config.get("base"),
+        of=about.target.of,
+        base=about.target.base,
         engine=about.settings.engine,
         layouts={name: arm.layout for name, arm in about.arms.items()},
     )

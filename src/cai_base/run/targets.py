@@ -17,6 +17,7 @@ from cai_base.inputs.rubrics import rubrics_for
 from cai_base.models import base_of, load_any
 from cai_base.paths import INPUTS, SUITES
 from cai_base.progress import Progress
+from cai_base.records import AskedTarget
 from cai_base.run.finished_run import available_arms, load_arms
 from cai_base.run.shared_results import model_name
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
@@ -106,7 +107,7 @@ class Target:
     inputs: Inputs
     load: Callable[[Sequence[str]], Iterator[LoadedArm]]
     names: list[str]
-    about: JsonObject
+    about: AskedTarget
     folder: Path
     run: Run | None = None
 
@@ -176,7 +177,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         inputs,
         lambda names: load_arms(directory, progress, names, threads),
         [name for name in available if name in (request.arms or settings.evaluated_arms)],
-        {"of": "run", "model": model_name(settings.model)},
+        AskedTarget(of="run", model=model_name(settings.model)),
         directory / SUITES,
         run,
     )
@@ -220,9 +221,9 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
 
     name = Path(request.target).name
     shown = name if Path(request.target).exists() else request.target
-    about: JsonObject = {"of": "model", "model": shown, "layout": request.layout, "seeds": list(settings.seed_numbers)}
+    about = AskedTarget(of="model", model=shown, layout=request.layout, seeds=tuple(settings.seed_numbers))
     if adapter is not None:
-        about["base"] = model_name(model)
+        about = AskedTarget(**about.dump(), base=model_name(model))
     folder = Path("evaluations") / f"{date.today().isoformat()}-{name}-{suite}"
     return Target(settings, inputs, load, [arms.MODEL.name], about, folder)
 
