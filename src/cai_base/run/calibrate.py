@@ -51,7 +51,7 @@ def calibrate(settings: RunSettings, labels: Path, out: Path, progress: Progress
     answers = load_labels(labels)
     check_judges(settings, progress)
     out.mkdir(parents=True, exist_ok=True)
-    judge = load_judges(settings, gather(settings), out, progress)["judge"]
+    judge = load_judges(settings.judge_choices, gather(settings).rubrics, out, progress)["judge"]
     judgements = judge.judge([Response(one.prompt.text, one.completion, ("over-refusal",)) for one in answers])
     verdicts = [None if one.verdict is None else one.verdict.refused for one in judgements]
     pairs = [(one.refused, verdict) for one, verdict in zip(answers, verdicts, strict=True) if verdict is not None]
