@@ -1,5 +1,6 @@
 """Servers in the wild: errors with status 200, answers in parts, redirects, and responses without an end."""
 
+import gzip
 import json
 import threading
 import time
@@ -199,6 +200,25 @@ def test_a_server_that_drips_bytes_for_ever_is_not_waited_for(serve: Callable[[R
     (found,) = judge(serve(drip), tmp_path, timeout=0.5, retries=0)
     assert found.unscored == "transport error: timed out"
     assert time.monotonic() - start < 6  # of the 10 seconds that it takes
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_compressed_response_is_not_unpacked(serve: Callable[[Respond], str], tmp_path: Path, status: int) -> None:
+    bomb = gzip.compress(b" " * 2**26)
+    asked: list[str | None] = []
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.headers["Accept-Encoding"])
+        handler.send_response(status)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(bomb)))
+        handler.end_headers()
+        handler.wfile.write(bomb)
+
+    (found,) = judge(serve(respond), tmp_path, timeout=60, retries=0)
+    assert found.votes[0].raw == "the response is compressed, which was not asked for"
+    assert asked == ["identity"]
 
 
 @pytest.mark.parametrize("status", [200, 500])

@@ -36,6 +36,8 @@ WORDS_STORED = 2000
 """Characters of a server's message that are stored with an answer that it left unscored."""
 LARGEST = 2**22
 """Bytes of a response that are read. The longest answer of a judge has a few thousand tokens."""
+PLAIN = "identity"
+"""The encoding of a response that is not compressed, as a header names it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 """Seconds before a question is first put again, which then double, and the most that they become."""
 LONGEST_WAIT = 60.0
@@ -127,6 +129,7 @@ class Endpoint:
             base_url=self._url,
             max_retries=0,  # the SDK's own retries know no error in a body, and no bound for all of a response
             timeout=settings.timeout,
+            default_headers={"Accept-Encoding": PLAIN},
             http_client=http,
         ) as client:
             workers = [asyncio.create_task(work(client)) for _ in range(min(settings.concurrency, len(left)))]
@@ -186,11 +189,11 @@ class Endpoint:
                     f"transport error: HTTP {status}", _words(error), status in PASSING or status >= 500, headers
                 )
             # What the SDK passes on when a server sends no UTF-8, no JSON, or too much of it.
-            except (_TooLarge, openai.APIError, ValueError, RecursionError) as error:
-                too_large = isinstance(error, _TooLarge) or isinstance(error.__cause__, _TooLarge)
-                message = f"the response is larger than {LARGEST} bytes" if too_large else str(error)
-                passing = isinstance(error, openai.APIConnectionError) and not too_large
-                return _Error("transport error: no usable response", message, passing)
+            except (_NotRead, openai.APIError, ValueError, RecursionError) as error:
+                cause = error if isinstance(error, _NotRead) else error.__cause__
+                not_read = isinstance(cause, _NotRead)
+                passing = isinstance(error, openai.APIConnectionError) and not not_read
+                return _Error("transport error: no usable response", str(cause if not_read else error), passing)
             inside = _error_inside(completion)
             if inside is not None:
                 return _Error("transport error: an error in place of a completion", inside, True, raw.headers)
@@ -300,22 +303,27 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         return math.nan
 
 
-class _TooLarge(Exception):
-    """A response is larger than any answer of a judge."""
+class _NotRead(Exception):
+    """A response is one of which no more is read. Its text says why."""
 
 
 async def _bound(response: Any) -> None:
-    """Have a response end with `_TooLarge` once it is larger than `LARGEST` bytes."""
+    """Have a response end with `_NotRead` once it is larger than `LARGEST` bytes, or at once if it is compressed.
+
+    A compressed one was not asked for, and a few of its bytes may become gigabytes.
+    """
     stream = response.stream
     library = import_module(type(response).__module__.partition(".")[0])  # httpx, or httpx2 with later SDKs
 
     class Bounded(library.AsyncByteStream):  # type: ignore[misc, name-defined]
         async def __aiter__(self) -> AsyncIterator[bytes]:
+            if response.headers.get("content-encoding", PLAIN).strip().lower() != PLAIN:
+                raise _NotRead("the response is compressed, which was not asked for")
             size = 0
             async for part in stream:
                 size += len(part)
                 if size > LARGEST:
-                    raise _TooLarge
+                    raise _NotRead(f"the response is larger than {LARGEST} bytes")
                 yield part
 
         async def aclose(self) -> None:
