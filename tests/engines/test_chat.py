@@ -53,6 +53,8 @@ def test_text_that_spells_a_special_token_ends_nothing(chat_folder: Callable[...
     ("template", "says"),
     [
         (None, "has no chat template"),
+        ("{{ ['Hi', 'Hello'] | random }}", "draws at random, so no two runs would ask the same (random)"),
+        ("{{ lipsum(1) }}", "draws at random, so no two runs would ask the same (lipsum)"),
         ("{{ raise_exception('only tools') }}", "does not accept a plain question (only tools)"),
     ],
 )

@@ -1,5 +1,6 @@
 """A Hugging Face tokenizer behind the `Tokenizer` protocol: text to tokens and back, and chat templates."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -104,6 +105,9 @@ class HubTokenizer:
             names = ", ".join(sorted(templates))
             raise self._no_chat(f"its tokenizer has chat templates for special uses only ({names}), and no default")
         template = str(templates["default"] if isinstance(templates, dict) else templates)
+        if draws := _DRAWS.search(template):
+            words = "draws at random, so no two runs would ask the same"
+            raise self._no_chat(f"its chat template {words} ({draws.group().strip('| (')})")
         # The macro shadows transformers' function of this name, which returns the current date. The line break after it
         # is stripped by transformers.
         return f"{_STRFTIME}\n{template}" if "strftime_now" in template else template
@@ -140,6 +144,8 @@ def _strftime_macro() -> str:
 
 
 _STRFTIME = _strftime_macro()
+_DRAWS = re.compile(r"\|\s*random\b|\blipsum\s*\(")
+"""What Jinja has that draws at random: a filter and a function."""
 
 
 def load_tokenizer(name: str, *, thinking: bool = True) -> HubTokenizer:
