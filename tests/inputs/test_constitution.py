@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cai_base import embedded
 from cai_base.errors import UserError
-from cai_base.inputs import gather
+from cai_base.inputs import gather, packaged
 from cai_base.inputs.constitution import Constitution, Principle, load_constitution
 from cai_base.settings.command_line import load_settings
 
@@ -283,3 +284,19 @@ def test_the_packaged_placebo_constitution_goes_by_its_name_in_either_language(m
     assert len(set(requests)) == len(requests)
     assert not any(word in request for request in requests for word in ("harm", "wrong", "safe", "refus", "help"))
     assert not {one.category for one in placebo.principles} & {one.category for one in usual.principles}
+
+
+def test_principles_can_be_chosen_or_left_out_by_name() -> None:
+    def names(*principles: str) -> list[str]:
+        run = load_settings(["--principles", ",".join(principles)]).settings
+        return [one.name for one in gather(run).constitution.principles]
+
+    every = [one.name for one in packaged(embedded.DATA).constitution.principles]
+    assert names("clear", "no-harm") == ["no-harm", "clear"]
+    assert names("not:no-harm") == every[1:]
+    for wrong, message in (
+        ("no-ham", "--principles: unknown principle 'no-ham'; did you mean 'no-harm'"),
+        ("clear,not:no-harm", "name what is used, or what is left out, not both"),
+    ):
+        with pytest.raises(UserError, match=message):
+            names(wrong)

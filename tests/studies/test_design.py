@@ -98,7 +98,7 @@ FAULTS = {
         TWO.replace('"shuffled"', '"shuffeld"'),
         "two.toml: factor.preference.shuffled.arm 'shuffeld': is not an arm; the arms are sft, cai",
     ),
-    "a wrong value": (TWO.replace("= 0.25", "= 2.5"), "prefill with: revision.refusal-prefill 2.5: input should be"),
+    "a wrong value": (TWO.replace("= 0.25", "= 2.5"), "prefill with: revision.refusal-prefill 2.5: must be at most 1"),
     "an unknown factor": (
         TWO + '[[without]]\nprefil = "with"\n',
         "two.toml: without: unknown factor 'prefil'; did you mean 'prefill'?",

@@ -18,7 +18,13 @@ from cai_base.inputs.comparisons import (
     load_solved_comparisons,
     requests_of,
 )
-from cai_base.inputs.constitution import Constitution, CritiqueExample, load_constitution, load_critique_examples
+from cai_base.inputs.constitution import (
+    Constitution,
+    CritiqueExample,
+    load_constitution,
+    load_critique_examples,
+    with_principles,
+)
 from cai_base.inputs.kinds import ORIGINAL, evenly
 from cai_base.inputs.overlap import overlap
 from cai_base.inputs.prompts import Example, Prompt, examples_by_line, prompts_by_line, read_prompts
@@ -141,6 +147,7 @@ def gather(settings: RunSettings) -> Inputs:
         rubrics=settings.rubric if settings.asks_rubrics else None,
         arms_of_run=settings.evaluated_arms,
         unseen=settings.evaluation.unseen_families,
+        principles=settings.principles,
     )
 
 
@@ -175,6 +182,7 @@ def read(
     rubrics: Sequence[str] | None = None,
     arms_of_run: Sequence[str] = (),
     unseen: int = 0,
+    principles: Sequence[str] = (),
 ) -> Inputs:
     """Read and check every input.
 
@@ -185,6 +193,7 @@ def read(
         rubrics: files or packaged names, in place of the packaged rubrics of their tasks; None reads no rubric.
         arms_of_run: the names of the run's arms, some of which need inputs of their own.
         unseen: so many families of jailbreaks are taken out of the method's prompts.
+        principles: of the constitution that are used, or left out; see `with_principles`.
 
     Raises:
         UserError: a file is wrong, an arm needs what a file does not have, or a text to train on or to show as an
@@ -230,7 +239,7 @@ def read(
     constitution_file = sources.constitution or _file(pack, "constitution.toml")
     if constitution_file == PLACEBO:
         constitution_file = _file(pack, "placebo.toml")
-    constitution = load_constitution(constitution_file)
+    constitution = with_principles(load_constitution(constitution_file), principles)
     placebo_examples = load_critique_examples(_file(pack, "placebo_examples.toml"))
     if sources.critique_examples is not None:
         critique_examples = load_critique_examples(sources.critique_examples)

@@ -62,6 +62,32 @@ class Constitution(Entry):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+LEFT_OUT = "not:"
+"""Before the name of a principle that is left out."""
+
+
+def with_principles(constitution: Constitution, names: Sequence[str]) -> Constitution:
+    """The constitution with these principles alone or, where names begin with `not:`, without these.
+
+    Raises:
+        UserError: a name is none of its principles', names are of both kinds, or no principle is left.
+    """
+    if not names:
+        return constitution
+    without = [name for name in names if name.startswith(LEFT_OUT)]
+    if without and len(without) < len(names):
+        raise UserError(f"--principles {','.join(names)}: name what is used, or what is left out, not both")
+    wanted = {name.removeprefix(LEFT_OUT) for name in names}
+    known = [principle.name for principle in constitution.principles]
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"--principles: {unknown('principle', name, known)}")
+    principles = tuple(one for one in constitution.principles if (one.name in wanted) != bool(without))
+    if not principles:
+        raise UserError(f"--principles {','.join(names)}: leaves no principle; keep at least one")
+    return Constitution(name=f"{constitution.name}: {', '.join(names)}", principles=principles)
+
+
 class CritiqueExample(Entry):
     """One worked example of critique and revision.
 

@@ -240,6 +240,9 @@ class RunSettings(Section):
         "docs/evaluation.md",
     )
     constitution: Path | None = Field(None, description="TOML, JSON, the CAI paper's file or placebo; else packaged")
+    principles: Names = Field(
+        (), description="use these principles of the constitution alone, with commas; not:NAME leaves one out"
+    )
     prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
     prompts_column: str | None = Field(
         None, min_length=1, description="column of --prompts that holds them; text, prompt or messages need no name"

@@ -18,13 +18,14 @@ from cai_base.arms import ARMS, BASE, FULL
 from cai_base.experiment import phases
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
-from cai_base.method.phase import Phase
+from cai_base.method.phase import Interpreting, Phase
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import section_models
 from cai_base.store import CONFIG, Run
 
-OF_PHASES = ("arms", "control", "accept", "constitution", "prompts", "prompts-column")
-"""Settings that reach a stage only through what its phase holds."""
-SECTIONS = {"revision", *(arm.section.replace("_", "-") for arm in ARMS.values() if arm.section)}
+OF_PHASES = ("arms", "control", "accept", "constitution", "principles", "prompts", "prompts-column", "interpreter")
+"""Settings that reach a stage only through what its phase holds; the interpreter reaches those that it works in."""
+SECTIONS = section_models(RunSettings).keys() - {"lora", "evaluation", "judging"}
 """The sections of settings that reach a stage only through what its phase holds."""
 OF_RUNS = {
     CONFIG,
@@ -32,6 +33,7 @@ OF_RUNS = {
     paths.WARNINGS,
     paths.PREFLIGHT,
     paths.RESULTS,
+    paths.README,
     *(paths.replies(judge) for judge in ("judge", "second-judge")),
 }
 """Files of a run that belong to no stage."""
@@ -46,10 +48,12 @@ class Stages:
     Attributes:
         context: what all of them depend on beside what their phases hold.
         phases: by name, in order.
+        interpreter: as the settings name it; it counts for the phases of which a part is its work.
     """
 
     context: Mapping[str, Any]
     phases: Mapping[str, Phase]
+    interpreter: str
 
     def equal(self, other: "Stages") -> list[str]:
         """The names of the stages that are the same in another run, in order."""
@@ -57,7 +61,8 @@ class Stages:
         if self.context != other.context:
             return same
         for name, phase in self.phases.items():
-            if other.phases.get(name) == phase and all(need in same for need in phase.needs):
+            interpreted = isinstance(phase, Interpreting) and self.interpreter != other.interpreter
+            if other.phases.get(name) == phase and not interpreted and all(need in same for need in phase.needs):
                 same.append(name)
         return same
 
@@ -68,7 +73,7 @@ def stages(settings: RunSettings, inputs: Inputs) -> Stages:
     context = {name: value for name, value in table.items() if name not in (*OF_PHASES, *SECTIONS)}
     for name in ("evaluation_prompts", "few_shot", "critique_examples", "rubrics"):
         context[name] = getattr(inputs, name)
-    return Stages(context, {phase.name: phase for phase in phases(settings, inputs)})
+    return Stages(context, {phase.name: phase for phase in phases(settings, inputs)}, settings.interpreter)
 
 
 def finished(run: Run | None, mine: Stages) -> list[str]:

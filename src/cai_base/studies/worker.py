@@ -17,6 +17,9 @@ from cai_base.store import MANIFEST, Run
 from cai_base.studies import folder
 from cai_base.studies.shared_stages import Stages, copy_stages, stages
 
+COPIED = "copied stages"
+"""The name under which a run records the stages that it copied, each with the run that made it."""
+
 
 def work(study: Path, name: str, progress: Progress) -> None:
     """Take one run to its results.
@@ -34,15 +37,15 @@ def work(study: Path, name: str, progress: Progress) -> None:
     run = current.run
     if not run.progress("results"):
         mine = _stages(run)
-        origins: dict[str, str] = {}
+        sources = run.recorded(COPIED) or {}
+        run.record_on_commit(COPIED, lambda: sources)
         for donor in plan.runs:
             other = folder.watch(study, donor) if donor != name else None
             if other is not None:
                 copied = copy_stages(run, mine, other, _stages(other))
                 if copied:
                     progress.say(f"{name}: {', '.join(copied)} as in {donor}")
-                    origins.update(dict.fromkeys(copied, donor))
-        run.record_on_commit("copied stages", lambda: dict(origins))
+                    sources |= dict.fromkeys(copied, donor)
         current.finish()
 
 
