@@ -79,11 +79,14 @@ def _beside_controls(results: Results, arm: str) -> list[str]:
     sentences = []
     for control in (one for one in in_order(results.arms) if ARMS[one].controls == arm):
         compared = results.comparisons[pair_name(arm, control)][ATTACK]
-        if compared.difference is None or compared.ci95 is None:
+        if compared.difference is None:
             continue
-        low, high = compared.ci95
-        none = ", which this run cannot tell from none" if low <= 0 <= high else ""
-        sentences.append(f"Beside the control {label(control)} the difference is {_points(compared)}{none}.")
+        doubt = ""
+        if compared.ci95 is None:
+            doubt = "; there is no interval, so this may be chance"
+        elif compared.ci95[0] <= 0 <= compared.ci95[1]:
+            doubt = ", which this run cannot tell from none"
+        sentences.append(f"Beside the control {label(control)} the difference is {_points(compared)}{doubt}.")
     return sentences
 
 
