@@ -49,7 +49,7 @@ def calibrate(settings: RunSettings, labels: Path, out: Path, progress: Progress
         Stopped: the judge went away; the same command goes on.
     """
     answers = load_labels(labels)
-    check_judges(settings, progress)
+    check_judges(settings.judge_choices, progress)
     out.mkdir(parents=True, exist_ok=True)
     judge = load_judges(settings.judge_choices, gather(settings).rubrics, out, progress)["judge"]
     judgements = judge.judge([Response(one.prompt.text, one.completion, ("over-refusal",)) for one in answers])

@@ -48,7 +48,7 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
     differences = [_compared(contrast, cells, margins) for contrast in record.contrasts]
     corrected = metrics.correct_primary(differences, record.primary)
     return StudyResults(
-        **head(settings),
+        **head(settings.model, settings.seed_numbers),
         study=record.study,
         question=record.question,
         about=record.about,

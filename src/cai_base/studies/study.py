@@ -63,7 +63,7 @@ def prepare(design: Design, flags: Table) -> Study:
     inputs = [gather(run.settings) for run in runs]
     of_runs = [stages(run.settings, of_run) for run, of_run in zip(runs, inputs, strict=True)]
     shared = sharing(of_runs)
-    tokenizers = {run.settings.model: load_tokenizer(run.settings) for run in _one_by_model(runs)}
+    tokenizers = {run.settings.model: load_tokenizer(run.settings.base_model) for run in _one_by_model(runs)}
     usages = []
     for run, of_run, mine, copied in zip(runs, inputs, of_runs, shared, strict=True):
         usage = cost.estimate(run.settings, of_run, tokenizers[run.settings.model], tuple(mine.phases.values()))
