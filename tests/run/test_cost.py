@@ -60,7 +60,7 @@ def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
     )
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert set(spent["tokens"]) == set(foreseen) == {"preflight", "sft", "revision", "evaluation", "dpo"}
-    assert before_any_phase["records"]["spent"]["tokens"]["preflight"] == spent["tokens"]["preflight"]
+    assert before_any_phase["found"]["spent"]["tokens"]["preflight"] == spent["tokens"]["preflight"]
     everything = cost.total(Usage(**usage) for seeds in spent["tokens"].values() for usage in seeds.values())
     for phase, seeds in spent["tokens"].items():
         taken, bound = cost.total(Usage(**usage) for usage in seeds.values()), foreseen[phase]
