@@ -132,7 +132,7 @@ def test_a_model_without_a_chat_template_is_refused_before_any_work(
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no config.json" in refused(tmp_path, capsys, "--instruct", str(tmp_path / "nowhere"))
+    assert "nowhere: there is no such folder" in refused(tmp_path, capsys, "--instruct", str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(

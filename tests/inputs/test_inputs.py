@@ -48,7 +48,7 @@ def test_the_column_that_a_flag_names_is_read_and_the_others_are_reported(tmp_pa
         gather(load_settings(["--prompts", str(path)]).settings)
     settings = load_settings(["--prompts", str(path), "--prompts-column", "goal"]).settings
     assert [prompt.text for prompt in gather(settings).prompts] == ["How do I paint a fence?"]
-    assert ignored((settings.prompts, None)) == [f"{path}: the column 'target' is not used"]
+    assert ignored((settings.prompts, settings.prompts_column)) == [f"{path}: the column 'target' is not used"]
     assert ignored((None, None)) == []
 
 

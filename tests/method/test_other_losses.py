@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cai_base.cli import main
+from cai_base.settings.schema import LOSSES
 
 RUN = (
     "--seeds 1 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "
@@ -19,9 +20,9 @@ PROMPTS = (
 )
 
 
-def run(folder: Path, loss: str) -> Path:
+def run(folder: Path, loss: str, *flags: str) -> Path:
     (folder / "asked.jsonl").write_text(PROMPTS)
-    asked = ["--evaluation.prompts", str(folder / "asked.jsonl"), "--dpo.loss", loss]
+    asked = ["--evaluation.prompts", str(folder / "asked.jsonl"), "--dpo.loss", loss, *flags]
     assert main(["run", *RUN, *asked, "--out", str(folder / loss)]) == 0
     return folder / loss
 
@@ -38,7 +39,8 @@ def test_simpo_has_no_reference_and_its_margins_begin_where_the_sft_model_has_th
     assert first["chosen_reward"] < 0  # beta times a mean log-probability
     results = json.loads((folder / "results.json").read_bytes())
     losses = results["losses"]
-    assert any("was chosen for the loss sigmoid, not for simpo" in warning for warning in results["warnings"])
+    assert losses["cai"]["settings"]["beta"] == LOSSES["simpo"].beta, "not that of the preset, which is DPO's"
+    assert not any("--dpo.beta" in warning for warning in results["warnings"])
     assert losses["cai"]["name"] == "simpo"
     assert set(losses["cai"]["settings"]) == {"beta", "nll_weight", "simpo_gamma"}
     assert losses["sft"] == {"name": "nll", "settings": {}}
@@ -46,9 +48,15 @@ def test_simpo_has_no_reference_and_its_margins_begin_where_the_sft_model_has_th
 
 
 def test_ipo_begins_at_its_reference_with_a_margin_of_0(tmp_path: Path) -> None:
-    folder = run(tmp_path, "ipo")
+    folder = run(tmp_path, "ipo", "--dpo.beta", "0.1")
     assert lines(folder / "seed-0/dpo/reference.jsonl")
     first, *_, last = lines(folder / "seed-0/dpo/metrics.jsonl")
     assert first["margin"] == pytest.approx(0, abs=1e-6)
     assert 0 <= last["held_out_accuracy"] <= 1
-    assert json.loads((folder / "results.json").read_bytes())["losses"]["cai"]["name"] == "ipo"
+    results = json.loads((folder / "results.json").read_bytes())
+    assert results["losses"]["cai"]["name"] == "ipo"
+    assert results["losses"]["cai"]["settings"]["beta"] == 0.1, "the user's own"
+    assert any(
+        f"--dpo.beta 0.1 is far from {LOSSES['ipo'].beta:g}, the default for the loss ipo," in warning
+        for warning in results["warnings"]
+    )

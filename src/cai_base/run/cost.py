@@ -19,6 +19,7 @@ from cai_base.inputs.rubrics import Rubric
 from cai_base.method.phase import Interpreting, Phase, Size
 from cai_base.models import load_tokenizer
 from cai_base.run.inference import extra_cost
+from cai_base.run.preflight.critique import critique_cost
 from cai_base.run.preflight.models import PILOT, SHORT
 from cai_base.run.prices import Prices
 from cai_base.settings.schema import Revision, RunSettings
@@ -48,6 +49,8 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         )
     }
     interpreted = Usage()
+    critiques = critique_cost(size.dialogue, settings.data, settings.revision, tokenizer)
+    (interpreted if settings.other_interpreter else usages["preflight"]).add(critiques)
     for phase in phases:
         cost = phase.cost(size)
         if settings.other_interpreter and isinstance(phase, Interpreting):

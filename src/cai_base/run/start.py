@@ -35,14 +35,18 @@ from cai_base.run.preflight.outcome import Check, refuse
 from cai_base.run.prices import Prices
 from cai_base.run.repeat import Repeated
 from cai_base.run.session_facts import session_facts
-from cai_base.settings.presets import defaults
-from cai_base.settings.schema import Dpo, RunSettings
+from cai_base.settings.schema import LOSSES, Dpo, RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json, write_atomic
 
 FOREIGN = 0.1
 """A constitution is warned of if more than this share of its words is foreign to the embedded model's world. It is 0.20
 for the packaged constitution in English and 0.03 for the world's own."""
+
+ORDER = 5
+"""A beta that is so many times greater or smaller than the one chosen for its loss is warned of."""
+DPO_ARMS = frozenset(name for name, arm in ARMS.items() if arm.section == "dpo")
+"""The arms that are trained on preference pairs."""
 
 Phases = Callable[[RunSettings, Inputs], Sequence[Phase]]
 """The phases of a run with these settings and inputs."""
@@ -167,7 +171,8 @@ def examine(
     if repeated is None:  # what was left out of the files is not known of the inputs that a run stored
         warnings += ignored((settings.prompts, settings.prompts_column), (settings.evaluation.prompts, None))
     warnings += foreign_text(inputs) if settings.model == EMBEDDED else []
-    warnings += _untuned_loss(settings) + _other_requests(inputs)
+    warnings += _untuned_beta(settings.dpo) if DPO_ARMS.intersection(settings.evaluated_arms) else []
+    warnings += _other_requests(inputs)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
@@ -241,16 +246,14 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     return session
 
 
-def _untuned_loss(settings: RunSettings) -> list[str]:
-    """A warning where the preference loss is not the one for which the presets' figures were chosen."""
-    default, loss, beta = Dpo.model_fields["loss"].default, settings.dpo.loss, settings.dpo.beta
-    preset = defaults(settings.model, settings.protocol)["dpo"]["beta"]
-    trained = any(ARMS[arm].section == "dpo" for arm in settings.evaluated_arms)
-    if loss == default or beta != preset or not trained:
+def _untuned_beta(dpo: Dpo) -> list[str]:
+    """A warning where a loss with a beta of its own is given one of another order: so is the margin that it asks for."""
+    own = LOSSES[dpo.loss].beta
+    if own is None or own / ORDER < dpo.beta < own * ORDER:
         return []
     return [
-        f"the preset's beta of {beta:g} was chosen for the loss {default}, not for {loss}: with it the arm may "
-        "hardly train; look at the margins, or give --dpo.beta"
+        f"--dpo.beta {dpo.beta:g} is far from {own:g}, the default for the loss {dpo.loss}, and asks for a margin of "
+        "another order per token; look at the margins, or leave --dpo.beta out"
     ]
 
 

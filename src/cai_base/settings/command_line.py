@@ -79,10 +79,12 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     source = Source(flags, file, table)
     given = merge(table, flags)
     model, protocol = str(given.get("model", EMBEDDED)), str(given.get("protocol", ""))
+    dpo = given.get("dpo")
+    loss = str(dpo.get("loss", "")) if isinstance(dpo, Mapping) else None
     if given.get("engine") == "tinker" and "model" not in given:
         raise UserError("--model is missing: --engine tinker has no default model; give one that the service serves")
     check_folder(source.place("model"), model)  # first: a message about its judge would not help
-    settings = validated(merge(merge(defaults(model, protocol), under or {}), given), source)
+    settings = validated(merge(merge(defaults(model, protocol, loss), under or {}), given), source)
     return RunCommand(settings, Path(out) if out else None, as_json, trackers)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from cai_base.embedded import DATA, EMBEDDED
 from cai_base.settings.judges import GROUND_TRUTH
+from cai_base.settings.schema import LOSSES
 
 Table = Mapping[str, Any]
 """Settings by name, a section's in a table of their own, as in a TOML file."""
@@ -21,14 +22,21 @@ def preset(name: str) -> dict[str, Any]:
     return tomllib.loads((resources.files("cai_base") / "data" / "presets" / f"{name}.toml").read_text())
 
 
-def defaults(model: str, protocol: str = "heldout") -> dict[str, Any]:
+def defaults(model: str, protocol: str = "heldout", loss: str | None = None) -> dict[str, Any]:
     """The settings of a run on this model for which none are given.
 
     Args:
         model: a folder, a hub id or the embedded model.
         protocol: with `original` the embedded model, too, has the original experiment's figures; no pair is held out,
             as none was there.
+        loss: a preference loss that may have a beta of its own; None for the presets' own.
     """
+    chosen = LOSSES.get(loss or "")
+    beta = {} if chosen is None or chosen.beta is None else {"dpo": {"beta": chosen.beta}}
+    return merge(_of_model(model, protocol), beta)
+
+
+def _of_model(model: str, protocol: str) -> dict[str, Any]:
     original = preset("original")
     if protocol == "original":
         original = merge(original, {"dpo": {"held-out": 0.0}})

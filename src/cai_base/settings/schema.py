@@ -98,18 +98,22 @@ class PreferenceLoss:
         reference: whether scores are taken against the reference, the policy before its first update.
         per_token: whether scores are means per token of the response, not sums.
         settings: the fields of `Dpo` that it has beside `beta` and `nll_weight`.
+        beta: in the place of the preset's, which is DPO's, where the user names none (docs/method.md says why).
     """
 
     about: str = ""
     reference: bool = True
     per_token: bool = False
     settings: tuple[str, ...] = ()
+    beta: float | None = None
 
 
 LOSSES: Mapping[str, PreferenceLoss] = {
     "sigmoid": PreferenceLoss("DPO"),
-    "ipo": PreferenceLoss("per token", per_token=True),
-    "simpo": PreferenceLoss("per token, without a reference", False, per_token=True, settings=("simpo_gamma",)),
+    "ipo": PreferenceLoss("per token", per_token=True, beta=1.0),
+    "simpo": PreferenceLoss(
+        "per token, without a reference", False, per_token=True, settings=("simpo_gamma",), beta=2.0
+    ),
 }
 """Every preference loss by its name; DPO's own, the default, is first."""
 
@@ -123,7 +127,10 @@ class Dpo(Training):
         + either([f"{name} ({loss.about})" if loss.about else name for name, loss in LOSSES.items()]),
     )
     pairs: Whole = Field(description="train on the first so many preference pairs of a seed; 0 takes all")
-    beta: Positive = Field(description="scale of the rewards: strength of the pull to the reference")
+    beta: Positive = Field(
+        description="scale of the rewards: strength of the pull to the reference; "
+        + ", ".join(f"{name} has {loss.beta:g}" for name, loss in LOSSES.items() if loss.beta is not None)
+    )
     simpo_gamma: NotNegative = Field(0.5, description="of simpo: the margin that the loss asks for")
     nll_weight: NotNegative = Field(description="weight of the chosen response's mean NLL per token, added to the loss")
     held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")

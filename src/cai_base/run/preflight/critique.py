@@ -17,7 +17,7 @@ from pydantic import Field
 from cai_base import __version__, randomness
 from cai_base.cache import recall, remember
 from cai_base.dialogue import STOPS, Dialogue, prompt_tokens, split_tokens
-from cai_base.engines import Adapter, Datum, Engine, SampleRequest
+from cai_base.engines import Adapter, Datum, Engine, SampleRequest, Tokenizer, Usage
 from cai_base.evaluation.judges import Judge, Response
 from cai_base.inputs.constitution import Principle, load_constitution
 from cai_base.inputs.kinds import JAILBREAK
@@ -106,9 +106,7 @@ def check_critique(
         known_weights: the engine's findings say what its weights are; then what the model says is remembered.
     """
     probes, principles = critique_probes(data)
-    # A base model leans to what the last example says, so every other principle has them in the opposite order.
-    reverse = replace(dialogue, critique_examples=dialogue.critique_examples[::-1])
-    conditions = [((dialogue, reverse)[i % 2], principle) for i, principle in enumerate(principles)]
+    conditions = _conditions(dialogue, principles)
     every = [text for layout, principle in conditions for text in _requests(layout, principle, _answers(probes.probe))]
     longest = max(len(prompt_tokens(engine.tokenizer, text)) for text in every)
     if longest + settings.critique_tokens + 2 * settings.response_tokens > engine.context_length:
@@ -127,6 +125,35 @@ def check_critique(
         if known_weights:
             remember("critiques", facts, interpretation.model_dump())
     return _outcome(interpretation, probes, [example.critique for example in dialogue.critique_examples], judge)
+
+
+def critique_cost(dialogue: Dialogue, data: str, settings: Revision, tokenizer: Tokenizer) -> Usage:
+    """An upper bound on the tokens of `check_critique`, as if nothing of it were remembered."""
+
+    def length(text: str) -> int:
+        return len(prompt_tokens(tokenizer, text))
+
+    probes, principles = critique_probes(data)
+    wordings = [length(f" {wording}") for wording in (*probes.flagging, *probes.clearing)]
+    conditions, answers, usage = _conditions(dialogue, principles), _answers(probes.probe), Usage()
+    for condition in conditions:
+        requests = [length(text) for text in _requests(*condition, answers)]
+        usage.prefilled += len(wordings) * sum(requests) + len(requests) * sum(wordings)
+    (layout, principle), sampled = conditions[0], _answers(probes.probe[:SAMPLED])
+    for prompt, text in sampled:
+        usage.prefilled += length(layout.critique(prompt, text, principle)) + settings.critique_tokens
+        usage.prefilled += length(layout.revision(prompt, text, principle, ""))
+    usage.sampled += len(sampled) * (settings.critique_tokens + settings.response_tokens)
+    return usage
+
+
+def _conditions(dialogue: Dialogue, principles: Sequence[Principle]) -> list[tuple[Dialogue, Principle]]:
+    """Every principle, with the worked examples before it.
+
+    A base model leans to what the last example says, so every other principle has them in the opposite order.
+    """
+    reverse = replace(dialogue, critique_examples=dialogue.critique_examples[::-1])
+    return [((dialogue, reverse)[i % 2], principle) for i, principle in enumerate(principles)]
 
 
 def _outcome(interpretation: Interpretation, probes: CritiqueProbes, examples: Sequence[str], judge: Judge) -> Check:
