@@ -247,7 +247,7 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
 
 
 def _untuned_beta(dpo: Dpo) -> list[str]:
-    """A warning where a loss with a beta of its own is given one of another order: so is the margin that it asks for."""
+    """A warning where a loss with a beta of its own is given one of another order, and so asks for another margin."""
     own = LOSSES[dpo.loss].beta
     if own is None or own / ORDER < dpo.beta < own * ORDER:
         return []
