@@ -20,7 +20,7 @@ from cai_base.method.pairs import NO_PAIRS
 from cai_base.reading import parse_json, read_text, shortened, typed
 from cai_base.records import Answer, Chain, Failure, Pair
 from cai_base.run import results
-from cai_base.run.session_facts import versions
+from cai_base.run.session_facts import commit, versions
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import JsonObject, Run, to_json
@@ -47,7 +47,7 @@ class Verification:
         rounded: those among them that differ by rounding alone.
         verdicts: verdicts that were given again, by a judge that needs no model.
         not_checked: a sentence for each thing that could not be checked.
-        versions: by which the run was made and which are others here, each with both versions.
+        versions: by which the run was made and which are others here, the commit too, each with both.
     """
 
     files: int = 0
@@ -130,7 +130,10 @@ def _training_pairs(run: Run, seed: int, owner: str | None, limit: int) -> list[
 def _other_versions(run: Run) -> dict[str, tuple[str, str]]:
     if not run.sessions:
         return {}
-    made, here = run.sessions[-1].get("versions", {}), versions()
+    made, here = dict(run.sessions[-1].get("versions", {})), versions()
+    then, now = run.sessions[-1].get("commit"), commit()
+    if then and now:
+        made["commit"], here["commit"] = then, now
     return {name: (made[name], here[name]) for name in here if name in made and made[name] != here[name]}
 
 
