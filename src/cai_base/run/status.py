@@ -109,7 +109,7 @@ def _stages(run: Run, settings: RunSettings, seconds: Mapping[str, float]) -> It
         arm = ARMS[name]
         if arm.folder is None or arm.section is None:
             continue
-        steps = getattr(settings, arm.section).steps
+        steps = settings.training(arm.section).steps
         latest = _latest(run, settings, arm.folder)
         yield Stage(arm.folder, arm.label, run.progress(arm.folder), steps, seconds.get(arm.folder, 0.0), latest)
         if name == SFT:
@@ -144,7 +144,7 @@ def _rates(run: Run, settings: RunSettings) -> dict[str, dict[str, float]]:
 
 def _answers(run: Run, settings: RunSettings, arm: Arm, seed: int) -> list[Answer]:
     """The newest answers of an arm: those at the end of its training, or at the last evaluated step."""
-    last = getattr(settings, arm.section).steps if arm.section is not None else 0
+    last = settings.training(arm.section).steps if arm.section is not None else 0
     interim = range(settings.evaluate_every, last, settings.evaluate_every) if arm.curve else range(0)
     for step in (None, *reversed(interim)):
         files = [paths.answers(seed, arm.name, file, step) for file in ANSWER_FILES]

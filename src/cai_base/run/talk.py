@@ -70,6 +70,11 @@ def speakers_of_run(
         UserError: it is no finished run, or it has no such arm or seed.
     """
     settings = stored_settings(Run.open(directory))
+    for name in names or ():
+        if all_arms.arm(name).inference == "revision":
+            raise UserError(f"{name}: critiques and revises its answers, which nobody can talk to; leave it out")
+    if names is None:
+        names = [name for name in settings.evaluated_arms if all_arms.arm(name).inference != "revision"]
     for seed in seeds or ():
         if seed not in settings.seed_numbers:
             have = ", ".join(map(str, settings.seed_numbers))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_base import paths
-from cai_base.arms import ARMS, SFT
+from cai_base.arms import ARMS, BASE, SFT
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth, Response
 from cai_base.inputs import Inputs
@@ -110,10 +110,11 @@ def failures(run: Run, settings: RunSettings) -> dict[str, dict[int, str]]:
             int(failure.adapter.rpartition("/")[2]): failure.reason
             for failure in typed(Failure, run.lines(file), str(run.directory / file))
         }
-        if name != SFT:
+        if arm.starts_from != BASE:
             limit = settings.dpo.pairs
+            before = ARMS[arm.starts_from].folder or SFT
             for seed in settings.seed_numbers:
-                lost = seed in failed.get(SFT, {})
+                lost = seed in {**failed.get(SFT, {}), **failed.get(before, {})}
                 if not lost and not _training_pairs(run, seed, arm.owner, limit):
                     of_phase[seed] = NO_PAIRS
         if of_phase:

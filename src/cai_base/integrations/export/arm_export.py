@@ -108,6 +108,11 @@ def _arm(request: ExportRequest, settings: RunSettings) -> Arm:
         have = ", ".join(settings.evaluated_arms)
         raise UserError(f"--arm {request.arm}: {request.run} has no arm {request.arm!r}; it has {have}")
     arm = ARMS[request.arm]
+    if arm.inference is not None:
+        raise UserError(
+            f"--arm {request.arm}: has the adapters of {arm.adapters_of} and differs in how it is asked, which no "
+            f"export holds; export {arm.adapters_of}"
+        )
     if arm.group == "other":
         raise UserError(
             f"--arm {arm.name}: was not made here; take it from where it came ({settings.instruct or 'cai-base'})"
