@@ -43,6 +43,11 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from cai_base.method.training import learning_rate as learning_rate
     from cai_base.method.training import trained_datum as trained_datum
     from cai_base.models import load_model as load_model
+    from cai_base.records import Answer as Answer
+    from cai_base.records import Chain as Chain
+    from cai_base.records import Figure as Figure
+    from cai_base.records import Pair as Pair
+    from cai_base.records import Verdict as Verdict
     from cai_base.settings import RunSettings as RunSettings
     from cai_base.settings import default_settings as default_settings
 
@@ -50,16 +55,20 @@ __version__ = version("cai-base")
 
 _WHERE = {
     "Adam": "engines",
+    "Answer": "records",
     "Batch": "engines",
+    "Chain": "records",
     "Chat": "dialogue",
     "Constitution": "inputs.constitution",
     "Datum": "engines",
     "Dialogue": "dialogue",
     "Engine": "engines",
     "Example": "inputs.prompts",
+    "Figure": "records",
     "GroundTruth": "evaluation.judges",
     "Inputs": "inputs",
     "Lora": "engines",
+    "Pair": "records",
     "Principle": "inputs.constitution",
     "Prompt": "inputs.prompts",
     "RunSettings": "settings",
@@ -67,6 +76,7 @@ _WHERE = {
     "SampleRequest": "engines",
     "Stopped": "errors",
     "UserError": "errors",
+    "Verdict": "records",
     "answer": "evaluation.tasks.prompts",
     "begin": "experiment",
     "default_settings": "settings",

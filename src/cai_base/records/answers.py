@@ -12,12 +12,16 @@ class Answer(Stored):
     """One arm's answer to one evaluation prompt, with its verdict.
 
     Attributes:
+        id, kind, family, prompt: of the evaluation prompt.
+        verdict: the judge's; None if no part of it is scored.
+        unscored: the reason why the verdict, or a part of it, is missing; None if nothing is missing.
+        votes: every vote of a judge model, stored as `said`; empty for other judges.
         tokens: tokens of the response; None if the prompt did not fit the context, so that nothing was sampled.
         truncated: whether it reached the length limit.
         logprob, opening_logprob: mean log-probability per token under the base model, of the whole answer and of its
             opening, in nats; None for an empty answer. Absent from evaluations during training.
         second: the second judge's judgement, if there is a second judge.
-        broken: whether its language is broken, by the floor of the base model's own answers; never stored.
+        broken: whether its log-probability is below the floor set by the base model's own answers; never stored.
     """
 
     id: str

@@ -5,7 +5,7 @@ from typing import Literal
 from cai_base.records.stored import Stored
 
 Interval = tuple[float, float]
-"""Lower and upper end."""
+"""The lower and the upper end."""
 
 Over = Literal["seeds and prompts", "prompts"]
 """What an interval is over. With a single seed it is over prompts alone, and does not cover other seeds."""
@@ -57,9 +57,10 @@ class Summary(Stored):
 
 
 class Figure(Summary):
-    """One metric of one arm.
+    """One metric of one arm, in the metric's unit: a share from 0 to 1, a grade from 1 to 5, tokens, nats.
 
     Attributes:
+        mean, per_seed, std, ci95_seeds, ci95, ci95_over: see `Summary`; they are None without a scored answer.
         scored: answers with a value.
         answered: all answers.
         total: all answers, and those missing because a seed failed.

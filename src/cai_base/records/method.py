@@ -21,13 +21,18 @@ Outcome = Literal["pair", "identical", "empty", "truncated", "off the rails"]
 
 
 class Chain(Stored):
-    """A complete revision chain, with a verdict on the original and on every round's revision.
+    """A complete revision chain (Bai et al. 2022, section 3.1), a line of `chains.jsonl`.
 
     Attributes:
+        id, kind, family, prompt: of the prompt that is answered.
+        original: the first answer.
+        rounds: one per round, in order; the last revision is the response that a pair prefers.
         refusal_opener: the beginning of a refusal that the original was prefilled with, if any.
         truncated: the number of its responses that reached the length limit.
         sampled_tokens: tokens sampled for all its texts.
         outcome: `pair`, or the reason why it gives no preference pair.
+        verdicts: the judge's verdicts on the original and on every revision, in this order; None if unscored.
+        unscored: the reason for each missing verdict.
     """
 
     id: str
@@ -50,9 +55,10 @@ class Chain(Stored):
 
 
 class Pair(Stored):
-    """A preference pair in TRL's columns, and its origin.
+    """A preference pair in TRL's columns `prompt`, `chosen`, `rejected`, and its origin.
 
     Attributes:
+        prompt, chosen, rejected: texts without layout; `dpo.tokenise` lays them out.
         held_out: whether it is never trained on.
         probability: that chosen is better, at least 1/2, by comparison; unset where it came from a revision, and is 1.
         swapped: whether the control `shuffled` swapped chosen and rejected; None for the pairs of other arms.
