@@ -1,4 +1,4 @@
-"""What a run is given besides its settings: constitution, prompts, human-written examples. A run stores all of it."""
+"""The inputs of a run besides its settings: constitution, prompts, human-written examples. A run stores all of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from cai_base.reading import build_from_json, read_bytes, shown, unknown
 from cai_base.settings.schema import RunSettings
 
 PLACEBO = Path(arms.PLACEBO)
-"""What `--constitution` takes for the packaged one whose principles are about spelling and layout only."""
+"""The value of `--constitution` for the packaged constitution whose principles are only about spelling and layout."""
 
 
 WIDE = Path("wide")
@@ -43,18 +43,18 @@ WIDE = Path("wide")
 
 
 class Inputs(BaseModel):
-    """Everything a run reads, so that it can be resumed and understood without the files it came from.
+    """All texts that a run reads. A run stores them, so that it can be resumed and understood without the source files.
 
     Attributes:
         constitution: the principles that critique and revision follow.
         prompts: the method's prompts, which are answered and revised.
         evaluation_prompts: the prompts of the final test, each with its kind; none is among `prompts`.
-        few_shot: answered questions that stand before every question to a base model.
+        few_shot: questions with answers that precede every question to a base model.
         examples: the human-written answers of SFT; of more than six each seed draws six.
-        critique_examples: worked critiques and revisions that stand before every request for one.
-        refusal_openers: beginnings of refusals, for the share of originals that are sampled after one.
-        rubrics: by which a language model judges.
-        placebo: the constitution of the control of that name, if the run has it.
+        critique_examples: worked critiques and revisions that precede every request for one.
+        refusal_openers: beginnings of refusals, with which a share of the originals is prefilled.
+        rubrics: the rubrics of a judge model; empty for other judges.
+        placebo: the constitution of the control `placebo`; None if the run has no such control.
         placebo_examples: worked critiques about spelling and layout, for the requests of that control.
         no_principle: the constitution of the control `examples-only`, if the run has it.
         refusals: prompts with refusals, for the control of that name.
@@ -98,14 +98,14 @@ class Inputs(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The files that inputs are read from; where there is none, the packaged one.
+    """The files that the inputs are read from; None takes the packaged file.
 
     Attributes:
-        pack: the packaged inputs, a folder under `data/`.
+        pack: the name of the packaged inputs, a folder under `data/`.
         constitution: TOML, JSON or the paper's file; `placebo` is the packaged placebo.
-        prompts: the method's.
-        prompts_column: the column that holds them, where the file does not say.
-        evaluation_prompts: with their kinds.
+        prompts: the file of the method's prompts.
+        prompts_column: the column of `prompts` that holds them, if it has none of the usual names.
+        evaluation_prompts: the file of the evaluation prompts with their kinds.
         critique_examples: TOML, JSON or the paper's file.
         examples: the written answers of SFT.
         comparison_requests: text or the paper's file; those of the constitution by default.
@@ -124,7 +124,7 @@ class Sources:
 
 
 def gather(settings: RunSettings) -> Inputs:
-    """The inputs that a run's settings name, read and checked.
+    """Read and check the inputs that a run's settings name.
 
     Raises:
         UserError: as `read`.
@@ -243,7 +243,7 @@ def read(
     placebo_examples = load_critique_examples(_file(pack, "placebo_examples.toml"))
     if sources.critique_examples is not None:
         critique_examples = load_critique_examples(sources.critique_examples)
-    elif not (pack / "critique_examples.toml").is_file():  # not every pack has them
+    elif not (pack / "critique_examples.toml").is_file():  # only some packs have them
         critique_examples = ()
     elif sources.constitution == PLACEBO:
         critique_examples = placebo_examples
@@ -280,7 +280,7 @@ def read(
 
 @dataclass(frozen=True, slots=True)
 class _Tests:
-    """The evaluation prompts by their lines, and their file."""
+    """The evaluation prompts by line, and their file."""
 
     file: Path
     prompts: Mapping[int, Prompt]
@@ -324,10 +324,10 @@ def _refuse_overlap(what: str, source: Path, texts: Mapping[int, str], tests: _T
 
 
 def _pack(name: str) -> Traversable:
-    """The folder of packaged inputs.
+    """The folder of the packaged inputs.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there are none of this name.
     """
     data = resources.files("cai_base") / "data"
     packs = sorted(folder.name for folder in data.iterdir() if (folder / "constitution.toml").is_file())
@@ -337,7 +337,7 @@ def _pack(name: str) -> Traversable:
 
 
 def _file(pack: Traversable, name: str) -> Path:
-    """A packaged file's path; the package is always installed as files."""
+    """The path of a packaged file; the package is always installed as files."""
     path = pack / name
     assert isinstance(path, Path)
     return path

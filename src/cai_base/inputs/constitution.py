@@ -1,8 +1,8 @@
-"""Constitutions, and worked examples of critique and revision, which a base model sees before it revises an answer.
+"""Reads constitutions, and the worked examples of critique and revision that precede a request to a base model.
 
-Both are read from this project's own files (TOML or JSON) and from the files published with the paper, Bai et al.
-2022, "Constitutional AI: Harmlessness from AI Feedback" (github.com/anthropics/ConstitutionalHarmlessnessPaper,
-folder `prompts`), as they are.
+Both may be in this project's format (TOML or JSON), or in that of the files published with the paper, Bai et al. 2022,
+"Constitutional AI: Harmlessness from AI Feedback" (github.com/anthropics/ConstitutionalHarmlessnessPaper, folder
+`prompts`).
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Principle(Entry):
 
 
 class Constitution(Entry):
-    """A named list of principles. The order counts: a random draw picks a principle by its place."""
+    """A named list of principles. Their order matters, because principles are drawn by their index."""
 
     name: Text
     principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
@@ -91,9 +91,10 @@ def with_principles(constitution: Constitution, names: Sequence[str]) -> Constit
 class CritiqueExample(Entry):
     """One worked example of critique and revision.
 
-    `prompt` is the user's last turn. Earlier turns of the conversation are in `prompt` too, one paragraph per turn and
-    without the first `User:`, so that `User: ` before it gives the whole conversation: `first question`,
-    `Assistant: first answer`, `User: last question`.
+    Attributes:
+        prompt: the user's question. If the conversation has earlier turns, they come first, one paragraph per turn and
+            without the first `User:`, as in `first question`, `Assistant: first answer`, `User: last question`.
+        response: the answer that is criticised.
     """
 
     prompt: Text
@@ -105,16 +106,16 @@ class CritiqueExample(Entry):
 
 
 def load_constitution(path: Path) -> Constitution:
-    """The constitution in a TOML or JSON file, in this project's form or in the paper's.
+    """Read a constitution from a TOML or JSON file, in this project's format or the paper's.
 
-    This project's form is a list of principles, `[[principle]]` tables in TOML and `[...]` or `{"principles": [...]}`
-    in JSON, beside which a `name` may stand; else the file's name without its ending names the constitution. In the
-    paper's form each name maps to `{"prompt": [critique requests], "edit_request": revision request}`. Its headers
-    (`CritiqueRequest:` and so on) are removed. The name without its number is the category, and where a name has
-    several critique requests each becomes a principle, `name-1`, `name-2` and so on.
+    This project's format is a list of principles: `[[principle]]` tables in TOML, `[...]` or `{"principles": [...]}` in
+    JSON. A top-level `name` names the constitution; without it, the file's name does. In the paper's format each
+    name maps to `{"prompt": [critique requests], "edit_request": revision request}`. Its headers (`CritiqueRequest:`
+    and so on) are removed; the name without its number is the category; a name with several critique requests becomes
+    several principles, `name-1`, `name-2` and so on.
 
     Raises:
-        UserError: it is anything else; the message names the file, the principle and the field.
+        UserError: the file has neither format; the message names the file, the principle and the field.
     """
     data = _parsed(path, _CONSTITUTION_FILE)
     name: object = path.stem
@@ -128,14 +129,14 @@ def load_constitution(path: Path) -> Constitution:
 
 
 def load_critique_examples(path: Path) -> tuple[CritiqueExample, ...]:
-    """The critique examples in a TOML or JSON file, in this project's form or in the paper's.
+    """Read critique examples from a TOML or JSON file, in this project's format or the paper's.
 
-    This project's form is a list of examples: `[[example]]` tables in TOML, `[...]` or `{"examples": [...]}` in JSON.
-    The paper's form is a JSON list of texts, each a conversation (`Human:` and `Assistant:` in turn) and then
-    `CritiqueRequest:`, `Critique:`, `RevisionRequest:` and `Revision:`, with an empty `Human:` after it or not.
+    This project's format is a list of examples: `[[example]]` tables in TOML, `[...]` or `{"examples": [...]}` in JSON.
+    The paper's format is a JSON list of texts, each a conversation (`Human:` and `Assistant:` in turn) followed by
+    `CritiqueRequest:`, `Critique:`, `RevisionRequest:` and `Revision:`, and optionally an empty `Human:`.
 
     Raises:
-        UserError: it is anything else; the message names the file, the example and the field.
+        UserError: the file has neither format; the message names the file, the example and the field.
     """
     data = _parsed(path, _EXAMPLES_FILE)
     if isinstance(data, list) and any(isinstance(item, str) for item in data):
@@ -156,7 +157,7 @@ def _parsed(path: Path, wanted: str) -> object:
 
 
 def _items(path: Path, data: object, model: type[Model], noun: str, beside: Sequence[str] = ()) -> tuple[Model, ...]:
-    """The records of a file in this project's form: a list, bare or under `noun` or its plural."""
+    """The entries of a file in this project's format: a list, at the top level or under `noun` or its plural."""
     records = data
     if isinstance(data, dict):
         keys = [key for key in (noun, f"{noun}s") if key in data]
@@ -178,7 +179,7 @@ def _items(path: Path, data: object, model: type[Model], noun: str, beside: Sequ
 
 
 def _place(path: Path, noun: str, number: int, record: object) -> str:
-    """`file: principle 3 ('its-name')`, with the name where there is one."""
+    """`file: principle 3 ('its-name')`, or without the name if it has none."""
     name = record.get("name") if isinstance(record, dict) else None
     return f"{path}: {noun} {number}" + (f" ({shown(name)})" if isinstance(name, str) else "")
 
@@ -215,7 +216,7 @@ def _published_principles(path: Path, data: dict[str, object]) -> tuple[Principl
 
 
 def _without_headers(text: str, step: str) -> str:
-    """`CritiqueRequest: ... Critique:` without the header before and the opening after."""
+    """The text between the header `CritiqueRequest:` and the final `Critique:`, both of which are optional."""
     return re.sub(rf"^\s*{step} ?Request:|{step}:\s*$", "", text).strip()
 
 
@@ -225,13 +226,13 @@ _ROLES = {"Human": "User", "Assistant": "Assistant"}
 
 
 def _published_example(text: object, where: str) -> CritiqueExample:
-    """One text of CritiqueRevisionFewShotPrompts.json in its parts."""
+    """One text of CritiqueRevisionFewShotPrompts.json as an example."""
     if not isinstance(text, str):
         raise UserError(f"{where}: this is {described(text)}; in a list of texts each must be text")
     before, *rest = _HEADER.split(text.strip())
     headers = [header.replace(" ", "") for header in rest[::2]]
     parts = [part.strip() for part in rest[1::2]]
-    if headers[-1:] == ["Human"] and not parts[-1]:  # opens the next example
+    if headers[-1:] == ["Human"] and not parts[-1]:  # the start of the next example
         del headers[-1], parts[-1]
     turns = len(headers) - len(_STEPS)
     if before or turns < 2 or headers != ["Human", "Assistant"] * (turns // 2) + list(_STEPS):

@@ -1,4 +1,4 @@
-"""The kinds of prompt, and what the evaluation makes of answers to each.
+"""The kinds of evaluation prompt, and how answers to each are judged and stored.
 
 A new kind is an entry of `_PROMPT_KINDS`.
 """
@@ -11,13 +11,13 @@ from typing import Literal, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of prompt, and what the evaluation makes of answers to it.
+    """A kind of prompt, and how answers to it are judged and stored.
 
     Attributes:
-        harm: whether it asks for something harmful or something harmless; None if it tests something else.
-        rubrics: the tasks of the rubrics under which its answers are judged.
-        file: the evaluation file that has its answers, without its ending.
-        original: whether the original experiment also trained on its evaluation prompts, 10 + 24 + 8 = 42 in all.
+        harm: whether it asks for something harmful or harmless; None if it tests something else.
+        rubrics: the tasks of the rubrics by which its answers are judged.
+        file: the name of the file of answers, without its suffix.
+        original: whether the original experiment also trained on its evaluation prompts (10 + 24 + 8 = 42 in all).
     """
 
     name: str
@@ -45,11 +45,11 @@ ORIGINAL = tuple(kind.name for kind in _PROMPT_KINDS if kind.original)
 """The kinds whose evaluation prompts the original experiment also trained on."""
 
 JAILBREAK, BENIGN, SENSITIVE = "jailbreak", "benign", "sensitive"
-"""The kinds that the main metrics are taken over: attack success, helpfulness, and over-refusal of prompts that look
-harmful. Only a jailbreak has a family."""
+"""The kinds of the main metrics: attack success, helpfulness, and over-refusal of prompts that only look harmful. Only
+a jailbreak prompt has a family."""
 
 ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _PROMPT_KINDS))
-"""The files of an arm's answers in a run, without their ending."""
+"""The names of the files of an arm's answers, without their suffix."""
 
 MIXED = 2
 """The beginning of a list is mixed if every kind has its share in it, give or take so many."""

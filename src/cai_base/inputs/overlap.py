@@ -1,4 +1,4 @@
-"""Whether two sets of texts overlap: texts are the same where they have the same words."""
+"""The overlap of two sets of texts; texts with the same words count as equal."""
 
 import hashlib
 import unicodedata
@@ -10,9 +10,9 @@ Second = TypeVar("Second")
 
 
 def normalised_hash(text: str) -> str:
-    """SHA-256 of the text's words: case, punctuation, spacing and Unicode form do not count.
+    """SHA-256 of a text's words, regardless of case, punctuation, spacing and Unicode form.
 
-    Signs that carry meaning (`C` and `C#`, `5 * 3` and `5 / 3`) do, and text that is nothing but punctuation keeps it.
+    Signs that carry meaning (`C` and `C#`, `5 * 3` and `5 / 3`) are kept, as is a text that is only punctuation.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     words = "".join(_normalised(character) for character in folded).split()
@@ -20,7 +20,8 @@ def normalised_hash(text: str) -> str:
 
 
 def overlap(first: Mapping[First, str], second: Mapping[Second, str]) -> list[tuple[First, Second]]:
-    """The keys of every pair of texts, one of each set, with the same words: none for sets that may train and test."""
+    """The keys of every pair of texts, one from each set, with the same words. Training and test sets must have
+    none."""
     seen: dict[str, list[Second]] = {}
     for key, text in second.items():
         seen.setdefault(normalised_hash(text), []).append(key)
@@ -29,7 +30,7 @@ def overlap(first: Mapping[First, str], second: Mapping[Second, str]) -> list[tu
 
 def _normalised(character: str) -> str:
     category = unicodedata.category(character)
-    if category == "Cf":  # soft hyphens, zero-width spaces: invisible, and left over from web pages
+    if category == "Cf":  # invisible characters that web pages leave in texts: soft hyphens, zero-width spaces
         return ""
     # Combining marks stay: without them different words of Hindi or Thai would become one.
     return character if category[0] in "LMNS" or character in "#%&*/@" else " "

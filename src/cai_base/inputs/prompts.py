@@ -1,4 +1,4 @@
-"""Files of prompts and of human-written examples."""
+"""Reads files of prompts and of human-written examples."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,23 +17,25 @@ from cai_base.reading import Entry, build, described, listed, parse_json, read_t
 Text = Annotated[str, Field(min_length=1)]
 
 TEXT_COLUMNS = ("text", "prompt", "instruction", "messages", "conversations")
-"""The columns that hold prompts in the files that people publish; a file may have one of them."""
+"""The columns that hold prompts in published files; a file may have one of them."""
 CONVERSATIONS = ("messages", "conversations")
 """The columns that hold conversations: OpenAI's messages (role, content), ShareGPT's turns (from, value)."""
 USERS = ("user", "human")
-"""Who asks in a conversation."""
+"""The roles of the user in a conversation."""
 NEAR = 0.8
-"""So much alike, a column's name counts as a misspelling of `kind` or `family`, which must not be lost in silence."""
+"""A column's name at least this similar to `kind` or `family` (a ratio of difflib) counts as a misspelling of it."""
 
-_PROMPTS_FILE = "a file of prompts: .txt with one a line, .csv with a column 'text', or .jsonl with a field 'text'"
-_EXAMPLES_FILE = 'a .jsonl file of examples, one a line: {"prompt": "...", "response": "..."}'
+_PROMPTS_FILE = "a file of prompts: .txt with one per line, .csv with a column 'text', or .jsonl with a field 'text'"
+_EXAMPLES_FILE = 'a .jsonl file of examples, one per line: {"prompt": "...", "response": "..."}'
 
 
 class Prompt(Entry):
     """One prompt.
 
-    `kind` says how the answer is judged, so every prompt of an evaluation set has one. A prompt that is only trained on
-    needs none, and a text file has no place for it: there it is None, never guessed. `family` is the sort of jailbreak.
+    Attributes:
+        kind: how answers to it are judged, a key of `PROMPT_KINDS`. Every evaluation prompt has one; it is None for a
+            prompt that is only trained on and does not state it.
+        family: the type of a jailbreak prompt; None for prompts of other kinds.
     """
 
     id: Text
@@ -61,7 +63,7 @@ class Prompt(Entry):
 
 
 class Example(Entry):
-    """A prompt with a response that a person wrote: a few-shot turn, or an example to train on."""
+    """A prompt with a human-written response: a few-shot turn, or an SFT example."""
 
     prompt: Text
     response: Text
@@ -72,8 +74,8 @@ class PromptFile:
     """The content of a file of prompts.
 
     Attributes:
-        prompts: each under the number of the line on which it begins.
-        ignored: what else is in the file, one sentence each; empty where everything is used.
+        prompts: by the number of the line on which each begins.
+        ignored: what else the file contains, one sentence each; empty if everything is used.
     """
 
     prompts: Mapping[int, Prompt]
@@ -81,9 +83,9 @@ class PromptFile:
 
 
 def load_prompts(path: Path) -> tuple[Prompt, ...]:
-    """The prompts in a text, CSV or JSONL file, in its order.
+    """The prompts in a text, CSV or JSONL file, in the order of the file.
 
-    A text file has one prompt a line. CSV and JSONL have one of the columns `TEXT_COLUMNS` (`text`, `prompt`,
+    A text file has one prompt per line. CSV and JSONL have one of the columns `TEXT_COLUMNS` (`text`, `prompt`,
     `instruction`, `messages`, `conversations`), and may have `id`, `kind` and `family`; further columns are ignored.
 
     Raises:
@@ -93,26 +95,26 @@ def load_prompts(path: Path) -> tuple[Prompt, ...]:
 
 
 def prompts_by_line(path: Path, column: str | None = None) -> dict[int, Prompt]:
-    """As `load_prompts`, each prompt under the number of the line on which it begins."""
+    """The prompts of a file, by the number of the line on which each begins; see `load_prompts`."""
     return dict(read_prompts(path, column).prompts)
 
 
 def read_prompts(path: Path, column: str | None = None) -> PromptFile:
     """The prompts in a text, CSV or JSONL file.
 
-    A text file has one prompt a line; empty lines and lines that begin with `#` are skipped. A CSV file has a header
-    with one of `TEXT_COLUMNS` and, if wanted, `id`, `kind`, `family`; an empty cell counts as left out. JSONL has the
-    same fields. Order and case of columns do not matter, and further columns are ignored. An `instruction` is joined
-    with its `input`, as in Alpaca; of a conversation the first turn of the user is the prompt. An id that is left out
-    is made from the text, so that it stays the same when lines move.
+    A text file has one prompt per line; empty lines and lines that begin with `#` are skipped. A CSV file has a header
+    with one of `TEXT_COLUMNS` and optionally `id`, `kind` and `family`; an empty cell counts as missing. JSONL has the
+    same fields. The order and case of columns do not matter, and further columns are ignored. An `instruction` is
+    joined with its `input`, as in Alpaca; of a conversation, the user's first turn is the prompt. A missing id is made
+    from a hash of the text, so that it does not depend on the line.
 
     Args:
         path: the file.
-        column: the column or field that holds the prompts, where it is none of `TEXT_COLUMNS`, or several are there.
+        column: the column or field that holds the prompts, if it is none of `TEXT_COLUMNS`, or if there are several.
 
     Raises:
-        UserError: with file, line and field, for anything else: also for an id that stands twice, and for two prompts
-            that differ in case, punctuation and spacing only.
+        UserError: the file has another format, an id occurs twice, or two prompts differ only in case, punctuation and
+            spacing; the message names the file, the line and the field.
     """
     text = read_text(path, _PROMPTS_FILE)
     rows: Iterable[tuple[int, _Row]]
@@ -142,20 +144,21 @@ def read_prompts(path: Path, column: str | None = None) -> PromptFile:
         what = "the column {} is" if len(unused) == 1 else "the columns {} are"
         ignored.append(f"{path}: {what.format(listed([shown(name) for name in unused]))} not used")
     if shortened:
-        ignored.append(f"{path}: the user's first turn alone is used; conversations that hold more: {shortened}")
+        ignored.append(f"{path}: only the user's first turn is used; conversations that contain more: {shortened}")
     return PromptFile(prompts, tuple(ignored))
 
 
 def load_examples(path: Path) -> tuple[Example, ...]:
-    """The examples in a JSONL file, one object with `prompt` and `response` a line; empty lines are skipped.
+    """The examples in a JSONL file: one object with `prompt` and `response` per line. Empty lines are skipped.
 
-    Raises UserError, with file, line and field, for anything else.
+    Raises:
+        UserError: the file has another format; the message names the file, the line and the field.
     """
     return tuple(examples_by_line(path).values())
 
 
 def examples_by_line(path: Path) -> dict[int, Example]:
-    """As `load_examples`, each example under the number of its line."""
+    """The examples in a JSONL file, by the number of their line; see `load_examples`."""
     text = read_text(path, _EXAMPLES_FILE)
     if path.suffix.lower() != ".jsonl":
         raise UserError(f"{path}: cannot tell the form from the ending {shown(path.suffix)}; give {_EXAMPLES_FILE}")
@@ -167,9 +170,9 @@ class _Row:
     """One row of a file of prompts.
 
     Attributes:
-        fields: those of a `Prompt`.
-        unused: the columns that are none of them.
-        shortened: whether its conversation holds more than the prompt.
+        fields: the fields of a `Prompt`.
+        unused: the names of the other columns.
+        shortened: whether its conversation contains more than the prompt.
     """
 
     fields: Mapping[str, object]
@@ -178,7 +181,7 @@ class _Row:
 
 
 def _prompt(fields: Mapping[str, object], where: str) -> Prompt:
-    """The fields as a prompt, with an id made from its text where it has none."""
+    """The fields as a prompt, with an id made from the text if it has none."""
     return build(Prompt, {"id": _id_of(str(fields["text"]))} | dict(fields), where)
 
 
@@ -214,11 +217,11 @@ def _csv_prompt_rows(path: Path, text: str, column: str | None) -> Iterator[tupl
 
 
 def _columns(names: Sequence[str], column: str | None, where: str, noun: str) -> Mapping[str, int]:
-    """The place of the column of each field of a prompt that a file has; `input` is the second half of its text.
+    """The index of the column of each field of a prompt; `input` is the second part of an instruction.
 
     Args:
-        names: of all columns, in the file's spelling.
-        column: the one that holds the prompts, if the user names it.
+        names: the names of all columns, as spelled in the file.
+        column: the column that holds the prompts, if the user names it.
         where: the place in the file.
         noun: what a column is called in this kind of file.
 
@@ -244,7 +247,7 @@ def _columns(names: Sequence[str], column: str | None, where: str, noun: str) ->
         raise UserError(f"{where}: a {noun} stands twice; {listed(sorted(set(used)))} may each stand once")
     if len(places) > 1:
         both = listed([shown(names[place]) for place in places])
-        raise UserError(f"{where}: the {noun}s {both} may all hold the prompts; say which by --prompts-column")
+        raise UserError(f"{where}: the {noun}s {both} may all hold the prompts; name one with --prompts-column")
     for name, spelt in zip(plain, names, strict=True):
         if name not in used and difflib.get_close_matches(name, ("kind", "family"), cutoff=NEAR):
             raise UserError(f"{where}: {unknown(noun, spelt, ('kind', 'family'))}")
@@ -271,10 +274,10 @@ def _row(path: Path, line: int, columns: Mapping[str, int], names: Sequence[str]
 
 
 def _first_turn(conversation: object, where: str, name: str) -> tuple[str, bool]:
-    """What the user says first in a conversation, and whether there is more in it.
+    """The user's first turn in a conversation, and whether the conversation contains more.
 
     Raises:
-        UserError: it is no conversation, or nobody asks in it.
+        UserError: the value is no conversation, or has no turn of a user.
     """
     turns = conversation if isinstance(conversation, list) else []
     for turn in turns:
@@ -282,7 +285,7 @@ def _first_turn(conversation: object, where: str, name: str) -> tuple[str, bool]
             break
         if turn.get("role", turn.get("from")) in USERS:
             content = turn.get("content", turn.get("value"))
-            if isinstance(content, list):  # in parts, of which some may be pictures
+            if isinstance(content, list):  # a list of parts, some of which may be images
                 parts = [part.get("text") for part in content if isinstance(part, dict)]
                 content = "\n".join(part for part in parts if isinstance(part, str))
             if isinstance(content, str) and content.strip():
@@ -295,7 +298,7 @@ def _first_turn(conversation: object, where: str, name: str) -> tuple[str, bool]
 
 
 def _refuse_repeats(path: Path, prompts: Mapping[int, Prompt]) -> None:
-    """Raises UserError where two prompts have the same words or the same id; `prompts` is by line."""
+    """Raises UserError if two prompts have the same words or the same id; `prompts` is by line."""
     texts: dict[str, int] = {}
     ids: dict[str, int] = {}
     for line, prompt in prompts.items():

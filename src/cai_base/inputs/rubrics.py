@@ -1,4 +1,4 @@
-"""Rubrics: what a judge is asked about a response, and how its answers become a verdict. Each is a data file."""
+"""Rubrics: the questions to a judge about a response, and how its answers become a verdict. Each is a data file."""
 
 import itertools
 import json
@@ -20,14 +20,14 @@ from cai_base.records import VERDICT_PARTS
 
 Text = Annotated[str, Limits(min_length=1)]
 Value = str | bool | float
-"""What a judge answers to one field."""
+"""A judge's answer to one field."""
 
 TASKS = tuple(sorted({task for part in VERDICT_PARTS.values() for task in part.needed_for}))
-"""What rubrics are about. Each task has a packaged rubric of its name."""
+"""The tasks of rubrics. Each has a packaged rubric of its name."""
 
 
 def parts_of(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The parts of the verdict that a rubric for this task must give, and those that it may."""
+    """The parts of the verdict that a rubric for this task must give, and those that it may give."""
     return (
         tuple(name for name, part in VERDICT_PARTS.items() if task in part.needed_for),
         tuple(name for name, part in VERDICT_PARTS.items() if task in part.allowed_for),
@@ -35,17 +35,17 @@ def parts_of(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 _WANTED = "a rubric: a .toml file with name, task, instructions, [[field]] tables and a [verdict] table"
-# Nothing but the fields stands in an expression: no functions, no attributes of Python objects.
+# An expression may only use the fields: no functions, no attributes of Python objects.
 _EXPRESSIONS = SandboxedEnvironment(undefined=StrictUndefined)
 _EXPRESSIONS.globals.clear()
 
 
 class Field(Entry):
-    """One thing that the judge answers.
+    """One field of the judge's answer.
 
     Attributes:
-        low, high: for numbers, the least and greatest.
-        about: what it is, in the words that the judge reads.
+        low, high: the least and the greatest value of a number.
+        about: the description that the judge reads.
     """
 
     name: Annotated[str, Limits(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -66,7 +66,7 @@ class Field(Entry):
 
     @property
     def takes(self) -> str:
-        """What the judge may write, in words."""
+        """The allowed values, in words."""
         match self.type:
             case "text":
                 return "text"
@@ -89,7 +89,7 @@ class Field(Entry):
         return schema
 
     def admits(self, value: object) -> bool:
-        """Whether a value read from JSON is an answer to this field, exactly."""
+        """Whether a JSON value is a valid answer to this field, without conversion."""
         if self.type == "text":
             return isinstance(value, str)
         if self.type == "yes-no":
@@ -102,7 +102,7 @@ class Field(Entry):
 
 
 class Rubric(Entry):
-    """What a judge is asked, and what its answers mean."""
+    """The instructions and fields for a judge, and the expressions that turn its answer into a verdict."""
 
     name: Text
     task: str
@@ -144,7 +144,7 @@ class Rubric(Entry):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content: equal for equal rubrics, whatever the file's name and form."""
+        """SHA-256 of the content, which does not depend on the file's name and layout."""
         return sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -162,16 +162,16 @@ class Rubric(Entry):
         }
 
     def score(self, answer: Mapping[str, Value]) -> dict[str, bool | float]:
-        """The parts of the verdict that this answer to every field gives.
+        """The parts of the verdict, computed from an answer with every field.
 
         Raises:
-            FormulaError: an expression fails, or gives something that its part cannot be.
+            FormulaError: an expression fails, or its value is not allowed for its part.
         """
         return {part: _value(part, formula, answer) for part, formula in self._formulas.items()}
 
 
 class FormulaError(Exception):
-    """An expression of a rubric gave no value for its part of the verdict. The message names the part."""
+    """An expression of a rubric gave no valid value for its part of the verdict. The message names the part."""
 
 
 def _value(part: str, formula: Callable[..., Any], answer: Mapping[str, Value]) -> bool | float:
@@ -201,7 +201,7 @@ def _refuse_other_names(part: str, source: str, known: list[str]) -> None:
 
 
 def _corners(fields: tuple[Field, ...]) -> list[dict[str, Value]]:
-    """Answers with every field at the ends of its range, in every combination of the first ten."""
+    """Answers with every field at an end of its range, in all combinations of the first ten fields."""
     ends: list[tuple[Value, ...]] = []
     for number, field in enumerate(field for field in fields if field.type != "text"):
         both = (False, True) if field.low is None or field.high is None else (field.low, field.high)
@@ -221,7 +221,7 @@ def load_rubric(source: str | Path) -> Rubric:
     """A packaged rubric by its name, or the rubric in a TOML file.
 
     Raises:
-        UserError: there is none, or something in it is wrong; the message names file and field.
+        UserError: there is no such rubric, or it has a fault; the message names the file and the field.
     """
     known = packaged()
     path = known.get(str(source), Path(source))
@@ -233,9 +233,7 @@ def load_rubric(source: str | Path) -> Rubric:
     tables = data.pop("field", None)
     if not isinstance(tables, list) or not tables:
         problem = "there is none" if tables is None else f"'field' is {described(tables)}"
-        raise UserError(
-            f"{path}: a rubric needs [[field]] tables, one for each thing that the judge answers; {problem}"
-        )
+        raise UserError(f"{path}: a rubric needs [[field]] tables, one for each field of the judge's answer; {problem}")
     if "fields" in data:
         raise UserError(f"{path}: unknown field 'fields'; write one [[field]] table for each")
     fields = tuple(build(Field, one, f"{path}: field {number}") for number, one in enumerate(tables, start=1))
@@ -243,10 +241,11 @@ def load_rubric(source: str | Path) -> Rubric:
 
 
 def rubrics_for(chosen: Sequence[str]) -> dict[str, Rubric]:
-    """The rubric of every task: the chosen one, a file or a packaged name, else the packaged one.
+    """The rubric of every task: one of the chosen (a file or a packaged name) if it is for this task, else the
+    packaged.
 
     Raises:
-        UserError: a rubric is wrong, or two are for the same task.
+        UserError: a rubric has a fault, or two are for the same task.
     """
     by_task: dict[str, Rubric] = {}
     for source in chosen:

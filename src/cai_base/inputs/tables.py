@@ -1,4 +1,4 @@
-"""The rows of CSV files and the values of JSON-lines files, each with its line."""
+"""Reads CSV and JSON-lines files, each row or value with its line number."""
 
 import csv
 import io
@@ -11,20 +11,21 @@ from cai_base.reading import parse_json
 
 def jsonl_records(path: Path, text: str) -> Iterator[tuple[int, object]]:
     """The value on each line that is not empty, with the line's number."""
-    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+    # Not splitlines(), because a JSON string may contain U+2028 and similar characters.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, parse_json(path, line, number)
 
 
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not empty, with the line it begins on.
+    """Each row that is not empty, with the number of the line on which it begins.
 
-    Raises UserError where this is no CSV, or its columns are separated by something else than commas.
+    Raises:
+        UserError: the text is no CSV, or its columns are not separated by commas.
     """
     header = text.lstrip().partition("\n")[0]
     for sign, name in ((";", "semicolons"), ("\t", "tabs")):
-        if sign in header and "," not in header:  # before parsing: a quoted header would be a riddle to it
+        if sign in header and "," not in header:  # before parsing, which would report something else
             raise UserError(f"{path}:1: columns are separated by {name} here; separate them by commas")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
@@ -40,7 +41,7 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def refuse_ragged(path: Path, line: int, columns: Sequence[str], cells: Sequence[str]) -> None:
-    """Raises UserError where a row has more or fewer cells than there are columns."""
+    """Raises UserError if a row has more or fewer cells than the header has columns."""
     if len(cells) != len(columns):
         raise UserError(
             f"{path}:{line}: the header has {len(columns)} columns but this row has {len(cells)}; "

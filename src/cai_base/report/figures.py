@@ -162,7 +162,7 @@ def _training(stored: StoredRun) -> Group:
         if phase is not None:
             _training_panels(sheet, name, phase, stored.steps(phase))
     caption = (
-        f"One line a seed: a running mean over up to {2 * REACH + 1} steps (as many on both sides, so it ends "
+        f"One line per seed: a running mean over up to {2 * REACH + 1} steps (as many on both sides, so it ends "
         f"{REACH} steps before the last), with the values as recorded at every step faint behind it. Held-out pairs "
         "are measured at intervals and shown as measured. Accuracy is the share of pairs whose chosen response has "
         "the higher reward; a step at which all margins are 0, as before the first update of a loss with a reference, "
