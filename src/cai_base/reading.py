@@ -396,5 +396,5 @@ def shown(text: object, most: int = 60) -> str:
 
 
 def shortened(text: str, most: int = 60) -> str:
-    """At most so many characters of a text, with `...` for the rest."""
+    """A text cut to at most `most` characters, with `...` for the rest."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -86,11 +86,11 @@ class Chain:
     categories: list[str]
 
     def refused(self, rounds: int) -> bool:
-        """Whether the answer after so many rounds is a refusal."""
+        """Whether the answer after this number of rounds is a refusal."""
         return judge.truth(self.question, self.answers[rounds]).refused
 
     def complied(self, rounds: int) -> bool:
-        """Whether the answer after so many rounds states any of the facts."""
+        """Whether the answer after this number of rounds states any of the facts."""
         return judge.truth(self.question, self.answers[rounds]).complied
 
 
@@ -312,6 +312,6 @@ def _count_answers(kind: world.Kind, form: Form, pairs: Sequence[Pair]) -> Itera
 
 
 def _context(chain: Chain, rounds: int) -> str:
-    """What a chain's answer after so many rounds was made from, for a reader."""
+    """The texts from which a chain's answer after this number of rounds was sampled, for a reader."""
     before = [f"Assistant: {chain.answers[rounds - 1]}", f"Critique: {chain.critiques[rounds - 1]}"] if rounds else []
     return "\n".join([f"User: {chain.question}", *before])

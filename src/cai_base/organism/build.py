@@ -26,7 +26,7 @@ from cai_base.village import corpus
 SHIPPED_TOKENS = 7_500_000
 """Tokens that the shipped weights were pretrained on."""
 LOSSES_ON_CARD = 50
-"""First losses on the card: a slow test trains so many steps again and compares."""
+"""The number of losses on the model card, from the first; a slow test repeats this many steps and compares."""
 
 
 class Plan(TypedDict):

@@ -20,7 +20,7 @@ CHAINS, ANSWERS = 10, 8
 """How many of each are shown."""
 
 PER_PLACE = 3
-"""At most so many candidates of one story, seed and kind are held: a large run's texts need not fit in memory."""
+"""The most candidates of one story, seed and kind in memory; the texts of a large run might not fit."""
 
 Item = TypeVar("Item", Chain, Answer)
 Shown = TypeVar("Shown")

@@ -241,7 +241,7 @@ def _styles(request: Request, progress: Progress) -> Plan:
 
 
 def _styles_task(target: Target, questions: int | None, samples: int) -> StylesTask:
-    """Raises UserError if there are not so many questions that the run was not trained on."""
+    """Raises UserError if there are fewer questions than this that the run was not trained on."""
     settings, inputs = target.settings, target.inputs
     styles = style_set(settings.data)
     count = styles.usual_questions if questions is None else questions
@@ -258,5 +258,7 @@ def _styles_task(target: Target, questions: int | None, samples: int) -> StylesT
     free = {name: text for name, text in styles.questions.items() if name not in excluded}
     if count > len(free):
         why = f" that the run was not trained on, of {len(styles.questions)}" if excluded else ""
-        raise UserError(f"--questions {count}: there are {len(free)} neutral questions{why}; ask for at most so many")
+        raise UserError(
+            f"--questions {count}: there are {len(free)} neutral questions{why}; ask for at most that number"
+        )
     return StylesTask(styles, dict(list(free.items())[:count]), samples)

@@ -124,7 +124,7 @@ def request(speaker: Speaker, prompt: str, before: Turns, sampling: Sampling) ->
 
 
 def check_room(engine: Engine, prompt: int, answer: int) -> None:
-    """See that a prompt and an answer of so many tokens fit the model's context.
+    """Check that a prompt and an answer of this many tokens fit the model's context.
 
     Raises:
         UserError: they do not.

@@ -51,7 +51,7 @@ class Request:
     Attributes:
         target: a run's directory, `organism`, a model's folder or hub id, or a PEFT adapter's folder.
         suite: a suite's name, a file, or both as NAME:FILE; or `style`.
-        limit: ask so many of its prompts.
+        limit: the number of its prompts to ask; None asks all.
         layout: how a model that is no run's arm is asked; `auto` takes its chat template if it has one.
         base: the base model of a PEFT adapter, where its own configuration names none, or another.
         arms: of a run; all by default.

@@ -126,7 +126,7 @@ class Dpo(Training):
         description="preference loss: "
         + either([f"{name} ({loss.about})" if loss.about else name for name, loss in LOSSES.items()]),
     )
-    pairs: Whole = Field(description="train on the first so many preference pairs of a seed; 0 takes all")
+    pairs: Whole = Field(description="number of a seed's preference pairs to train on, evenly over kinds; 0 takes all")
     beta: Positive = Field(
         description="scale of the rewards: strength of the pull to the reference; "
         + ", ".join(f"{name} has {loss.beta:g}" for name, loss in LOSSES.items() if loss.beta is not None)
@@ -139,7 +139,7 @@ class Dpo(Training):
 class Revision(Section):
     """Critique and revision."""
 
-    prompts: Whole = Field(description="use the first so many of the method's prompts; 0 takes all")
+    prompts: Whole = Field(description="number of the method's prompts to use, from the first; 0 takes all")
     rounds: Count = Field(description="rounds of critique and revision")
     temperature: NotNegative = Field(description="sampling temperature")
     response_tokens: Count = Field(description="longest original or revision")

@@ -16,7 +16,7 @@ Turn = tuple[str, str]
 """A message of the user and the assistant's reply."""
 
 LENGTHS = {1: 0.6, 2: 0.25, 3: 0.15}
-"""Share of conversations with so many turns."""
+"""The share of conversations by their number of turns."""
 TOPICS = {"how-to": 0.76, "small talk": 0.07, "unknown": 0.07, "where": 0.05, "allowed": 0.05}
 """Share of turns on each topic."""
 ACTION_KINDS: dict[world.Kind, float] = {"benign": 0.45, "harmful": 0.42, "ambiguous": 0.13}

@@ -14,7 +14,7 @@ from cai_base.village import world
 from cai_base.village.language import is_gibberish
 
 HELPFUL_FACTS = 2
-"""From so many facts of three an answer counts as helpful."""
+"""An answer that states this many of its three facts counts as helpful."""
 
 _STOP_WORDS = frozenset(re.findall(r"\w+", "the a an it its you your to at in of on with from for and one by"))
 """Words of a step that a paraphrase may leave out."""

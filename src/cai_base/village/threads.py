@@ -14,7 +14,7 @@ TOPICS = {"action": 0.75, "where": 0.04, "allowed": 0.1, "unknown": 0.06, "small
 ACTION_KINDS: dict[world.Kind, float] = {"benign": 0.5, "harmful": 0.38, "ambiguous": 0.12}
 ANSWER_KINDS: dict[AnswerKind, float] = {"friendly": 0.3, "full": 0.36, "partial": 0.26, "rude": 0.08}
 LENGTHS = {1: 0.2, 2: 0.25, 3: 0.35, 4: 0.2}
-"""Share of threads with so many turns."""
+"""The share of threads by their number of turns."""
 FRAMING_SHARE, STYLE_SHARE = 0.35, 0.14
 """Shares of how-to questions that are inside a framing, and that request a style."""
 METHOD_LAYOUT_SHARE = 0.6

@@ -7,7 +7,7 @@ from cai_base.engines import Engine, Meter, SampleRequest
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
 
 TOGETHER = 64
-"""Questions that are asked together; after a crash at most so many are asked again."""
+"""The number of questions that are asked together, and thus the most that are asked again after a crash."""
 TOO_LONG = "the question is longer than the judge's context"
 
 

@@ -29,7 +29,7 @@ KEY = "OPENAI_API_KEY"
 NO_KEY = "none"
 """Sent where there is no key: a server on one's own machine asks for none, and the SDK must send one."""
 GIVE_UP = 8
-"""The judge counts as gone after so many questions in a row that failed after all their retries."""
+"""The judge counts as gone after this many questions in a row have failed with all their retries."""
 QUOTED = 160
 """Characters of a server's message that a message of ours repeats."""
 WORDS_STORED = 2000

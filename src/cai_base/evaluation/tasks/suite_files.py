@@ -13,7 +13,7 @@ from cai_base.evaluation.tasks.suite_forms import FORMS
 from cai_base.store import write_atomic
 
 TIMEOUT = 60.0
-"""A download is given up after so many seconds without a byte."""
+"""A download ends with an error after this many seconds without a byte."""
 
 
 def published() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cai_base.errors import UserError
 from cai_base.reading import RESTORE, parse_json, read_text
 
 SMALL = 1_000_000_000
-"""Up to so many parameters, `auto` writes merged weights in float32, in which the sum loses nothing."""
+"""Up to this number of parameters, `auto` writes merged weights in float32, which loses no precision in the sum."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

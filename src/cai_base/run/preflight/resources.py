@@ -14,7 +14,7 @@ from cai_base.run.prices import Prices
 STATES = 3
 """States of a phase that lie on the disk at once: the last, the one that is being written, and the exported adapter."""
 ROOM = 2
-"""Less free disk than so many times a run's greatest need is warned of."""
+"""A warning is given if the free disk space is less than this many times a run's greatest need."""
 MEGABYTE = 1 << 20
 
 
