@@ -162,14 +162,14 @@ def ignored(*files: tuple[Path | None, str | None]) -> list[str]:
 
 
 def packaged(pack: str, *, first: int = 0) -> Inputs:
-    """The inputs that come with this package: `english`, or those of the embedded model (`cai_base.embedded.DATA`).
+    """The packaged inputs of this name: `english`, or `cai_base.embedded.DATA` for the embedded model.
 
     Args:
-        pack: their name.
-        first: take only so many of the method's prompts, evenly over their kinds; 0 takes all.
+        pack: the name.
+        first: the number of the method's prompts to take, evenly over their kinds; 0 takes all.
 
     Raises:
-        UserError: there are none of this name.
+        UserError: there are no packaged inputs of this name.
     """
     return read(Sources(pack), first=first)
 
@@ -187,12 +187,12 @@ def read(
     """Read and check every input.
 
     Args:
-        sources: where from.
-        first: take only so many of the method's prompts, evenly over their kinds; 0 takes all.
+        sources: the files.
+        first: the number of the method's prompts to take, evenly over their kinds; 0 takes all.
         protocol: with `original` the method's prompts are the evaluation prompts, as in the original experiment.
         rubrics: files or packaged names, in place of the packaged rubrics of their tasks; None reads no rubric.
         arms_of_run: the names of the run's arms, some of which need inputs of their own.
-        unseen: so many families of jailbreaks are taken out of the method's prompts.
+        unseen: the number of jailbreak families that are left out of the method's prompts.
         principles: of the constitution that are used, or left out; see `with_principles`.
 
     Raises:

@@ -52,16 +52,16 @@ ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _PROMPT_KINDS))
 """The names of the files of an arm's answers, without their suffix."""
 
 MIXED = 2
-"""The beginning of a list is mixed if every kind has its share in it, give or take so many."""
+"""The first items of a list count as mixed if the number of each kind is within this of its share."""
 
 Item = TypeVar("Item")
 
 
 def evenly(items: Sequence[Item], count: int, kind: Callable[[Item], str | None]) -> list[Item]:
-    """So many of the items, every kind in its share of them all, in their order; 0 takes all.
+    """`count` of the items in their order, with every kind in proportion to its share of all items; 0 takes all.
 
-    A list that is mixed already, as the embedded model's is, is taken from its beginning; of one that is sorted by kind
-    the first would leave kinds out.
+    If the first `count` items are already mixed, as in the embedded model's prompts, they are taken; in a list that is
+    sorted by kind they would leave out some kinds.
     """
     if not count or count >= len(items):
         return list(items)

@@ -258,7 +258,5 @@ def _styles_task(target: Target, questions: int | None, samples: int) -> StylesT
     free = {name: text for name, text in styles.questions.items() if name not in excluded}
     if count > len(free):
         why = f" that the run was not trained on, of {len(styles.questions)}" if excluded else ""
-        raise UserError(
-            f"--questions {count}: there are {len(free)} neutral questions{why}; ask for at most that many"
-        )
+        raise UserError(f"--questions {count}: there are {len(free)} neutral questions{why}; ask for at most that many")
     return StylesTask(styles, dict(list(free.items())[:count]), samples)

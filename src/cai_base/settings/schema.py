@@ -139,7 +139,7 @@ class Dpo(Training):
 class Revision(Section):
     """Critique and revision."""
 
-    prompts: Whole = Field(description="number of the method's prompts to use, from the first; 0 takes all")
+    prompts: Whole = Field(description="number of the method's prompts to use, evenly over their kinds; 0 takes all")
     rounds: Count = Field(description="rounds of critique and revision")
     temperature: NotNegative = Field(description="sampling temperature")
     response_tokens: Count = Field(description="longest original or revision")
@@ -161,7 +161,7 @@ class Evaluation(Section):
         0.25, description="how much less helpful, of 1 to 5, still counts as no less helpful"
     )
     unseen_families: Whole = Field(
-        0, description="so many families of jailbreaks are taken out of the method's prompts and are asked all the same"
+        0, description="number of jailbreak families left out of the method's prompts and kept in the evaluation"
     )
     primary: Annotated[Names, Field(min_length=1)] = Field(
         ("attack_success_rate", "over_refusal_rate"),
