@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TINKER_STAMP := $(VENV)/.installed-tinker
 TINKER_TESTS ?= tinker
 
-.PHONY: run install check test test-slow test-tinker fuzz real clean
+.PHONY: run install check test test-slow test-tinker fuzz real bench clean
 
 run: install
 	$(BIN)/cai-base run
@@ -53,6 +53,11 @@ test-tinker: $(TINKER_STAMP)
 real: install
 	scripts/real install
 	scripts/real run --accept judge,power,critique
+
+# Beside TRL, PEFT and generate; benchmarks/RESULTS.md. On a GPU: python benchmarks/gpu.py --out FOLDER.
+bench: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/write_results.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -2,8 +2,8 @@
 
 A contender is a function from a number of steps to what each of them took. Contenders take turns, round after round, so
 that what else the machine does falls on all of them alike. A ratio is the median of the peer's steps over the median of
-ours; its spread is that ratio in the best and in the worst round. CPU seconds (of this process, all threads) stand
-beside wall seconds, because they hardly depend on what else the machine does.
+ours, in the median round; its spread is that ratio in the best and in the worst round. CPU seconds (of this process,
+all threads) stand beside wall seconds, because they hardly depend on what else the machine does.
 """
 
 import hashlib
@@ -128,7 +128,7 @@ class Comparison:
             scale * median(theirs) / median(ours)
             for theirs, ours in zip(self.seconds[peer], self.seconds[self.ours], strict=False)
         ]
-        ratio = self.median(peer) / self.median(self.ours)
+        ratio = statistics.median(rounds)
         cpu = self.median(peer, "cpu") / max(self.median(self.ours, "cpu"), 1e-9)
         return {
             "ratio": round(ratio, 2),
@@ -218,13 +218,16 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of this tree; None where its history did not come along."""
+    """The commit of this tree; None where its history did not come along, or where its code is not that commit's."""
     try:
-        folder = Path(__file__).parent
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        folder = Path(__file__).parent.parent
+        changed, commit = (
+            subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (("status", "--porcelain", "src"), ("rev-parse", "HEAD"))
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return asked.stdout.strip()
+    return None if changed else commit
 
 
 def _source() -> str:
