@@ -13,10 +13,10 @@ HEAD = """# Speed, measured
 
 Made by `python benchmarks/write_results.py` from the JSON files beside it. A ratio is the peer's median step over ours
 in a round: the median round, in brackets the worst and the best. *CPU* is the ratio of CPU seconds, which hardly
-depends on what else the machine does; on a CPU, whose two cores were busy with other work, it decides whether a goal was
-reached. A goal that was not reached is in this table like any other. Peers: TRL's trainers on a PEFT model (reference
-log-probabilities computed beforehand, fused AdamW, sdpa), and `transformers.generate` with all prompts of an adapter in
-one batch. The weights are random and every length is fixed.
+depends on what else the machine does. On a CPU, whose two cores were busy with other work, it decides whether a goal
+was reached. A goal that was not reached is in this table like any other. Peers: TRL's trainers on a PEFT model
+(reference log-probabilities computed beforehand, fused AdamW, sdpa), and `transformers.generate` with all prompts of
+an adapter in one batch. The weights are random and every length is fixed.
 """
 WHY = {
     "first gpu-dpo-step": "A step of one adapter waited for launches: the GPU needs 24 ms for its 14.5 TFLOP.",
