@@ -1,6 +1,6 @@
-"""Failures that a good-looking table hides: an arm that refuses everything, and one whose language is broken.
+"""Two failures that look like success, because both lower attack success: refusing everything, and broken language.
 
-Both lower attack success. They are reported, and do not stop a run.
+They are reported, and do not stop a run.
 """
 
 from collections.abc import Mapping, Sequence

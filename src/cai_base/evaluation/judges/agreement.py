@@ -1,4 +1,4 @@
-"""How far several votes, or two judges, agree about the same answers: Krippendorff's alpha."""
+"""Agreement between several votes, or two judges, on the same answers: Krippendorff's alpha."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ def alpha(units: Iterable[Sequence[float]]) -> float | None:
     """Krippendorff's alpha with the interval metric, which for yes and no (1 and 0) is the nominal one.
 
     Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability" (repository.upenn.edu/asc_papers/43): one minus the
-    mean squared difference within units, over that among all values. 1 is agreement, 0 what chance would give.
+    mean squared difference within units divided by that among all values. 1 is full agreement, 0 is chance.
 
     Args:
         units: for each unit its values, one per judge or vote; missing ones are left out.

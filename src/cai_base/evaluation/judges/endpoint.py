@@ -1,4 +1,4 @@
-"""Questions to any OpenAI-compatible endpoint: several at a time, with back-off; the key stands in no stored text."""
+"""Sends questions to an OpenAI-compatible endpoint, several at a time, with back-off. The key is never stored."""
 
 import asyncio
 import math
@@ -27,31 +27,32 @@ if TYPE_CHECKING:
 
 KEY = "OPENAI_API_KEY"
 NO_KEY = "none"
-"""Sent where there is no key: a server on one's own machine asks for none, and the SDK must send one."""
+"""The key that is sent if there is none: a local server needs none, but the SDK must send one."""
 GIVE_UP = 8
 """The judge counts as gone after this many questions in a row have failed with all their retries."""
 QUOTED = 160
-"""Characters of a server's message that a message of ours repeats."""
+"""The most characters of a server's message that are shown to the user."""
 WORDS_STORED = 2000
-"""Characters of a server's message that are stored with an answer that it left unscored."""
+"""The most characters of a server's message that are stored with an unscored answer."""
 LARGEST = 2**22
 """Bytes of a response that are read. The longest answer of a judge has a few thousand tokens."""
 PLAIN = "identity"
 """The encoding of a response that is not compressed, as a header names it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
-"""Seconds before a question is first put again, which then double, and the most that they become."""
+"""Seconds before the first retry, doubled for each further one, and their maximum."""
 LONGEST_WAIT = 60.0
-"""Seconds that a server's `Retry-After` is obeyed at most; one that says 9999 is tried again sooner."""
+"""The longest `Retry-After` that is followed, in seconds."""
 PASSING = (408, 409, 425, 429)
-"""Statuses below 500 that may be another one a moment later."""
+"""Statuses below 500 for which a retry may succeed."""
 CUT = "the judge's answer is cut off: give a greater --judging.max-tokens"
 
 
 def api_key() -> str | None:
-    """The key in the environment, else in `.env` here, without space around it; None if there is none.
+    """The key from the environment or from `.env` in the working directory, without surrounding space; None without
+    one.
 
     Raises:
-        UserError: it cannot stand in a header.
+        UserError: it contains characters that an HTTP header cannot.
     """
     key = (os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY) or "").strip()
     if not key.isascii() or not key.isprintable():  # what it is instead is not shown: most of it may be the key
@@ -60,7 +61,7 @@ def api_key() -> str | None:
 
 
 def check_sdk() -> None:
-    """Raises UserError if the `openai` SDK is not installed, or the key can be none."""
+    """Raises UserError if the `openai` SDK is not installed, or the key is not valid in a header."""
     api_key()
     try:
         import openai  # noqa: F401  # where it is used, since it comes with an extra
@@ -72,14 +73,14 @@ def check_sdk() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """The form of a request. Servers differ in what they accept: one that declines a form is asked in a plainer one."""
+    """The parameters of a request. A server that rejects one of them is asked again without it."""
 
     schema: bool = True
     temperature: bool = True
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
     def plainer(self, error: "APIStatusError") -> "_Form | None":
-        """The form without what the server declined; None if there is nothing left to leave out."""
+        """The form without the parameter that the server rejected; None if there is none left to remove."""
         complaint = f"{error.param} {_words(error)}"
         if self.limit == "max_tokens" and "max_tokens" in complaint:
             return replace(self, limit="max_completion_tokens")
@@ -92,9 +93,9 @@ class Endpoint:
     """A model behind an OpenAI-compatible endpoint (`/chat/completions`).
 
     Args:
-        model: its name there.
-        url: the endpoint's base, such as `http://localhost:8000/v1`.
-        settings: how to ask.
+        model: the name of the model at the endpoint.
+        url: the base URL, such as `http://localhost:8000/v1`.
+        settings: temperature, lengths, concurrency and time-outs.
 
     Raises:
         UserError: the SDK is not installed.
@@ -141,7 +142,7 @@ class Endpoint:
                 await asyncio.gather(*workers, return_exceptions=True)
 
     async def _reply(self, client: "AsyncOpenAI", question: Question) -> Reply:
-        """The reply, or what failed after all retries; never an exception but `Stopped`."""
+        """The reply, or the failure after all retries. The only exception it raises is `Stopped`."""
         attempt = 0
         while True:
             outcome = await self._try(client, question)
@@ -154,7 +155,7 @@ class Endpoint:
             attempt += 1
 
     async def _try(self, client: "AsyncOpenAI", question: Question) -> "Reply | _Error":
-        """The answer to one request, or to several where the server declines a form of it."""
+        """The answer to one request, repeated without the parameters that the server rejects."""
         import openai
 
         form = self._form
@@ -213,10 +214,10 @@ class Endpoint:
         return arguments
 
     def _failure(self, reason: str, message: str) -> Reply:
-        """A reply that is none.
+        """The reply that records a failure.
 
         Raises:
-            Stopped: nothing but failures has come for a while.
+            Stopped: too many questions in a row have failed.
         """
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= GIVE_UP:
@@ -227,7 +228,7 @@ class Endpoint:
         return Reply(message[:WORDS_STORED], reason, final=False)
 
     def _quoted(self, message: str) -> str:
-        """What a server said, short and on one line, to stand behind our own words; it may know what is wrong."""
+        """A server's message, short and on one line, to be shown after this project's own message."""
         return f" ({shown(self._without_key(' '.join(message.split())), QUOTED)})" if message.strip() else ""
 
     def _not_there(self, error: "APIStatusError") -> str:
@@ -252,7 +253,7 @@ class Endpoint:
 
 
 def _words(error: "APIStatusError") -> str:
-    """The server's message. The SDK repeats it only if it is in OpenAI's form of an error."""
+    """The server's message. The SDK contains it only if the error has OpenAI's format."""
     body = error.response.text.strip()
     return (
         f"{error.message} - {body}" if body and error.message == f"Error code: {error.status_code}" else error.message
@@ -264,10 +265,10 @@ class _Error:
     """Why a request brought no reply.
 
     Attributes:
-        reason: in our words.
-        message: in the server's.
-        passing: whether the same request may succeed a moment later.
-        headers: of the response, where there was one.
+        reason: in this project's words.
+        message: in the server's words.
+        passing: whether a retry may succeed.
+        headers: of the response; None if there was none.
     """
 
     reason: str
@@ -277,11 +278,11 @@ class _Error:
 
 
 def pause(headers: Mapping[str, str] | None, attempt: int) -> float:
-    """Seconds to wait before a question is put again: what the server asks for, within bounds, else ever longer.
+    """Seconds to wait before a retry: what the server asks for, up to a maximum, else exponential back-off.
 
     Args:
-        headers: of the response that failed; None if there was none.
-        attempt: how often the question was put again already.
+        headers: of the failed response; None if there was none.
+        attempt: the number of earlier retries.
     """
     seconds = _retry_after(headers or {})
     if math.isfinite(seconds) and seconds > 0:
@@ -291,7 +292,7 @@ def pause(headers: Mapping[str, str] | None, attempt: int) -> float:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """The seconds that a server asks to wait; NaN where it says nothing that can be understood."""
+    """The seconds that a server asks to wait; NaN if it does not say, or not in a known format."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             return float(headers[name]) / unit
@@ -333,7 +334,7 @@ async def _bound(response: Any) -> None:
 
 
 def _error_inside(completion: object) -> str | None:
-    """The message of an error that a server sends with status 200, in place of a completion or inside it."""
+    """The message of an error that a server sends with status 200, instead of a completion or inside one."""
     choices = getattr(completion, "choices", None)
     first = choices[0] if isinstance(choices, list) and choices else None
     for holder in (completion, first):
@@ -345,9 +346,9 @@ def _error_inside(completion: object) -> str | None:
 
 
 def _content(completion: object, question: Question) -> Reply | None:
-    """The judge's words; None if this is no completion. The SDK passes on whatever a server sends, unchecked.
+    """The text of the judge's answer; None if this is no completion. The SDK does not check what a server sends.
 
-    Where all words are reasoning, they are an answer only if they are one to the letter; else they are stored.
+    If the whole text is marked as reasoning, it counts only if it is exactly an answer; otherwise it is stored as is.
     """
     from openai.types.chat import ChatCompletion
 
@@ -371,7 +372,7 @@ def _content(completion: object, question: Question) -> Reply | None:
 
 
 def _text(content: object) -> str:
-    """A message's content as text: as it is, or its parts that are text and not reasoning."""
+    """The text of a message: its content, or the parts of it that are text and not reasoning."""
     if isinstance(content, str):
         return content
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []

@@ -1,4 +1,4 @@
-"""The two ways to have a response graded: under a rubric, by a chat model; or by a guard model in its own words."""
+"""Two ways of grading a response: a chat model answers a rubric, or a guard model answers in its own format."""
 
 import re
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ Parts = Mapping[str, bool | float]
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a judge answered, and the parts of a verdict that this gives."""
+    """A judge's answer, and the parts of the verdict that it gives."""
 
     answer: Mapping[str, Value]
     parts: Parts
 
 
 class Grading(Protocol):
-    """How a judge is asked about a response, and how its words are read."""
+    """A way of grading: the question about a response, and the parsing of the answer."""
 
     @property
     def name(self) -> str:
-        """What this way of grading is called in results."""
+        """The name of this way of grading in the results."""
         ...
 
     @property
@@ -37,12 +37,12 @@ class Grading(Protocol):
 
     @property
     def digest(self) -> str:
-        """Equal for ways that ask and read equally."""
+        """A hash that is equal for ways that ask and parse in the same way."""
         ...
 
     @property
     def answer_schema(self) -> dict[str, Any] | None:
-        """The answer as JSON Schema, where it is JSON."""
+        """The JSON Schema of the answer; None if it is not JSON."""
         ...
 
     def messages(self, response: Response) -> tuple[Message, ...]:
@@ -50,15 +50,15 @@ class Grading(Protocol):
         ...
 
     def read(self, raw: str, response: str) -> Grade | Unreadable:
-        """What the judge's words say, or why they say nothing. No text raises."""
+        """The parsed answer, or the reason why there is none. It raises for no text."""
         ...
 
 
 @dataclass(frozen=True)
 class RubricGrading:
-    """One question about prompt and response, fenced, and an answer of the rubric's form.
+    """A question with fenced prompt and response, answered in the JSON form of the rubric.
 
-    Where a style was asked for, the judge also sees what it is.
+    If the prompt asks for a style, the question also describes the style.
     """
 
     rubric: Rubric
@@ -108,8 +108,8 @@ class GuardGrading:
     """Prompt and response as turns in the guard's own chat template, and an answer in its published form.
 
     A guard says whether a response is unsafe, which for a harmful prompt means that the attack succeeded; some also say
-    whether it refuses. It knows nothing of helpfulness. Nothing but the template fences the turns: text that spells a
-    special token is moved apart where the template is applied.
+    whether it refuses. It does not judge helpfulness. Only the template separates the turns, so special tokens that a
+    text spells out are broken up before the template is applied.
     """
 
     name: str = "guard"

@@ -1,4 +1,4 @@
-"""A language model as the judge: it is asked about every response, and the votes become one verdict."""
+"""A language model as the judge: it votes on every response, and its votes become one verdict."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,19 @@ from cai_base.progress import Progress
 from cai_base.records import Judgement, Vote
 
 NOT_ASKED = "this judge is not asked about it"
-"""Why a guard model, which knows only what is unsafe, has no verdict on helpfulness."""
+"""The reason for a missing verdict on helpfulness if the judge is a guard model."""
 
 
 class ModelJudge(Judge):
-    """Judges by asking a model. Its replies are kept in `file`, and no question is asked twice.
+    """A judge that asks a model. Its replies are stored in `file`, so that no question is asked twice.
 
     Args:
         name: of the judge, such as `openai:some-model`.
-        gradings: how it is asked, for each task of rubrics that it answers.
-        votes: how often each question is asked; an odd number.
-        source: what answers the questions.
-        file: where the replies are kept.
-        progress: where a bar is shown.
+        gradings: the way of grading for each task.
+        votes: the number of votes per response and task; odd.
+        source: answers the questions.
+        file: stores the replies.
+        progress: shows a bar.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ModelJudge(Judge):
 
 
 def _vote(question: Question, reply: Reply) -> Vote:
-    """What a reply says, read in the question's way."""
+    """The parsed answer of a reply."""
     rubric, reason = question.grading.name, reply.failure
     if reason is None:
         grade = question.grading.read(reply.text, question.response.text)
@@ -118,9 +118,9 @@ def _vote(question: Question, reply: Reply) -> Vote:
 
 
 def _combined(votes: Sequence[Vote]) -> tuple[Parts, str | None]:
-    """The parts of the verdict on which the votes agree most, and why any is missing.
+    """The verdict of several votes, and the reason why a part of it is missing.
 
-    Yes or no is what most votes say, a number their mean. More than half of the votes must be scored.
+    A yes-no part is the majority, a number is the mean. More than half of the votes must be scored.
     """
     if not votes:
         return {}, NOT_ASKED

@@ -1,4 +1,4 @@
-"""A judge's question and answer: the judged texts are fenced in, the answer is read strictly or not at all."""
+"""The question to a judge, in which the judged texts are fenced, and the strict parsing of its answer."""
 
 import json
 import re
@@ -10,28 +10,29 @@ from cai_base import randomness
 from cai_base.inputs.rubrics import Rubric, Value
 
 MARK_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
-"""Letters of a fence's mark; none looks like another."""
+"""The letters of a fence's mark; none looks like another."""
 MARK_LENGTH = 12
-"""60 bits: a text cannot close a fence that it has not seen."""
+"""60 bits, so that a text cannot guess the mark that closes its fence."""
 
 _SPECIAL = re.compile(
     r"<(?=\||/?s>|(?:start|end)_of_turn>|/?(?:think|thinking|thought|reasoning|seed:think)>|channel\|>)"
     r"|\[(?=/?(?:INST|THINK)\])|◁(?=/?think▷)"
 )
-"""Where a text spells a special token of a common chat template, which some servers would take for one."""
+"""Special tokens of common chat templates, which some servers would recognise inside a text."""
 _THOUGHT = re.compile(
     r"\A.*(?:</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷|<channel\|>"
     r"|<\|END_THINKING\|>|<\|end_of_thought\|>|<\|channel\|>final(?:<\|message\|>|(?=\s)))",
     re.DOTALL,
 )
-"""A reasoning model's thoughts: everything up to the last mark that closes some, as DeepSeek-R1 and Qwen3, Magistral,
-Kimi, Seed-OSS, Gemma 4, Command A and gpt-oss write it. Servers often take the opening mark away and leave this one."""
+"""A reasoning model's thoughts: everything up to the last closing mark, in the formats of DeepSeek-R1 and Qwen3,
+Magistral, Kimi, Seed-OSS, Gemma 4, Command A and gpt-oss. Servers often remove the opening mark but not the closing
+one."""
 _END = re.compile(
     r"(?:\s*(?:<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|return|END_RESPONSE)\|>|</s>|<end_of_turn>))+\s*\Z"
 )
-"""The token that ends a turn, which some servers leave in the text."""
+"""The end-of-turn tokens that some servers leave in the text."""
 _CODE = re.compile(r"\A```(?:json)?[ \t]*\n(.*?)\n[ \t]*```(?P<rest>[^`{}\[\]]*)\Z", re.DOTALL | re.IGNORECASE)
-"""One block of code. Words may stand behind it, but nothing that could be another answer."""
+"""One block of code. Words may follow it, but nothing that could be another answer."""
 _REFUSAL = re.compile(
     r"\A\W*(?:sorry|as an ai|i apologi[sz]e|i(?: am|['’]?m) (?:sorry|unable|not able)"
     r"|i (?:can ?not|can['’]t|won['’]t|will not))\b",
@@ -40,21 +41,21 @@ _REFUSAL = re.compile(
 
 
 EMPTY_ANSWER = "the judge's answer is empty"
-"""Why there is no verdict where the judge says nothing, or nothing behind its thoughts."""
+"""The reason for a missing verdict if the judge's answer is empty, or contains only its thoughts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A judge's answer that is no answer to the rubric, and why."""
+    """A judge's text that is no answer to the rubric, and the reason."""
 
     reason: str
 
 
 def fence(*texts: str) -> str:
-    """A mark for this request alone that stands in none of the texts.
+    """A mark for this request that occurs in none of the texts.
 
-    It is drawn at the address of the texts: an equal request is laid out equally, and a text that contains its own mark
-    could be found by trial alone.
+    It is drawn from a stream whose address is a hash of the texts, so that equal requests are equal. A text that
+    contains its own mark could only be found by trial and error.
     """
     for attempt in range(1000):
         places = randomness.stream("judge", "fence", attempt, *texts).integers(len(MARK_LETTERS), size=MARK_LENGTH)
@@ -65,11 +66,11 @@ def fence(*texts: str) -> str:
 
 
 def question(rubric: Rubric, texts: Mapping[str, str]) -> str:
-    """The one message that a judge is sent.
+    """The message to a judge.
 
     Args:
-        rubric: what is asked.
-        texts: what is judged, each text under its name, such as `prompt` and `response`.
+        rubric: the instructions, and the fields of the answer.
+        texts: the texts to judge by name, such as `prompt` and `response`.
     """
     safe = {name: _SPECIAL.sub(lambda token: f"{token[0]} ", text) for name, text in texts.items()}
     mark = fence(rubric.digest, *safe.values())
@@ -89,11 +90,11 @@ def question(rubric: Rubric, texts: Mapping[str, str]) -> str:
 
 
 def read_answer(rubric: Rubric, raw: str, response: str) -> dict[str, Value] | Unreadable:
-    """The judge's answers to every field of the rubric, if the text is exactly that.
+    """Parse a judge's answers to every field of the rubric.
 
-    The text is one JSON object, perhaps behind a reasoning model's thoughts, inside one code block or before the token
-    that ends a turn, with every field of the rubric, no other, each once and of its type. Whatever else it is, nothing
-    is guessed from it. A judge that repeats an object which stands in the response has not judged it.
+    The text must be one JSON object that has every field of the rubric, no other, each once and of its type. It may
+    follow a reasoning model's thoughts, be inside one code block, or precede an end-of-turn token. Nothing is guessed
+    from any other text. A judge that repeats an object from the response has not judged it.
     """
     text, answer = raw.strip(), _json(raw)
     if answer is None:  # a whole object may quote a mark of thinking in its reasoning
@@ -121,7 +122,7 @@ def read_answer(rubric: Rubric, raw: str, response: str) -> dict[str, Value] | U
 
 
 def whole(text: str) -> str:
-    """The text with a mark in place of halves of characters, which JSON can spell and no file can hold."""
+    """The text with U+FFFD in place of unpaired surrogates, which JSON can express but UTF-8 cannot."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

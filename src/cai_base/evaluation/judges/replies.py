@@ -1,4 +1,4 @@
-"""Questions to a judge, its replies, and the file that keeps every reply, so that no question is asked twice."""
+"""Questions to a judge, its replies, and the file that stores every reply, so that no question is asked twice."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from cai_base.evaluation.judges.grading import Grading
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a judge: a response that is to be graded in one way, for the `vote`-th time."""
+    """One question to a judge: one vote on a response, by one way of grading."""
 
     model: str
     grading: Grading
@@ -43,9 +43,9 @@ class Reply:
     """A reply to a question.
 
     Attributes:
-        text: the judge's words, whatever they are, or the error's.
-        failure: why these are no answer to the question; None if they may be one.
-        final: whether asking again is no use. A question that met a broken connection may be asked again.
+        text: the judge's text, or the message of an error.
+        failure: why the text is no answer; None if it may be one.
+        final: whether asking again would not help. After a broken connection, for example, it would.
     """
 
     text: str
@@ -57,30 +57,30 @@ Keep = Callable[[Question, Reply], None]
 
 
 class Source(Protocol):
-    """Where replies come from."""
+    """A source of replies: an endpoint or a local model."""
 
     meter: Meter
-    """The work of an engine of its own."""
+    """The tokens processed by the judge's own engine."""
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
-        """Ask every question, and hand over each reply as soon as it is there.
+        """Ask every question, and pass on each reply as soon as it arrives.
 
         Raises:
-            Stopped: nothing more will come, until something outside is put right.
+            Stopped: the source no longer replies; the run can be resumed once that is mended.
         """
         ...
 
 
 class ReplyFile:
-    """Every final reply of a run's judge, one per line, written to disk before it counts.
+    """Every final reply of a run's judge, one per line, flushed to disk before it is used.
 
-    A line that was torn by a crash is dropped; the question is asked again.
+    A line that a crash left incomplete is dropped, and its question is asked again.
 
     Args:
         path: the file; None until the run has a directory, see `keep_in`.
 
     Raises:
-        UserError: a whole line is not what was written.
+        UserError: a complete line was changed.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -111,7 +111,7 @@ class ReplyFile:
         return self._replies.get(question.key)
 
     def add(self, question: Question, reply: Reply) -> None:
-        """Keep a reply."""
+        """Store a reply."""
         record = {
             "key": question.key,
             "rubric": question.grading.name,
@@ -124,7 +124,7 @@ class ReplyFile:
         self._replies[question.key] = reply
 
     def keep_in(self, path: Path) -> None:
-        """Keep all replies, those so far included, in this new file from now on."""
+        """Store all replies, including those so far, in this new file."""
         self._path = path
         self._write()
 

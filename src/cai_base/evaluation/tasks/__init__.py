@@ -1,4 +1,4 @@
-"""Evaluation tasks: what is asked of an arm, how, and what is stored of each answer. One file a task.
+"""Evaluation tasks: the questions to an arm, how they are asked, and what is stored of each answer. One file per task.
 
 `prompts` are judged answers to prompts, a run's own or a suite's; `styles` are answers in thirteen styles;
 `comparisons` are given answers, whose log-probabilities are compared. `run.evaluation` asks any of them of any arm.
@@ -16,7 +16,8 @@ from cai_base.records import Stored
 from cai_base.settings.schema import Evaluation
 
 ANSWER = "answer"
-"""The purpose in the address of an answer's draw; arms of one purpose are compared on equal luck."""
+"""The purpose in the address of an answer's random draw. Arms with the same purpose are sampled with the same random
+numbers."""
 
 
 Revise = Callable[[Sequence[Adapter | None], Sequence[int], Sequence["Query"], Sequence[Sample]], list[Sample]]
@@ -28,10 +29,10 @@ class LoadedArm:
     """An arm whose models can be asked.
 
     Attributes:
-        layout: how it is asked, each arm in its own right way.
-        models: each seed's adapter, or None for the engine's model as it is.
+        layout: the layout of its prompts: few-shot turns for a base model, the chat template for a chat model.
+        models: each seed's adapter; None is the engine's model without an adapter.
         draw: the purpose in the address of its answers' draws.
-        notes: what a reader should know about how it is asked, one sentence each.
+        notes: sentences about how it is asked that a reader of the results should know.
         revise: what it does with its answers before they count; None for an arm whose first answer counts.
     """
 
@@ -100,7 +101,7 @@ def sample_answers(
 ) -> dict[int, list[Sample]]:
     """Every model's answer to every query, one each, in the same layout.
 
-    An answer is drawn at the address (seed, query), the same for every arm: arms are compared on equal luck.
+    An answer is drawn at the address (seed, query), so that all arms are sampled with the same random numbers.
 
     Args:
         layout: the few-shot turns of a base model, or a chat model's own template.
