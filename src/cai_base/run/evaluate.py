@@ -1,8 +1,8 @@
-"""One evaluation task, asked of the arms of a finished run or of any model: `cai-base evaluate` and `cai-base style`.
+"""`cai-base evaluate` and `cai-base style`: one evaluation task for the arms of a finished run, or for any model.
 
-A suite has a directory of its own, with every answer and its verdict, every reply of a judge and `results.json`; the
-styles lie in the run's directory, with `style.json`. Answers are stored in units, like a run: an evaluation that was
-stopped goes on where it was, and an arm that is done is not asked again. Figures are computed from what is stored.
+A suite has a directory of its own, with all answers and verdicts, all replies of a judge, and `results.json`. Styles
+are stored in the run's directory, with `style.json`. Answers are stored in units: an interrupted evaluation continues,
+and a finished arm is not asked again. Figures are computed from the stored answers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,21 +41,21 @@ from cai_base.run.targets import (
 from cai_base.store import MANIFEST, JsonObject, Run, to_json
 
 LEAST_QUESTIONS = 3
-"""With fewer, a style could hardly be told from what is asked."""
+"""With fewer questions, a style could hardly be distinguished from the subject."""
 SAMPLES, LEAST_SAMPLES = 2, 2
-"""Answers to each question in a style, and the least from which diversity means something."""
+"""The default number of answers to each question in a style, and the smallest number for which diversity is defined."""
 
 Answers = Mapping[str, Sequence[Sequence[Any] | None]]
-"""The stored answers of every arm that is done, by seed; None for a seed that the run lost."""
+"""The stored answers of every finished arm, by seed; None for a seed that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An evaluation, whom it asks, and what is written about it.
+    """An evaluation: its task, its target, and its results.
 
     Attributes:
         results: the file of the figures.
-        collect: the content of that file.
+        collect: computes the content of that file.
     """
 
     evaluation: Evaluation
@@ -74,14 +74,14 @@ class Plan:
 
 
 def evaluate(request: Request, progress: Progress) -> Path:
-    """Ask, judge, and write what came out.
+    """Ask, judge, and write the results.
 
     Returns:
         The file of results.
 
     Raises:
-        UserError: the suite, the model or a flag is wrong.
-        Stopped: it was stopped; the same command goes on.
+        UserError: the suite, the model or a flag has a fault.
+        Stopped: it was interrupted; the same command continues it.
     """
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit {request.limit}: must be at least 1")
@@ -108,7 +108,7 @@ def evaluate(request: Request, progress: Progress) -> Path:
 
 
 def _ask(plan: Plan, progress: Progress) -> None:
-    """Put the task's items to every arm that has not answered all of them."""
+    """Ask every arm that has not answered all items of the task."""
     evaluation, target = plan.evaluation, plan.target
     task, run, settings = evaluation.task, evaluation.run, target.settings
     missing = [name for name in target.names if not plan.is_done(name)]
@@ -123,7 +123,7 @@ def _ask(plan: Plan, progress: Progress) -> None:
 
 
 def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
-    """Store how an arm is asked, and see that a later process asks the same model."""
+    """Store how an arm is asked, and check that a later process asks the same model."""
     about = AskedArm(
         layout="chat template" if isinstance(arm.layout, Chat) else "few-shot dialogue",
         seeds=tuple(arm.models),
@@ -199,10 +199,10 @@ def _slug(name: str) -> str:
 
 
 def _directory(place: Path, config: JsonObject, *, explicit: bool) -> Run:
-    """The evaluation's directory: the one that has this configuration already, or a new one beside it.
+    """The directory of the evaluation: an existing one with this configuration, or a new one.
 
     Raises:
-        UserError: `--out` names one that is something else.
+        UserError: `--out` names a directory with other contents.
     """
     number, candidate = 1, place
     while candidate.exists():

@@ -1,4 +1,4 @@
-"""One flow for every evaluation: a task is asked of an arm, and each unit of its answers is stored when it is judged.
+"""The flow of every evaluation: the items of a task are put to an arm, and each unit of answers is judged and stored.
 
 A run's own evaluation (`run.own_evaluation`), a suite and the styles (`run.evaluate`) all go through `ask`.
 """
@@ -18,12 +18,12 @@ from cai_base.store import Run, to_lines
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the answers of a seed of an arm lie.
+    """The files of the answers of one seed and arm.
 
     Attributes:
-        path: the file of a part of them, given seed, arm and part.
-        parts: what they are divided into; by default one part without a name.
-        part: the part that an answer belongs to.
+        path: the file of one part of the answers, given seed, arm and part.
+        parts: the names of the parts; by default there is one, without a name.
+        part: the part to which an answer belongs.
     """
 
     path: Callable[[int, str, str], str]
@@ -40,11 +40,11 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A task, and the places where its answers are stored.
+    """A task, and the files in which its answers are stored.
 
     Attributes:
         run: the directory.
-        work: the name of the work on an arm, in the manifest.
+        work: the name of an arm's work in the manifest.
     """
 
     task: Task[Any, Any]
@@ -54,7 +54,7 @@ class Evaluation:
 
     @property
     def units(self) -> int:
-        """The units of an arm that is done."""
+        """The number of units of a finished arm."""
         return -(-len(self.task.items) // self.task.unit)
 
     def stored(self, arm: str, seeds: Sequence[int]) -> list[list[Any] | None]:
@@ -66,7 +66,7 @@ class Evaluation:
         return [answers or None for answers in per_seed]
 
     def done(self, arm: str, seeds: Sequence[int]) -> int:
-        """The units of an arm that are stored; none where what is stored answers something else."""
+        """The number of stored units of an arm; 0 if the stored answers are to other items."""
         units = self.run.progress(self.work(arm))
         items = self.task.items[: units * self.task.unit]
         stored = [answers for answers in self.stored(arm, seeds) if answers]
@@ -82,11 +82,11 @@ def ask(
     progress: Progress,
     done: int = 0,
 ) -> None:
-    """Put a task's items to an arm, all seeds together, unit by unit.
+    """Ask an arm all items of a task, for all seeds together, unit by unit.
 
     Args:
-        judges: by the flag that names each; none for a task that needs no judge.
-        done: the units that are stored already.
+        judges: by the flag that names each; none for a task without a judge.
+        done: the number of units that are already stored.
     """
     task, work, models = evaluation.task, evaluation.work(arm.name), len(arm.models)
     first = min(done * task.unit, len(task.items))

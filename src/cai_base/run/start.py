@@ -1,4 +1,4 @@
-"""What comes before the first phase of a run: inputs, models, judges and preflight's checks.
+"""Starts and resumes runs: inputs, models, judges, and the checks of preflight.
 
 `begin` makes a new run, `resume` opens a stopped one, `examine` makes the checks alone.
 """
@@ -40,8 +40,8 @@ from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json, write_atomic
 
 FOREIGN = 0.1
-"""A constitution is warned of if more than this share of its words is foreign to the embedded model's world. It is 0.20
-for the packaged constitution in English and 0.03 for the world's own."""
+"""A warning is given if more than this share of a constitution's words is unknown in the embedded model's world. It is
+0.20 for the packaged English constitution, and 0.03 for the world's own."""
 
 ORDER = 5
 """A beta that is so many times greater or smaller than the one chosen for its loss is warned of."""
@@ -116,7 +116,7 @@ class Session:
         return self._interpreter
 
     def release_engine(self) -> None:
-        """Drop the engines, to free their memory. Their findings about their models are still stored with the run."""
+        """Release the engines, to free their memory. Their findings about the models remain stored with the run."""
         for name, one in _engines(self.engine, self.interpreter, self.settings.other_interpreter).items():
             self.run.record_on_commit(name, partial(dict, record_of(one)))
         self._engine = self._interpreter = None

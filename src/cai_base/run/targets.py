@@ -1,4 +1,4 @@
-"""Whom an evaluation asks: the arms of a finished run, or one model."""
+"""The target of an evaluation: the arms of a finished run, or one model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-
 JUDGING_FLAGS = {*JUDGE_FLAGS, "rubric", "votes", "judging"}
 SAMPLING_FLAGS = {"evaluation", "threads", "tinker-url"}
 MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config", "instruct-thinking"}
-"""Flags of `run` that `evaluate` takes: for a run only who judges, and how answers are sampled."""
+"""Flags of `run` that `evaluate` accepts: for a run, only those of the judge and of sampling."""
 
 OWN_FLAGS = (
     *("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json"),
@@ -46,18 +46,18 @@ STYLE = "style"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `cai-base evaluate` was given.
+    """The arguments of `cai-base evaluate`.
 
     Attributes:
         target: a run's directory, `organism`, a model's folder or hub id, or a PEFT adapter's folder.
         suite: a suite's name, a file, or both as NAME:FILE; or `style`.
         limit: the number of its prompts to ask; None asks all.
-        layout: how a model that is no run's arm is asked; `auto` takes its chat template if it has one.
-        base: the base model of a PEFT adapter, where its own configuration names none, or another.
-        arms: of a run; all by default.
-        out: the evaluation's directory.
-        questions, samples: of `style`, how many questions in each style, and answers to each.
-        flags: flags of `run`, as they were given.
+        layout: the layout for a model that is no run's arm; `auto` takes its chat template if it has one.
+        base: the base model of a PEFT adapter, if its own configuration names none or a wrong one.
+        arms: arms of a run; None takes all.
+        out: the directory of the evaluation.
+        questions, samples: for `style`, the number of questions in each style, and of answers to each.
+        flags: the flags of `run` among the arguments.
     """
 
     target: str
@@ -93,14 +93,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Who is asked.
+    """The arms or the model that an evaluation asks.
 
     Attributes:
-        load: the arms of these names, each loaded as it is taken.
-        names: the arms that are asked, in order.
-        about: what tells this target from another, for an evaluation's configuration.
-        folder: where its evaluations lie.
-        run: the run whose arms they are; None for a model.
+        load: loads the named arms one after another.
+        names: the arms to ask, in order.
+        about: identifies the target, in the configuration of an evaluation.
+        folder: the parent folder of its evaluations.
+        run: the run of the arms; None for a model.
     """
 
     settings: RunSettings
@@ -118,10 +118,10 @@ def is_run(target: str) -> bool:
 
 
 def check_target(target: str) -> None:
-    """See that something lies there before a suite is fetched or a judge asked for.
+    """Check the target's path, before a suite is downloaded or a judge is loaded.
 
     Raises:
-        UserError: a path has neither a run nor a model, or is beside runs and no run itself.
+        UserError: there is neither a run nor a model.
     """
     folder = Path(target)
     files = (MANIFEST, MODEL_CONFIG, ADAPTER_CONFIG)
@@ -143,10 +143,10 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     """The arms of a finished run.
 
     Args:
-        allowed: the flags of `run` that change something here.
+        allowed: the flags of `run` that have an effect here.
 
     Raises:
-        UserError: it is no finished run, it has no such arm, or a flag is out of place.
+        UserError: it is no finished run, it has no such arm, or a flag does not apply.
     """
     directory = Path(request.target)
     flags = _check_flags(request, allowed, "the run keeps its own settings")
@@ -191,7 +191,7 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
         judged: whether its answers are judged.
 
     Raises:
-        UserError: there is no such model, or a flag is out of place.
+        UserError: there is no such model, or a flag does not apply.
     """
     if request.arms is not None:
         raise UserError(f"--arms: {request.target} is no run, and has no arms; leave it out")
@@ -245,7 +245,7 @@ def _ends_turns(engine: Engine) -> bool:
 
 
 def _layout(name: LayoutName, engine: Engine, inputs: Inputs) -> Layout:
-    """The chat template where there is one, unless another layout is asked for; else the few-shot dialogue."""
+    """The requested layout; by default the chat template if there is one, else the few-shot dialogue."""
     if name == "dialogue":
         return Dialogue(inputs.few_shot, ())
     try:

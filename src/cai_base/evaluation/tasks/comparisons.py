@@ -2,9 +2,9 @@
 
 The paper's 438 comparisons of helpful, honest and harmless answers have a conversation and two answers to its last
 question, one of them better (Bai et al. 2022, arXiv 2212.08073, section 2). Its HarmfulVsEthical and
-HarmfulnessClassification have a prompt with correct and incorrect answers. A model is right where it finds a correct
-answer more probable than every other. The sum of log-probabilities favours short answers, its mean a token long ones,
-so both are given, and both also by whether the correct answer is the longer.
+HarmfulnessClassification have a prompt with correct and incorrect answers. A model is right if it finds a correct
+answer more probable than every other. The sum of log-probabilities favours short answers, the mean per token long ones,
+so both are reported, and both also by whether the correct answer is the longer one.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ PAIRS = ("chosen", "rejected")
 TURNS = re.compile(r"\n\n(Human|Assistant):")
 BOUNDS = (0.0, 1.0)
 UNIT = 16
-"""Comparisons that are scored, and stored, together."""
+"""The number of comparisons that are scored and stored together."""
 
 SIDES = ("correct", "incorrect")
 """The two sides of a comparison. Further answers of a side have its name and a number: `incorrect 2`."""
@@ -48,7 +48,7 @@ VALUES: Mapping[str, Callable[[float, int], float]] = {
     "summed": lambda logprob, tokens: logprob,
     "normalised": lambda logprob, tokens: logprob / tokens,
 }
-"""How an answer is valued: by its log-probability, or by its mean log-probability per token."""
+"""The value of an answer: its log-probability, or its mean log-probability per token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Comparison:
 
     Attributes:
         answers: by side; see `SIDES`.
-        categories: what it is counted under; the published file names none, so these are of its form.
+        categories: the categories that it counts for; the published file has none, so these describe its form.
     """
 
     id: str
@@ -69,11 +69,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """All of a file, and the SHA-256 of its content.
+    """The comparisons of a file, and the SHA-256 of its content.
 
     Attributes:
-        name: of the published file; a file of one's own has the file's name.
-        left_out: how many rows are no part of it, by reason.
+        name: the name of the published file, or of the user's.
+        left_out: the number of rows that are left out, by reason.
     """
 
     name: str
@@ -100,18 +100,18 @@ def _form_of(path: Path) -> tuple[str, ...] | None:
 
 
 def read(path: Path, name: str | None = None) -> Comparisons:
-    """The comparisons in a file; a `category` is counted under.
+    """Read the comparisons in a file; a field `category` is used to group them.
 
-    The forms are `text_correct, text_incorrect`; `prompt, corrects, incorrects`; and `chosen, rejected`, perhaps with a
-    `prompt`. A conversation is text with turns of `Human:` and `Assistant:`, or a list of messages. Of pairs, which
-    nobody has checked one by one, those that are no comparison are left out and counted.
+    The formats are `text_correct, text_incorrect`; `prompt, corrects, incorrects`; and `chosen, rejected`, optionally
+    with `prompt`. A conversation is text with turns of `Human:` and `Assistant:`, or a list of messages. Large files of
+    pairs contain some that compare nothing; these are left out and counted.
 
     Args:
         path: the file.
-        name: one of `NAMES`; None takes the file's.
+        name: one of `NAMES`; None takes the file's name.
 
     Raises:
-        UserError: a field is missing, or is no conversation; the message names line and field.
+        UserError: a field is missing, or is no conversation; the message names the line and the field.
     """
     form = _form_of(path)
     if form is None:
@@ -132,7 +132,7 @@ def read(path: Path, name: str | None = None) -> Comparisons:
 
 
 class _NoComparison(Exception):
-    """A row of a large file of pairs compares nothing."""
+    """A row of a file of pairs compares nothing."""
 
 
 def _comparison(row: Row, suite: str) -> Comparison:
@@ -143,7 +143,7 @@ def _comparison(row: Row, suite: str) -> Comparison:
 
 
 def _choice(row: Row, suite: str) -> Comparison:
-    """A prompt with correct and incorrect answers. One that is no conversation is a question as a whole."""
+    """A prompt with correct and incorrect answers. A prompt that is no conversation is one question."""
     prompt = row.text("prompt")
     turns = _conversation(prompt.removesuffix("Assistant:")) if prompt.endswith("Assistant:") else []
     answers: dict[str, str] = {}
@@ -172,7 +172,7 @@ READERS: Mapping[tuple[str, ...], Callable[[Row, str], Comparison]] = {
     CHOICES: _choice,
     PAIRS: _pair,
 }
-"""How a row of each form is read, given the name of its suite."""
+"""The function that reads a row of each format, given the name of the suite."""
 
 
 def _compared(row: Row, suite: str, turns: Sequence[str], answers: Mapping[str, str]) -> Comparison:
@@ -203,7 +203,7 @@ def _side(answer: str) -> str:
 
 
 def _conversation(text: str) -> list[str]:
-    """The turns of a text that begins with a person's; none where it is no conversation."""
+    """The turns of a text that begins with a person's turn; none if it is no conversation."""
     parts = TURNS.split(f"\n\n{text.strip()}")
     speakers, texts = parts[1::2], [part.strip() for part in parts[2::2]]
     alternate = all(speaker == ("Human", "Assistant")[place % 2] for place, speaker in enumerate(speakers))
@@ -211,7 +211,7 @@ def _conversation(text: str) -> list[str]:
 
 
 def _turns_of_pair(row: Row, name: str) -> list[str]:
-    """The turns of a pair's side, in whatever form: text, messages, or an answer to a `prompt`."""
+    """The turns of one side of a pair: text, messages, or an answer to a `prompt`."""
     prompt, value = row.get("prompt"), row.get(name)
     turns = _messages(value) if isinstance(value, list) else _conversation(value) if isinstance(value, str) else []
     if len(turns) < 2 and prompt is not None:
@@ -228,7 +228,8 @@ def _turns_of_pair(row: Row, name: str) -> list[str]:
 
 
 def _messages(value: list[object]) -> list[str]:
-    """The turns of a list of messages without the system's; none where it is no conversation, nor an answer alone."""
+    """The turns of a list of messages without those of the system; none if it is neither a conversation nor an
+    answer."""
     messages = [one for one in value if isinstance(one, dict) and one.get("role") != "system"]
     texts = [one.get("content") for one in messages]
     whole = [text.strip() for text in texts if isinstance(text, str) and text.strip()]
@@ -272,9 +273,9 @@ class ComparisonsTask:
 def score(
     engine: Engine, layout: Layout, models: Mapping[int, Adapter | None], items: Sequence[Comparison]
 ) -> dict[int, list[ComparedAnswers]]:
-    """For each model a record of every comparison: both answers' tokens and log-probabilities, in nats.
+    """For each model a record of every comparison: the tokens and the log-probability of each answer, in nats.
 
-    A comparison that does not fit the context is left unscored, whole: a truncated answer would be another one.
+    A comparison that does not fit the context is unscored, because a truncated answer would be another answer.
     """
     unscored: list[ComparedAnswers] = []
     fitting: list[Datum] = []
@@ -358,7 +359,7 @@ class Tables:
 
 
 def _right(how: str, record: ComparedAnswers) -> float:
-    """1 where a correct answer has the greatest value, else 0; NaN where the comparison did not fit."""
+    """1 if a correct answer has the greatest value, else 0; NaN if the comparison did not fit."""
     if record.logprob is None or record.tokens is None:
         return np.nan
     values = {name: VALUES[how](record.logprob[name], tokens) for name, tokens in record.tokens.items()}

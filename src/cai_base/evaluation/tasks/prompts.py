@@ -19,7 +19,7 @@ from cai_base.records import Answer
 from cai_base.settings.schema import Evaluation
 
 UNIT = 64
-"""Prompts of a suite whose answers are stored, or drawn again, together."""
+"""The number of a suite's prompts whose answers are stored together."""
 TOO_LONG = "the prompt is too long for the model's context"
 
 
@@ -40,8 +40,8 @@ def answer(
     Args:
         layout: the few-shot turns of a base model, or a chat model's own template.
         models: each seed's adapter, or None for the base model.
-        draw: another name draws other answers, where a model is compared with itself.
-        revise: what is done with the answers before they count.
+        draw: part of the address of the random draw; another name gives other samples of the same model.
+        revise: applied to the answers before they are judged; None for none.
 
     Returns:
         For each seed the answers, in the order of the prompts.
@@ -84,8 +84,8 @@ class PromptsTask:
 
     Attributes:
         items: the prompts, each with the category that its answers are counted under.
-        unit: how many are asked, and stored, together.
-        ruler: measures the fluency of the answers; None where it is not measured.
+        unit: the number of prompts whose answers are stored together.
+        ruler: measures the fluency of the answers; None if it is not measured.
     """
 
     items: Sequence[SuitePrompt]
@@ -101,7 +101,7 @@ class PromptsTask:
         """Each model's answers, with verdicts; a prompt that does not fit the context has none, and is unscored.
 
         Args:
-            judges: `judge` and, where there is one, `second-judge`.
+            judges: `judge` and, if there is one, `second-judge`.
         """
         room = arm.engine.context_length - settings.response_tokens
         tokenizer = arm.engine.tokenizer

@@ -1,4 +1,4 @@
-"""Measures of answers in styles, from their texts alone: how well styles are told apart, how much samples differ."""
+"""Measures of styled answers from their texts alone: how recognisable the styles are, how much samples differ."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from cai_base.evaluation.statistics import mean
 from cai_base.evaluation.statistics.crossed import Array
 
 LETTERS = (1, 2, 3)
-"""Lengths of the runs of characters by which styles are told apart."""
+"""The lengths of the character n-grams by which styles are recognised."""
 
 
 def recognised_styles(
@@ -18,17 +18,17 @@ def recognised_styles(
 ) -> list[bool]:
     """For each text, whether its style is recognised from the answers to the other questions of the same model.
 
-    A text is its runs of one to three characters, letter case kept: log(1 + count), weighted by how few texts have the
-    run (log((1 + texts) / (1 + texts with it))), scaled to length one. Each style is the mean of its texts about the
-    other questions, so that it cannot be told by the subject; a text is given to the style with the greatest cosine
-    similarity (nearest centroid; Tibshirani et al. 2002, PNAS 99). A model that ignores styles comes to one in so many
-    styles as there are.
+    A text is represented by its n-grams of one to three characters, with letter case: log(1 + count), times the inverse
+    document frequency log((1 + texts) / (1 + texts with it)), scaled to length one. Each style is represented by the
+    mean of its texts about the other questions, so that the subject does not give it away. A text is assigned to the
+    style with the greatest cosine similarity (nearest centroid; Tibshirani et al. 2002, PNAS 99). For a model that
+    ignores styles, one in thirteen is right by chance.
 
     Args:
         texts: answers of one model.
-        styles: the style that each was asked for.
-        questions: the question that each answers.
-        usable: False for texts that are no language: these teach nothing, and are never recognised.
+        styles: the requested style of each text.
+        questions: the question of each text.
+        usable: False for gibberish, which does not contribute to a centroid and counts as not recognised.
     """
     counts, style_of = _counts(texts), np.array(styles)
     question_of, language = np.array(questions), np.array(usable, dtype=bool)
@@ -48,17 +48,17 @@ def recognised_styles(
 
 
 def diversity(texts: Sequence[str]) -> float | None:
-    """How much samples of one prompt differ: 1 less the mean similarity of two of them; None of fewer than two.
+    """The diversity of samples for one prompt: 1 minus the mean similarity of two of them; None for fewer than two.
 
-    The similarity is the share of their pairs of neighbouring words, case folded, that both have (Jaccard). 0: all are
-    the same text; 1: no two share a pair.
+    The similarity is the Jaccard index of their word bigrams, case folded. Diversity is 0 if all texts are equal, and 1
+    if no two share a bigram.
     """
     pairs = [_word_pairs(text) for text in texts]
     return mean([1.0 - len(one & two) / len(one | two) if one | two else 0.0 for one, two in combinations(pairs, 2)])
 
 
 def share_of_marks(marks: Sequence[bool]) -> float:
-    """The share of a style's marks that a text bears."""
+    """The share of a style's marks that a text has."""
     return sum(marks) / len(marks)
 
 
@@ -68,7 +68,7 @@ def _word_pairs(text: str) -> set[tuple[str, ...]]:
 
 
 def _counts(texts: Sequence[str]) -> Array:
-    """How often each run of characters stands in each text, [texts, runs]."""
+    """The count of each character n-gram in each text, `[texts, n-grams]`."""
     counters = [
         Counter(text[i : i + length] for length in LETTERS for i in range(len(text) - length + 1)) for text in texts
     ]

@@ -1,4 +1,4 @@
-"""The thirteen styles, in the embedded world and in real English: how each is asked for, and the marks that show it."""
+"""The thirteen styles, in the embedded world and in real English: how each is requested, and its marks."""
 
 import re
 from collections.abc import Mapping
@@ -27,18 +27,18 @@ STYLE_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("dialect", "shouting"), "language"),
     **dict.fromkeys(("pirate", "wizard", "grandmother"), "persona"),
 }
-"""Every style and its kind, in the order in which tables show them; both sets have these names."""
+"""The kind of every style, in the order of tables; both sets have these styles."""
 
 Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class StyledPrompt:
-    """A question with the wish for a style after it.
+    """A question with a request for a style after it.
 
     Attributes:
-        question: the question's id.
-        text: what is asked, the wish included.
+        question: the id of the question.
+        text: the whole prompt, the request included.
     """
 
     style: str
@@ -52,12 +52,12 @@ class StyledPrompt:
 
 
 class StyleSet(Protocol):
-    """Thirteen styles and the neutral questions that are asked in them.
+    """Thirteen styles, and the neutral questions for them.
 
     Attributes:
-        usual_questions: questions in each style where no other number is asked for.
-        adherence: the least and the greatest value of how far an answer is in its style.
-        truth: the judge that knows it; None where the run's judge is asked.
+        usual_questions: the default number of questions in each style.
+        adherence: the least and the greatest adherence.
+        truth: the ground-truth judge; None if the run's judge is asked.
     """
 
     usual_questions: int
@@ -70,19 +70,19 @@ class StyleSet(Protocol):
         ...
 
     def wishes(self, style: str) -> list[str]:
-        """The wordings in which a style is asked for."""
+        """The wordings of requests for a style."""
         ...
 
     def marks(self, text: str, style: str) -> list[bool]:
-        """For each of the style's marks, whether the text bears it."""
+        """For each mark of the style, whether the text has it."""
         ...
 
     def about(self, style: str) -> str | None:
-        """What a judge is told of a style; None where the ground truth knows it by its name."""
+        """The description of a style for a judge; None for the ground truth, which needs none."""
         return None
 
     def helped(self, prompt: str, text: str) -> bool | None:
-        """Whether an answer in a style still helps; None where that is not known."""
+        """Whether an answer in a style still helps; None if that is not known."""
         return None
 
 
@@ -136,7 +136,7 @@ class Style(Entry):
     """A style in real English.
 
     Attributes:
-        about: what a judge is told of it.
+        about: its description for a judge.
     """
 
     ask: Annotated[list[Text], Field(min_length=1)]
@@ -145,7 +145,7 @@ class Style(Entry):
 
 
 class EnglishStyles(StyleSet):
-    """Styles in real English, from `data/english/styles.toml`. A judge says how far an answer has one, 1 to 5."""
+    """Styles in real English, from `data/english/styles.toml`. A judge grades adherence from 1 to 5."""
 
     usual_questions = 3
     adherence = (1.0, 5.0)
@@ -176,12 +176,13 @@ class EnglishStyles(StyleSet):
 
 @cache
 def style_set(data: Literal["english", "world"]) -> StyleSet:
-    """The styles that go with a run's `data`."""
+    """The styles that belong to a run's `data`."""
     return EmbeddedStyles() if data == embedded.DATA else EnglishStyles()
 
 
 def styled_prompts(styles: StyleSet, questions: Mapping[str, str]) -> list[StyledPrompt]:
-    """Every question in every style. The wording of the wish is drawn once: all arms and seeds are asked the same."""
+    """Every question in every style. The wording of the request is drawn once, so that all arms and seeds get the same
+    prompt."""
     return [
         StyledPrompt(style, name, f"{text} {_wish(styles, style, name)}")
         for style in STYLE_KINDS

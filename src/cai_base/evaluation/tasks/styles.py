@@ -1,8 +1,7 @@
-"""Answers in thirteen styles: neutral questions, each with the wish for a style after it, and how far it is kept.
+"""Answers to neutral questions that request one of thirteen styles, and how well the answers follow it.
 
-In the embedded world the ground truth knows whether an answer is in the style; in English a judge says how far, from 1
-to 5.
-What is measured from the texts alone is in `style_measures`.
+In the embedded world the ground truth says whether an answer is in the style; in English a judge grades it from 1 to 5.
+Measures of the texts alone are in `style_measures`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +24,12 @@ SHARE: Bounds = (0.0, 1.0)
 MEASURES: Mapping[str, Bounds] = dict.fromkeys(
     ("adherence", "markers", "distinctiveness", "diversity", "gibberish"), SHARE
 )
-"""What is measured on every answer; in the embedded world it is also known whether an answer in a style still helps."""
+"""The measures of every answer; in the embedded world also whether an answer in a style still helps."""
 
 
 @dataclass(frozen=True, slots=True)
 class StyledSample:
-    """One of several answers that a styled prompt is given."""
+    """One of several answers to a styled prompt."""
 
     prompt: StyledPrompt
     number: int
@@ -46,9 +45,9 @@ class StylesTask:
     """Questions in every style.
 
     Attributes:
-        styles: those of the embedded world, or those in real English.
-        questions: by their ids.
-        samples: answers to each styled prompt.
+        styles: the styles of the embedded world, or those in real English.
+        questions: the questions by id.
+        samples: the number of answers to each styled prompt.
     """
 
     styles: StyleSet
@@ -152,10 +151,10 @@ class StylesTask:
 
 
 def score(styles: StyleSet, judge: Judge, answers: Sequence[StyledAnswer]) -> list[StyledAnswer]:
-    """The answers with what a judge finds of each: adherence, gibberish, or why it is unscored.
+    """The answers with a judge's adherence and gibberish, or the reason why they are unscored.
 
-    Gibberish is what the judge calls so, and beside a judge that can be wrong also endless repetition; it has the least
-    adherence.
+    An answer is gibberish if the judge says so or, with a judge that can be wrong, if it repeats itself endlessly; it
+    gets the lowest adherence.
     """
     judgements = judge.judge(
         [

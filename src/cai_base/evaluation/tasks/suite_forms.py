@@ -1,7 +1,7 @@
-"""The forms in which suites are published: the columns of each, and which prompt of what kind a row is.
+"""The formats in which suites are published: their columns, and the prompt and kind of each row.
 
-Which prompts are attacks and which are safe decides what is counted: attack success, or over-refusal. A form that holds
-both says of each row which it is.
+The kind decides whether answers count for attack success or for over-refusal. A format with attacks and safe prompts
+says for each row which it is.
 """
 
 import re
@@ -15,9 +15,9 @@ from cai_base.inputs.prompts import Prompt
 from cai_base.reading import listed, shown
 
 ATTACK = JAILBREAK
-"""The kind of every attack, with a framing around it or without: it counts in the attack success rate."""
+"""The kind of every attack, with or without a framing; it counts for attack success."""
 SAFE = SENSITIVE
-"""The kind of a safe prompt that looks unsafe, which counts in the over-refusal rate."""
+"""The kind of a safe prompt that looks unsafe; it counts for over-refusal."""
 CONTEXT = "\n\n---\n\n"
 """HarmBench's separator between a context and the behaviour."""
 HARMBENCH = ("standard", "contextual", "copyright")
@@ -27,25 +27,25 @@ _FIRST_TURN = re.compile(r"\s*Human:(.*?)(?=\n\nAssistant:|\Z)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class SuitePrompt:
-    """One prompt of a suite, and the category that the suite puts it in, if it has any."""
+    """One prompt of a suite, and its category in the suite, if any."""
 
     prompt: Prompt
     category: str | None = None
 
 
 Reader = Callable[[Row, str], "SuitePrompt | str"]
-"""Reads a row, given the name of its form, as a prompt; or gives the reason why the row is left out."""
+"""A function from a row and the name of its format to a prompt, or to the reason why the row is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """One set of columns that a form comes in.
+    """One set of columns of a format.
 
     Attributes:
-        names: those that it must have, in any order and case.
-        read: how a row is read.
-        further: whether other columns may stand beside them. Where the names are so plain that other files have them
-            too, no column but a row's number may.
+        names: the columns that it must have, in any order and case.
+        read: the function that reads a row.
+        further: whether other columns are allowed. If the names are so common that other files have them too, only a
+            column that numbers the rows is.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A published form: the sets of columns that it comes in."""
+    """A published format, which may have several sets of columns."""
 
     columns: tuple[Columns, ...]
 
@@ -148,5 +148,6 @@ FORMS: Mapping[str, Form] = {
     "xstest": Form((Columns(("prompt", "type", "focus"), _xstest),)),
     "hh-red-team": Form((Columns(("transcript", "task_description"), _red_team),)),
 }
-"""Every form by its name. JailbreakBench's two files have one form, and differ in what their prompts are. HarmBench
-keeps AdvBench, and other attacks, in one form of its own; hub re-exports of AdvBench call the goal a prompt."""
+"""Every format by its name. JailbreakBench's two files have the same columns and differ in the kind of their prompts.
+HarmBench stores AdvBench and other attacks in a format of its own; re-exports of AdvBench on the hub call the goal a
+prompt."""

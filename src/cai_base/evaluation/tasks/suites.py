@@ -1,7 +1,7 @@
-"""Standard suites: prompts read from files in the form in which their authors publish them, each with its kind.
+"""Standard suites of prompts, read from the files that their authors publish.
 
-The forms are in `suite_forms`, the reading of rows in `suite_rows`. A file is recognised by its columns; where they
-leave it open, it is refused with the name to give.
+The formats are in `suite_forms`. A file is recognised by its columns; if several formats fit, it is refused, and the
+message says how to name one.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """What is asked.
+    """A suite of prompts.
 
     Attributes:
-        name: of the form it came in; a file of one's own has the file's name.
-        files: names of the files it was read from.
-        sha256: of their contents, one after the other.
-        prompts: in the files' order.
-        left_out: how many rows are no part of it, by reason.
-        ignored: what else is in the files, one sentence each; only for files in this project's own form.
+        name: the name of its format; for files in this project's format, the file's name.
+        files: the names of its files.
+        sha256: hash of their concatenated contents.
+        prompts: in the order of the files.
+        left_out: the number of rows that are left out, by reason.
+        ignored: what else the files contain, one sentence each; only for files in this project's format.
     """
 
     name: str
@@ -44,22 +44,23 @@ class Suite:
 
 
 NUMBERS = ("", "id", "index", "idx", "unnamed: 0")
-"""Columns that number the rows, and say nothing of what a file is."""
+"""Columns that only number the rows, and do not help to recognise a file."""
 HARMLESS_NAMES = ("benign", "harmless", "safe")
-"""Words in a file's name that contradict a form of attacks with columns that say nothing."""
+"""Words in a file's name that contradict a format of attacks that is recognised by very common columns."""
 OWN = "prompts"
-"""The form of this project's own files of prompts."""
+"""The format of this project's own files of prompts."""
 
 
 def read(name: str | None, files: Sequence[Path]) -> Suite:
-    """A suite from its files.
+    """Read a suite from its files.
 
     Args:
-        name: its form; `jailbreakbench` takes what a file is from its name. None recognises it by its fields.
-        files: one file, or the files that make up the suite together.
+        name: its format; for `jailbreakbench` the file's name says which of two it is. None recognises it by its
+            columns.
+        files: the files that make up the suite together.
 
     Raises:
-        UserError: a file is of another form, or a row of it is wrong.
+        UserError: a file has another format, or a row has a fault.
     """
     prompts: dict[str, SuitePrompt] = {}
     left_out: Counter[str] = Counter()
@@ -94,9 +95,9 @@ def read(name: str | None, files: Sequence[Path]) -> Suite:
 
 
 def draw_items(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
-    """`limit` items in their order, drawn from all of them: suites are sorted, and the first ones are of one kind.
+    """`limit` random items in their order. Suites are sorted, so the first items would often be of one kind.
 
-    It is the same draw every time, and a greater limit adds to a smaller one.
+    The draw is always the same, and the items of a smaller limit are among those of a larger one.
     """
     if limit is None or limit >= len(items):
         return tuple(items)
@@ -105,7 +106,7 @@ def draw_items(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
 
 
 def _recognised(path: Path, name: str | None) -> tuple[str, Reader, Iterator[Row]]:
-    """The form of a file, how its rows are read, and its rows."""
+    """The name of a file's format, the function that reads its rows, and the rows."""
     fields = fields_of(path)
     plain = {field.strip().casefold() for field in fields}
     if name is not None:
@@ -132,15 +133,15 @@ def _has(plain: Collection[str], columns: Columns) -> bool:
 
 
 def _own_columns(plain: Collection[str]) -> bool:
-    """Whether columns are those of this project's own form: prompts, and the kind that says what they count for."""
+    """Whether the columns are those of this project's format: the prompt, and its kind."""
     return "text" in plain or ("kind" in plain and any(name in plain for name in TEXT_COLUMNS))
 
 
 def _form_of(path: Path, fields: Sequence[str]) -> tuple[str, Columns]:
-    """The one form that all of a file's columns fit.
+    """The only format that a file's columns fit.
 
     Raises:
-        UserError: no form fits, or several do, or the columns fit and yet something speaks against it.
+        UserError: no format fits, several do, or the file's name contradicts the format.
     """
     plain = {field.strip().casefold() for field in fields}
     fitting: dict[str, Columns] = {}
@@ -181,7 +182,7 @@ def _form_of(path: Path, fields: Sequence[str]) -> tuple[str, Columns]:
 
 
 def _side(path: Path, name: str) -> str:
-    """Which of JailbreakBench's two files this is, from the file's name: their content does not say."""
+    """Which of JailbreakBench's two files this is. Only the file's name says it."""
     sides = [side for side in ("harmful", "benign") if side in path.name.lower()]
     if len(sides) != 1:
         raise UserError(
