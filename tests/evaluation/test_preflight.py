@@ -297,7 +297,8 @@ def test_a_run_at_the_floor_is_not_begun_and_with_accept_its_report_says_so(
     assert main(["preflight", *RUN, "--json"]) == 2
     shown = capsys.readouterr()
     found = json.loads(shown.out)
-    assert [check["name"] for check in found] == [n for n in CHECKS if n not in ("second-judge", "instruct", "feedback", "cost")]
+    unneeded = ("second-judge", "instruct", "feedback", "cost")
+    assert [check["name"] for check in found] == [name for name in CHECKS if name not in unneeded]
     assert {check["name"] for check in found if check["outcome"] == "failed"} == {"rate"}
     assert main(["run", *RUN, "--out", str(out), "--accept", "rate"]) == 0
     accepted = "preflight, rate failed and was accepted: the base model complies with 0 of 24"
