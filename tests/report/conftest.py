@@ -63,7 +63,7 @@ def _make(
         settings.model_dump(mode="json", by_alias=True),
         {"inputs.json": inputs.to_bytes(), "warnings.json": to_json(list(warnings))},
     )
-    run.record_on_commit("engine", lambda: {"notes": list(notes)})
+    run.record_on_commit("engine", lambda: {"model": "0" * 64, "notes": list(notes)})
     for seed in settings.seed_numbers:
         run.commit(write=_seed(seed, settings, inputs, judged, seed in lost, helpful, broken))
     failed = {"dpo": lost} if lost else {}
