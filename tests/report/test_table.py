@@ -127,7 +127,7 @@ def test_a_curve_is_over_the_seeds_that_finished_at_every_step(make_run: MakeRun
         ((-0.6, -0.2), "attack success fell from"),
         ((0.2, 0.6), "attack success rose from"),
         ((-0.2, 0.1), "which this run cannot tell from none"),
-        ((-0.4, -0.4), "(95 % interval over seeds and prompts −40.0 to −40.0)"),
+        ((-0.4, -0.4), "−40.0 to −40.0"),
     ],
 )
 def test_the_headline_claims_what_the_interval_allows(stored: StoredRun, ci95: tuple[float, float], said: str) -> None:
