@@ -57,7 +57,7 @@ def test_a_misspelt_command_names_the_one_that_was_probably_meant(
 
 def test_a_word_that_is_like_no_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["qqqq"]) == 2
-    assert "the commands are run, resume, preflight, cost, report" in capsys.readouterr().err
+    assert "the commands are run, resume, preflight, cost, study, report" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
