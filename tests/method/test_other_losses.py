@@ -44,7 +44,7 @@ def test_simpo_has_no_reference_and_its_margins_begin_where_the_sft_model_has_th
     assert losses["cai"]["name"] == "simpo"
     assert set(losses["cai"]["settings"]) == {"beta", "nll_weight", "simpo_gamma"}
     assert losses["sft"] == {"name": "nll", "settings": {}}
-    assert "simpo (beta " in (folder / "report.md").read_text()
+    assert "simpo (per token, without a reference; beta 2" in (folder / "report.md").read_text()
 
 
 def test_ipo_begins_at_its_reference_with_a_margin_of_0(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_new_preference_loss_touches_two_files_and_is_named_in_results_and_rep
         used = made.results["losses"][arm]
         assert (used["name"], used["settings"]["label_smoothing"]) == ("cdpo", 0.3)
     for page in PAGES:
-        assert "cdpo (beta 0.1" in made.copy.text(page), "which loss the arm was trained with"
+        assert "cdpo (DPO with doubt; beta 0.1" in made.copy.text(page), "which loss the arm was trained with"
         assert "cdpo (DPO with doubt)" in made.copy.text(page), "the glossary"
     help_text = made.copy.cai_base("run", "--help")
     assert "--dpo.loss sigmoid|cdpo|ipo|simpo" in help_text
