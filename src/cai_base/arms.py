@@ -278,7 +278,7 @@ _ARMS = (
         section="sft",
         folder="a-a",
         starts_from=BASE,
-        draw="another answer",
+        draw="answer of SFT again",
         null_of=BASELINE,
         compared_with=(BASELINE,),
     ),

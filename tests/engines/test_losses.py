@@ -75,19 +75,13 @@ def policy(folder: str, adapter: Path) -> PeftModel:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("loss", "smoothing"), [*((name, 0.0) for name, one in LOSSES.items() if one.reference), ("sigmoid", 0.3)]
-)
-def test_a_loss_with_a_reference_is_trls_also_where_every_pair_has_the_same_soft_label(
-    engine: Make, folder: Callable[[str], str], tmp_path: Path, loss: str, smoothing: float
-) -> None:
+@pytest.mark.parametrize("loss", [name for name, one in LOSSES.items() if one.reference])
+def test_a_loss_with_a_reference_is_trls(engine: Make, folder: Callable[[str], str], tmp_path: Path, loss: str) -> None:
     local = engine("llama")
     local.create({"a": 1})
     stir(local, "a")
     local.export({"a": tmp_path / "reference"})
-    config = DPOConfig(
-        output_dir=str(tmp_path / "out"), beta=0.3, loss_type=[loss], label_smoothing=smoothing, **SHARED
-    )
+    config = DPOConfig(output_dir=str(tmp_path / "out"), beta=0.3, loss_type=[loss], **SHARED)
     tokenizer = AutoTokenizer.from_pretrained(folder("llama"))
     model = policy(folder("llama"), tmp_path / "reference")
     theirs = DPOTrainer(model, args=config, train_dataset=data(), processing_class=tokenizer)
@@ -104,23 +98,25 @@ def test_a_loss_with_a_reference_is_trls_also_where_every_pair_has_the_same_soft
     inputs = theirs.data_collator([theirs.train_dataset[i] for i in range(len(PAIRS))])
     value = theirs.compute_loss(theirs.model, inputs)
     value.backward()
-    labels = [1 - smoothing] * len(PAIRS)
-    step = ours(local, batch, reference, settings(loss, **{"nll-weight": 0.0}), labels)
+    step = ours(local, batch, reference, settings(loss, **{"nll-weight": 0.0}))
     assert step.loss == pytest.approx(value.item(), rel=1e-4)
     assert_same_gradient(local, theirs.model)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_simpo_is_trls(engine: Make, folder: Callable[[str], str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("loss", "smoothing"), [("simpo", 0.0), ("sigmoid", 0.3)])
+def test_simpo_and_equal_soft_labels_are_trls(
+    engine: Make, folder: Callable[[str], str], tmp_path: Path, loss: str, smoothing: float
+) -> None:
+    """TRL's label smoothing is in its trainer without a reference: there ours has one that is 0 for every response."""
     local = engine("llama")
     local.create({"a": 1})
     stir(local, "a")
     local.export({"a": tmp_path / "policy"})
     tokenizer = AutoTokenizer.from_pretrained(folder("llama"))
     tokenizer.pad_token = tokenizer.eos_token
-    config = CPOConfig(
-        output_dir=str(tmp_path / "out"), beta=0.3, loss_type="simpo", simpo_gamma=0.7, cpo_alpha=0.0, **SHARED
-    )
+    chosen: dict[str, Any] = {"loss_type": loss, "label_smoothing": smoothing, "simpo_gamma": 0.7, "cpo_alpha": 0.0}
+    config = CPOConfig(output_dir=str(tmp_path / "out"), beta=0.3, **chosen, **SHARED)
     model = policy(folder("llama"), tmp_path / "policy")
     theirs = CPOTrainer(model, args=config, train_dataset=data(), processing_class=tokenizer)
     theirs.model.eval()
@@ -128,7 +124,9 @@ def test_simpo_is_trls(engine: Make, folder: Callable[[str], str], tmp_path: Pat
     value, _ = theirs.get_batch_loss_metrics(theirs.model, theirs.data_collator(rows), train_eval="eval")
     value.backward()
     batch = [labelled(row, side) for row in rows for side in ("chosen", "rejected")]
-    step = ours(local, batch, None, settings("simpo", **{"nll-weight": 0.0, "simpo-gamma": 0.7}))
+    reference = [0.0] * len(batch) if LOSSES[loss].reference else None
+    dpo = settings(loss, **{"nll-weight": 0.0, "simpo-gamma": 0.7})
+    step = ours(local, batch, reference, dpo, [1 - smoothing] * len(PAIRS))
     assert step.loss == pytest.approx(value.item(), rel=1e-4)
     assert_same_gradient(local, theirs.model)
 

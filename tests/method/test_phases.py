@@ -38,7 +38,7 @@ def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:
     assert set(taking) <= set(usages)
     assert usages["shuffled"] == usages["placebo"] == usages["feedback"] == usages["dpo"]
     assert usages["responses of feedback"].prefilled > usages["responses of unrevised"].prefilled
-    assert 2 * usages["nll-only"].trained == usages["dpo"].trained
+    assert abs(2 * usages["nll-only"].trained - usages["dpo"].trained) <= 1  # rounded
 
 
 def test_every_loss_of_the_table_has_a_formula_and_stands_in_the_help_and_the_glossary() -> None:
