@@ -41,8 +41,8 @@ def message(model: Path | str) -> str:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    assert "no config.json" in message(tmp_path / "nowhere")
-    assert "hub id" in message("./nowhere")
+    assert "there is no such folder; give a folder with config.json" in message(tmp_path / "nowhere")
+    assert "there is no such folder; give a folder with config.json" in message("./nowhere")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "models/of/mine", "C:\\models\\mine", "nowhere/"])

@@ -243,8 +243,8 @@ def test_no_arm_but_sft(make_run: MakeRun) -> None:
 
 
 def test_each_arm_s_loss_is_said(html: str, markdown: str) -> None:
-    assert "SFT-only: nll; Full CAI: sigmoid (beta 0.1, nll_weight 1)" in html
-    assert "SFT-only: nll; Full CAI: sigmoid (beta 0.1, nll\\_weight 1)" in markdown
+    assert "SFT-only: nll; Full CAI: sigmoid (DPO; beta 0.1, nll_weight 1)" in html
+    assert "SFT-only: nll; Full CAI: sigmoid (DPO; beta 0.1, nll\\_weight 1)" in markdown
 
 
 def test_the_model_organism_is_called_one(html: str, markdown: str) -> None:

@@ -162,7 +162,7 @@ def test_the_margin_is_exactly_zero_before_the_first_update(uninterrupted: Path)
 def trained_pairs(directory: Path, limit: int = 0) -> dict[int, list[str]]:
     """The ids of the pairs that DPO trains on, by seed."""
     run = store.Run.open(directory)
-    bench: Any = SimpleNamespace(run=run, remaining=lambda phase: [0, 1])
+    bench: Any = SimpleNamespace(run=run, remaining=lambda *phases: [0, 1])
     by_seed = pairs.training_pairs(bench, "dpo", None, limit)
     return {seed: [pair.id for pair in of_seed] for seed, of_seed in by_seed.items()}
 
@@ -204,7 +204,7 @@ def test_a_base_model_that_was_changed_is_refused_at_every_resume(
     """Not only in DPO, whose reference is checked too: SFT and the revisions would go on with another model."""
     monkeypatch.setattr(start, "load_engine", load_engine)
     monkeypatch.setattr("cai_base.engines.local.model.weights_digest", lambda model: "another")
-    with pytest.raises(UserError, match="--model organism: its weights are not those that this run began with"):
+    with pytest.raises(UserError, match="--model organism: its weights differ from those that this run began with"):
         experiment.resume(uninterrupted, quiet)
 
 
