@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cai_base.cli.parser import Parser, port, resume_command, run_parser
 from cai_base.errors import UserError
-from cai_base.paths import RESULTS
+from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS
 from cai_base.progress import Progress
 
 
@@ -68,19 +68,31 @@ def watch(arguments: list[str]) -> int:
 
 def show(directory: Path, *, as_json: bool) -> None:
     """Write the pages of a finished run, and print its table, or `results.json`."""
-    Progress().say(f"Writing the report of {directory}")
-    from cai_base.report import write
-    from cai_base.report.table import render
+    from cai_base.report.up_to_date import is_current, remember_written
 
-    pages = write(directory)
-    if inspect_is_installed():
-        write_logs(directory)
+    logs = inspect_is_installed()
+    if is_current(directory, logs=logs):
+        Progress().say(f"The report of {directory} is up to date")
+    else:
+        _write(directory, logs=logs)
+        remember_written(directory, logs=logs)
     if as_json:
         print((directory / RESULTS).read_text(encoding="utf-8"), end="")
         return
+    from cai_base.report.table import render
+
     print(render(directory), end="")
-    for path in (directory / RESULTS, *pages):
-        print(path)
+    for name in (RESULTS, REPORT_HTML, REPORT_MARKDOWN):
+        print(directory / name)
+
+
+def _write(directory: Path, *, logs: bool) -> None:
+    Progress().say(f"Writing the report of {directory}")
+    from cai_base.report import write
+
+    write(directory)
+    if logs:
+        write_logs(directory)
 
 
 def refuse_unfinished(directory: Path) -> None:
