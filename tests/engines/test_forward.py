@@ -11,9 +11,9 @@ import pytest
 import torch
 import transformers
 from batches import dpo, gradient, nll, pairs, sequence, stir, tokens
-from checkpoints import LENGTH, LORA
+from checkpoints import LENGTH, LORA, SHAPE
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
 from cai_base.cache import cache_folder
 from cai_base.engines import Batch, Datum, EngineError, Findings, LossValue, SampleRequest, Step
@@ -125,6 +125,20 @@ def test_the_comparison_of_layouts_is_remembered_by_weights_length_and_version(
         file.write_text("{")
     assert engine("windowed").findings() == first, "what is damaged is found out again"
     assert len(lengths) == 5
+
+
+def test_packing_is_checked_on_as_few_layers_as_have_every_kind() -> None:
+    types = ["sliding_attention", "sliding_attention", "full_attention"] * 2
+    shape = SHAPE | {"num_hidden_layers": 6, "layer_types": types, "sliding_window": 24, "head_dim": 8}
+    model = AutoModelForCausalLM.from_config(Gemma3TextConfig(**shape)).eval()
+    depths: list[int] = []
+    model.model.norm.register_forward_hook(lambda *_: depths.append(len(model.model.layers)))
+    assert layout.compare_layouts(model, 64, pack=True)[0].packed
+    assert depths[-2:] == [3, 3], "two layers with windows and one without, once alone and once packed"
+    assert len(model.model.layers) == 6
+    model.model.layers[4].self_attn.scaling *= 1.5
+    assert layout.compare_layouts(model, 64, pack=True)[0].packed
+    assert depths[-2:] == [5, 5], "that layer is a kind of its own"
 
 
 def test_the_same_weights_with_another_window_are_compared_anew(folder: Callable[[str], str], tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Decides how a model's batches are laid out: packed, if packed and padded log-probabilities agree on this model.
 
-The comparison takes two forward passes over sequences of the longest expected length. Its outcome depends on the
-weights, the config, the length, the device and the code, so it is cached under a hash of these.
+The comparison takes two forward passes over sequences of the longest expected length, through the first layers that
+have every kind of layer. Its outcome depends on the weights, the config, the length, the device and the code, so it is
+cached under a hash of these.
 """
 
 import hashlib
@@ -18,12 +19,17 @@ from transformers import PreTrainedModel
 from cai_base import randomness
 from cai_base.cache import recall, remember
 from cai_base.engines import Datum, EngineError
+from cai_base.engines.local.depth import every_kind_of_layer
 from cai_base.engines.local.forward import Layout, weighted_logprobs
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """The largest mean difference between packed and padded log-probabilities, in nats, for which packing is valid."""
 COMPARED = 16
 """The number of tokens at a sequence's end that are compared. Differences are largest at the end."""
+HEAD = 8
+"""The number of tokens on which the model's own head is compared with its output matrix."""
+ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, IndexError)
+"""What models raise that cannot be run so."""
 
 
 def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: bool) -> tuple[Layout, str | None]:
@@ -95,32 +101,35 @@ def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple
     own_head = _has_own_head(model, first[: 2 * COMPARED])
     if not pack:
         return Layout(False, own_head, attention_cost), None
-    # Logits are computed only for the tokens that are compared.
-    compared = _datum(second, COMPARED)
-    padded = _logprobs(model, Layout(False, own_head, 0.0), [compared])
     try:
-        packed = _logprobs(model, Layout(True, own_head, 0.0), [_datum(first, 0), compared])[1:]
-        packs = not _differ(packed, padded, model.dtype)
-    except (
-        ValueError,
-        RuntimeError,
-        TypeError,
-        KeyError,
-        AttributeError,
-    ):  # some models accept no ready-made mask
-        packs = False
+        with every_kind_of_layer(model):
+            packs = _packs(model, own_head, first, second)
+    except ERRORS:  # a model that cannot do without some of its layers
+        packs = _packs(model, own_head, first, second)
     if packs:
         return Layout(True, own_head, attention_cost), None
     note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded"
     return Layout(False, own_head, attention_cost), note
 
 
+def _packs(model: PreTrainedModel, own_head: bool, first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether the end of `second` has, packed behind `first`, the log-probabilities that it has in a row of its own."""
+    # Logits are computed only for the tokens that are compared.
+    compared = _datum(second, COMPARED)
+    padded = _logprobs(model, Layout(False, own_head, 0.0), [compared])
+    try:
+        packed = _logprobs(model, Layout(True, own_head, 0.0), [_datum(first, 0), compared])[1:]
+    except ERRORS:  # some models accept no ready-made mask
+        return False
+    return not _differ(packed, padded, model.dtype)
+
+
 def _check_causal(model: PreTrainedModel, tokens: tuple[int, ...]) -> None:
     """Raises EngineError if changing the second half of `tokens` changes the log-probabilities of the first half."""
     half = len(tokens) // 2
     changed = (*tokens[:half], *reversed(tokens[half:]))
-    pair = [_datum(one, len(tokens)) for one in (tokens, changed)]
-    shared = _logprobs(model, Layout(False, True, 0.0), pair)[:, : half - 1]
+    weights = (0.0, *[1.0] * (half - 1), *[0.0] * (len(tokens) - half))
+    shared = _logprobs(model, Layout(False, True, 0.0), [Datum(one, weights) for one in (tokens, changed)])
     if _differ(shared[:1], shared[1:], model.dtype):
         reason = f"{type(model).__name__} is not causal (a token's probability depends on what follows it)"
         raise EngineError("model", model.name_or_path, reason, "give a causal language model")
@@ -128,7 +137,7 @@ def _check_causal(model: PreTrainedModel, tokens: tuple[int, ...]) -> None:
 
 def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
     """Whether the model's head does more than multiply by its output matrix, tested on a few tokens."""
-    start = [_datum(tokens, len(tokens))]
+    start = [_datum(tokens[: HEAD + 1], HEAD)]
     own, bare = (_logprobs(model, Layout(False, own_head, 0.0), start) for own_head in (True, False))
     return _differ(own, bare, model.dtype)
 
