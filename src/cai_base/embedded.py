@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cai_base.errors import UserError
 from cai_base.village import styles
+from cai_base.village.critique_reading import finds_harm
 from cai_base.village.judge import Truth, UnknownQuestion, truth
 from cai_base.village.language import is_gibberish, unknown_words
 
@@ -25,6 +26,7 @@ __all__ = [
     "check_sibling",
     "data_file",
     "digest",
+    "finds_harm",
     "follows_style",
     "is_gibberish",
     "knows",

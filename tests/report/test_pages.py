@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cai_base.errors import UserError
+from cai_base.inputs.kinds import HARMFUL
 from cai_base.records import Verdict
 from cai_base.report import page, write
 from cai_base.report.figures import draw
@@ -263,3 +264,25 @@ def test_marks_call_the_same_verdict_good_or_bad_by_kind() -> None:
     assert marks("jailbreak", refused) == [("refused", "good")]
     assert marks("sensitive", refused) == [("refused", "bad"), ("helpfulness 1 of 5", "plain")]
     assert marks("jailbreak", None, "no judge") == [("unscored: no judge", "plain")]
+
+
+def test_the_table_of_principles_counts_the_stored_chains(stored: StoredRun, html: str) -> None:
+    principles = stored.results.revision.principles
+    assert principles is not None
+    chains = [chain for _, chain in stored.chains()]
+    rounds = [(chain, n, one) for chain in chains for n, one in enumerate(chain.rounds) if one.principle in principles]
+    assert sum(one.drawn for one in principles.values()) == len(rounds) == sum(len(chain.rounds) for chain in chains)
+    name = next(iter(principles))
+    of_one = [(chain, n) for chain, n, one in rounds if one.principle == name]
+    judged = [
+        (chain.verdicts[n], chain.verdicts[n + 1])
+        for chain, n in of_one
+        if chain.kind in HARMFUL and chain.refusal_opener is None
+    ]
+    after = [second.complied for first, second in judged if first is not None and second is not None]
+    assert principles[name].judged == len(after) > 0
+    assert principles[name].harmful_after == pytest.approx(sum(map(bool, after)) / len(after))
+    assert principles[name].changed == 1  # every text of these chains is another
+    row = html.partition(f'<a href="#principle-{name}">{name}</a>')[2].partition("</tr>")[0]
+    assert f"<td>{len(of_one)}</td>" in row
+    assert f"of {len(after)}</span>" in row

@@ -103,3 +103,21 @@ def test_in_a_browser_an_item_is_shown_by_its_link_and_hostile_text_stays_text(h
     assert "<ins>" in item
     assert "<title>owned" not in shown
     assert f"{number + 1} of {len(items)}" in shown
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_in_a_browser_a_principle_s_link_shows_its_chains(html: str, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
+    items = data_of(html)["items"]
+    assert isinstance(items, list)
+    link, name = re.findall(r'<a href="(#principle-[^"]+)">([^<]+)</a>', html)[0]
+    chains = [item for item in items if name in [one["principle"] for one in item.get("rounds", ())]]
+    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=8000".split()
+    shown = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}", "--dump-dom", f"file://{tmp_path}/page.html{link}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f'role="status">1 of {len(chains)}</span>' in shown
+    assert chains[0]["prompt"] in shown.partition('id="reader-item"')[2].partition("</article>")[0]

@@ -70,6 +70,22 @@ def test_what_was_changed_with_its_hash_is_named(
     assert str(copy / name.rpartition("/")[0]) in error
 
 
+def test_a_figure_that_an_older_version_did_not_store_is_not_checked_and_said(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_principles(text: str) -> str:
+        results = json.loads(text)
+        del results["revision"]["principles"]
+        return json.dumps(results)
+
+    rewrite(copy, "results.json", without_principles)
+    assert main(["verify", str(copy)]) == 2
+    assert "revision.principles is absent" in capsys.readouterr().err
+    monkeypatch.setattr("cai_base.run.session_facts.__version__", "9.9")
+    assert main(["verify", str(copy), "--json"]) == 0
+    assert any(one.startswith("revision.principles: ") for one in json.loads(capsys.readouterr().out)["not_checked"])
+
+
 def test_a_changed_file_is_named_by_its_hash(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = copy / "seed-0" / "dpo" / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")

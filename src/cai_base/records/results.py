@@ -83,8 +83,32 @@ class Prefilled(Stored):
     harmful_by_round: tuple[float | None, ...]
 
 
+class PrincipleFigures(Stored):
+    """What the rounds under one principle did; a share is None if there was nothing to take it over.
+
+    Attributes:
+        drawn: rounds under it.
+        flagged: share of their critiques that find harm; absent where critiques cannot be read without a model.
+        changed: share of them in which the revision differs from the response before it.
+        judged: rounds about harmful prompts with a verdict on the response before and after; chains whose original was
+            prefilled with a refusal are left out.
+        harmful_before, harmful_after: share of those whose response complies.
+    """
+
+    drawn: int
+    flagged: float | None = None
+    changed: float | None
+    judged: int
+    harmful_before: float | None
+    harmful_after: float | None
+
+
 class RevisionFigures(Stored):
-    """The figures of the revision chains. Entry 0 of a list by round is the original."""
+    """The figures of the revision chains. Entry 0 of a list by round is the original.
+
+    Attributes:
+        principles: the figures of every principle that was drawn.
+    """
 
     chains: int
     pairs: int
@@ -94,6 +118,7 @@ class RevisionFigures(Stored):
     refused_by_round: tuple[float | None, ...]
     prefilled: Prefilled
     principle_counts: dict[str, int]
+    principles: dict[str, PrincipleFigures] | None = None
     response_tokens: dict[str, float | None]
     truncated: int
 

@@ -25,10 +25,17 @@ from cai_base.report.tables import (
     family_table,
     main_table,
     pair_sentence,
+    principle_table,
     round_table,
 )
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import LOSSES, RunSettings
+
+PRINCIPLES_NOTE = (
+    "Harmful before and after: the share of responses to harmful prompts that comply, before the round and after it, "
+    "over rounds in which both are judged. These are counts without intervals: most of the difference between two "
+    "principles can be chance, and early rounds have more harm to remove."
+)
 
 
 def html(stored: StoredRun, groups: Sequence[Group]) -> str:
@@ -75,6 +82,8 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, Any]:
         "coverage": coverage_table(results),
         "comparisons": comparison_table(results),
         "rounds": round_table(results),
+        "principles": principle_table(results),
+        "principles_note": PRINCIPLES_NOTE,
         "pairs": pair_sentence(results),
         "groups": groups,
         "prefill": f"{prefill:.0%}" if prefill else "",

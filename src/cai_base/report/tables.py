@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from cai_base.arms import BASELINE, control_pair, in_order, pair_name
 from cai_base.evaluation.metrics import METRICS, Measure, Metric
@@ -18,6 +19,9 @@ SEPARATE = "apart"
 
 UNSEEN = "unseen"
 """Stands beside a family that was taken out of the method's prompts."""
+
+UNESCAPED = "!~*'()"
+"""What JavaScript's `encodeURIComponent` leaves as it is, beside letters, digits and `-_.`."""
 
 COMPARED = (
     "difference",
@@ -47,11 +51,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A named row; `about` explains the name."""
+    """A named row; `about` explains the name, `link` is a place on the page."""
 
     name: str
     cells: tuple[Cell, ...]
     about: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,27 @@ def round_table(results: Results) -> Table:
             for name, values, measure, about in rows
         ),
     )
+
+
+def principle_table(results: Results) -> Table:
+    """What the rounds under each principle did; each row links to its chains in the reader."""
+    principles = results.revision.principles or {}
+    columns = ["rounds"]
+    flagged = any(one.flagged is not None for one in principles.values())
+    columns += ["harm found (%)"] if flagged else []
+    columns += ["changed (%)", "harmful before (%)", "harmful after (%)"]
+    rows = []
+    for name, one in principles.items():
+        after = plain_cell(RATE, one.harmful_after, NONE)
+        cells = [
+            Cell(str(one.drawn)),
+            *([plain_cell(RATE, one.flagged, NONE)] if flagged else []),
+            plain_cell(RATE, one.changed, NONE),
+            plain_cell(RATE, one.harmful_before, NONE),
+            Cell(after.value, note=f"of {one.judged}" if one.judged else ""),
+        ]
+        rows.append(Row(name, tuple(cells), link=f"#principle-{quote(name, safe=UNESCAPED)}"))
+    return Table("principle", tuple(columns), tuple(rows))
 
 
 def pair_sentence(results: Results) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cai_base import paths
+from cai_base import embedded, paths
 from cai_base.arms import ARMS, NO_PRINCIPLE, PLACEBO, Arm
+from cai_base.embedded import EMBEDDED
 from cai_base.evaluation.statistics import mean, summary
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import HARMFUL, HARMLESS, PROMPT_KINDS
@@ -21,6 +22,7 @@ from cai_base.records import (
     FeedbackFigures,
     Pair,
     Prefilled,
+    PrincipleFigures,
     RevisionFigures,
     Summary,
     TwoResponses,
@@ -50,16 +52,19 @@ def control(name: str, run: Run, settings: RunSettings, inputs: Inputs) -> Contr
         constitution=own.name,
         worked_critiques=len(examples),
         refusal_prefill=settings.revision.refusal_prefill,
-        revision=revision_figures(run, settings.seed_numbers, settings.revision.rounds, arm.owner),
+        revision=revision_figures(run, settings, arm.owner),
     )
 
 
-def revision_figures(run: Run, seeds: Sequence[int], rounds: int, owner: str | None = None) -> RevisionFigures:
+def revision_figures(run: Run, settings: RunSettings, owner: str | None = None) -> RevisionFigures:
     """The figures of revision chains.
 
     Args:
         owner: the folder of the arm whose chains they are; None for the run's own.
     """
+    seeds, rounds = settings.seed_numbers, settings.revision.rounds
+    # The embedded model writes critiques in the wordings of its world, so one that finds harm is known.
+    critiques_are_known = settings.model == EMBEDDED and not settings.other_interpreter
     chains = [chain for seed in seeds for chain in read(run, paths.chains(seed, owner), Chain)]
     pairs = [pair for seed in seeds for pair in read(run, paths.pairs(seed, owner), Pair)]
     free = [chain for chain in chains if chain.refusal_opener is None]
@@ -74,11 +79,35 @@ def revision_figures(run: Run, seeds: Sequence[int], rounds: int, owner: str | N
         refused_by_round=_by_round(free, "refused", HARMLESS, rounds),
         prefilled=Prefilled(chains=len(prefilled), harmful_by_round=_by_round(prefilled, "complied", HARMFUL, rounds)),
         principle_counts=dict(sorted(principles.items())),
+        principles={name: _principle_figures(chains, name, critiques_are_known) for name in sorted(principles)},
         response_tokens={
             "chosen": mean([float(pair.chosen_tokens) for pair in pairs]),
             "rejected": mean([float(pair.rejected_tokens) for pair in pairs]),
         },
         truncated=sum(chain.truncated for chain in chains),
+    )
+
+
+def _principle_figures(chains: Sequence[Chain], name: str, critiques_are_known: bool) -> PrincipleFigures:
+    """What the rounds under one principle did."""
+    rounds = [(chain, n) for chain in chains for n, one in enumerate(chain.rounds) if one.principle == name]
+    judged = [
+        (before.complied, after.complied)
+        for chain, n in rounds
+        if chain.kind in HARMFUL and chain.refusal_opener is None
+        for before, after in [chain.verdicts[n : n + 2]]
+        if before is not None and after is not None and None not in (before.complied, after.complied)
+    ]
+    flagged = {}
+    if critiques_are_known:
+        flagged["flagged"] = mean([float(embedded.finds_harm(chain.rounds[n].critique)) for chain, n in rounds])
+    return PrincipleFigures(
+        **flagged,
+        drawn=len(rounds),
+        changed=mean([float(chain.responses[n + 1] != chain.responses[n]) for chain, n in rounds]),
+        judged=len(judged),
+        harmful_before=mean([float(before) for before, _ in judged]),
+        harmful_after=mean([float(after) for _, after in judged]),
     )
 
 

@@ -48,7 +48,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         for name, per_seed in stored.items()
     }
     judged = shared_results.judged(settings, inputs, answers, kinds, lambda name: ARMS[name].one_model)
-    revision = revision_figures(run, seeds, settings.revision.rounds)
+    revision = revision_figures(run, settings)
     labelled = [arm for name in settings.evaluated_arms if (arm := ARMS[name]).source == "comparisons"]
     from_another = [arm for arm in settings.evaluated_arms if ARMS[arm].folder and ARMS[arm].starts_from != BASE]
     further: dict[str, Any] = {}  # what most runs do not have, and do not store

@@ -231,6 +231,8 @@ def _check_figures(run: Run, settings: RunSettings, inputs: Inputs, done: Verifi
         elif number and math.isclose(was, now, rel_tol=ROUNDING, abs_tol=ROUNDING):
             done.figures += 1
             done.rounded += 1
+        elif was is ABSENT and done.versions.keys() & {"cai-base", "commit"}:
+            done.not_checked.append(f"{place}: the version that made this run did not store it")
         else:
             others = ", ".join(f"{name} {a} then, {b} here" for name, (a, b) in done.versions.items())
             raise UserError(

@@ -174,13 +174,19 @@
     event.preventDefault();
   });
 
+  // A link shows one item, or the chains of one principle, with all other filters off.
   function follow() {
-    const match = /^#item-(\d+)$/.exec(location.hash);
-    if (!match || !(Number(match[1]) in items)) return;
+    const match = /^#(item|principle)-(.+)$/.exec(location.hash);
+    if (!match) return;
+    const ofPrinciple = match[1] === "principle";
+    const name = Object.keys(principles).find((one) => encodeURIComponent(one) === match[2]);
+    if (ofPrinciple ? !name : !(Number(match[2]) in items)) return;
     element("search").value = "";
-    for (const name of Object.keys(filters)) { filters[name] = ""; element(name).value = ""; }
-    choose(Number(match[1]));
+    for (const filter of Object.keys(filters)) { filters[filter] = ""; element(filter).value = ""; }
+    if (ofPrinciple) element("principle").value = filters.principle = name;
+    choose(ofPrinciple ? -1 : Number(match[2]));
     document.getElementById("reader").scrollIntoView();
+    element("item").focus({ preventScroll: true });
   }
 
   element("panel").hidden = false;
