@@ -15,7 +15,7 @@ from cai_base.errors import UserError
 from cai_base.inputs.kinds import HARMFUL
 from cai_base.records import Verdict
 from cai_base.report import page, write
-from cai_base.report.figures import draw
+from cai_base.report.figures import Group, draw
 from cai_base.report.labels import marks
 from cai_base.report.load import StoredRun, load
 from cai_base.settings.command_line import load_settings
@@ -58,6 +58,11 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def stored(run: Path) -> StoredRun:
     return load(run)
+
+
+@pytest.fixture(scope="module")
+def groups(stored: StoredRun) -> list[Group]:
+    return draw(stored)
 
 
 @pytest.fixture(scope="module")
@@ -118,18 +123,22 @@ def _files(run: Path) -> dict[str, bytes]:
 
 PROBE = """<script>addEventListener("load", () => {
   document.querySelectorAll("details").forEach(one => one.open = true);
-  const page = document.documentElement;
-  parent.postMessage(`${page.scrollWidth - page.clientWidth} sideways`, "*");
+  const page = document.documentElement, plot = document.getElementById("plot-training-sft-loss");
+  plot.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+  const reading = plot.nextElementSibling.textContent;
+  parent.postMessage(`${page.scrollWidth - page.clientWidth} sideways; ${reading}`, "*");
 })</script></body>"""
 FRAME = """<iframe src="page.html" width="400" height="800"></iframe><p id="found"></p>
 <script>onmessage = event => { document.getElementById("found").textContent = event.data }</script>"""
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-def test_on_a_phone_only_tables_scroll_sideways(stored: StoredRun, tmp_path: Path) -> None:
+def test_on_a_phone_only_tables_scroll_sideways_and_keys_read_values_off_a_figure(
+    stored: StoredRun, groups: list[Group], tmp_path: Path
+) -> None:
     long = {"model": "Llama" * 30, "warnings": (f"/{'folder' * 40}: too long",)}
     results = stored.results.model_copy(update=long)
-    text = page.html(replace(stored, results=results), draw(stored))
+    text = page.html(replace(stored, results=results), groups)
     text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace("</body>", PROBE)
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     (tmp_path / "frame.html").write_text(FRAME, encoding="utf-8")
@@ -140,7 +149,8 @@ def test_on_a_phone_only_tables_scroll_sideways(stored: StoredRun, tmp_path: Pat
         text=True,
         check=True,
     ).stdout
-    assert "0 sideways</p>" in shown
+    # The first losses of the stored steps are 3 for seed 0 and 3.1 for seed 1.
+    assert ">0 sideways; step 0 \u00b7 seed 0: 3, seed 1: 3.1</p>" in shown
 
 
 def test_numbers_are_those_of_the_results(stored: StoredRun, html: str, markdown: str) -> None:

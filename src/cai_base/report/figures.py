@@ -6,6 +6,7 @@ Nothing here is a result: the only mean that is taken smooths a training curve f
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -23,6 +24,7 @@ from cai_base.report.plotting import (
     label_ends,
     name_axis,
     rate_axis,
+    readable,
     score_axis,
     step_axis,
 )
@@ -82,7 +84,7 @@ def _arms(results: Results) -> Group:
             zero.append(metric.label)
             continue
         with sheet.panel(_dashed(name), heading(metric)) as axes:
-            _seed_lines(axes, figures)
+            _seed_lines(axes, figures, results.seeds)
             for place, (one, figure) in enumerate(zip(names, figures, strict=True)):
                 _mean_and_interval(axes, place, figure, metric, arm(one).colour, written=len(names) <= MANY)
             name_axis(axes, [label(one) for one in names])
@@ -102,10 +104,12 @@ def _dashed(metric: str) -> str:
     return metric.replace("_", "-")
 
 
-def _seed_lines(axes: Axes, figures: Sequence[Figure]) -> None:
-    for values in zip(*(figure.per_seed for figure in figures), strict=True):
+def _seed_lines(axes: Axes, figures: Sequence[Figure], seeds: Sequence[int]) -> None:
+    for seed, values in zip(seeds, zip(*(figure.per_seed for figure in figures), strict=True), strict=True):
         points = [(place, value) for place, value in enumerate(values) if value is not None]
-        axes.plot(*zip(*points, strict=True), "-o", color=FAINT, linewidth=0.8, markersize=3) if points else None
+        if points:
+            read = readable(f"seed {seed}", "seeds")
+            axes.plot(*zip(*points, strict=True), "-o", color=FAINT, linewidth=0.8, markersize=3, label=read)
 
 
 def _mean_and_interval(axes: Axes, place: int, figure: Figure, measure: Measure, colour: str, *, written: bool) -> None:
@@ -114,7 +118,7 @@ def _mean_and_interval(axes: Axes, place: int, figure: Figure, measure: Measure,
         return
     if figure.ci95:
         axes.plot([place, place], figure.ci95, color=colour, linewidth=2)
-    axes.plot([place], [figure.mean], "D", color=colour, markersize=6)
+    axes.plot([place], [figure.mean], "D", color=colour, markersize=6, label=readable("mean"))
     if written:
         axes.annotate(
             number(measure, figure.mean),
@@ -144,14 +148,16 @@ class _Line:
     """A field of the training steps.
 
     Attributes:
-        name: as it stands in the panel; empty where the panel has one line.
+        name: of the line; empty where the panel has one line.
         marked: it is recorded at intervals only, and drawn as recorded.
+        named: its name stands at its end.
     """
 
     field: str
     name: str
     colour: str
     marked: bool = False
+    named: bool = True
 
 
 def _training(stored: StoredRun) -> Group:
@@ -178,7 +184,10 @@ def _training_panels(sheet: Sheet, name: str, phase: str, steps: Mapping[int, Se
         "margin": ("margin", [_Line("margin", "", colour)]),
         "accuracy": (
             "accuracy, batch (grey), held-out",
-            [_Line("accuracy", "", FAINT), _Line("held_out_accuracy", "held-out", colour, marked=True)],
+            [
+                _Line("accuracy", "batch", FAINT, named=False),
+                _Line("held_out_accuracy", "held-out", colour, marked=True),
+            ],
         ),
         "rewards": (
             "rewards",
@@ -193,8 +202,8 @@ def _training_panels(sheet: Sheet, name: str, phase: str, steps: Mapping[int, Se
         with sheet.panel(f"{phase}-{panel}", f"{label(name)}: {title}") as axes:
             ends = []
             for line, of_seeds in curves:
-                last = [_curve(axes, line, points) for points in of_seeds]
-                if last and line.name:
+                last = [_curve(axes, line, seed, points) for seed, points in of_seeds.items()]
+                if last and line.name and line.named:
                     ends.append((max(x for x, _ in last), _middle([y for _, y in last]), line.name, line.colour))
             if panel == "accuracy":
                 rate_axis(axes)
@@ -207,14 +216,14 @@ def _untied(steps: Mapping[int, Sequence[TrainingStep]]) -> dict[int, list[Train
     return {seed: [step for step in of_seed if _value(step, "margin") != 0] for seed, of_seed in steps.items()}
 
 
-def _seed_curves(steps: Mapping[int, Sequence[TrainingStep]], field: str) -> list[list[Point]]:
+def _seed_curves(steps: Mapping[int, Sequence[TrainingStep]], field: str) -> dict[int, list[Point]]:
     """A field over the steps, for every seed that recorded it."""
-    curves = []
-    for of_seed in steps.values():
+    curves = {}
+    for seed, of_seed in steps.items():
         values = [(float(step.step), _value(step, field)) for step in of_seed]
         points = [(x, y) for x, y in values if y is not None]
         if points:
-            curves.append(points)
+            curves[seed] = points
     return curves
 
 
@@ -227,14 +236,15 @@ def _middle(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def _curve(axes: Axes, line: _Line, points: list[Point]) -> Point:
-    """Draw one seed's curve; where it ends."""
+def _curve(axes: Axes, line: _Line, seed: int, points: list[Point]) -> Point:
+    """Draw one seed's curve; where it ends. What is read off it is the running mean, where there is one."""
+    read = readable(f"seed {seed}", line.name or "seeds")
     if line.marked:
-        axes.plot(*zip(*points, strict=True), "-o", color=line.colour, markersize=3.5, linewidth=1.2)
+        axes.plot(*zip(*points, strict=True), "-o", color=line.colour, markersize=3.5, linewidth=1.2, label=read)
         return points[-1]
     axes.plot(*zip(*points, strict=True), color=line.colour, linewidth=0.6, alpha=0.2)
     smooth = smoothed(points)
-    axes.plot(*zip(*smooth, strict=True), color=line.colour, linewidth=1.1)
+    axes.plot(*zip(*smooth, strict=True), color=line.colour, linewidth=1.1, label=read)
     return smooth[-1]
 
 
@@ -261,7 +271,8 @@ def _course(results: Results) -> Group:
             continue
         with sheet.panel(_dashed(name), f"{metric.label} over training") as axes:
             for one, points in lines.items():
-                axes.plot(*zip(*points, strict=True), "-o", color=arm(one).colour, linewidth=1.5, markersize=4)
+                style: Any = {"color": arm(one).colour, "linewidth": 1.5, "markersize": 4}
+                axes.plot(*zip(*points, strict=True), "-o", **style, label=readable(label(one)))
             _value_axis(axes, metric)
             step_axis(axes, "step, SFT and then the next phase")
             label_ends(axes, [(*points[-1], label(one), arm(one).colour) for one, points in lines.items()])
@@ -315,8 +326,9 @@ def _round_panel(name: str, title: str, lines: Mapping[str, tuple[Sequence[float
     if not curves:
         return
     with sheet.panel(name, title) as axes:
-        for points, colour in curves.values():
-            axes.plot(*zip(*points, strict=True), "-o", color=colour, linewidth=1.5, markersize=4)
+        for text, (points, colour) in curves.items():
+            style: Any = {"color": colour, "linewidth": 1.5, "markersize": 4}
+            axes.plot(*zip(*points, strict=True), "-o", **style, label=readable(text))
         score_axis(axes) if "helpfulness" in curves else rate_axis(axes)
         step_axis(axes, "revision round")
         label_ends(axes, [(*points[-1], text, colour) for text, (points, colour) in curves.items()])

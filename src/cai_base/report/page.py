@@ -48,7 +48,8 @@ def html(stored: StoredRun, groups: Sequence[Group]) -> str:
         lstrip_blocks=True,
     )
     glance = [picture for group in groups[:1] for picture in group.pictures]
-    content = _content(stored, groups[1:]) | {"glance": glance, "reader": reader.read(stored)}
+    pictures = [picture for group in groups for picture in group.pictures]
+    content = _content(stored, groups[1:]) | {"glance": glance, "reader": reader.read(stored, pictures)}
     return environment.get_template("report.html").render(content)
 
 

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from cai_base.arms import ARMS
 
@@ -63,13 +63,23 @@ STYLE: Any = {
 }
 
 
+READABLE = 300
+"""The most points of a line that can be read off; of a longer one, every second, third, ... point."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One panel."""
+    """One panel.
+
+    Attributes:
+        readings: what the page's script reads off: the place of the axes as shares of the width and height, the limits
+            of x, the unit, and each line's name, group and points; None where nothing can be read off.
+    """
 
     name: str
     title: str
     svg: bytes
+    readings: Mapping[str, Any] | None = None
 
     @property
     def inline(self) -> str:
@@ -103,7 +113,7 @@ class Sheet:
             content = io.BytesIO()
             figure.savefig(content, format="svg", metadata={"Date": None}, transparent=True)
         self._figures.append(figure)
-        self.pictures.append(Picture(f"{self.name}-{name}", title, content.getvalue()))
+        self.pictures.append(Picture(f"{self.name}-{name}", title, content.getvalue(), _readings(axes)))
 
     def pdf(self) -> bytes:
         """The panels as pages; embedding fonts takes most of the time, and a file needs them once."""
@@ -112,6 +122,40 @@ class Sheet:
             for figure in self._figures:
                 pages.savefig(figure, transparent=True)
         return content.getvalue()
+
+
+def readable(name: str = "", group: str = "") -> str:
+    """The label of a line whose values can be read off; lines of one group are read together, such as all seeds."""
+    return f"{group}\t{name}"
+
+
+def _readings(axes: Axes) -> dict[str, Any] | None:
+    """What can be read off a panel that is laid out: its lines with a label of `readable`."""
+    lines = []
+    percent = axes.get_ylabel() == "%"
+    for line in axes.lines:
+        group, tab, name = str(line.get_label()).partition("\t")
+        if not tab:
+            continue
+        data: Any = line.get_xydata()
+        points = data.tolist()
+        points = points[:: -(-len(points) // READABLE)]
+        values = [float(f"{100 * y if percent else y:.3g}") for _, y in points]
+        lines.append({"group": group, "name": name, "x": [float(f"{x:.6g}") for x, _ in points], "y": values})
+    if not lines:
+        return None
+    box, named = axes.get_position(), isinstance(axes.xaxis.get_major_locator(), FixedLocator)
+    return {
+        "left": round(box.x0, 4),
+        "right": round(box.x1, 4),
+        "top": round(1 - box.y1, 4),
+        "bottom": round(1 - box.y0, 4),
+        "limits": [float(f"{end:.6g}") for end in axes.get_xlim()],
+        "x": axes.get_xlabel().partition(",")[0],
+        "names": [text.get_text() for text in axes.get_xticklabels()] if named else [],
+        "unit": " %" if percent else "",
+        "lines": lines,
+    }
 
 
 def rate_axis(axes: Axes) -> None:
@@ -145,13 +189,14 @@ def name_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Write each line's name (x, y, name, colour) right of its end, kept apart, or above the end of a shorter line."""
+    """Write each line's name (x, y, name, colour) right of its end, kept apart; of a shorter line, over or under it."""
     edge = max((x for x, *_ in ends), default=0.0)
     low, high = axes.get_ylim()
     gap, free = 0.085 * (high - low), float("-inf")
     for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
         if x < edge:
-            _write(axes, name, (x, y), (-4, 9), colour, "right")
+            below = y > low + 0.9 * (high - low)  # so that it is not in the title
+            _write(axes, name, (x, y), (-4, -9 if below else 9), colour, "right")
         else:
             free = max(y, free + gap)
             _write(axes, name, (x, free), (5, 0), colour, "left")

@@ -7,7 +7,7 @@ and the page's policy names that script by its hash. Without scripts the page ha
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -16,6 +16,7 @@ from cai_base.arms import in_order
 from cai_base.records import Answer, Chain
 from cai_base.report.labels import kind_label, label, marks
 from cai_base.report.load import StoredRun
+from cai_base.report.plotting import Picture
 
 LARGEST = 12_000_000
 """The most bytes of texts in a page. A page of this size still opens in seconds, and can be sent by mail."""
@@ -26,8 +27,8 @@ class Reader:
     """What the page needs for its reader.
 
     Attributes:
-        data: the items as JSON that can stand in a page: it has no `<`.
-        script: the page's script.
+        data: the items, and what can be read off the figures, as JSON that can stand in a page: it has no `<`.
+        script: the page's script: the reader, and the values under the pointer.
         left_out: the number of items that do not fit.
     """
 
@@ -41,10 +42,11 @@ class Reader:
         return f"'sha256-{base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()}'"
 
 
-def read(stored: StoredRun, largest: int = LARGEST) -> Reader:
+def read(stored: StoredRun, pictures: Sequence[Picture] = (), largest: int = LARGEST) -> Reader:
     """The reader of a run, with as many of its items as fit, seed by seed, answers before chains.
 
     Args:
+        pictures: the page's figures, whose values the script shows under the pointer.
         largest: bytes of JSON.
     """
     chosen: list[str] = []
@@ -60,8 +62,10 @@ def read(stored: StoredRun, largest: int = LARGEST) -> Reader:
         "arms": {arm: label(arm) for arm in in_order(stored.results.arms)},
         "principles": dict(stored.principles),
     }
-    data = f'{{"head":{_as_json(head)},"items":[{",".join(chosen)}]}}'
-    script = files("cai_base.report").joinpath("templates", "reader.js").read_text(encoding="utf-8")
+    figures = {one.name: one.readings for one in pictures if one.readings is not None}
+    data = f'{{"head":{_as_json(head)},"figures":{_as_json(figures)},"items":[{",".join(chosen)}]}}'
+    templates = files("cai_base.report").joinpath("templates")
+    script = "".join(templates.joinpath(name).read_text(encoding="utf-8") for name in ("reader.js", "readings.js"))
     return Reader(data, script, left_out)
 
 

@@ -92,11 +92,12 @@ def _principle_figures(chains: Sequence[Chain], name: str, critiques_are_known: 
     """What the rounds under one principle did."""
     rounds = [(chain, n) for chain in chains for n, one in enumerate(chain.rounds) if one.principle == name]
     judged = [
-        (before.complied, after.complied)
+        (float(before.complied), float(after.complied))
         for chain, n in rounds
         if chain.kind in HARMFUL and chain.refusal_opener is None
         for before, after in [chain.verdicts[n : n + 2]]
-        if before is not None and after is not None and None not in (before.complied, after.complied)
+        if before is not None and before.complied is not None
+        if after is not None and after.complied is not None
     ]
     flagged = {}
     if critiques_are_known:
@@ -106,8 +107,8 @@ def _principle_figures(chains: Sequence[Chain], name: str, critiques_are_known: 
         drawn=len(rounds),
         changed=mean([float(chain.responses[n + 1] != chain.responses[n]) for chain, n in rounds]),
         judged=len(judged),
-        harmful_before=mean([float(before) for before, _ in judged]),
-        harmful_after=mean([float(after) for _, after in judged]),
+        harmful_before=mean([before for before, _ in judged]),
+        harmful_after=mean([after for _, after in judged]),
     )
 
 
