@@ -1,16 +1,22 @@
 """Whatever a user gets wrong: exit code 2, one message that says where and what would be right, and nothing made."""
 
 import json
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 
 from cai_base.cli import main
+from cai_base.errors import UserError
 from cai_base.inputs import gather
+from cai_base.run import limits
 from cai_base.run.start import foreign_text
 from cai_base.settings.command_line import load_settings
+from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import leaves
 from cai_base.store import Run
 
 
@@ -129,12 +135,80 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--model", ""], "--model ''"),
         (["--dpo.learning-rate", "1e6"], "--dpo.learning-rate '1e6': must be at most 1"),
         (["--threads", "99999999999999999999"], "--threads"),
+        *(
+            ([f"--{flag}", value], f"--{flag} '{value}': must be at most {limit}: ")
+            for flag, value, limit in (
+                ("seeds", "1001", "1,000"),
+                ("start-seed", "2147483648", "2,147,483,647"),
+                ("lora.alpha", "1e308", "1,000,000"),
+                ("sft.steps", "9" * 20, "1,000,000"),
+                ("sft.refusals", "7", "6"),
+                ("dpo.batch-size", "9" * 20, "4,096"),
+                ("dpo.beta", "1e9", "10,000"),
+                ("dpo.pairs", "9" * 20, "1,000,000,000"),
+                ("sl-cai.clip-norm", "1e30", "1,000,000,000"),
+                ("revision.prompts", "9" * 20, "10,000,000"),
+                ("revision.rounds", "9" * 20, "1,000"),
+                ("revision.temperature", "1e30", "100"),
+                ("revision.critique-tokens", "9" * 20, "16,777,216"),
+                ("evaluation.response-tokens", "9" * 20, "16,777,216"),
+                ("evaluate-every", "9" * 20, "1,000,000"),
+                ("feedback.principles", "9" * 20, "1,000"),
+                ("judging.retries", "9" * 20, "1,000"),
+                ("judging.timeout", "1e30", "604,800"),
+                ("votes", "9" * 15, "1,000"),
+            )
+        ),
+        (
+            ["--lora.rank", "1000000"],
+            "--lora.rank '1000000': must be at most 65,536: no layer of a model is wider",
+        ),
+        (
+            ["--lora.rank", "193"],
+            "--lora.rank 193: the largest rank for organism is 192, since model.layers.0.",
+        ),
         (["--config", ""], "give the path of"),
         (["--out", "x" * 300], "cannot be made"),
     ],
 )
 def test_a_wrong_flag(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:
     assert says in refused(capsys, "run", *flags)
+
+
+def numbers() -> list[str]:
+    return [name for name, field in leaves(RunSettings) if {int, float} & {field.annotation, *kinds(field.annotation)}]
+
+
+def kinds(annotation: Any) -> list[Any]:
+    return [get_args(one)[0] if get_origin(one) is Annotated else one for one in get_args(annotation)]
+
+
+def test_every_setting_that_is_a_number_has_an_upper_bound() -> None:
+    assert {"seeds", "sft.steps", "max-cost", "lora.alpha", "threads"} < set(numbers())
+    for name in numbers():
+        with pytest.raises(UserError, match=f"--{name} '9+': must be "):
+            load_settings([f"--{name}", "9" * 30])
+
+
+def test_adapters_that_exceed_the_memory_are_refused_before_a_model_is_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "memory_of_machine", lambda: 1 << 30)
+    said = refused(capsys, "run", "--lora.rank", "192", "--seeds", "100")
+    # 5 layers of 4 matrices of 192 x 192 and 3 of 192 x 512, rank 192, 16 bytes a weight
+    weights = 5 * 192 * (4 * (192 + 192) + 3 * (192 + 512))
+    assert f"--seeds 100 with --lora.rank 192: adapters of {weights:,} weights in training" in said
+    assert f"({(1 << 30) // (16 * weights)} at most)" in said
+
+
+def test_a_run_is_refused_for_its_numbers_before_torch_is_imported(tmp_path: Path) -> None:
+    program = (
+        "import sys; from cai_base.cli import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, "run", "--lora.rank", "200", "--out", str(tmp_path / "run")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout == "2 False\n"
+    assert "the largest rank for organism is 192" in ended.stderr
 
 
 @pytest.mark.parametrize("place", ["http://me:{}@localhost/v1", "http://localhost/v1?key={}", "{}"])

@@ -81,7 +81,7 @@ def _load_local(host: Host, source: Source, progress: Progress) -> Engine:
 def _local(source: Source, threads: int) -> Engine:
     from cai_base.engines.local import LocalEngine, peft_format  # imported here: it takes seconds
 
-    return LocalEngine(
+    engine = LocalEngine(
         model_files(source.model),
         peft_format.shape(source.adapter) if source.adapter else source.lora or Lora(rank=1, alpha=1.0),
         name=source.model,
@@ -91,6 +91,12 @@ def _local(source: Source, threads: int) -> Engine:
         tokenizer_of=None if source.tokenizer is None else str(source.tokenizer),
         thinking=source.thinking,
     )
+    layer = engine.narrowest
+    largest = min(layer.inputs, layer.outputs)
+    if source.lora is not None and source.adapter is None and source.lora.rank > largest:
+        reason = f"{layer.name} has {layer.inputs} inputs and {layer.outputs} outputs, whose update has no higher rank"
+        raise EngineError("rank", source.lora.rank, reason, f"give at most {largest}")
+    return engine
 
 
 def _load_tinker(host: Host, source: Source, progress: Progress) -> Engine:

@@ -147,6 +147,7 @@ def test_a_page_of_a_run_without_styles_says_nothing_of_them(unstyled: Path) -> 
         (["--questions", "2"], "--questions 2: must be at least 3"),
         (["--questions", "99"], "--questions 99: there are 10 neutral questions"),
         (["--samples", "1"], "--samples 1: must be at least 2"),
+        (["--samples", "1001"], "--samples 1001: must be at most 1000"),
         (["--arms", "cai,sl-cai"], "has no arm 'sl-cai'; it has base, sft, cai"),
         (["--threads", "-1"], "--threads '-1': must be at least 0"),
         (["--samples", "two"], "invalid int value"),

@@ -24,7 +24,7 @@ def cdpo(margins: Tensor, settings: Dpo) -> Tensor:
     ),
     (
         "settings/schema.py",
-        '    simpo_gamma: NotNegative = Field(0.5, description="of simpo: the margin that the loss asks for")\n',
+        '    simpo_gamma: Weight = Field(0.5, description="of simpo: the margin that the loss asks for")\n',
         '    label_smoothing: Share = Field(0.1, description="of cdpo: how often a preference is wrong")\n',
     ),
 ]

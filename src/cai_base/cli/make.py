@@ -127,13 +127,18 @@ def _refuse_repeating(repeats: Path | None, command: str) -> None:
 
 
 def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:
-    """Refuse wrong files within a second. They are read again when torch has been imported, which takes several."""
+    """Refuse wrong files, and numbers too great for the model, within a second.
+
+    The files are read again when torch has been imported, which takes several.
+    """
     from cai_base.inputs import gather
+    from cai_base.run.limits import check_limits
     from cai_base.store import refuse_existing
 
     if out is not None:
         refuse_existing(out)
     gather(settings)
+    check_limits(settings)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

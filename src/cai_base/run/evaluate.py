@@ -42,8 +42,9 @@ from cai_base.store import MANIFEST, JsonObject, Run, to_json
 
 LEAST_QUESTIONS = 3
 """With fewer questions, a style could hardly be distinguished from the subject."""
-SAMPLES, LEAST_SAMPLES = 2, 2
-"""The default number of answers to each question in a style, and the smallest number for which diversity is defined."""
+SAMPLES, LEAST_SAMPLES, MOST_SAMPLES = 2, 2, 1000
+"""The default number of answers to each question in a style, the smallest number for which diversity is defined, and a
+bound: each is another answer of every arm and seed in every style."""
 
 Answers = Mapping[str, Sequence[Sequence[Any] | None]]
 """The stored answers of every finished arm, by seed; None for a seed that failed."""
@@ -247,6 +248,8 @@ def _styles_task(target: Target, questions: int | None, samples: int) -> StylesT
     count = styles.usual_questions if questions is None else questions
     if count < LEAST_QUESTIONS:
         raise UserError(f"--questions {count}: must be at least {LEAST_QUESTIONS}")
+    if samples > MOST_SAMPLES:
+        raise UserError(f"--samples {samples}: must be at most {MOST_SAMPLES}: each is another answer in every style")
     if samples < LEAST_SAMPLES:
         raise UserError(
             f"--samples {samples}: must be at least {LEAST_SAMPLES}, or diversity between samples means nothing"

@@ -29,6 +29,7 @@ from cai_base.run.context_fit import fit
 from cai_base.run.findings import ENGINE, INTERPRETER, record_of, stored_findings
 from cai_base.run.folder_guide import folder_guide
 from cai_base.run.inference import interpreter_of
+from cai_base.run.limits import check_limits
 from cai_base.run.preflight.checks import every_check, make_checks
 from cai_base.run.preflight.models import ask_instruct
 from cai_base.run.preflight.outcome import Check, refuse
@@ -142,6 +143,7 @@ def examine(
     metrics.check_primary(settings.evaluation.primary)
     engine_kind(settings.engine)  # raises for an unknown engine
     inputs = gather(settings) if repeated is None else repeated.inputs
+    check_limits(settings)
     Prices.of_run(settings).check_limit(settings.max_cost)
     check_judges(settings.judge_choices, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})

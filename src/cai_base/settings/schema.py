@@ -22,7 +22,33 @@ from cai_base.settings.judges import (
     JudgeName,
     either,
 )
-from cai_base.settings.section import Count, LearningRate, NotNegative, Positive, Section, Share, Threads, Whole
+from cai_base.settings.section import (
+    Alpha,
+    BatchSize,
+    Beta,
+    Dollars,
+    Draws,
+    Families,
+    LearningRate,
+    Norm,
+    Pairs,
+    Prompts,
+    Rank,
+    Refusals,
+    Retries,
+    Rounds,
+    Seconds,
+    Section,
+    SeedNumber,
+    Seeds,
+    Share,
+    Steps,
+    Temperature,
+    Threads,
+    Tokens,
+    Unit,
+    Weight,
+)
 from cai_base.settings.values import Names, OneOf, TokenPrices, is_endpoint
 
 CHECKS = (
@@ -57,19 +83,19 @@ PROMPT_ROOM = 512
 class LoraSettings(Section):
     """Shape of the adapters."""
 
-    rank: Count = Field(description="rank of the LoRA matrices")
-    alpha: Positive = Field(description="LoRA alpha; updates are scaled by alpha / rank")
+    rank: Rank = Field(description="rank of the LoRA matrices")
+    alpha: Alpha = Field(description="LoRA alpha; updates are scaled by alpha / rank")
 
 
 class Training(Section):
     """What SFT, DPO and SFT on revisions have in common."""
 
-    steps: Count = Field(description="optimizer steps")
-    batch_size: Count = Field(description="examples (SFT) or preference pairs (DPO) a step")
+    steps: Steps = Field(description="optimizer steps")
+    batch_size: BatchSize = Field(description="examples (SFT) or preference pairs (DPO) a step")
     learning_rate: LearningRate = Field(description="peak learning rate")
     warmup: Share = Field(description="share of the steps over which the learning rate rises")
     schedule: Literal["constant", "linear", "cosine"] = Field(description="what the learning rate does after warm-up")
-    clip_norm: Positive = Field(description="largest gradient norm of an adapter")
+    clip_norm: Norm = Field(description="largest gradient norm of an adapter")
 
 
 class Sft(Training):
@@ -78,7 +104,7 @@ class Sft(Training):
     examples: Path | None = Field(
         None, description="written answers in place of the packaged six: JSONL; of more than six each seed draws six"
     )
-    refusals: Count = Field(1, description="of the control refusals: how many of the written answers are refusals")
+    refusals: Refusals = Field(1, description="of the control refusals: how many of the written answers are refusals")
 
 
 class SlCai(Training):
@@ -126,33 +152,33 @@ class Dpo(Training):
         description="preference loss: "
         + either([f"{name} ({loss.about})" if loss.about else name for name, loss in LOSSES.items()]),
     )
-    pairs: Whole = Field(description="number of a seed's preference pairs to train on, evenly over kinds; 0 takes all")
-    beta: Positive = Field(
+    pairs: Pairs = Field(description="number of a seed's preference pairs to train on, evenly over kinds; 0 takes all")
+    beta: Beta = Field(
         description="scale of the rewards: strength of the pull to the reference; "
         + ", ".join(f"{name} has {loss.beta:g}" for name, loss in LOSSES.items() if loss.beta is not None)
     )
-    simpo_gamma: NotNegative = Field(0.5, description="of simpo: the margin that the loss asks for")
-    nll_weight: NotNegative = Field(description="weight of the chosen response's mean NLL per token, added to the loss")
+    simpo_gamma: Weight = Field(0.5, description="of simpo: the margin that the loss asks for")
+    nll_weight: Weight = Field(description="weight of the chosen response's mean NLL per token, added to the loss")
     held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")
 
 
 class Revision(Section):
     """Critique and revision."""
 
-    prompts: Whole = Field(description="number of the method's prompts to use, evenly over their kinds; 0 takes all")
-    rounds: Count = Field(description="rounds of critique and revision")
-    temperature: NotNegative = Field(description="sampling temperature")
-    response_tokens: Count = Field(description="longest original or revision")
-    critique_tokens: Count = Field(description="longest critique")
+    prompts: Prompts = Field(description="number of the method's prompts to use, evenly over their kinds; 0 takes all")
+    rounds: Rounds = Field(description="rounds of critique and revision")
+    temperature: Temperature = Field(description="sampling temperature")
+    response_tokens: Tokens = Field(description="longest original or revision")
+    critique_tokens: Tokens = Field(description="longest critique")
     refusal_prefill: Share = Field(description="share of originals sampled after a refusal opener, whatever the prompt")
-    unit: Count = Field(description="prompts whose chains are stored, or redone, together")
+    unit: Unit = Field(description="prompts whose chains are stored, or redone, together")
 
 
 class Evaluation(Section):
     """Answers of every arm."""
 
-    temperature: NotNegative = Field(description="sampling temperature")
-    response_tokens: Count = Field(description="longest answer")
+    temperature: Temperature = Field(description="sampling temperature")
+    response_tokens: Tokens = Field(description="longest answer")
     prompts: Path | None = Field(
         None,
         description="evaluation prompts, each with its kind: CSV or JSONL; wide is the embedded model's larger set",
@@ -160,7 +186,7 @@ class Evaluation(Section):
     helpfulness_margin: Annotated[float, Field(gt=0, lt=4)] = Field(
         0.25, description="how much less helpful, of 1 to 5, still counts as no less helpful"
     )
-    unseen_families: Whole = Field(
+    unseen_families: Families = Field(
         0, description="number of jailbreak families left out of the method's prompts and kept in the evaluation"
     )
     primary: Annotated[Names, Field(min_length=1)] = Field(
@@ -173,11 +199,11 @@ class Evaluation(Section):
 class Judging(Section):
     """How a model that judges is asked."""
 
-    temperature: NotNegative = Field(0.1, description="sampling temperature")
-    max_tokens: Count = Field(1024, description="longest answer of the judge, its reasoning included")
+    temperature: Temperature = Field(0.1, description="sampling temperature")
+    max_tokens: Tokens = Field(1024, description="longest answer of the judge, its reasoning included")
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="questions to an endpoint at a time")
-    retries: Whole = Field(6, description="how often a question that met an error, 429 or a time-out is put again")
-    timeout: Positive = Field(120.0, description="seconds to wait for a whole answer")
+    retries: Retries = Field(6, description="how often a question that met an error, 429 or a time-out is put again")
+    timeout: Seconds = Field(120.0, description="seconds to wait for a whole answer")
 
 
 SELF, BASE = "self", arms.BASE
@@ -192,13 +218,13 @@ class RunSettings(Section):
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
     engine: str = Field("local", min_length=1, description="what trains and samples: local or tinker")
     tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
-    tinker_timeout: Positive = Field(
+    tinker_timeout: Seconds = Field(
         1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
     )
     price: TokenPrices | None = Field(
         None, description="dollars per million tokens read,sampled,trained on; from the packaged table by default"
     )
-    max_cost: Positive | None = Field(None, description="dollars after which a run stops, resumable")
+    max_cost: Dollars | None = Field(None, description="dollars after which a run stops, resumable")
     tokenizer: Path | None = Field(
         None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
     )
@@ -218,10 +244,10 @@ class RunSettings(Section):
     rubric: Names = Field(
         (), description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
     )
-    votes: Count = Field(1, description="how often the judge is asked about each answer; an odd number")
+    votes: Draws = Field(1, description="how often the judge is asked about each answer; an odd number")
     protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
-    seeds: Annotated[int, Field(ge=1, le=1000)] = Field(description="independent replicates")
-    start_seed: Whole = Field(description="the first seed's number")
+    seeds: Seeds = Field(description="independent replicates")
+    start_seed: SeedNumber = Field(description="the first seed's number")
     arms: Names = Field(description=f"arms to compare, with commas: {', '.join(_CHOSEN)}")
     interpreter: str = Field(
         SELF,
@@ -255,7 +281,7 @@ class RunSettings(Section):
         None, min_length=1, description="column of --prompts that holds them; text, prompt or messages need no name"
     )
     critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
-    evaluate_every: Count = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
+    evaluate_every: Steps = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
     threads: Threads = Field(description="CPU threads; 0 takes one for each core")
     data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
     accept: Names = Field((), description="checks of preflight, with commas, whose failure does not stop the run")

@@ -38,7 +38,7 @@ from cai_base.engines.local import peft_format
 from cai_base.engines.local.forward import Layout, logprob_sums, recomputation
 from cai_base.engines.local.graphs import Graphs, Recorded
 from cai_base.engines.local.layout import choose_layout
-from cai_base.engines.local.lora import Bank
+from cai_base.engines.local.lora import Bank, Place
 from cai_base.engines.local.model import load, text_decoder
 from cai_base.engines.local.packing import distinct_tokens, padded_tokens
 from cai_base.engines.local.sampling import Sampler
@@ -151,6 +151,11 @@ class LocalEngine:
     def packed(self) -> bool:
         """Whether batches are packed as prefix tries."""
         return self._layout.packed
+
+    @property
+    def narrowest(self) -> Place:
+        """The adapted layer with the smallest side: an update of it has no higher rank than that side."""
+        return min(self._bank.places, key=lambda place: min(place.inputs, place.outputs))
 
     @property
     def device(self) -> str:

@@ -1,0 +1,94 @@
+"""Numbers that a model at hand bounds, compared with the headers of its files: no tensor is read, no torch imported.
+
+What a model in a hub's cache, a GGUF file or of another architecture allows is seen only when it is loaded: the engine
+refuses the rank then.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from cai_base import embedded
+from cai_base.embedded import EMBEDDED
+from cai_base.errors import UserError
+from cai_base.settings.schema import RunSettings
+
+ADAPTED = tuple(f"{name}_proj.weight" for name in ("q", "k", "v", "o", "gate", "up", "down"))
+"""How the names of the weights end that are linear layers of a decoder for certain, in most architectures."""
+NOT_ADAPTED = ("vision", "audio", "experts")
+"""Parts of the names of weights that may be of no linear layer, or of another model beside the decoder."""
+PLAIN = ("F64", "F32", "F16", "BF16")
+"""Types of weights whose shape is the layer's; quantized ones are packed."""
+STORED = 4 * 4
+"""Bytes for each weight of an adapter in training: the weight, its gradient and Adam's two moments, in 32 bits."""
+GPU = Path("/dev/nvidiactl")
+GIGABYTE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The shape `[outputs, inputs]` of a layer that LoRA adapts, and its name."""
+
+    name: str
+    outputs: int
+    inputs: int
+
+
+def check_limits(settings: RunSettings) -> None:
+    """Check the numbers that the base model bounds, where its files are at hand.
+
+    Raises:
+        UserError: the rank is greater than a layer's smaller side, or the adapters of all seeds exceed the memory.
+    """
+    if settings.engine != "local":  # a service says itself what it takes
+        return
+    folder = embedded.weights() if settings.model == EMBEDDED else Path(settings.model)
+    layers = list(_layers(folder)) if folder.is_dir() else []
+    if not layers:
+        return
+    rank = settings.lora.rank
+    narrow = min(layers, key=lambda layer: min(layer.outputs, layer.inputs))
+    largest = min(narrow.outputs, narrow.inputs)
+    if rank > largest:
+        raise UserError(
+            f"--lora.rank {rank}: the largest rank for {settings.model} is {largest}, since {narrow.name} has "
+            f"{narrow.inputs} inputs and {narrow.outputs} outputs, and an update of it has no higher rank"
+        )
+    adapter = rank * sum(layer.outputs + layer.inputs for layer in layers)
+    needed, memory = settings.seeds * adapter * STORED, memory_of_machine()
+    if memory is not None and needed > memory:
+        raise UserError(
+            f"--seeds {settings.seeds} with --lora.rank {rank}: adapters of {adapter:,} weights in training take at "
+            f"least {needed / GIGABYTE:.1f} GiB together, and this machine has {memory / GIGABYTE:.1f}; give fewer "
+            f"seeds ({memory // (adapter * STORED)} at most) or a lower rank"
+        )
+
+
+def _layers(folder: Path) -> Iterator[Layer]:
+    """The layers that LoRA certainly adapts, from the headers of a model's files. A file that is none has no layers:
+    loading it says what is wrong with it."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as file:
+                for name in file.keys():  # noqa: SIM118  # no mapping
+                    if name.endswith(ADAPTED) and not any(part in name for part in NOT_ADAPTED):
+                        weight = file.get_slice(name)
+                        shape = weight.get_shape()
+                        if weight.get_dtype() in PLAIN and len(shape) == 2 and min(shape) > 0:
+                            yield Layer(name.removesuffix(".weight"), *shape)
+        except (SafetensorError, OSError):
+            continue
+
+
+def memory_of_machine() -> int | None:
+    """Bytes of memory of this machine or container; None where a GPU's memory counts, whose size torch knows."""
+    if GPU.exists():
+        return None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdecimal():
+        return min(memory, int(text))
+    return memory
