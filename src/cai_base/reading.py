@@ -178,14 +178,17 @@ def read_record(path: Path, kind: type[Model], wanted: str, remedy: str) -> Mode
     return _record(kind, text, f"{path}", remedy)
 
 
-def read_records(path: Path, kind: type[Model]) -> Iterator[Model]:
+def read_records(path: Path, kind: type[Model], most: int | None = None) -> Iterator[Model]:
     """The records that this program stored as lines of JSON; none if there is no such file.
+
+    Args:
+        most: bytes that count; behind them a stopped process may have left the beginning of a record.
 
     Raises:
         UserError: a line is no such record; the message names line and field.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes()[:most].splitlines()
     except FileNotFoundError:
         return
     except OSError as error:

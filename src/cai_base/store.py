@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ JsonObject = dict[str, Any]
 """A JSON object. What a record of the method or the evaluation holds has a type in `records`."""
 
 REMEDY = "restore it, or begin a new run"
+ACCEPT = "--accept-changed"
+"""The flag of commands that read a run: a file is taken as it is, though the run stored it otherwise."""
 
 
 def _inside(name: str) -> str:
@@ -62,6 +65,7 @@ class _Manifest(_Stored):
         files: by path, relative to the run.
         usage: seconds by phase.
         records: what `record_on_commit` recorded at the last commit, by name.
+        accepted: by path, what the run itself stored of a file that was changed later and that the user takes as it is.
         environment: where, when and by what the run was made, under `sessions` an entry for each process that worked
             on it; no result depends on it.
     """
@@ -72,10 +76,11 @@ class _Manifest(_Stored):
     files: dict[Annotated[str, AfterValidator(_inside)], _File]
     usage: JsonObject
     records: dict[str, JsonObject] = Field({}, alias="found")
+    accepted: dict[Annotated[str, AfterValidator(_inside)], _File] = {}
     environment: JsonObject = {}
 
     def to_bytes(self) -> bytes:
-        return to_json(self.model_dump(by_alias=True))
+        return to_json(self.model_dump(by_alias=True, exclude=None if self.accepted else {"accepted"}))
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -163,9 +168,7 @@ class Run:
             UserError: it is not a run, or its configuration or a stored file was changed since it was written.
         """
         run = cls.watch(directory)
-        run._refuse_changed_config()
-        for name, file in run._manifest.files.items():
-            run._verify(name, file)
+        run.verify()
         return run
 
     @classmethod
@@ -182,6 +185,16 @@ class Run:
             raise UserError(f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made")
         return cls(directory, build(_Manifest, _json(path), str(path), remedy=REMEDY))
 
+    def verify(self) -> None:
+        """Compare every stored file with the manifest.
+
+        Raises:
+            UserError: the configuration or a file was changed since it was written.
+        """
+        self._refuse_changed_config()
+        for name, file in self._manifest.files.items():
+            self._verify(name, file)
+
     def _refuse_changed_config(self) -> None:
         path = self.directory / CONFIG
         config = _json(path)
@@ -197,16 +210,63 @@ class Run:
 
     def _verify(self, name: str, file: _File) -> None:
         path = self.directory / name
+        if self._differs(name, file):
+            accept = f"or take it as it is: {ACCEPT} {shlex.quote(name)}, which the results then say"
+            raise UserError(f"{path}: differs from what this run stored; {REMEDY}, {accept}")
+
+    def _differs(self, name: str, file: _File) -> bool:
+        path = self.directory / name
         try:
+            if not path.is_file():
+                raise FileNotFoundError
             size = path.stat().st_size
             torn = file.appended and size > file.bytes  # the next append drops the tail
-            changed = (size != file.bytes and not torn) or _sha256(path, file.bytes) != file.sha256
+            return (size != file.bytes and not torn) or _sha256(path, file.bytes) != file.sha256
         except FileNotFoundError:
             raise UserError(f"{path}: was stored by this run and is missing; {REMEDY}") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from None
-        if changed:
-            raise UserError(f"{path}: differs from what this run stored; {REMEDY}")
+
+    def accept(self, name: str) -> bool:
+        """Take a stored file as it is now, if it was changed; the next `commit` stores that.
+
+        Returns:
+            Whether it was changed.
+
+        Raises:
+            UserError: the run stored no such file, it is missing, or it is the configuration, which a run keeps.
+        """
+        stored = self._manifest.files.get(name)
+        if stored is None:
+            raise UserError(
+                f"{ACCEPT} {name}: {self.directory} stored no such file; give its path inside the run, such as "
+                f"{next(iter(self._manifest.files), CONFIG)}"
+            )
+        if name == CONFIG:
+            raise UserError(f"{ACCEPT} {name}: a run keeps its configuration: put it back, or begin a new run")
+        if not self._differs(name, stored):
+            return False
+        path = self.directory / name
+        size = path.stat().st_size
+        self._manifest.accepted.setdefault(name, stored)
+        self._manifest.files[name] = _File(bytes=size, sha256=_sha256(path, size), appended=stored.appended)
+        return True
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The files that were changed after the run stored them, and are taken as they are."""
+        return tuple(sorted(self._manifest.accepted))
+
+    def vouched(self, name: str) -> int:
+        """How many bytes of a file the manifest vouches for; 0 of one that is not there.
+
+        Raises:
+            UserError: the file is there, and the run did not store it.
+        """
+        stored = self._manifest.files.get(name)
+        if stored is None and (self.directory / name).exists():
+            raise UserError(f"{self.directory / name}: this run did not store it; remove it")
+        return 0 if stored is None else stored.bytes
 
     @property
     def config(self) -> JsonObject:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from cai_base.cli import look
-from cai_base.cli.look import refuse_unfinished, write_logs
-from cai_base.cli.parser import Parser, names, run_parser, wants_help
+from cai_base.cli.look import accept_changes, refuse_unfinished, write_logs
+from cai_base.cli.parser import Parser, names, run_parser, take_changes, wants_help
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 
@@ -24,6 +24,7 @@ stopped.
   --layout auto|chat|dialogue  of a model; auto (the default) is its chat template, or the few-shot dialogue where it
                                has none
   --base MODEL                 of a PEFT adapter; by default what its adapter_config.json names
+  --accept-changed FILE        take a file of the run as it is, though the run stored it otherwise; the results say so
   --out DIR                    by default RUN/suites/<suite>, or evaluations/<date>-<model>-<suite>
   --json                       print results.json instead of the table
 
@@ -52,7 +53,14 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--questions", type=int, default=None)
     parser.add_argument("--samples", type=int, default=None)
     parser.add_argument("--json", action="store_true")
+    take_changes(parser)
     args, flags = parser.parse_known_args(rest)
+    from cai_base.store import MANIFEST
+
+    if args.accept_changed and not (Path(target) / MANIFEST).is_file():
+        raise UserError(f"--accept-changed {args.accept_changed[0]}: {target} is no run; leave it out")
+    accept_changes(Path(target), args.accept_changed)
+    del args.accept_changed
     from cai_base.run.evaluate import evaluate as ask
     from cai_base.run.targets import STYLE, Request
 
@@ -80,7 +88,9 @@ def style(arguments: list[str]) -> int:
     parser.add_argument("--samples", type=int, default=None, help="answers to each (2)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
     parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")
+    take_changes(parser)
     args = parser.parse_args(arguments)
+    accept_changes(args.run, args.accept_changed)
     from cai_base.run.evaluate import evaluate as ask
     from cai_base.run.targets import STYLE, Request
 
@@ -105,10 +115,12 @@ def _show_styles(results: Path, as_json: bool) -> int:
 
 def inspect(arguments: list[str]) -> int:
     """Write a run's evaluations as logs for Inspect."""
-    args = run_parser("inspect", "Write a run's evaluations as logs for `inspect view`.").parse_args(arguments)
+    parser = run_parser("inspect", "Write a run's evaluations as logs for `inspect view`.")
+    take_changes(parser)
+    args = parser.parse_args(arguments)
     if not look.inspect_is_installed():
         raise UserError("Inspect is not installed; pip install 'cai-base[inspect]'")
-    refuse_unfinished(args.run)
+    refuse_unfinished(args.run, args.accept_changed)
     for path in write_logs(args.run):
         print(path)
     return 0

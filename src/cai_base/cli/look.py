@@ -1,11 +1,12 @@
 """The commands that show what runs found: `report`, `compare` and `watch`."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cai_base.cli.parser import Parser, port, resume_command, run_parser
+from cai_base.cli.parser import Parser, port, resume_command, run_parser, take_changes
 from cai_base.errors import UserError
-from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS
+from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, SUITES
 from cai_base.progress import Progress
 
 
@@ -13,8 +14,9 @@ def report(arguments: list[str]) -> int:
     """Write a run's page and figures again."""
     parser = run_parser("report", "Write a run's page and figures again.")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    take_changes(parser)
     args = parser.parse_args(arguments)
-    refuse_unfinished(args.run)
+    refuse_unfinished(args.run, args.accept_changed)
     show(args.run, as_json=args.json)
     return 0
 
@@ -95,16 +97,28 @@ def _write(directory: Path, *, logs: bool) -> None:
         write_logs(directory)
 
 
-def refuse_unfinished(directory: Path) -> None:
-    """Raises UserError if the directory is not a run, or the run has no results yet."""
+def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
+    """Raises UserError if the directory is not a run, the run has no results yet, or a file of it or of its suites was
+    changed that is not among those to `accept`."""
     from cai_base.settings.validation import stored_settings
-    from cai_base.store import Run
+    from cai_base.store import MANIFEST, Run
 
+    accept_changes(directory, accept)
     Progress().say(f"Checking the files of {directory}")
     run = Run.open(directory)
+    for suite in sorted(directory.glob(f"{SUITES}/*/{MANIFEST}")):
+        Run.open(suite.parent)
     if not run.progress("results"):
         raise UserError(f"{directory}: has no results yet; finish it first: {resume_command(directory)}")
     stored_settings(run)
+
+
+def accept_changes(directory: Path, names: Sequence[str]) -> None:
+    """Take changed files of a run as they are. Nothing is imported where there are none."""
+    if names:
+        from cai_base.run.accepted import accept_changed
+
+        accept_changed(directory, names, Progress())
 
 
 def write_logs(directory: Path) -> list[Path]:

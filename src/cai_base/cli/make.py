@@ -5,8 +5,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cai_base.cli.look import show
-from cai_base.cli.parser import dollars, resume_command, run_parser, wants_help
+from cai_base.cli.look import accept_changes, show
+from cai_base.cli.parser import dollars, resume_command, run_parser, take_changes, wants_help
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import Progress
 
@@ -99,7 +99,9 @@ def resume(arguments: list[str]) -> int:
     parser.add_argument(
         "--max-cost", type=dollars, default=None, help="another limit in dollars than the run began with"
     )
+    take_changes(parser)
     args = parser.parse_args(arguments)
+    accept_changes(args.run, args.accept_changed)
     from cai_base.settings.validation import stored_settings
     from cai_base.store import Run
 

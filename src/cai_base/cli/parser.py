@@ -33,6 +33,17 @@ def run_parser(command: str, about: str) -> Parser:
     return parser
 
 
+def take_changes(parser: argparse.ArgumentParser) -> None:
+    """Give a command that reads a run the flag for files that were changed; see `cai_base.run.accepted`."""
+    parser.add_argument(
+        "--accept-changed",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="take a file of the run as it is, though the run stored it otherwise; the results say so. For each file",
+    )
+
+
 def count(text: str) -> int:
     """The type of a flag that takes a number from 1 on."""
     try:

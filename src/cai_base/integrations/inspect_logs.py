@@ -35,9 +35,9 @@ from cai_base import __version__
 from cai_base.evaluation import metrics
 from cai_base.integrations.inspect_tasks import COVERAGE, TASKS, VERDICT, VERSION, Figures
 from cai_base.paths import INSPECT, RESULTS, SUITES, suite_answers
-from cai_base.reading import read_records
 from cai_base.records import Answer, Figure, Results, SuiteResults
-from cai_base.report.load import StoredRun, is_suite, load, load_suite
+from cai_base.report.load import StoredRun, is_suite, load, load_suite, stored_records
+from cai_base.store import Run
 
 BESIDE = ("kind", "family", "tokens", "truncated", "logprob", "said", "second")
 """The fields of an answer that stand beside it in a log."""
@@ -125,9 +125,10 @@ def _of_suite(directory: Path) -> Iterator[Evaluation]:
     """The evaluations of the arms that answered; comparisons of given texts have no answers, and no log."""
     results = load_suite(directory)
     if isinstance(results, SuiteResults):
+        run = Run.watch(directory)
         for arm, figures in results.arms.items():
-            files = {seed: directory / suite_answers(seed, arm) for seed in results.seeds}
-            answers = {seed: list(read_records(file, Answer)) for seed, file in files.items()}
+            files = {seed: suite_answers(seed, arm) for seed in results.seeds}
+            answers = {seed: list(stored_records(run, file, Answer)) for seed, file in files.items()}
             prompts = f"suite {results.suite.name}"
             yield Evaluation(directory / RESULTS, results, prompts, arm, answers, figures)
 

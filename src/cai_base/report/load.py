@@ -10,7 +10,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.tasks.comparisons import NAME as COMPARISONS
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
-from cai_base.reading import RESTORE, parse_json, read_record, read_records, read_text
+from cai_base.reading import RESTORE, Model, parse_json, read_record, read_records, read_text
 from cai_base.records import (
     Answer,
     Chain,
@@ -22,7 +22,7 @@ from cai_base.records import (
 )
 from cai_base.report.check import check_comparisons, check_figures, check_run, check_style
 from cai_base.settings.schema import RunSettings
-from cai_base.store import CONFIG
+from cai_base.store import CONFIG, Run
 
 SCHEMA = 1
 A_RUN = "restore it, or give a directory that `cai-base run` made"
@@ -36,10 +36,15 @@ class StoredRun:
         principles: each principle's critique request.
     """
 
-    directory: Path
+    run: Run
     results: Results
     settings: RunSettings
     principles: Mapping[str, str]
+
+    @property
+    def directory(self) -> Path:
+        """The run's."""
+        return self.run.directory
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -53,30 +58,39 @@ class StoredRun:
 
     def steps(self, phase: str) -> dict[int, list[TrainingStep]]:
         """The training steps of a phase for every seed that has any."""
-        steps = {
-            seed: list(read_records(self.directory / paths.metrics(seed, phase), TrainingStep)) for seed in self.seeds
-        }
+        steps = {seed: list(stored_records(self.run, paths.metrics(seed, phase), TrainingStep)) for seed in self.seeds}
         return {seed: of_seed for seed, of_seed in steps.items() if of_seed}
 
     def chains(self) -> Iterator[tuple[int, Chain]]:
         """Every revision chain with its seed."""
         for seed in self.seeds:
-            file = self.directory / paths.chains(seed)
-            for number, chain in enumerate(read_records(file, Chain), start=1):
+            name = paths.chains(seed)
+            for number, chain in enumerate(stored_records(self.run, name, Chain), start=1):
                 if not len(chain.responses) == len(chain.verdicts) == len(chain.unscored):
-                    raise UserError(f"{file}:{number}: verdicts: every response must have one, or null; {RESTORE}")
+                    raise UserError(
+                        f"{self.directory / name}:{number}: verdicts: every response must have one, or null; {RESTORE}"
+                    )
                 yield seed, chain
 
     def answers(self, arm: str, seed: int, step: int | None = None) -> Iterator[Answer]:
         """An arm's answers for one seed, the final ones or those at a step; none if the seed failed before."""
         for file in ANSWER_FILES:
-            yield from read_records(self.directory / paths.answers(seed, arm, file, step), Answer)
+            yield from stored_records(self.run, paths.answers(seed, arm, file, step), Answer)
 
     def evaluated_steps(self, arm: str) -> list[int]:
         """The steps of training at which an arm was evaluated in some seed."""
         folders = [self.directory / paths.evaluation(seed, arm) for seed in self.seeds]
         steps = {paths.evaluated_step(path.name) for folder in folders for path in folder.glob("*")}
         return sorted(step for step in steps if step is not None)
+
+
+def stored_records(run: Run, name: str, kind: type[Model]) -> Iterator[Model]:
+    """The records of a file of a run, as far as the manifest vouches for it; none if there is no such file.
+
+    Raises:
+        UserError: a line is no such record, or the run did not store the file.
+    """
+    return read_records(run.directory / name, kind, run.vouched(name))
 
 
 def load(directory: Path) -> StoredRun:
@@ -95,7 +109,7 @@ def load(directory: Path) -> StoredRun:
         _refuse_missing(directory / name, A_RUN)
     inputs = read_record(directory / paths.INPUTS, Inputs, "the inputs of a run", RESTORE)
     return StoredRun(
-        directory,
+        Run.watch(directory),
         results,
         read_record(directory / CONFIG, RunSettings, "the settings of a run", RESTORE),
         {principle.name: principle.critique_request for principle in inputs.constitution.principles},

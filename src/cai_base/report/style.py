@@ -7,11 +7,12 @@ from typing import Any
 from cai_base.arms import BASELINE, FULL, INSTRUCT, in_order, split_pair
 from cai_base.evaluation.metrics import Measure
 from cai_base.paths import styled_answers
-from cai_base.reading import read_records
 from cai_base.records import StyleArm, StyledAnswer, StyleResults, Summary
 from cai_base.report.labels import label, pair_label
+from cai_base.report.load import stored_records
 from cai_base.report.numbers import NONE, heading, interval, number, p_value
 from cai_base.report.tables import UNSCORED, Cell, Row, Table, difference_cell, plain_cell
+from cai_base.store import Run
 
 EXAMPLES = ("pirate", "poetic", "shouting")
 """Styles of which answers are shown: one of each kind."""
@@ -146,8 +147,9 @@ def examples(directory: Path, results: StyleResults) -> list[dict[str, Any]]:
 
 
 def _first(directory: Path, arm: str, results: StyleResults, style: str) -> StyledAnswer | None:
-    files = (directory / styled_answers(seed, arm) for seed in results.seeds)
-    answers = (answer for file in files for answer in read_records(file, StyledAnswer))
+    run = Run.watch(directory)
+    files = (styled_answers(seed, arm) for seed in results.seeds)
+    answers = (answer for file in files for answer in stored_records(run, file, StyledAnswer))
     return next((answer for answer in answers if answer.style == style), None)
 
 

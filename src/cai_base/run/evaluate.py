@@ -26,6 +26,7 @@ from cai_base.progress import Progress
 from cai_base.records import AskedArm, Stored
 from cai_base.run import style_results, suite_results
 from cai_base.run.evaluation import Evaluation, Files, ask
+from cai_base.run.result_warnings import accepted_changes
 from cai_base.run.shared_results import EvaluationContext
 from cai_base.run.targets import (
     JUDGING_FLAGS,
@@ -103,7 +104,10 @@ def evaluate(request: Request, progress: Progress) -> Path:
             lost = ", ".join(finished)
             raise UserError(f"{run.directory}: {lost} lost every seed in the run, so there is nobody to ask")
         how = {name: AskedArm.model_validate(run.recorded(evaluation.work(name))) for name in answers}
-        content = plan.collect(EvaluationContext(target.about, target.settings, target.inputs, how), answers)
+        runs = [run] if target.run in (run, None) else [target.run, run]
+        accepted = [warning for one in runs if one is not None for warning in accepted_changes(one)]
+        context = EvaluationContext(target.about, target.settings, target.inputs, how, accepted)
+        content = plan.collect(context, answers)
         run.commit(Path(plan.results).stem, 1, write={plan.results: to_json(content.dump())})
     return run.directory / plan.results
 

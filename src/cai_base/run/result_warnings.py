@@ -10,7 +10,7 @@ from cai_base.engines.files import ADAPTER_WEIGHTS
 from cai_base.evaluation.metrics import CURVES, METRICS
 from cai_base.records import Difference, Figure
 from cai_base.run.findings import stored_findings
-from cai_base.store import Run
+from cai_base.store import ACCEPT, Run
 
 COVERED = 0.95
 """The least share of scored answers without a warning."""
@@ -44,6 +44,15 @@ def stored_warnings(run: Run) -> list[str]:
     warnings: list[str] = json.loads((run.directory / paths.WARNINGS).read_bytes())
     findings = stored_findings(run)
     return [*warnings, *(() if findings is None else findings.notes)]
+
+
+def accepted_changes(run: Run) -> list[str]:
+    """Each stored file that was changed later and that the user takes as it is."""
+    return [
+        f"{name} was changed after this run stored it, and accepted with {ACCEPT}: what rests on it is not what the "
+        "run made"
+        for name in run.accepted
+    ]
 
 
 def at_the_floor(attack_success: float | None) -> list[str]:

@@ -83,6 +83,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         warnings=tuple(
             warnings.protocol_first(
                 [
+                    *warnings.accepted_changes(run),
                     *warnings.uncovered(judged["arms"], judged=settings.judge != NO_JUDGE),
                     *warnings.stored_warnings(run),
                     *warnings.at_the_floor(judged["arms"][BASELINE]["attack_success_rate"].mean),

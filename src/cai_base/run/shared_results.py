@@ -43,12 +43,14 @@ class EvaluationContext:
     Attributes:
         target: whom it asked.
         arms: how each arm was asked.
+        accepted: warnings of files that were changed and are taken as they are.
     """
 
     target: AskedTarget
     settings: RunSettings
     inputs: Inputs
     arms: Mapping[str, AskedArm]
+    accepted: Sequence[str] = ()
 
 
 class Head(TypedDict):

@@ -67,6 +67,7 @@ def collect(
         ),
         failed={},
         warnings=(
+            *about.accepted,
             *_notes(about.arms),
             *_coverage_warnings(settings.judge, judged["arms"], len(list(shared_results.every_answer(answers)))),
             *_too_long(answers),
@@ -96,7 +97,7 @@ def collect_comparisons(
         intervals=shared_results.INTERVALS,
         arms={name: table.figures() for name, table in tables.items()},
         comparisons={pair_name(a, b): tables[a].less(tables[b]) for a, b in comparisons(tables)},
-        warnings=(*_notes(about.arms), *_too_long(answers)),
+        warnings=(*about.accepted, *_notes(about.arms), *_too_long(answers)),
     )
 
 

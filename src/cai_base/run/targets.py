@@ -34,7 +34,7 @@ MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "
 
 OWN_FLAGS = (
     *("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json"),
-    *("--questions", "--samples"),
+    *("--questions", "--samples", "--accept-changed"),
 )
 BASE_IN_TEMPLATE = (
     "asked in its chat template, whose turns end in no token that ends a text of this model; a base model that ships "

@@ -1,0 +1,61 @@
+"""Takes files of a run as they are, though the run stored them otherwise: recorded, and said in its results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cai_base import paths
+from cai_base.errors import UserError
+from cai_base.inputs import Inputs
+from cai_base.progress import Progress
+from cai_base.run import results
+from cai_base.run.verify import failures
+from cai_base.settings.validation import stored_settings
+from cai_base.store import ACCEPT, MANIFEST, Run, to_json
+
+
+def accept_changed(directory: Path, names: Sequence[str], progress: Progress) -> None:
+    """Accept changed files of a run, and compute its figures again if it is finished.
+
+    Args:
+        names: paths inside the run, those of its suites included, such as `suites/harmbench/results.json`.
+
+    Raises:
+        UserError: the run stored no such file, it or another file is missing or changed, or no
+            figures can be computed from it.
+    """
+    owners: dict[Path, list[str]] = {}
+    for name in names:
+        folder, inside = _owner(directory, name)
+        owners.setdefault(folder, []).append(inside)
+    for folder, files in owners.items():
+        run = Run.watch(folder)
+        with run.locked():
+            changed = [name for name in files if run.accept(name)]
+            for name in sorted({*files} - {*changed}):
+                progress.say(f"{ACCEPT} {name}: is as the run stored it; there was nothing to accept")
+            if not changed:
+                continue
+            run.verify()  # the figures rest on the other files, too
+            finished = run.progress("results") and "suite" not in run.config
+            run.commit(write={paths.RESULTS: _results_again(run)} if finished else {})
+            for name in changed:
+                progress.say(f"{folder / name} is taken as it is; the results say so")
+
+
+def _results_again(run: Run) -> bytes:
+    """The content of a finished run's `results.json`, from its files as they are."""
+    settings = stored_settings(run)
+    inputs = Inputs.read(run.directory / paths.INPUTS)
+    return to_json(results.collect(run, settings, inputs, failures(run, settings)).dump())
+
+
+def _owner(directory: Path, name: str) -> tuple[Path, str]:
+    """The folder whose manifest has the file: the run, or a suite inside it; and the file's path there."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise UserError(f"{ACCEPT} {name}: is not the path of a file inside the run")
+    if len(path.parts) > 2 and path.parts[0] == paths.SUITES:
+        suite = directory / paths.SUITES / path.parts[1]
+        if (suite / MANIFEST).is_file():
+            return suite, Path(*path.parts[2:]).as_posix()
+    return directory, path.as_posix()

@@ -1,0 +1,142 @@
+"""A file that was changed after a run stored it: refused by name, or accepted and said in the results."""
+
+import json
+from pathlib import Path
+
+import pytest
+from report.conftest import _make
+
+from cai_base.cli import look, main
+from cai_base.records import Answer
+from cai_base.report.load import stored_records
+from cai_base.store import Run, to_json, to_lines
+
+ANSWERS = "seed-0/evaluation/cai/attack.jsonl"
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _make(tmp_path_factory, seeds=1)
+
+
+def change(run: Path, name: str = ANSWERS) -> None:
+    """Edit an answer by hand, as a user would."""
+    path = run / name
+    path.write_text(path.read_text(encoding="utf-8").replace('"complied": false', '"complied": true'), encoding="utf-8")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    capsys.readouterr()
+    assert main([*command]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return " ".join(said.split())
+
+
+@pytest.mark.parametrize("command", ["report", "inspect", "style", "evaluate", "resume"])
+def test_every_command_that_reads_a_run_refuses_a_changed_file_and_says_how_to_go_on(
+    command: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "inspect_is_installed", lambda: True)
+    suite = tmp_path / "mine.jsonl"
+    suite.write_text('{"kind": "benign", "text": "How do I mend the gate?"}\n')
+    change(run)
+    arguments = [command, str(run), *(["--suite", str(suite)] if command == "evaluate" else [])]
+    said = refused(capsys, *arguments)
+    assert f"{run / ANSWERS}: differs from what this run stored; restore it, or begin a new run, or" in said
+    assert f"--accept-changed {ANSWERS}" in said
+    said = refused(capsys, *arguments, "--accept-changed", "no/such.jsonl")
+    assert f"--accept-changed no/such.jsonl: {run} stored no such file" in said
+
+
+def test_an_accepted_change_is_in_the_figures_in_the_results_and_on_the_page(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((run / "results.json").read_bytes())
+    change(run)
+    assert main(["report", str(run), "--accept-changed", ANSWERS]) == 0
+    sentence = f"{ANSWERS} was changed after this run stored it, and accepted with --accept-changed"
+    results = json.loads((run / "results.json").read_bytes())
+    assert results["warnings"][0].startswith(sentence)
+    attack = "attack_success_rate"
+    assert results["arms"]["cai"][attack]["mean"] > before["arms"]["cai"][attack]["mean"]
+    assert results["arms"]["sft"] == before["arms"]["sft"]
+    for page in ("report.html", "report.md"):
+        assert sentence in (run / page).read_text(encoding="utf-8").replace("&#x2F;", "/"), page
+    assert sentence in " ".join(capsys.readouterr().out.split())
+    stored = json.loads((run / "manifest.json").read_bytes())["accepted"]
+    assert list(stored) == [ANSWERS]
+    assert main(["report", str(run)]) == 0, "what is accepted is not refused again"
+
+
+def test_accepting_one_file_does_not_accept_another(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = "seed-0/evaluation/sft/attack.jsonl"
+    change(run)
+    change(run, other)
+    manifest = (run / "manifest.json").read_bytes()
+    said = refused(capsys, "report", str(run), "--accept-changed", ANSWERS)
+    assert f"{run / other}: differs from what this run stored" in said
+    assert (run / "manifest.json").read_bytes() == manifest
+    assert main(["report", str(run), "--accept-changed", ANSWERS, "--accept-changed", other]) == 0
+
+
+def test_results_that_were_edited_are_computed_again(run: Path) -> None:
+    path = run / "results.json"
+    before = json.loads(path.read_bytes())
+    path.write_bytes(to_json(before | {"model": "a better model"}))
+    assert main(["report", str(run), "--accept-changed", "results.json"]) == 0
+    after = json.loads(path.read_bytes())
+    assert after.pop("warnings")[0].startswith("results.json was changed")
+    del before["warnings"]
+    assert after == before
+
+
+def test_what_cannot_be_accepted_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, why in (
+        ("config.json", "a run keeps its configuration"),
+        ("../else", "is not the path of a file inside"),
+    ):
+        assert why in refused(capsys, "report", str(run), "--accept-changed", name)
+    (run / ANSWERS).unlink()
+    assert "is missing; restore it" in refused(capsys, "report", str(run), "--accept-changed", ANSWERS)
+    (run / ANSWERS).write_text("[]\n")
+    assert f"{run / ANSWERS}:1: not a JSON object" in refused(capsys, "report", str(run), "--accept-changed", ANSWERS)
+    assert "accepted" not in json.loads((run / "manifest.json").read_bytes())
+    no_run = ["evaluate", "organism", "--suite", "x.jsonl", "--accept-changed", "x"]
+    assert "--accept-changed x: organism is no run; leave it out" in refused(capsys, *no_run)
+
+
+def test_a_changed_state_is_refused_before_anything_is_trained_on_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = Run.create(tmp_path / "stopped", json.loads((run / "config.json").read_bytes()), {})
+    state = stopped.directory / "seed-0/sft/state-10/optimizer.safetensors"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(bytes(64))
+    stopped.commit("sft", 10, adopt=["seed-0/sft/state-10"])
+    state.write_bytes(bytes(63) + b"\1")
+    assert f"{state}: differs from what this run stored" in refused(capsys, "resume", str(stopped.directory))
+
+
+def test_a_suite_inside_a_run_is_checked_with_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = Run.create(run / "suites" / "mine", {"suite": {"name": "mine"}}, {"results.json": b"{}\n"})
+    (suite.directory / "results.json").write_bytes(b"{ }\n")
+    assert f"{suite.directory / 'results.json'}: differs" in refused(capsys, "report", str(run))
+
+
+def test_what_the_run_did_not_store_is_not_read_as_its_own(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _make(tmp_path_factory, seeds=2, lost={1: "its loss was nan"})
+    added = run / "seed-1/evaluation/cai/attack.jsonl"
+    added.write_bytes((run / ANSWERS).read_bytes())
+    assert f"{added}: this run did not store it; remove it" in refused(capsys, "report", str(run))
+
+
+def test_a_torn_tail_is_not_read(run: Path) -> None:
+    stored = Run.open(run)
+    answer = json.loads((run / ANSWERS).read_bytes().splitlines()[0])
+    stored.commit(append={"more.jsonl": to_lines([answer])})
+    with (run / "more.jsonl").open("ab") as file:
+        file.write(b'{"id": ')
+    assert len(list(stored_records(Run.open(run), "more.jsonl", Answer))) == 1
