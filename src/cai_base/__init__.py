@@ -4,6 +4,7 @@ The names below are the public API (docs/api.md); each is imported when it is fi
 takes no time. `examples/cai_in_one_file.py` shows them at work.
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,18 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from cai_base.settings import default_settings as default_settings
 
 __version__ = version("cai-base")
+
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",  # huggingface_hub, transformers, datasets, trackio
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "WANDB_ERROR_REPORTING": "false",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "TINKER_TELEMETRY": "0",  # it would send the tracebacks of our errors
+}
+"""The environment in which no dependency reports on its use. Libraries read it when they are imported. What the user set
+stays."""
+for _name, _value in TELEMETRY_OFF.items():
+    os.environ.setdefault(_name, _value)
 
 _WHERE = {
     "Adam": "engines",
