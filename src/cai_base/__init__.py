@@ -61,7 +61,7 @@ TELEMETRY_OFF = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "TINKER_TELEMETRY": "0",  # it would send the tracebacks of our errors
 }
-"""The environment in which no dependency reports on its use. Libraries read it when they are imported. What the user set
+"""The environment in which no dependency reports on its use. Libraries read it at import. What the user set
 stays."""
 for _name, _value in TELEMETRY_OFF.items():
     os.environ.setdefault(_name, _value)
