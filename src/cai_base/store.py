@@ -14,13 +14,12 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from typing import Any
 
 from cai_base.errors import UserError
+from cai_base.manifest import Manifest, StoredFile
 from cai_base.reading import build, decoded, parse_json, read_bytes, shortened
 
 MANIFEST = "manifest.json"
@@ -32,55 +31,6 @@ JsonObject = dict[str, Any]
 REMEDY = "restore it, or begin a new run"
 ACCEPT = "--accept-changed"
 """The flag of commands that read a run: a file is taken as it is, though the run stored it otherwise."""
-
-
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise ValueError(f"{shortened(json.dumps(name))} is not the path of a file inside the run")
-    return name
-
-
-class _Stored(BaseModel):
-    """A part of the manifest, read without conversions."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _File(_Stored):
-    """What one file held when it was last committed. Behind the first `bytes` of an appended file a tail may follow."""
-
-    bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    appended: bool
-
-
-class _Manifest(_Stored):
-    """`manifest.json`: how far each piece of work is, and what every file held then.
-
-    Attributes:
-        version: of this form, under the key `schema`.
-        config: the configuration the run began with.
-        progress: committed units, or steps, by piece of work.
-        files: by path, relative to the run.
-        usage: seconds by phase.
-        records: what `record_on_commit` recorded at the last commit, by name.
-        accepted: by path, what the run itself stored of a file that was changed later and that the user takes as it is.
-        environment: where, when and by what the run was made, under `sessions` an entry for each process that worked
-            on it; no result depends on it.
-    """
-
-    version: Literal[1] = Field(alias="schema")
-    config: JsonObject
-    progress: dict[str, Annotated[int, Field(ge=0)]]
-    files: dict[Annotated[str, AfterValidator(_inside)], _File]
-    usage: JsonObject
-    records: dict[str, JsonObject] = Field({}, alias="found")
-    accepted: dict[Annotated[str, AfterValidator(_inside)], _File] = {}
-    environment: JsonObject = {}
-
-    def to_bytes(self) -> bytes:
-        return to_json(self.model_dump(by_alias=True, exclude=None if self.accepted else {"accepted"}))
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -126,7 +76,7 @@ def refuse_existing(directory: Path) -> None:
 class Run:
     """One run's directory. Paths are relative to it, with forward slashes."""
 
-    def __init__(self, directory: Path, manifest: _Manifest) -> None:
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
         self.directory = directory
         self._manifest = manifest
         self._recorders: dict[str, Callable[[], JsonObject]] = {}
@@ -148,7 +98,7 @@ class Run:
             UserError: the directory exists already, or cannot be made.
         """
         refuse_existing(directory)
-        manifest = _Manifest(schema=1, config=config, progress={}, files={}, usage={}, found=dict(records or {}))
+        manifest = Manifest(schema=1, config=config, progress={}, files={}, usage={}, found=dict(records or {}))
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".cai-base-", dir=directory.parent) as folder:
@@ -183,7 +133,7 @@ class Run:
         path = directory / MANIFEST
         if not path.exists():
             raise UserError(f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made")
-        return cls(directory, build(_Manifest, _json(path), str(path), remedy=REMEDY))
+        return cls(directory, build(Manifest, _json(path), str(path), remedy=REMEDY))
 
     def verify(self) -> None:
         """Compare every stored file with the manifest.
@@ -208,13 +158,13 @@ class Run:
                 "a run keeps its configuration: put it back, or begin a new run"
             )
 
-    def _verify(self, name: str, file: _File) -> None:
+    def _verify(self, name: str, file: StoredFile) -> None:
         path = self.directory / name
         if self._differs(name, file):
             accept = f"or take it as it is: {ACCEPT} {shlex.quote(name)}, which the results then say"
             raise UserError(f"{path}: differs from what this run stored; {REMEDY}, {accept}")
 
-    def _differs(self, name: str, file: _File) -> bool:
+    def _differs(self, name: str, file: StoredFile) -> bool:
         path = self.directory / name
         try:
             if not path.is_file():
@@ -249,7 +199,7 @@ class Run:
         path = self.directory / name
         size = path.stat().st_size
         self._manifest.accepted.setdefault(name, stored)
-        self._manifest.files[name] = _File(bytes=size, sha256=_sha256(path, size), appended=stored.appended)
+        self._manifest.files[name] = StoredFile(bytes=size, sha256=_sha256(path, size), appended=stored.appended)
         return True
 
     @property
@@ -313,7 +263,7 @@ class Run:
         files = self._manifest.files
         for name, content in (write or {}).items():
             write_atomic(self.directory / name, content)
-            files[name] = _File(bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), appended=False)
+            files[name] = StoredFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), appended=False)
         for name, content in (append or {}).items():
             self._append(name, content)
         for name in adopt:
@@ -322,7 +272,7 @@ class Run:
                 _fsync(path)
                 _fsync(path.parent)
                 size = path.stat().st_size
-                files[relative] = _File(bytes=size, sha256=_sha256(path, size), appended=False)
+                files[relative] = StoredFile(bytes=size, sha256=_sha256(path, size), appended=False)
         folders = tuple(f"{name}/" for name in forget)
         for name in [name for name in files if name.startswith(folders)] if folders else []:
             del files[name]
@@ -330,7 +280,7 @@ class Run:
             self._manifest.progress[work] = count
         for name, record in self._recorders.items():
             self._manifest.records[name] = record()
-        write_atomic(self.directory / MANIFEST, self._manifest.to_bytes())
+        write_atomic(self.directory / MANIFEST, to_json(self._manifest.dump()))
         for name in folders:
             shutil.rmtree(self.directory / name, ignore_errors=True)
 
@@ -346,7 +296,7 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         end = start + len(content)
-        self._manifest.files[name] = _File(bytes=end, sha256=_sha256(path, end), appended=True)
+        self._manifest.files[name] = StoredFile(bytes=end, sha256=_sha256(path, end), appended=True)
 
     @property
     def works(self) -> Mapping[str, int]:

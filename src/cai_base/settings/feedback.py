@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliImplicitFlag
 
-from cai_base.settings.section import Draws, Section, Temperature, Tokens
+from cai_base.settings import numbers
+from cai_base.settings.section import Section
 
 
 class Feedback(Section):
@@ -20,9 +21,11 @@ class Feedback(Section):
         None,
         description="solved comparisons before every comparison: JSONL or the CAI paper's RLMadisonFewShotPrompts.json",
     )
-    temperature: Temperature = Field(1.0, description="temperature at which the two answers are sampled")
-    principles: Draws = Field(4, description="principles drawn for every pair, over which its label is averaged")
+    temperature: numbers.Temperature = Field(1.0, description="temperature at which the two answers are sampled")
+    principles: numbers.Draws = Field(
+        4, description="principles drawn for every pair, over which its label is averaged"
+    )
     chain_of_thought: CliImplicitFlag[bool] = Field(
         False, description="let the interpreter reason before it compares, with labels clamped to 40 to 60 %"
     )
-    thought_tokens: Tokens = Field(96, description="longest reasoning")
+    thought_tokens: numbers.Tokens = Field(96, description="longest reasoning")

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic_core import CoreSchema, core_schema
 
+from cai_base.settings.values import is_endpoint
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeKind:
@@ -119,3 +121,21 @@ class JudgeName(str):
         if known is None or bool(judge.name) != named or (":" in given) != named:
             raise ValueError(f"is not a judge; use {JUDGE_CHOICES}")
         return judge
+
+
+def check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
+    """Raises ValueError if a judge's URL is missing, out of place or no endpoint."""
+    takes_url = judge is not None and judge.kind.at_url
+    if judge is not None and takes_url and url is None:
+        raise ValueError(
+            f"{flag}-url: say where {judge.name} is served, such as --{flag}-url http://localhost:8000/v1 or "
+            "https://api.openai.com/v1; or give --judge none (answers are kept and unscored)"
+        )
+    if not takes_url and url is not None:
+        raise ValueError(f"{flag}-url: only a judge openai:MODEL is asked at a URL, not {judge}")
+    if url is not None and not is_endpoint(url):
+        # Whatever it holds is not repeated: it may be a key.
+        raise ValueError(
+            f"{flag}-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key, query "
+            "or space in it; a key belongs in OPENAI_API_KEY or .env"
+        )

@@ -11,6 +11,7 @@ from pydantic_settings import CliImplicitFlag
 from cai_base import arms
 from cai_base.arms import Section as ArmSection
 from cai_base.embedded import EMBEDDED
+from cai_base.settings import numbers
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
 from cai_base.settings.feedback import Feedback
 from cai_base.settings.judges import (
@@ -20,35 +21,10 @@ from cai_base.settings.judges import (
     NO_JUDGE,
     RUBRIC_JUDGES,
     JudgeName,
+    check_url,
     either,
 )
-from cai_base.settings.section import (
-    Alpha,
-    BatchSize,
-    Beta,
-    Dollars,
-    Draws,
-    Families,
-    LearningRate,
-    Norm,
-    Pairs,
-    Prompts,
-    Rank,
-    Refusals,
-    Retries,
-    Rounds,
-    Seconds,
-    Section,
-    SeedNumber,
-    Seeds,
-    Share,
-    Steps,
-    Temperature,
-    Threads,
-    Tokens,
-    Unit,
-    Weight,
-)
+from cai_base.settings.section import Section
 from cai_base.settings.values import Names, OneOf, TokenPrices, is_endpoint
 
 CHECKS = (
@@ -58,24 +34,6 @@ CHECKS = (
 """The checks of preflight, as `--accept` names them."""
 
 
-def _check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
-    """Raises ValueError if a judge's URL is missing, out of place or no endpoint."""
-    takes_url = judge is not None and judge.kind.at_url
-    if judge is not None and takes_url and url is None:
-        raise ValueError(
-            f"{flag}-url: say where {judge.name} is served, such as --{flag}-url http://localhost:8000/v1 or "
-            "https://api.openai.com/v1; or give --judge none (answers are kept and unscored)"
-        )
-    if not takes_url and url is not None:
-        raise ValueError(f"{flag}-url: only a judge openai:MODEL is asked at a URL, not {judge}")
-    if url is not None and not is_endpoint(url):
-        # Whatever it holds is not repeated: it may be a key.
-        raise ValueError(
-            f"{flag}-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key, query "
-            "or space in it; a key belongs in OPENAI_API_KEY or .env"
-        )
-
-
 PROMPT_ROOM = 512
 """Tokens that a prompt with its few-shot turns is expected to take at most."""
 
@@ -83,19 +41,19 @@ PROMPT_ROOM = 512
 class LoraSettings(Section):
     """Shape of the adapters."""
 
-    rank: Rank = Field(description="rank of the LoRA matrices")
-    alpha: Alpha = Field(description="LoRA alpha; updates are scaled by alpha / rank")
+    rank: numbers.Rank = Field(description="rank of the LoRA matrices")
+    alpha: numbers.Alpha = Field(description="LoRA alpha; updates are scaled by alpha / rank")
 
 
 class Training(Section):
     """What SFT, DPO and SFT on revisions have in common."""
 
-    steps: Steps = Field(description="optimizer steps")
-    batch_size: BatchSize = Field(description="examples (SFT) or preference pairs (DPO) a step")
-    learning_rate: LearningRate = Field(description="peak learning rate")
-    warmup: Share = Field(description="share of the steps over which the learning rate rises")
+    steps: numbers.Steps = Field(description="optimizer steps")
+    batch_size: numbers.BatchSize = Field(description="examples (SFT) or preference pairs (DPO) a step")
+    learning_rate: numbers.LearningRate = Field(description="peak learning rate")
+    warmup: numbers.Share = Field(description="share of the steps over which the learning rate rises")
     schedule: Literal["constant", "linear", "cosine"] = Field(description="what the learning rate does after warm-up")
-    clip_norm: Norm = Field(description="largest gradient norm of an adapter")
+    clip_norm: numbers.Norm = Field(description="largest gradient norm of an adapter")
 
 
 class Sft(Training):
@@ -104,7 +62,9 @@ class Sft(Training):
     examples: Path | None = Field(
         None, description="written answers in place of the packaged six: JSONL; of more than six each seed draws six"
     )
-    refusals: Refusals = Field(1, description="of the control refusals: how many of the written answers are refusals")
+    refusals: numbers.Refusals = Field(
+        1, description="of the control refusals: how many of the written answers are refusals"
+    )
 
 
 class SlCai(Training):
@@ -152,33 +112,41 @@ class Dpo(Training):
         description="preference loss: "
         + either([f"{name} ({loss.about})" if loss.about else name for name, loss in LOSSES.items()]),
     )
-    pairs: Pairs = Field(description="number of a seed's preference pairs to train on, evenly over kinds; 0 takes all")
-    beta: Beta = Field(
+    pairs: numbers.Pairs = Field(
+        description="number of a seed's preference pairs to train on, evenly over kinds; 0 takes all"
+    )
+    beta: numbers.Beta = Field(
         description="scale of the rewards: strength of the pull to the reference; "
         + ", ".join(f"{name} has {loss.beta:g}" for name, loss in LOSSES.items() if loss.beta is not None)
     )
-    simpo_gamma: Weight = Field(0.5, description="of simpo: the margin that the loss asks for")
-    nll_weight: Weight = Field(description="weight of the chosen response's mean NLL per token, added to the loss")
+    simpo_gamma: numbers.Weight = Field(0.5, description="of simpo: the margin that the loss asks for")
+    nll_weight: numbers.Weight = Field(
+        description="weight of the chosen response's mean NLL per token, added to the loss"
+    )
     held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")
 
 
 class Revision(Section):
     """Critique and revision."""
 
-    prompts: Prompts = Field(description="number of the method's prompts to use, evenly over their kinds; 0 takes all")
-    rounds: Rounds = Field(description="rounds of critique and revision")
-    temperature: Temperature = Field(description="sampling temperature")
-    response_tokens: Tokens = Field(description="longest original or revision")
-    critique_tokens: Tokens = Field(description="longest critique")
-    refusal_prefill: Share = Field(description="share of originals sampled after a refusal opener, whatever the prompt")
-    unit: Unit = Field(description="prompts whose chains are stored, or redone, together")
+    prompts: numbers.Prompts = Field(
+        description="number of the method's prompts to use, evenly over their kinds; 0 takes all"
+    )
+    rounds: numbers.Rounds = Field(description="rounds of critique and revision")
+    temperature: numbers.Temperature = Field(description="sampling temperature")
+    response_tokens: numbers.Tokens = Field(description="longest original or revision")
+    critique_tokens: numbers.Tokens = Field(description="longest critique")
+    refusal_prefill: numbers.Share = Field(
+        description="share of originals sampled after a refusal opener, whatever the prompt"
+    )
+    unit: numbers.Unit = Field(description="prompts whose chains are stored, or redone, together")
 
 
 class Evaluation(Section):
     """Answers of every arm."""
 
-    temperature: Temperature = Field(description="sampling temperature")
-    response_tokens: Tokens = Field(description="longest answer")
+    temperature: numbers.Temperature = Field(description="sampling temperature")
+    response_tokens: numbers.Tokens = Field(description="longest answer")
     prompts: Path | None = Field(
         None,
         description="evaluation prompts, each with its kind: CSV or JSONL; wide is the embedded model's larger set",
@@ -186,7 +154,7 @@ class Evaluation(Section):
     helpfulness_margin: Annotated[float, Field(gt=0, lt=4)] = Field(
         0.25, description="how much less helpful, of 1 to 5, still counts as no less helpful"
     )
-    unseen_families: Families = Field(
+    unseen_families: numbers.Families = Field(
         0, description="number of jailbreak families left out of the method's prompts and kept in the evaluation"
     )
     primary: Annotated[Names, Field(min_length=1)] = Field(
@@ -199,11 +167,13 @@ class Evaluation(Section):
 class Judging(Section):
     """How a model that judges is asked."""
 
-    temperature: Temperature = Field(0.1, description="sampling temperature")
-    max_tokens: Tokens = Field(1024, description="longest answer of the judge, its reasoning included")
+    temperature: numbers.Temperature = Field(0.1, description="sampling temperature")
+    max_tokens: numbers.Tokens = Field(1024, description="longest answer of the judge, its reasoning included")
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="questions to an endpoint at a time")
-    retries: Retries = Field(6, description="how often a question that met an error, 429 or a time-out is put again")
-    timeout: Seconds = Field(120.0, description="seconds to wait for a whole answer")
+    retries: numbers.Retries = Field(
+        6, description="how often a question that met an error, 429 or a time-out is put again"
+    )
+    timeout: numbers.Seconds = Field(120.0, description="seconds to wait for a whole answer")
 
 
 SELF, BASE = "self", arms.BASE
@@ -218,13 +188,13 @@ class RunSettings(Section):
     model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
     engine: str = Field("local", min_length=1, description="what trains and samples: local or tinker")
     tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
-    tinker_timeout: Seconds = Field(
+    tinker_timeout: numbers.Seconds = Field(
         1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
     )
     price: TokenPrices | None = Field(
         None, description="dollars per million tokens read,sampled,trained on; from the packaged table by default"
     )
-    max_cost: Dollars | None = Field(None, description="dollars after which a run stops, resumable")
+    max_cost: numbers.Dollars | None = Field(None, description="dollars after which a run stops, resumable")
     tokenizer: Path | None = Field(
         None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
     )
@@ -244,10 +214,10 @@ class RunSettings(Section):
     rubric: Names = Field(
         (), description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
     )
-    votes: Draws = Field(1, description="how often the judge is asked about each answer; an odd number")
+    votes: numbers.Draws = Field(1, description="how often the judge is asked about each answer; an odd number")
     protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
-    seeds: Seeds = Field(description="independent replicates")
-    start_seed: SeedNumber = Field(description="the first seed's number")
+    seeds: numbers.Seeds = Field(description="independent replicates")
+    start_seed: numbers.SeedNumber = Field(description="the first seed's number")
     arms: Names = Field(description=f"arms to compare, with commas: {', '.join(_CHOSEN)}")
     interpreter: str = Field(
         SELF,
@@ -281,8 +251,10 @@ class RunSettings(Section):
         None, min_length=1, description="column of --prompts that holds them; text, prompt or messages need no name"
     )
     critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
-    evaluate_every: Steps = Field(description="steps between evaluations, and between checkpoints, in SFT and in DPO")
-    threads: Threads = Field(description="CPU threads; 0 takes one for each core")
+    evaluate_every: numbers.Steps = Field(
+        description="steps between evaluations, and between checkpoints, in SFT and in DPO"
+    )
+    threads: numbers.Threads = Field(description="CPU threads; 0 takes one for each core")
     data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
     accept: Names = Field((), description="checks of preflight, with commas, whose failure does not stop the run")
     lora: LoraSettings
@@ -395,10 +367,10 @@ class RunSettings(Section):
                 f"judge: only the embedded model has a {GROUND_TRUTH} judge; with {self.model} give {MODEL_JUDGES}; or "
                 "--judge none (answers are kept and unscored)"
             )
-        _check_url("judge", self.judge, self.judge_url)
+        check_url("judge", self.judge, self.judge_url)
         if self.second_judge_url is not None and self.second_judge is None:
             raise ValueError("second-judge-url: there is no second judge; add --second-judge openai:MODEL")
-        _check_url("second-judge", self.second_judge, self.second_judge_url)
+        check_url("second-judge", self.second_judge, self.second_judge_url)
         if self.second_judge is not None and (self.second_judge in (NO_JUDGE, self.judge) or self.judge == NO_JUDGE):
             raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} is not two judges")
         if self.second_judge == GROUND_TRUTH and self.model != EMBEDDED:
