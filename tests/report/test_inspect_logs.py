@@ -16,6 +16,7 @@ from cai_base import cli
 from cai_base.cli import look
 from cai_base.integrations.inspect_logs import write
 from cai_base.records import SuiteResults
+from cai_base.store import Run, to_json
 
 MakeRun = Callable[..., Path]
 
@@ -124,9 +125,11 @@ def test_suites_that_the_arms_were_asked_have_logs_too(make_run: MakeRun) -> Non
     run = make_run(seeds=1, arms="sft")
     results = json.loads((run / "results.json").read_bytes())
     folder = run / "suites/mine"
-    (folder / "sft").mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps(results_of_a_suite(results)))
-    (folder / "sft/seed-0.jsonl").write_bytes((run / "seed-0/evaluation/sft/attack.jsonl").read_bytes())
+    files = {
+        "results.json": to_json(results_of_a_suite(results)),
+        "sft/seed-0.jsonl": (run / "seed-0/evaluation/sft/attack.jsonl").read_bytes(),
+    }
+    Run.create(folder, {"suite": {"name": "mine"}}, files)
     (path,) = [path for path in write(run) if path.name.startswith("mine")]
     log = read_eval_log(str(path))
     assert path.stem == "mine-sft-attack", "the suite has no benign prompts, so no log of helpfulness"
