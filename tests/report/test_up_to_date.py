@@ -1,5 +1,8 @@
 """A report that is there already is not written again."""
 
+import subprocess
+import sys
+
 import pytest
 
 from cai_base.cli import main
@@ -30,3 +33,8 @@ def test_pages_are_written_again_only_if_a_file_changed(
     monkeypatch.setattr("cai_base.cli.look.inspect_is_installed", lambda: True)
     assert main(["report", str(run)]) == 0
     assert list((run / "inspect").glob("*.eval"))
+
+
+def test_a_table_is_printed_without_loading_torch_or_matplotlib() -> None:
+    code = "import sys, cai_base.report.table; print({'torch', 'matplotlib', 'transformers'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

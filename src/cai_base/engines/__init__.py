@@ -12,12 +12,14 @@ in its loss, a plain function from the sums of a batch to a scalar and metrics, 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from cai_base.engines.errors import EngineError as EngineError
+
+if TYPE_CHECKING:  # torch takes seconds, and what only reads a run needs none of it
+    from torch import Tensor
 
 Adapter = str
 """The caller's name for one adapter, such as `sft/0`. Where `None` is allowed, it stands for the base model."""
@@ -50,11 +52,11 @@ class Datum:
 class LossValue:
     """What a loss returns: a scalar tensor to differentiate, and metrics to log with it."""
 
-    loss: Tensor
+    loss: "Tensor"
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-Loss = Callable[[Tensor], LossValue]
+Loss = Callable[["Tensor"], LossValue]
 """A function from the weighted log-probability sums of one adapter's batch, `[sequences]` in fp32, to its loss."""
 
 
@@ -68,7 +70,7 @@ class LinearLoss:
 
     divisor: float
 
-    def __call__(self, logprobs: Tensor) -> LossValue:
+    def __call__(self, logprobs: "Tensor") -> LossValue:
         return LossValue(-logprobs.sum() / self.divisor)
 
 

@@ -7,9 +7,7 @@ stored chains and answers.
 from pathlib import Path
 
 from cai_base.paths import FIGURES, REPORT_HTML, REPORT_MARKDOWN
-from cai_base.report.figures import draw
 from cai_base.report.load import load
-from cai_base.report.page import html, markdown
 from cai_base.store import write_atomic
 
 
@@ -19,6 +17,10 @@ def write(directory: Path) -> list[Path]:
     Raises:
         UserError: the directory holds no results, not those of this version, or not those of a run.
     """
+    # matplotlib takes seconds, and a table needs none of it.
+    from cai_base.report.figures import draw
+    from cai_base.report.page import html, markdown
+
     stored = load(directory)
     groups = draw(stored)
     for group in groups:
