@@ -27,6 +27,8 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/supply-chain --check
+	$(BIN)/python scripts/audit
 
 # Two processes of one thread each: threads of two processes on two cores wait for each other.
 test: check
