@@ -5,7 +5,7 @@ import io
 import pytest
 
 from cai_base import progress
-from cai_base.progress import Pace, Progress, duration, wrapped
+from cai_base.progress import Outlook, Pace, Progress, duration, wrapped
 
 
 class Clock:
@@ -98,6 +98,40 @@ def test_a_bar_in_a_terminal_says_which_time_is_which(clock: Clock, monkeypatch:
         bar.advance(1)
         clock.now = 13.0
     assert "elapsed 0:13, about 0:35 left" in stream.getvalue()
+
+
+def test_a_bar_says_the_time_left_for_the_whole_the_newest_values_and_the_speed(clock: Clock) -> None:
+    stream, tokens = io.StringIO(), 100
+    progress = Progress(stream)
+    progress.follow(Outlook({"sft": 40.0, "dpo": 200.0}), lambda: tokens)
+    with progress.bar("sft", 4) as bar:
+        clock.now, tokens = 20.0, 2100
+        bar.advance(2, "loss 0.693")  # half of sft in 20 seconds, as was expected
+    assert stream.getvalue() == "sft: 2 of 4, elapsed 0:20, about 0:20 left, run 3:40; loss 0.693; 100 tokens/s\n"
+
+
+def test_the_time_left_for_the_whole_follows_the_speed_and_not_what_was_done_before(clock: Clock) -> None:
+    outlook = Outlook({"sft": 100.0, "dpo": 1000.0})
+    assert outlook.left() == 1100
+    outlook.begin("sft", 1.0)  # by an earlier process
+    assert outlook.left() == 1000
+    outlook.begin("reference log-probabilities", 0.5)  # is no part, and changes nothing
+    for _ in range(5):
+        clock.now += 200.0
+        outlook.note("dpo", clock.now / 2000)  # half as fast as was expected
+    assert outlook.left() == pytest.approx(1000, rel=0.05)
+    outlook.note("dpo", 1.0)
+    assert outlook.left() == 0
+
+
+def test_texts_to_be_looked_at_are_shown_in_a_terminal_alone_and_not_too_often(clock: Clock) -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    for shown in (Progress(terminal), Progress(pipe)):
+        for second in (0.0, 10.0, 40.0):
+            clock.now = second
+            shown.show(f"text at {second:.0f}")
+    assert terminal.getvalue().splitlines() == ["text at 0", "text at 40"]
+    assert pipe.getvalue() == ""
 
 
 @pytest.mark.parametrize(

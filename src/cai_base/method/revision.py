@@ -21,7 +21,7 @@ from cai_base.progress import Bar
 from cai_base.records import Chain, Judgement, Outcome, Round
 from cai_base.settings.schema import Revision
 from cai_base.store import to_lines
-from cai_base.text import repeats_itself
+from cai_base.text import for_terminal, repeats_itself
 
 
 @dataclass(slots=True)
@@ -316,6 +316,13 @@ class RevisionPhase:
             for seed, of_seed in chains.items()
         }
         bench.run.commit(self.name, done, append=files)
+        bench.progress.show(for_terminal(_to_read(all_chains[0])))
+
+
+def _to_read(chain: Chain) -> str:
+    """A chain as it is shown while the run goes on."""
+    rounds = (f"{one.principle}: {one.critique}\n  revised: {one.revision}" for one in chain.rounds)
+    return "\n  ".join((f"A chain. Prompt: {chain.prompt}", f"original: {chain.original}", *rounds))
 
 
 def longest_revision(size: Size, dialogue: Dialogue, constitution: Constitution, prompts: Sequence[Prompt]) -> Request:

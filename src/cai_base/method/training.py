@@ -1,7 +1,7 @@
 """The step loop that SFT, DPO and SFT on revisions share: all seeds together, stored at intervals, resumable."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import paths, randomness
@@ -163,7 +163,8 @@ def train(
             rate = learning_rate(settings, step)
             pending = engine.forward_backward({adapter: plan.batch(adapter, step) for adapter in live})
             broken = engine.optim_step(live, Adam(rate, clip_norm=settings.clip_norm))
-            for adapter, outcome in {**pending.result(), **broken}.items():
+            outcomes = {**pending.result(), **broken}
+            for adapter, outcome in outcomes.items():
                 match outcome:
                     case Failed(reason):
                         failed[adapter] = reason
@@ -173,7 +174,7 @@ def train(
                             TrainingStep(step=step, loss=loss, **metrics, learning_rate=rate, tokens=tokens)
                         )
             done = step + 1
-            bar.advance(1)
+            bar.advance(1, _values([outcome for outcome in outcomes.values() if isinstance(outcome, Step)]))
             if done % every and done != settings.steps:
                 continue
             live = [adapter for adapter in plan.adapters if adapter not in failed]
@@ -184,6 +185,15 @@ def train(
             start, failures, steps = done, [], {adapter: [] for adapter in plan.adapters}
             evaluate(done, live)
     return failed
+
+
+def _values(steps: Sequence[Step]) -> str:
+    """The newest loss and margin, means over the adapters, as a bar shows them."""
+    newest = {
+        "loss": [one.loss for one in steps],
+        "margin": [one.metrics["margin"] for one in steps if "margin" in one.metrics],
+    }
+    return ", ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in newest.items() if values)
 
 
 def _store(

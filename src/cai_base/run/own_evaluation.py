@@ -8,6 +8,7 @@ from cai_base.arms import Arm
 from cai_base.engines import Adapter
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Response
+from cai_base.evaluation.metrics import METRICS, means
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
@@ -19,6 +20,10 @@ from cai_base.run.evaluation import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
 from cai_base.run.inference import layout_of, revision_of
 from cai_base.run.start import Session
+from cai_base.settings.schema import RunSettings
+
+SAID = ("attack_success_rate", "over_refusal_rate", "helpfulness")
+"""What is said after every evaluation."""
 
 
 class RunEvaluation:
@@ -27,6 +32,7 @@ class RunEvaluation:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._items = [SuitePrompt(prompt, prompt.family) for prompt in session.inputs.evaluation_prompts]
+        self._number, self._times = 0, evaluations(session.settings)
 
     def judge(self, items: Sequence[tuple[Prompt, str]]) -> Sequence[Judgement]:
         """The judge's verdicts on responses to prompts."""
@@ -42,7 +48,14 @@ class RunEvaluation:
             models: each seed's adapter, or None for the base model.
         """
         session = self._session
-        if models and not self._done(arm, step):
+        if not models:
+            return
+        self._number += 1
+        outlook = session.progress.outlook
+        if self._done(arm, step):
+            if outlook is not None:
+                outlook.begin("evaluation", self._number / self._times)
+        else:
             revise = revision_of(
                 arm, session.settings.answer_revision, session.inputs, session.engine, session.interpreter
             )
@@ -51,6 +64,8 @@ class RunEvaluation:
             ruler = Ruler(session.engine, session.dialogue) if step is None else None
             with session.budget.phase("evaluation"):
                 self._ask(arm, step, loaded, ruler)
+            if outlook is not None:
+                outlook.note("evaluation", self._number / self._times)
 
     def instruct(self) -> None:
         """Sample and store the instruct model's answers."""
@@ -85,6 +100,22 @@ class RunEvaluation:
         )
         session.progress.say(f"{_work(arm.name, step)}: {len(loaded.models) * len(self._items)} answers")
         ask(evaluation, loaded, session.settings.evaluation, judges, Progress.quiet())
+        answers = [one for of_seed in evaluation.stored(arm.name, list(loaded.models)) for one in of_seed or ()]
+        figures = ", ".join(_in_words(name, value) for name, value in means(answers).items() if name in SAID)
+        session.progress.say(f"{_work(arm.name, step)}: {figures or 'unscored'}")
+
+
+def evaluations(settings: RunSettings) -> int:
+    """How often the arms of a run answer the evaluation prompts, the base model included."""
+    steps, times = settings.training_steps, 0
+    for arm in map(arms.arm, dict.fromkeys([arms.BASE, *settings.evaluated_arms, *steps])):
+        times += -(-steps[arm.name] // settings.evaluate_every) if arm.curve and arm.name in steps else 1
+    return times
+
+
+def _in_words(metric: str, value: float) -> str:
+    about = METRICS[metric]
+    return f"{about.label.lower()} " + (f"{100 * value:.1f} %" if about.scale == "rate" else f"{value:.2f}")
 
 
 def _work(arm: str, step: int | None) -> str:

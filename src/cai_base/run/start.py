@@ -23,7 +23,8 @@ from cai_base.method.interpreter import Interpreter
 from cai_base.method.phase import Phase
 from cai_base.models import check_instruct, engine_kind, load_engine
 from cai_base.progress import Progress
-from cai_base.run import cost
+from cai_base.records import Answer
+from cai_base.run import cost, forecast
 from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
 from cai_base.run.findings import ENGINE, INTERPRETER, record_of, stored_findings
@@ -60,6 +61,7 @@ class Examination:
     Attributes:
         settings: with the lengths that fit the model's context.
         judges: by the flag that names each.
+        pilot: answers of the base model.
     """
 
     settings: RunSettings
@@ -69,6 +71,7 @@ class Examination:
     judges: Mapping[str, Judge]
     warnings: list[str]
     checks: list[Check]
+    pilot: list[Answer]
 
 
 class Session:
@@ -180,9 +183,10 @@ def examine(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
     judges = load_judges(settings.judge_choices, inputs.rubrics, None, progress)
-    checks = every_check(settings, inputs, engine, interpreter, judges, instruct, out, phases(settings, inputs))
+    pilot: list[Answer] = []
+    checks = every_check(settings, inputs, engine, interpreter, judges, instruct, out, phases(settings, inputs), pilot)
     checked = make_checks(checks, progress)
-    return Examination(settings, inputs, engine, interpreter, judges, warnings, checked)
+    return Examination(settings, inputs, engine, interpreter, judges, warnings, checked, pilot)
 
 
 def begin(
@@ -214,6 +218,7 @@ def begin(
     keep_replies(examined.judges, run.directory)
     parts = (examined.settings, examined.inputs, examined.engine, examined.interpreter, examined.judges)
     session = Session(*parts, run, progress)
+    forecast.first(examined.settings, examined.inputs, examined.engine, phases, examined.pilot, run, progress)
     run.commit()  # stores the tokens that preflight took: no unit may ever be stored
     return session
 
@@ -239,6 +244,7 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     judges = load_judges(settings.judge_choices, inputs.rubrics, directory, progress)
     interpreter = interpreter_of(settings.interpreter_model, engine, progress, stored_findings(run, INTERPRETER))
     session = Session(settings, inputs, engine, interpreter, judges, run, progress)
+    forecast.follow(run, engine, progress)
     lost = session.budget.lost
     if lost != Usage():
         progress.say(

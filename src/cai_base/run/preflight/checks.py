@@ -14,6 +14,7 @@ from cai_base.method.interpreter import Interpreter
 from cai_base.method.phase import Phase
 from cai_base.models import engine_kind
 from cai_base.progress import Progress
+from cai_base.records import Answer
 from cai_base.run import cost
 from cai_base.run.preflight.critique import check_critique
 from cai_base.run.preflight.design import check_disjoint, check_power
@@ -53,6 +54,7 @@ def every_check(
     instruct: InstructSample | None,
     out: Path,
     phases: Sequence[Phase],
+    pilot: list[Answer],
 ) -> Iterator[Check]:
     """Every check of a run, each made as it is taken.
 
@@ -62,6 +64,7 @@ def every_check(
         instruct: what the instruct model answered, if it is among the arms.
         out: where the run is to lie.
         phases: whose cost is added up.
+        pilot: is given the base model's answers of the check of its rate.
     """
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     known = probes(settings.data)
@@ -72,6 +75,7 @@ def every_check(
     rate, pilot_answers = check_rate(
         engine, dialogue, settings.evaluation, judges["judge"], inputs.evaluation_prompts, settings.start_seed
     )
+    pilot += pilot_answers
     yield rate
     known_weights = not engine_kind(settings.engine).served  # a service says no more of its model than a name
     yield check_critique(

@@ -1,0 +1,159 @@
+"""How long a run takes, and how much memory: the tokens that `cost` counts, at the speed of a few timed steps."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cai_base import arms
+from cai_base.dialogue import prompt_tokens
+from cai_base.engines import Adam, Batch, Datum, Engine, LinearLoss, SampleRequest, Usage
+from cai_base.inputs import Inputs
+from cai_base.method.phase import Phase
+from cai_base.models import engine_kind
+from cai_base.progress import Outlook, Progress, duration
+from cai_base.records import Answer
+from cai_base.run import cost
+from cai_base.settings.schema import RunSettings
+from cai_base.store import Run
+from cai_base.text import for_terminal
+
+LONG = 200_000
+"""Tokens to train on and to sample, at most, up to which a run is so short that nothing is timed before it."""
+FEW, MORE = 4, 12
+"""Tokens of the two timed responses of each request: from their difference comes the time of a token."""
+READING = 1 / 3
+"""A forward pass takes about a third of the time of a forward and a backward pass."""
+GIGABYTE = 1 << 30
+RECORD = "forecast"
+"""The name of the forecast among the times in the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What a few steps took.
+
+    Attributes:
+        trained, read, sampled: seconds per token.
+        memory: the most bytes in use so far, on the engine's device.
+    """
+
+    trained: float
+    read: float
+    sampled: float
+    memory: int
+
+
+def forecast(
+    settings: RunSettings, inputs: Inputs, engine: Engine, phases: Sequence[Phase], pilot: Sequence[Answer]
+) -> tuple[dict[str, float], Speed] | None:
+    """The expected seconds of every phase, and the speed that they follow from; None for a short run.
+
+    Args:
+        engine: a local one, with the base model. What is timed leaves nothing in it.
+        pilot: answers of the base model, whose mean length all responses are expected to have.
+    """
+    usages = cost.estimate(settings, inputs, engine.tokenizer, phases)
+    usages = {name: usages[name] for name in usages if name != "preflight" and name not in settings.judges}
+    whole = cost.total(usages.values())
+    if whole.trained + whole.sampled < LONG:
+        return None
+    speed = measure(settings, inputs, engine)
+    share = sum(one.tokens or 0 for one in pilot) / (len(pilot) * settings.evaluation.response_tokens) if pilot else 1.0
+    return {name: _seconds(usage, speed, share) for name, usage in usages.items()}, speed
+
+
+def _seconds(usage: Usage, speed: Speed, share: float) -> float:
+    reading = speed.read if usage.sampled else speed.trained * READING
+    return usage.trained * speed.trained + usage.prefilled * reading + share * usage.sampled * speed.sampled
+
+
+def measure(settings: RunSettings, inputs: Inputs, engine: Engine) -> Speed:
+    """Time the second of two training steps, and two short responses to each prompt of a unit, for all seeds."""
+    names = [f"forecast/{seed}" for seed in settings.seed_numbers]
+    size = cost.run_size(settings.seeds, settings.revision, settings.evaluate_every, inputs, engine.tokenizer)
+    questions = [size.dialogue.question(one.text) for one in inputs.prompts[: settings.revision.unit]]
+    prompts = [tuple(prompt_tokens(engine.tokenizer, question)) for question in questions]
+    on_pairs = any(arms.arm(name).section == "dpo" for name in (*settings.trained_arms, *settings.controls))
+    sequences = 2 * settings.dpo.batch_size if on_pairs else settings.sft.batch_size
+    length = min(round(size.answered_question), engine.context_length)
+    batch = Batch([_datum(prompts[n % len(prompts)], length, n) for n in range(sequences)], LinearLoss(1.0 * length))
+    requests = [(name, prompt) for name in names for prompt in prompts]
+
+    def step() -> None:
+        engine.forward_backward(dict.fromkeys(names, batch)).result()
+        engine.optim_step(names, Adam(0.0))
+
+    def respond(tokens: int) -> None:
+        engine.sample([SampleRequest(name, prompt, tokens, 1.0, (), n) for n, (name, prompt) in enumerate(requests)])
+
+    engine.create(dict.fromkeys(names, 0))
+    try:
+        step()  # memory is taken, and kernels are chosen
+        training = _timed(step)
+        few, more = _timed(lambda: respond(FEW)), _timed(lambda: respond(MORE))
+    finally:
+        engine.remove(names)
+    sampled = max(more - few, 0.1 * more) / (len(requests) * (MORE - FEW))
+    read = max(few - FEW * len(requests) * sampled, 0.0) / sum(len(prompt) for _, prompt in requests)
+    return Speed(training / (len(names) * sequences * length), read, sampled, most_memory(engine.device))
+
+
+def _datum(prompt: tuple[int, ...], length: int, number: int) -> Datum:
+    """The prompt, then more of its tokens in an order of its own, as sequences share a beginning and no end."""
+    tokens = prompt[:length]
+    while len(tokens) < length:
+        shift = (number + len(tokens)) % len(prompt)
+        tokens = (*tokens, *prompt[shift:], *prompt[:shift])[:length]
+    return Datum(tokens, (0.0, *[1.0] * (length - 1)))
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
+
+
+def most_memory(device: str) -> int:
+    """The most bytes that this process has had in use: of the GPU's memory, or of the machine's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def first(
+    settings: RunSettings,
+    inputs: Inputs,
+    engine: Engine,
+    phases: Callable[[RunSettings, Inputs], Sequence[Phase]],
+    pilot: Sequence[Answer],
+    run: Run,
+    progress: Progress,
+) -> None:
+    """Before a run: say the estimate if the run is long and local, show one answer, and have bars say the time left."""
+    if not engine_kind(settings.engine).served:  # there, every step is paid for
+        made = forecast(settings, inputs, engine, phases(settings, inputs), pilot)
+        if made is not None:
+            parts, speed = made
+            run.usage[RECORD] = {name: round(seconds, 1) for name, seconds in parts.items()}
+            progress.say(
+                f"Estimate from a few timed steps: about {duration(sum(parts.values()))} on {engine.device}, and "
+                f"{speed.memory / GIGABYTE:.1f} GB of memory"
+            )
+    if pilot and progress.in_terminal:
+        one = next((answer for answer in pilot if answer.response), pilot[0])
+        progress.say(for_terminal(f"An answer of the base model. Prompt: {one.prompt}\n  answer: {one.response}"))
+    follow(run, engine, progress)
+
+
+def follow(run: Run, engine: Engine, progress: Progress) -> None:
+    """Have bars say the time left for the whole run, by the forecast made before it, if there was one."""
+    stored: Mapping[str, float] = run.usage.get(RECORD, {})
+    progress.follow(
+        Outlook(stored) if stored else None,
+        lambda: sum(used.trained + used.sampled for used in engine.meter.used.values()),
+    )
