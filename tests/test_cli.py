@@ -1,6 +1,7 @@
 """What the command itself does: help, misspelt commands, signals, keys, and what it imports before it answers."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,3 +145,28 @@ def test_a_token_for_the_hub_may_stand_in_dotenv(tmp_path: Path, monkeypatch: py
     main(["resume", "nowhere"])
     assert os.environ["HF_TOKEN"] == "hf_from_the_file"
     assert "SEEDS" not in os.environ
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_and_the_flags_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+
+    def completed(*words: str) -> list[str]:
+        typed = " ".join(f"'{word}'" for word in ("cai-base", *words))
+        ask = f'{script}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words)}; _cai_base; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        shown = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+        return shown.stdout.split()
+
+    assert completed("re") == ["resume", "report"]
+    assert completed("run", "--dpo.be") == ["--dpo.beta"]
+    assert completed("watch", "RUN", "--p") == ["--port"]
+    assert completed("watch", "RUN", "--dpo") == []
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_every_command(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in COMMANDS)
+    assert ("bashcompinit" in script) == (shell == "zsh")

@@ -1,14 +1,19 @@
 """The pages say what is there: links, paths, commands and flags."""
 
 import re
+import shlex
+from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from cai_base.cli import main
+from cai_base.cli import COMMANDS, main
+from cai_base.cli.parser import Parser
+from cai_base.settings.command_line import load_settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,6 +79,67 @@ def test_every_command_and_flag_that_a_page_names_exists(page: Path) -> None:
         known = _help(command) + _help(command, *words[:1]) + _help("run") + _help()
         for flag in re.findall(r"(?<!\S)--([a-z][a-z.-]*)", " ".join(words)):
             assert re.search(rf"--{re.escape(flag)}(?![\w.-])", known), f"--{flag} in {line}"
+
+
+PLACEHOLDERS = {"URL": "http://localhost:8000/v1"}
+"""Words of the pages that stand for something of a certain form."""
+
+
+class Parsed(Exception):
+    """A command's arguments were taken; those that it hands on to the settings of `run`."""
+
+    def __init__(self, handed_on: list[str]) -> None:
+        super().__init__()
+        self.handed_on = handed_on
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, list[str]], None]:
+    """Has a command's own parser read its arguments, and nothing more; what they name is made where it must exist."""
+    known, whole = Parser.parse_known_args, Parser.parse_args
+    within: list[object] = []
+
+    def parse_known_args(self: Parser, *args: object, **more: object) -> object:
+        namespace, rest = known(self, *args, **more)  # type: ignore[call-overload]
+        if within:
+            return namespace, rest
+        raise Parsed(rest)
+
+    def parse_args(self: Parser, *args: object, **more: object) -> object:
+        within.append(self)
+        whole(self, *args, **more)  # type: ignore[call-overload]
+        raise Parsed([])
+
+    monkeypatch.setattr(Parser, "parse_known_args", parse_known_args)
+    monkeypatch.setattr(Parser, "parse_args", parse_args)
+    monkeypatch.chdir(tmp_path)
+
+    def parse(command: str, words: list[str]) -> None:
+        for before, word in pairwise(["", *words]):
+            if before == "--config":
+                Path(word).write_text("seeds = 1")
+            elif word.endswith(".gguf"):
+                Path(word).touch()
+            elif word.startswith("./"):
+                Path(word).mkdir(exist_ok=True)
+        within.clear()
+        if command not in ("run", "preflight", "cost"):
+            with pytest.raises(Parsed) as parsed:
+                COMMANDS[command].run(words)
+            words = parsed.value.handed_on
+        load_settings(words)
+
+    return parse
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_command_in_a_block_is_taken_by_its_parser(page: Path, parse: Callable[[str, list[str]], None]) -> None:
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    for line in lines:
+        if line.startswith("cai-base ") and "[" not in line and "$flags" not in line:
+            command, *words = shlex.split(line, comments=True)[1:]
+            parse(command, [PLACEHOLDERS.get(word, word) for word in words])
 
 
 def test_the_readme_is_read_in_minutes() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from cai_base import __version__
-from cai_base.cli import ask, calibrate, chat, look, make, organism, study, take, track
+from cai_base.cli import ask, calibrate, chat, completion, look, make, organism, study, take, track
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import wrapped
 
@@ -134,7 +134,14 @@ _COMMANDS = (
     ),
 )
 
-COMMANDS = {command.name: command for command in _COMMANDS}
+
+def _completion(arguments: list[str]) -> int:
+    return completion.completion(arguments, {name: (one.about, one.run) for name, one in COMMANDS.items()})
+
+
+_COMPLETION = Command("completion", "take", "bash|zsh|fish", "a script that completes commands and flags", _completion)
+
+COMMANDS = {command.name: command for command in (*_COMMANDS, _COMPLETION)}
 """Every command by its name, in the order of `--help`."""
 
 

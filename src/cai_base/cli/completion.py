@@ -1,0 +1,79 @@
+"""The command `completion`: a script by which a shell completes commands and flags.
+
+The flags are those that each command's own `--help` lists, so that none is missing or out of date.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+
+from cai_base.cli.parser import Parser
+
+Run = Callable[[list[str]], int]
+
+BASH = """\
+_cai_base() {{
+  local word="${{COMP_WORDS[COMP_CWORD]}}" flags=""
+  if [ "$COMP_CWORD" -eq 1 ]; then
+    COMPREPLY=($(compgen -W "{commands}" -- "$word"))
+    return
+  fi
+  case "${{COMP_WORDS[1]}}" in
+{cases}
+  esac
+  case "$word" in
+    -*) COMPREPLY=($(compgen -W "$flags" -- "$word")) ;;
+    *) COMPREPLY=($(compgen -f -- "$word")) ;;
+  esac
+}}
+complete -o filenames -F _cai_base cai-base
+"""
+ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
+"""Before the script for bash, which zsh then runs."""
+
+
+def completion(arguments: list[str], commands: Mapping[str, tuple[str, Run]]) -> int:
+    """Print the script of a shell.
+
+    Args:
+        commands: every command with what it does in a line, and the function that runs it.
+    """
+    parser = Parser(
+        prog="cai-base completion",
+        description="Print a script by which a shell completes commands and flags. "
+        'bash and zsh: eval "$(cai-base completion bash)" in .bashrc, or zsh in .zshrc. '
+        "fish: cai-base completion fish > ~/.config/fish/completions/cai-base.fish",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    shell = parser.parse_args(arguments).shell
+    flags = {name: flags_of(run) for name, (_, run) in commands.items()}
+    if shell == "fish":
+        print(_fish(commands, flags), end="")
+    else:
+        print((ZSH if shell == "zsh" else "") + _bash(flags), end="")
+    return 0
+
+
+def flags_of(run: Run) -> list[str]:
+    """The flags that a command's help lists."""
+    output = StringIO()
+    with redirect_stdout(output), suppress(SystemExit):  # argparse ends the process after its help
+        run(["--help"])
+    flags = re.findall(r"^ +(?:-\w, )?(--[a-z][a-z0-9.-]*)", output.getvalue(), re.M)
+    return sorted({*flags, "--help"})
+
+
+def _bash(flags: Mapping[str, Sequence[str]]) -> str:
+    cases = "\n".join(f'    {name}) flags="{" ".join(of_command)}" ;;' for name, of_command in flags.items())
+    return BASH.format(commands=" ".join(flags), cases=cases)
+
+
+def _fish(commands: Mapping[str, tuple[str, Run]], flags: Mapping[str, Sequence[str]]) -> str:
+    lines = []
+    for name, (about, _) in commands.items():
+        words = about.replace("'", "")
+        lines.append(f"complete -c cai-base -n __fish_use_subcommand -f -a {name} -d '{words}'")
+        within = f"-n '__fish_seen_subcommand_from {name}'"
+        lines += [f"complete -c cai-base {within} -l {flag.removeprefix('--')}" for flag in flags[name]]
+    return "\n".join(lines) + "\n"
