@@ -85,6 +85,8 @@ def test_a_comparison_is_the_mean_of_the_paired_differences_of_its_cells(study: 
     by_name = {compared["name"]: compared["metrics"] for compared in content["comparisons"]}
     preference = by_name["preference shuffled - preference revision"]["response_tokens"]["difference"]
     assert preference == pytest.approx((rates[2] + rates[3] - rates[0] - rates[1]) / 2)
+    families = by_name["nll with - nll without"]["attack_success_rate"]["over_families"]
+    assert families["families"] == 2, "a study's difference is over families as a sample too"
     assert {name for name, one in by_name["nll with - nll without"].items() if "p_primary" in one} >= {
         "attack_success_rate",
         "over_refusal_rate",

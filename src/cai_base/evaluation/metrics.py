@@ -375,7 +375,9 @@ def compare_means(
         prompts = _prompts(*(arm for side in sides for arm in side))
         minuend, subtrahend = (np.mean([_table(metric, arm, prompts) for arm in side], axis=0) for side in sides)
         margin = margins.get(name) if scale == 1 else None
-        differences[name] = scaled(paired(minuend, subtrahend, metric.range, metric.binary and single, margin), scale)
+        families = _families(metric, prompts, *(arm for side in sides for arm in side))
+        one = paired(minuend, subtrahend, metric.range, metric.binary and single, margin, families)
+        differences[name] = scaled(one, scale)
     return differences
 
 

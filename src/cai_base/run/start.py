@@ -177,7 +177,7 @@ def examine(
         warnings += ignored((settings.prompts, settings.prompts_column), (settings.evaluation.prompts, None))
     warnings += foreign_text(inputs) if settings.model == EMBEDDED else []
     warnings += _untuned_beta(settings.dpo) if DPO_ARMS.intersection(settings.evaluated_arms) else []
-    warnings += _other_requests(inputs)
+    warnings += other_requests(inputs)
     if settings.protocol == "original":
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
@@ -265,7 +265,7 @@ def _untuned_beta(dpo: Dpo) -> list[str]:
     ]
 
 
-def _other_requests(inputs: Inputs) -> list[str]:
+def other_requests(inputs: Inputs) -> list[str]:
     """A warning where the worked examples ask for a critique by requests that the constitution does not have."""
     requests = {" ".join(principle.critique_request.split()) for principle in inputs.constitution.principles}
     other = sum(" ".join(one.critique_request.split()) not in requests for one in inputs.critique_examples)
