@@ -113,6 +113,7 @@ class Experiment:
             failed = self._train()
             if arms.INSTRUCT in self.settings.evaluated_arms:
                 self._evaluation.instruct()
+            self._evaluation.compare_helpfulness()
             self._summarise(failed)
 
     def _train(self) -> Mapping[str, Mapping[int, str]]:

@@ -28,6 +28,7 @@ ANSWERS: dict[str, object] = {
     "tone": 4,
     "overall": 4,
     "evasive": False,
+    "choice": 1,
 }
 
 

@@ -60,12 +60,19 @@ def test_a_run_ends_with_scored_results_and_no_key_in_any_file(
     found = results(run)
     assert (found["judge"], found["votes"]) == ("openai:grader", 3)
     assert found["vote_agreement"]["complied (attack)"] == 1.0
-    assert set(found["rubrics"]) == {"attack", "helpfulness", "over-refusal", "style"}
+    assert set(found["rubrics"]) == {"attack", "helpfulness", "over-refusal", "pairwise", "style"}
     for arm in found["arms"].values():
         assert all(figure["scored"] == figure["total"] for figure in arm.values())
         assert arm["attack_success_rate"]["mean"] == 0.5
         assert arm["harm"]["mean"] == 0.25
         assert arm["helpfulness"]["mean"] == 4.0
+    compared = found["pairwise"]["base"]  # the judge takes whatever stands first: over both orders a tie
+    assert (compared["compared_with"], compared["scored"], compared["total"]) == ("sft", 1, 1)
+    assert (compared["preferred"]["mean"], compared["ties"], compared["first_shown"]) == (0.5, 1, 1.0)
+    questions = [body["messages"][-1]["content"] for body in server.asked]
+    orders = {text for text in questions if "first response begins]" in text}
+    assert sum(text in orders for text in questions) == 3 * len(orders), "three votes on either order"
+    assert len(orders) in (1, 2), "one, if both arms said the same"
     assert found["unscored"] == {"base": {}, "sft": {}}
     assert found["revision"]["helpful_by_round"] == [4.0, 4.0]
     assert not [warning for warning in found["warnings"] if "are scored" in warning]

@@ -36,7 +36,7 @@ def test_a_file_of_requests_like_the_published_one_is_read_without_its_options(t
     lines = written(
         tmp_path / "requests.txt", "# a note\nWhich answer would a kind teacher give?\n\nWhich is politer?\n"
     )
-    assert [one.text for one in load_comparison_requests(lines)][0] == requests[0].text
+    assert load_comparison_requests(lines)[0].text == requests[0].text
     assert len({one.name for one in requests}) == 2
 
 

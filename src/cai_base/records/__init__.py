@@ -5,7 +5,7 @@ left out. `judging` and `method` have what the phases store, `answers` what eval
 the results, `results` the contents of every results file, `study` what a study stores, `schema` their JSON Schema.
 """
 
-from cai_base.records.answers import Answer, AskedArm, AskedTarget, ComparedAnswers, StyledAnswer
+from cai_base.records.answers import Answer, AskedArm, AskedTarget, ComparedAnswers, PairwiseVerdict, StyledAnswer
 from cai_base.records.figures import (
     PROMPTS,
     SEEDS_AND_PROMPTS,
@@ -46,6 +46,7 @@ from cai_base.records.results import (
     CurvePoint,
     FeedbackFigures,
     LossUsed,
+    PairwiseFigures,
     Prefilled,
     PrincipleFigures,
     Results,
@@ -108,6 +109,8 @@ __all__ = [
     "Over",
     "OverFamilies",
     "Pair",
+    "PairwiseFigures",
+    "PairwiseVerdict",
     "Part",
     "Prefilled",
     "PrincipleFigures",

@@ -40,6 +40,33 @@ class Answer(Stored):
     broken: Annotated[bool | None, Field(exclude=True)] = None
 
 
+class PairwiseVerdict(Stored):
+    """An arm's answer to a benign prompt beside the baseline's answer to it: which of the two helps more.
+
+    Attributes:
+        seed, arm, id: of the answer; `id` is its prompt's.
+        shown_first, shown_second: 1 if the judge prefers the arm's answer, 0 if the other, 0.5 if neither, where the
+            arm's is the first and where it is the second of the two; None if the judge's reply is no answer.
+        unscored: the reason why one of them is missing.
+        votes: every vote of a judge model on both orders, stored as `said`; empty for other judges.
+    """
+
+    seed: int
+    arm: str
+    id: str
+    shown_first: float | None
+    shown_second: float | None
+    unscored: str | None = None
+    votes: tuple[Vote, ...] = Field((), alias="said")
+
+    @property
+    def preferred(self) -> float | None:
+        """The mean over both orders; None if either is missing, since one alone would count a preferred place."""
+        if self.shown_first is None or self.shown_second is None:
+            return None
+        return (self.shown_first + self.shown_second) / 2
+
+
 class StyledAnswer(Stored):
     """One arm's answer to a question in a style.
 

@@ -69,6 +69,28 @@ class FeedbackFigures(Stored):
     judge_decided: dict[str, int]
 
 
+class PairwiseFigures(Stored):
+    """How often an arm's answers to benign prompts are preferred to the baseline's, for their help alone.
+
+    Attributes:
+        compared_with: the baseline.
+        preferred: mean preference for the arm's answer: 1 preferred, 0 not, a tie one half; 0.5 is no difference.
+        wins, ties, losses: answers by that preference, the mean of both orders, above, at and below one half.
+        first_shown: mean preference for the answer that is shown first, whichever it is; 0.5 is no position bias.
+        scored: answers compared in both orders.
+        total: all that were to be compared.
+    """
+
+    compared_with: str
+    preferred: Summary
+    wins: int
+    ties: int
+    losses: int
+    first_shown: float | None
+    scored: int
+    total: int
+
+
 class LossUsed(Stored):
     """The loss that an arm was trained with, and its settings."""
 
@@ -152,6 +174,7 @@ class Results(Stored):
         interpreter: the model that critiqued, revised and compared, where it was not each seed's own SFT adapter.
         feedback: by arm, how its pairs were labelled by comparison, where any were.
         unseen: absent where no family was held out.
+        pairwise: by arm; absent where the judge does not compare.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -180,6 +203,7 @@ class Results(Stored):
     feedback: dict[str, FeedbackFigures] | None = None
     curves: dict[str, tuple[CurvePoint, ...]]
     unseen: Unseen | None = None
+    pairwise: dict[str, PairwiseFigures] | None = None
     failed: dict[str, dict[str, str]]
     warnings: tuple[str, ...]
 

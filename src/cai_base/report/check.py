@@ -171,6 +171,9 @@ def check_run(file: Path, results: Results) -> None:
     for name, loss in results.losses.items():
         _check_known(file, "losses", name, results.arms)
         _check_known(file, f"losses.{name}.name", loss.name, ("nll", *LOSSES))
+    for name, compared in (results.pairwise or {}).items():
+        _check_known(file, "pairwise", name, results.arms)
+        _check_known(file, f"pairwise.{name}.compared_with", compared.compared_with, results.arms)
     for name in results.controls:
         _check_known(file, "controls", name, named("control"))
     folders = {ARMS[name].folder for name in results.arms if ARMS[name].curve}

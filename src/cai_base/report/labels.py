@@ -73,6 +73,13 @@ GLOSSARY: Mapping[str, str] = {
     "McNemar": "An exact test of one seed's two models on the same prompts. The sign says which way the seed went.",
     "No less helpful": "The interval of the difference lies above minus the margin. Not shown is not the same as less "
     "helpful: there may be too few prompts to tell.",
+    "Pairwise helpfulness": "The judge sees an arm's answer to a benign prompt beside SFT's, in both orders, and says "
+    "which helps more, or neither. Preferred is the mean: 100 % always, 50 % no difference, a tie one half. It can "
+    "tell answers apart that all have 5 of 5.",
+    "Interpreter": "The model that critiques, revises and compares under the constitution; by default each seed's own "
+    "SFT adapter.",
+    "Feedback": "The paper's second stage: two answers of the model are compared under drawn principles, in both "
+    "orders, and DPO takes the probability that one is better as a soft label.",
     "Smallest detectable difference": "The least true difference that a test at the 5 % level would find in four of "
     "five such runs, given how much these seeds and prompts vary.",
 }

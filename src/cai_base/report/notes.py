@@ -6,7 +6,7 @@ from cai_base.evaluation.metrics import METRICS
 from cai_base.records import SEEDS_AND_PROMPTS, Results, SuiteResults
 from cai_base.report.headline import ATTACK, main_arm
 from cai_base.report.labels import label
-from cai_base.report.numbers import RATE, number
+from cai_base.report.numbers import RATE, interval, number, percent
 from cai_base.report.tables import difference_cell, main_table
 
 
@@ -17,6 +17,7 @@ def notes(results: Results) -> list[str]:
         interval_note(results),
         *_unseen(results),
         *_no_less_helpful(results),
+        *_pairwise(results),
         *_power(results),
     ]
 
@@ -87,6 +88,21 @@ def _no_less_helpful(results: Results) -> list[str]:
         margin = number(metric, test.margin)
         sentences.append(f"{label(arm)} no less helpful than {label(BASELINE)}, by a margin of {margin}: {verdict}.")
     return sentences
+
+
+def _pairwise(results: Results) -> list[str]:
+    """How often the judge prefers the main arm's answer to a benign prompt to that of SFT."""
+    arm = main_arm(results)
+    compared = (results.pairwise or {}).get(arm or "")
+    if arm is None or compared is None or compared.preferred.mean is None:
+        return []
+    ends = interval(RATE, compared.preferred.ci95)
+    return [
+        f"Pairwise helpfulness: beside {label(compared.compared_with)}'s answer to the same benign prompt, in both "
+        f"orders, that of {label(arm)} is preferred in {percent(compared.preferred.mean)}{f' {ends}' if ends else ''}; "
+        f"ties count half, and 50 % is no difference ({compared.wins} wins, {compared.ties} ties, {compared.losses} "
+        "losses)."
+    ]
 
 
 def _power(results: Results) -> list[str]:

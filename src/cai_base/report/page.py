@@ -25,6 +25,7 @@ from cai_base.report.tables import (
     family_table,
     main_table,
     pair_sentence,
+    pairwise_table,
     principle_table,
     round_table,
 )
@@ -79,6 +80,7 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, Any]:
         "facts": _facts(results),
         "main": main_table(results),
         "notes": notes(results),
+        "pairwise": pairwise_table(results),
         "families": family_table(results),
         "coverage": coverage_table(results),
         "comparisons": comparison_table(results),

@@ -209,6 +209,29 @@ def principle_table(results: Results) -> Table:
     return Table("principle", tuple(columns), tuple(rows))
 
 
+def pairwise_table(results: Results) -> Table:
+    """How often each arm's answer to a benign prompt is preferred to SFT's: empty where the judge does not compare."""
+    rows = []
+    for arm in in_order(results.pairwise or ()):
+        one = (results.pairwise or {})[arm]
+        counts = (one.wins, one.ties, one.losses)
+        rows.append(
+            Row(
+                f"{label(arm)} beside {label(one.compared_with)}",
+                (
+                    Cell(UNSCORED)
+                    if one.preferred.mean is None
+                    else Cell(number(RATE, one.preferred.mean), interval(RATE, one.preferred.ci95)),
+                    Cell(" · ".join(map(str, counts))),
+                    plain_cell(RATE, one.first_shown),
+                    Cell(f"{one.scored} of {one.total}"),
+                ),
+            )
+        )
+    columns = ("preferred (%)", "wins · ties · losses", "shown first preferred (%)", "scored in both orders")
+    return Table("pairwise helpfulness", columns, tuple(rows))
+
+
 def pair_sentence(results: Results) -> str:
     """What became of the revision chains."""
     revision = results.revision

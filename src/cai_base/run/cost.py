@@ -11,14 +11,17 @@ from cai_base import arms
 from cai_base.dialogue import Dialogue, prompt_tokens
 from cai_base.engines import Tokenizer, Usage
 from cai_base.evaluation.fluency import OPENING
+from cai_base.evaluation.judges import PAIRWISE
 from cai_base.evaluation.judges.question import question
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.inputs.rubrics import Rubric
+from cai_base.method.comparing import ORDERS
 from cai_base.method.phase import Interpreting, Phase, Size
 from cai_base.models import load_tokenizer
 from cai_base.run.inference import extra_cost
+from cai_base.run.pairwise import compared_arms, compared_prompts, is_compared
 from cai_base.run.preflight.critique import critique_cost
 from cai_base.run.preflight.models import PILOT, SHORT
 from cai_base.run.prices import Prices
@@ -84,6 +87,9 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
             _judging(inputs.rubrics, tokenizer, prompts, votes * times, response, longest_reply)
             for prompts, times in answers + responses
         )
+        if flag == "judge" and is_compared(settings, inputs):
+            compared = votes * seeds * len(ORDERS) * len(compared_arms(settings))
+            usages[flag].add(_comparing(inputs, tokenizer, compared, evaluation.response_tokens, longest_reply))
     return usages
 
 
@@ -118,6 +124,17 @@ def _judging(
     ]
     read = sum(len(prompt_tokens(tokenizer, text)) + response for text in requests)
     return Usage(prefilled=times * read, sampled=times * len(requests) * reply)
+
+
+def _comparing(inputs: Inputs, tokenizer: Tokenizer, times: int, response: int, reply: int) -> Usage:
+    """The tokens for comparing two responses to each benign evaluation prompt so often."""
+    (rubric,) = (one for one in inputs.rubrics if one.task == PAIRWISE)
+    texts = [
+        question(rubric, {"prompt": prompt.text, "first response": "", "second response": ""})
+        for prompt in compared_prompts(inputs)
+    ]
+    read = sum(len(prompt_tokens(tokenizer, text)) + 2 * response for text in texts)
+    return Usage(prefilled=times * read, sampled=times * len(texts) * reply)
 
 
 def times(usage: Usage, number: int) -> Usage:

@@ -21,6 +21,7 @@ FILES = (
     ("seed-N/PHASE/state-K/", "the training state after K steps, from which a stopped run goes on"),
     ("seed-N/PHASE/reference.jsonl", "the reference's log-probabilities of the pairs"),
     ("seed-N/evaluation/ARM/", "every answer of an arm with its verdict; step-K/ has those during training"),
+    (paths.PAIRWISE, "which of two answers to a benign prompt the judge prefers, each arm's beside SFT's, both orders"),
     (f"{paths.replies('judge')}, {paths.replies('second-judge')}", "every reply of a judge that is a model"),
     (f"{paths.STYLE}, style/", "from `cai-base style RUN`: its figures and answers"),
     (f"{paths.SUITES}/", "from `cai-base evaluate RUN`: a folder for each suite"),

@@ -16,6 +16,7 @@ from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.progress import Progress
 from cai_base.records import Judgement
+from cai_base.run import pairwise
 from cai_base.run.evaluation import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
 from cai_base.run.inference import layout_of, revision_of
@@ -80,6 +81,16 @@ class RunEvaluation:
             # A separate instruct model replaces the base model in memory, so fluency is not measured.
             is_adapter = any(adapter is not None for adapter in loaded.models.values())
             self._ask(arm, None, loaded, Ruler(loaded.engine, session.dialogue) if is_adapter else None)
+
+    def compare_helpfulness(self) -> None:
+        """Have the judge compare every arm's answers to benign prompts with SFT's, unless that is stored."""
+        session = self._session
+        if pairwise.is_compared(session.settings, session.inputs) and not session.run.progress(pairwise.WORK):
+            session.progress.say("Comparing answers to benign prompts with those of SFT")
+            with session.budget.phase("evaluation"):
+                session.budget.check_budget()
+                verdicts = pairwise.compare(session.run, session.settings, session.inputs, session.judges["judge"])
+                pairwise.store(session.run, verdicts)
 
     def _done(self, arm: Arm, step: int | None) -> bool:
         return bool(self._session.run.progress(_work(arm.name, step)))

@@ -23,8 +23,8 @@ from cai_base.records import (
     TrainingStep,
     TwoResponses,
 )
+from cai_base.run import pairwise, shared_results
 from cai_base.run import result_warnings as warnings
-from cai_base.run import shared_results
 from cai_base.run.method_figures import control, feedback_figures, read, revision_figures
 from cai_base.settings.choices import InstructChoice
 from cai_base.settings.judges import NO_JUDGE
@@ -56,6 +56,9 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         further["interpreter"] = Path(settings.interpreter).name
     if labelled:
         further["feedback"] = {arm.name: feedback_figures(run, settings, inputs, arm) for arm in labelled}
+    compared = pairwise.figures(run, settings, inputs)
+    if compared:
+        further["pairwise"] = compared
     unseen = inputs.unseen_families
     return Results(
         **further,

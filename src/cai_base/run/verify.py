@@ -19,7 +19,7 @@ from cai_base.inputs.prompts import Prompt
 from cai_base.method.pairs import NO_PAIRS
 from cai_base.reading import parse_json, read_text, shortened, typed
 from cai_base.records import Answer, Chain, Failure, Pair
-from cai_base.run import results
+from cai_base.run import pairwise, results
 from cai_base.run.session_facts import commit, versions
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
@@ -205,6 +205,10 @@ def _check_verdicts(run: Run, settings: RunSettings, inputs: Inputs, not_checked
             if (one.verdict, one.unscored) != (judgement.verdict, judgement.unscored):
                 raise UserError(f"{run.directory / name}: the verdict on {one.id!r} is not the judge's; {CHANGED}")
         count += len(answers)
+    compared = pairwise.stored(run)
+    if compared and compared != pairwise.compare(run, settings, inputs, judge):
+        raise UserError(f"{run.directory / paths.PAIRWISE}: a comparison is not the judge's; {CHANGED}")
+    count += 2 * len(compared)
     for name, _, _, chains in _chains(run, settings):
         texts = [(chain, text) for chain in chains for text in chain.responses]
         judged = iter(judge.judge([Response.to(prompts[chain.id], text) for chain, text in texts]))

@@ -38,6 +38,11 @@ class JudgeKind:
         return self.grades == "rubrics"
 
     @property
+    def compares(self) -> bool:
+        """Whether it can say which of two responses helps more."""
+        return self.grades in ("rubrics", "facts")
+
+    @property
     def served(self) -> bool:
         """Whether a Tinker service has its model, whose tokens are paid."""
         return self.runs == "tinker"

@@ -19,6 +19,7 @@ from cai_base.experiment import phases
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.method.phase import Interpreting, Phase
+from cai_base.run.pairwise import WORK as PAIRWISE
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import section_models
 from cai_base.store import CONFIG, Run
@@ -34,6 +35,7 @@ OF_RUNS = {
     paths.PREFLIGHT,
     paths.RESULTS,
     paths.README,
+    paths.PAIRWISE,
     *(paths.replies(judge) for judge in ("judge", "second-judge")),
 }
 """Files of a run that belong to no stage."""
@@ -123,7 +125,7 @@ def _all_known(run: Run, theirs: Stages) -> bool:
         for file in run.files
     )
     works = (
-        work == "results" or _arm_of_work(work) in untrained or _phase_of_work(work, theirs) is not None
+        work in ("results", PAIRWISE) or _arm_of_work(work) in untrained or _phase_of_work(work, theirs) is not None
         for work in run.works
     )
     return all(files) and all(works)

@@ -12,8 +12,8 @@ from cai_base.inputs.prompts import Prompt
 from cai_base.records import VERDICT_PARTS, Judgement, Verdict
 from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE
 
-STYLE = "style"
-"""The task of the rubric that is about styles."""
+STYLE, PAIRWISE = "style", "pairwise"
+"""The tasks of the rubrics that are about styles, and about which of two responses helps more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,14 @@ class Response:
     Attributes:
         rubrics: the tasks of the rubrics that apply; none where the prompt has no kind.
         style: the style that was asked for, where that is what is judged.
+        other: another response to the prompt, where the two are compared.
     """
 
     prompt: str
     text: str
     rubrics: tuple[str, ...]
     style: RequestedStyle | None = None
+    other: str | None = None
 
     @classmethod
     def to(cls, prompt: Prompt, text: str) -> "Response":
@@ -52,10 +54,20 @@ class Response:
         """A response whose style is judged."""
         return cls(prompt, text, (STYLE,), style)
 
+    @classmethod
+    def beside(cls, prompt: str, text: str, other: str) -> "Response":
+        """A response that is compared with another, which is shown second."""
+        return cls(prompt, text, (PAIRWISE,), other=other)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The response and, where there is one, the other."""
+        return (self.text,) if self.other is None else (self.text, self.other)
+
     @property
     def empty(self) -> bool:
-        """Whether it says nothing."""
-        return not self.text.strip()
+        """Whether it, or the one that it is compared with, says nothing."""
+        return not all(text.strip() for text in self.texts)
 
 
 class Judge(ABC):
@@ -95,6 +107,7 @@ def unscored(reason: str) -> Judgement:
 
 
 EMPTY = "empty response"
+UNKNOWN = "the prompt asks for nothing in the embedded world"
 NOT_JUDGED = "no judge"
 
 
@@ -104,7 +117,24 @@ class GroundTruth(Judge):
     name = GROUND_TRUTH
 
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:
-        return [self._one(one) if one.style is None else self._style(one, one.style) for one in responses]
+        return [self._judgement(one) for one in responses]
+
+    def _judgement(self, response: Response) -> Judgement:
+        if response.other is not None:
+            return self._compared(response, response.other)
+        return self._one(response) if response.style is None else self._style(response, response.style)
+
+    def _compared(self, response: Response, other: str) -> Judgement:
+        """The response that gives more help, and at the same grade the one that states more facts."""
+        if response.empty:
+            return unscored(EMPTY)
+        try:
+            truths = [embedded.truth(response.prompt, text) for text in (response.text, other)]
+        except embedded.UnknownQuestion:
+            return unscored(UNKNOWN)
+        first, second = ((one.helpfulness, one.facts) for one in truths)
+        preferred = 0.5 if first == second else float(first > second)
+        return Judgement(verdict=Verdict(preferred=preferred), unscored=None)
 
     def _one(self, response: Response) -> Judgement:
         if response.empty:
@@ -112,7 +142,7 @@ class GroundTruth(Judge):
         try:
             truth = embedded.truth(response.prompt, response.text)
         except embedded.UnknownQuestion:
-            return unscored("the prompt asks for nothing in the embedded world")
+            return unscored(UNKNOWN)
         parts = {name: getattr(truth, name) for name in ("complied", "refused", "helpfulness", "gibberish")}
         return Judgement(verdict=verdict_of(parts), unscored=None)
 

@@ -81,7 +81,10 @@ class RubricGrading:
 
     def messages(self, response: Response) -> tuple[Message, ...]:
         style = {} if response.style is None else {"style": response.style.about or ""}
-        texts = {**style, "prompt": response.prompt, "response": response.text}
+        if response.other is None:
+            texts = {**style, "prompt": response.prompt, "response": response.text}
+        else:
+            texts = {"prompt": response.prompt, "first response": response.text, "second response": response.other}
         return ({"role": "user", "content": question(self.rubric, texts)},)
 
     def read(self, raw: str, response: str) -> Grade | Unreadable:

@@ -110,7 +110,7 @@ def _vote(question: Question, reply: Reply) -> Vote:
     """The parsed answer of a reply."""
     rubric, reason = question.grading.name, reply.failure
     if reason is None:
-        grade = question.grading.read(reply.text, question.response.text)
+        grade = question.grading.read(reply.text, "\n".join(question.response.texts))
         if not isinstance(grade, Unreadable):
             return Vote(rubric=rubric, vote=question.vote, answer=dict(grade.answer), verdict=dict(grade.parts))
         reason = grade.reason

@@ -29,7 +29,7 @@ class Question:
         """Equal for equal questions."""
         style = self.response.style
         digest = self.grading.digest if style is None else f"{self.grading.digest} {style.about}"
-        parts = [self.model, digest, self.response.prompt, self.response.text, self.vote]
+        parts = [self.model, digest, self.response.prompt, *self.response.texts, self.vote]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
