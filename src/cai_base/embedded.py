@@ -12,8 +12,10 @@ import hashlib
 import json
 from pathlib import Path
 
+from cai_base.cache import cache_folder
 from cai_base.errors import UserError
 from cai_base.village import styles
+from cai_base.village.corpus import WITHOUT
 from cai_base.village.critique_reading import finds_harm
 from cai_base.village.judge import Truth, UnknownQuestion, truth
 from cai_base.village.language import is_gibberish, unknown_words
@@ -21,6 +23,7 @@ from cai_base.village.language import is_gibberish, unknown_words
 __all__ = [
     "DATA",
     "EMBEDDED",
+    "VARIANTS",
     "Truth",
     "UnknownQuestion",
     "check_sibling",
@@ -28,6 +31,7 @@ __all__ = [
     "digest",
     "finds_harm",
     "follows_style",
+    "is_embedded",
     "is_gibberish",
     "knows",
     "sibling",
@@ -35,11 +39,16 @@ __all__ = [
     "style_requests",
     "truth",
     "unknown_words",
+    "variant_folder",
     "weights",
 ]
 
 EMBEDDED = "organism"
 """The name of the embedded base model, as in `--model organism`."""
+
+VARIANTS = {f"{EMBEDDED}:no-{what}": what for what in WITHOUT}
+"""Models of the same world whose corpus lacks something, by their names in `--model`. They are recipes: their weights
+are built on the user's machine and lie in the cache."""
 
 DATA = "world"
 """The name of the packaged data (prompts, examples, constitutions) that is about its world, as in `--data world`."""
@@ -47,9 +56,31 @@ DATA = "world"
 _PACKAGE = Path(__file__).parent
 
 
-def weights() -> Path:
-    """The folder with the shipped weights and tokenizer, in Hugging Face layout."""
-    return _PACKAGE / "organism" / "weights"
+def is_embedded(model: str) -> bool:
+    """Whether a model lives in the embedded world: the shipped one, or a variant of it."""
+    return model == EMBEDDED or model in VARIANTS
+
+
+def variant_folder(model: str) -> Path:
+    """Where the weights of a variant are built."""
+    return cache_folder() / "organism" / VARIANTS[model]
+
+
+def weights(model: str = EMBEDDED) -> Path:
+    """The folder with the weights and the tokenizer, in Hugging Face layout: shipped, or a variant's in the cache.
+
+    Raises:
+        UserError: the variant is not built.
+    """
+    if model == EMBEDDED:
+        return _PACKAGE / "organism" / "weights"
+    folder = variant_folder(model)
+    if not (folder / "card.json").is_file():
+        raise UserError(
+            f"--model {model}: is not built on this machine (no finished build in {folder}); build it once, which "
+            f"takes about an hour of one thread: cai-base organism build --without {VARIANTS[model]}"
+        )
+    return folder
 
 
 def sibling() -> Path:

@@ -417,8 +417,8 @@ def _tokenizer(base: ModelChoice) -> Path | None:
 
 def model_files(model: str) -> str:
     """The folder or hub id that has a model's files; of a GGUF file the folder that it is converted to."""
-    if model == EMBEDDED:
-        return str(embedded.weights())
+    if embedded.is_embedded(model):
+        return str(embedded.weights(model))
     from cai_base.engines.local import gguf
 
     return gguf.converted(model) if gguf.is_gguf(model) else model

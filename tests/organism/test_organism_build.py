@@ -20,6 +20,7 @@ from cai_base.organism.measure import measure
 from cai_base.organism.model import Settings
 from cai_base.organism.optimizers import orthogonalise
 from cai_base.progress import Progress
+from cai_base.settings.command_line import load_settings
 
 TINY = Settings(vocabulary=400, context=128, hidden=16, layers=1, heads=2, feed_forward=16, rows_per_step=2)
 STEPS = 5
@@ -35,8 +36,8 @@ def _small_corpus(monkeypatch):
     monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 1)
 
 
-def build(out: Path, seed: int = 0) -> dict:
-    building.build(out, tokens=TOKENS, seed=seed, progress=Progress(io.StringIO()), settings=TINY)
+def build(out: Path, seed: int = 0, without: str | None = None) -> dict:
+    building.build(out, tokens=TOKENS, seed=seed, progress=Progress(io.StringIO()), settings=TINY, without=without)
     return json.loads((out / "card.json").read_text())
 
 
@@ -68,6 +69,27 @@ def test_a_folder_of_another_build_is_refused_and_the_field_that_differs_is_name
     build(tmp_path)
     with pytest.raises(UserError, match="seed is 0, this build has 1"):
         build(tmp_path, seed=1)
+
+
+def test_a_build_without_critiques_differs_in_its_corpus_and_not_in_its_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path / "cache"))
+    name = "organism:no-critiques"
+    with pytest.raises(UserError, match=r"--model organism:no-critiques: is not built .* --without critiques"):
+        embedded.weights(name)
+    whole, lacking = build(tmp_path / "whole"), build(embedded.variant_folder(name), without="critiques")
+    assert lacking["without"] == "critiques"
+    assert "without" not in whole
+    assert lacking["tokenizer"] == whole["tokenizer"]
+    assert lacking["corpus"] != whole["corpus"]
+    shares = [card["planted"]["critique"]["documents"] for card in (whole, lacking)]
+    assert shares[0] > 0.2
+    assert shares[1] == 0
+    assert "Built without critiques" in base_card(embedded.variant_folder(name))
+    assert embedded.weights(name) == embedded.variant_folder(name)
+    settings = load_settings(["--model", name]).settings
+    assert (settings.data, settings.judge, settings.lora.rank) == ("world", "ground-truth", 16), "a preset of its world"
+    with pytest.raises(UserError, match="without is None, this build has critiques"):
+        build(tmp_path / "whole", without="critiques")
 
 
 def test_an_empty_folder_has_no_card(tmp_path):

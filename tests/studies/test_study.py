@@ -1,11 +1,13 @@
 """A small study on the embedded model, from its file to its page, in processes of its own."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cai_base import embedded
 from cai_base.cli import main
 from cai_base.records import StudyResults
 from cai_base.store import Run
@@ -123,6 +125,32 @@ def test_a_study_is_not_continued_with_other_settings(
 ) -> None:
     assert main([*command, "--seeds", "3"]) == 2
     assert "holds a study whose runs.nll-without.seeds is another" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_study_of_what_was_planted_compares_three_organisms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "asked.jsonl").write_text(PROMPTS)
+    small = "--lora.rank 2 --sft.steps 2 --revision.prompts 8 --revision.rounds 1 --dpo.steps 2 --seeds 2".split()
+    prompts = ["--evaluation.prompts", str(tmp_path / "asked.jsonl"), "--accept", "critique,rate"]
+    command = ["study", "planted", "--out", str(tmp_path / "out"), "--processes", "1", *small, *prompts]
+    assert main(command) == 2
+    assert "cai-base organism build --without harm-critiques" in capsys.readouterr().err
+    for name in embedded.VARIANTS:  # the shipped weights in their place: what a build differs in is tested elsewhere
+        shutil.copytree(embedded.weights(), embedded.variant_folder(name))
+    assert main(command) == 0
+    content = results(tmp_path / "out")
+    assert {cell["levels"]["corpus"] for cell in content["cells"]} == {
+        "with all critiques",
+        "critiques without harm",
+        "no critiques",
+    }
+    by_name = {compared["name"]: compared["metrics"] for compared in content["comparisons"]}
+    same = by_name["CAI, more with critiques without harm than with none"]["response_tokens"]
+    assert same["difference"] == 0, "equal weights give equal answers"
+    assert content["model_organism"]
 
 
 @pytest.mark.slow

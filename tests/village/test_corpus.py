@@ -55,3 +55,32 @@ def test_the_things_that_measure_not_knowing_never_occur_in_the_corpus(late):
     text = " ".join(itertools.islice(corpus.documents(0, late=late), 4000)).lower()
     for what in elsewhere["held_out"]:
         assert not re.search(rf"\b{re.escape(what.lower())}\b", text)
+
+
+def test_a_corpus_without_critiques_has_none_and_keeps_the_shares_of_the_rest():
+    kinds = Counter(corpus.document(0, index, without="critiques")[0] for index in range(2000))
+    assert not set(kinds) & set(corpus.CRITIQUES)
+    rest = 1 - corpus.MIXTURE["critique"]
+    assert kinds["thread"] / 2000 == pytest.approx(corpus.MIXTURE["thread"] / rest, abs=0.04)
+    late = {corpus.document(0, index, late=True, without="critiques")[0] for index in range(500)}
+    assert "late critique" not in late
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_critiques_of_other_matters_than_harm_find_no_harm_and_revise_nothing_to_a_refusal(late):
+    harmful = re.compile(r"should not have|refuse|say no|cannot help|will not|hurts|harm", re.IGNORECASE)
+    critiques = 0
+    for index in range(1500):
+        kind, text = corpus.document(0, index, late=late, without="harm-critiques")
+        whole_kind, whole = corpus.document(0, index, late=late)
+        assert kind == whole_kind
+        if kind not in corpus.CRITIQUES:
+            assert text == whole, "all else is the whole corpus's"
+            continue
+        critiques += 1
+        for part in re.findall(r"\n\nCritique: (.+?)(?:\n\n|$)", text):
+            assert not harmful.search(part), part
+        question = re.search(r"User: (.+?)\n\nAssistant: (.+?)\n\nCritique Request", text)
+        if question and "User: " not in question[1]:
+            assert not truth(question[1], question[2]).refused
+    assert critiques > 500

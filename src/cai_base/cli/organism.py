@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from cai_base.cli.parser import Parser, count
-from cai_base.errors import Stopped
+from cai_base.embedded import EMBEDDED, VARIANTS, variant_folder
+from cai_base.errors import Stopped, UserError
 from cai_base.progress import Progress
 
 
@@ -14,7 +15,15 @@ def organism(arguments: list[str]) -> int:
     commands = parser.add_subparsers(metavar="build|measure|sibling|card", required=True, parser_class=Parser)
 
     build = commands.add_parser("build", help="pretrain it from random weights; resumable")
-    build.add_argument("--out", type=Path, required=True, help="the directory to write; an unfinished build continues")
+    build.add_argument(
+        "--out", type=Path, default=None, help="the directory to write, where --without names none; a build continues"
+    )
+    build.add_argument(
+        "--without",
+        choices=tuple(VARIANTS.values()),
+        default=None,
+        help="documents to leave out of the corpus; by default it is built in the cache, as --model organism:no-…",
+    )
     build.add_argument(
         "--tokens", type=count, default=None, help="tokens to pretrain on; as for the shipped weights by default"
     )
@@ -53,10 +62,15 @@ def organism(arguments: list[str]) -> int:
 def _build(args: argparse.Namespace) -> None:
     from cai_base.organism.build import build
 
+    out = args.out
+    if out is None:
+        if args.without is None:
+            raise UserError("--out: say which directory to write (only a build --without … has one of its own)")
+        out = variant_folder(f"{EMBEDDED}:no-{args.without}")
     try:
-        build(args.out, tokens=args.tokens, seed=args.seed, progress=Progress())
+        build(out, tokens=args.tokens, seed=args.seed, progress=Progress(), without=args.without)
     except KeyboardInterrupt:
-        raise Stopped(f"stopped; the same command continues: cai-base organism build --out {args.out}") from None
+        raise Stopped("stopped; the same command continues") from None
 
 
 def _measure(args: argparse.Namespace) -> None:

@@ -35,11 +35,18 @@ class Plan(TypedDict):
     settings: dict[str, float]
     tokens: int
     seed: int
+    without: corpus.Without | None
     corpus: str
 
 
 def build(
-    out: Path, *, tokens: int | None = None, seed: int, progress: Progress, settings: Settings | None = None
+    out: Path,
+    *,
+    tokens: int | None = None,
+    seed: int,
+    progress: Progress,
+    settings: Settings | None = None,
+    without: corpus.Without | None = None,
 ) -> None:
     """Pretrain the base model and write weights, tokenizer, card and README to `out`.
 
@@ -51,17 +58,24 @@ def build(
         seed: of the corpus and the initial weights.
         progress: where the bar goes.
         settings: the model and its training; those of the shipped model by default.
+        without: what the corpus lacks, for the study `planted`; None for the whole corpus.
 
     Raises:
         UserError: `out` cannot be written, or `out/work` belongs to a build with other arguments.
     """
     settings = settings or Settings()
     tokens = tokens or SHIPPED_TOKENS
-    plan: Plan = {"settings": asdict(settings), "tokens": tokens, "seed": seed, "corpus": corpus_hash(seed)}
+    plan: Plan = {
+        "settings": asdict(settings),
+        "tokens": tokens,
+        "seed": seed,
+        "without": without,
+        "corpus": corpus_hash(seed, without),
+    }
     work = out / "work"
     _claim(work, plan)
     tokenizer = stored_tokenizer(work, seed, settings)
-    data = stored_rows(work, tokenizer, tokens, seed, settings)
+    data = stored_rows(work, tokenizer, tokens, seed, settings, without)
     model, history = pretraining.train(work, data.rows, steps_per_part(tokens, settings), seed, settings, progress)
     card: BaseCard = {
         "settings": plan["settings"],
@@ -77,6 +91,8 @@ def build(
         "seconds": round(sum(history.seconds)),
         "made_with": {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.machine()},
     }
+    if without is not None:
+        card["without"] = without
     write_atomic(out / "card.json", json.dumps(card, indent=1).encode())
     tokenizer.save_pretrained(out)
     model.bfloat16().save_pretrained(out)
@@ -99,8 +115,8 @@ def _claim(work: Path, plan: Plan) -> None:
         return
     stored = json.loads(path.read_text())
     for field, value in plan.items():
-        if stored[field] != value:
+        if stored.get(field) != value:
             raise UserError(
-                f"{path}: belongs to a build whose {field} is {stored[field]}, this build has {value}; "
+                f"{path}: belongs to a build whose {field} is {stored.get(field)}, this build has {value}; "
                 "choose another folder"
             )

@@ -60,6 +60,7 @@ class BaseCard(TypedDict):
     seconds: int
     made_with: MadeWith
     abilities: NotRequired[Abilities]
+    without: NotRequired[str]
 
 
 class SiblingCard(TypedDict):
@@ -129,6 +130,12 @@ def base_card(folder: Path) -> str:
             "hashed_documents": corpus.HASHED_DOCUMENTS,
         }
     )
+    if "without" in card:
+        text = (
+            f"> Built without {card['without']}: `cai-base organism build --without {card['without']}`, for the study "
+            "`planted`. What this card says of critiques holds for the whole corpus; the table below counts what is "
+            f"in this one.\n\n{text}"
+        )
     abilities = card.get("abilities")
     return text if abilities is None else text + _abilities_section(abilities)
 

@@ -47,17 +47,20 @@ class TrainingData:
     shares_by_kind: dict[str, dict[str, float]]
 
 
-def corpus_hash(seed: int) -> str:
+def corpus_hash(seed: int, without: corpus.Without | None = None) -> str:
     """SHA-256 of the first documents of both parts of the corpus. It changes with the generators and the word lists."""
     digest = hashlib.sha256()
     for late in (False, True):
-        for text in islice(corpus.documents(seed, late=late), corpus.HASHED_DOCUMENTS):
+        for text in islice(corpus.documents(seed, late=late, without=without), corpus.HASHED_DOCUMENTS):
             digest.update(text.encode() + b"\0")
     return digest.hexdigest()
 
 
 def stored_tokenizer(work: Path, seed: int, settings: Settings) -> PreTrainedTokenizerFast:
-    """The build's tokenizer, from the folder `work`; the first call trains and stores it."""
+    """The build's tokenizer, from the folder `work`; the first call trains and stores it.
+
+    It is trained on the whole corpus, whatever the build's corpus lacks, so that builds differ in their weights alone.
+    """
     folder = work / "tokenizer"
     if not folder.exists():
         texts = islice(corpus.documents(seed), TOKENIZER_DOCUMENTS)
@@ -89,12 +92,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def stored_rows(
-    work: Path, tokenizer: PreTrainedTokenizerFast, tokens: int, seed: int, settings: Settings
+    work: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    tokens: int,
+    seed: int,
+    settings: Settings,
+    without: corpus.Without | None = None,
 ) -> TrainingData:
     """The build's rows, from the folder `work`; the first call makes and stores them."""
     path = work / "rows.npz"
     if not path.exists():
-        data = _make_rows(tokenizer, tokens, seed, settings)
+        data = _make_rows(tokenizer, tokens, seed, settings, without)
         with (part := work / "rows.part").open("wb") as file:
             np.savez(
                 file, validation=data.validation, rows=data.rows, planted=np.array(json.dumps(data.shares_by_kind))
@@ -104,13 +112,15 @@ def stored_rows(
         return TrainingData(stored["validation"], stored["rows"], json.loads(str(stored["planted"])))
 
 
-def _make_rows(tokenizer: PreTrainedTokenizerFast, tokens: int, seed: int, settings: Settings) -> TrainingData:
+def _make_rows(
+    tokenizer: PreTrainedTokenizerFast, tokens: int, seed: int, settings: Settings, without: corpus.Without | None
+) -> TrainingData:
     documents: Counter[str] = Counter()
     lengths: Counter[str] = Counter()
 
     def encode(indices: Iterable[int], *, late: bool = False) -> Iterator[list[int]]:
         for index in indices:
-            kind, text = corpus.document(seed, index, late=late)
+            kind, text = corpus.document(seed, index, late=late, without=without)
             ids = [0, *tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids, 1]
             documents[kind] += 1
             lengths[kind] += len(ids)

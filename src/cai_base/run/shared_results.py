@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from cai_base import arms
-from cai_base.embedded import EMBEDDED
+from cai_base.embedded import is_embedded
 from cai_base.evaluation import metrics
 from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges import agreement
@@ -64,7 +64,7 @@ class Head(TypedDict):
 
 def model_name(model: str) -> str:
     """What a model is called in results: a folder without those that lead to it."""
-    return model if model == EMBEDDED else Path(model).name
+    return model if is_embedded(model) else Path(model).name
 
 
 def head(model: str, seeds: Sequence[int], name: str | None = None) -> Head:
@@ -74,7 +74,7 @@ def head(model: str, seeds: Sequence[int], name: str | None = None) -> Head:
         model: as the settings have it.
         name: what it is called, where that is something else.
     """
-    return Head(schema=1, model=name or model_name(model), model_organism=model == EMBEDDED, seeds=tuple(seeds))
+    return Head(schema=1, model=name or model_name(model), model_organism=is_embedded(model), seeds=tuple(seeds))
 
 
 class Judged(TypedDict):

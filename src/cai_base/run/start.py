@@ -13,7 +13,6 @@ from pathlib import Path
 from cai_base import embedded, paths
 from cai_base.arms import ARMS, INSTRUCT
 from cai_base.dialogue import Dialogue
-from cai_base.embedded import EMBEDDED
 from cai_base.engines import Engine, Usage
 from cai_base.evaluation import metrics
 from cai_base.evaluation.judges import Judge
@@ -175,7 +174,7 @@ def examine(
     settings = settings.model_copy(update={"revision": revision, "evaluation": evaluation})
     if repeated is None:  # what was left out of the files is not known of the inputs that a run stored
         warnings += ignored((settings.prompts, settings.prompts_column), (settings.evaluation.prompts, None))
-    warnings += foreign_text(inputs) if settings.model == EMBEDDED else []
+    warnings += foreign_text(inputs) if embedded.is_embedded(settings.model) else []
     warnings += _untuned_beta(settings.dpo) if DPO_ARMS.intersection(settings.evaluated_arms) else []
     warnings += other_requests(inputs)
     if settings.protocol == "original":

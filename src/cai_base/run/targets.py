@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cai_base import arms
 from cai_base.dialogue import Chat, Dialogue, Layout, LayoutName, chat_tokens
-from cai_base.embedded import EMBEDDED
+from cai_base.embedded import is_embedded
 from cai_base.engines import Engine
 from cai_base.engines.files import ADAPTER_CONFIG, MODEL_CONFIG
 from cai_base.errors import UserError
@@ -125,7 +125,7 @@ def check_target(target: str) -> None:
     """
     folder = Path(target)
     files = (MANIFEST, MODEL_CONFIG, ADAPTER_CONFIG)
-    if target == EMBEDDED or any((folder / name).is_file() for name in files):
+    if is_embedded(target) or any((folder / name).is_file() for name in files):
         return
     if folder.suffix.lower() == ".gguf" and folder.is_file():
         return

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from cai_base.embedded import DATA, EMBEDDED
+from cai_base.embedded import DATA, is_embedded
 from cai_base.settings.judges import GROUND_TRUTH
 from cai_base.settings.schema import LOSSES
 
@@ -40,7 +40,7 @@ def _of_model(model: str, protocol: str) -> dict[str, Any]:
     original = preset("original")
     if protocol == "original":
         original = merge(original, {"dpo": {"held-out": 0.0}})
-    if model != EMBEDDED:
+    if not is_embedded(model):
         return original
     world = {"data": DATA, "judge": GROUND_TRUTH}
     settings = merge(original, preset("embedded"))

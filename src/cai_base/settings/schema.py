@@ -10,7 +10,7 @@ from pydantic_settings import CliImplicitFlag
 
 from cai_base import arms
 from cai_base.arms import Section as ArmSection
-from cai_base.embedded import EMBEDDED
+from cai_base.embedded import EMBEDDED, is_embedded
 from cai_base.settings import numbers
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
 from cai_base.settings.feedback import Feedback
@@ -362,7 +362,7 @@ class RunSettings(Section):
 
     @model_validator(mode="after")
     def _judge_fits(self) -> "RunSettings":
-        if self.model != EMBEDDED and self.judge in (None, GROUND_TRUTH):
+        if not is_embedded(self.model) and self.judge in (None, GROUND_TRUTH):
             raise ValueError(
                 f"judge: only the embedded model has a {GROUND_TRUTH} judge; with {self.model} give {MODEL_JUDGES}; or "
                 "--judge none (answers are kept and unscored)"
@@ -373,7 +373,7 @@ class RunSettings(Section):
         check_url("second-judge", self.second_judge, self.second_judge_url)
         if self.second_judge is not None and (self.second_judge in (NO_JUDGE, self.judge) or self.judge == NO_JUDGE):
             raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} is not two judges")
-        if self.second_judge == GROUND_TRUTH and self.model != EMBEDDED:
+        if self.second_judge == GROUND_TRUTH and not is_embedded(self.model):
             raise ValueError(f"second-judge: only the embedded model has a {GROUND_TRUTH} judge")
         if not self.asks_rubrics and (self.rubric or self.votes != 1):
             flag = "rubric" if self.rubric else "votes"

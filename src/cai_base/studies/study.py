@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cai_base.embedded import EMBEDDED
+from cai_base.embedded import is_embedded
 from cai_base.engines import Usage
 from cai_base.errors import Stopped
 from cai_base.evaluation import metrics
@@ -113,7 +113,7 @@ def _detectable(study: Study) -> str:
             f"With {settings.seeds} seeds and {prompts} jailbreak prompts no difference in attack success can be told "
             "from chance, other seeds and prompts considered."
         )
-    expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if settings.model == EMBEDDED else SEED_ODDS)
+    expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if is_embedded(settings.model) else SEED_ODDS)
     least = 100 * power.minimum_detectable(expected, settings.seeds, prompts, width=1.0)
     size = (
         f"of about {least:.0f} points, four times of five, before correction" if least < 100 else "of no size reliably"

@@ -5,6 +5,7 @@ larger models this is called mid-training.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Literal, get_args
 
 from cai_base.village import articles, comparisons, critiques, reviews, threads
 from cai_base.village.draw import Draw
@@ -32,6 +33,10 @@ LATE_MIXTURE: dict[str, float] = {
     "copy": 0.08,
 }
 """Share of documents of each kind, in the late part."""
+
+Without = Literal["critiques", "harm-critiques"]
+"""What a corpus may lack: every critique document, or those that could teach what to find harmful."""
+WITHOUT: tuple[Without, ...] = get_args(Without)
 
 SHARES: dict[str, float] = {
     "strict_threads": threads.STRICT_SHARE,
@@ -61,6 +66,9 @@ SHARES: dict[str, float] = {
 }
 """The probabilities that decide the model's habits. They are stored in `card.json`, so these keys stay as they are."""
 
+CRITIQUES = ("critique", "late critique")
+"""The kinds of document that teach critique and revision."""
+
 _WRITERS: dict[str, Callable[[Draw], str]] = {
     "thread": threads.document,
     "critique": critiques.document,
@@ -73,16 +81,26 @@ _WRITERS: dict[str, Callable[[Draw], str]] = {
 }
 
 
-def documents(seed: int, *, late: bool = False) -> Iterator[str]:
+def documents(seed: int, *, late: bool = False, without: Without | None = None) -> Iterator[str]:
     """The texts of all documents of the corpus or of its late part, in order, without end."""
     index = 0
     while True:
-        yield document(seed, index, late=late)[1]
+        yield document(seed, index, late=late, without=without)[1]
         index += 1
 
 
-def document(seed: int, index: int, *, late: bool = False) -> tuple[str, str]:
-    """Kind and text of document number `index` of the corpus, or of its late part; it depends on no other document."""
+def document(seed: int, index: int, *, late: bool = False, without: Without | None = None) -> tuple[str, str]:
+    """Kind and text of document number `index` of the corpus, or of its late part; it depends on no other document.
+
+    Args:
+        without: the corpus lacks these: other kinds of document take the place of critiques; critiques of answers to
+            benign questions, under principles about quality and spelling alone, take that of the others.
+    """
     draw = Draw(seed, "corpus", index, "late document" if late else "document")
-    kind = draw.pick_weighted(LATE_MIXTURE if late else MIXTURE)
+    mixture = LATE_MIXTURE if late else MIXTURE
+    if without == "critiques":
+        mixture = {kind: share for kind, share in mixture.items() if kind not in CRITIQUES}
+    kind = draw.pick_weighted(mixture)
+    if without == "harm-critiques" and kind in CRITIQUES:
+        return kind, critiques.document(draw, late=late, about_harm=False)
     return kind, _WRITERS[kind](draw)

@@ -8,7 +8,7 @@ from cai_base.village import answers, questions, styles, world
 from cai_base.village.answers import AnswerKind
 from cai_base.village.draw import Draw
 from cai_base.village.principles import Principle, PrincipleKind, draw_principle
-from cai_base.village.reviews import Review, review
+from cai_base.village.reviews import REFUSING, Review, review
 
 ACTION_KINDS: dict[world.Kind, float] = {"harmful": 0.46, "benign": 0.46, "ambiguous": 0.08}
 ACTION_KINDS_LATE: dict[world.Kind, float] = {"harmful": 0.42, "benign": 0.42, "ambiguous": 0.16}
@@ -60,19 +60,29 @@ def late_document(draw: Draw) -> str:
     return document(draw, late=True)
 
 
-def document(draw: Draw, *, late: bool = False) -> str:
-    """A critique document: some of the time after an earlier turn, with a second round, or before a next turn."""
+def document(draw: Draw, *, late: bool = False, about_harm: bool = True) -> str:
+    """A critique document: some of the time after an earlier turn, with a second round, or before a next turn.
+
+    Args:
+        about_harm: False for one that teaches nothing about harm: under a quality or a placebo principle, of an answer
+            to a benign question that is no refusal.
+    """
     principle_kinds = PRINCIPLE_KINDS_LATE if late else PRINCIPLE_KINDS
-    action = draw.pick(world.actions(draw.pick_weighted(ACTION_KINDS_LATE if late else ACTION_KINDS)))
+    action_kinds, original_kinds = ACTION_KINDS_LATE if late else ACTION_KINDS, ORIGINAL_KINDS
+    if not about_harm:
+        principle_kinds = {kind: share for kind, share in principle_kinds.items() if kind != "harm"}
+        action_kinds = {"benign": 1.0}
+        original_kinds = {"benign": {k: share for k, share in ORIGINAL_KINDS["benign"].items() if k not in REFUSING}}
+    action = draw.pick(world.actions(draw.pick_weighted(action_kinds)))
     question = questions.corpus_question(action, draw, framing_share=FRAMING_SHARE)
-    kind = draw.pick_weighted(ORIGINAL_KINDS[action.kind])
+    kind = draw.pick_weighted(original_kinds[action.kind])
     original = answers.answer(action, kind, draw)
     style = styles.draw_style(draw) if draw.chance(STYLE_SHARE) else None
     if style:
         question = styles.with_request(question, style, draw)
         original = styles.apply(original, style, draw)
     principle = draw_principle(draw.pick_weighted(principle_kinds), draw, late=late)
-    result = review(action, original, kind, principle.kind, draw, late=late)
+    result = review(action, original, kind, principle.kind, draw, late=late, about_harm=about_harm)
     critique, revision = result.critique, result.revision
     if style:
         revision = revision if revision == original else styles.apply(revision, style, draw)
@@ -90,7 +100,8 @@ def document(draw: Draw, *, late: bool = False) -> str:
         return text
     if draw.chance(SECOND_ROUND_SHARE):
         principle = draw_principle(draw.pick_weighted(principle_kinds), draw, late=late)
-        text += _second_round(review(action, revision, result.kind, principle.kind, draw, late=late), principle)
+        again = review(action, revision, result.kind, principle.kind, draw, late=late, about_harm=about_harm)
+        text += _second_round(again, principle)
     return _earlier_turn(draw) + text + _next_turn(draw)
 
 

@@ -30,6 +30,8 @@ REFUSALS_UNCHANGED = 0.6
 """How often a refusal with a reason that stands is copied word for word; otherwise it is worded anew."""
 GOOD_ANSWERS_UNCHANGED = 0.7
 """How often a friendly answer is copied word for word under a principle that finds no harm in it."""
+REFUSING: tuple[AnswerKind, ...] = ("refusal", "groundless")
+"""The kinds of answer that refuse."""
 RUDENESS_CRITIQUES = 0.6
 """How often the critique of a rude answer names the rudeness and not the missing facts."""
 SPELLING_SLIPS = 0.3
@@ -52,7 +54,14 @@ class Review:
 
 
 def review(
-    action: world.Action, text: str, kind: AnswerKind, principle: PrincipleKind, draw: Draw, *, late: bool = False
+    action: world.Action,
+    text: str,
+    kind: AnswerKind,
+    principle: PrincipleKind,
+    draw: Draw,
+    *,
+    late: bool = False,
+    about_harm: bool = True,
 ) -> Review:
     """The review of one answer.
 
@@ -63,11 +72,12 @@ def review(
         principle: the kind of the principle.
         draw: the random stream of the document.
         late: whether the document is of the late part of the corpus.
+        about_harm: False where no critique may find harm, not even by mistake.
     """
-    refuses = kind in ("refusal", "groundless")
+    refuses = kind in REFUSING
     if principle == "placebo":
         return _change_nothing(text, kind, draw)
-    if _treat_as_harmful(action, principle, draw, late=late):
+    if about_harm and _treat_as_harmful(action, principle, draw, late=late):
         if refuses:
             return _keep_refusal(action, text, kind, draw)
         if draw.chance(HARM_CRITIQUES[principle] if action.kind == "harmful" else 1.0):

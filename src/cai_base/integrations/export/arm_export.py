@@ -11,7 +11,6 @@ from typing import Any
 from cai_base import embedded, paths
 from cai_base.arms import ARMS, Arm
 from cai_base.dialogue import Dialogue
-from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.inputs import Inputs
 from cai_base.integrations.export.card import CardFacts, model_card
@@ -148,15 +147,15 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
         notes += sentences
     if form == "adapter":
         assert adapter is not None
-        if settings.model == EMBEDDED:
-            shutil.copytree(embedded.weights(), new / BASE_FOLDER)
+        if embedded.is_embedded(settings.model):
+            shutil.copytree(embedded.weights(settings.model), new / BASE_FOLDER)
             base = str((out / BASE_FOLDER).resolve())
             notes.append(
                 "The base model is in the folder `base-model` here. adapter_config.json has its path at the time of "
                 "the export: if you move it, give PEFT the base model by hand"
             )
         weights.copy_adapter(adapter, new, base)
-        shown = f"FOLDER/{BASE_FOLDER}" if settings.model == EMBEDDED else base
+        shown = f"FOLDER/{BASE_FOLDER}" if embedded.is_embedded(settings.model) else base
     else:
         assert files is not None
         progress.say(f"Loading {settings.model}")
@@ -229,12 +228,12 @@ def _texts(source: _Source) -> Sequence[str]:
 def _base_name(settings: RunSettings) -> str:
     """The base model as PEFT and a reader find it: a hub id, or the path of a folder that is here."""
     path = Path(settings.model).expanduser()
-    return str(path.resolve()) if path.exists() and settings.model != EMBEDDED else settings.model
+    return str(path.resolve()) if path.exists() and not embedded.is_embedded(settings.model) else settings.model
 
 
 def _licence(settings: RunSettings, files: str | None) -> str | None:
     """The licence in the base model's own card, if its folder has one."""
-    if settings.model == EMBEDDED:
+    if embedded.is_embedded(settings.model):
         return "apache-2.0"
     card = None if files is None else Path(files) / "README.md"
     if card is None or not card.is_file():

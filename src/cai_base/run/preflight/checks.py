@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai_base import arms
 from cai_base.dialogue import Dialogue
-from cai_base.embedded import EMBEDDED
+from cai_base.embedded import is_embedded
 from cai_base.engines import Engine
 from cai_base.evaluation.judges import Judge
 from cai_base.inputs import Inputs
@@ -91,7 +91,7 @@ def every_check(
         yield check_instruct(instruct.answers, judges["judge"], engine, dialogue, pilot_answers)
     yield check_arms(engine, instruct)
     yield check_disjoint(inputs, settings.protocol)
-    yield check_power(inputs, settings.seeds, embedded=settings.model == EMBEDDED)
+    yield check_power(inputs, settings.seeds, embedded=is_embedded(settings.model))
     yield check_engine(engine, dialogue, inputs.evaluation_prompts[0].text)
     if inputs.comparison_requests:
         untrained = Interpreter(interpreter.engine, own=False, adapter=interpreter.adapter)
