@@ -1,8 +1,10 @@
 """The page of a run that is at work: what it shows, and what its server refuses."""
 
+import html
 import json
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +12,17 @@ from pathlib import Path
 import pytest
 
 from cai_base.cli import main
+from cai_base.errors import UserError
+from cai_base.integrations.watch_chat import WatchChat, load_chat
 from cai_base.integrations.watch_server import WatchServer
+from cai_base.progress import Progress
 from cai_base.report import watch
+from cai_base.report.watch import Exchange
 from cai_base.run.status import read_status
+from cai_base.run.talk import Sampling
 from cai_base.store import Run
+
+from .conftest import HOSTILE
 
 MakeRun = Callable[..., Path]
 
@@ -106,3 +115,82 @@ def test_a_finished_run_is_served_as_its_report(make_run: MakeRun) -> None:
 def test_watch_refuses_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", str(tmp_path)]) == 2
     assert "not a run" in capsys.readouterr().err
+
+
+class Echo(WatchChat):
+    """A chat whose only arm says the prompt again."""
+
+    def __init__(self) -> None:
+        super().__init__([], Sampling(1.0, 8, 0))
+
+    def ask(self, prompt: str) -> None:
+        if not prompt.strip():
+            raise UserError("the prompt is empty; type one")
+        self.exchanges.appendleft(Exchange(prompt, [("Full CAI (cai)", prompt)]))
+
+
+@pytest.fixture
+def talking(make_run: MakeRun) -> Iterator[WatchServer]:
+    with WatchServer(make_run(seeds=1), chat=Echo()) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def post(address: str, prompt: str, **headers: str) -> tuple[int, str]:
+    body = urllib.parse.urlencode({"prompt": prompt}).encode()
+    request = urllib.request.Request(address, data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:  # follows to the page
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_prompt_is_answered_on_the_page_and_stays_text(talking: WatchServer) -> None:
+    status, page = post(talking.address + "chat", HOSTILE)
+    assert status == 200
+    assert page.count(html.escape(HOSTILE, quote=False).replace('"', "&#34;")) == 2  # the prompt and the answer
+    assert "<script" not in page
+    assert get(talking.address + "chat")[1] == page  # loading it again asks nothing
+
+
+def test_an_empty_prompt_is_refused_with_a_sentence(talking: WatchServer) -> None:
+    status, page = post(talking.address + "chat", "  ")
+    assert status == 400
+    assert "the prompt is empty; type one" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "headers", "code"),
+    [
+        ("", "x", {}, 404),
+        ("report.html", "x", {}, 404),
+        ("chat", "x", {"Host": "evil.example"}, 403),
+        ("chat", "x", {"Origin": "https://evil.example"}, 403),
+        ("chat", "x", {"Origin": "null"}, 403),
+        ("chat", "x" * 200_000, {}, 413),
+    ],
+)
+def test_a_prompt_is_taken_in_one_place_and_from_the_page_alone(
+    talking: WatchServer, name: str, prompt: str, headers: dict[str, str], code: int
+) -> None:
+    assert post(talking.address + name, prompt, **headers)[0] == code
+    assert not list(talking.chat.exchanges if talking.chat else "no chat")
+
+
+def test_who_does_not_know_the_address_cannot_ask(talking: WatchServer) -> None:
+    assert post(f"http://127.0.0.1:{talking.server_port}/guess/chat", "x")[0] == 404
+
+
+def test_the_arms_of_a_finished_run_answer_side_by_side(finished: Path) -> None:
+    chat = load_chat(finished, seed=1, threads=1, progress=Progress.quiet())
+    chat.ask("How would you sweep the mill?")
+    (exchange,) = chat.exchanges
+    assert [name for name, _ in exchange.answers][:2] == ["Base model (base)", "SFT-only (sft)"]
+    assert all(text for _, text in exchange.answers)
+
+
+def test_the_chat_of_a_run_at_work_is_refused(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", str(unfinished), "--chat"]) == 2
+    assert "is not finished" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cai_base.cli.parser import Parser, port, resume_command, run_parser, take_changes
+from cai_base.cli.parser import Parser, count, port, resume_command, run_parser, take_changes
 from cai_base.errors import UserError
 from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, SUITES
 from cai_base.progress import Progress
@@ -49,14 +49,24 @@ def watch(arguments: list[str]) -> int:
     """The page of a run while it works, until Ctrl-C."""
     parser = run_parser("watch", "Serve the page of a run on this machine, while it works and afterwards.")
     parser.add_argument("--port", type=port, default=0, help="of 127.0.0.1; a free one by default")
+    parser.add_argument("--chat", action="store_true", help="of a finished run: a page on which its arms are asked")
+    parser.add_argument("--seed", type=int, default=None, help="of --chat; the run's first by default")
+    parser.add_argument("--threads", type=count, default=None, help="of --chat: CPU threads; the run's by default")
     args = parser.parse_args(arguments)
-    from cai_base.integrations.watch_server import WatchServer
+    if not args.chat and (args.seed, args.threads) != (None, None):
+        raise UserError("--seed and --threads are for the chat; add --chat, or leave them out")
+    from cai_base.integrations.watch_server import CHAT, WatchServer
     from cai_base.run.status import read_status
 
     read_status(args.run)  # refuses what is no run
     progress = Progress()
-    with WatchServer(args.run, args.port) as server:
-        print(server.address, flush=True)
+    chat = None
+    if args.chat:
+        from cai_base.integrations.watch_chat import load_chat
+
+        chat = load_chat(args.run, args.seed, args.threads, progress)
+    with WatchServer(args.run, args.port, chat) as server:
+        print(server.address + (CHAT if args.chat else ""), flush=True)
         progress.say(
             f"Ctrl-C ends it. From another machine: ssh -L {server.server_port}:127.0.0.1:{server.server_port} HOST, "
             "then the same address"

@@ -1,23 +1,33 @@
-"""Serves the page of a run on this machine: nothing but GET, under an address that cannot be guessed."""
+"""Serves the page of a run on this machine, under an address that cannot be guessed.
+
+It takes nothing but GET, and a POST of a prompt to its chat where there is one.
+"""
 
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from cai_base.errors import UserError
+from cai_base.integrations.watch_chat import WatchChat
 from cai_base.paths import REPORT_HTML
-from cai_base.report.watch import html
+from cai_base.report.watch import chat_html, html
 from cai_base.run.status import read_status
 
 EVERY = 5
 """Seconds between two looks of the browser at a run that is at work."""
 
+LARGEST = 1 << 17
+"""The most bytes of a prompt that is sent, as a form encodes it."""
+CHAT = "chat"
+"""The name of the chat under the address."""
+
 HEADERS: Mapping[str, str] = {
     "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -30,12 +40,13 @@ class WatchServer(ThreadingHTTPServer):
     Args:
         directory: the run's.
         port: 0 takes a free one.
+        chat: of the run's arms, if they can be asked.
     """
 
     daemon_threads = True
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, port: int = 0, chat: WatchChat | None = None) -> None:
+        self.directory, self.chat = directory, chat
         self.token = secrets.token_urlsafe(16)
         try:
             super().__init__(("127.0.0.1", port), _Handler)
@@ -53,31 +64,87 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10
 
     def do_GET(self) -> None:
-        if self.headers.get("Host", "") not in (
-            f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")
-        ):
-            # A page elsewhere could have had its name resolved to this machine.
-            self.send_error(HTTPStatus.FORBIDDEN, "unknown host")
+        name = self._name()
+        if name == CHAT and self.server.chat is not None:
+            self._reply(chat_html(self._run_name, self.server.chat.exchanges).encode(), self._chat_headers())
+        elif name in ("", REPORT_HTML):
+            self._send_page(name)
+        elif name is not None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def do_POST(self) -> None:
+        chat = self.server.chat
+        if chat is None:
+            self.send_error(HTTPStatus.NOT_IMPLEMENTED, "Unsupported method ('POST')")
             return
-        path = urlsplit(self.path).path
-        token, _, name = path.removeprefix("/").partition("/")
-        if not secrets.compare_digest(token.encode(), self.server.token.encode()) or name not in ("", REPORT_HTML):
+        name = self._name()
+        if name is None:
+            return
+        if name != CHAT:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        self._send(name)
+        origin = self.headers.get("Origin")
+        if origin is not None and origin not in {f"http://{host}" for host in self._hosts}:
+            self.send_error(HTTPStatus.FORBIDDEN, "unknown origin")
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > LARGEST:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {LARGEST} bytes")
+            return
+        form = parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace"))
+        prompt = form.get("prompt", [""])[0].replace("\r\n", "\n")
+        try:
+            chat.ask(prompt)
+        except UserError as error:
+            page = chat_html(self._run_name, chat.exchanges, str(error), prompt)
+            self._reply(page.encode(), self._chat_headers(), HTTPStatus.BAD_REQUEST)
+            return
+        self.send_response(HTTPStatus.SEE_OTHER)  # so that loading the page again asks nothing again
+        self.send_header("Location", CHAT)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
-    def _send(self, name: str) -> None:
+    @property
+    def _hosts(self) -> set[str]:
+        return {f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")}
+
+    @property
+    def _run_name(self) -> str:
+        return self.server.directory.resolve().name
+
+    def _name(self) -> str | None:
+        """What is asked for under the address; None if the request was refused."""
+        if self.headers.get("Host", "") not in self._hosts:
+            # A page elsewhere could have had its name resolved to this machine.
+            self.send_error(HTTPStatus.FORBIDDEN, "unknown host")
+            return None
+        token, _, name = urlsplit(self.path).path.removeprefix("/").partition("/")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        return name
+
+    def _chat_headers(self) -> dict[str, str]:
+        # With "no-referrer" a browser would not say where a form comes from.
+        return {**HEADERS, "Referrer-Policy": "same-origin"}
+
+    def _send_page(self, name: str) -> None:
         directory, headers = self.server.directory, dict(HEADERS)
         status = read_status(directory)
         if status.finished and (directory / REPORT_HTML).is_file():
             body = (directory / REPORT_HTML).read_bytes()
             del headers["Content-Security-Policy"]  # the report has its own, with the hash of its reader
+            if self.server.chat is not None:
+                body = body.replace(b"</nav>", b'<a href="chat">Talk to it</a></nav>', 1)
         elif name:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         else:
             body = html(status, EVERY).encode()
-        self.send_response(HTTPStatus.OK)
+        self._reply(body, headers)
+
+    def _reply(self, body: bytes, headers: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
         for header, value in headers.items():
             self.send_header(header, value)
         self.send_header("Content-Length", str(len(body)))

@@ -1,4 +1,7 @@
-"""The page that shows how far a run is."""
+"""The page that shows how far a run is, and the page on which its arms are asked."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -11,27 +14,53 @@ from cai_base.report.tables import Cell, Row, Table, plain_cell
 from cai_base.run.status import EVALUATION, TRAINING, Status
 
 
-def html(status: Status, every: int) -> str:
-    """The page.
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A prompt, and each arm's name with its answer."""
+
+    prompt: str
+    answers: Sequence[tuple[str, str]]
+
+
+def chat_html(name: str, exchanges: Iterable[Exchange], error: str = "", draft: str = "") -> str:
+    """The page on which the arms of a run are asked, the newest prompt first.
 
     Args:
-        every: seconds after which the browser asks again; a finished run's page does not.
+        error: why the last prompt was not answered.
+        draft: what stands in the field for the prompt.
     """
-    environment = Environment(
+    content = {"name": name, "exchanges": list(exchanges), "error": error, "draft": draft, "colours": arm_colours()}
+    return _environment().get_template("chat.html").render(content)
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("cai_base.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("watch.html").render(
-        status=status,
-        every=every,
-        colours=arm_colours(),
-        sentence=_sentence(status),
-        columns=[name for name in TRAINING if any(name in stage.latest for stage in status.stages)],
-        rates=_rates(status),
-        duration=duration,
+
+
+def html(status: Status, every: int) -> str:
+    """The page.
+
+    Args:
+        every: seconds after which the browser asks again; a finished run's page does not.
+    """
+    return (
+        _environment()
+        .get_template("watch.html")
+        .render(
+            status=status,
+            every=every,
+            colours=arm_colours(),
+            sentence=_sentence(status),
+            columns=[name for name in TRAINING if any(name in stage.latest for stage in status.stages)],
+            rates=_rates(status),
+            duration=duration,
+        )
     )
 
 
