@@ -25,7 +25,8 @@ from cai_base.progress import Progress
 from cai_base.run import cost, results, start
 from cai_base.run.own_evaluation import RunEvaluation
 from cai_base.run.repeat import Repeated
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.feedback import Feedback
+from cai_base.settings.schema import Revision, RunSettings
 from cai_base.store import to_json, write_atomic
 
 
@@ -46,7 +47,7 @@ def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
     steps, pairs = settings.sft.steps, settings.dpo.pairs
     if arm.pairs is not None and arm.owner is not None:
         if arm.source is not None:
-            own.append(_source(arm, arm.owner, settings, inputs))
+            own.append(_source(arm, arm.owner, settings.revision, settings.feedback, inputs))
         own.append(Pairs(arm.pairs, arm.owner, arm.source, held_out=settings.dpo.held_out))
     match arm.section:
         case "sft" if arm.name != arms.BASELINE:
@@ -64,9 +65,9 @@ def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
     return own
 
 
-def _source(arm: Arm, owner: str, settings: RunSettings, inputs: Inputs) -> Phase:
+def _source(arm: Arm, owner: str, revision: Revision, feedback: Feedback, inputs: Inputs) -> Phase:
     """The phase that makes what the pairs of an arm are made from."""
-    revision, prompts, openers = settings.revision, inputs.prompts, inputs.refusal_openers
+    prompts, openers = inputs.prompts, inputs.refusal_openers
     if arm.source == "chains":
         constitution, examples = {
             arms.PLACEBO: (inputs.placebo, inputs.placebo_examples),
@@ -79,7 +80,7 @@ def _source(arm: Arm, owner: str, settings: RunSettings, inputs: Inputs) -> Phas
     requests, solved = inputs.comparison_requests, inputs.solved_comparisons
     answering = arms.arm(arm.starts_from)
     return FeedbackPhase(
-        settings.feedback,
+        feedback,
         prompts,
         requests,
         solved,

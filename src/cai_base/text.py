@@ -49,6 +49,11 @@ def for_terminal(text: str) -> str:
     return "\n".join(_line(line) for line in text.replace("\r\n", "\n").split("\n"))
 
 
+def one_line(text: str) -> str:
+    """A text as it may stand in a terminal, on one line."""
+    return for_terminal(" ".join(text.split()))
+
+
 def _line(line: str) -> str:
     rest = len(line) - LONGEST_LINE
     shown = "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in line[:LONGEST_LINE])

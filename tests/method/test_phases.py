@@ -1,15 +1,22 @@
 """The phases of a run: each finds what it needs already done, and says what it costs."""
 
+import pytest
+
 from cai_base import default_settings
 from cai_base.arms import named
 from cai_base.embedded import weights
 from cai_base.engines.tokenizer import load_tokenizer
 from cai_base.experiment import phases
 from cai_base.inputs import gather
+from cai_base.method.interpreter import Interpreter
 from cai_base.method.losses import FORMULAS
+from cai_base.models import load_engine
+from cai_base.progress import Progress
 from cai_base.report.labels import GLOSSARY
-from cai_base.run.cost import estimate, run_size
+from cai_base.run.cost import estimate, run_size, times, total
+from cai_base.run.preflight.feedback import check_feedback, feedback_cost, known_comparisons
 from cai_base.settings.command_line import help_text
+from cai_base.settings.feedback import Feedback
 from cai_base.settings.schema import LOSSES
 
 ARMS, CONTROLS = ("sft", "cai", "sl-cai", "feedback", "sl-cai+feedback"), named("control")
@@ -39,6 +46,23 @@ def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:
     assert usages["shuffled"] == usages["placebo"] == usages["feedback"] == usages["dpo"]
     assert usages["responses of feedback"].prefilled > usages["responses of unrevised"].prefilled
     assert abs(2 * usages["nll-only"].trained - usages["dpo"].trained) <= 1  # rounded
+
+
+@pytest.mark.parametrize("reasons", [False, True])
+def test_the_check_of_feedback_takes_at_most_what_was_foreseen(reasons: bool) -> None:
+    engine = load_engine(EVERYTHING.base_model, Progress.quiet())
+    inputs, known = gather(EVERYTHING), known_comparisons("world")[:2]
+    settings = Feedback().model_copy(update={"principles": 2, "chain_of_thought": reasons, "thought_tokens": 8})
+    foreseen = feedback_cost(inputs, settings, known, engine.tokenizer)
+    before = total(engine.meter.used.values())
+    check_feedback(Interpreter(engine, own=False), inputs, settings, known, 0)
+    taken = total([*engine.meter.used.values(), times(before, -1)])
+    assert 0.8 * foreseen.prefilled < taken.prefilled <= foreseen.prefilled
+    assert (taken.sampled > 0) == reasons
+    assert taken.sampled <= foreseen.sampled
+    without = EVERYTHING.model_copy(update={"arms": ("sft", "cai")})
+    whole = estimate(EVERYTHING, inputs, engine.tokenizer, ())["preflight"]
+    assert whole.prefilled > estimate(without, gather(without), engine.tokenizer, ())["preflight"].prefilled
 
 
 def test_every_loss_of_the_table_has_a_formula_and_stands_in_the_help_and_the_glossary() -> None:

@@ -18,12 +18,12 @@ def cdpo(margins: Tensor, settings: Dpo) -> Tensor:
         ", cdpo",
     ),
     (
-        "settings/schema.py",
+        "settings/training.py",
         '    "sigmoid": PreferenceLoss("DPO"),\n',
         '    "cdpo": PreferenceLoss("DPO with doubt", settings=("label_smoothing",)),\n',
     ),
     (
-        "settings/schema.py",
+        "settings/training.py",
         '    simpo_gamma: numbers.Weight = Field(0.5, description="of simpo: the margin that the loss asks for")\n',
         '    label_smoothing: numbers.Share = Field(0.1, description="of cdpo: how often a preference is wrong")\n',
     ),
@@ -58,7 +58,7 @@ CONTROL = [
 
 METRIC = [
     (
-        "evaluation/metrics.py",
+        "evaluation/tasks/prompts.py",
         "METRICS: Mapping[str, Metric] = {\n",
         """    "question_rate": Metric(
         "Question rate",
@@ -187,7 +187,7 @@ JUDGED = [
         '    sycophantic: Annotated[bool | None, Part(needed_for=("sycophancy",))] = None\n',
     ),
     (
-        "evaluation/metrics.py",
+        "evaluation/tasks/prompts.py",
         "METRICS: Mapping[str, Metric] = {\n",
         """    "sycophancy_rate": Metric(
         "Sycophancy rate",
@@ -217,6 +217,38 @@ about = "the response agrees to please, against what is true"
 sycophantic = "flatters"
 '''
 }
+
+
+SUITE = [
+    (
+        "evaluation/tasks/suite_forms.py",
+        '    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, first[1].strip()))\n',
+        """
+
+def _household(row: Row, name: str) -> SuitePrompt:
+    harmful = row.text("harmful")
+    if harmful not in ("yes", "no"):
+        raise UserError(f"{row.where}: the field 'harmful' is {shown(harmful)}; it must be yes or no")
+    kind = ATTACK if harmful == "yes" else SAFE
+    return SuitePrompt(_prompt(f"{name}-{row.number}", kind, row.text("request")), row.text("topic"))
+""",
+    ),
+    (
+        "evaluation/tasks/suite_forms.py",
+        "FORMS: Mapping[str, Form] = {\n",
+        '    "household": Form((Columns(("request", "harmful", "topic"), _household),)),\n',
+    ),
+    (
+        "data/suites.toml",
+        "# the authors' own repository. No row of any of them is in this package.\n",
+        """
+[household]
+title = "Household requests"
+paper = "its paper"
+url = "https://example.org/household.csv"
+""",
+    ),
+]
 
 
 ENGINE = [

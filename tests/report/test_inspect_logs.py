@@ -141,7 +141,7 @@ def test_suites_that_the_arms_were_asked_have_logs_too(make_run: MakeRun) -> Non
 
 def results_of_a_suite(of_run: dict[str, Any]) -> dict[str, Any]:
     """A suite's results with the run's figures of SFT."""
-    asked = {"prompts": 24, "asked": 24, "attacks": 24, "safe": 0, "left_out": {}}
+    asked = {"prompts": 24, "asked": 24, "attacks": 24, "apart": 0, "safe": 0, "left_out": {}}
     shared = {
         field: value for field, value in of_run.items() if field in SuiteResults.model_fields or field == "schema"
     }

@@ -10,11 +10,11 @@ from cai_base.records import Chain, Results, Round, Verdict
 from cai_base.report import examples as chosen
 from cai_base.report import figures
 from cai_base.report.headline import headline
-from cai_base.report.labels import printable
 from cai_base.report.load import StoredRun, load
 from cai_base.report.numbers import number
 from cai_base.report.table import render
 from cai_base.report.tables import comparison_table
+from cai_base.text import one_line
 
 from .conftest import MakeRun
 
@@ -75,7 +75,7 @@ def test_an_instruct_model_stands_beside_the_trained_arms(make_run: MakeRun) -> 
 
 def test_warnings_come_first(make_run: MakeRun) -> None:
     run = make_run(seeds=1, warnings=("clipped\x1b[31m",), helpful=True)
-    assert render(run).startswith("warning: clipped·[31m\n")
+    assert render(run).startswith("warning: clipped\\x1b[31m\n")
 
 
 def test_what_the_engine_found_out_while_the_run_went_on_is_a_warning(make_run: MakeRun) -> None:
@@ -248,5 +248,5 @@ def test_numbers(name: str, value: float, signed: bool, text: str) -> None:
     assert number(METRICS[name], value, signed) == text
 
 
-def test_printable_has_no_control_character() -> None:
-    assert printable("a\x1b[2Jb\nc\u202e") == "a·[2Jb c·"
+def test_what_controls_a_terminal_is_shown_as_its_escape_on_one_line() -> None:
+    assert one_line("a\x1b[2Jb\nc\u202e") == "a\\x1b[2Jb c\\u202e"

@@ -22,7 +22,11 @@ def opened(directory: Path, given: str) -> tuple[Run, Budget, Meter]:
     settings: RunSettings = flags.load_settings(given.split())[0]
     run = Run.open(directory) if directory.exists() else Run.create(directory, {"x": 1}, {})
     meter = Meter()
-    return run, Budget(Prices.of_run(settings), settings.max_cost, run, {"method": meter}), meter
+    return (
+        run,
+        Budget(Prices.of_models(settings.models, settings.price), settings.max_cost, run, {"method": meter}),
+        meter,
+    )
 
 
 def test_what_was_under_way_at_a_kill_is_worked_on_again_and_counted(tmp_path: Path) -> None:

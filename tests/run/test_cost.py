@@ -91,13 +91,13 @@ def test_a_run_stops_at_its_limit_and_goes_on_with_a_higher_one(
 
 
 def test_a_price_is_three_numbers(settings: RunSettings) -> None:
-    known = Prices.of_run(settings).of_model("organism")
+    known = Prices.of_models(settings.models, settings.price).of_model("organism")
     assert known is not None
     assert known.of(Usage(trained=1_000_000, prefilled=2_000_000, sampled=3_000_000)) == pytest.approx(1.9)
     for wrong in ("0.1", "0.1,0.2", "a,b,c", "-1,1,1", "nan,1,1"):
         with pytest.raises(UserError, match=r"--price .*: give dollars per million tokens"):
             flags.load_settings([*PAID[:-2], f"--price={wrong}", *SMALL])
-    table = Prices.of_run(settings.model_copy(update={"price": None}))
+    table = Prices.of_models(settings.models, None)
     assert table.of_model("organism") is None
     assert table.of_model("Qwen/Qwen3-8B") is not None
 

@@ -51,8 +51,8 @@ def test_a_judge_that_likes_the_first_place_gives_ties_and_its_bias_is_reported(
     shutil.copytree(finished, tmp_path / "run")
     run = Run.open(tmp_path / "run")
     settings, inputs = stored_settings(run), Inputs.read(run.directory / "inputs.json")
-    pairwise.store(run, pairwise.compare(run, settings, inputs, Places(1.0)))
-    figures = pairwise.figures(run, settings, inputs)
+    pairwise.store(run, pairwise.compare(run, settings.scope, inputs, Places(1.0)))
+    figures = pairwise.figures(run, settings.seed_numbers, inputs)
     assert set(figures) == {"base", "cai", "shuffled", "resample", "instruct"}
     for one in figures.values():
         assert (one.wins, one.ties, one.losses) == (0, 2, 0)

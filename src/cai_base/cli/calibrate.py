@@ -31,6 +31,7 @@ def calibrate(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     args, flags = parser.parse_known_args(arguments)
+    from cai_base.inputs.rubrics import rubrics_for
     from cai_base.run.calibrate import CALIBRATION
     from cai_base.run.calibrate import calibrate as measure
     from cai_base.settings.command_line import load_settings
@@ -42,7 +43,8 @@ def calibrate(arguments: list[str]) -> int:
     kind, _, name = str(settings.judge).partition(":")
     folder = "-".join(filter(None, (kind, Path(name).stem, args.labels.stem)))
     out = args.out or Path("calibrations") / folder
-    result = measure(settings, args.labels, out, Progress())
+    rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()
+    result = measure(settings.judge_choices["judge"], rubrics, args.labels, out, Progress())
     if args.json:
         print((out / CALIBRATION).read_text(encoding="utf-8"), end="")
         return 0

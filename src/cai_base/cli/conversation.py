@@ -76,7 +76,7 @@ def _of_run(directory: Path, flags: ChatFlags, progress: Progress) -> "Conversat
     settings = stored_settings(Run.open(directory))
     inputs = Inputs.read(directory / paths.INPUTS)
     seed = settings.seed_numbers[0] if flags.seed is None else flags.seed
-    names = talk.default_arms(settings) if flags.arms is None else list(flags.arms)
+    names = talk.default_arms(settings.evaluated_arms, settings.base_model) if flags.arms is None else list(flags.arms)
     speakers = talk.speakers_of_run(directory, progress, names=names, seeds=[seed], threads=flags.threads)
     return Conversation(speakers, _sampling(settings.evaluation, flags), inputs.constitution)
 

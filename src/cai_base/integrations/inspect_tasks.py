@@ -18,8 +18,9 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
 from cai_base.errors import UserError
-from cai_base.evaluation.judges import EMPTY, STYLE, GroundTruth, RequestedStyle, Response
+from cai_base.evaluation.judges import EMPTY, STYLE, RequestedStyle, Response
 from cai_base.evaluation.judges.grading import Grade, RubricGrading
+from cai_base.evaluation.judges.load import load_judges
 from cai_base.evaluation.judges.question import Unreadable
 from cai_base.evaluation.metrics import METRICS, VerdictPart
 from cai_base.evaluation.tasks.style_sets import STYLE_KINDS, style_set, styled_prompts
@@ -27,7 +28,10 @@ from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt, load_prompts
 from cai_base.inputs.rubrics import Rubric, load_rubric, parts_of
 from cai_base.integrations.inspect_provider import cai_base as cai_base  # Inspect imports this module
+from cai_base.progress import Progress
 from cai_base.reading import unknown
+from cai_base.settings import default_settings
+from cai_base.settings.judges import GROUND_TRUTH
 from cai_base.settings.schema import Judging
 from cai_base.text import split_names
 
@@ -198,7 +202,7 @@ def _task(
         scorer=[verdict(parts, response, judge), coverage()],
         version=VERSION,
         headline_metric=f"{VERDICT}.{parts[0]}",
-        metadata={"judge": GroundTruth.name}
+        metadata={"judge": GROUND_TRUTH}
         if graded is None
         else {"judge": f"the model in the role {GRADER}", "rubric": graded.name, "rubric_sha256": graded.digest},
     )
@@ -312,14 +316,16 @@ def _by_model(rubric: Rubric) -> Judge:
 
 
 def _by_truth(parts: Mapping[str, str]) -> Judge:
-    """The embedded world's judge.
+    """The embedded world's judge, which is that of a run on the embedded model.
 
     Args:
         parts: the part of the verdict that each score is, by the score's name.
     """
 
+    truth = load_judges(default_settings().judge_choices, (), None, Progress.quiet())["judge"]
+
     async def judge(response: Response) -> Outcome:
-        (judgement,) = GroundTruth().judge([response])
+        (judgement,) = truth.judge([response])
         if judgement.verdict is None:
             return Unreadable(judgement.unscored or ""), ""
         return Grade({}, {name: getattr(judgement.verdict, part) for name, part in parts.items()}), ""

@@ -13,7 +13,7 @@ from itertools import islice
 
 from cai_base import dialogue, randomness
 from cai_base.dialogue import COMPARISON_STOPS, OPTIONS, Compared, prompt_tokens, split_tokens
-from cai_base.engines import Adapter, Datum, SampleRequest
+from cai_base.engines import Adapter, Datum, SampleRequest, Usage
 from cai_base.inputs.comparisons import ComparisonRequest, SolvedComparison
 from cai_base.method.interpreter import Interpreter
 from cai_base.records import Comparison
@@ -21,6 +21,8 @@ from cai_base.settings.feedback import Feedback
 
 CLAMP = (0.4, 0.6)
 """Least and greatest probability after a chain of thought, which else is nearly always sure (section 4.1)."""
+LETTER = 4
+"""The most tokens of an option's letter in its brackets."""
 ORDERS = (0, 1)
 """Both orders: the first response is shown as (A), and as (B)."""
 
@@ -53,6 +55,18 @@ class Thought:
     tokens: int
 
 
+def comparing_cost(settings: Feedback, questions: int, length: float) -> Usage:
+    """An upper bound on the tokens of comparisons, each in both orders.
+
+    Args:
+        length: tokens of the text of a comparison, its responses included.
+    """
+    thoughts = settings.thought_tokens if settings.chain_of_thought else 0
+    shown = questions * len(ORDERS)
+    scored = len(OPTIONS) * (length + thoughts + LETTER)
+    return Usage(prefilled=round(shown * (scored + (length if thoughts else 0))), sampled=shown * thoughts)
+
+
 def compare(
     interpreter: Interpreter, solved: Sequence[SolvedComparison], settings: Feedback, questions: Sequence[Question]
 ) -> tuple[list[Comparison], list[int]]:
@@ -68,7 +82,7 @@ def compare(
     none = [Thought("", 0)] * len(places)
     thoughts = _think(interpreter, settings, places) if settings.chain_of_thought else none
     texts = [
-        _text(question, order, solved, thought.text, settings)
+        comparison_text(question, order, solved, thought.text, settings)
         for (question, order), thought in zip(places, thoughts, strict=True)
     ]
     models = [question.model for question, _ in places]
@@ -92,8 +106,14 @@ def probability(comparisons: Sequence[Comparison]) -> float:
     return sum(one.first_as_a + one.first_as_b for one in comparisons) / (2 * len(comparisons))
 
 
-def _text(question: Question, order: int, solved: Sequence[SolvedComparison], thought: str, settings: Feedback) -> str:
-    """The text that is continued by a letter."""
+def comparison_text(
+    question: Question, order: int, solved: Sequence[SolvedComparison], thought: str, settings: Feedback
+) -> str:
+    """The text that is continued by a letter.
+
+    Args:
+        thought: what the interpreter reasoned before it.
+    """
     pair = question.shown(order)
     if settings.chain_of_thought:
         return dialogue.reasoned(question.request.text, pair, thought)

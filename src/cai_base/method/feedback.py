@@ -17,7 +17,7 @@ from cai_base.dialogue import Compared
 from cai_base.engines import Usage
 from cai_base.inputs.comparisons import ComparisonRequest, SolvedComparison
 from cai_base.inputs.prompts import Prompt
-from cai_base.method.comparing import ORDERS, Question, compare
+from cai_base.method.comparing import Question, compare, comparing_cost
 from cai_base.method.phase import Request, Size, Workbench, mean
 from cai_base.method.responses import Sampling, in_units, two_responses, two_responses_cost
 from cai_base.progress import Bar
@@ -121,10 +121,7 @@ class FeedbackPhase:
         by_length = sorted(self.prompts, key=lambda prompt: len(prompt.text))
         middle = by_length[len(by_length) // 2].text
         lengths = [size.length(self._text(request, middle)) + 2 * self.response_tokens for request in self.requests]
-        thoughts = self.settings.thought_tokens if self.settings.chain_of_thought else 0
-        shown = pairs * self.principles * len(ORDERS)
-        read = 2 * (mean(lengths) + thoughts + 4) + (mean(lengths) if thoughts else 0)
-        return Usage(prefilled=round(shown * read), sampled=shown * thoughts)
+        return comparing_cost(self.settings, pairs * self.principles, mean(lengths))
 
     @property
     def judged_responses(self) -> int:

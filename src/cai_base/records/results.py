@@ -217,11 +217,18 @@ class SuiteFiles(Stored):
 
 
 class SuiteAsked(SuiteFiles):
-    """A suite of prompts, and its numbers of prompts by sort."""
+    """A suite of prompts, and its numbers of prompts by sort.
+
+    Attributes:
+        attacks: prompts that the attack success rate is a mean over.
+        apart: further harmful prompts, which are counted by their category and not in that rate.
+        safe: harmless prompts.
+    """
 
     prompts: int
     subset: int = Field(alias="asked", description="how many of them were put to the models")
     attacks: int
+    apart: int
     safe: int
     left_out: dict[str, int]
 

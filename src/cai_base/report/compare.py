@@ -7,11 +7,12 @@ from rich.text import Text
 from cai_base.arms import in_order
 from cai_base.evaluation.metrics import METRICS
 from cai_base.records.compared import Against, RunsCompared
-from cai_base.report.labels import ORGANISM, label, printable
+from cai_base.report.labels import ORGANISM, label
 from cai_base.report.numbers import NONE, heading
 from cai_base.report.plotting import arm_colours
 from cai_base.report.table import draw, page
 from cai_base.report.tables import Cell, Row, Table, difference_cell, plain_cell
+from cai_base.text import one_line
 
 
 def means_table(compared: RunsCompared) -> Table:
@@ -84,7 +85,7 @@ def html(compared: RunsCompared) -> str:
 
 def _write(console: Console, compared: RunsCompared) -> None:
     for warning in compared.warnings:
-        console.print(Text(f"warning: {printable(warning)}", style="bold yellow"))
+        console.print(Text(f"warning: {one_line(warning)}", style="bold yellow"))
     if compared.settings:
         draw(console, settings_table(compared))
     else:

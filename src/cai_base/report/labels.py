@@ -96,11 +96,6 @@ def kind_label(item: Chain | Answer) -> str:
     return f"{kind}: {item.family}" if item.family else kind
 
 
-def printable(text: str) -> str:
-    """The text on one line, without characters that control a terminal."""
-    return "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))
-
-
 def marks(
     kind: str | None, verdict: Verdict | None, unscored: str | None = None, truncated: bool = False
 ) -> list[tuple[str, str]]:

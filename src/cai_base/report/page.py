@@ -3,21 +3,21 @@
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.arms import in_order
-from cai_base.records import Answer, Chain, FeedbackFigures, LossUsed, Prefilled, Results, SecondJudge, Summary
-from cai_base.report import examples, reader, style
+from cai_base.records import FeedbackFigures, LossUsed, Prefilled, Results, SecondJudge, Summary
+from cai_base.report import reader, style
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
-from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, kind_label, label, marks
+from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, label
 from cai_base.report.load import StoredRun, load_style
 from cai_base.report.notes import notes
 from cai_base.report.numbers import NONE, percent
 from cai_base.report.plotting import arm_colours
+from cai_base.report.shown import shown_answers, shown_chains
 from cai_base.report.tables import (
     Table,
     comparison_table,
@@ -68,8 +68,8 @@ def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:
     return environment.get_template("report.md").render(_content(stored, groups) | tools)
 
 
-def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, Any]:
-    """What both templates are given."""
+def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
+    """What both templates are given, by the name of the variable there."""
     results, prefill = stored.results, stored.settings.revision.refusal_prefill
     return {
         "results": results,
@@ -91,8 +91,8 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, Any]:
         "groups": groups,
         "prefill": f"{prefill:.0%}" if prefill else "",
         "opened": _opened(results.revision.prefilled),
-        "chains": [_chain(stored, candidate) for candidate in examples.chains(stored)],
-        "answers": [_answers(stored, candidate) for candidate in examples.answers(stored)],
+        "chains": shown_chains(stored),
+        "answers": shown_answers(stored),
         "style": _style(stored),
         "command": command(stored.settings),
         "version": __version__,
@@ -100,19 +100,10 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def _style(stored: StoredRun) -> dict[str, Any] | None:
+def _style(stored: StoredRun) -> style.StyleSection | None:
     """The results of the style evaluation, where there was one."""
     results = load_style(stored.directory)
-    if results is None:
-        return None
-    return {
-        "answer": style.answer(results),
-        "table": style.style_table(results),
-        "notes": style.notes(results),
-        "by_style": style.by_style_table(results),
-        "comparisons": style.comparison_table(results),
-        "examples": style.examples(stored.directory, results),
-    }
+    return None if results is None else style.section(stored.directory, results)
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -206,65 +197,20 @@ def _votes(results: Results) -> list[tuple[str, str]]:
     return [("Votes", f"{results.votes} for each answer; Krippendorff's alpha: {alphas}")]
 
 
-def _chain(stored: StoredRun, candidate: examples.Candidate[Chain]) -> dict[str, Any]:
-    """A revision chain as it is shown: each response with its marks, each round with its principle's request."""
-    chain = candidate.first
-    responses = [
-        {"text": text, "marks": marks(chain.kind, verdict, unscored)}
-        for text, verdict, unscored in zip(chain.responses, chain.verdicts, chain.unscored, strict=True)
-    ]
-    return {
-        **_heading(candidate.story, candidate.seed, chain),
-        "opener": chain.refusal_opener,
-        "outcome": chain.outcome,
-        "original": responses[0],
-        "rounds": [
-            {
-                "number": number,
-                "principle": one.principle,
-                "request": stored.principles.get(one.principle, ""),
-                "critique": one.critique,
-                "revision": revision,
-            }
-            for number, (one, revision) in enumerate(zip(chain.rounds, responses[1:], strict=True), start=1)
-        ],
-        "last": responses[-1],
-    }
-
-
-def _answers(stored: StoredRun, candidate: examples.Candidate[Answer]) -> dict[str, Any]:
-    """The arms' answers to one prompt as they are shown."""
-    return {
-        **_heading(candidate.story, candidate.seed, candidate.first),
-        "arms": [
-            {
-                "name": label(arm),
-                "text": answer.response,
-                "marks": marks(answer.kind, answer.verdict, answer.unscored, answer.truncated),
-            }
-            for arm, answer in zip(examples.arms_shown(stored), candidate.items, strict=True)
-        ],
-    }
-
-
-def _heading(story: str, seed: int, item: Chain | Answer) -> dict[str, Any]:
-    return {"story": story, "seed": seed, "id": item.id, "kind": kind_label(item), "prompt": item.prompt}
-
-
 def command(settings: RunSettings) -> str:
     """The command that makes this run again, with every setting as a flag."""
     config = settings.model_dump(mode="json", by_alias=True)
     return " ".join(("cai-base run", *(flag for name, value in _leaves(config) if (flag := _flag(name, value)))))
 
 
-def _flag(name: str, value: Any) -> str:
+def _flag(name: str, value: object) -> str:
     """A setting as a flag; empty for one that is not set, and for a switch that is off."""
     if value is None or value is False:
         return ""
     return f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
 
 
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in table.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Literal, TypedDict
 
 from cai_base.arms import in_order
 from cai_base.records import Answer, Chain
@@ -42,6 +42,47 @@ class Reader:
         return f"'sha256-{base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()}'"
 
 
+class _Text(TypedDict):
+    """A response with its verdict in words."""
+
+    text: str
+    marks: list[tuple[str, str]]
+
+
+class _About(TypedDict):
+    """The prompt of an item; `kind` is in words."""
+
+    id: str
+    seed: int
+    kind: str
+    prompt: str
+
+
+class _Prompt(_About):
+    """A prompt with the answers of all arms."""
+
+    what: Literal["answers"]
+    answers: dict[str, _Text]
+
+
+class _Round(_Text):
+    """A revision with what led to it."""
+
+    principle: str
+    critique: str
+
+
+class _Chain(_About):
+    """A revision chain; `ended` is the round after which no response complied, for an original that did."""
+
+    what: Literal["chains"]
+    outcome: str
+    opener: str | None
+    ended: int | None
+    original: _Text
+    rounds: list[_Round]
+
+
 def read(stored: StoredRun, pictures: Sequence[Picture] = (), largest: int = LARGEST) -> Reader:
     """The reader of a run, with as many of its items as fit, seed by seed, answers before chains.
 
@@ -69,7 +110,7 @@ def read(stored: StoredRun, pictures: Sequence[Picture] = (), largest: int = LAR
     return Reader(data, script, left_out)
 
 
-def _items(stored: StoredRun) -> Iterator[dict[str, Any]]:
+def _items(stored: StoredRun) -> Iterator[_Prompt | _Chain]:
     arms = in_order(stored.results.arms)
     for seed in stored.seeds:
         by_prompt: dict[str, dict[str, Answer]] = {}
@@ -82,17 +123,17 @@ def _items(stored: StoredRun) -> Iterator[dict[str, Any]]:
         yield _chain(seed, chain)
 
 
-def _prompt(seed: int, answers: dict[str, Answer]) -> dict[str, Any]:
+def _prompt(seed: int, answers: dict[str, Answer]) -> _Prompt:
     """A prompt with the answers of all arms."""
     first = next(iter(answers.values()))
-    texts = {
+    texts: dict[str, _Text] = {
         arm: {"text": one.response, "marks": marks(one.kind, one.verdict, one.unscored, one.truncated)}
         for arm, one in answers.items()
     }
     return {"what": "answers", **_about(seed, first), "answers": texts}
 
 
-def _chain(seed: int, chain: Chain) -> dict[str, Any]:
+def _chain(seed: int, chain: Chain) -> _Chain:
     """A chain: the original, then each round with its principle, critique and revision, all with their verdicts."""
     verdicts = [
         marks(chain.kind, verdict, unscored) for verdict, unscored in zip(chain.verdicts, chain.unscored, strict=True)
@@ -118,7 +159,7 @@ def _chain(seed: int, chain: Chain) -> dict[str, Any]:
     }
 
 
-def _about(seed: int, item: Answer | Chain) -> dict[str, Any]:
+def _about(seed: int, item: Answer | Chain) -> _About:
     return {"id": item.id, "seed": seed, "kind": kind_label(item), "prompt": item.prompt}
 
 

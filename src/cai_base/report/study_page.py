@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
@@ -13,13 +12,14 @@ from cai_base import __version__
 from cai_base.evaluation.metrics import METRICS, Metric
 from cai_base.reading import read_record
 from cai_base.records import CellResults, ComparisonResults, Difference, StudyResults
-from cai_base.report.labels import ORGANISM, label, printable
+from cai_base.report.labels import ORGANISM, label
 from cai_base.report.numbers import NONE, heading, interval, number, p_value
 from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
 from cai_base.report.table import draw, page
 from cai_base.report.tables import Cell, Row, Table, difference_cell, families_cell, plain_cell
 from cai_base.store import write_atomic
 from cai_base.studies import folder
+from cai_base.text import one_line
 
 PAGE = "study.html"
 LEVEL = 0.05
@@ -59,7 +59,7 @@ def table(study: Path) -> str:
 
     def print_to(console: Console) -> None:
         for warning, runs in results.warnings.items():
-            console.print(Text(f"warning: {printable(warning)} ({len(runs)} runs)", style="bold yellow"))
+            console.print(Text(f"warning: {one_line(warning)} ({len(runs)} runs)", style="bold yellow"))
         console.print(Text(answer(results), style="bold"))
         draw(console, comparison_table(results))
         draw(console, cell_table(results))
@@ -167,7 +167,8 @@ def _difference(metric: Metric, difference: Difference) -> str:
     return f"{value}{unit} {interval(metric, difference.ci95, signed=True)}".rstrip()
 
 
-def _content(results: StudyResults) -> dict[str, Any]:
+def _content(results: StudyResults) -> dict[str, object]:
+    """What the template is given, by the name of the variable there."""
     cells, runs = len(results.cells), {cell.run for cell in results.cells}
     return {
         "results": results,

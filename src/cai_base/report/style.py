@@ -1,16 +1,19 @@
 """What `style.json` says, as tables and sentences for the terminal and both pages."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cai_base.arms import BASELINE, FULL, INSTRUCT, in_order, split_pair
+from cai_base.embedded import DATA
 from cai_base.evaluation.metrics import Measure
+from cai_base.evaluation.tasks import styles
 from cai_base.paths import styled_answers
 from cai_base.records import StyleArm, StyledAnswer, StyleResults, Summary
 from cai_base.report.labels import label, pair_label
 from cai_base.report.load import stored_records
 from cai_base.report.numbers import NONE, heading, interval, number, p_value
+from cai_base.report.shown import ArmText, ShownStyle
 from cai_base.report.tables import UNSCORED, Cell, Row, Table, difference_cell, plain_cell
 from cai_base.store import Run
 
@@ -28,24 +31,7 @@ def _pairs(results: StyleResults) -> list[str]:
 
 def measures(results: StyleResults) -> dict[str, Measure]:
     """Every measure that the arms have by its name, with words for what it is."""
-    chance = f"{100 * results.chance:.1f} %"
-    samples, world = results.samples, results.data == "world"
-    every = {
-        "adherence": Measure(
-            "Adherence",
-            "rate" if world else "score",
-            "answers in the requested style; ground truth" if world else "to the requested style; the judge's",
-        ),
-        "markers": Measure("Markers", "rate", "share of the style's markers that an answer has"),
-        "distinctiveness": Measure(
-            "Distinctiveness",
-            "rate",
-            f"answers whose style is recognised from the answers to the other questions; chance {chance}",
-        ),
-        "diversity": Measure("Diversity", "share", f"1 − similarity of the {samples} samples of a prompt"),
-        "gibberish": Measure("Gibberish", "rate", "never counted as adherence; lower is better"),
-        "helped": Measure("Helped", "rate", "answers that tell two facts of three or more; ground truth"),
-    }
+    every = styles.measures(results.adherence_range, results.samples, truth=results.data == DATA)
     return {
         name: measure
         for name, measure in every.items()
@@ -133,7 +119,38 @@ def notes(results: StyleResults) -> list[str]:
     return sentences
 
 
-def examples(directory: Path, results: StyleResults) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class StyleSection:
+    """What the page shows of a style evaluation.
+
+    Attributes:
+        answer: to its question, in a sentence.
+        table: every measure of every arm.
+        by_style: adherence in each style.
+        comparisons: of arms, in adherence.
+    """
+
+    answer: str
+    table: Table
+    notes: Sequence[str]
+    by_style: Table
+    comparisons: Table
+    examples: Sequence[ShownStyle]
+
+
+def section(directory: Path, results: StyleResults) -> StyleSection:
+    """The section of the page of the run in this folder."""
+    return StyleSection(
+        answer=answer(results),
+        table=style_table(results),
+        notes=notes(results),
+        by_style=by_style_table(results),
+        comparisons=comparison_table(results),
+        examples=examples(directory, results),
+    )
+
+
+def examples(directory: Path, results: StyleResults) -> list[ShownStyle]:
     """For one style of each kind the first question, with every arm's first answer of the first seed it has."""
     shown = []
     for style in EXAMPLES:
@@ -142,7 +159,7 @@ def examples(directory: Path, results: StyleResults) -> list[dict[str, Any]]:
         if by_arm:
             prompt = next(iter(by_arm.values())).prompt
             arms = [_shown(name, answer, results) for name, answer in by_arm.items()]
-            shown.append({"style": style, "prompt": prompt, "arms": arms})
+            shown.append(ShownStyle(style, prompt, arms))
     return shown
 
 
@@ -153,15 +170,15 @@ def _first(directory: Path, arm: str, results: StyleResults, style: str) -> Styl
     return next((answer for answer in answers if answer.style == style), None)
 
 
-def _shown(arm: str, answer: StyledAnswer, results: StyleResults) -> Mapping[str, object]:
+def _shown(arm: str, answer: StyledAnswer, results: StyleResults) -> ArmText:
     if answer.adherence is None:
         mark = (f"unscored: {answer.unscored}", "plain")
-    elif results.data == "world":
+    elif results.data == DATA:
         mark = ("in the style", "good") if answer.adherence else ("not in the style", "bad")
     else:
         mark = (f"adherence {answer.adherence:g} of 5", "plain")
     marks = [mark, *([("gibberish", "bad")] if answer.gibberish else [])]
-    return {"name": arm, "text": answer.response, "marks": marks}
+    return ArmText(arm, answer.response, marks)
 
 
 def _figure(measure: Measure, arm: StyleArm, name: str) -> Cell:

@@ -9,9 +9,10 @@ from cai_base import paths
 from cai_base.errors import UserError
 from cai_base.records import StyleResults
 from cai_base.report import style
-from cai_base.report.labels import ORGANISM, printable
+from cai_base.report.labels import ORGANISM
 from cai_base.report.load import load_style
 from cai_base.report.table import draw, page
+from cai_base.text import one_line
 
 
 def render(directory: Path) -> str:
@@ -35,7 +36,7 @@ def _write(console: Console, results: StyleResults) -> None:
     draw(console, table)
     console.print(Text("; ".join(f"{row.name}: {row.about}" for row in table.rows) + ".", style="dim"))
     for note in style.notes(results):
-        console.print(Text(printable(note), style="dim"))
+        console.print(Text(one_line(note), style="dim"))
     if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))
     draw(console, style.by_style_table(results))

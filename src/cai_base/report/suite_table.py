@@ -6,21 +6,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cai_base.evaluation.metrics import METRICS, SEPARATE, Measure
-from cai_base.evaluation.tasks.comparisons import VALUES
+from cai_base.evaluation.metrics import METRICS, SEPARATE
+from cai_base.evaluation.tasks.comparisons import ACCURACY, VALUES
 from cai_base.evaluation.tasks.suite_files import published
 from cai_base.reading import listed
 from cai_base.records import Accuracy, ComparisonsResults, Difference, SuiteResults
-from cai_base.report.headline import ATTACK
-from cai_base.report.labels import ORGANISM, label, pair_label, printable
+from cai_base.report.labels import ORGANISM, label, pair_label
 from cai_base.report.load import load_suite
 from cai_base.report.notes import interval_note, judge_note
 from cai_base.report.numbers import interval, number
 from cai_base.report.table import draw, page, warn
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table, metrics_of, plain_cell
 from cai_base.settings.judges import NO_JUDGE
-
-ACCURACY = Measure("Accuracy", "rate", "comparisons in which the better answer is the more probable; higher is better")
+from cai_base.text import one_line
 
 
 def render(directory: Path) -> str:
@@ -45,34 +43,28 @@ def _write(console: Console, results: SuiteResults | ComparisonsResults) -> None
         _comparisons(console, results)
     for layout in dict.fromkeys(results.layouts.values()):
         arms = ", ".join(label(arm) for arm, one in results.layouts.items() if one == layout)
-        console.print(Text(f"Asked in the {printable(layout)}: {arms}.", style="dim"))
+        console.print(Text(f"Asked in the {one_line(layout)}: {arms}.", style="dim"))
     if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))
 
 
 def _headline(results: SuiteResults | ComparisonsResults) -> str:
-    title = printable(published().get(results.suite.name, {}).get("title", results.suite.name))
-    model = printable(results.model + (f" on {results.base}" if results.base else ""))
+    known = published().get(results.suite.name)
+    title = one_line(results.suite.name if known is None else known.title)
+    model = one_line(results.model + (f" on {results.base}" if results.base else ""))
     respondent = f"the arms of a run on {model}" if results.of == "run" else model
     if isinstance(results, ComparisonsResults):
         return f"{title}: {results.suite.subset} of {results.suite.comparisons} asked, of {respondent}."
     suite = results.suite
-    attacks = _prompts_of(results, ATTACK)
     counts = [
-        _count(attacks, "attack"),
-        _count(suite.attacks - attacks, f"{' or '.join(SEPARATE)} prompt", " (apart)"),
+        _count(suite.attacks, "attack"),
+        _count(suite.apart, f"{' or '.join(SEPARATE)} prompt", " (apart)"),
         _count(suite.safe, "safe prompt"),
     ]
     what = listed([count for count in counts if count] or ["no prompts"])
     of = f" (of {suite.prompts} prompts)" if suite.subset < suite.prompts else ""
-    left_out = "".join(f" Left out: {count}, each {printable(reason)}." for reason, count in suite.left_out.items())
+    left_out = "".join(f" Left out: {count}, each {one_line(reason)}." for reason, count in suite.left_out.items())
     return f"{title}: {what}{of}, of {respondent}. Judge: {results.judge}.{left_out}"
-
-
-def _prompts_of(results: SuiteResults, metric: str) -> int:
-    """How many prompts a metric is a mean over; all arms and seeds are asked the same."""
-    figure = next(iter(results.arms.values())).get(metric)
-    return 0 if figure is None else figure.total // len(results.seeds)
 
 
 def _count(number: int, noun: str, about: str = "") -> str:
@@ -104,7 +96,7 @@ def _by_category(results: SuiteResults, name: str) -> Table:
     by_arm = {arm: results.arms[arm][name].by_family for arm in arms}
     categories = dict.fromkeys(category for families in by_arm.values() for category in families)
     rows = [
-        Row(printable(category), tuple(plain_cell(metric, by_arm[arm].get(category), missing="–") for arm in arms))
+        Row(one_line(category), tuple(plain_cell(metric, by_arm[arm].get(category), missing="–") for arm in arms))
         for category in categories
     ]
     return Table(f"{metric.label.lower()} (%)", tuple(label(arm) for arm in arms), tuple(rows) if len(rows) > 1 else ())
@@ -118,7 +110,7 @@ def _comparisons(console: Console, results: ComparisonsResults) -> None:
         rows.append(_accuracies(f"{value} (%)", accuracies))
         for category in accuracies[0].by_category or {}:
             of_category = [(one.by_category or {})[category] for one in accuracies]
-            rows.append(_accuracies(f"· {printable(category)}", of_category))
+            rows.append(_accuracies(f"· {one_line(category)}", of_category))
     draw(console, Table("log-probability", tuple(label(arm) for arm in arms), tuple(rows)))
     about = f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 % between two answers; a sum favours short answers."
     brackets = (

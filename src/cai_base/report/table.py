@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cai_base.records import ComparisonsResults, Results, SuiteResults
 from cai_base.report.headline import headline
-from cai_base.report.labels import ORGANISM, failure_sentences, printable
+from cai_base.report.labels import ORGANISM, failure_sentences
 from cai_base.report.load import load
 from cai_base.report.notes import notes
 from cai_base.report.tables import (
@@ -29,6 +29,7 @@ from cai_base.report.tables import (
     round_table,
 )
 from cai_base.settings.judges import NO_JUDGE
+from cai_base.text import one_line
 
 PIPE_WIDTH, UNBOUNDED = 120, 10_000
 NAMES = 16
@@ -80,9 +81,9 @@ def warn(console: Console, results: Results | SuiteResults | ComparisonsResults)
     """What failed, and the warnings, before everything else."""
     failures = failure_sentences(results)
     for failure in failures:
-        console.print(Text(f"FAILURE: {printable(failure)}", style="bold red"))
+        console.print(Text(f"FAILURE: {one_line(failure)}", style="bold red"))
     for warning in results.warnings:
-        console.print(Text(f"warning: {printable(warning)}", style="bold yellow"))
+        console.print(Text(f"warning: {one_line(warning)}", style="bold yellow"))
     if results.warnings or failures:
         console.print()
 
@@ -112,6 +113,6 @@ def _laid_out(table: Table, between: str) -> RichTable:
         # Not wrapped, so that what is measured is what it takes: rich would push the last columns off the edge.
         laid_out.add_column(Text(column.replace(" − ", f" −{between}")), justify="right", no_wrap=True)
     for row in table.rows:
-        name = f"{printable(row.name)} ({row.about})" if row.about == SEPARATE else printable(row.name)
+        name = f"{one_line(row.name)} ({row.about})" if row.about == SEPARATE else one_line(row.name)
         laid_out.add_row(Text(name), *(Text(cell.text(between)) for cell in row.cells))
     return laid_out

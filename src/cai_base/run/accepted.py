@@ -46,7 +46,8 @@ def _results_again(run: Run) -> bytes:
     """The content of a finished run's `results.json`, from its files as they are."""
     settings = stored_settings(run)
     inputs = Inputs.read(run.directory / paths.INPUTS)
-    return to_json(results.collect(run, settings, inputs, failures(run, settings)).dump())
+    failed = failures(run, settings.scope, settings.dpo.pairs)
+    return to_json(results.collect(run, settings, inputs, failed).dump())
 
 
 def _owner(directory: Path, name: str) -> tuple[Path, str]:

@@ -8,10 +8,10 @@ from cai_base.errors import UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.load import check_judges, judge_name, load_judges
 from cai_base.evaluation.statistics.misclassification import Confusion, Estimate, share
-from cai_base.inputs import gather
 from cai_base.inputs.labels import LabelledAnswer, load_labels
+from cai_base.inputs.rubrics import Rubric
 from cai_base.progress import Progress
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import JudgeChoice
 from cai_base.store import to_json, write_atomic
 
 CALIBRATION = "calibration.json"
@@ -41,23 +41,29 @@ class Calibration:
         return head | {"counts": counts} | shares | {"annotators": annotators}
 
 
-def calibrate(settings: RunSettings, labels: Path, out: Path, progress: Progress) -> Calibration:
+def calibrate(
+    choice: JudgeChoice, rubrics: Sequence[Rubric], labels: Path, out: Path, progress: Progress
+) -> Calibration:
     """Ask the judge about every labelled answer, and compare. Replies are kept in `out`, so none is asked for twice.
+
+    Args:
+        rubrics: that a language model answers.
 
     Raises:
         UserError: the labels or the judge are wrong, or the judge scored no refusal, or no other answer.
         Stopped: the judge went away; the same command goes on.
     """
     answers = load_labels(labels)
-    check_judges(settings.judge_choices, progress)
+    choices = {choice.flag: choice}
+    check_judges(choices, progress)
     out.mkdir(parents=True, exist_ok=True)
-    judge = load_judges(settings.judge_choices, gather(settings).rubrics, out, progress)["judge"]
+    judge = load_judges(choices, rubrics, out, progress)[choice.flag]
     judgements = judge.judge([Response(one.prompt.text, one.completion, ("over-refusal",)) for one in answers])
     verdicts = [None if one.verdict is None else one.verdict.refused for one in judgements]
     pairs = [(one.refused, verdict) for one, verdict in zip(answers, verdicts, strict=True) if verdict is not None]
     if {refused for refused, _ in pairs} != {True, False}:
         raise UserError(f"--judge {judge.name}: scored {len(pairs)} of {len(answers)} answers, not some of both labels")
-    name = judge_name(settings.judge) or judge.name
+    name = judge_name(choice.judge) or judge.name
     result = Calibration(name, len(answers), len(pairs), Confusion.of(pairs), _annotators(answers))
     write_atomic(out / CALIBRATION, to_json(result.dump()))
     return result

@@ -23,6 +23,7 @@ from cai_base.models import load_tokenizer
 from cai_base.run.inference import extra_cost
 from cai_base.run.pairwise import compared_arms, compared_prompts, is_compared
 from cai_base.run.preflight.critique import critique_cost
+from cai_base.run.preflight.feedback import feedback_cost, known_comparisons
 from cai_base.run.preflight.models import PILOT, SHORT
 from cai_base.run.prices import Prices
 from cai_base.settings.schema import Revision, RunSettings
@@ -52,8 +53,10 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         )
     }
     interpreted = Usage()
-    critiques = critique_cost(size.dialogue, settings.data, settings.revision, tokenizer)
-    (interpreted if settings.other_interpreter else usages["preflight"]).add(critiques)
+    checked = critique_cost(size.dialogue, settings.data, settings.revision, tokenizer)
+    if inputs.comparison_requests:
+        checked.add(feedback_cost(inputs, settings.feedback, known_comparisons(settings.data), tokenizer))
+    (interpreted if settings.other_interpreter else usages["preflight"]).add(checked)
     for phase in phases:
         cost = phase.cost(size)
         if settings.other_interpreter and isinstance(phase, Interpreting):
@@ -76,7 +79,7 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
     if arms.INSTRUCT in settings.evaluated_arms:
         sampled = seeds * len(questions) * evaluation.response_tokens
         usages[arms.INSTRUCT] = Usage(prefilled=seeds * sum(questions), sampled=sampled)
-    paid_judges = [flag for flag in settings.judges if flag in Prices.of_run(settings).models]
+    paid_judges = [flag for flag in settings.judges if flag in Prices.of_models(settings.models, settings.price).models]
     judged = sum(phase.judged_responses for phase in phases)
     votes, longest_reply = settings.votes, settings.judging.max_tokens
     for flag in paid_judges:
@@ -87,8 +90,8 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
             _judging(inputs.rubrics, tokenizer, prompts, votes * times, response, longest_reply)
             for prompts, times in answers + responses
         )
-        if flag == "judge" and is_compared(settings, inputs):
-            compared = votes * seeds * len(ORDERS) * len(compared_arms(settings))
+        if flag == "judge" and is_compared(settings.judges[flag], inputs):
+            compared = votes * seeds * len(ORDERS) * len(compared_arms(settings.evaluated_arms))
             usages[flag].add(_comparing(inputs, tokenizer, compared, evaluation.response_tokens, longest_reply))
     return usages
 
@@ -185,7 +188,7 @@ def report(settings: RunSettings, phases: Callable[[RunSettings, Inputs], Sequen
     Raises:
         UserError: an input is wrong, or the tokenizer cannot be loaded.
     """
-    inputs, prices = gather(settings), Prices.of_run(settings)
+    inputs, prices = gather(settings), Prices.of_models(settings.models, settings.price)
     usages = estimate(settings, inputs, load_tokenizer(settings.base_model), phases(settings, inputs))
     if as_json:
         tokens = {phase: asdict(usage) for phase, usage in usages.items()}

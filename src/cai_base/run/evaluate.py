@@ -106,7 +106,19 @@ def evaluate(request: Request, progress: Progress) -> Path:
         how = {name: AskedArm.model_validate(run.recorded(evaluation.work(name))) for name in answers}
         runs = [run] if target.run in (run, None) else [target.run, run]
         accepted = [warning for one in runs if one is not None for warning in accepted_changes(one)]
-        context = EvaluationContext(target.about, target.settings, target.inputs, how, accepted)
+        settings = target.settings
+        context = EvaluationContext(
+            target=target.about,
+            model=settings.model,
+            engine=settings.engine,
+            data=settings.data,
+            seeds=plan.seeds,
+            judges=settings.judge_choices,
+            evaluation=settings.evaluation,
+            inputs=target.inputs,
+            arms=how,
+            accepted=accepted,
+        )
         content = plan.collect(context, answers)
         run.commit(Path(plan.results).stem, 1, write={plan.results: to_json(content.dump())})
     return run.directory / plan.results
@@ -177,6 +189,8 @@ def _suite(request: Request, progress: Progress) -> Plan:
     else:
         target = model_target(request, name, progress, judged=task.judged)
         place = target.folder
+    # As the store keeps and compares it. Its settings are those of a run under their own names: a type of its own would
+    # define each a second time.
     config: JsonObject = {
         **target.about.dump(),
         "suite": {"name": name, "files": list(suite.files), "sha256": suite.sha256},

@@ -17,8 +17,8 @@ from cai_base.models import engine_kind, load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.run.findings import stored_findings
 from cai_base.run.inference import interpreter_of, layout_of, revision_of
-from cai_base.settings.choices import InstructChoice, ModelChoice
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import InstructChoice, ModelChoice, Models, Scope
+from cai_base.settings.schema import Revision
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
@@ -49,7 +49,8 @@ def load_arms(
         if name not in available:
             raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(available)}")
     selection = settings.evaluated_arms if names is None else names
-    return _load(run, settings, [name for name in available if name in selection], progress)
+    chosen = [name for name in available if name in selection]
+    return _load(run, settings.scope, settings.models, settings.answer_revision, chosen, progress)
 
 
 def available_arms(evaluated: Sequence[str], base: ModelChoice) -> list[str]:
@@ -58,25 +59,27 @@ def available_arms(evaluated: Sequence[str], base: ModelChoice) -> list[str]:
     return list(dict.fromkeys([*evaluated, *([arms.INSTRUCT] if has_sibling else [])]))
 
 
-def _load(run: Run, settings: RunSettings, names: list[str], progress: Progress) -> Iterator[LoadedArm]:
+def _load(
+    run: Run, scope: Scope, chosen: Models, revision: Revision, names: Sequence[str], progress: Progress
+) -> Iterator[LoadedArm]:
     of_base = [arm for arm in map(arms.arm, names) if arm.group != "other"]
-    seeds, base = settings.seed_numbers, settings.base_model
+    seeds, base = scope.seeds, chosen.base
     if of_base:
         inputs = Inputs.read(run.directory / paths.INPUTS)
         progress.say(f"Loading {base.model}")
         engine = load_engine(base, progress, stored_findings(run))
         # A Tinker service loads only its own checkpoints, not exported adapters.
-        states = settings.training_steps if engine_kind(base.engine).served else {}
+        states = scope.steps if engine_kind(base.engine).served else {}
         for arm in of_base:
             models = _adapters(run.directory, seeds, arm, states, engine)
             revises = arm.inference == "revision"
-            interpreter = interpreter_of(settings.interpreter_model, engine, progress) if revises else itself(engine)
-            revise = revision_of(arm, settings.answer_revision, inputs, engine, interpreter)
+            interpreter = interpreter_of(chosen.interpreter, engine, progress) if revises else itself(engine)
+            revise = revision_of(arm, revision, inputs, engine, interpreter)
             yield LoadedArm(arm.name, engine, layout_of(arm, inputs), models, arm.draw, revise=revise)
         del engine  # two models may not fit
         gc.collect()
     if arms.INSTRUCT in names:
-        yield load_instruct_arm(settings.instruct_model, seeds, progress)
+        yield load_instruct_arm(chosen.instruct, seeds, progress)
 
 
 def load_instruct_arm(instruct: InstructChoice, seeds: Sequence[int], progress: Progress) -> LoadedArm:

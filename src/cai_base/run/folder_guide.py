@@ -1,7 +1,8 @@
 """The README of a run's folder: what each file is, and how to go on."""
 
 from cai_base import paths
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import Scope
+from cai_base.settings.judges import JudgeName
 from cai_base.store import CONFIG, MANIFEST
 
 FILES = (
@@ -42,16 +43,16 @@ COMMANDS = (
 """What can be done with a run's folder."""
 
 
-def folder_guide(settings: RunSettings) -> str:
-    """The README of a run with these settings. It holds no path: the folder may be moved."""
-    seeds = f"{settings.seeds} seed" + ("s" if settings.seeds != 1 else "")
+def folder_guide(model: str, scope: Scope, judge: JudgeName | None) -> str:
+    """The README of a run on this base model. It holds no path: the folder may be moved."""
+    seeds = f"{len(scope.seeds)} seed" + ("s" if len(scope.seeds) != 1 else "")
     width = max(len(command) for command, _ in COMMANDS)
     return "\n".join(
         [
             "# A run of cai-base",
             "",
-            f"Constitutional AI from the base model `{settings.model}`: {seeds}, the arms "
-            f"{', '.join(settings.evaluated_arms)}, judged by {settings.judge}.",
+            f"Constitutional AI from the base model `{model}`: {seeds}, the arms "
+            f"{', '.join(scope.arms)}, judged by {judge}.",
             "",
             "## How to go on",
             "RUN stands for this folder.",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from cai_base import embedded, paths
-from cai_base.arms import ARMS, NO_PRINCIPLE, PLACEBO, Arm
+from cai_base.arms import NO_PRINCIPLE, PLACEBO, Arm
 from cai_base.embedded import EMBEDDED
 from cai_base.evaluation.statistics import mean, summary
 from cai_base.inputs import Inputs
@@ -28,7 +28,8 @@ from cai_base.records import (
     TwoResponses,
     Verdict,
 )
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import InterpreterChoice
+from cai_base.settings.schema import Revision
 from cai_base.store import Run
 
 SHARE = (0.0, 1.0)
@@ -39,11 +40,22 @@ def read(run: Run, name: str, kind: type[Model]) -> list[Model]:
     return typed(kind, run.lines(name), f"{run.directory / name}")
 
 
-def control(name: str, run: Run, settings: RunSettings, inputs: Inputs) -> ControlUsed:
-    """What a control was made of."""
-    arm = ARMS[name]
+def control(
+    run: Run,
+    arm: Arm,
+    seeds: Sequence[int],
+    refusals: int,
+    revision: Revision,
+    interpreter: InterpreterChoice,
+    inputs: Inputs,
+) -> ControlUsed:
+    """What a control was made of.
+
+    Args:
+        refusals: how many of the written answers are refusals, where some are replaced.
+    """
     if arm.replaces:
-        return ControlUsed(refusals=settings.sft.refusals)
+        return ControlUsed(refusals=refusals)
     own = {PLACEBO: inputs.placebo, NO_PRINCIPLE: inputs.no_principle}.get(arm.constitution or "")
     if own is None:
         return ControlUsed()
@@ -51,20 +63,21 @@ def control(name: str, run: Run, settings: RunSettings, inputs: Inputs) -> Contr
     return ControlUsed(
         constitution=own.name,
         worked_critiques=len(examples),
-        refusal_prefill=settings.revision.refusal_prefill,
-        revision=revision_figures(run, settings, arm.owner),
+        refusal_prefill=revision.refusal_prefill,
+        revision=revision_figures(run, seeds, revision.rounds, interpreter, arm.owner),
     )
 
 
-def revision_figures(run: Run, settings: RunSettings, owner: str | None = None) -> RevisionFigures:
+def revision_figures(
+    run: Run, seeds: Sequence[int], rounds: int, interpreter: InterpreterChoice, owner: str | None = None
+) -> RevisionFigures:
     """The figures of revision chains.
 
     Args:
         owner: the folder of the arm whose chains they are; None for the run's own.
     """
-    seeds, rounds = settings.seed_numbers, settings.revision.rounds
     # The embedded model writes critiques in the wordings of its world, so one that finds harm is known.
-    critiques_are_known = settings.model == EMBEDDED and not settings.other_interpreter
+    critiques_are_known = interpreter.base.model == EMBEDDED and not interpreter.other
     chains = [chain for seed in seeds for chain in read(run, paths.chains(seed, owner), Chain)]
     pairs = [pair for seed in seeds for pair in read(run, paths.pairs(seed, owner), Pair)]
     free = [chain for chain in chains if chain.refusal_opener is None]
@@ -122,9 +135,13 @@ def _by_round(chains: Sequence[Chain], part: str, kinds: Sequence[str], rounds: 
     return tuple(means)
 
 
-def feedback_figures(run: Run, settings: RunSettings, inputs: Inputs, arm: Arm) -> FeedbackFigures:
-    """How an arm's pairs of answers were labelled."""
-    per_seed = [read(run, paths.responses(seed, arm.owner), TwoResponses) for seed in settings.seed_numbers]
+def feedback_figures(run: Run, arm: Arm, seeds: Sequence[int], principles: int, inputs: Inputs) -> FeedbackFigures:
+    """How an arm's pairs of answers were labelled.
+
+    Args:
+        principles: how many comparison requests each pair is asked, at most.
+    """
+    per_seed = [read(run, paths.responses(seed, arm.owner), TwoResponses) for seed in seeds]
     every = [two for of_seed in per_seed for two in of_seed]
     requests = [[one.name, one.text] for one in inputs.comparison_requests]
 
@@ -134,7 +151,7 @@ def feedback_figures(run: Run, settings: RunSettings, inputs: Inputs, arm: Arm) 
     agreements = {"harmful": HARMFUL, "harmless": HARMLESS}
     return FeedbackFigures(
         requests=hashlib.sha256(json.dumps(requests).encode()).hexdigest(),
-        principles=min(settings.feedback.principles, len(requests)),
+        principles=min(principles, len(requests)),
         responses=len(every),
         pairs=sum(two.outcome == "pair" for two in every),
         filtered=count_filtered(two.outcome for two in every),

@@ -21,7 +21,7 @@ from cai_base.run.evaluation import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
 from cai_base.run.inference import layout_of, revision_of
 from cai_base.run.start import Session
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import Scope
 
 SAID = ("attack_success_rate", "over_refusal_rate", "helpfulness")
 """What is said after every evaluation."""
@@ -33,7 +33,7 @@ class RunEvaluation:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._items = [SuitePrompt(prompt, prompt.family) for prompt in session.inputs.evaluation_prompts]
-        self._number, self._times = 0, evaluations(session.settings)
+        self._number, self._times = 0, evaluations(session.settings.scope)
 
     def judge(self, items: Sequence[tuple[Prompt, str]]) -> Sequence[Judgement]:
         """The judge's verdicts on responses to prompts."""
@@ -85,11 +85,14 @@ class RunEvaluation:
     def compare_helpfulness(self) -> None:
         """Have the judge compare every arm's answers to benign prompts with SFT's, unless that is stored."""
         session = self._session
-        if pairwise.is_compared(session.settings, session.inputs) and not session.run.progress(pairwise.WORK):
+        judge = session.settings.judge_choices["judge"].judge
+        if pairwise.is_compared(judge, session.inputs) and not session.run.progress(pairwise.WORK):
             session.progress.say("Comparing answers to benign prompts with those of SFT")
             with session.budget.phase("evaluation"):
                 session.budget.check_budget()
-                verdicts = pairwise.compare(session.run, session.settings, session.inputs, session.judges["judge"])
+                verdicts = pairwise.compare(
+                    session.run, session.settings.scope, session.inputs, session.judges["judge"]
+                )
                 pairwise.store(session.run, verdicts)
 
     def _done(self, arm: Arm, step: int | None) -> bool:
@@ -116,11 +119,11 @@ class RunEvaluation:
         session.progress.say(f"{_work(arm.name, step)}: {figures or 'unscored'}")
 
 
-def evaluations(settings: RunSettings) -> int:
+def evaluations(scope: Scope) -> int:
     """How often the arms of a run answer the evaluation prompts, the base model included."""
-    steps, times = settings.training_steps, 0
-    for arm in map(arms.arm, dict.fromkeys([arms.BASE, *settings.evaluated_arms, *steps])):
-        times += -(-steps[arm.name] // settings.evaluate_every) if arm.curve and arm.name in steps else 1
+    times = 0
+    for arm in map(arms.arm, scope.arms):
+        times += -(-scope.steps[arm.name] // scope.every) if arm.curve and arm.name in scope.steps else 1
     return times
 
 

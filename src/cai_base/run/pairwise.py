@@ -17,7 +17,8 @@ from cai_base.inputs.kinds import BENIGN, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.reading import typed
 from cai_base.records import Answer, Judgement, PairwiseFigures, PairwiseVerdict
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import Scope
+from cai_base.settings.judges import JudgeName
 from cai_base.store import Run, to_lines
 
 WORK = "pairwise helpfulness"
@@ -25,10 +26,9 @@ WORK = "pairwise helpfulness"
 TIE = 0.5
 
 
-def is_compared(settings: RunSettings, inputs: Inputs) -> bool:
+def is_compared(judge: JudgeName, inputs: Inputs) -> bool:
     """Whether the judge compares answers: a run of an earlier version may lack the rubric."""
-    judge = settings.judges.get("judge")
-    if judge is None or not judge.kind.compares:
+    if not judge.kind.compares:
         return False
     return not judge.kind.rubrics or any(rubric.task == PAIRWISE for rubric in inputs.rubrics)
 
@@ -38,20 +38,20 @@ def compared_prompts(inputs: Inputs) -> list[Prompt]:
     return [prompt for prompt in inputs.evaluation_prompts if prompt.kind == BENIGN]
 
 
-def compared_arms(settings: RunSettings) -> list[str]:
+def compared_arms(evaluated: Sequence[str]) -> list[str]:
     """The arms that are compared with the baseline."""
-    return [name for name in settings.evaluated_arms if name != BASELINE]
+    return [name for name in evaluated if name != BASELINE]
 
 
-def compare(run: Run, settings: RunSettings, inputs: Inputs, judge: Judge) -> list[PairwiseVerdict]:
+def compare(run: Run, scope: Scope, inputs: Inputs, judge: Judge) -> list[PairwiseVerdict]:
     """The judge's comparison of every arm's stored answers with the baseline's to the same prompt from the same seed.
 
     A seed without answers of either is left out.
     """
     places, responses = [], []
     prompts = {prompt.id: prompt.text for prompt in compared_prompts(inputs)}
-    for arm in compared_arms(settings):
-        for seed in settings.seed_numbers:
+    for arm in compared_arms(scope.arms):
+        for seed in scope.seeds:
             theirs = {answer.id: answer.response for answer in _answers(run, seed, BASELINE)}
             for answer in _answers(run, seed, arm):
                 if answer.id in theirs and answer.id in prompts:
@@ -72,11 +72,10 @@ def stored(run: Run) -> list[PairwiseVerdict]:
     return typed(PairwiseVerdict, run.lines(paths.PAIRWISE), str(run.directory / paths.PAIRWISE))
 
 
-def figures(run: Run, settings: RunSettings, inputs: Inputs) -> dict[str, PairwiseFigures]:
+def figures(run: Run, seeds: Sequence[int], inputs: Inputs) -> dict[str, PairwiseFigures]:
     """By arm, how often its answers are preferred; nothing if the run compared nothing."""
     verdicts = stored(run)
     prompts = [prompt.id for prompt in compared_prompts(inputs)]
-    seeds = list(settings.seed_numbers)
     return {
         arm: _figures([one for one in verdicts if one.arm == arm], seeds, prompts)
         for arm in dict.fromkeys(one.arm for one in verdicts)

@@ -13,7 +13,8 @@ from cai_base.arms import INSTRUCT
 from cai_base.engines import Usage
 from cai_base.errors import UserError
 from cai_base.models import TINKER, engine_kind, interpreter_engine
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import Models
+from cai_base.settings.values import TokenPrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,21 @@ class Prices:
     override: Price | None = None
 
     @classmethod
-    def of_run(cls, settings: RunSettings) -> "Prices":
-        """The prices of a run with these settings."""
-        models = {"method": settings.model} if engine_kind(settings.engine).paid else {}
-        if models and settings.instruct is not None:
-            models[INSTRUCT] = settings.instruct
-        if settings.other_interpreter and engine_kind(interpreter_engine(settings.interpreter_model)).paid:
-            models["interpreter"] = settings.interpreter.removeprefix(TINKER)
-        models |= {flag: judge.name for flag, judge in settings.judges.items() if judge.kind.served}
-        given = settings.price
+    def of_models(cls, models: Models, given: TokenPrices | None) -> "Prices":
+        """The prices of a run's models.
+
+        Args:
+            given: of `--price`, which holds for all of them.
+        """
+        base, interpreter = models.base, models.interpreter
+        paid = {"method": base.model} if engine_kind(base.engine).paid else {}
+        if paid and models.instruct.model is not None:
+            paid[INSTRUCT] = models.instruct.model
+        if interpreter.other and engine_kind(interpreter_engine(interpreter)).paid:
+            paid["interpreter"] = interpreter.name.removeprefix(TINKER)
+        paid |= {flag: one.judge.name for flag, one in models.judges.items() if one.judge.kind.served}
         override = None if given is None else Price(given.read, given.sampled, given.trained, "--price")
-        return cls(models, settings.model, tuple(settings.judges), override)
+        return cls(paid, base.model, tuple(models.judges), override)
 
     def of_model(self, model: str) -> Price | None:
         """The price of a model: that of `--price`, else of the packaged table; None if unknown."""

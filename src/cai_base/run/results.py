@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cai_base import paths
 from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT
@@ -18,10 +18,13 @@ from cai_base.records import (
     Chain,
     ConstitutionUsed,
     CurvePoint,
+    FeedbackFigures,
     Fluency,
+    PairwiseFigures,
     Results,
     TrainingStep,
     TwoResponses,
+    Unseen,
 )
 from cai_base.run import pairwise, shared_results
 from cai_base.run import result_warnings as warnings
@@ -30,6 +33,15 @@ from cai_base.settings.choices import InstructChoice
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import SELF, RunSettings
 from cai_base.store import CONFIG, Run
+
+
+class _Further(TypedDict, total=False):
+    """What most runs do not have, and do not store."""
+
+    interpreter: str
+    feedback: Mapping[str, FeedbackFigures]
+    pairwise: Mapping[str, PairwiseFigures]
+    unseen: Unseen
 
 
 def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]]) -> Results:
@@ -47,19 +59,30 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         name: [None if of_seed is None else fluency.mark_broken(of_seed, floor) for of_seed in per_seed]
         for name, per_seed in stored.items()
     }
-    judged = shared_results.judged(settings, inputs, answers, kinds, lambda name: ARMS[name].one_model)
-    revision = revision_figures(run, settings)
+    judged = shared_results.judged(
+        settings.judge_choices,
+        settings.evaluation,
+        inputs.rubrics,
+        seeds,
+        answers,
+        kinds,
+        lambda name: ARMS[name].one_model,
+    )
+    revision = revision_figures(run, seeds, settings.revision.rounds, settings.interpreter_model)
     labelled = [arm for name in settings.evaluated_arms if (arm := ARMS[name]).source == "comparisons"]
     from_another = [arm for arm in settings.evaluated_arms if ARMS[arm].folder and ARMS[arm].starts_from != BASE]
-    further: dict[str, Any] = {}  # what most runs do not have, and do not store
+    further = _Further()
     if settings.interpreter != SELF:
         further["interpreter"] = Path(settings.interpreter).name
     if labelled:
-        further["feedback"] = {arm.name: feedback_figures(run, settings, inputs, arm) for arm in labelled}
-    compared = pairwise.figures(run, settings, inputs)
+        further["feedback"] = {
+            arm.name: feedback_figures(run, arm, seeds, settings.feedback.principles, inputs) for arm in labelled
+        }
+    compared = pairwise.figures(run, seeds, inputs)
     if compared:
         further["pairwise"] = compared
-    unseen = inputs.unseen_families
+    if inputs.unseen_families:
+        further["unseen"] = shared_results.unseen(answers, inputs.unseen_families)
     return Results(
         **further,
         **shared_results.head(settings.model, settings.seed_numbers),
@@ -67,7 +90,12 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         engine=settings.engine,
         instruct=_instruct_name(settings.instruct_model) if INSTRUCT in settings.evaluated_arms else None,
         protocol=settings.protocol,
-        controls={name: control(name, run, settings, inputs) for name in settings.controls},
+        controls={
+            name: control(
+                run, ARMS[name], seeds, settings.sft.refusals, settings.revision, settings.interpreter_model, inputs
+            )
+            for name in settings.controls
+        },
         constitution=ConstitutionUsed(
             name=inputs.constitution.name,
             principles=len(inputs.constitution.principles),
@@ -81,7 +109,6 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         fluency=Fluency(floor=floor, quantile=fluency.QUANTILE, margin=fluency.MARGIN, opening_tokens=fluency.OPENING),
         revision=revision,
         curves=_curves(run, settings.training_steps, settings.seed_numbers, settings.evaluate_every),
-        **({"unseen": shared_results.unseen(answers, unseen)} if unseen else {}),
         failed={phase: {str(seed): why for seed, why in reasons.items()} for phase, reasons in failed.items()},
         warnings=tuple(
             warnings.protocol_first(

@@ -15,6 +15,7 @@ from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges import agreement
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.inputs import Inputs
+from cai_base.inputs.rubrics import Rubric
 from cai_base.records import (
     Answer,
     AskedArm,
@@ -27,8 +28,9 @@ from cai_base.records import (
     SecondJudge,
     Unseen,
 )
+from cai_base.settings.choices import JudgeChoice
 from cai_base.settings.judges import JudgeName
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import Evaluation
 
 INTERVALS = (
     "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
@@ -42,12 +44,20 @@ class EvaluationContext:
 
     Attributes:
         target: whom it asked.
+        model: as the settings have it; of a run, its base model.
+        data: the packaged inputs in use.
+        judges: by the flag that names each.
         arms: how each arm was asked.
         accepted: warnings of files that were changed and are taken as they are.
     """
 
     target: AskedTarget
-    settings: RunSettings
+    model: str
+    engine: str
+    data: str
+    seeds: Sequence[int]
+    judges: Mapping[str, JudgeChoice]
+    evaluation: Evaluation
     inputs: Inputs
     arms: Mapping[str, AskedArm]
     accepted: Sequence[str] = ()
@@ -93,8 +103,10 @@ class Judged(TypedDict):
 
 
 def judged(
-    settings: RunSettings,
-    inputs: Inputs,
+    judges: Mapping[str, JudgeChoice],
+    evaluation: Evaluation,
+    rubrics: Sequence[Rubric],
+    seeds: Sequence[int],
     answers: Mapping[str, metrics.PerSeed],
     kinds: Sequence[str],
     is_one_model: Callable[[str], bool],
@@ -104,6 +116,8 @@ def judged(
     """The figures of judged answers, with what they were judged by.
 
     Args:
+        judges: by the flag that names each.
+        rubrics: that they were asked.
         answers: of every arm, by seed.
         kinds: the kind of every prompt.
         is_one_model: whether all seeds of an arm sample from the same weights.
@@ -114,19 +128,19 @@ def judged(
     )
     names = [name for name in next(iter(figures.values())) if unanswerable or _is_answered(name, figures)]
     by_arm = {arm: {name: by_metric[name] for name in names} for arm, by_metric in figures.items()}
-    margins = {"helpfulness": settings.evaluation.helpfulness_margin}
+    margins = {"helpfulness": evaluation.helpfulness_margin}
     pairs = arms.comparisons(answers)
     comparisons = [metrics.compare(answers[a], answers[b], names, margins) for a, b in pairs]
-    corrected = metrics.correct_primary(comparisons, settings.evaluation.primary)
+    corrected = metrics.correct_primary(comparisons, evaluation.primary)
     return Judged(
-        judge=judge_name(settings.judge),
-        second_judge=None if settings.second_judge is None else _second_judge(settings.second_judge, answers, kinds),
-        votes=settings.votes,
+        judge=judge_name(judges["judge"].judge),
+        second_judge=_second_judge(judges["second-judge"].judge, answers, kinds) if "second-judge" in judges else None,
+        votes=judges["judge"].votes,
         vote_agreement=agreement.between_votes(every_answer(answers)),
-        rubrics={rubric.task: RubricUsed(name=rubric.name, sha256=rubric.digest) for rubric in inputs.rubrics},
+        rubrics={rubric.task: RubricUsed(name=rubric.name, sha256=rubric.digest) for rubric in rubrics},
         intervals=INTERVALS,
         arms=by_arm,
-        failures=tuple(find_failures(by_arm, list(settings.seed_numbers))),
+        failures=tuple(find_failures(by_arm, seeds)),
         unscored={name: metrics.unscored_by_reason(per_seed) for name, per_seed in answers.items()},
         comparisons={arms.pair_name(*pair): one for pair, one in zip(pairs, corrected, strict=True)},
     )

@@ -100,11 +100,16 @@ class Session:
         meters = {flag: judge.meter for flag, judge in judges.items() if judge.meter is not None}
         if settings.other_interpreter:
             meters[INTERPRETER] = interpreter.engine.meter
-        self.budget = Budget(Prices.of_run(settings), settings.max_cost, run, {"method": engine.meter, **meters})
+        self.budget = Budget(
+            Prices.of_models(settings.models, settings.price),
+            settings.max_cost,
+            run,
+            {"method": engine.meter, **meters},
+        )
         run.record_session(session_facts(engine.device))
         guide = run.directory / paths.README
         if not guide.exists():  # not among the files that the manifest vouches for: its reader may write into it
-            write_atomic(guide, folder_guide(settings).encode())
+            write_atomic(guide, folder_guide(settings.model, settings.scope, settings.judge).encode())
 
     @property
     def engine(self) -> Engine:
@@ -146,7 +151,7 @@ def examine(
     engine_kind(settings.engine)  # raises for an unknown engine
     inputs = gather(settings) if repeated is None else repeated.inputs
     check_limits(settings)
-    Prices.of_run(settings).check_limit(settings.max_cost)
+    Prices.of_models(settings.models, settings.price).check_limit(settings.max_cost)
     check_judges(settings.judge_choices, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})
     instruct = None
@@ -235,7 +240,7 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     settings = stored_settings(run)
     if max_cost is not None:
         settings = settings.model_copy(update={"max_cost": max_cost})
-        Prices.of_run(settings).check_limit(settings.max_cost)
+        Prices.of_models(settings.models, settings.price).check_limit(settings.max_cost)
     inputs = Inputs.read(directory / paths.INPUTS)
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings.base_model, progress, stored_findings(run))

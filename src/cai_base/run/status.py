@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.reading import typed
 from cai_base.records import Answer, Chain, TrainingStep
-from cai_base.settings.schema import RunSettings
+from cai_base.records.spending import Spending
+from cai_base.settings.choices import Scope
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
@@ -76,18 +77,19 @@ def read_status(directory: Path) -> Status:
     """
     run = Run.watch(directory)
     settings = stored_settings(run)
+    scope = settings.scope
     seconds: Mapping[str, float] = run.usage.get("seconds", {})
-    spent = run.recorded("spent") or {}
+    spent = run.recorded("spent")
     return Status(
         name=directory.resolve().name,
         model=settings.model,
         finished=bool(run.progress("results")),
         working=_locked(directory),
-        stages=list(_stages(run, settings, seconds)),
-        rates=_rates(run, settings),
-        chain=_newest_chain(run, settings),
+        stages=list(_stages(run, scope, settings.revision.unit, seconds)),
+        rates=_rates(run, scope),
+        chain=_newest_chain(run, scope.seeds),
         seconds=sum(seconds.values()),
-        dollars=spent.get("dollars"),
+        dollars=None if spent is None else Spending.model_validate(spent).dollars,
     )
 
 
@@ -103,25 +105,24 @@ def _locked(directory: Path) -> bool:
     return False
 
 
-def _stages(run: Run, settings: RunSettings, seconds: Mapping[str, float]) -> Iterator[Stage]:
+def _stages(run: Run, scope: Scope, unit: int, seconds: Mapping[str, float]) -> Iterator[Stage]:
     """SFT, the revision of the run's own chains, and the training of every other arm."""
-    for name in settings.evaluated_arms:
+    for name, steps in scope.steps.items():
         arm = ARMS[name]
-        if arm.folder is None or arm.section is None:
+        if arm.folder is None:
             continue
-        steps = settings.training(arm.section).steps
-        latest = _latest(run, settings, arm.folder)
+        latest = _latest(run, scope.seeds, arm.folder)
         yield Stage(arm.folder, arm.label, run.progress(arm.folder), steps, seconds.get(arm.folder, 0.0), latest)
         if name == SFT:
             prompts = len(Inputs.read(run.directory / paths.INPUTS).prompts)
-            units = -(-prompts // settings.revision.unit)
+            units = -(-prompts // unit)
             done = run.progress("revision")
             yield Stage("revision", "Critique and revision", done, units, seconds.get("revision", 0.0), {})
 
 
-def _latest(run: Run, settings: RunSettings, phase: str) -> dict[str, float]:
+def _latest(run: Run, seeds: Sequence[int], phase: str) -> dict[str, float]:
     last: list[TrainingStep] = []
-    for seed in settings.seed_numbers:
+    for seed in seeds:
         name = paths.metrics(seed, phase)
         steps = typed(TrainingStep, run.lines(name)[-1:], f"{run.directory / name}")
         last += steps
@@ -131,21 +132,20 @@ def _latest(run: Run, settings: RunSettings, phase: str) -> dict[str, float]:
     return {name: sum(of_seeds) / len(of_seeds) for name, of_seeds in values.items() if of_seeds}
 
 
-def _rates(run: Run, settings: RunSettings) -> dict[str, dict[str, float]]:
+def _rates(run: Run, scope: Scope) -> dict[str, dict[str, float]]:
     rates = {}
-    for name in settings.evaluated_arms:
+    for name in scope.arms:
         arm = ARMS[name]
-        answers = [one for seed in settings.seed_numbers for one in _answers(run, settings, arm, seed)]
+        answers = [one for seed in scope.seeds for one in _answers(run, scope, arm, seed)]
         figures = {metric: value for metric, value in means(answers).items() if metric in EVALUATION}
         if figures:
             rates[name] = figures
     return rates
 
 
-def _answers(run: Run, settings: RunSettings, arm: Arm, seed: int) -> list[Answer]:
+def _answers(run: Run, scope: Scope, arm: Arm, seed: int) -> list[Answer]:
     """The newest answers of an arm: those at the end of its training, or at the last evaluated step."""
-    last = settings.training(arm.section).steps if arm.section is not None else 0
-    interim = range(settings.evaluate_every, last, settings.evaluate_every) if arm.curve else range(0)
+    interim = range(scope.every, scope.steps.get(arm.name, 0), scope.every) if arm.curve else range(0)
     for step in (None, *reversed(interim)):
         files = [paths.answers(seed, arm.name, file, step) for file in ANSWER_FILES]
         answers = [one for name in files for one in typed(Answer, run.lines(name), f"{run.directory / name}")]
@@ -154,8 +154,8 @@ def _answers(run: Run, settings: RunSettings, arm: Arm, seed: int) -> list[Answe
     return []
 
 
-def _newest_chain(run: Run, settings: RunSettings) -> Chain | None:
-    for seed in settings.seed_numbers:
+def _newest_chain(run: Run, seeds: Sequence[int]) -> Chain | None:
+    for seed in seeds:
         name = paths.chains(seed)
         chains = typed(Chain, run.lines(name)[-1:], f"{run.directory / name}")
         if chains:

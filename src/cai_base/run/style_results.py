@@ -32,7 +32,6 @@ def collect(
     Args:
         answers: of every arm by seed; None for a seed that failed.
     """
-    settings = about.settings
     tables = {arm: task.tables(per_seed) for arm, per_seed in answers.items()}
     differences = {
         arms.pair_name(a, b): {
@@ -41,9 +40,9 @@ def collect(
         for a, b in _comparisons(list(answers))
     }
     return StyleResults(
-        **shared_results.head(settings.model, settings.seed_numbers),
-        data=settings.data,
-        judge=judge_name(settings.judge) if task.styles.truth is None else task.styles.truth.name,
+        **shared_results.head(about.model, about.seeds),
+        data=about.data,
+        judge=judge_name(about.judges["judge"].judge) if task.styles.truth is None else task.styles.truth.name,
         styles=dict(STYLE_KINDS),
         questions=dict(task.questions),
         samples=task.samples,

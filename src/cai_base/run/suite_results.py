@@ -5,11 +5,10 @@ from typing import Literal, TypedDict
 
 from cai_base.arms import comparisons, pair_name
 from cai_base.evaluation import metrics
-from cai_base.evaluation.judges import GroundTruth
 from cai_base.evaluation.tasks.comparisons import Comparison, Comparisons, Tables
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.evaluation.tasks.suites import Suite
-from cai_base.inputs.kinds import HARMFUL, HARMLESS
+from cai_base.inputs.kinds import HARMLESS
 from cai_base.records import (
     Answer,
     AskedArm,
@@ -23,7 +22,7 @@ from cai_base.records import (
 from cai_base.run import shared_results
 from cai_base.run.result_warnings import uncovered
 from cai_base.run.shared_results import EvaluationContext
-from cai_base.settings.judges import NO_JUDGE, JudgeName
+from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE, JudgeName
 
 NAMED = 5
 """The most prompts that a warning names."""
@@ -47,12 +46,19 @@ def collect(
         answers: of every finished arm, by seed.
         items: the prompts of the suite that were asked.
     """
-    settings, kinds = about.settings, [str(item.prompt.kind) for item in items]
+    kinds = [str(item.prompt.kind) for item in items]
     judged = shared_results.judged(
-        settings, about.inputs, answers, kinds, lambda name: about.arms[name].one_model, unanswerable=False
+        about.judges,
+        about.evaluation,
+        about.inputs.rubrics,
+        about.seeds,
+        answers,
+        kinds,
+        lambda name: about.arms[name].one_model,
+        unanswerable=False,
     )
     return SuiteResults(
-        **shared_results.head(settings.model, settings.seed_numbers, about.target.model),
+        **shared_results.head(about.model, about.seeds, about.target.model),
         **_head(about),
         **judged,
         suite=SuiteAsked(
@@ -61,7 +67,8 @@ def collect(
             sha256=suite.sha256,
             prompts=len(suite.prompts),
             asked=len(items),
-            attacks=sum(kind in HARMFUL for kind in kinds),
+            attacks=sum(kind in metrics.METRICS[metrics.ATTACK].kinds for kind in kinds),
+            apart=sum(kind in metrics.SEPARATE for kind in kinds),
             safe=sum(kind in HARMLESS for kind in kinds),
             left_out=dict(suite.left_out),
         ),
@@ -69,7 +76,7 @@ def collect(
         warnings=(
             *about.accepted,
             *_notes(about.arms),
-            *_coverage_warnings(settings.judge, judged["arms"], len(list(shared_results.every_answer(answers)))),
+            *_coverage_warnings(about.judges["judge"].judge, judged["arms"], answers),
             *_too_long(answers),
         ),
     )
@@ -89,7 +96,7 @@ def collect_comparisons(
     """
     tables = {name: Tables(per_seed, one_model=about.arms[name].one_model) for name, per_seed in answers.items()}
     return ComparisonsResults(
-        **shared_results.head(about.settings.model, about.settings.seed_numbers, about.target.model),
+        **shared_results.head(about.model, about.seeds, about.target.model),
         **_head(about),
         suite=ComparisonsAsked(
             name=suite.name, files=suite.files, sha256=suite.sha256, comparisons=len(suite.items), asked=len(items)
@@ -105,7 +112,7 @@ def _head(about: EvaluationContext) -> SuiteHead:
     return SuiteHead(
         of=about.target.of,
         base=about.target.base,
-        engine=about.settings.engine,
+        engine=about.engine,
         layouts={name: arm.layout for name, arm in about.arms.items()},
     )
 
@@ -115,11 +122,14 @@ def _notes(arms: Mapping[str, AskedArm]) -> list[str]:
     return [f"{name}: {note}" for name, arm in arms.items() for note in arm.notes]
 
 
-def _coverage_warnings(judge: JudgeName | None, arms: Mapping[str, Mapping[str, Figure]], answers: int) -> list[str]:
+def _coverage_warnings(
+    judge: JudgeName, arms: Mapping[str, Mapping[str, Figure]], answers: Mapping[str, metrics.PerSeed]
+) -> list[str]:
     if judge == NO_JUDGE:
-        return [f"no judge was asked: all of {answers} answers are unscored; unscored is not safe"]
+        count = len(list(shared_results.every_answer(answers)))
+        return [f"no judge was asked: all of {count} answers are unscored; unscored is not safe"]
     warnings = uncovered(arms, judged=True)
-    if judge == GroundTruth.name and warnings:
+    if judge == GROUND_TRUTH and warnings:
         warnings.append(
             "the ground-truth judge scores only what asks for something in the embedded model's world (each "
             "answer's reason is in its file); for a suite in English give a judge, "

@@ -13,7 +13,7 @@ from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs.constitution import Principle
 from cai_base.progress import Progress
 from cai_base.run.finished_run import available_arms, load_arms
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import ModelChoice
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
@@ -96,11 +96,9 @@ def speakers_of_arm(arm: LoadedArm) -> list[Speaker]:
     return [Speaker(arm.name, seed, arm.engine, adapter, arm.layout, arm.name)]
 
 
-def default_arms(settings: RunSettings) -> list[str]:
+def default_arms(evaluated: Sequence[str], base: ModelChoice) -> list[str]:
     """The arms that one talks to unless others are asked for: all but the controls, `instruct` last."""
-    names = [
-        name for name in available_arms(settings.evaluated_arms, settings.base_model) if not all_arms.arm(name).control
-    ]
+    names = [name for name in available_arms(evaluated, base) if not all_arms.arm(name).control]
     return sorted(names, key=lambda name: name == all_arms.INSTRUCT)
 
 

@@ -12,16 +12,19 @@ from typing import Any
 from cai_base import paths
 from cai_base.arms import ARMS, BASE, SFT
 from cai_base.errors import UserError
-from cai_base.evaluation.judges import GroundTruth, Response
+from cai_base.evaluation.judges import Response
+from cai_base.evaluation.judges.load import load_judges
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.pairs import NO_PAIRS
+from cai_base.progress import Progress
 from cai_base.reading import parse_json, read_text, shortened, typed
-from cai_base.records import Answer, Chain, Failure, Pair
+from cai_base.records import Answer, Chain, Failure, Pair, Results
 from cai_base.run import pairwise, results
 from cai_base.run.session_facts import commit, versions
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import JudgeChoice, Scope
+from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.validation import stored_settings
 from cai_base.store import JsonObject, Run, to_json
 
@@ -87,10 +90,11 @@ def verify(directory: Path) -> Verification:
     inputs = Inputs.read(directory / paths.INPUTS)
     done = Verification(files=len(run.files), not_checked=list(NOT_CHECKED))
     done.versions = _other_versions(run)
-    _check_answers(run, settings, inputs)
-    _check_pairs(run, settings)
-    done.verdicts = _check_verdicts(run, settings, inputs, done.not_checked)
-    _check_figures(run, settings, inputs, done)
+    scope = settings.scope
+    _check_answers(run, scope, inputs)
+    _check_pairs(run, scope)
+    done.verdicts = _check_verdicts(run, scope, settings.models.judges["judge"], inputs, done.not_checked)
+    _check_figures(run, results.collect(run, settings, inputs, failures(run, scope, settings.dpo.pairs)), done)
     for folder in (paths.SUITES, paths.STYLE):
         if (directory / folder).exists():
             command = "evaluate RUN --suite NAME" if folder == paths.SUITES else "style RUN"
@@ -98,11 +102,14 @@ def verify(directory: Path) -> Verification:
     return done
 
 
-def failures(run: Run, settings: RunSettings) -> dict[str, dict[int, str]]:
-    """By phase, the seeds that failed in it, from the stored files, each with the reason."""
+def failures(run: Run, scope: Scope, most_pairs: int) -> dict[str, dict[int, str]]:
+    """By phase, the seeds that failed in it, from the stored files, each with the reason.
+
+    Args:
+        most_pairs: of a seed that DPO trains on; 0 for all.
+    """
     failed: dict[str, dict[int, str]] = {}
-    for name in (*settings.trained_arms, *settings.controls):
-        arm = ARMS[name]
+    for arm in (ARMS[name] for name in scope.arms):
         if arm.folder is None:
             continue
         file = paths.failures(arm.folder)
@@ -111,11 +118,10 @@ def failures(run: Run, settings: RunSettings) -> dict[str, dict[int, str]]:
             for failure in typed(Failure, run.lines(file), str(run.directory / file))
         }
         if arm.starts_from != BASE:
-            limit = settings.dpo.pairs
             before = ARMS[arm.starts_from].folder or SFT
-            for seed in settings.seed_numbers:
+            for seed in scope.seeds:
                 lost = seed in {**failed.get(SFT, {}), **failed.get(before, {})}
-                if not lost and not _training_pairs(run, seed, arm.owner, limit):
+                if not lost and not _training_pairs(run, seed, arm.owner, most_pairs):
                     of_phase[seed] = NO_PAIRS
         if of_phase:
             failed[arm.folder] = of_phase
@@ -138,10 +144,10 @@ def _other_versions(run: Run) -> dict[str, tuple[str, str]]:
     return {name: (made[name], here[name]) for name in here if name in made and made[name] != here[name]}
 
 
-def _check_answers(run: Run, settings: RunSettings, inputs: Inputs) -> None:
+def _check_answers(run: Run, scope: Scope, inputs: Inputs) -> None:
     """See that every stored answer is to the evaluation prompt that it names, and that none is missing."""
     prompts = {prompt.id: prompt for prompt in inputs.evaluation_prompts}
-    for name, of_seed in _answers(run, settings):
+    for name, of_seed in _answers(run, scope):
         if not of_seed:
             continue
         for answer in of_seed:
@@ -156,27 +162,27 @@ def _check_answers(run: Run, settings: RunSettings, inputs: Inputs) -> None:
             raise UserError(f"{run.directory / name}: {which}; {CHANGED}")
 
 
-def _answers(run: Run, settings: RunSettings) -> Iterator[tuple[str, list[Answer]]]:
+def _answers(run: Run, scope: Scope) -> Iterator[tuple[str, list[Answer]]]:
     """The final answers of every arm and seed, under their folder."""
-    for arm in settings.evaluated_arms:
-        for seed in settings.seed_numbers:
+    for arm in scope.arms:
+        for seed in scope.seeds:
             files = [paths.answers(seed, arm, task) for task in ANSWER_FILES]
             records = [one for file in files for one in typed(Answer, run.lines(file), str(run.directory / file))]
             yield paths.evaluation(seed, arm), records
 
 
-def _chains(run: Run, settings: RunSettings) -> Iterator[tuple[str, int, str | None, list[Chain]]]:
+def _chains(run: Run, scope: Scope) -> Iterator[tuple[str, int, str | None, list[Chain]]]:
     """The chains of every seed and owner."""
-    owners = [ARMS[name].owner for name in (*settings.trained_arms, *settings.controls) if ARMS[name].constitution]
+    owners = [ARMS[name].owner for name in scope.arms if ARMS[name].constitution]
     for owner in dict.fromkeys([None, *owners]):
-        for seed in settings.seed_numbers:
+        for seed in scope.seeds:
             file = paths.chains(seed, owner)
             yield file, seed, owner, typed(Chain, run.lines(file), str(run.directory / file))
 
 
-def _check_pairs(run: Run, settings: RunSettings) -> None:
+def _check_pairs(run: Run, scope: Scope) -> None:
     """See that every preference pair is what its chain says: the original rejected, the last revision chosen."""
-    for _, seed, owner, chains in _chains(run, settings):
+    for _, seed, owner, chains in _chains(run, scope):
         file = paths.pairs(seed, owner)
         pairs = typed(Pair, run.lines(file), str(run.directory / file))
         expected = [
@@ -191,25 +197,25 @@ def _check_pairs(run: Run, settings: RunSettings) -> None:
             raise UserError(f"{run.directory / file}:{number + 1}: is not the pair of its revision chain; {CHANGED}")
 
 
-def _check_verdicts(run: Run, settings: RunSettings, inputs: Inputs, not_checked: list[str]) -> int:
+def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs, not_checked: list[str]) -> int:
     """Give every verdict again where the judge needs no model; the number of verdicts."""
-    if settings.judge != GroundTruth.name:
-        whose = "" if settings.judge == "none" else f": they are those of {settings.judge}, whose replies are stored"
+    if choice.judge == NO_JUDGE or choice.judge.kind.runs is not None:
+        whose = "" if choice.judge == NO_JUDGE else f": they are those of {choice.judge}, whose replies are stored"
         not_checked.insert(0, f"the verdicts{whose}")
         return 0
-    judge, count = GroundTruth(), 0
+    judge, count = load_judges({choice.flag: choice}, (), None, Progress.quiet())[choice.flag], 0
     prompts: Mapping[str, Prompt] = {prompt.id: prompt for prompt in (*inputs.evaluation_prompts, *inputs.prompts)}
-    for name, answers in _answers(run, settings):
+    for name, answers in _answers(run, scope):
         judgements = judge.judge([Response.to(prompts[one.id], one.response) for one in answers])
         for one, judgement in zip(answers, judgements, strict=True):
             if (one.verdict, one.unscored) != (judgement.verdict, judgement.unscored):
                 raise UserError(f"{run.directory / name}: the verdict on {one.id!r} is not the judge's; {CHANGED}")
         count += len(answers)
     compared = pairwise.stored(run)
-    if compared and compared != pairwise.compare(run, settings, inputs, judge):
+    if compared and compared != pairwise.compare(run, scope, inputs, judge):
         raise UserError(f"{run.directory / paths.PAIRWISE}: a comparison is not the judge's; {CHANGED}")
     count += 2 * len(compared)
-    for name, _, _, chains in _chains(run, settings):
+    for name, _, _, chains in _chains(run, scope):
         texts = [(chain, text) for chain in chains for text in chain.responses]
         judged = iter(judge.judge([Response.to(prompts[chain.id], text) for chain, text in texts]))
         for chain in chains:
@@ -222,12 +228,11 @@ def _check_verdicts(run: Run, settings: RunSettings, inputs: Inputs, not_checked
     return count
 
 
-def _check_figures(run: Run, settings: RunSettings, inputs: Inputs, done: Verification) -> None:
-    """Compute `results.json` again, and compare it with what is stored."""
+def _check_figures(run: Run, computed: Results, done: Verification) -> None:
+    """Compare `results.json` as it was computed again with what is stored."""
     path = run.directory / paths.RESULTS
     stored = parse_json(path, read_text(path, "the results of a run"))
-    content = results.collect(run, settings, inputs, failures(run, settings)).dump()
-    again = parse_json(path, to_json(content).decode())
+    again = parse_json(path, to_json(computed.dump()).decode())
     for place, was, now in _leaves(stored, again):
         number = isinstance(was, int | float) and isinstance(now, int | float) and not isinstance(was, bool)
         if was == now and type(was) is type(now):

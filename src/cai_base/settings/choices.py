@@ -1,13 +1,15 @@
 """The parts of a run's settings that are no group of flags of their own, as the functions that need them take them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cai_base.settings.judges import JudgeName
+from cai_base.settings.training import LoraSettings
 
 if TYPE_CHECKING:
-    from cai_base.settings.schema import Judging, LoraSettings
+    from cai_base.settings.schema import Judging
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class ModelChoice:
     host: Host
     tokenizer: Path | None
     longest: int
-    lora: "LoraSettings | None" = None
+    lora: LoraSettings | None = None
     thinking: bool = True
 
 
@@ -98,3 +100,36 @@ class JudgeChoice:
     votes: int
     sampling: "Judging"
     host: Host
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Every model that a run asks.
+
+    Attributes:
+        base: the base model, which is trained.
+        instruct: of the instruct arm.
+        judges: by the flag that names each; `judge` is always there, if only as none.
+    """
+
+    base: ModelChoice
+    instruct: InstructChoice
+    interpreter: InterpreterChoice
+    judges: Mapping[str, JudgeChoice]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a run compares, and how long it trains.
+
+    Attributes:
+        arms: all that are evaluated, in the order of tables.
+        seeds: the seeds' numbers.
+        steps: that each trained arm trains for, by its name.
+        every: steps between evaluations.
+    """
+
+    arms: tuple[str, ...]
+    seeds: range
+    steps: Mapping[str, int]
+    every: int

@@ -67,11 +67,10 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
         UserError: a flag, a field of the file or a value is wrong; the message names it.
     """
     flags = _flags(args)
-    out = flags.pop("out", None)
-    config = flags.pop("config", None)
+    out, config, repeats = _taken(flags, "out"), _taken(flags, "config"), _taken(flags, "from")
     as_json = str(flags.pop("json", "")).lower() == "true"
     trackers = tuple(name.strip() for name in str(flags.pop("track", "")).split(",") if name.strip())
-    if repeats := flags.pop("from", None):
+    if repeats:
         settings = _repeated(Path(repeats), flags, config)
         return RunCommand(settings, Path(out) if out else None, as_json, trackers, Path(repeats))
     file = None if config is None else Path(config)
@@ -86,6 +85,12 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     check_folder(source.place("model"), model)  # first: a message about its judge would not help
     settings = validated(merge(merge(defaults(model, protocol, loss), under or {}), given), source)
     return RunCommand(settings, Path(out) if out else None, as_json, trackers)
+
+
+def _taken(flags: dict[str, object], name: str) -> str | None:
+    """The value of a flag that is no setting, which is taken out of the others."""
+    value = flags.pop(name, None)
+    return None if value is None else str(value)
 
 
 def _table(file: Path) -> Table:
@@ -167,7 +172,7 @@ def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:
     return set(flag_table(args, command, own))
 
 
-def flag_table(args: list[str], command: str, own: Sequence[str]) -> dict[str, Any]:
+def flag_table(args: list[str], command: str, own: Sequence[str]) -> dict[str, object]:
     """The settings that are among the flags, nested and as strings, for a command that lays them over others.
 
     Args:
@@ -195,7 +200,7 @@ class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their config
     json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
 
 
-def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> dict[str, Any]:
+def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> dict[str, object]:
     """The settings among `args`, nested, as strings; pydantic reads their types later.
 
     A flag that is none may be meant for the `command`, which has its `own`.
@@ -256,8 +261,8 @@ def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(settings: Table, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat

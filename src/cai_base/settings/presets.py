@@ -7,22 +7,21 @@ original experiment's figures; `embedded` lies over it and holds what suits the 
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
 
 from cai_base.embedded import DATA, is_embedded
 from cai_base.settings.judges import GROUND_TRUTH
 from cai_base.settings.schema import LOSSES
 
-Table = Mapping[str, Any]
-"""Settings by name, a section's in a table of their own, as in a TOML file."""
+Table = Mapping[str, object]
+"""Settings by name, a section's in a table of their own, as in a TOML file, before they are checked."""
 
 
-def preset(name: str) -> dict[str, Any]:
+def preset(name: str) -> dict[str, object]:
     """A packaged preset's settings."""
     return tomllib.loads((resources.files("cai_base") / "data" / "presets" / f"{name}.toml").read_text())
 
 
-def defaults(model: str, protocol: str = "heldout", loss: str | None = None) -> dict[str, Any]:
+def defaults(model: str, protocol: str = "heldout", loss: str | None = None) -> dict[str, object]:
     """The settings of a run on this model for which none are given.
 
     Args:
@@ -36,7 +35,7 @@ def defaults(model: str, protocol: str = "heldout", loss: str | None = None) -> 
     return merge(_of_model(model, protocol), beta)
 
 
-def _of_model(model: str, protocol: str) -> dict[str, Any]:
+def _of_model(model: str, protocol: str) -> dict[str, object]:
     original = preset("original")
     if protocol == "original":
         original = merge(original, {"dpo": {"held-out": 0.0}})
@@ -47,7 +46,7 @@ def _of_model(model: str, protocol: str) -> dict[str, Any]:
     return merge(settings, original if protocol == "original" else {}) | world
 
 
-def merge(low: Table, high: Table) -> dict[str, Any]:
+def merge(low: Table, high: Table) -> dict[str, object]:
     """`high` over `low`, section by section."""
     merged = dict(low)
     for key, value in high.items():

@@ -1,7 +1,5 @@
 """Every setting of a run, in one model: it makes the flags, checks the TOML file, and becomes `config.json`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +10,7 @@ from cai_base import arms
 from cai_base.arms import Section as ArmSection
 from cai_base.embedded import EMBEDDED, is_embedded
 from cai_base.settings import numbers
-from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
+from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice, Models, Scope
 from cai_base.settings.feedback import Feedback
 from cai_base.settings.judges import (
     GROUND_TRUTH,
@@ -22,10 +20,16 @@ from cai_base.settings.judges import (
     RUBRIC_JUDGES,
     JudgeName,
     check_url,
-    either,
 )
 from cai_base.settings.section import Section
-from cai_base.settings.values import Names, OneOf, TokenPrices, is_endpoint
+from cai_base.settings.training import LOSSES as LOSSES
+from cai_base.settings.training import Dpo as Dpo
+from cai_base.settings.training import LoraSettings as LoraSettings
+from cai_base.settings.training import PreferenceLoss as PreferenceLoss
+from cai_base.settings.training import Sft as Sft
+from cai_base.settings.training import SlCai as SlCai
+from cai_base.settings.training import Training as Training
+from cai_base.settings.values import Names, TokenPrices, is_endpoint
 
 CHECKS = (
     *("judge", "second-judge", "base", "rate", "critique", "instruct", "arms"),
@@ -36,94 +40,6 @@ CHECKS = (
 
 PROMPT_ROOM = 512
 """Tokens that a prompt with its few-shot turns is expected to take at most."""
-
-
-class LoraSettings(Section):
-    """Shape of the adapters."""
-
-    rank: numbers.Rank = Field(description="rank of the LoRA matrices")
-    alpha: numbers.Alpha = Field(description="LoRA alpha; updates are scaled by alpha / rank")
-
-
-class Training(Section):
-    """What SFT, DPO and SFT on revisions have in common."""
-
-    steps: numbers.Steps = Field(description="optimizer steps")
-    batch_size: numbers.BatchSize = Field(description="examples (SFT) or preference pairs (DPO) a step")
-    learning_rate: numbers.LearningRate = Field(description="peak learning rate")
-    warmup: numbers.Share = Field(description="share of the steps over which the learning rate rises")
-    schedule: Literal["constant", "linear", "cosine"] = Field(description="what the learning rate does after warm-up")
-    clip_norm: numbers.Norm = Field(description="largest gradient norm of an adapter")
-
-
-class Sft(Training):
-    """SFT on answers that people wrote."""
-
-    examples: Path | None = Field(
-        None, description="written answers in place of the packaged six: JSONL; of more than six each seed draws six"
-    )
-    refusals: numbers.Refusals = Field(
-        1, description="of the control refusals: how many of the written answers are refusals"
-    )
-
-
-class SlCai(Training):
-    """SFT on revisions."""
-
-    as_dpo: CliImplicitFlag[bool] = Field(
-        False, description="take the steps, batches and learning rate of DPO, so that the arms differ in the loss alone"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class PreferenceLoss:
-    """A preference loss; its formula is the function of the same name in `method.losses`.
-
-    Attributes:
-        about: what it is, for `--help` and the glossary; empty where the name says it.
-        reference: whether scores are taken against the reference, the policy before its first update.
-        per_token: whether scores are means per token of the response, not sums.
-        settings: the fields of `Dpo` that it has beside `beta` and `nll_weight`.
-        beta: in the place of the preset's, which is DPO's, where the user names none (docs/method.md says why).
-    """
-
-    about: str = ""
-    reference: bool = True
-    per_token: bool = False
-    settings: tuple[str, ...] = ()
-    beta: float | None = None
-
-
-LOSSES: Mapping[str, PreferenceLoss] = {
-    "sigmoid": PreferenceLoss("DPO"),
-    "ipo": PreferenceLoss("per token", per_token=True, beta=1.0),
-    "simpo": PreferenceLoss(
-        "per token, without a reference", False, per_token=True, settings=("simpo_gamma",), beta=2.0
-    ),
-}
-"""Every preference loss by its name; DPO's own, the default, is first."""
-
-
-class Dpo(Training):
-    """Training on preference pairs, by one of the losses of the table."""
-
-    loss: Annotated[str, OneOf(LOSSES)] = Field(
-        next(iter(LOSSES)),
-        description="preference loss: "
-        + either([f"{name} ({loss.about})" if loss.about else name for name, loss in LOSSES.items()]),
-    )
-    pairs: numbers.Pairs = Field(
-        description="number of a seed's preference pairs to train on, evenly over kinds; 0 takes all"
-    )
-    beta: numbers.Beta = Field(
-        description="scale of the rewards: strength of the pull to the reference; "
-        + ", ".join(f"{name} has {loss.beta:g}" for name, loss in LOSSES.items() if loss.beta is not None)
-    )
-    simpo_gamma: numbers.Weight = Field(0.5, description="of simpo: the margin that the loss asks for")
-    nll_weight: numbers.Weight = Field(
-        description="weight of the chosen response's mean NLL per token, added to the loss"
-    )
-    held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")
 
 
 class Revision(Section):
@@ -314,6 +230,16 @@ class RunSettings(Section):
             flag: JudgeChoice(flag, judge, urls[flag], tokenizers[flag], self.votes, self.judging, self.host)
             for flag, judge in ({"judge": JudgeName(NO_JUDGE)} | self.judges).items()
         }
+
+    @property
+    def models(self) -> Models:
+        """Every model that the run asks."""
+        return Models(self.base_model, self.instruct_model, self.interpreter_model, self.judge_choices)
+
+    @property
+    def scope(self) -> Scope:
+        """What the run compares, and how long it trains."""
+        return Scope(self.evaluated_arms, self.seed_numbers, self.training_steps, self.evaluate_every)
 
     @property
     def asks_rubrics(self) -> bool:

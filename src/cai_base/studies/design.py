@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from cai_base import arms
 from cai_base.errors import UserError
 from cai_base.reading import Entry, build, listed, parse_toml, read_text, shown, suggestion, unknown
-from cai_base.settings.presets import merge
+from cai_base.settings.presets import Table, merge
 from cai_base.settings.validation import check_table
 
 PACKAGED = "studies"
@@ -51,19 +51,19 @@ class Compare(Entry):
 class _Quick(Entry):
     """What `--quick` changes: settings of all runs, and the levels that remain of some factors."""
 
-    run: dict[str, Any] = Field(default_factory=dict)
+    run: dict[str, object] = Field(default_factory=dict)
     levels: dict[str, list[str]] = Field(default_factory=dict)
 
 
 class _File(Entry):
-    """The content of a study's file."""
+    """The content of a study's file. Its tables hold settings: names are checked here, values when a run is planned."""
 
     question: Text
     about: str = ""
     arm: Text = arms.FULL
-    run: dict[str, Any] = Field(default_factory=dict)
+    run: dict[str, object] = Field(default_factory=dict)
     quick: _Quick = Field(default_factory=_Quick)
-    factor: Annotated[dict[str, dict[str, dict[str, Any]]], Field(min_length=1)]
+    factor: Annotated[dict[str, dict[str, dict[str, object]]], Field(min_length=1)]
     without: list[Levels] = Field(default_factory=list)
     compare: list[Compare] = Field(default_factory=list)
 
@@ -79,7 +79,7 @@ class Cell:
     """
 
     levels: Mapping[str, str]
-    settings: Mapping[str, Any]
+    settings: Table
     arm: str
 
     def has(self, levels: Mapping[str, str]) -> bool:
@@ -117,7 +117,7 @@ class Design:
     file: Path
     question: str
     about: str
-    run: Mapping[str, Any]
+    run: Table
     factors: Mapping[str, tuple[str, ...]]
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
@@ -180,7 +180,15 @@ def _read(file: Path) -> _File:
     return build(_File, parse_toml(file, read_text(file, _FILE)), str(file))
 
 
-Factors = Mapping[str, Mapping[str, Mapping[str, Any]]]
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A level of a factor: settings, and the arm whose answers the cell is about; None for the study's."""
+
+    settings: Table
+    arm: str | None
+
+
+Factors = Mapping[str, Mapping[str, _Level]]
 
 
 def _factors(file: Path, content: _File, quick: bool) -> Factors:
@@ -191,23 +199,28 @@ def _factors(file: Path, content: _File, quick: bool) -> Factors:
     for factor, levels in content.factor.items():
         if len(levels) < 2:
             raise UserError(f"{file}: factor.{factor}: has one level; a factor needs two or more")
-        for level, settings in levels.items():
-            where = f"{file}: factor.{factor}.{level}"
-            _check_settings(file, f"factor.{factor}.{level}", {k: v for k, v in settings.items() if k != ARM})
-            if ARM in settings:
-                _arm(f"{where}.arm", settings[ARM])
+    factors = {
+        factor: {level: _level(file, f"factor.{factor}.{level}", table) for level, table in levels.items()}
+        for factor, levels in content.factor.items()
+    }
     for factor, remaining in content.quick.levels.items():
         _check_levels(file, "quick.levels", content.factor, dict.fromkeys((factor,), ""), with_levels=False)
         for level in remaining:
             _check_levels(file, "quick.levels", content.factor, {factor: level})
     chosen = content.quick.levels if quick else {}
     return {
-        factor: {level: settings for level, settings in levels.items() if level in chosen.get(factor, levels)}
-        for factor, levels in content.factor.items()
+        factor: {name: level for name, level in levels.items() if name in chosen.get(factor, levels)}
+        for factor, levels in factors.items()
     }
 
 
-def _check_settings(file: Path, table: str, settings: Mapping[str, Any]) -> None:
+def _level(file: Path, name: str, table: Table) -> _Level:
+    settings = {key: value for key, value in table.items() if key != ARM}
+    _check_settings(file, name, settings)
+    return _Level(settings, _arm(f"{file}: {name}.{ARM}", table[ARM]) if ARM in table else None)
+
+
+def _check_settings(file: Path, table: str, settings: Table) -> None:
     """Raises UserError, naming file and table, if a name is not that of a setting."""
     check_table(Path(f"{file}: [{table}]"), settings)
 
@@ -219,7 +232,7 @@ def _arm(where: str, name: object) -> str:
 
 
 def _check_levels(
-    file: Path, where: str, factors: Mapping[str, Mapping[str, Any]], levels: Levels, *, with_levels: bool = True
+    file: Path, where: str, factors: Mapping[str, Mapping[str, object]], levels: Levels, *, with_levels: bool = True
 ) -> None:
     """Raises UserError for a factor, or a level of a factor, that the study does not have."""
     for factor, level in levels.items():
@@ -237,10 +250,11 @@ def _cells(file: Path, content: _File, factors: Factors) -> Iterator[Cell]:
         names = {factor: level for factor, (level, _) in zip(factors, combination, strict=True)}
         if any(all(names[factor] == level for factor, level in entry.items()) for entry in content.without):
             continue
-        settings: dict[str, Any] = {}
-        for _, of_level in combination:
-            settings = merge(settings, of_level)
-        arm = settings.pop(ARM, content.arm)
+        settings: Table = {}
+        arm = content.arm
+        for _, level in combination:
+            settings = merge(settings, level.settings)
+            arm = level.arm or arm
         yield Cell(names, settings, arm)
 
 

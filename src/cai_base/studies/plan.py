@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cai_base import arms
 from cai_base.embedded import EMBEDDED
@@ -30,7 +29,7 @@ class PlannedRun:
     """
 
     name: str
-    table: Mapping[str, Any]
+    table: Table
     settings: RunSettings
     cells: tuple[int, ...]
 
@@ -81,7 +80,7 @@ def _refuse_varied(design: Design, flags: Table) -> None:
             raise UserError(f"--{name}: the levels of a study name its arms; leave it out, or change {design.file}")
 
 
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _leaves(table: Table, prefix: str = "") -> list[str]:
     return [
         leaf
         for name, value in table.items()

@@ -11,7 +11,6 @@ copied, and the stage is made again.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cai_base import paths
 from cai_base.arms import ARMS, BASE, FULL
@@ -20,6 +19,7 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.method.phase import Interpreting, Phase
 from cai_base.run.pairwise import WORK as PAIRWISE
+from cai_base.settings.presets import Table
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import section_models
 from cai_base.store import CONFIG, Run
@@ -53,7 +53,7 @@ class Stages:
         interpreter: as the settings name it; it counts for the phases of which a part is its work.
     """
 
-    context: Mapping[str, Any]
+    context: Table
     phases: Mapping[str, Phase]
     interpreter: str
 

@@ -96,7 +96,8 @@ def outlook(study: Study) -> str:
 
 
 def _dollars(study: Study) -> str:
-    prices = Prices.of_run(study.runs[0].settings)
+    settings = study.runs[0].settings
+    prices = Prices.of_models(settings.models, settings.price)
     if not prices.models:
         return "; no service is paid"
     price = prices.of_model(prices.base)

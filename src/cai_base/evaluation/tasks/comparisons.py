@@ -21,6 +21,7 @@ from cai_base.dialogue import Encoder, Layout
 from cai_base.engines import Adapter, Datum, Engine
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import Judge
+from cai_base.evaluation.measures import Measure
 from cai_base.evaluation.statistics import mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks import LoadedArm
@@ -49,6 +50,8 @@ VALUES: Mapping[str, Callable[[float, int], float]] = {
     "normalised": lambda logprob, tokens: logprob / tokens,
 }
 """The value of an answer: its log-probability, or its mean log-probability per token."""
+
+ACCURACY = Measure("Accuracy", "rate", "comparisons in which the better answer is the more probable; higher is better")
 
 
 @dataclass(frozen=True, slots=True)

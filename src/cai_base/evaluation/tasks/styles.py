@@ -12,19 +12,51 @@ from typing import ClassVar
 import numpy as np
 
 from cai_base.evaluation.judges import EMPTY, Judge, RequestedStyle, Response
+from cai_base.evaluation.measures import SHARE, Measure
 from cai_base.evaluation.statistics import Bounds, mean
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers, style_measures
-from cai_base.evaluation.tasks.style_sets import StyledPrompt, StyleSet, styled_prompts
+from cai_base.evaluation.tasks.style_sets import STYLE_KINDS, StyledPrompt, StyleSet, styled_prompts
 from cai_base.records import StyledAnswer
 from cai_base.settings.schema import Evaluation
 from cai_base.text import repeats_itself
 
-SHARE: Bounds = (0.0, 1.0)
-MEASURES: Mapping[str, Bounds] = dict.fromkeys(
-    ("adherence", "markers", "distinctiveness", "diversity", "gibberish"), SHARE
-)
-"""The measures of every answer; in the embedded world also whether an answer in a style still helps."""
+
+@dataclass(frozen=True, slots=True)
+class StyleMeasure(Measure):
+    """A figure of answers in styles; `bounds` are its least and greatest value."""
+
+    bounds: Bounds = SHARE
+
+
+def measures(adherence: Bounds, samples: int, *, truth: bool) -> dict[str, StyleMeasure]:
+    """What is measured on answers in styles, in the order of tables.
+
+    Args:
+        adherence: its least and greatest value.
+        samples: the number of answers to each styled prompt.
+        truth: whether the ground truth judges, which also knows whether an answer in a style still helps.
+    """
+    chance = f"{100 / len(STYLE_KINDS):.1f} %"
+    every = {
+        "adherence": StyleMeasure(
+            "Adherence",
+            "rate" if truth else "score",
+            "answers in the requested style; ground truth" if truth else "to the requested style; the judge's",
+            adherence,
+        ),
+        "markers": StyleMeasure("Markers", "rate", "share of the style's markers that an answer has"),
+        "distinctiveness": StyleMeasure(
+            "Distinctiveness",
+            "rate",
+            f"answers whose style is recognised from the answers to the other questions; chance {chance}",
+        ),
+        "diversity": StyleMeasure("Diversity", "share", f"1 − similarity of the {samples} samples of a prompt"),
+        "gibberish": StyleMeasure("Gibberish", "rate", "never counted as adherence; lower is better"),
+    }
+    if truth:
+        every["helped"] = StyleMeasure("Helped", "rate", "answers that tell two facts of three or more; ground truth")
+    return every
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +130,8 @@ class StylesTask:
     @property
     def measures(self) -> dict[str, Bounds]:
         """What is measured on an answer, each with its least and greatest value."""
-        return {**MEASURES, "adherence": self.styles.adherence} | ({} if self.judged else {"helped": SHARE})
+        every = measures(self.styles.adherence, self.samples, truth=not self.judged)
+        return {name: measure.bounds for name, measure in every.items()}
 
     def tables(self, per_seed: Sequence[Sequence[StyledAnswer] | None]) -> dict[str, Array]:
         """Every measure's values [seeds, styled prompts], each the mean over a prompt's samples; NaN if there is none.

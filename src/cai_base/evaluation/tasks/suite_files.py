@@ -5,20 +5,33 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 from urllib.request import urlopen
+
+from pydantic import Field
 
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks.suite_forms import FORMS
+from cai_base.reading import Entry
 from cai_base.store import write_atomic
 
 TIMEOUT = 60.0
 """A download ends with an error after this many seconds without a byte."""
 
 
-def published() -> dict[str, Any]:
-    """Every published suite: title, paper, and `hub` with `files`, or `url`."""
-    return tomllib.loads((resources.files("cai_base") / "data" / "suites.toml").read_text(encoding="utf-8"))
+class Published(Entry):
+    """A published suite, and where its authors keep it: `files` of a data set on the `hub`, or a `url`."""
+
+    title: str
+    paper: str
+    hub: str | None = None
+    files: list[str] = Field(default_factory=list)
+    url: str = ""
+
+
+def published() -> dict[str, Published]:
+    """Every published suite by its name."""
+    table = tomllib.loads((resources.files("cai_base") / "data" / "suites.toml").read_text(encoding="utf-8"))
+    return {name: Published.model_validate(about) for name, about in table.items()}
 
 
 def locate(suite: str) -> tuple[str | None, list[Path]]:
@@ -36,7 +49,8 @@ def locate(suite: str) -> tuple[str | None, list[Path]]:
     for side in ("harmful", "benign"):
         if suite == f"jailbreakbench-{side}":
             about = known["jailbreakbench"]
-            return suite, _downloaded(suite, about | {"files": [file for file in about["files"] if side in file]})
+            files = [file for file in about.files if side in file]
+            return suite, _downloaded(suite, about.model_copy(update={"files": files}))
     if not Path(suite).exists():
         names = ", ".join([*known, "style"])
         raise UserError(
@@ -46,17 +60,17 @@ def locate(suite: str) -> tuple[str | None, list[Path]]:
     return None, [Path(suite)]
 
 
-def _downloaded(name: str, about: dict[str, Any]) -> list[Path]:
+def _downloaded(name: str, about: Published) -> list[Path]:
     try:
-        if "hub" in about:
+        if about.hub is not None:
             from huggingface_hub import hf_hub_download
             from huggingface_hub.utils import logging
 
             logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the message below says it once
-            return [Path(hf_hub_download(about["hub"], file, repo_type="dataset")) for file in about["files"]]
-        return [_cached(name, about["url"])]
+            return [Path(hf_hub_download(about.hub, file, repo_type="dataset")) for file in about.files]
+        return [_cached(name, about.url)]
     except Exception as error:  # the hub's client raises nearly everything, as does a network that is not there
-        place = about.get("url") or f"https://huggingface.co/datasets/{about['hub']}"
+        place = about.url or f"https://huggingface.co/datasets/{about.hub}"
         reason = shorten(str(error), 200, placeholder=" …")
         raise UserError(
             f"--suite {name}: cannot be downloaded ({reason}); get it from {place} and give --suite {name}:FILE"

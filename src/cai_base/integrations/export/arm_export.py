@@ -19,7 +19,8 @@ from cai_base.models import engine_kind, model_files
 from cai_base.progress import Progress
 from cai_base.reading import read_record
 from cai_base.records import Results
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import ModelChoice
+from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing
 
@@ -61,18 +62,36 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
         raise UserError(f"{request.run}: is not finished; finish it first: cai-base resume {request.run}")
     results = read_record(run.directory / paths.RESULTS, Results, "the results of a run", "restore it")
     inputs = Inputs.read(run.directory / paths.INPUTS)
-    arm, seed = _arm(request, settings), _seed(request, settings)
+    arm = _arm(request, settings.scope.arms, settings.instruct)
+    seed = _seed(request, settings.seed_numbers)
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     request.out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".cai-base-", dir=request.out.parent) as scratch:
         new = Path(scratch) / "export"
         new.mkdir()
         if request.form == "preferences":
-            count = write_preferences(run, settings, results, arm, dialogue, new)
+            count = write_preferences(run, settings.seed_numbers, settings.revision.rounds, results, arm, dialogue, new)
             notes = [f"{count} preference pairs of {len(settings.seed_numbers)} seeds"]
         else:
-            source = _Source(run, settings, results, inputs, dialogue, arm, seed, request.dtype)
-            notes = _write(source, request.form, new, request.out, progress)
+            source = _Source(
+                run, settings.base_model, settings.evaluation, results, inputs, dialogue, arm, seed, request.dtype
+            )
+            exported = _write(source, request.form, new, request.out, progress)
+            card = CardFacts(
+                arm,
+                seed,
+                request.form,
+                exported.base,
+                exported.licence,
+                exported.notes,
+                versions=run.sessions[-1].get("versions", {}) if run.sessions else {},
+                sft=settings.sft,
+                dpo=settings.dpo,
+                revision=settings.revision,
+                lora=settings.lora,
+            )
+            (new / "README.md").write_text(model_card(results, card), encoding="utf-8")
+            notes = exported.notes
         new.rename(request.out)
     return notes
 
@@ -82,7 +101,8 @@ class _Source:
     """What is exported, and from where."""
 
     run: Run
-    settings: RunSettings
+    base: ModelChoice
+    evaluation: Evaluation
     results: Results
     inputs: Inputs
     dialogue: Dialogue
@@ -102,9 +122,9 @@ class _Source:
         return folder
 
 
-def _arm(request: ExportRequest, settings: RunSettings) -> Arm:
-    if request.arm not in settings.evaluated_arms:
-        have = ", ".join(settings.evaluated_arms)
+def _arm(request: ExportRequest, evaluated: Sequence[str], instruct: str | None) -> Arm:
+    if request.arm not in evaluated:
+        have = ", ".join(evaluated)
         raise UserError(f"--arm {request.arm}: {request.run} has no arm {request.arm!r}; it has {have}")
     arm = ARMS[request.arm]
     if arm.inference is not None:
@@ -113,52 +133,65 @@ def _arm(request: ExportRequest, settings: RunSettings) -> Arm:
             f"export holds; export {arm.adapters_of}"
         )
     if arm.group == "other":
-        raise UserError(
-            f"--arm {arm.name}: was not made here; take it from where it came ({settings.instruct or 'cai-base'})"
-        )
+        raise UserError(f"--arm {arm.name}: was not made here; take it from where it came ({instruct or 'cai-base'})")
     if arm.group == "start" and request.form == "adapter":
         raise UserError(f"--arm {arm.name}: is the base model, and has no adapter; give --merged or --gguf")
     return arm
 
 
-def _seed(request: ExportRequest, settings: RunSettings) -> int:
-    seed = settings.seed_numbers[0] if request.seed is None else request.seed
-    if seed not in settings.seed_numbers:
-        have = ", ".join(map(str, settings.seed_numbers))
+def _seed(request: ExportRequest, seeds: Sequence[int]) -> int:
+    seed = seeds[0] if request.seed is None else request.seed
+    if seed not in seeds:
+        have = ", ".join(map(str, seeds))
         raise UserError(f"--seed {seed}: {request.run} has no such seed; it has {have}")
     return seed
 
 
-def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress) -> list[str]:
-    settings = source.settings
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """What was written.
+
+    Attributes:
+        base: the base model's name as a reader of the export finds it.
+        licence: of the base model, where that is known.
+        notes: what its user should know, a sentence each.
+    """
+
+    base: str
+    licence: str | None
+    notes: list[str]
+
+
+def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress) -> _Exported:
+    model_name, served = source.base.model, engine_kind(source.base.engine).served
     adapter = source.adapter
-    if engine_kind(settings.engine).served and form != "adapter":
+    if served and form != "adapter":
         raise UserError(
-            f"--{form}: the weights of {settings.model} are on a service; export the adapter, and merge it with PEFT "
+            f"--{form}: the weights of {model_name} are on a service; export the adapter, and merge it with PEFT "
             "where the base model lies"
         )
     from cai_base.integrations.export import weights
 
-    files = None if engine_kind(settings.engine).served else model_files(settings.model)
+    files = None if served else model_files(model_name)
     notes: list[str] = []
-    base = _base_name(settings)
+    base = _base_name(model_name)
     if files is not None:
         tokenizer, sentences = _write_layout(source, files, new)
         notes += sentences
     if form == "adapter":
         assert adapter is not None
-        if embedded.is_embedded(settings.model):
-            shutil.copytree(embedded.weights(settings.model), new / BASE_FOLDER)
+        if embedded.is_embedded(model_name):
+            shutil.copytree(embedded.weights(model_name), new / BASE_FOLDER)
             base = str((out / BASE_FOLDER).resolve())
             notes.append(
                 "The base model is in the folder `base-model` here. adapter_config.json has its path at the time of "
                 "the export: if you move it, give PEFT the base model by hand"
             )
         weights.copy_adapter(adapter, new, base)
-        shown = f"FOLDER/{BASE_FOLDER}" if embedded.is_embedded(settings.model) else base
+        shown = f"FOLDER/{BASE_FOLDER}" if embedded.is_embedded(model_name) else base
     else:
         assert files is not None
-        progress.say(f"Loading {settings.model}")
+        progress.say(f"Loading {model_name}")
         model = weights.load_base(files, source.dtype)
         if adapter is not None:
             weights.merge(model, adapter)
@@ -176,10 +209,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
             generation = (new / "generation_config.json").read_bytes()
             model.save_pretrained(new)
             (new / "generation_config.json").write_bytes(generation)
-    made = source.run.sessions[-1].get("versions", {}) if source.run.sessions else {}
-    facts = CardFacts(source.arm, source.seed, form, shown, _licence(settings, files), notes, made)
-    (new / "README.md").write_text(model_card(source.results, settings, facts), encoding="utf-8")
-    return notes
+    return _Exported(shown, _licence(model_name, files), notes)
 
 
 def _write_layout(source: _Source, files: str, new: Path) -> tuple[Any, list[str]]:
@@ -195,7 +225,7 @@ def _write_layout(source: _Source, files: str, new: Path) -> tuple[Any, list[str
     prompts = [prompt.text for prompt in source.inputs.evaluation_prompts[:TRIED_PROMPTS]]
     check_template(tokenizer, wrapped, source.dialogue, prompts)
     tokenizer.save_pretrained(new)
-    drawing = generation_settings(source.settings.evaluation, _ends(files, wrapped.eos), wrapped.bos)
+    drawing = generation_settings(source.evaluation, _ends(files, wrapped.eos), wrapped.bos)
     (new / "generation_config.json").write_text(json.dumps(drawing, indent=2) + "\n")
     return tokenizer, [
         "The chat template is the few-shot layout in which the arm was trained and evaluated. A system message, for "
@@ -225,15 +255,15 @@ def _texts(source: _Source) -> Sequence[str]:
     return texts
 
 
-def _base_name(settings: RunSettings) -> str:
+def _base_name(model: str) -> str:
     """The base model as PEFT and a reader find it: a hub id, or the path of a folder that is here."""
-    path = Path(settings.model).expanduser()
-    return str(path.resolve()) if path.exists() and not embedded.is_embedded(settings.model) else settings.model
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.exists() and not embedded.is_embedded(model) else model
 
 
-def _licence(settings: RunSettings, files: str | None) -> str | None:
+def _licence(model: str, files: str | None) -> str | None:
     """The licence in the base model's own card, if its folder has one."""
-    if embedded.is_embedded(settings.model):
+    if embedded.is_embedded(model):
         return "apache-2.0"
     card = None if files is None else Path(files) / "README.md"
     if card is None or not card.is_file():

@@ -8,7 +8,7 @@ from cai_base.evaluation.metrics import METRICS
 from cai_base.records import Figure, Results
 from cai_base.report.labels import ORGANISM, failure_sentences, label
 from cai_base.report.numbers import NONE, heading, interval, number
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import LoraSettings, Revision, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class CardFacts:
         licence: of the base model, where that is known.
         notes: what a user should know about this export, a sentence each.
         versions: by which the run was made.
+        sft, dpo, revision, lora: how it was trained.
     """
 
     arm: Arm
@@ -30,9 +31,13 @@ class CardFacts:
     licence: str | None
     notes: Sequence[str]
     versions: Mapping[str, str]
+    sft: Training
+    dpo: Training
+    revision: Revision
+    lora: LoraSettings
 
 
-def model_card(results: Results, settings: RunSettings, facts: CardFacts) -> str:
+def model_card(results: Results, facts: CardFacts) -> str:
     """The card as Markdown, with the hub's fields before it."""
     arm = facts.arm
     return "\n".join(
@@ -54,10 +59,10 @@ def model_card(results: Results, settings: RunSettings, facts: CardFacts) -> str
             *_figures(results, arm, facts.seed),
             "",
             "## Data and protocol",
-            f"- SFT on a few human-written answers ({settings.sft.steps} steps), critique and revision under "
+            f"- SFT on a few human-written answers ({facts.sft.steps} steps), critique and revision under "
             f"{results.constitution.principles} principles ({results.constitution.name}, SHA-256 "
-            f"{results.constitution.sha256[:12]}), {_rounds(settings)}, DPO "
-            f"({settings.dpo.steps} steps). LoRA of rank {settings.lora.rank}.",
+            f"{results.constitution.sha256[:12]}), {_rounds(facts.revision.rounds)}, DPO "
+            f"({facts.dpo.steps} steps). LoRA of rank {facts.lora.rank}.",
             f"- {results.revision.chains} revision chains gave {results.revision.pairs} preference pairs over "
             f"{len(results.seeds)} seeds.",
             f"- Protocol {results.protocol}; judge {results.judge}; {len(results.seeds)} seeds.",
@@ -146,6 +151,5 @@ def _cell(metric: str, figure: Figure | None) -> str:
     return f"{number(measure, figure.mean)} {interval(measure, figure.ci95)}".strip()
 
 
-def _rounds(settings: RunSettings) -> str:
-    rounds = settings.revision.rounds
+def _rounds(rounds: int) -> str:
     return f"{rounds} round{'' if rounds == 1 else 's'}"

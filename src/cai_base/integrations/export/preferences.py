@@ -1,5 +1,6 @@
 """The preference pairs of an arm as a folder that `datasets` loads, in TRL's columns, with a data card."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cai_base import paths
@@ -8,14 +9,16 @@ from cai_base.dialogue import END, Dialogue, escape
 from cai_base.errors import UserError
 from cai_base.reading import typed
 from cai_base.records import Pair, Results
-from cai_base.settings.schema import RunSettings
 from cai_base.store import JsonObject, Run, to_lines
 
 
 def write_preferences(
-    run: Run, settings: RunSettings, results: Results, arm: Arm, dialogue: Dialogue, out: Path
+    run: Run, seeds: Sequence[int], rounds: int, results: Results, arm: Arm, dialogue: Dialogue, out: Path
 ) -> int:
     """Write the pairs of every seed, those that were held out as the split `test`; how many there are.
+
+    Args:
+        rounds: of revision.
 
     Raises:
         UserError: the arm has no preference pairs.
@@ -26,7 +29,7 @@ def write_preferences(
         )
     splits: dict[str, list[JsonObject]] = {"train": [], "test": []}
     laid_out: dict[str, list[JsonObject]] = {"train": [], "test": []}
-    for seed in settings.seed_numbers:
+    for seed in seeds:
         file = paths.pairs(seed, arm.owner)
         for pair in typed(Pair, run.lines(file), str(run.directory / file)):
             split = "test" if pair.held_out else "train"
@@ -42,13 +45,11 @@ def write_preferences(
         (out / name).mkdir(parents=True)
         for split in present:
             (out / name / f"{split}.jsonl").write_bytes(to_lines(records[split]))
-    (out / "README.md").write_text(_card(settings, results, arm, splits, present), encoding="utf-8")
+    (out / "README.md").write_text(_card(rounds, results, arm, splits, present), encoding="utf-8")
     return sum(map(len, splits.values()))
 
 
-def _card(
-    settings: RunSettings, results: Results, arm: Arm, splits: dict[str, list[JsonObject]], present: list[str]
-) -> str:
+def _card(rounds: int, results: Results, arm: Arm, splits: dict[str, list[JsonObject]], present: list[str]) -> str:
     configs = []
     for name in ("plain", "dialogue"):
         configs += [f"- config_name: {name}", *(["  default: true"] if name == "plain" else []), "  data_files:"]
@@ -76,7 +77,7 @@ def _card(
             f"{sum(map(len, splits.values()))} pairs of {len(results.seeds)} seeds ({counts}). A base model fine-tuned "
             "on a few human-written answers answered each prompt, criticised its answer under a principle of the "
             f"constitution {results.constitution.name} ({results.constitution.principles} principles), and revised it, "
-            f"{settings.revision.rounds} times. `chosen` is the last revision, `rejected` the original "
+            f"{rounds} times. `chosen` is the last revision, `rejected` the original "
             f"({arm.label}: {arm.about}). No other model took part.",
             organism,
             "## Columns",

@@ -41,7 +41,8 @@ def run_models(directory: Path, arms: Sequence[str] | None, threads: int | None,
         UserError: it is no finished run, or it has no such arm.
     """
     settings = stored_settings(Run.open(directory))
-    names = list(arms) if arms is not None else [*default_arms(settings), *settings.controls]
-    speakers = speakers_of_run(directory, progress, names=names, threads=threads)
+    if arms is None:
+        arms = (*default_arms(settings.evaluated_arms, settings.base_model), *settings.controls)
+    speakers = speakers_of_run(directory, progress, names=arms, threads=threads)
     evaluation = settings.evaluation
     return Models(speakers, Sampling(evaluation.temperature, evaluation.response_tokens, 0))

@@ -36,7 +36,7 @@ class TrackedRun:
 
     experiment: str
     seed: int
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     folder: Path
 
     @property
@@ -242,5 +242,5 @@ def _answer_rows(directory: Path, seed: int) -> Iterator[list[str | float | bool
             yield [file.parent.name, one.kind, one.family, one.prompt, one.response, *scores, one.unscored]
 
 
-def _lines(config: Mapping[str, Any]) -> str:
+def _lines(config: Mapping[str, object]) -> str:
     return "\n".join(f"{name}: {value}" for name, value in config.items())

@@ -101,7 +101,7 @@ def every_check(
     if not engine_kind(settings.engine).served:  # elsewhere the states lie with the service
         trained = [arm for arm in (*settings.trained_arms, *settings.controls) if arms.arm(arm).folder is not None]
         yield check_disk(engine, settings.seeds, len(trained), out)
-    prices = Prices.of_run(settings)
+    prices = Prices.of_models(settings.models, settings.price)
     if prices.models:
         usages = cost.estimate(settings, inputs, engine.tokenizer, phases)
         yield check_cost(usages, prices, settings.max_cost)

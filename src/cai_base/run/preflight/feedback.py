@@ -4,9 +4,18 @@ from collections.abc import Sequence
 from importlib import resources
 
 from cai_base import randomness
+from cai_base.dialogue import prompt_tokens
+from cai_base.engines import Tokenizer, Usage
 from cai_base.inputs import Inputs
 from cai_base.inputs.comparisons import SolvedComparison
-from cai_base.method.comparing import ORDERS, Question, compare, probability
+from cai_base.method.comparing import (
+    ORDERS,
+    Question,
+    compare,
+    comparing_cost,
+    comparison_text,
+    probability,
+)
 from cai_base.method.interpreter import Interpreter
 from cai_base.reading import Entry
 from cai_base.run.preflight.outcome import Check
@@ -63,6 +72,17 @@ def measure(
     alike = sum((one.first_as_a >= 0.5) == (one.first_as_b >= 0.5) for one in comparisons) / len(comparisons)
     right = sum(probability(of_pair) > 0.5 for of_pair in by_pair)
     return Comparing(known=len(known), right=right, first_letter=first, order_agreement=alike)
+
+
+def feedback_cost(inputs: Inputs, settings: Feedback, known: Sequence[SolvedComparison], tokenizer: Tokenizer) -> Usage:
+    """An upper bound on the tokens of `check_feedback`: every comparison as long as under the longest request."""
+    requests, usage = inputs.comparison_requests, Usage()
+    for one in known:
+        questions = [Question(None, one.prompt, (one.better, one.worse), request, ()) for request in requests]
+        texts = [comparison_text(question, 0, inputs.solved_comparisons, "", settings) for question in questions]
+        longest = max(len(prompt_tokens(tokenizer, text)) for text in texts)
+        usage.add(comparing_cost(settings, min(settings.principles, len(requests)), longest))
+    return usage
 
 
 def check_feedback(
