@@ -64,7 +64,7 @@ def load_chat(directory: Path, seed: int | None, threads: int | None, progress: 
     if not run.progress("results"):
         raise UserError(f"--chat: {directory} is not finished, and its arms cannot answer yet; watch it without --chat")
     seeds = [settings.seed_numbers[0] if seed is None else seed]
-    names = talk.default_arms(settings)
+    names = talk.default_arms(settings.evaluated_arms, settings.base_model)
     speakers = talk.speakers_of_run(directory, progress, names=names, seeds=seeds, threads=threads)
     evaluation = settings.evaluation
     return WatchChat(speakers, Sampling(evaluation.temperature, evaluation.response_tokens, seeds[0]))
