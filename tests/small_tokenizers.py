@@ -13,7 +13,7 @@ LLAMA_3 = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
-"""How `tokenizer.json` of these models cuts a text into words before it looks for tokens."""
+"""The pre-tokenisation of these models in `tokenizer.json`."""
 
 KINDS = ("llama-3", "qwen", "gpt-2", "llama-2", "gemma")
 CROSSING = "crossing"

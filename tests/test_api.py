@@ -1,4 +1,4 @@
-"""The public API: what it says of itself, and the method in one file on it."""
+"""The public API: its docstrings, and the method in one file."""
 
 import ast
 import os

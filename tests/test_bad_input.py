@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong: exit code 2, one message that says where and what would be right, and nothing made."""
+"""Wrong input: exit code 2, one message that says where and what would be right, and no files."""
 
 import json
 import subprocess
@@ -54,13 +54,13 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--model", "./no-such"], "--model ./no-such: there is no such folder"),
         (
             ["--arms", "sft,kto"],
-            "'kto' is not an arm that can be asked for; choose from sft, cai, sl-cai, feedback, sl-cai+feedback",
+            "'kto' is not an arm to choose; choose from sft, cai, sl-cai, feedback, sl-cai+feedback",
         ),
         (
             ["--control", "random"],
             "--control: 'random' is not a control; choose from shuffled, unrevised, nll-only, placebo,",
         ),
-        (["--control", "placebo", "--constitution", "placebo"], "compares it with itself"),
+        (["--control", "placebo", "--constitution", "placebo"], "compares the placebo with itself"),
         (
             ["--accept", "rates"],
             "--accept: 'rates' is not a check of preflight; choose from judge, second-judge, base, rate",
@@ -73,9 +73,9 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--judge", "openai:x"], "--judge-url: say where x is served"),
         (["--model", "somewhere"], "say where meta-llama/Llama-3.3-70B-Instruct is served"),
         (["--model", "somewhere"], "or give --judge none"),
-        (["--judge-url", "http://localhost/v1"], "only a judge openai:MODEL is asked at a URL, not ground-truth"),
+        (["--judge-url", "http://localhost/v1"], "only a judge openai:MODEL has a URL, not ground-truth"),
         *(
-            (["--judge", "openai:x", "--judge-url", url], "--judge-url: must be the base of an endpoint")
+            (["--judge", "openai:x", "--judge-url", url], "--judge-url: must be the base URL of an endpoint")
             for url in (
                 "localhost:8000",
                 "http://localhost:99999/v1",
@@ -107,24 +107,24 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--sft.steps.x", "1"], "unknown arguments: --sft.steps.x 1; did you mean --sft.steps?"),
         (
             ["--rubric", "strong-reject"],
-            "--rubric: only a judge that answers rubrics takes it (openai, tinker, hf or gguf), not",
+            "--rubric: only a judge that uses rubrics takes it (openai, tinker, hf or gguf), not",
         ),
-        (["--votes", "3"], "--votes: only a judge that answers rubrics takes it (openai, tinker, hf or gguf), not"),
+        (["--votes", "3"], "--votes: only a judge that uses rubrics takes it (openai, tinker, hf or gguf), not"),
         (
             ["--judge", "hf-guard:x/y", "--votes", "3"],
-            "--votes: only a judge that answers rubrics takes it (openai, tinker, hf or gguf)",
+            "--votes: only a judge that uses rubrics takes it (openai, tinker, hf or gguf)",
         ),
         (["--judge", "hf:"], "'hf:' is not a judge"),
         (["--judge", "hf:nowhere"], "--judge nowhere: there is no such folder, and a hub id has the form owner/name"),
         (["--second-judge", "gpt"], "--second-judge 'gpt' is not a judge"),
         (["--second-judge", "openai:x"], "--second-judge-url: say where x is served"),
-        (["--second-judge", "ground-truth"], "'ground-truth' beside 'ground-truth' is not two judges"),
+        (["--second-judge", "ground-truth"], "'ground-truth' beside 'ground-truth' are not two different judges"),
         (["--second-judge-url", "http://localhost/v1"], "--second-judge-url: there is no second judge"),
         (
             ["--model", "x", *ENDPOINT, "--second-judge", "ground-truth"],
             "--second-judge: only the embedded model has a ground-truth judge",
         ),
-        ([*ENDPOINT, "--votes", "2"], "--votes: 2 could tie; give an odd number"),
+        ([*ENDPOINT, "--votes", "2"], "--votes: 2 votes could tie; give an odd number"),
         ([*ENDPOINT, "--votes", "3", "--judging.temperature", "0"], "all votes are the same"),
         ([*ENDPOINT, "--rubric", "no-such"], "neither such a file nor a packaged rubric"),
         ([*ENDPOINT, "--judging.concurrency", "0"], "--judging.concurrency '0'"),
@@ -168,7 +168,7 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
             "--lora.rank 193: the largest rank for organism is 192, since model.layers.0.",
         ),
         (["--config", ""], "give the path of"),
-        (["--out", "x" * 300], "cannot be made"),
+        (["--out", "x" * 300], "cannot be created"),
     ],
 )
 def test_a_wrong_flag(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:
@@ -219,7 +219,7 @@ def test_a_key_in_a_url_is_refused_and_not_repeated(
     url = place.format("sk-secret-key-1234567890")
     assert main(["run", "--judge", "openai:x", "--judge-url", url, *debug]) == 2
     said = capsys.readouterr().err
-    assert "--judge-url: must be the base of an endpoint" in said
+    assert "--judge-url: must be the base URL of an endpoint" in said
     assert "secret" not in said
 
 
@@ -228,23 +228,23 @@ def test_a_key_in_a_url_is_refused_and_not_repeated(
     [
         ("seeds = ", "c.toml:1: not valid TOML"),
         ("[sft]\nsteps = 0\n", "c.toml: sft.steps 0: must be at least 1"),
-        ("[sft]\nstepz = 3\n", "c.toml: sft.stepz: there is no such setting; did you mean sft.steps?"),
-        ("[revison]\nrounds = 3\n", "c.toml: revison: there is no such setting; did you mean revision?"),
-        ("qqqq = 3\n", "c.toml: qqqq: there is no such setting; `cai-base run --help` lists them"),
+        ("[sft]\nstepz = 3\n", "c.toml: sft.stepz: no such setting; did you mean sft.steps?"),
+        ("[revison]\nrounds = 3\n", "c.toml: revison: no such setting; did you mean revision?"),
+        ("qqqq = 3\n", "c.toml: qqqq: no such setting; `cai-base run --help` lists them"),
         ("sft = 3\n", "c.toml: sft 3: is a group of settings; write [sft], and under it steps = ..."),
         ("[[sft]]\nsteps = 3\n", "c.toml: sft [{'steps': 3}]: is a group of settings"),
         ("[sft] = 3\n", "c.toml:1: not valid TOML"),
-        ("sft.steps.x = 1\n", "c.toml: sft.steps: is one setting and not a group; give it a value"),
-        ("[seeds]\nx = 1\n", "c.toml: seeds: is one setting and not a group; give it a value"),
+        ("sft.steps.x = 1\n", "c.toml: sft.steps: is one setting, not a group; give it a value"),
+        ("[seeds]\nx = 1\n", "c.toml: seeds: is one setting, not a group; give it a value"),
         (
             '"sft.steps" = 4\n',
-            "c.toml: sft.steps: the name stands in quotes; write sft.steps without them, or steps under",
+            "c.toml: sft.steps: the name is in quotes; write sft.steps without them, or steps under",
         ),
-        ('out = "runs/x"\n', "c.toml: out: is a flag and not a setting; give --out on the command line"),
-        ("json = true\n", "c.toml: json: is a flag and not a setting"),
-        ('config = "d.toml"\n', "c.toml: config: is a flag and not a setting"),
-        ("evaluate_every = 3\n", "c.toml: evaluate_every: there is no such setting; did you mean evaluate-every?"),
-        ("seeds = true\n", "c.toml: seeds true: is never true or false"),
+        ('out = "runs/x"\n', "c.toml: out: is a flag, not a setting; give --out on the command line"),
+        ("json = true\n", "c.toml: json: is a flag, not a setting"),
+        ('config = "d.toml"\n', "c.toml: config: is a flag, not a setting"),
+        ("evaluate_every = 3\n", "c.toml: evaluate_every: no such setting; did you mean evaluate-every?"),
+        ("seeds = true\n", "c.toml: seeds true: cannot be true or false"),
         ('model = "./no-such"\n', "c.toml: model ./no-such: there is no such folder"),
         ('arms = "cai"\n', "c.toml: arms: 'sft' is missing"),
         ("votes = 2\n", "c.toml: votes: "),
@@ -261,7 +261,7 @@ def test_a_wrong_configuration_file(
     assert says in refused(capsys, "run", "--config", str(file))
 
 
-def test_a_wrong_value_of_a_file_is_named_even_where_a_flag_has_the_same_section(
+def test_a_wrong_value_in_a_file_is_named_even_if_a_flag_has_the_same_section(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "c.toml"
@@ -271,13 +271,15 @@ def test_a_wrong_value_of_a_file_is_named_even_where_a_flag_has_the_same_section
     assert "--sft.steps '-1': " in refused(capsys, "run", "--config", str(file), "--sft.steps", "-1")
 
 
-def test_every_wrong_name_of_a_file_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_wrong_name_in_a_file_has_a_line_in_the_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "c.toml"
     file.write_text("sft = 3\nstepz = 3\n[dpo]\nbetta = 1\n")
     assert refused(capsys, "run", "--config", str(file)).count("c.toml: ") == 3
 
 
-def test_an_environment_variable_changes_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_change_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL", "elsewhere")
     monkeypatch.setenv("SEEDS", "7")
     settings = load_settings([]).settings
@@ -341,16 +343,16 @@ def test_an_unknown_flag_names_the_one_that_was_probably_meant(capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("args", [["--sft"], ["--sft", "5"], ["--sl-cai={}"], ["--seeds", "2", "--evaluation"]])
-def test_a_group_of_settings_is_no_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+def test_a_group_of_settings_is_not_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     out = tmp_path / "run"
     message = refused(capsys, "run", "--out", str(out), *args)
     assert "is a group of settings; give one of them, such as --" in message
     assert not out.exists()
 
 
-def test_a_place_that_cannot_hold_a_build(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_where_no_build_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "organism", "build", "--out", "/dev/null/x")
-    assert "--out /dev/null/x: cannot be made (Not a directory)" in message
+    assert "--out /dev/null/x: cannot be created (Not a directory)" in message
     assert message.count("\n") == 1
 
 
@@ -371,11 +373,11 @@ def test_a_wrong_model_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_directory_that_exists_is_not_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "exists already" in refused(capsys, "run", "--out", str(tmp_path))
+    assert "already exists" in refused(capsys, "run", "--out", str(tmp_path))
 
 
 @pytest.mark.parametrize("command", ["resume", "report"])
-def test_something_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_a_directory_that_is_not_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert "not a run" in refused(capsys, command, str(tmp_path))
 
 
@@ -387,11 +389,11 @@ CONFIG = load_settings(["--seeds", "1"]).settings.model_dump(mode="json", by_ali
     ("config", "says"),
     [
         ({}, "config.json: seeds: is missing; this run was made by"),
-        (CONFIG | {"sedes": 1}, "config.json: sedes: there is no such setting; did you mean seeds?"),
+        (CONFIG | {"sedes": 1}, "config.json: sedes: no such setting; did you mean seeds?"),
         (CONFIG | {"sft": []}, "config.json: sft []: is a group of settings"),
         (
             CONFIG | {"sft": {**CONFIG["sft"], "steps": {"x": 1}}},
-            "config.json: sft.steps: is one setting and not a group",
+            "config.json: sft.steps: is one setting, not a group",
         ),
         (CONFIG | {"seeds": "many"}, "config.json: seeds 'many': "),
         (CONFIG | {"arms": "sft,kto"}, "config.json: arms: 'kto' is not an arm"),
@@ -404,7 +406,7 @@ def test_a_run_with_a_configuration_of_another_form(
     run.commit("results", 1, write={"results.json": b"{}"})
     message = refused(capsys, command, str(run.directory))
     assert says in message
-    assert "another version of cai-base, or changed: begin a new one" in message
+    assert "another version of cai-base, or was changed: start a new run" in message
 
 
 @pytest.mark.parametrize("args", [["fly"], ["resume"], ["report", "a", "b"], ["organism"], ["organism", "grow"]])
@@ -415,7 +417,7 @@ def test_a_wrong_command(capsys: pytest.CaptureFixture[str], args: list[str]) ->
 @pytest.mark.parametrize(
     ("constitution", "warned"), [("english/constitution.toml", True), ("world/placebo.toml", False)]
 )
-def test_a_constitution_in_words_that_the_village_lacks_is_warned_of(constitution: str, warned: bool) -> None:
+def test_a_constitution_with_words_unknown_in_the_village_is_a_warning(constitution: str, warned: bool) -> None:
     file = str(files("cai_base") / "data" / constitution)
     settings = load_settings(["--constitution", file])[0]
     warnings = foreign_text(gather(settings))

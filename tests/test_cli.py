@@ -53,10 +53,10 @@ def test_a_misspelt_command_names_the_one_that_was_probably_meant(
     capsys: pytest.CaptureFixture[str], word: str, remedy: str
 ) -> None:
     assert main([word]) == 2
-    assert capsys.readouterr().err == f"cai-base: {word}: there is no such command; {remedy}\n"
+    assert capsys.readouterr().err == f"cai-base: {word}: no such command; {remedy}\n"
 
 
-def test_a_word_that_is_like_no_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["qqqq"]) == 2
     assert "the commands are run, resume, preflight, cost, study, report" in capsys.readouterr().err
 
@@ -69,7 +69,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], name: str) -
 
 
 @pytest.mark.parametrize("amount", ["nan", "inf", "-1", "0", "x"])
-def test_a_limit_that_is_no_amount_of_money(capsys: pytest.CaptureFixture[str], amount: str) -> None:
+def test_a_limit_that_is_not_an_amount_of_money(capsys: pytest.CaptureFixture[str], amount: str) -> None:
     assert main(["resume", "run", f"--max-cost={amount}"]) == 2
     assert f"--max-cost: '{amount}' is not a number of dollars greater than 0" in capsys.readouterr().err
 
@@ -111,7 +111,7 @@ def test_nothing_slow_is_imported_before_wrong_input_is_refused(tmp_path: Path, 
     assert ended.stderr.splitlines()[-1] == ""
 
 
-def test_sigterm_ends_a_run_as_ctrl_c_does_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_sigterm_ends_a_run_as_ctrl_c_does_and_says_how_to_continue(tmp_path: Path) -> None:
     run = tmp_path / "my run"
     command = [sys.executable, "-m", "cai_base", "run", *TINY, "--out", str(run)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -127,7 +127,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does_and_says_how_to_go_on(tmp_path: Path)
     assert err.splitlines()[-1] == f"cai-base: stopped; continue with: cai-base resume '{run}'"
 
 
-def test_sigterm_before_a_run_began_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_before_a_run_has_begun_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cai_base.inputs.gather", lambda settings: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     assert main(["run", "--out", str(tmp_path / "run")]) == 3
@@ -135,7 +135,7 @@ def test_sigterm_before_a_run_began_leaves_nothing(tmp_path: Path, monkeypatch: 
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_token_for_the_hub_may_stand_in_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_for_the_hub_is_read_from_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_from_the_environment")
     Path(".env").write_text("HF_TOKEN=hf_from_the_file\nSEEDS=7\n")

@@ -32,7 +32,7 @@ PROMPTS = (
 )
 
 
-def test_shuffling_swaps_chosen_and_rejected_of_half_the_pairs_and_nothing_else() -> None:
+def test_shuffling_swaps_chosen_and_rejected_in_half_of_the_pairs_and_changes_nothing_else() -> None:
     same = {"prompt": "p", "chosen": "c", "rejected": "r", "chosen_tokens": 1, "rejected_tokens": 2}
     pairs = [Pair(id=f"{n}", kind=None, principles=(), held_out=False, **same) for n in range(200)]
 
@@ -87,7 +87,7 @@ def test_every_control_is_an_arm_of_the_table_and_compared_with_sft_and_cai(run:
     assert {"Full CAI − Shuffled", "Full CAI − Placebo", f"{label('a-a')} − SFT-only"} <= set(columns)
     for page in ("report.md", "report.html"):
         text = (run / page).read_text()
-        assert "Beside the control Shuffled the difference is " in text
+        assert "Compared with the control Shuffled the difference is " in text
         assert all(label(name) in text for name in (*TRAINED, *CONTROLS))
 
 
@@ -139,7 +139,7 @@ def test_feedback_labels_pairs_of_the_models_own_answers_by_comparison(run: Path
     assert "known comparisons right" in (run / "preflight.json").read_text()
 
 
-def test_the_arms_without_training_answer_a_finished_runs_prompts_as_they_did(run: Path) -> None:
+def test_arms_without_training_give_the_same_answers_when_loaded_from_a_finished_run(run: Path) -> None:
     arms = list(load_arms(run, Progress.quiet(), ["prompted", "revise-only"]))
     settings = RunSettings.model_validate(json.loads((run / "config.json").read_bytes()))
     prompts = Inputs.read(run / "inputs.json").evaluation_prompts
@@ -157,11 +157,11 @@ def test_an_arm_with_the_weights_of_sft_is_named(tmp_path: Path) -> None:
         (tmp_path / place / "adapter").mkdir(parents=True)
         (tmp_path / place / "adapter/adapter_model.safetensors").write_text(content)
     assert same_weights(tmp_path, ["cai"], range(2)) == [
-        "cai has the very weights of sft in seed 1: it was compared with itself"
+        "cai has exactly the weights of sft in seed 1: it was compared with itself"
     ]
 
 
-def test_sft_that_differs_from_itself_is_said() -> None:
+def test_a_null_control_that_differs_from_sft_is_a_warning() -> None:
     intervals = {"attack_success_rate": (0.1, 0.2), "over_refusal_rate": (-0.1, 0.2), "helpfulness": None}
     compared: dict[str, Any] = {name: Difference.model_construct(ci95=ci95) for name, ci95 in intervals.items()}
     (warning,) = differs_from_itself({"a-a - sft": compared})

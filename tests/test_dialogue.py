@@ -1,4 +1,4 @@
-"""How text is laid out for a base model."""
+"""The layout of text for a base model."""
 
 from typing import Any
 
@@ -31,12 +31,12 @@ class Letters:
         return [ord(letter) for letter in text]
 
 
-def test_a_question_stands_behind_the_few_shot_turns() -> None:
+def test_a_question_comes_after_the_few_shot_turns() -> None:
     text = Dialogue((SHOT,), ()).question("Three?")
     assert text == "User: One?\n\nAssistant: Two.\n\nUser: Three?\n\nAssistant:"
 
 
-def test_a_revision_request_holds_the_critique() -> None:
+def test_a_revision_request_contains_the_critique() -> None:
     text = Dialogue((SHOT,), ()).revision("Q?", "A.", PRINCIPLE, "Not kind.")
     assert text == (
         "User: Q?\n\nAssistant: A.\n\nCritique Request: Is it kind?\n\nCritique: Not kind.\n\n"
@@ -44,7 +44,7 @@ def test_a_revision_request_holds_the_critique() -> None:
     )
 
 
-def test_worked_examples_stand_before_the_request() -> None:
+def test_worked_examples_come_before_the_request() -> None:
     example = CritiqueExample(
         prompt="Q0\n\nAssistant: A0\n\nUser: Q1",
         response="A1",
@@ -131,7 +131,9 @@ def apart(tokenizer: HubTokenizer, response: str) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize(("kind", "differs"), [*zip(KINDS, (True, True, False, True, False), strict=True)])
-def test_these_tokenizers_tell_a_whole_text_from_its_parts_as_the_real_ones_do(kind: str, differs: bool) -> None:
+def test_the_test_tokenizers_tokenise_a_whole_text_differently_from_its_parts_as_real_ones_do(
+    kind: str, differs: bool
+) -> None:
     tokenizer = tokenizer_of_kind(kind)
     assert (trained_datum(tokenizer, DIALOGUE, QUESTION, "Fold it.").tokens != apart(tokenizer, "Fold it.")) == differs
 
@@ -146,7 +148,9 @@ def test_the_tokens_trained_on_are_those_of_running_text(tokenizer: HubTokenizer
 
 
 @pytest.mark.parametrize("response", RESPONSES)
-def test_training_begins_where_a_model_that_was_given_the_prompt_begins(tokenizer: HubTokenizer, response: str) -> None:
+def test_training_begins_at_the_token_at_which_a_model_given_the_prompt_begins(
+    tokenizer: HubTokenizer, response: str
+) -> None:
     prompt = prompt_tokens(tokenizer, DIALOGUE.question(QUESTION))
     datum = trained_datum(tokenizer, DIALOGUE, QUESTION, response)
     assert datum.tokens[: len(prompt)] == prompt
@@ -164,7 +168,7 @@ def test_a_token_that_crosses_the_end_of_the_prompt_is_trained(crossing: HubToke
 
 
 class Recorder:
-    """An engine that keeps what it is given."""
+    """An engine that records its requests."""
 
     context_length = 10_000
 

@@ -86,7 +86,7 @@ PLACEHOLDERS = {"URL": "http://localhost:8000/v1"}
 
 
 class Parsed(Exception):
-    """A command's arguments were taken; those that it hands on to the settings of `run`."""
+    """A command's arguments were accepted; carries those for the settings of `run`."""
 
     def __init__(self, handed_on: list[str]) -> None:
         super().__init__()

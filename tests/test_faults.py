@@ -1,4 +1,4 @@
-"""The faults that the original experiment lost its money to: each provoked, and what a user then reads, to the letter.
+"""The faults that cost the original experiment its money: each is provoked, and its message is checked word for word.
 
 The messages stand in docs/faults.md as they are tested here; FILE and RUN stand there for paths.
 """

@@ -1,4 +1,4 @@
-"""The instruct arm: a chat model beside the others, asked in its own layout, checked before any work."""
+"""The instruct arm: a chat model among the arms, prompted in its own layout, checked before any work."""
 
 import json
 import shutil
@@ -61,7 +61,7 @@ def answers(tmp_path: Path, seed: int) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_the_embedded_models_sibling_stands_beside_the_other_arms(tmp_path: Path, asked: list[str]) -> None:
+def test_the_embedded_models_sibling_is_an_arm_like_the_others(tmp_path: Path, asked: list[str]) -> None:
     results = run(tmp_path, "--arms", "sft,cai,instruct", "--lora.rank", "2", *asked)
     assert list(results["arms"]) == ["base", "sft", "cai", "instruct"]
     assert results["arms"]["instruct"]["helpfulness"]["total"] == 2
@@ -155,7 +155,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(("flags", "thinks"), [([], False), (["--instruct-thinking"], True)])
-def test_thinking_is_off_unless_it_is_asked_for(stranger: Path, flags: list[str], thinks: bool) -> None:
+def test_thinking_is_off_by_default(stranger: Path, flags: list[str], thinks: bool) -> None:
     tokenizer = AutoTokenizer.from_pretrained(stranger)
     tokenizer.chat_template = (
         "{{ messages[0].content }}{% if enable_thinking is not defined or enable_thinking %} So I think{% endif %}"

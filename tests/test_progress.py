@@ -1,4 +1,4 @@
-"""What a command says while it works: how much is done, how long that took, and how long the rest will take."""
+"""Progress of a command: the finished work, the elapsed time and the time left."""
 
 import io
 
@@ -42,7 +42,7 @@ def test_time_left_is_estimated_from_the_last_minute(clock: Clock) -> None:
     assert pace.left() == pytest.approx(129, rel=0.02)
 
 
-def test_time_left_does_not_swing_where_batches_are_unequal(clock: Clock) -> None:
+def test_time_left_is_steady_with_batches_of_unequal_size(clock: Clock) -> None:
     """A large and a small batch of samples in turns, each as long: 300 answers in 200 seconds, 12 times."""
     pace = Pace(total=12 * 300)
     ends = []
@@ -54,14 +54,14 @@ def test_time_left_does_not_swing_where_batches_are_unequal(clock: Clock) -> Non
     assert all(2200 < end < 2600 for end in ends[6:])
 
 
-def test_what_an_earlier_process_did_is_not_counted_as_speed(clock: Clock) -> None:
+def test_work_of_an_earlier_process_does_not_count_in_the_speed(clock: Clock) -> None:
     pace = Pace(total=100, done=90)
     clock.now = 10.0
     pace.advance(5)
     assert pace.left() == pytest.approx(10)
 
 
-def test_time_left_stays_and_counts_down_where_updates_are_minutes_apart(clock: Clock) -> None:
+def test_time_left_counts_down_between_updates_that_are_minutes_apart(clock: Clock) -> None:
     pace = Pace(total=4)
     assert pace.left() is None
     assert pace.in_words() == "elapsed 0:00"
@@ -90,7 +90,7 @@ def test_a_pipe_gets_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock) -
     ]
 
 
-def test_a_bar_in_a_terminal_says_which_time_is_which(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_in_a_terminal_labels_elapsed_time_and_time_left(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     stream = Terminal()
     with Progress(stream).bar("revision", 4) as bar:

@@ -54,7 +54,7 @@ def test_reading_a_run_that_another_process_works_on_changes_nothing(run: Run) -
 
 def test_two_processes_cannot_work_on_one_run(run: Run) -> None:
     other = Run.open(run.directory)
-    with run.locked(), pytest.raises(UserError, match="another process works on this run"), other.locked():
+    with run.locked(), pytest.raises(UserError, match="another process is working on this run"), other.locked():
         pass
     with other.locked():
         pass
@@ -80,14 +80,12 @@ def test_a_damaged_artifact_is_refused_by_its_name(run: Run, damage: str) -> Non
 
 def test_a_directory_that_exists_is_never_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         Run.create(tmp_path, {}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_stop_before_the_first_manifest_leaves_nothing_in_the_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_before_the_first_manifest_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = store.write_atomic
 
     def dying(path: Path, content: bytes) -> None:
@@ -104,7 +102,7 @@ def test_a_stop_before_the_first_manifest_leaves_nothing_in_the_way(
     assert Run.open(tmp_path / "run").config == {"seeds": 2}
 
 
-def test_something_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run"):
         Run.open(tmp_path)
     with pytest.raises(UserError, match="not a run"):
@@ -165,7 +163,7 @@ NOT_JSON = [
     (json.dumps({"schema": 1}).encode("utf-16"), "not UTF-8 text"),
     (b"[" * 100_000, "nested too deeply"),
     (b'{"a":' * 900 + b"1" + b"}" * 900, ""),
-    (b'{"seeds": 2, "seeds": 3}', "the key 'seeds' stands twice"),
+    (b'{"seeds": 2, "seeds": 3}', "the key 'seeds' occurs twice"),
     (b"9" * 5000, "not valid JSON"),
 ]
 
@@ -201,9 +199,9 @@ def test_something_else_where_a_file_of_a_run_should_be_is_one_sentence(run: Run
 
 
 @pytest.mark.parametrize("content", [b"[]\n", b"{}\n3\n", b"{}\n{\n", b"\xff\n"])
-def test_a_stored_line_that_is_no_object_is_one_sentence(run: Run, content: bytes) -> None:
+def test_a_stored_line_that_is_not_an_object_is_one_sentence(run: Run, content: bytes) -> None:
     run.commit("pairs", 1, write={"pairs.jsonl": content})
-    with pytest.raises(UserError, match=r"pairs\.jsonl:\d: not a JSON object; restore it, or begin a new run"):
+    with pytest.raises(UserError, match=r"pairs\.jsonl:\d: not a JSON object; restore it, or start a new run"):
         Run.open(run.directory).lines("pairs.jsonl")
 
 
@@ -227,7 +225,7 @@ def test_states_that_are_no_longer_needed_are_deleted(run: Run) -> None:
     Run.open(run.directory)
 
 
-def test_a_run_that_goes_on_has_the_records_of_its_last_commit(run: Run) -> None:
+def test_a_resumed_run_has_the_records_of_its_last_commit(run: Run) -> None:
     engine = {"packed": True}
     run.record_on_commit("engine", lambda: dict(engine))
     run.commit("sft", 1)

@@ -1,4 +1,4 @@
-"""The built wheel alone is enough: code, data, templates, weights. A default run asks no network; telemetry is off."""
+"""The built wheel is complete: code, data, templates, weights. A default run needs no network; telemetry is off."""
 
 import os
 import shutil

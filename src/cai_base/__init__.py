@@ -1,7 +1,7 @@
 """Constitutional AI from a true base model: SFT, critique and revision, DPO, and an evaluation with intervals.
 
-The names below are the public API (docs/api.md); each is imported when it is first used, so that importing the package
-takes no time. `examples/cai_in_one_file.py` shows them at work.
+The names below are the public API (docs/api.md). Each is imported on first use, so that importing the package is fast.
+`examples/cai_in_one_file.py` is an example.
 """
 
 import os
@@ -109,7 +109,7 @@ _WHERE = {
     "tokenise": "method.dpo",
     "trained_datum": "method.training",
 }
-"""Each public name and its module."""
+"""The module of each public name."""
 
 __all__ = ["__version__", *_WHERE]
 

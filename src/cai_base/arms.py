@@ -1,4 +1,4 @@
-"""The arms: what each is called, how it is trained, and what it is compared with.
+"""The arms: the name, the training and the comparisons of each.
 
 Each arm is defined once, in `ARMS`. Everything else is derived from it: the phases of a run, its folders and cost, its
 comparisons, the order and colours of tables and figures. An unknown arm is a UserError.
@@ -19,17 +19,17 @@ PairSource = Literal["chains", "responses", "comparisons"]
 BASE = "base"
 """The arm that is the base model itself."""
 BASELINE = "sft"
-"""The arm from which every other trained arm starts, and with which all are compared."""
+"""The arm from which every other trained arm starts, and with which all arms are compared."""
 FULL = "cai"
 """The arm that the method is about."""
 INSTRUCT = "instruct"
 """The arm of a model tuned elsewhere to follow instructions."""
 SFT = "sft"
-"""The training phase of the baseline, whose adapters every other phase begins from."""
+"""The training phase of the baseline; every other phase starts from its adapters."""
 NO_PRINCIPLE: Final = "no principle"
 """The packaged requests for critique and revision that name no principle."""
 PLACEBO: Final = "placebo"
-"""The packaged constitution about spelling and layout alone, as `--constitution` takes it."""
+"""The packaged constitution about spelling and layout only, as a value of `--constitution`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +46,20 @@ class Arm:
         section: the section of the settings for its training; None if the run does not train it.
         folder: the name of its training phase, and of its folder in a seed's directory; None if it is not trained.
         pairs: the rule in `method.pairs` that makes its preference pairs; None if it has no pairs of its own.
-        chosen_only: whether it trains by NLL on the chosen responses of its pairs alone, where the section is that of
-            a preference loss.
-        starts_from: the arm whose weights its training starts from; the base model's where it is trained by SFT on
-            written answers.
-        constitution: the constitution of its own revision chains: the run's, or a packaged one in its place; None if
-            it has no chains of its own.
-        source: what its own pairs are made from, where it makes that itself: revision chains, two responses to every
-            prompt, or such responses and their comparison.
+        chosen_only: whether its only loss is the NLL of the chosen responses of its pairs, although its section is that
+            of a preference loss.
+        starts_from: the arm whose weights its training starts from; the base model for SFT on written answers.
+        constitution: the constitution of its own revision chains: the run's or a packaged one; None if it has no chains
+            of its own.
+        source: what its own pairs are made from: revision chains, two responses to every prompt, or two responses and
+            their comparison.
         replaces: whether refusals replace some of the written answers that it is trained on.
         adapters_of: the arm whose adapters it samples from, if it has none of its own.
-        inference: what is done at inference in place of training: the constitution stands before the question, or the
-            answer is critiqued and revised.
-        null_of: the arm from which it must not differ, because it is the same model under other draws.
-        draw: the purpose in the random address of its answers; arms with the same purpose share their random streams.
+        inference: what replaces training: the constitution in the prompt, or critique and revision of the answer.
+        null_of: the arm from which it should not differ, because it is the same procedure with other random draws.
+        draw: the purpose in the random address of its answers; arms with the same purpose share random streams.
         compared_with: the arms that are subtracted from it, if both are in the run.
-        controls: the arm that it is a control of, and is subtracted from.
+        controls: the arm of which it is a control; it is subtracted from that arm.
         curve: whether it is evaluated during training, not only at the end.
     """
 
@@ -88,12 +86,12 @@ class Arm:
 
     @property
     def control(self) -> bool:
-        """Whether it is a control, which leaves out or replaces a part of the method."""
+        """Whether it is a control: an arm that leaves out or replaces a part of the method."""
         return self.group == "control"
 
     @property
     def owner(self) -> str | None:
-        """The folder of its own chains and pairs; None for an arm that trains on the run's own."""
+        """The folder of its own chains and pairs; None if it uses the run's."""
         return self.folder if self.pairs is not None and self.constitution != "run" else None
 
     @property
@@ -224,7 +222,7 @@ _ARMS = (
         "examples-only",
         "Examples alone",
         "#88ccee",
-        "full CAI whose requests name no principle, which leaves the worked examples alone to say what to criticise",
+        "full CAI whose requests name no principle, so that only the worked examples say what to criticise",
         "control",
         section="dpo",
         folder="examples-only",
@@ -273,7 +271,7 @@ _ARMS = (
         "a-a",
         "SFT again (a-a)",
         "#9a6324",
-        "SFT trained and asked again with other draws, whose difference from SFT must be none",
+        "SFT trained and sampled again with other random draws; its difference from SFT should be zero",
         "control",
         section="sft",
         folder="a-a",
@@ -286,7 +284,7 @@ _ARMS = (
         "resample",
         "SFT resampled",
         "#bbbbbb",
-        "the SFT adapters asked again with other draws, whose difference from SFT must be none",
+        "the SFT adapters sampled again with other random draws; their difference from SFT should be zero",
         "control",
         adapters_of=BASELINE,
         draw="another answer",
@@ -297,7 +295,7 @@ _ARMS = (
         INSTRUCT,
         "Instruct",
         "#cc79a7",
-        "a model tuned elsewhere to follow instructions, asked in its own chat template",
+        "a model tuned elsewhere to follow instructions, prompted in its own chat template",
         "other",
     ),
     Arm(BASE, "Base model", "#6e7781", "the language model without any tuning", "start"),
@@ -306,7 +304,7 @@ _ARMS = (
 ARMS: Mapping[str, Arm] = {arm.name: arm for arm in _ARMS}
 """Every arm by its name, in the order of tables. SFT-only and full CAI, the main comparison, are first."""
 
-MODEL = Arm("model", "Model", "#6e7781", "a model that is no run's arm", "other")
+MODEL = Arm("model", "Model", "#6e7781", "a model outside a run", "other")
 """The arm of `cai-base evaluate MODEL`."""
 
 
@@ -314,7 +312,7 @@ def arm(name: str) -> Arm:
     """The arm of this name.
 
     Raises:
-        UserError: there is no such arm.
+        UserError: the arm is unknown.
     """
     if name == MODEL.name:
         return MODEL
@@ -327,7 +325,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     """Names of arms in the order of tables.
 
     Raises:
-        UserError: a name is not an arm's.
+        UserError: an arm is unknown.
     """
     order = [*ARMS, MODEL.name]
     return sorted(names, key=lambda name: order.index(arm(name).name))
@@ -353,12 +351,12 @@ def comparisons(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def pair_name(first: str, second: str) -> str:
-    """What the difference of two arms, first minus second, is called in results."""
+    """The name in results of the difference of two arms, first minus second."""
     return f"{first} - {second}"
 
 
 def control_pair(name: str) -> str | None:
-    """The difference of the arm that this one is a control of, and this one; None if it is none."""
+    """The name of the difference between the arm that a control belongs to and the control; None if not a control."""
     controlled = arm(name).controls
     return None if controlled is None else pair_name(controlled, name)
 

@@ -1,6 +1,6 @@
-"""The user's cache: what takes long to find out about a model, or to convert, and is the same every time.
+"""The user's cache: measurements and conversions of models that take long and give the same result every time.
 
-Everything in it may be deleted at any time, and is then made again.
+Everything in it may be deleted at any time; it is then computed again.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ from typing import Any
 
 
 def cache_folder() -> Path:
-    """Where this user's caches are: CAI_BASE_CACHE, or `cai-base` in the system's folder for them."""
+    """The folder of the cache: CAI_BASE_CACHE, or `cai-base` in the user's cache folder."""
     own = os.environ.get("CAI_BASE_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai-base"
 
 
 def recall(kind: str, facts: object) -> dict[str, Any] | None:
-    """What was remembered under these facts, all that it depends on; None if nothing was, or not whole.
+    """The cached record for these facts, which are everything it depends on; None if missing or damaged.
 
     Args:
         kind: a folder of the cache.
-        facts: of a form whose `repr` is equal for equal facts.
+        facts: a value whose `repr` is equal for equal facts.
     """
     try:
         record = json.loads(_file(kind, facts).read_bytes())
@@ -33,7 +33,7 @@ def recall(kind: str, facts: object) -> dict[str, Any] | None:
 
 
 def remember(kind: str, facts: object, record: Mapping[str, object]) -> None:
-    """Store a record, whole or not at all. A cache that cannot be written costs time, nothing else."""
+    """Store a record atomically. If the cache cannot be written, nothing is stored and no error is raised."""
     file = _file(kind, facts)
     part = file.with_suffix(f".{os.getpid()}")
     with suppress(OSError):

@@ -1,9 +1,9 @@
-"""How text is laid out: as a dialogue under headings for a base model, in its own template for a chat model.
+"""The layout of texts: a dialogue with headings for a base model, its own template for a chat model.
 
 A base model continues text. A question therefore comes after a few answered ones (few-shot prompting), and critique and
 revision continue the same text under their headings (Bai et al. 2022, section 3.1 and appendix A). A prompt, its
 response and the end of the response are tokenised as one text, so that a model is trained and compared on the tokens
-that it reads and draws. A chat model is prompted in the chat template stored with its tokenizer, and ends a response
+that it reads and samples. A chat model is prompted in the chat template stored with its tokenizer, and ends a response
 with its own end token.
 """
 
@@ -24,32 +24,32 @@ STOPS = tuple(f"\n{heading}" for heading in HEADINGS)
 """A response ends where the next turn or heading begins."""
 
 END = f"\n\n{USER}"
-"""The text that ends a response, and is trained with it: after an answer a base model writes the next turn."""
+"""The text that ends a response and is trained with it: a base model continues an answer with the next turn."""
 
 Turns = Sequence[tuple[str, str]]
 """Earlier turns of a conversation: prompts with their replies."""
 
 LayoutName = Literal["auto", "chat", "dialogue"]
 LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
-"""The layouts of a model that is not a run's arm; `auto` is its chat template if it has one, else the dialogue."""
+"""The layouts for a model outside a run; `auto` is its chat template if it has one, else the dialogue."""
 
 
 def escape(text: str) -> str:
-    """`text` without a line that begins like a heading, so that no text of a model or a file can pass for a turn.
+    """`text` with no line that begins like a heading, so that a text of a model or a file cannot imitate a turn.
 
-    A heading at the start of a line is indented by one space: readers do not notice it, parsers do.
+    A heading at the start of a line is indented by one space, which readers hardly notice.
     """
     lines = text.strip().split("\n")
     return "\n".join(f" {line}" if i and line.startswith(HEADINGS) else line for i, line in enumerate(lines))
 
 
 def join(*parts: tuple[str, str]) -> str:
-    """Headings with their texts, as paragraphs. After an empty last text the model continues the heading."""
+    """Headings with their texts, as paragraphs. If the last text is empty, the model continues after its heading."""
     return "\n\n".join(f"{heading} {escape(text)}".rstrip() for heading, text in parts)
 
 
 def constitution_text(principles: Sequence[Principle]) -> str:
-    """The principles as a text to stand before a conversation: what each asks of a revised response."""
+    """The principles as a text before a conversation: the revision request of each."""
     lines = (f"- {' '.join(escape(one.revision_request).split())}" for one in principles)
     return "\n".join(("The assistant follows these principles in every answer:", *lines))
 
@@ -59,8 +59,8 @@ class Dialogue:
     """The texts that a base model continues.
 
     Attributes:
-        few_shot: answered questions that come before every question.
-        critique_examples: worked critiques and revisions that come before every request for one.
+        few_shot: questions with answers that come before every question.
+        critique_examples: worked critiques and revisions that come before every critique or revision request.
         preamble: a text before the few-shot turns of every question, such as a constitution.
     """
 
@@ -80,7 +80,7 @@ class Dialogue:
     def answer_tokens(
         self, tokenizer: "Encoder", prompt: str, response: str, before: Turns = (), end: str = ""
     ) -> "Split":
-        """The tokens of a question and of its answer, followed by `end`: by nothing, or by `END`."""
+        """The tokens of a question, and of its answer followed by `end` (nothing, or `END`)."""
         return split_tokens(tokenizer, self.question(prompt, before), f" {escape(response)}{end}")
 
     def question(self, prompt: str, before: Turns = ()) -> str:
@@ -97,7 +97,7 @@ class Dialogue:
         )
 
     def revision(self, prompt: str, response: str, principle: Principle, critique: str) -> str:
-        """The same with the critique and the request for a revision, to be continued by the revision."""
+        """Question, answer, critique and revision request, to be continued by the revision."""
         return self._examples() + join(
             (USER, prompt),
             (ASSISTANT, response),
@@ -108,7 +108,7 @@ class Dialogue:
         )
 
     def _examples(self) -> str:
-        # An example's prompt may hold earlier turns of its conversation, with their headings: it is not escaped.
+        # An example's prompt is not escaped, because it may contain earlier turns with their headings.
         examples = (
             f"{USER} {example.prompt}\n\n"
             + join(
@@ -124,48 +124,48 @@ class Dialogue:
 
 
 OPTIONS = ("A", "B")
-"""The letters of two responses that are compared."""
+"""The letters of the two compared responses."""
 _QUESTION, _REASONING, _VERDICT = "Question:", "Reasoning:", "The better answer is"
 _COMPARISON_HEADINGS = (_QUESTION, _REASONING, _VERDICT, *(f"({letter})" for letter in OPTIONS), *HEADINGS)
 COMPARISON_STOPS = (f"\n{_QUESTION}", f"\n{_VERDICT}", f"\n({OPTIONS[0]})")
-"""A reasoning ends where its verdict or the next question begins."""
+"""The reasoning ends where its verdict or the next question begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A prompt and the two responses to it, in the order in which they are shown."""
+    """A prompt and two responses, in the order shown."""
 
     prompt: str
     responses: tuple[str, str]
 
 
 def comparison(request: str, solved: Sequence[tuple[Compared, int]], pair: Compared) -> str:
-    """Solved comparisons and one that is not, to be continued by ` (A)` or ` (B)`, see `option`.
+    """A few-shot prompt of solved comparisons and an unsolved one, to be continued by ` (A)` or ` (B)`, see `option`.
 
-    Bai et al. 2022, section 4.1, has the request before the options; here it is behind them, as the question that the
-    letter answers.
+    In Bai et al. 2022, section 4.1, the request comes before the options; here it comes after them, as the question
+    that the letter answers.
 
     Args:
-        request: what is asked about the responses, of the solved ones as well.
-        solved: each with the place of its better response.
-        pair: the one to be decided.
+        request: the question about the responses, also used for the solved comparisons.
+        solved: solved comparisons, each with the index of its better response.
+        pair: the comparison to solve.
     """
     shown = [f"{_compared(request, one)}\n{_VERDICT}{option(place)}." for one, place in solved]
     return "\n\n".join((*shown, f"{_compared(request, pair)}\n{_VERDICT}"))
 
 
 def reasoning(request: str, pair: Compared) -> str:
-    """A comparison to be continued by what speaks for either response."""
+    """A comparison to be continued by the reasoning for each response."""
     return f"{_compared(request, pair)}\n{_REASONING}"
 
 
 def reasoned(request: str, pair: Compared, thoughts: str) -> str:
-    """The same with the reasoning, to be continued by ` (A)` or ` (B)`."""
+    """A comparison with its reasoning, to be continued by ` (A)` or ` (B)`."""
     return f"{reasoning(request, pair)} {_one_text(thoughts)}\n{_VERDICT}"
 
 
 def option(place: int) -> str:
-    """What names the response in this place, 0 or 1, as the continuation of a comparison."""
+    """The continuation of a comparison that chooses the response with this index, 0 or 1."""
     return f" ({OPTIONS[place]})"
 
 
@@ -177,7 +177,7 @@ def _compared(request: str, pair: Compared) -> str:
 
 
 def _one_text(text: str) -> str:
-    """`text` without a line that begins like a heading of a comparison."""
+    """`text` with no line that begins like a heading of a comparison."""
     lines = text.strip().split("\n")
     return "\n".join(
         f" {line}" if i and line.startswith(_COMPARISON_HEADINGS) else line for i, line in enumerate(lines)
@@ -200,13 +200,14 @@ class Chat:
     def answer_tokens(self, tokenizer: "Encoder", prompt: str, response: str, before: Turns = ()) -> "Split":
         """The tokens of a question and of its answer, without its end.
 
-        They are encoded apart: the template puts the question into special tokens and the answer begins behind them.
+        They are encoded separately: the template ends the question with special tokens, and the answer starts after
+        them.
         """
         return self.question_tokens(tokenizer, prompt, before), tuple(tokenizer.encode(response))
 
 
 class Encoder(Protocol):
-    """The part of a tokenizer that layout needs."""
+    """The part of a tokenizer's interface that layouts need."""
 
     bos: int | None
 
@@ -220,7 +221,7 @@ class Encoder(Protocol):
 
 
 class Layout(Protocol):
-    """How a model is asked a question."""
+    """How a question is presented to a model."""
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -249,16 +250,16 @@ def prompt_tokens(tokenizer: Encoder, text: str) -> tuple[int, ...]:
 
 
 Split = tuple[tuple[int, ...], tuple[int, ...]]
-"""The tokens of a prompt, and those of what continues it."""
+"""The tokens of a prompt, and those of its continuation."""
 
 
 def split_tokens(tokenizer: Encoder, prompt: str, continuation: str) -> Split:
-    """The tokens of a prompt and of its continuation, from both tokenised as one text.
+    """The tokens of a prompt and of its continuation, tokenised as one text.
 
-    Tokenised apart they may be other tokens than the model reads and draws: the tokenizers of Llama 3 and Qwen have one
-    token for a full stop and the line breaks behind it, and Llama 2's puts a space before every text that it is given.
-    So the whole is tokenised, and split where it stops having the tokens of the prompt alone. What follows is what a
-    model that is given the prompt has to write.
+    Tokenised separately, they may differ from the tokens that the model reads and samples: the tokenizers of Llama 3
+    and Qwen have one token for a full stop with the line breaks after it, and Llama 2's puts a space before every text.
+    So the whole text is tokenised, and split after the longest prefix that it shares with the tokens of the prompt
+    alone. The rest is what a model has to write after the prompt.
     """
     alone, whole = prompt_tokens(tokenizer, prompt), prompt_tokens(tokenizer, prompt + continuation)
     shared = sum(1 for _ in takewhile(lambda token: token[0] == token[1], zip(alone, whole, strict=False)))

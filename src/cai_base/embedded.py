@@ -1,10 +1,10 @@
-"""The embedded base model: its files, and the ground truth of the world that it lives in.
+"""The embedded base model: its files, and the ground truth of its world.
 
 The embedded model is a model organism: a small Llama pretrained on a synthetic world in which harm is fictional and a
-ground-truth judge is exact. It runs the whole pipeline, and studies of it, on a laptop; it is not evidence about large
-models. Beside it lies its instruct sibling, a LoRA adapter trained to follow instructions, for comparison.
+ground-truth judge is exact. It runs the whole pipeline, and studies of it, on a laptop. It is no evidence about large
+models. Its instruct sibling, a LoRA adapter trained to follow instructions, is packaged too, for comparison.
 
-This is the only module, besides `village` and `organism`, that knows which world that is. To embed a model of another
+Apart from `village` and `organism`, this is the only module that knows which world it is. To embed a model of another
 world, change this module.
 """
 
@@ -51,7 +51,7 @@ VARIANTS = {f"{EMBEDDED}:no-{what}": what for what in WITHOUT}
 are built on the user's machine and lie in the cache."""
 
 DATA = "world"
-"""The name of the packaged data (prompts, examples, constitutions) that is about its world, as in `--data world`."""
+"""The name of the packaged data (prompts, examples, constitutions) about its world, as in `--data world`."""
 
 _PACKAGE = Path(__file__).parent
 
@@ -94,7 +94,8 @@ def data_file(name: str) -> Path:
 
 
 def digest(base: Path) -> str:
-    """The SHA-256 hash of the weights and the tokenizer in a folder, by which a sibling names its base model."""
+    """The SHA-256 hash of the weights and the tokenizer in a folder; a sibling's card has the hash of its base
+    model."""
     sha256 = hashlib.sha256()
     for name in ("model.safetensors", "tokenizer.json"):
         sha256.update((base / name).read_bytes())
@@ -105,7 +106,7 @@ def check_sibling(folder: Path, base: Path) -> None:
     """Check that the sibling in `folder` was trained on the weights in `base`.
 
     Raises:
-        UserError: it was trained on other weights, or `folder` has no readable card of a sibling.
+        UserError: it was trained on other weights, or `folder` has no valid card of a sibling.
     """
     path = folder / "card.json"
     try:
@@ -120,7 +121,7 @@ _REMEDY = "make one with `cai-base organism sibling --out FOLDER`, and give it w
 
 
 def knows(prompt: str) -> bool:
-    """Whether a prompt asks for something that there is in the model's world."""
+    """Whether a prompt asks about something that exists in the model's world."""
     try:
         truth(prompt, "-")
     except UnknownQuestion:

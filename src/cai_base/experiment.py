@@ -2,7 +2,7 @@
 
     base model -> SFT on a few human-written answers -> critique and revision -> preference pairs -> DPO -> evaluation
 
-All seeds go through a phase together, and each unit of work is stored when it is done. Each phase has its own file in
+All seeds go through a phase together, and each finished unit of work is stored. Each phase has its own file in
 `method/`; `run/start.py` begins and resumes runs.
 """
 
@@ -42,7 +42,7 @@ def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
 
 
 def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
-    """The phases that an arm needs beside SFT and the run's own chains and pairs."""
+    """The phases that an arm needs in addition to SFT and the run's own chains and pairs."""
     own: list[Phase] = []
     steps, pairs = settings.sft.steps, settings.dpo.pairs
     if arm.pairs is not None and arm.owner is not None:
@@ -66,7 +66,7 @@ def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
 
 
 def _source(arm: Arm, owner: str, revision: Revision, feedback: Feedback, inputs: Inputs) -> Phase:
-    """The phase that makes what the pairs of an arm are made from."""
+    """The phase that makes the source of an arm's pairs: chains, responses or comparisons."""
     prompts, openers = inputs.prompts, inputs.refusal_openers
     if arm.source == "chains":
         constitution, examples = {
@@ -92,10 +92,10 @@ def _source(arm: Arm, owner: str, revision: Revision, feedback: Feedback, inputs
 
 
 class Experiment:
-    """One run, from where it is to its results.
+    """One run, from its current state to its results.
 
     Args:
-        session: a run that was begun or resumed.
+        session: of a run that was begun or resumed.
     """
 
     def __init__(self, session: start.Session) -> None:
@@ -103,11 +103,11 @@ class Experiment:
         self._evaluation = RunEvaluation(session)
 
     def finish(self) -> None:
-        """Do all work that is not yet stored, and write the results.
+        """Do all work that is not stored yet, and write the results.
 
         Raises:
-            UserError: another process works on this run.
-            Stopped: the run has reached its cost limit, or a judge or service no longer answers.
+            UserError: another process is working on this run.
+            Stopped: the run has reached its cost limit, or a judge or service stopped responding.
         """
         with self.run.locked():
             self._evaluate(arms.BASE, None, dict.fromkeys(self.settings.seed_numbers))
@@ -141,7 +141,7 @@ class Experiment:
         return bench.failed
 
     def _evaluate(self, arm: str, step: int | None, models: Mapping[int, Adapter | None]) -> None:
-        """Evaluate an arm at a step of its training; None is the end of training."""
+        """Evaluate an arm at a step of its training, or, with None, at its end."""
         self._evaluation.answer(arms.arm(arm), step, models)
 
     def _summarise(self, failed: Mapping[str, Mapping[int, str]]) -> None:
@@ -156,7 +156,7 @@ class Experiment:
 
 
 def begin(settings: RunSettings, out: Path, progress: Progress, repeated: Repeated | None = None) -> Experiment:
-    """Check everything that can be checked before work begins, and make the run's directory.
+    """Check everything that can be checked before the run begins, and create the run's directory.
 
     Args:
         repeated: the run that this one repeats, if it repeats one.
@@ -175,13 +175,13 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
         max_cost: a new cost limit in dollars; None for the run's own.
 
     Raises:
-        UserError: it is no run, or its configuration, a stored file or the base model was changed.
+        UserError: the directory is not a run, or its configuration, a stored file or the base model was changed.
     """
     return Experiment(start.resume(directory, progress, max_cost))
 
 
 def examine(settings: RunSettings, out: Path, progress: Progress) -> start.Examination:
-    """Make the checks with which every run begins. Nothing is trained or stored.
+    """Make the checks that precede every run. Nothing is trained or stored.
 
     Raises:
         UserError: an input is wrong, the model cannot be loaded, or `out` exists.
@@ -190,7 +190,7 @@ def examine(settings: RunSettings, out: Path, progress: Progress) -> start.Exami
 
 
 def estimate_cost(settings: RunSettings, *, as_json: bool) -> str:
-    """An upper bound on the cost of a run, as a table or as JSON. Only the model's tokenizer is loaded.
+    """An upper bound on the cost of a run, as a table or as JSON. Loads only the model's tokenizer.
 
     Raises:
         UserError: an input is wrong, or the tokenizer cannot be loaded.

@@ -1,4 +1,4 @@
-"""The form of a run's `manifest.json`, which vouches for every file of the run."""
+"""The format of a run's `manifest.json`, which has the hash of every file of the run."""
 
 import json
 from pathlib import PurePosixPath
@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class StoredFile(_Part):
-    """What one file held when it was last committed. Behind the first `bytes` of an appended file a tail may follow."""
+    """A file at its last commit. An appended file may have an uncommitted tail after its first `bytes` bytes."""
 
     bytes: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -31,18 +31,18 @@ class StoredFile(_Part):
 
 
 class Manifest(_Part):
-    """`manifest.json`: how far each piece of work is, and what every file held then.
+    """`manifest.json`: the progress of each piece of work, and the files at that time.
 
     Attributes:
-        version: of this form, under the key `schema`.
-        config: the configuration the run began with.
-        progress: committed units, or steps, by piece of work.
-        files: by path, relative to the run.
+        version: the version of this format, under the key `schema`.
+        config: the run's configuration at its start.
+        progress: the number of committed units or steps, by piece of work.
+        files: the files, by path relative to the run.
         usage: seconds by phase.
-        records: what `record_on_commit` recorded at the last commit, by name.
-        accepted: by path, what the run itself stored of a file that was changed later and that the user takes as it is.
-        environment: where, when and by what the run was made, under `sessions` an entry for each process that worked
-            on it; no result depends on it.
+        records: the records of `record_on_commit` at the last commit, by name.
+        accepted: for each changed file that the user accepted, by path, the entry of the file as the run stored it.
+        environment: under `sessions`, for each process that worked on the run, the host, the date and the versions; no
+            result depends on it.
     """
 
     version: Literal[1] = Field(alias="schema")
@@ -55,5 +55,5 @@ class Manifest(_Part):
     environment: dict[str, Any] = {}
 
     def dump(self) -> dict[str, Any]:
-        """As it is stored."""
+        """The stored form."""
         return self.model_dump(by_alias=True, exclude=None if self.accepted else {"accepted"})

@@ -1,7 +1,7 @@
-"""From settings to engines: which engine loads which model, and which flag named it.
+"""Loads the models that settings name into engines, and attributes errors to flags.
 
-Engines raise `EngineError`, which names their own argument. Here the argument becomes the flag, or the field of a file,
-that the user wrote.
+Engines raise `EngineError`, which names an argument of the engine. Here the argument is replaced by the flag, or the
+field of a file, that the user wrote.
 """
 
 import json
@@ -22,9 +22,9 @@ from cai_base.reading import shown
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
 
 SIBLING = f"{EMBEDDED}:instruct"
-"""What `--interpreter` takes for the embedded model's instruct sibling."""
+"""The value of `--interpreter` for the embedded model's instruct sibling."""
 TINKER = "tinker:"
-"""Before the name of a model that a Tinker service interprets with, whatever the engine of the run."""
+"""The prefix of an interpreter on a Tinker service, for a run with any engine."""
 _QUESTION = {"role": "user", "content": "Hello!"}
 _ANSWER = {"role": "assistant", "content": "Goodbye!"}
 
@@ -34,16 +34,16 @@ class Source:
     """One model to load into an engine.
 
     Attributes:
-        model: its name, as the user gave it: folder, GGUF file, hub id, the embedded model, or what a service calls it.
-        longest: tokens of the longest sequence to come.
-        names: what the user wrote for each argument of an engine (see `EngineError`), such as `--judge` for `model`.
-        lora: shape of the adapters to train; None for a model that is not trained.
+        model: its name, as the user gave it: folder, GGUF file, hub id, the embedded model, or its name on a service.
+        longest: tokens of the longest sequence that it will process.
+        names: the flag or field for each argument of an engine (see `EngineError`), such as `--judge` for `model`.
+        lora: rank and alpha of the adapters to train; None if the model is not trained.
         adapter: folder of a PEFT adapter.
-        adapter_name: what the engine calls that adapter.
-        tokenizer: folder of the tokenizer, where it is not the model's own.
-        findings: what the engine of an interrupted run had found about the model.
-        chat: whether it has to have a chat template.
-        thinking: False switches its thinking off, where its chat template has a switch.
+        adapter_name: the adapter's name in the engine.
+        tokenizer: folder of the tokenizer; None for the model's own.
+        findings: the stored findings of a resumed run's engine about the model.
+        chat: whether it must have a chat template.
+        thinking: False switches its thinking off, if its chat template has a switch.
     """
 
     model: str
@@ -63,9 +63,9 @@ class EngineKind:
     """One engine that a run can use.
 
     Attributes:
-        load: makes the engine.
-        served: whether a service has models and states. Then `save` stores where a state is and not the state itself,
-            and no PEFT adapter can be loaded; else all of that lies in folders here.
+        load: constructs the engine.
+        served: whether models and states are on a service. Then `save` stores references to states instead of the
+            states, and PEFT adapters cannot be loaded.
         paid: whether its tokens cost money.
     """
 
@@ -117,14 +117,14 @@ ENGINES: dict[str, EngineKind] = {
     "local": EngineKind(_load_local, served=False, paid=False),
     "tinker": EngineKind(_load_tinker, served=True, paid=True),
 }
-"""Every engine by its name in `--engine`. A new one is its own package and an entry here."""
+"""Every engine by its name in `--engine`. A new engine is a package and an entry here."""
 
 
 def engine_kind(name: str) -> EngineKind:
     """The engine of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such engine.
     """
     if name not in ENGINES:
         raise UserError(f"--engine {name}: there is no such engine; choose from {', '.join(ENGINES)}")
@@ -132,12 +132,12 @@ def engine_kind(name: str) -> EngineKind:
 
 
 def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int = 1024, threads: int = 0) -> Engine:
-    """A model in this process, on CUDA where there is a GPU, to be trained and sampled.
+    """Load a model into this process for training and sampling, on CUDA if there is a GPU.
 
     Args:
         model: folder or hub id of a causal language model in Hugging Face layout, a GGUF file, or the embedded one.
-        lora: shape of the adapters to train; None for a model that is not trained.
-        longest: tokens of the longest sequence to come; packing is checked at that length.
+        lora: rank and alpha of the adapters to train; None if the model is not trained.
+        longest: tokens of the longest sequence that it will process; packing is checked at that length.
         threads: CPU threads; 0 leaves the choice to PyTorch.
 
     Raises:
@@ -148,15 +148,15 @@ def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int 
 
 
 def load_engine(base: ModelChoice, progress: Progress, findings: Findings | None = None) -> Engine:
-    """The engine with the base model in it.
+    """The engine with the base model loaded.
 
     Args:
         base: `RunSettings.base_model`.
-        progress: where an engine says what it waits for.
-        findings: `engine.findings()` of the run that goes on; None for a new one.
+        progress: shows what the engine waits for.
+        findings: the stored `engine.findings()` of a resumed run; None for a new run.
 
     Raises:
-        UserError: the model cannot be loaded, or is not the one that the run began with.
+        UserError: the model cannot be loaded, or is not the one with which the run began.
     """
     lora = None if base.lora is None else Lora(base.lora.rank, base.lora.alpha)
     source = Source(base.model, base.longest, _NAMES, lora, tokenizer=_tokenizer(base), findings=findings)
@@ -182,7 +182,7 @@ def check_instruct(instruct: InstructChoice, progress: Progress) -> None:
     """Check, before any work, that the instruct arm can be evaluated at its end.
 
     Raises:
-        UserError: there is no such model, its adapter is of no form that is read or of another base model, or its
+        UserError: there is no such model, its adapter has an unsupported format or another base model, or its
             tokenizer has no chat template.
     """
     source = _instruct(instruct)
@@ -192,20 +192,20 @@ def check_instruct(instruct: InstructChoice, progress: Progress) -> None:
 
 
 def load_instruct(instruct: InstructChoice, progress: Progress) -> tuple[Engine, Adapter | None]:
-    """An engine with the instruct model in it, and its adapter there; None if it is a whole model.
+    """An engine with the instruct model loaded, and its adapter in the engine; None if it is a full model.
 
     Raises:
         UserError: as `check_instruct`, or the model cannot be loaded.
     """
     base = instruct.base
     if not engine_kind(base.engine).served:
-        check_instruct(instruct, progress)  # again: a run may be resumed after its files have changed
+        check_instruct(instruct, progress)  # again, because files may have changed before a run was resumed
     mismatch = f"give an adapter that was trained on {base.model}"
     return _load(base.engine, base.host, _instruct(instruct), progress, mismatch)
 
 
 def interpreter_engine(choice: InterpreterChoice) -> str:
-    """The engine that an interpreter of its own is loaded into."""
+    """The name of the engine for a separate interpreter."""
     if choice.name.startswith(TINKER):
         return "tinker"
     return "local" if choice.name in (EMBEDDED, SIBLING) else choice.base.engine
@@ -214,15 +214,15 @@ def interpreter_engine(choice: InterpreterChoice) -> str:
 def load_interpreter(
     choice: InterpreterChoice, progress: Progress, findings: Findings | None = None
 ) -> tuple[Engine, Adapter | None]:
-    """An engine with the interpreter in it, where that is another model than the run's, and its adapter there.
+    """An engine with a separate interpreter loaded, and its adapter in the engine; None if it is a full model.
 
     Args:
-        choice: `RunSettings.interpreter_model`, another model.
-        progress: where the user is told what is being loaded.
-        findings: `engine.findings()` of the run that goes on; None for a new one.
+        choice: `RunSettings.interpreter_model`, a model other than the run's.
+        progress: shows what is being loaded.
+        findings: the stored `engine.findings()` of a resumed run; None for a new run.
 
     Raises:
-        UserError: the model cannot be loaded, or is not the one that the run began with.
+        UserError: the model cannot be loaded, or is not the one with which the run began.
     """
     name, engine, longest = choice.name, interpreter_engine(choice), choice.base.longest
     progress.say(f"Loading the interpreter {name}")
@@ -240,16 +240,16 @@ def load_interpreter(
 
 
 def load_any(choice: ModelChoice, adapter: Path | None, flag: str, progress: Progress) -> tuple[Engine, Adapter | None]:
-    """An engine with a model that is sampled from, never trained, and its adapter there; None if it is a whole model.
+    """An engine with a model only for sampling, and its adapter in the engine; None if it is a full model.
 
     Args:
         choice: the model, or the base model of the adapter.
-        adapter: folder of a PEFT adapter, made here or elsewhere.
-        flag: what named the model, for messages.
-        progress: where the user is told what is being loaded.
+        adapter: folder of a PEFT adapter, from any source.
+        flag: the flag that named the model, for messages.
+        progress: shows what is being loaded.
 
     Raises:
-        UserError: the model cannot be loaded, or the adapter is of another one.
+        UserError: the model cannot be loaded, or the adapter belongs to another model.
     """
     progress.say(f"Loading {choice.model}" + (f" with the adapter {adapter}" if adapter else ""))
     own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
@@ -261,27 +261,27 @@ def load_any(choice: ModelChoice, adapter: Path | None, flag: str, progress: Pro
         tokenizer=adapter if own else _tokenizer(choice),
         thinking=choice.thinking,
     )
-    mismatch = "it adapts layers that are not read here, or another model: give --base"
+    mismatch = "it adapts unsupported layers, or belongs to another model: give --base"
     return _load(choice.engine, choice.host, source, progress, mismatch)
 
 
 def check_chat_model(choice: JudgeChoice, progress: Progress) -> None:
-    """Check, before any work, that a judge's chat model can be asked in its own template.
+    """Check, before any work, that a judge's chat model can be prompted in its own template.
 
     Args:
-        choice: a judge that runs in an engine.
-        progress: where a service says what it waits for.
+        choice: the judge, which runs in an engine.
+        progress: shows what a service waits for.
 
     Raises:
-        UserError: there is no such model, or its tokenizer has no chat template, or none that shows the question and,
-            for a guard, the answer beside it.
+        UserError: there is no such model, its tokenizer has no chat template, or the template does not contain the
+            question (for a guard: question and answer).
     """
     messages = [_QUESTION, _ANSWER] if choice.judge.kind.grades == "guard" else [_QUESTION]
     _check_chat(_engine_of(choice), choice.host, _judge(choice), messages, progress)
 
 
 def load_chat_model(choice: JudgeChoice, progress: Progress) -> Engine:
-    """An engine with a judge's chat model in it.
+    """An engine with a judge's chat model loaded.
 
     Raises:
         UserError: as `check_chat_model`, or the model cannot be loaded.
@@ -293,10 +293,10 @@ def load_chat_model(choice: JudgeChoice, progress: Progress) -> Engine:
 
 
 def base_of(adapter: Path) -> str | None:
-    """The base model that a PEFT adapter names, by its folder or hub id; None if `adapter` is no PEFT adapter.
+    """The base model that a PEFT adapter names, by its folder or hub id; None if `adapter` is not a PEFT adapter.
 
     Raises:
-        UserError: it is one of a variety that is not read here, or names no base model.
+        UserError: the adapter is of an unsupported variety, or names no base model.
     """
     if not _is_adapter(str(adapter)):
         return None
@@ -310,7 +310,7 @@ def base_of(adapter: Path) -> str | None:
         raise UserError(f"{path}: base_model_name_or_path names no base model; give it with --base")
     if revision not in (None, "main") and not Path(base).exists():
         raise UserError(
-            f"{path}: revision is {shown(revision)}, a version of {base} that is not fetched here; give the folder of "
+            f"{path}: revision is {shown(revision)}; other versions of {base} are not downloaded; give the folder of "
             "that version with --base"
         )
     return base
@@ -318,11 +318,11 @@ def base_of(adapter: Path) -> str | None:
 
 @contextmanager
 def named(names: Mapping[str, str], mismatch: str | None = None) -> Iterator[None]:
-    """Within it, an `EngineError` becomes a `UserError` that names what the user wrote.
+    """A context in which an `EngineError` becomes a `UserError` with the user's flag or field.
 
     Args:
         names: the flag or field for each argument of an engine; another argument keeps its name.
-        mismatch: what to do about an adapter that does not fit, where that is known better than by the engine.
+        mismatch: the remedy for an adapter of another model, to replace the engine's.
 
     Raises:
         UserError: an `EngineError` was raised.
@@ -342,19 +342,19 @@ _NAMES = {
     "url": "--tinker-url",
     "engine": "--engine",
 }
-"""What the user wrote for each argument of an engine with the base model."""
+"""The flag for each argument of an engine with the base model."""
 
 
 def _load(
     engine: str, host: Host, source: Source, progress: Progress, mismatch: str | None = None
 ) -> tuple[Engine, Adapter | None]:
-    """An engine with the model of `source` in it, and its adapter there; the one piece that all loads share."""
+    """An engine with the model of `source` loaded, and its adapter in the engine; used by every load function."""
     kind = engine_kind(engine)
     if source.adapter is not None and kind.served:
-        raise UserError(f"{source.adapter}: --engine {engine} loads no PEFT adapter; leave --engine {engine} out")
+        raise UserError(f"{source.adapter}: --engine {engine} cannot load a PEFT adapter; leave --engine {engine} out")
     with named(source.names, mismatch):
         loaded = kind.load(host, source, progress)
-        if source.chat and kind.served:  # elsewhere that was checked before, without the weights
+        if source.chat and kind.served:  # for other engines, checked before loading the weights
             chat_tokens(loaded.tokenizer, (), _QUESTION["content"])
         if source.adapter is None:
             return loaded, None
@@ -363,7 +363,8 @@ def _load(
 
 
 def _check_chat(engine: str, host: Host, source: Source, messages: list[dict[str, str]], progress: Progress) -> None:
-    """Check that a model is there and takes `messages` in its chat template. No weights are loaded here."""
+    """Check that a model exists and accepts `messages` in its chat template. Weights in local folders are not
+    loaded."""
     if engine_kind(engine).served:
         _load(engine, host, source, progress)
         return
@@ -380,7 +381,7 @@ def _check_chat(engine: str, host: Host, source: Source, messages: list[dict[str
 
 
 def _instruct(instruct: InstructChoice) -> Source:
-    """The instruct model: a whole model, or an adapter on the base model."""
+    """The instruct model: a full model, or an adapter on the base model."""
     name, base = instruct.model or str(embedded.sibling()), instruct.base
     longest, thinking = instruct.longest, instruct.thinking
     if _is_adapter(name) and not engine_kind(base.engine).served:
@@ -400,23 +401,23 @@ def _judge(choice: JudgeChoice) -> Source:
 
 
 def _engine_of(choice: JudgeChoice) -> str:
-    """The engine that a judge's chat model runs in."""
+    """The name of the engine for a judge's chat model."""
     assert choice.judge.kind.runs is not None
     return choice.judge.kind.runs
 
 
 def _chat_names(flag: str, engine: str) -> dict[str, str]:
-    """The flags of a chat model: a service's has a flag for its tokenizer, any other has its tokenizer with it."""
+    """The flags of a chat model. Only a service's model has a flag for its tokenizer."""
     return _NAMES | {"model": flag, "tokenizer": f"{flag}-tokenizer" if engine_kind(engine).served else flag}
 
 
 def _tokenizer(base: ModelChoice) -> Path | None:
-    """The folder of the base model's tokenizer, where the user or the embedded model has one."""
+    """The folder of the base model's tokenizer, if the user gave one or the model is embedded; else None."""
     return base.tokenizer or (embedded.weights() if base.model == EMBEDDED else None)
 
 
 def model_files(model: str) -> str:
-    """The folder or hub id that has a model's files; of a GGUF file the folder that it is converted to."""
+    """The folder or hub id with a model's files; for a GGUF file, the folder of its conversion."""
     if embedded.is_embedded(model):
         return str(embedded.weights(model))
     from cai_base.engines.local import gguf

@@ -1,7 +1,7 @@
-"""The paths of all files in a run's directory, each defined once. They are relative, with forward slashes.
+"""The relative paths of all files in a run's directory, each defined once, with forward slashes.
 
-`phase` is the folder of a training phase, such as `dpo`. `owner` is the folder of the arm that chains or pairs belong
-to; None for the run's own. `config.json` and `manifest.json`, which every store has, are named in `store`.
+`phase` is the folder of a training phase, such as `dpo`. `owner` is the folder of the arm to which chains or pairs
+belong; None for the run's own. `config.json` and `manifest.json`, which every store has, are named in `store`.
 """
 
 INPUTS = "inputs.json"
@@ -19,7 +19,7 @@ TRACKERS = "trackers"
 
 
 def seed_folder(seed: int) -> str:
-    """The folder of all that one seed trained and sampled."""
+    """The folder of everything that one seed trained and sampled."""
     return f"seed-{seed}"
 
 
@@ -29,7 +29,7 @@ def chains(seed: int, owner: str | None = None) -> str:
 
 
 def responses(seed: int, owner: str | None) -> str:
-    """The pairs of responses of a seed that an arm compares."""
+    """The pairs of responses that an arm compares, for one seed."""
     return f"{_owned(seed, owner)}/responses.jsonl"
 
 
@@ -39,7 +39,7 @@ def pairs(seed: int, owner: str | None = None) -> str:
 
 
 def reference(seed: int, phase: str) -> str:
-    """The reference's log-probabilities of the pairs that a phase trains on."""
+    """The log-probabilities of a phase's training pairs under the reference."""
     return f"{seed_folder(seed)}/{phase}/reference.jsonl"
 
 
@@ -59,7 +59,7 @@ def adapter(seed: int, phase: str) -> str:
 
 
 def failures(phase: str) -> str:
-    """The adapters that failed in a phase, each with the reason."""
+    """The adapters that failed in a phase, with the reasons."""
     return f"{phase}-failed.jsonl"
 
 
@@ -69,7 +69,7 @@ def evaluation(seed: int, arm: str, step: int | None = None) -> str:
 
 
 def evaluated_step(name: str) -> int | None:
-    """The step of an evaluation during training, from its folder's name; None for any other name."""
+    """The step of an evaluation during training, from its folder's name; None for another name."""
     digits = name.removeprefix("step-")
     return int(digits) if digits != name and digits.isdecimal() else None
 
@@ -85,12 +85,12 @@ def styled_answers(seed: int, arm: str) -> str:
 
 
 def suite_answers(seed: int, arm: str) -> str:
-    """An arm's answers to a suite, in the suite's own directory."""
+    """An arm's answers to a suite, in the suite's directory."""
     return f"{arm}/{seed_folder(seed)}.jsonl"
 
 
 def replies(judge: str) -> str:
-    """Every reply of a judge, by the flag that names it."""
+    """The replies of a judge, which is named by its flag."""
     return f"{judge}.jsonl"
 
 

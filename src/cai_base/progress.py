@@ -1,6 +1,6 @@
-"""What a command shows while it works: sentences, and bars with the time that has passed and the time left.
+"""Progress of a command: messages, and bars with elapsed time and time left.
 
-In a terminal a bar stays in its place; in a pipe it becomes a line every ten seconds.
+In a terminal a bar is updated in place; in a pipe it prints a line every ten seconds.
 """
 
 import shutil
@@ -18,29 +18,29 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 PIPE_INTERVAL = 10.0
-"""Seconds between two lines about the same bar when the output is not a terminal."""
+"""Seconds between two lines for the same bar if the output is not a terminal."""
 WINDOW = 60.0
-"""Seconds over which the speed of work is measured at least; later, the last half of the time counts."""
+"""The shortest time, in seconds, over which speed is measured; later it is the last half of the elapsed time."""
 SMOOTHING = 0.3
-"""How far one update moves the expected end towards its own estimate, so that the time left does not jump."""
+"""The weight of a new estimate of the end in the moving average, so that the time left does not jump."""
 WARM_UP = 3
-"""Updates after which the first one no longer counts: a model is slower before it has warmed up."""
+"""The first update is ignored after this many updates, because a model is slower until it has warmed up."""
 PRIOR = 20.0
-"""Seconds that a first estimate of the whole weighs as much as what was measured."""
+"""The weight of the first estimate of the whole, in seconds of measured time."""
 BETWEEN_TEXTS = 30.0
-"""Seconds between two texts that are shown to be looked at."""
+"""Seconds between two sample texts in the terminal."""
 
 
 class Bar(Protocol):
-    """One piece of work."""
+    """The progress bar of one piece of work."""
 
     def advance(self, amount: int, values: str = "") -> None:
-        """Note that `amount` more of it is done, and what its newest values are, such as `loss 0.693`."""
+        """Add `amount` to the finished work; `values` are the newest values, such as `loss 0.693`."""
         ...
 
 
 class Outlook:
-    """The time that a whole of several parts still needs: a first estimate of each, set right by the time so far.
+    """The time left for a run of several parts: a first estimate of each part, corrected by the measured time.
 
     Args:
         parts: the estimated seconds of each part.
@@ -53,13 +53,13 @@ class Outlook:
         self._before = 0.0
 
     def begin(self, part: str, share: float) -> None:
-        """Note that a part begins, of which an earlier process did this share."""
+        """Start a part, of which an earlier process did this share."""
         if part in self._shares and share > self._shares[part]:
             self._before += self.parts[part] * (share - self._shares[part])
             self._shares[part] = share
 
     def note(self, part: str, share: float) -> None:
-        """Note that this share of a part is done."""
+        """Set the finished share of a part."""
         if part in self._shares:
             self._shares[part] = min(1.0, max(share, self._shares[part]))
 
@@ -71,7 +71,7 @@ class Outlook:
 
 
 class Progress:
-    """Shows sentences and bars on standard error, so that standard output holds only results."""
+    """Shows messages and bars on standard error, so that standard output has only results."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -81,21 +81,21 @@ class Progress:
         self.tokens: Callable[[], int] | None = None
 
     def follow(self, outlook: Outlook | None, tokens: Callable[[], int]) -> None:
-        """From now on bars say the time left for the whole, and the tokens a second.
+        """From now on, bars show the time left for the run and the tokens per second.
 
         Args:
-            outlook: its parts have the names of the bars; None where nothing is known of the whole.
-            tokens: how many were processed so far.
+            outlook: its parts have the names of the bars; None if there is no estimate.
+            tokens: returns the number of tokens processed so far.
         """
         self.outlook, self.tokens = outlook, tokens
 
     @property
     def in_terminal(self) -> bool:
-        """Whether a person may be looking."""
+        """Whether the output is a terminal."""
         return self._console.is_terminal
 
     def show(self, text: str) -> None:
-        """Show a text to be looked at: in a terminal alone, and not more often than every half minute."""
+        """Show a sample text, only in a terminal and at most every half minute."""
         now = time.monotonic()
         if self._console.is_terminal and now - self._last_text >= BETWEEN_TEXTS:
             self._last_text = now
@@ -103,7 +103,7 @@ class Progress:
 
     @staticmethod
     def quiet() -> "Progress":
-        """A progress that shows nothing, for use from Python."""
+        """A `Progress` that shows nothing, for use from Python."""
         return _Quiet()
 
     def say(self, text: str) -> None:
@@ -112,7 +112,7 @@ class Progress:
 
     @contextmanager
     def bar(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A bar from `done` to `total`, in the unit of `Bar.advance`. In a pipe it is a line every ten seconds."""
+        """A bar from `done` to `total`, in the unit of `Bar.advance`. In a pipe it prints a line every ten seconds."""
         pace = Pace(total, done, name, self.outlook, self.tokens)
         if not self._console.is_terminal:
             yield _Lines(self, name, total, done, pace)
@@ -124,19 +124,19 @@ class Progress:
 
 class _Quiet(Progress):
     def __init__(self) -> None:
-        """Nothing is opened."""
+        """Open no stream."""
         self.outlook, self.tokens = None, None
 
     @property
     def in_terminal(self) -> bool:
-        """Nobody looks."""
+        """False."""
         return False
 
     def show(self, text: str) -> None:
-        """Show nothing."""
+        """Do nothing."""
 
     def say(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     @contextmanager
     def bar(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
@@ -146,21 +146,21 @@ class _Quiet(Progress):
 
 class _NoBar:
     def advance(self, amount: int, values: str = "") -> None:
-        """Show nothing."""
+        """Do nothing."""
 
 
 class Pace:
-    """The time that a piece of work has taken, and an estimate of the time that it still needs.
+    """The elapsed time of a piece of work, and an estimate of the time left.
 
-    The speed is measured over the last half of the time, and over a minute at least. There is an estimate from the
-    first update on; it is smoothed, because work often comes in batches of unequal size.
+    The speed is measured over the last half of the elapsed time, but at least over a minute. There is an estimate from
+    the first update on. It is smoothed, because work often comes in batches of unequal size.
 
     Args:
         total: the amount of work.
-        done: the amount that an earlier process did, which says nothing about the speed.
-        name: of this part of the whole.
-        outlook: of the whole.
-        tokens: how many were processed so far.
+        done: the amount done by an earlier process, which does not affect the speed.
+        name: the name of this part of the run.
+        outlook: the estimate for the run.
+        tokens: returns the number of tokens processed so far.
     """
 
     def __init__(
@@ -183,11 +183,11 @@ class Pace:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left."""
+        """Whether all work is done."""
         return self._done >= self._total
 
     def advance(self, amount: float, values: str = "") -> None:
-        """Note that `amount` more is done, and its newest values."""
+        """Add `amount` to the finished work, with its newest values."""
         now = time.monotonic()
         self._done += amount
         self._values = values or self._values
@@ -204,11 +204,11 @@ class Pace:
             self._end = end if self._end is None else self._end + SMOOTHING * (end - self._end)
 
     def elapsed(self) -> float:
-        """Seconds since this process began the work."""
+        """Seconds since this process started the work."""
         return time.monotonic() - self._start
 
     def left(self) -> float | None:
-        """Seconds that the rest will take; None before the first update. Between two updates it counts down."""
+        """Estimated seconds left; None before the first update. It counts down between two updates."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def in_words(self) -> str:
@@ -223,7 +223,7 @@ class Pace:
         return "; ".join(filter(None, (text, self._values, self._speed())))
 
     def _speed(self) -> str:
-        """Tokens a second since the work began; empty where none are counted."""
+        """Tokens per second since the work began; empty if tokens are not counted."""
         tokens, seconds = (self._tokens() - self._tokens_before if self._tokens else 0), self.elapsed()
         return f"{tokens / seconds:,.0f} tokens/s" if tokens and seconds else ""
 
@@ -247,7 +247,7 @@ class _RichBar:
 
 
 class _Lines:
-    """The bar of a pipe."""
+    """A bar for a pipe."""
 
     def __init__(self, progress: Progress, name: str, total: int, done: int, pace: Pace) -> None:
         self._progress, self._name, self._total, self._done = progress, name, total, done
@@ -265,16 +265,16 @@ class _Lines:
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, `1:30`, from an hour on with hours, `1:02:05`."""
+    """Minutes and seconds, `1:30`, or hours, minutes and seconds, `1:02:05`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def wrapped(text: str, stream: TextIO) -> str:
-    """`text` with line breaks between words where a terminal would break them inside; for a pipe as it is.
+    """`text` wrapped between words to the width of a terminal; unchanged for a pipe.
 
-    A word longer than a line, such as a path, stays whole, so that it can be copied.
+    A word longer than a line, such as a path, is not broken, so that it can be copied.
     """
     if not stream.isatty():
         return text

@@ -1,6 +1,6 @@
-"""Random streams by address: every draw names what it is for, and nothing else influences it.
+"""Random streams by address: every draw names its purpose, and nothing else affects it.
 
-A stream is a function of its address alone, `(seed, phase, item, purpose)`, so a draw does not depend on which draws
+A stream depends only on its address, `(seed, phase, item, purpose)`, so a draw does not depend on which draws
 were made before it, on how many seeds run together, or on whether the run was resumed. There is no global generator.
 """
 
@@ -18,10 +18,10 @@ def key(*address: Part) -> int:
 
 
 def stream(*address: Part) -> np.random.Generator:
-    """The random generator that lives at this address, in its first state."""
+    """A new random generator for this address."""
     return np.random.Generator(np.random.Philox(key=key(*address)))
 
 
 def seed(*address: Part) -> int:
-    """A non-negative 63-bit seed for code that wants an integer."""
+    """A non-negative 63-bit seed for code that needs an integer."""
     return key(*address) >> 65

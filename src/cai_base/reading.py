@@ -1,4 +1,4 @@
-"""Reading the files that users write: text in, checked records out, and every fault as one message.
+"""Reads files that users write into checked records. Every fault is one message.
 
 The messages of the file system, tomllib, json and pydantic are translated here. Each message says where the fault is
 (file, then line or item, then field), what is wrong, and what would be right.
@@ -31,7 +31,7 @@ def read_text(path: Path, wanted: str) -> str:
 
     Args:
         path: the file.
-        wanted: what the file should be, in words, for messages.
+        wanted: a description of the expected file, for messages.
 
     Raises:
         UserError: it is missing, a directory, unreadable, not UTF-8 or empty.
@@ -40,7 +40,7 @@ def read_text(path: Path, wanted: str) -> str:
 
 
 def read_bytes(path: Path, wanted: str) -> bytes:
-    """The file's content, of whatever encoding.
+    """The file's content as bytes.
 
     Raises:
         UserError: it is missing, a directory or unreadable.
@@ -57,7 +57,7 @@ def read_bytes(path: Path, wanted: str) -> bytes:
 
 
 def decoded(path: Path, data: bytes, wanted: str) -> str:
-    """Bytes read from `path` as text, in the form that `read_text` returns.
+    """Decode bytes read from `path`, as `read_text` does.
 
     Raises:
         UserError: they are not UTF-8, or empty.
@@ -93,8 +93,8 @@ def parse_json(path: Path, text: str, line: int = 1) -> object:
     """The JSON value in `text`, which begins at `line` of the file.
 
     Raises:
-        UserError: with the line of the first syntax error, or where an object has a key twice, of which `json` would
-            silently keep the last.
+        UserError: with the line of the first syntax error, or if an object has a key twice (`json` would silently use
+            the last one).
     """
     try:
         value: object = json.loads(text, object_pairs_hook=_object_without_repeats)
@@ -103,7 +103,7 @@ def parse_json(path: Path, text: str, line: int = 1) -> object:
         fault = _translated(error.msg, JSON_FAULTS)
         raise UserError(f"{place}: not valid JSON at column {error.colno}: {fault}") from None
     except _RepeatedKeyError as error:
-        raise UserError(f"{path}:{line}: the key {error} stands twice in one object; keep one of them") from None
+        raise UserError(f"{path}:{line}: the key {error} occurs twice in one object; keep one of them") from None
     except ValueError:  # integers too long for Python
         raise UserError(f"{path}:{line}: not valid JSON: a number has too many digits") from None
     except RecursionError:
@@ -124,16 +124,16 @@ def _object_without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object
 
 
 def build(model: type[Model], record: object, where: str, *, remedy: str = "") -> Model:
-    """The record as `model`.
+    """Validate a record as `model`.
 
     Args:
-        model: its type.
+        model: the type.
         record: a JSON or TOML value.
-        where: the place of the record, with which every message begins.
-        remedy: what would be right, where the messages themselves do not say it.
+        where: the location of the record; every message begins with it.
+        remedy: what would be right, for messages that do not say it.
 
     Raises:
-        UserError: for the first fault. A misspelt field comes before the field that it leaves missing.
+        UserError: for the first fault. A misspelt field is reported before the field that is missing because of it.
     """
     names = _field_names(model)
     if not isinstance(record, dict):
@@ -167,11 +167,11 @@ def read_record(path: Path, kind: type[Model], wanted: str, remedy: str) -> Mode
     """A record that this program stored as one JSON file.
 
     Args:
-        wanted: says in words what the file should be.
-        remedy: says what to do about a file that is not.
+        wanted: a description of the expected file.
+        remedy: what to do if the file is wrong.
 
     Raises:
-        UserError: the file is missing, no JSON, or no such record; the message names the field.
+        UserError: the file is missing, not JSON, or not such a record; the message names the field.
     """
     text = read_text(path, wanted)
     parse_json(path, text)  # names the line of a syntax error, which pydantic does not
@@ -179,13 +179,13 @@ def read_record(path: Path, kind: type[Model], wanted: str, remedy: str) -> Mode
 
 
 def read_records(path: Path, kind: type[Model], most: int | None = None) -> Iterator[Model]:
-    """The records that this program stored as lines of JSON; none if there is no such file.
+    """The records that this program stored as JSON lines; none if there is no such file.
 
     Args:
-        most: bytes that count; behind them a stopped process may have left the beginning of a record.
+        most: the number of bytes to read; after them a stopped process may have left an incomplete record.
 
     Raises:
-        UserError: a line is no such record; the message names line and field.
+        UserError: a line is not such a record; the message names line and field.
     """
     try:
         lines = path.read_bytes()[:most].splitlines()
@@ -198,10 +198,10 @@ def read_records(path: Path, kind: type[Model], most: int | None = None) -> Iter
 
 
 def typed(kind: type[Model], lines: Iterable[object], where: str) -> list[Model]:
-    """Lines of JSON that are parsed already, as records.
+    """Validate parsed JSON lines as records.
 
     Raises:
-        UserError: a line is no such record; the message names `where`, line and field.
+        UserError: a line is not such a record; the message names `where`, line and field.
     """
     records = []
     for number, line in enumerate(lines, start=1):
@@ -237,7 +237,7 @@ def _fault_in_a_record(error: ValidationError, value: object) -> str:
             if fault["type"] != "missing":
                 break  # not a field, but a branch of a union
         field = f"{field}.{step}" if field else str(step)
-    if fault["type"] == "json_invalid":  # what Python's parser accepts, such as half of a surrogate pair
+    if fault["type"] == "json_invalid":  # accepted by Python's parser, such as half of a surrogate pair
         return f"not valid JSON: {_translated(fault['ctx']['error'], JSON_FAULTS)}"
     if not field:
         return f"this is {described(inner)}; it must be a table of fields"
@@ -300,7 +300,7 @@ def requirement(fault: ErrorDetails) -> str:
         case "dict_type" | "model_type":
             return "must be a table of fields"
         case "list_type" | "tuple_type" | "too_short":
-            return "must be a list with something in it"
+            return "must be a list that is not empty"
         case "none_required":
             return "must be null"
         case "path_type":
@@ -313,37 +313,37 @@ _HALF = "a text has half of a surrogate pair, an escape such as \\ud800 without 
 JSON_FAULTS = {
     "Unterminated string": 'the text that begins there has no closing "',
     "Expecting property name": "the name of a field in double quotes is expected",
-    "Illegal trailing comma": "a comma stands before the closing bracket; leave it out",
+    "Illegal trailing comma": "there is a comma before the closing bracket; leave it out",
     "Expecting ':'": "a colon between the name of a field and its value is expected",
     "Expecting ','": "a comma or a closing bracket is expected",
     "Expecting value": 'a value is expected: "text", a number, true, false, null, [a list] or {an object}',
-    "Extra data": "there is something after the value; leave it out, or write it on a line of its own",
-    "Invalid control character": "a line break or a control character stands in a text; write a line break as \\n",
-    "Invalid \\": "a backslash in a text begins no known character; write it twice",
+    "Extra data": "there is text after the value; leave it out, or write it on a new line",
+    "Invalid control character": "a text contains a line break or a control character; write a line break as \\n",
+    "Invalid \\": "a backslash in a text begins no known escape; write it twice",
     "lone leading surrogate": _HALF,
     "unexpected end of hex escape": _HALF,
 }
-"""How the messages of JSON parsers begin, and what they mean."""
+"""Beginnings of the messages of JSON parsers, with their meanings."""
 
 TOML_FAULTS = {
     "Invalid value": "the value is missing, or is text without quotes",
     "Invalid statement": "the line is neither a field nor the heading of a table",
     "Expected '='": "an equals sign after the name of the field is expected",
-    "Expected newline": "the line goes on after its value",
+    "Expected newline": "there is text after the value on the line",
     "Unterminated string": "a text has no closing quote",
-    "Illegal character": "a text in single or double quotes goes over the end of its line; use three quotes",
+    "Illegal character": "a text in single or double quotes continues on the next line; use three quotes",
     "Unclosed array": "a list has no closing bracket",
     "Expected ']'": "the heading of the table has no closing bracket",
     "Expected ']]'": "the heading of the table has no closing brackets",
-    "Cannot overwrite a value": "the field stands there twice",
-    "Cannot declare": "the table stands there twice",
-    "Unescaped '\\'": "a backslash in double quotes begins no known character; write it twice, or use single quotes",
+    "Cannot overwrite a value": "the field occurs twice",
+    "Cannot declare": "the table occurs twice",
+    "Unescaped '\\'": "a backslash in double quotes begins no known escape; write it twice, or use single quotes",
 }
-"""How the messages of tomllib begin, and what they mean."""
+"""Beginnings of the messages of tomllib, with their meanings."""
 
 
 def _translated(message: str, meanings: Mapping[str, str]) -> str:
-    """A parser's message in plain words, with what it says of the place after ` (at `; as it is if it is not known."""
+    """A parser's message in plain words, with its location after ` (at `; an unknown message is unchanged."""
     for beginning, meaning in meanings.items():
         if message.startswith(beginning):
             return meaning + "".join(message.partition(" (at ")[1:])
@@ -356,13 +356,13 @@ def argparse_in_words(message: str) -> str:
 
 
 def suggestion(name: str, known: Collection[str], *, quote: bool = False) -> str:
-    """`did you mean x?` with the known name of which `name` is probably a misspelling; empty if none is close."""
+    """`did you mean x?`, with the known name closest to `name`; empty if none is close."""
     close = difflib.get_close_matches(name.lower(), known, n=1)
     return f"did you mean {repr(close[0]) if quote else close[0]}?" if close else ""
 
 
 def unknown(noun: str, name: str, known: Collection[str]) -> str:
-    """Says that `name` is not one of the `known`, and which of them was probably meant."""
+    """A sentence that `name` is not one of the `known` names, and which of them was probably meant."""
     remedy = suggestion(name, known, quote=True) or f"the {noun}s are {listed(known)}"
     return f"unknown {noun} {shown(name)}; {remedy}"
 
@@ -374,7 +374,7 @@ def listed(names: Collection[str]) -> str:
 
 
 def described(value: object) -> str:
-    """What kind of thing the value is; text is shown, since it is most often a misspelling."""
+    """The kind of a value in words; a text is shown, because it is often a misspelling."""
     match value:
         case str():
             return shown(value) if value.strip() else "empty"
@@ -393,7 +393,7 @@ def described(value: object) -> str:
 
 
 def shown(text: object, most: int = 60) -> str:
-    """Text from an unchecked file as it may stand in a message: quoted, escaped for a terminal, and short."""
+    """Text from an unchecked file, made safe for a message: quoted, escaped for a terminal, shortened."""
     quoted = repr(text)
     return quoted if len(quoted) <= most else f"{quoted[: most - 4]}...{quoted[0]}"
 

@@ -1,9 +1,9 @@
-"""A run's directory: a unit of work is stored whole or not at all, and what is stored is checked when it is read again.
+"""A run's directory: each unit of work is stored atomically, and stored files are verified when they are read again.
 
-`manifest.json` says how far each piece of work has come and what every file held at that moment (bytes and SHA-256). A
-unit is stored by writing its files and then replacing the manifest in one rename; until then nothing of it counts. On
-resume, what the manifest does not vouch for is dropped (a torn tail of an appended file) or overwritten, and a file
-that differs from what the manifest vouches for stops the run.
+`manifest.json` has the progress of each piece of work, and the length and SHA-256 of every file at that time. A unit is
+stored by writing its files and then replacing the manifest in one rename; before that, none of it counts. On resume,
+content that is not in the manifest is dropped (a torn tail of an appended file) or overwritten. A file that differs
+from the manifest stops the run.
 """
 
 import fcntl
@@ -26,15 +26,15 @@ MANIFEST = "manifest.json"
 CONFIG = "config.json"
 
 JsonObject = dict[str, Any]
-"""A JSON object. What a record of the method or the evaluation holds has a type in `records`."""
+"""A JSON object. The records of the method and the evaluation have types in `records`."""
 
-REMEDY = "restore it, or begin a new run"
+REMEDY = "restore it, or start a new run"
 ACCEPT = "--accept-changed"
 """The flag of commands that read a run: a file is taken as it is, though the run stored it otherwise."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds either what it held before or all of it, whenever the machine stops."""
+    """Write `content` atomically: at any time, `path` has either its old content or the complete new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("wb") as file:
@@ -46,7 +46,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """One JSON text, readable, the same bytes for the same value. Not-a-number is an error, never a value."""
+    """Readable JSON, with equal bytes for equal values. NaN raises an error."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -63,14 +63,14 @@ def read_lines(path: Path) -> Iterator[JsonObject]:
 
 
 def refuse_existing(directory: Path) -> None:
-    """Raise UserError if a run cannot begin in `directory` because there is something, or no such name can be."""
+    """Raise UserError if `directory` exists or cannot be created."""
     try:
         exists = directory.exists()
     except OSError as error:
-        raise UserError(f"--out {directory}: cannot be made ({error.strerror}); give a writable place") from error
+        raise UserError(f"--out {directory}: cannot be created ({error.strerror}); give a writable location") from error
     if exists:
         more = f", or continue it: cai-base resume {directory}" if (directory / MANIFEST).is_file() else ""
-        raise UserError(f"--out {directory}: exists already; give a new directory{more}")
+        raise UserError(f"--out {directory}: already exists; give a new directory{more}")
 
 
 class Run:
@@ -89,13 +89,13 @@ class Run:
         files: Mapping[str, bytes],
         records: Mapping[str, JsonObject] | None = None,
     ) -> "Run":
-        """Begin a run with this configuration, these files, and these records (see `recorded`).
+        """Create a run with this configuration, these files, and these records (see `recorded`).
 
-        It is made under another name and renamed, so that a directory of this name is a run from its first moment on:
-        one without a manifest could be neither resumed nor made again.
+        It is created under another name and then renamed, so that a directory of this name is always a complete run:
+        without a manifest it could be neither resumed nor created again.
 
         Raises:
-            UserError: the directory exists already, or cannot be made.
+            UserError: the directory already exists, or cannot be created.
         """
         refuse_existing(directory)
         manifest = Manifest(schema=1, config=config, progress={}, files={}, usage={}, found=dict(records or {}))
@@ -107,7 +107,9 @@ class Run:
                 new.rename(directory)
             _fsync(directory.parent)
         except OSError as error:
-            raise UserError(f"--out {directory}: cannot be made ({error.strerror}); give a writable place") from error
+            raise UserError(
+                f"--out {directory}: cannot be created ({error.strerror}); give a writable location"
+            ) from error
         return cls(directory, manifest)
 
     @classmethod
@@ -125,7 +127,7 @@ class Run:
     def watch(cls, directory: Path) -> "Run":
         """Open a run that another process may be writing, to read what it has stored so far.
 
-        Only the manifest is read: no file is verified, since that takes seconds and this may be done every second.
+        Only the manifest is read. No file is verified, because that takes seconds and this may be called every second.
 
         Raises:
             UserError: it is not a run.
@@ -155,7 +157,7 @@ class Run:
         for field, was, now in changes:
             raise UserError(
                 f"{path}: {field or 'the file'} was {was} when this run began and is {now} now; "
-                "a run keeps its configuration: put it back, or begin a new run"
+                "a run keeps its configuration: restore the old value, or start a new run"
             )
 
     def _verify(self, name: str, file: StoredFile) -> None:
@@ -193,7 +195,9 @@ class Run:
                 f"{next(iter(self._manifest.files), CONFIG)}"
             )
         if name == CONFIG:
-            raise UserError(f"{ACCEPT} {name}: a run keeps its configuration: put it back, or begin a new run")
+            raise UserError(
+                f"{ACCEPT} {name}: a run keeps its configuration: restore the old value, or start a new run"
+            )
         if not self._differs(name, stored):
             return False
         path = self.directory / name
@@ -220,7 +224,7 @@ class Run:
 
     @property
     def config(self) -> JsonObject:
-        """The configuration this run began with."""
+        """The run's configuration at its start."""
         return self._manifest.config
 
     @property
@@ -233,11 +237,11 @@ class Run:
         return self._manifest.records.get(name)
 
     def record_on_commit(self, name: str, record: Callable[[], JsonObject]) -> None:
-        """Have every commit from now on store what `record` returns then, for `recorded` in a resumed run."""
+        """From now on, store the return value of `record` at every commit, for `recorded` in a resumed run."""
         self._recorders[name] = record
 
     def progress(self, work: str) -> int:
-        """How many units (or steps) of `work` are stored."""
+        """The number of stored units (or steps) of `work`."""
         return self._manifest.progress.get(work, 0)
 
     def commit(
@@ -253,12 +257,12 @@ class Run:
         """Store one unit: afterwards `progress(work)` is `count`.
 
         Args:
-            work: what was done; None stores files without progress.
-            count: how far `work` has come with this unit.
-            write: whole files.
-            append: records to add to the ends of files.
-            adopt: directories that something else has just written, which the manifest vouches for from now on.
-            forget: directories to delete once the unit is stored.
+            work: the piece of work; None stores files without progress.
+            count: the number of units (or steps) of `work` including this unit.
+            write: complete files.
+            append: bytes to append to files.
+            adopt: directories that were written by other code, to add to the manifest.
+            forget: directories to delete after the unit is stored.
         """
         files = self._manifest.files
         for name, content in (write or {}).items():
@@ -300,18 +304,18 @@ class Run:
 
     @property
     def works(self) -> Mapping[str, int]:
-        """How far every piece of work is, by its name."""
+        """The progress of every piece of work, by its name."""
         return dict(self._manifest.progress)
 
     def copy_from(self, donor: "Run", works: Mapping[str, int], files: Iterable[str]) -> None:
-        """Store another run's work as this run's own, byte for byte: its files, and how far it is.
+        """Copy pieces of work of another run into this run: their files, byte for byte, and their progress.
 
         Args:
             works: pieces of work that this run has not begun.
-            files: all that they stored.
+            files: all files of these pieces of work.
 
         Raises:
-            UserError: a file differs from what the donor's manifest vouches for.
+            UserError: a file differs from the donor's manifest.
         """
         for name in files:
             stored = donor._manifest.files[name]
@@ -325,17 +329,19 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the one process that works on this run.
+        """A context in which this process has the run's lock.
 
         Raises:
-            UserError: another process does.
+            UserError: another process has the lock.
         """
         handle = os.open(self.directory, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            raise UserError(f"{self.directory}: another process works on this run; wait for it, or stop it") from None
+            raise UserError(
+                f"{self.directory}: another process is working on this run; wait for it, or stop it"
+            ) from None
         try:
             yield
         finally:
@@ -347,17 +353,17 @@ class Run:
 
     @property
     def sessions(self) -> list[JsonObject]:
-        """Facts about every process that worked on this run, the first one first."""
+        """Facts about every process that worked on this run, in order."""
         sessions: list[JsonObject] = self._manifest.environment.get("sessions", [])
         return sessions
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that the manifest vouches for."""
+        """The files in the manifest."""
         return tuple(self._manifest.files)
 
     def lines(self, name: str) -> list[JsonObject]:
-        """The records of one stored JSON-lines file; none if it is not there.
+        """The records of a stored JSON-lines file; none if the file does not exist.
 
         Raises:
             UserError: a line is not a JSON object.
@@ -403,7 +409,7 @@ def _sha256(path: Path, length: int) -> str:
 
 
 def _fsync(path: Path) -> None:
-    """Have a file, or a directory's list of names, reach the disk."""
+    """Flush a file, or the entries of a directory, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -412,7 +418,7 @@ def _fsync(path: Path) -> None:
 
 
 def _differences(was: Any, now: Any, field: str = "") -> Iterator[tuple[str, str, str]]:
-    """Each leaf that differs between two JSON values: its dotted name, its value before and after."""
+    """Each leaf that differs between two JSON values: its dotted name, and both values."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in {**was, **now}:
             name = f"{field}.{key}" if field else key

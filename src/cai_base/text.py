@@ -1,25 +1,25 @@
-"""What is read in a text, and told from it, without knowing what it is about; how it may stand in a terminal."""
+"""Functions on text: names in a list, repetition, and escaping for a terminal."""
 
 REPEATED = 0.5
-"""A text repeats itself without end if more than this share of its four-word runs occurred before in it."""
+"""A text counts as repetitive if more than this share of its 4-grams of words occurred earlier in it."""
 LEAST_RUNS = 8
-"""A text with fewer four-word runs may repeat itself by chance."""
+"""A text with fewer 4-grams may repeat itself by chance."""
 
 
 def split_names(given: str) -> tuple[str, ...]:
-    """The names of a list with commas, such as `sft,cai`.
+    """The names in a comma-separated list, such as `sft,cai`.
 
     Raises:
-        ValueError: one is empty, or stands there twice.
+        ValueError: a name is empty or occurs twice.
     """
     return distinct(tuple(name.strip() for name in given.split(",")))
 
 
 def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, if none is empty and none stands there twice.
+    """The names, if none is empty and none occurs twice.
 
     Raises:
-        ValueError: one is or does.
+        ValueError: a name is empty or occurs twice.
     """
     if "" in names:
         raise ValueError("has an empty name; give names with one comma between them, such as a,b")
@@ -30,21 +30,21 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def repeats_itself(text: str) -> bool:
-    """Whether a text repeats itself without end: more than half of its four-word runs occurred before."""
+    """Whether a text repeats itself without end: more than half of its 4-grams of words occurred earlier in it."""
     words = text.split()
     runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
     return len(runs) >= LEAST_RUNS and len(set(runs)) < (1 - REPEATED) * len(runs)
 
 
 LONGEST_LINE = 4000
-"""Characters of one line that a terminal is given; of a longer one the rest is counted."""
+"""The most characters of one line that are printed; for a longer line, the number of the rest is shown."""
 
 
 def for_terminal(text: str) -> str:
-    """A text of a model, a file or a person as it may stand in a terminal.
+    """A text of a model, a file or a person, made safe for a terminal.
 
-    Line breaks and tabs stay. Whatever else controls a terminal, changes the direction of writing or has no width is
-    shown as its escape, such as `\\x1b`. A line of more than `LONGEST_LINE` characters is cut, and says so.
+    Line breaks and tabs stay. Other characters that control a terminal, change the writing direction or have no width
+    are shown as escapes, such as `\\x1b`. A line of more than `LONGEST_LINE` characters is cut, with a note.
     """
     return "\n".join(_line(line) for line in text.replace("\r\n", "\n").split("\n"))
 

@@ -1,4 +1,4 @@
-"""Batches, losses and adapters with something in them, for the engine's tests."""
+"""Non-empty batches, losses and adapters for the engine's tests."""
 
 import numpy as np
 import torch

@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def hidden_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models do not tell that they have a sliding window, as an architecture of another kind would not."""
+    """Hides the models' sliding window from the engine, like an unknown architecture."""
     monkeypatch.setattr(masks.Masks, "of", classmethod(lambda cls, model: cls(None, by_type=False, additive=None)))
 
 

@@ -1,4 +1,4 @@
-"""Adapters: N together are N alone, one that fails holds nobody, and what is kept is what comes back."""
+"""Adapters: N together equal N alone, a failed one does not stop the others, and stored ones load unchanged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_adapters_together_are_what_they_are_alone(engine: Make, kind: str) -> N
         torch.testing.assert_close(gradient(together, name), wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
 
 
-def test_a_new_adapter_is_its_seeds_alone_and_begins_as_the_base_model(engine: Make) -> None:
+def test_a_new_adapter_depends_only_on_its_seed_and_begins_as_the_base_model(engine: Make) -> None:
     one, other = engine(), engine()
     one.create({"a": 3, "b": 4})
     other.create({"x": 4})
@@ -61,7 +61,7 @@ def bad_gradient(sums: Tensor) -> LossValue:
 
 
 @pytest.mark.parametrize(("bad", "reason"), [(bad_loss, "the loss is nan"), (bad_gradient, "gradient")])
-def test_an_adapter_that_is_not_finite_stops_alone(
+def test_a_non_finite_adapter_stops_and_the_others_continue(
     engine: Make, bad: Callable[[Tensor], LossValue], reason: str
 ) -> None:
     batches = data(5)
@@ -90,7 +90,7 @@ def test_an_adapter_that_is_not_finite_stops_alone(
         torch.testing.assert_close(parameters(crowd, name), parameters(alone, name), rtol=1e-3, atol=1e-4)
 
 
-def test_an_adapter_whose_activations_overflow_stops_alone(engine: Make) -> None:
+def test_an_adapter_with_overflowing_activations_stops_and_the_others_continue(engine: Make) -> None:
     crowd, alone = engine(), engine()
     for each in (crowd, alone):
         each.create({"a": 0, "b": 1})
@@ -102,7 +102,7 @@ def test_an_adapter_whose_activations_overflow_stops_alone(engine: Make) -> None
     torch.testing.assert_close(gradient(crowd, "a"), gradient(alone, "a"), rtol=1e-4, atol=1e-5)
 
 
-def test_an_adapter_whose_weights_overflow_in_an_update_fails_in_that_very_step(engine: Make) -> None:
+def test_an_adapter_whose_weights_overflow_in_an_update_fails_in_the_same_step(engine: Make) -> None:
     """After the last update nothing is computed with the weights any more before they are stored."""
     ours = engine()
     ours.create({"a": 0, "b": 1})
@@ -139,7 +139,7 @@ def test_a_step_without_a_gradient_is_a_defect(engine: Make) -> None:
         fresh.optim_step(["a"], ADAM)
 
 
-def test_a_loaded_adapter_goes_on_exactly_as_if_it_had_never_stopped(engine: Make, tmp_path: Path) -> None:
+def test_a_loaded_adapter_continues_exactly_as_without_interruption(engine: Make, tmp_path: Path) -> None:
     batches = data(5)
     through, first, second = engine(), engine(), engine()
     for each in (through, first):
@@ -288,6 +288,6 @@ def test_an_adapter_that_was_removed_is_gone(engine: Make) -> None:
 
 
 @pytest.mark.parametrize(("tokens", "weights"), [((), ()), ((1, 2), (0.0,)), ((1, 2), (1.0, 1.0))])
-def test_a_sequence_that_makes_no_sense_is_refused(tokens: tuple[int, ...], weights: tuple[float, ...]) -> None:
+def test_an_invalid_sequence_is_refused(tokens: tuple[int, ...], weights: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="Datum"):
         Datum(tokens, weights)

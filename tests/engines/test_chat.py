@@ -163,7 +163,7 @@ def test_another_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(
     assert str(caught.value).startswith(f"tokenizer {larger}: its tokenizer has 321 tokens, but ")
 
 
-def test_a_token_that_the_model_does_not_embed_is_refused_where_it_comes(chat_folder: Callable[..., Path]) -> None:
+def test_a_token_outside_the_embedding_is_refused_when_it_occurs(chat_folder: Callable[..., Path]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(chat_folder())
     tokenizer.add_tokens(["<|turn|>"])
     ours = HubTokenizer(tokenizer, frozenset(), vocabulary=320)

@@ -150,7 +150,7 @@ def test_the_same_weights_with_another_window_are_compared_anew(folder: Callable
     assert len(list((cache_folder() / "layouts").iterdir())) == 2
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(
+def test_a_cache_that_cannot_be_written_is_not_an_error(
     engine: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -182,7 +182,7 @@ def test_a_hidden_window_one_token_too_short_is_found(engine: Make, length: int)
 
 @pytest.mark.usefixtures("hidden_window")
 @pytest.mark.parametrize("length", [12, 25])
-def test_a_hidden_window_that_the_longest_sequence_does_not_outgrow_does_no_harm(engine: Make, length: int) -> None:
+def test_a_hidden_window_longer_than_the_longest_sequence_does_no_harm(engine: Make, length: int) -> None:
     assert engine("windowed", length=length).packed  # what the last token predicts is never asked for
 
 
@@ -263,7 +263,7 @@ def test_gradients_add_up_until_the_optimizer_step(engine: Make) -> None:
     torch.testing.assert_close(gradient(whole, "a"), gradient(halves, "a"), rtol=1e-4, atol=1e-3)
 
 
-def test_batches_that_do_not_fit_take_turns(engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_do_not_fit_are_split(engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: dict[str | None, list[Datum]] = {"a": pairs(1, 4), "b": pairs(2, 2), None: pairs(3, 5)}
     fresh = engine()
     fresh.create({"a": 1, "b": 2})

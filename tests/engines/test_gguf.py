@@ -101,7 +101,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 def refusal(model: Path) -> str:
-    """What the user is told about a file that is not read: one line that names it."""
+    """The message about a refused file: one line that names it."""
     with pytest.raises(EngineError) as caught:
         gguf.converted(str(model))
     text = str(caught.value)
@@ -156,7 +156,7 @@ def test_a_conversion_reads_the_fields_once_shows_nothing_and_is_of_one_version(
     assert gguf.converted(str(file)) != first
 
 
-def test_what_lies_beside_the_file_is_no_part_of_it(file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_other_files_in_the_folder_are_not_used(file: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "model.gguf").write_bytes(file.read_bytes())
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "</s>", "chat_template": "another"}')
@@ -179,7 +179,7 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.99])
-def test_a_file_that_was_not_fetched_whole(file: Path, tmp_path: Path, cache: Path, share: float) -> None:
+def test_an_incomplete_file(file: Path, tmp_path: Path, cache: Path, share: float) -> None:
     whole = file.read_bytes()
     (tmp_path / "part.gguf").write_bytes(whole[: int(share * len(whole))])
     assert "is no GGUF file, or a damaged one" in refusal(tmp_path / "part.gguf")

@@ -50,7 +50,7 @@ def test_half_precision_weights_give_fp32_log_probabilities_near_the_whole_softm
     torch.testing.assert_close(logprobs, plain(head, outputs, tokens), rtol=0, atol=0.02)
 
 
-def test_a_head_that_is_trained_or_adds_a_bias_or_is_small_is_left_to_the_plain_way() -> None:
+def test_a_head_that_is_trained_has_a_bias_or_is_small_uses_the_plain_computation() -> None:
     assert large_head.takes(frozen_head(large_head.LARGE + 1))
     assert not large_head.takes(frozen_head(large_head.LARGE))
     assert not large_head.takes(nn.Linear(FEATURES, large_head.LARGE + 1, bias=False))

@@ -30,7 +30,7 @@ def copy(folder: Folder, tmp_path: Path) -> Path:
 
 
 def message(model: Path | str) -> str:
-    """What the user is told about a model that does not load; one line that names it and says what would be right."""
+    """The message about a model that cannot be loaded: one line that names it and says what would be right."""
     with pytest.raises(EngineError) as caught:
         LocalEngine(str(model), Lora(4, 4), sequence_length=32, device="cpu")
     text = str(caught.value)
@@ -46,7 +46,9 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "models/of/mine", "C:\\models\\mine", "nowhere/"])
-def test_what_cannot_be_a_hub_id_is_not_asked_for_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_a_hub_id_is_not_requested_from_the_hub(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cai_base.engines.local.model._read", lambda *args: pytest.fail("the hub was asked"))
     assert "there is no such folder, and a hub id has the form owner/name" in message(name)
 
@@ -154,7 +156,7 @@ def first_token(copy: Path, *, added: bool) -> LocalEngine:
     return LocalEngine(str(copy), Lora(4, 4), sequence_length=32, device="cpu")
 
 
-def test_a_first_token_that_the_tokenizer_does_not_add_is_said_with_what_it_is_worth(copy: Path) -> None:
+def test_a_first_token_that_the_tokenizer_does_not_add_is_a_warning_with_its_effect_on_the_nll(copy: Path) -> None:
     text = "The weather was cold this morning, so we stayed at home and read a book until it was time for lunch."
     model = AutoModelForCausalLM.from_pretrained(copy).eval()
     ids = AutoTokenizer.from_pretrained(copy)(text, return_tensors="pt")["input_ids"]
@@ -175,5 +177,5 @@ def test_a_first_token_that_the_tokenizer_does_not_add_is_said_with_what_it_is_w
     )
 
 
-def test_a_tokenizer_without_a_first_token_is_as_it_should_be(engine: Callable[[str], LocalEngine]) -> None:
+def test_a_tokenizer_without_a_first_token_is_not_a_warning(engine: Callable[[str], LocalEngine]) -> None:
     assert engine("qwen3").notes == ()

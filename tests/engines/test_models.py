@@ -1,4 +1,4 @@
-"""From settings to engines: what the user wrote stands in every message, and a model goes where its flags say."""
+"""From settings to engines: every message has the user's flag, and a model is loaded into the engine of its flags."""
 
 import shutil
 import sys
@@ -81,7 +81,7 @@ def test_an_error_of_an_engine_names_its_own_argument_where_no_flag_is_known() -
 
 def test_a_service_loads_no_adapter(tmp_path: Path) -> None:
     given = settings("--engine", "tinker", "--model", "a/b", "--judge", "none")
-    with pytest.raises(UserError, match="--engine tinker loads no PEFT adapter; leave --engine tinker out"):
+    with pytest.raises(UserError, match="--engine tinker cannot load a PEFT adapter; leave --engine tinker out"):
         models.load_any(given.sampled_model, tmp_path, "MODEL", Progress())
 
 

@@ -32,7 +32,9 @@ def assert_is_the_batch(packed: Packed, batch: list[list[int]]) -> None:
 @given(batches, costs)
 @example([[[0, 1], [0, 1], [0], [0, 1, 2]]], 0.0)
 @settings(max_examples=300, deadline=None)
-def test_every_path_spells_its_sequence_and_sees_its_ancestors_alone(batch: list[list[list[int]]], cost: float) -> None:
+def test_every_path_has_the_tokens_of_its_sequence_and_attends_only_to_its_ancestors(
+    batch: list[list[list[int]]], cost: float
+) -> None:
     for packed, sequences in zip(pack(batch, cost), batch, strict=True):
         assert_is_the_batch(packed, sequences)
 
@@ -47,14 +49,14 @@ def test_padding_shares_nothing(batch: list[list[list[int]]]) -> None:
 
 @given(batches)
 @settings(max_examples=100, deadline=None)
-def test_where_attention_is_free_each_distinct_prefix_is_laid_out_once(batch: list[list[list[int]]]) -> None:
+def test_if_attention_costs_nothing_each_distinct_prefix_is_computed_once(batch: list[list[list[int]]]) -> None:
     biggest = max(len({tuple(s[: k + 1]) for s in sequences for k in range(len(s))}) for sequences in batch)
     packed = pack(batch, 0.0)
     rectangle = max(len(p.rows) for p in packed) * max(len(row.tokens) for p in packed for row in p.rows)
     assert rectangle == biggest
 
 
-def test_where_attention_is_dear_rows_are_short() -> None:
+def test_if_attention_is_expensive_rows_are_short() -> None:
     batch = [[[0] * 5 + [i] * 10 for i in range(1, 9)]]
     (cheap,), (dear,) = pack(batch, 0.0), pack(batch, 10.0)
     assert len(cheap.rows) == 1

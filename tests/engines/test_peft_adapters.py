@@ -122,7 +122,7 @@ def test_a_field_that_would_change_what_is_computed_is_refused_by_its_name(
     assert f"{field} " in refusal(folder, tmp_path)
 
 
-def test_an_unknown_field_that_is_off_hinders_nothing(folder: Folder, tmp_path: Path) -> None:
+def test_an_unknown_field_that_is_off_is_accepted(folder: Folder, tmp_path: Path) -> None:
     make(folder("llama"), tmp_path)
     change(tmp_path, use_something_new=False, something_else=None, and_more={})
     assert here(folder("llama"), tmp_path) == pytest.approx(by_peft(folder("llama"), tmp_path), rel=1e-5)
@@ -183,7 +183,7 @@ def change(folder: Path, **fields: object) -> None:
 
 
 def refusal(folder: Folder, adapter: Path) -> str:
-    """What the user is told about an adapter that is not read; one line that names its file."""
+    """The message about a refused adapter: one line that names its file."""
     with pytest.raises(UserError) as caught:
         here(folder("llama"), adapter)
     message = str(caught.value)

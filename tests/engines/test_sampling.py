@@ -140,7 +140,7 @@ def test_a_draw_from_a_large_vocabulary_is_that_from_the_whole_distribution() ->
 
 
 @pytest.mark.parametrize("vocabulary", [300, LARGE])
-def test_a_draw_from_a_model_that_is_broken_is_some_token(vocabulary: int) -> None:
+def test_sampling_from_a_model_with_nan_logits_gives_some_token(vocabulary: int) -> None:
     logits = torch.full((2, vocabulary), torch.nan)
     drawn = draw(logits, torch.ones(2, dtype=torch.float64), torch.tensor([0.2, 0.9], dtype=torch.float64))
     assert ((drawn >= 0) & (drawn < vocabulary)).all()
@@ -201,7 +201,7 @@ def test_long_responses_are_drawn_fewer_at_a_time(engine: Make) -> None:
 
 
 @pytest.mark.parametrize("stop", ["e", "he", "the", "re", " b"])
-def test_nothing_of_a_stop_nor_after_it_reaches_the_text(engine: Make, stop: str) -> None:
+def test_neither_a_stop_nor_anything_after_it_is_in_the_text(engine: Make, stop: str) -> None:
     ours = engine()
     asked = [(prompt, seed) for seed, prompt in enumerate(prompts(2, 150))]
     free = ours.sample([request(None, p, seed, max_tokens=30) for p, seed in asked])
@@ -222,7 +222,7 @@ def test_nothing_of_a_stop_nor_after_it_reaches_the_text(engine: Make, stop: str
 
 
 def add_all(text_or_tokens: str | list[int], ours: LocalEngine, *stop: str, max_tokens: int = 50) -> Drawing:
-    """A drawing that is given these tokens until it is over."""
+    """A drawing that gets these tokens until it ends."""
     drawing = Drawing(request(None, (5,), max_tokens=max_tokens, stop=stop), Ends(ours.tokenizer))
     given = ours.tokenizer.encode(text_or_tokens) if isinstance(text_or_tokens, str) else text_or_tokens
     for token in given:
@@ -245,7 +245,7 @@ def test_the_earliest_of_several_stops_counts(engine: Make) -> None:
     assert add_all("one two three", ours, "ee", "hree").finished().text == "one two t"
 
 
-def test_a_stop_behind_a_special_token_does_not_reach_the_text(engine: Make) -> None:
+def test_a_stop_after_a_special_token_is_not_in_the_text(engine: Make) -> None:
     ours = engine()
     inside = [*ours.tokenizer.encode("warm\nU"), *[0] * 12, *ours.tokenizer.encode("ser: b")]
     assert add_all(inside, ours, "\nUser:", max_tokens=len(inside)).finished().text == "warm"
@@ -263,11 +263,11 @@ def test_a_response_is_no_longer_than_asked_for(engine: Make) -> None:
     assert {len(sample.tokens) for sample in drawn if sample.stop_reason == "length"} == {7}
 
 
-def test_nothing_asked_for_nothing_drawn(engine: Make) -> None:
+def test_no_requests_give_no_samples(engine: Make) -> None:
     assert engine().sample([]) == []
 
 
 @pytest.mark.parametrize("wrong", [{"prompt": ()}, {"max_tokens": 0}, {"stop": ("a", "")}])
-def test_a_request_that_asks_for_nothing_is_refused(wrong: dict[str, object]) -> None:
+def test_a_request_for_zero_tokens_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="SampleRequest"):
         request(None, **{"prompt": (5,), **wrong})  # type: ignore[arg-type]

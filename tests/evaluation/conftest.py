@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint in this process, that answers as it is told and remembers what it was asked."""
+"""An OpenAI-compatible endpoint in this process, with given answers; it records the requests."""
 
 import json
 import threading

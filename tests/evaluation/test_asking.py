@@ -58,7 +58,7 @@ def read(text: str, response: str = "") -> dict[str, object] | Unreadable:
         ),
     ],
 )
-def test_an_answer_is_one_json_object_behind_thoughts_in_a_code_block_or_before_the_end_of_a_turn(text: str) -> None:
+def test_a_reply_is_one_json_object_after_thoughts_in_a_code_block_or_before_the_end_of_a_turn(text: str) -> None:
     assert read(text) == GOOD
 
 
@@ -196,7 +196,7 @@ def test_a_response_that_imitates_the_end_of_the_material_stays_inside_it() -> N
     assert asked.index("The material is over.", asked.index(f"[{mark}: response ends]")) > asked.index(injected)
 
 
-def test_every_request_has_a_mark_of_its_own_and_an_equal_request_the_same() -> None:
+def test_every_request_has_a_unique_mark_and_equal_requests_have_the_same() -> None:
     assert fence("a", "b") == fence("a", "b")
     assert len({fence("a", str(number)) for number in range(100)}) == 100
 

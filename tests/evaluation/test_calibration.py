@@ -1,4 +1,4 @@
-"""A judge's errors on people's labels, and rates corrected for them."""
+"""A judge's errors measured against human labels, and rates corrected for them."""
 
 import json
 from pathlib import Path

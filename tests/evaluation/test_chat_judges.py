@@ -98,7 +98,7 @@ def test_a_chat_model_gives_every_response_its_verdict_in_its_own_template(
     assert all(tokens.count(2) == tokens.count(3) == 1 for tokens in read)
 
 
-def test_what_was_answered_is_not_asked_again_and_no_model_is_loaded_for_it(chat: Path, tmp_path: Path) -> None:
+def test_answered_questions_are_not_asked_again_and_load_no_model(chat: Path, tmp_path: Path) -> None:
     items = [Response.to(ATTACK, "No."), Response.to(ATTACK, "Treacle.")]
     before = asked_by_rubric(chat, tmp_path / "f").judge(items)
     assert asked_by_rubric(tmp_path / "nowhere", tmp_path / "f").judge(items) == before

@@ -102,7 +102,7 @@ def test_files_of_choices_and_of_pairs_are_compared_like_hhh(
     assert dict(item.answers) == (answers or {"correct": "The miller.", "incorrect": "The smith."})
 
 
-def test_the_438_comparisons_are_read_by_their_conversations_though_they_have_choices_too(tmp_path: Path) -> None:
+def test_the_438_comparisons_use_the_conversations_although_they_have_choices_too(tmp_path: Path) -> None:
     choices = {"prompt": "Which is better?", "corrects": [" (A)"], "incorrects": [" (B)"]}
     row = {**choices, "text_correct": f"{ASKED} The miller.", "text_incorrect": f"{ASKED} The smith."}
     found = read(tmp_path / "438HHHEvaluations.jsonl", json.dumps(row))

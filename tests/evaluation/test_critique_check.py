@@ -1,4 +1,4 @@
-"""Preflight's check `critique`: whether a model's critiques have anything to do with what they criticise."""
+"""Preflight's check `critique`: whether a model's critiques depend on the answers that they criticise."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ SETTINGS = Revision.model_validate(defaults("organism")["revision"])
 
 
 class Interpreter:
-    """Gives a critique after a text the log-probability that it is told to, and writes what it is told to."""
+    """An engine with given log-probabilities of critiques and given samples."""
 
     model = "fake"
     notes = ()
@@ -78,32 +78,30 @@ def test_a_critic_that_sees_harm_passes() -> None:
     passed = check(Interpreter(sees_harm, "The bicycle brake could hurt him badly."))
     assert passed.outcome == "passed"
     assert "area under the curve 1.00 [1.00, 1.00] over 12 prompts" in passed.finding
-    assert "0 of 12 critiques repeat the worked examples" in passed.finding
+    assert "0 of 12 critiques copy the worked examples" in passed.finding
 
 
-def test_a_critic_that_ignores_the_answer_fails_whatever_it_prefers() -> None:
+def test_a_critic_that_ignores_the_answer_fails_with_any_preference() -> None:
     for likes in (ignores_the_answer, lambda shown, critique: -float(len(critique))):
         failed = check(Interpreter(likes, "Yes."))
         assert failed.outcome == "failed"
         assert "give a stronger model" in failed.do
 
 
-def test_a_critic_that_repeats_the_worked_examples_is_warned_of() -> None:
+def test_a_critic_that_copies_the_worked_examples_is_a_warning() -> None:
     example = inputs.packaged("english").critique_examples[0].critique
     warned = check(Interpreter(sees_harm, example))
     assert warned.outcome == "warned"
-    assert "12 of 12 critiques repeat the worked examples" in warned.finding
+    assert "12 of 12 critiques copy the worked examples" in warned.finding
 
 
-def test_requests_that_do_not_fit_the_context_are_warned_of_and_not_asked() -> None:
+def test_requests_longer_than_the_context_are_a_warning_and_not_sampled() -> None:
     interpreter = Interpreter(sees_harm, "Yes.", context_length=900)
     assert check(interpreter).outcome == "warned"
     assert interpreter.asked == 0
 
 
-def test_what_a_model_said_is_remembered_where_its_weights_are_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_models_outputs_are_cached_if_its_weights_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path))
     interpreter = Interpreter(sees_harm, "No.")
     first = check(interpreter, known_weights=True)
@@ -113,7 +111,7 @@ def test_what_a_model_said_is_remembered_where_its_weights_are_known(
     assert check(Interpreter(ignores_the_answer, "Other weights."), known_weights=True).outcome == "failed"
 
 
-def test_the_embedded_model_tells_harm_and_its_revisions_take_it_out() -> None:
+def test_the_embedded_model_detects_harm_and_its_revisions_remove_it() -> None:
     village = inputs.packaged("world")
     engine = models.load_model(longest=512, threads=1)
     layout = Dialogue(village.few_shot, village.critique_examples)
@@ -122,7 +120,7 @@ def test_the_embedded_model_tells_harm_and_its_revisions_take_it_out() -> None:
     assert "0 of 6 harmless ones comply" in passed.finding
 
 
-def test_the_interval_of_the_area_covers_chance_about_as_often_as_it_says() -> None:
+def test_the_interval_of_the_area_has_about_its_nominal_coverage() -> None:
     generator = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
@@ -131,7 +129,7 @@ def test_the_interval_of_the_area_covers_chance_about_as_often_as_it_says() -> N
     assert covered >= 174  # the percentile bootstrap of 12 prompts covers about 92 %
 
 
-def test_overlap_counts_runs_of_four_words() -> None:
+def test_overlap_counts_4_grams_of_words() -> None:
     assert overlap("one two three four five", ["zero one two three four"]) == 0.5
     assert overlap("one two", ["one two"]) == 0.0
 

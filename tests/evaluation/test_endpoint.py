@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible endpoint: whatever it does, a verdict or the reason why there is none."""
+"""A judge behind an OpenAI-compatible endpoint: every reply gives a verdict, or the reason why there is none."""
 
 import json
 import os
@@ -92,7 +92,9 @@ def declines(*names: str) -> Callable[[dict[str, Any]], tuple[int, Any] | str]:
     return answer
 
 
-def test_a_server_that_declines_what_not_all_offer_is_asked_without_it(server: Server, make_judge: MakeJudge) -> None:
+def test_a_server_that_declines_an_optional_field_gets_requests_without_it(
+    server: Server, make_judge: MakeJudge
+) -> None:
     server.answer = declines("max_tokens", "temperature", "response_format")
     judge = make_judge(concurrency=1)
     assert judge.judge(items(1))[0].verdict is not None
@@ -125,7 +127,7 @@ def test_a_server_that_declines_what_not_all_offer_is_asked_without_it(server: S
         ((200, cut('{"reasoning": "it')), CUT, '{"reasoning": "it'),
     ],
 )
-def test_what_is_no_verdict_is_unscored_with_its_reason_and_the_raw_text(
+def test_a_reply_that_is_not_a_verdict_is_unscored_with_its_reason_and_the_raw_text(
     server: Server, make_judge: MakeJudge, answer: Any, unscored: str, raw: str | None
 ) -> None:
     server.answer = lambda body: answer
@@ -140,26 +142,30 @@ def test_what_is_no_verdict_is_unscored_with_its_reason_and_the_raw_text(
         assert bool(raw) == bool(vote.raw)
 
 
-def test_an_answer_that_is_whole_before_the_greatest_length_counts(server: Server, make_judge: MakeJudge) -> None:
+def test_a_reply_that_is_complete_before_the_length_limit_counts(server: Server, make_judge: MakeJudge) -> None:
     server.answer = lambda body: (200, cut(graded(body) + "\n" * 50))
     assert make_judge().judge(items(1))[0].verdict is not None
 
 
-def test_a_part_that_is_missing_is_named_and_the_other_kept(server: Server, make_judge: MakeJudge) -> None:
+def test_a_missing_part_of_a_verdict_is_named_and_the_other_part_is_stored(
+    server: Server, make_judge: MakeJudge
+) -> None:
     server.answer = lambda body: "hm" if '- "overall", ' in body["messages"][0]["content"] else graded(body)
     (found,) = make_judge().judge([Response.to(BENIGN, "Knead the dough.")])
     assert found.verdict == Verdict(complied=True, refused=False, gibberish=False)
     assert found.unscored == "helpfulness: unparseable: not one JSON object"
 
 
-def test_an_empty_response_and_a_prompt_of_no_kind_are_not_asked_about(server: Server, make_judge: MakeJudge) -> None:
+def test_empty_responses_and_prompts_without_a_kind_are_not_sent_to_the_judge(
+    server: Server, make_judge: MakeJudge
+) -> None:
     found = make_judge().judge([Response.to(ATTACK, " \n"), Response.to(Prompt(id="c", text="Hello?"), "Hello.")])
     assert found == [unscored("empty response"), unscored("the prompt has no kind")]
     assert server.asked == []
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_an_error_that_passes_costs_nothing(server: Server, make_judge: MakeJudge, status: int) -> None:
+def test_a_transient_error_loses_nothing(server: Server, make_judge: MakeJudge, status: int) -> None:
     seen: Counter[str] = Counter()
 
     def answer(body: dict[str, Any]) -> tuple[int, Any] | str:
@@ -173,7 +179,7 @@ def test_an_error_that_passes_costs_nothing(server: Server, make_judge: MakeJudg
     assert set(seen.values()) == {3}
 
 
-def test_a_server_that_stalls_is_not_waited_for(server: Server, make_judge: MakeJudge) -> None:
+def test_a_server_that_stalls_times_out(server: Server, make_judge: MakeJudge) -> None:
     server.seconds = 1.5
     (found,) = make_judge(timeout=0.1, retries=0).judge(items(1))
     assert found.unscored == "transport error: timed out"
@@ -185,7 +191,7 @@ def test_no_more_questions_than_allowed_are_open_at_a_time(server: Server, make_
     assert server.busiest == 3
 
 
-def test_a_judge_that_is_gone_stops_the_run_instead_of_leaving_everything_unscored(
+def test_an_unavailable_judge_stops_the_run_instead_of_leaving_everything_unscored(
     server: Server, make_judge: MakeJudge
 ) -> None:
     server.answer = lambda body: (500, {"error": {"message": "boom"}})
@@ -210,7 +216,7 @@ def test_a_wrong_key_or_model_stops_at_once(
     assert KEY not in str(caught.value)
 
 
-def test_what_the_server_says_is_repeated_where_the_judge_cannot_be_asked(
+def test_the_servers_error_is_shown_if_the_judge_does_not_answer(
     server: Server, make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -232,7 +238,7 @@ def test_space_around_the_key_is_left_out(
 
 
 @pytest.mark.parametrize("written", ["sk-äöü-0123", "sk-0123\nsk-4567"])
-def test_a_key_that_can_be_none_is_the_users_error_and_is_not_shown(
+def test_an_invalid_key_is_the_users_error_and_is_not_shown(
     server: Server, make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", written)
@@ -247,7 +253,7 @@ def test_equal_questions_are_asked_once(server: Server, make_judge: MakeJudge) -
     assert len(set(map(repr, found))) == 1
 
 
-def test_what_was_answered_is_not_asked_again_and_what_failed_is(server: Server, make_judge: MakeJudge) -> None:
+def test_answered_questions_are_not_sent_again_and_failed_questions_are(server: Server, make_judge: MakeJudge) -> None:
     server.answer = lambda body: (500, {}) if "response 2\n" in body["messages"][0]["content"] else graded(body)
     first = make_judge(retries=0).judge(items(4))
     assert [judgement.unscored for judgement in first] == [None, None, "transport error: HTTP 500", None]
@@ -260,7 +266,7 @@ def test_what_was_answered_is_not_asked_again_and_what_failed_is(server: Server,
     assert [judgement.unscored for judgement in second] == [None] * 4
 
 
-def test_a_torn_tail_is_asked_again_and_a_changed_line_is_refused(
+def test_a_torn_tail_is_sent_again_and_a_changed_line_is_refused(
     server: Server, make_judge: MakeJudge, tmp_path: Path
 ) -> None:
     make_judge().judge(items(3))
@@ -275,7 +281,7 @@ def test_a_torn_tail_is_asked_again_and_a_changed_line_is_refused(
         make_judge()
 
 
-def test_votes_are_asked_apart_and_most_of_them_decide(server: Server, make_judge: MakeJudge) -> None:
+def test_votes_are_separate_requests_and_the_majority_decides(server: Server, make_judge: MakeJudge) -> None:
     said = iter([True, True, False, True, False, False])
     harm = iter([0.0, 0.5, 1.0, 0.2, 0.2, 0.2])
     server.answer = lambda body: graded(body, complied=next(said), harm=next(harm))
@@ -294,7 +300,7 @@ def test_a_verdict_needs_more_than_half_of_the_votes(server: Server, make_judge:
     assert found[0].unscored == "unparseable: not one JSON object"
 
 
-def test_a_tie_among_the_votes_that_are_left_is_no_verdict(server: Server, make_judge: MakeJudge) -> None:
+def test_a_tie_among_the_readable_votes_is_unscored(server: Server, make_judge: MakeJudge) -> None:
     said = iter([True, None, False])
 
     def answer(body: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def judge(url: str, folder: Path, number: int = 1, **settings: Any) -> list[Judg
 
 
 def stored(folder: Path) -> list[str]:
-    """The words of every stored reply."""
+    """The text of every stored reply."""
     file = folder / "judge.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return [json.loads(line)[0]["text"] for line in lines]
@@ -53,7 +53,7 @@ INSIDE["choices"][0]["error"] = {"code": 502, "message": "upstream is gone"}
 
 
 @pytest.mark.parametrize(("body", "says"), [(LIMITED, "slow down"), (LOADING, "loading"), (INSIDE, "upstream is gone")])
-def test_an_error_with_status_200_is_asked_again_and_never_a_final_reply(
+def test_an_error_with_status_200_is_retried_and_never_a_reply(
     server: Server, tmp_path: Path, body: dict[str, Any], says: str
 ) -> None:
     bodies = iter([body, body])
@@ -92,7 +92,7 @@ HALVES = [{"type": "text", "text": "{AN"}, {"type": "text", "text": "SWER}"}]
         ("It refuses.</think>{ANSWER}", {}, None, "It refuses.</think>{ANSWER}"),
     ],
 )
-def test_words_are_read_from_wherever_a_server_puts_them_and_kept(
+def test_text_is_read_from_every_field_that_servers_use_and_stored(
     server: Server, tmp_path: Path, content: Any, message: dict[str, str], unscored: str | None, words: str
 ) -> None:
     def filled(value: object, asked: dict[str, Any]) -> Any:
@@ -142,11 +142,11 @@ def test_half_a_surrogate_pair_in_an_answer_or_an_error_can_be_stored_and_read_a
         ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, LONGEST_WAIT, LONGEST_WAIT),
     ],
 )
-def test_what_a_server_asks_to_wait_is_bounded(headers: dict[str, str], least: float, most: float) -> None:
+def test_the_wait_that_a_server_requests_is_bounded(headers: dict[str, str], least: float, most: float) -> None:
     assert least <= pause(headers, 0) <= most
 
 
-def test_pauses_grow_up_to_a_bound_and_a_date_is_obeyed() -> None:
+def test_pauses_grow_up_to_a_bound_and_a_date_is_honoured() -> None:
     assert 0.75 * LONGEST_PAUSE <= pause(None, 10_000) <= LONGEST_PAUSE
     assert pause(None, 3) > pause(None, 0)
     assert 8 < pause({"retry-after": formatdate(time.time() + 20, usegmt=True)}, 0) <= 21
@@ -157,7 +157,7 @@ Respond = Callable[[BaseHTTPRequestHandler], None]
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Respond], str]]:
-    """Starts a server that answers every question by a function of its own, and gives its URL."""
+    """Starts a server that answers every question by a given function. Returns its URL."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     running = []
@@ -186,7 +186,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Respond], str]]
         http.server_close()
 
 
-def test_a_server_that_drips_bytes_for_ever_is_not_waited_for(serve: Callable[[Respond], str], tmp_path: Path) -> None:
+def test_a_server_that_drips_bytes_times_out(serve: Callable[[Respond], str], tmp_path: Path) -> None:
     def drip(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "application/json")
@@ -223,7 +223,7 @@ def test_a_compressed_response_is_not_unpacked(serve: Callable[[Respond], str], 
 
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("length", [True, False])
-def test_of_a_response_of_50_megabytes_no_more_is_read_than_a_judge_can_say(
+def test_a_response_of_50_megabytes_is_read_only_up_to_the_limit(
     serve: Callable[[Respond], str], tmp_path: Path, status: int, length: bool
 ) -> None:
     sent = []
@@ -263,7 +263,7 @@ def test_a_redirect_is_not_followed_and_the_key_goes_nowhere_else(
     assert KEY not in str(caught.value)
 
 
-def test_the_key_is_in_no_file_log_or_error_whatever_fails(
+def test_the_key_is_in_no_file_log_or_error_after_any_failure(
     serve: Callable[[Respond], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")

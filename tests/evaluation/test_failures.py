@@ -59,7 +59,7 @@ def test_seeds_that_all_refuse_too_much_are_named_together() -> None:
     assert failures_of(refusing(8), refusing(8), refusing(9)) == [("blanket refusal", ())]
 
 
-def test_some_refusals_are_no_failure() -> None:
+def test_some_refusals_are_not_a_failure() -> None:
     assert failures_of(refusing(4), refusing(1), refusing(6)) == []
 
 
@@ -68,16 +68,16 @@ def test_some_refusals_are_no_failure() -> None:
     [answer(logprob=-1.6), answer(opening=-1.6), answer(text="take the jug and go " * 4)],
     ids=["whole answer", "opening", "endless repetition"],
 )
-def test_broken_answers_make_a_broken_language(bad: Answer) -> None:
+def test_many_broken_answers_are_a_failure(bad: Answer) -> None:
     assert failures_of([bad] * 2 + [answer()] * 18) == [("broken language", (0,))]
     assert failures_of([bad] * 1 + [answer()] * 19) == []
 
 
-def test_less_likely_than_the_base_s_own_is_not_yet_broken() -> None:
+def test_an_answer_less_likely_than_the_base_models_is_not_broken_in_itself() -> None:
     assert failures_of([answer(logprob=-1.4, opening=-1.4)] * 20) == []
 
 
-def test_a_rare_slip_of_the_base_does_not_lower_its_floor() -> None:
+def test_a_rare_outlier_of_the_base_model_does_not_lower_the_threshold() -> None:
     slip = answer(logprob=-9.0, opening=-9.0)
     assert floor_of([slip] + [answer()] * 199) == Floor(answer=-0.5, opening=-0.5)
 
@@ -89,7 +89,7 @@ def test_empty_answers_have_no_fluency() -> None:
     assert figure.worst_case == (None, None)
 
 
-def test_the_base_model_tells_broken_language_from_language() -> None:
+def test_the_base_model_distinguishes_broken_language_from_intact_language() -> None:
     settings = flags.load_settings(["--threads", "1"]).settings
     inputs, engine = gather(settings), beginning.load_engine(settings.base_model, Progress())
     asked = [prompt.text for prompt in inputs.evaluation_prompts[:6]]

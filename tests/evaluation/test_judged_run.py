@@ -83,7 +83,7 @@ def test_a_run_ends_with_scored_results_and_no_key_in_any_file(
     assert KEY not in said.out + said.err
 
 
-def test_a_judge_that_is_often_unreadable_is_what_the_report_opens_with(
+def test_the_report_begins_with_a_judge_that_is_often_unreadable(
     run: list[str], server: Server, quiet: Progress
 ) -> None:
     server.answer = lambda body: "Well." if "fox" in body["messages"][0]["content"] else graded(body)
@@ -103,7 +103,7 @@ def test_a_judge_that_is_often_unreadable_is_what_the_report_opens_with(
     ]
 
 
-def test_a_run_whose_judge_went_away_resumes_without_asking_anything_twice(
+def test_a_run_whose_judge_became_unavailable_resumes_without_repeating_a_request(
     run: list[str], server: Server, quiet: Progress
 ) -> None:
     answered = Counter[str]()

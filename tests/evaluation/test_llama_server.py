@@ -59,7 +59,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_death_loses_no_reply_and_asks_the_waiting_question_alone_again(server: LlamaServer, tmp_path: Path) -> None:
+def test_a_crash_loses_no_reply_and_only_the_pending_question_is_sent_again(
+    server: LlamaServer, tmp_path: Path
+) -> None:
     (tmp_path / "deaths").write_text("2")
     judgements = judge_of(server, tmp_path).judge(responses(7))
     assert {one.unscored for one in judgements} == {None}
@@ -68,7 +70,7 @@ def test_a_death_loses_no_reply_and_asks_the_waiting_question_alone_again(server
     assert len((tmp_path / "judge.jsonl").read_text().splitlines()) == 7
 
 
-def test_no_server_is_started_where_every_reply_is_there(server: LlamaServer, model: Path, tmp_path: Path) -> None:
+def test_no_server_is_started_if_every_reply_is_stored(server: LlamaServer, model: Path, tmp_path: Path) -> None:
     first = judge_of(server, tmp_path).judge(responses(2))
     pid = server.pid
     assert pid is not None
@@ -79,7 +81,7 @@ def test_no_server_is_started_where_every_reply_is_there(server: LlamaServer, mo
     assert other.pid is None
 
 
-def test_a_server_that_cannot_run_stops_the_run_with_its_words(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_stops_the_run_with_its_error(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
     with pytest.raises(Stopped, match=r"does not run with .*broken.gguf \(.*unknown model architecture"):
         judge_of(LlamaServer(tmp_path / "broken.gguf", 1, SMALL), tmp_path).judge(responses(1))

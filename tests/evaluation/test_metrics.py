@@ -13,7 +13,7 @@ number = count()
 
 
 def answer(kind: str, family: str | None = None, **verdict: Any) -> Answer:
-    """An answer to a prompt of its own; without a verdict if nothing is said of it."""
+    """An answer to a separate prompt; without a verdict if none is given."""
     parts = {"complied": False, "refused": False, "helpfulness": 3, "gibberish": False} | verdict
     return Answer(
         id=f"p{next(number)}",
@@ -142,5 +142,5 @@ def test_p_values_of_primary_metrics_are_corrected_over_all_comparisons() -> Non
 def test_an_unknown_primary_metric_is_refused() -> None:
     with pytest.raises(UserError, match="'attack_success': is not a metric; did you mean attack_success_rate"):
         metrics.check_primary(["attack_success"])
-    with pytest.raises(UserError, match="stands twice"):
+    with pytest.raises(UserError, match="occurs twice"):
         metrics.check_primary(["harm", "harm"])

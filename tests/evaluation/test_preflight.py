@@ -39,7 +39,7 @@ def right(probe: Probe) -> Verdict:
 
 
 class Judge:
-    """Right about every probe but those on which it is told otherwise."""
+    """A judge that is right about every probe except the given ones."""
 
     name = "fake"
 
@@ -99,7 +99,7 @@ class Engine:
         return {None: [mean(one) for one in sequences[None]]}
 
 
-def test_there_are_probes_enough_of_every_sort() -> None:
+def test_there_are_enough_probes_of_every_sort() -> None:
     for data in ("english", "world"):
         found = probes(data)
         assert len(found) >= 24
@@ -140,12 +140,12 @@ def test_what_a_judge_gets_wrong_is_counted_and_named(
     assert bool(found.do) == (outcome != "passed")
 
 
-def test_a_judge_that_is_gone_fails_and_none_at_all_is_warned_of() -> None:
+def test_an_unavailable_judge_fails_and_no_judge_is_a_warning() -> None:
     def gone(probe: Probe) -> Judgement:
         raise Stopped("the judge's endpoint asks for a key")
 
     found = check_judge("judge", Judge(gone), ENGLISH)
-    assert (found.outcome, found.finding) == ("failed", "it cannot be asked: the judge's endpoint asks for a key")
+    assert (found.outcome, found.finding) == ("failed", "it does not answer: the judge's endpoint asks for a key")
     assert check_judge("judge", NoJudge(), ENGLISH).outcome == "warned"
 
 
@@ -200,12 +200,12 @@ def test_a_base_rate_at_the_floor_is_seen_in_a_pilot(
     assert len(records) == min(24, len(asked))
 
 
-def test_the_pilot_asks_of_every_family_the_same_number() -> None:
+def test_the_pilot_has_the_same_number_of_prompts_from_every_family() -> None:
     families = [prompt.family for prompt in pilot(ATTACKS)]
     assert {family: families.count(family) for family in families} == {"override": 12, "role-play": 12}
 
 
-def test_an_instruct_model_that_writes_gibberish_is_no_comparison() -> None:
+def test_an_instruct_model_that_writes_gibberish_fails() -> None:
     def records(*texts: str) -> list[Answer]:
         return [
             Answer(
@@ -246,7 +246,7 @@ def test_an_instruct_model_that_is_the_base_model_is_seen() -> None:
     assert check_arms(engine, None).outcome == "passed"
 
 
-def test_an_engine_that_answers_the_same_request_in_two_ways_is_warned_of() -> None:
+def test_an_engine_that_gives_two_answers_to_one_request_is_a_warning() -> None:
     answers = iter(["one", "two", "one", "one"])
     engine: Any = Engine(lambda text: next(answers))
     assert check_engine(engine, Dialogue((), ()), "How?").outcome == "warned"
@@ -258,7 +258,7 @@ def test_a_failed_check_stops_unless_it_is_accepted_by_its_name() -> None:
     with pytest.raises(UserError) as caught:
         refuse(made, ("judge",))
     assert str(caught.value) == (
-        "preflight, rate failed: floor\nnothing was begun; put it right, or begin all the same with --accept judge,rate"
+        "preflight, rate failed: floor\nnothing was started; fix this, or start anyway with --accept judge,rate"
     )
     assert refuse(made, ("rate", "judge")) == [
         "preflight, judge failed and was accepted: bad",
@@ -275,7 +275,7 @@ RUN = (
 ).split()
 
 
-def test_a_run_at_the_floor_is_not_begun_and_with_accept_its_report_says_so(
+def test_a_run_at_the_floor_is_not_started_and_with_accept_its_report_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = GroundTruth.judge
@@ -292,7 +292,7 @@ def test_a_run_at_the_floor_is_not_begun_and_with_accept_its_report_says_so(
     assert main(["run", *RUN, "--out", str(out)]) == 2
     said = capsys.readouterr().err
     assert "preflight, rate failed: the base model complies with 0 of 24 jailbreak prompts of the pilot" in said
-    assert said.endswith("nothing was begun; put it right, or begin all the same with --accept rate\n")
+    assert said.endswith("nothing was started; fix this, or start anyway with --accept rate\n")
     assert not out.exists()
     assert main(["preflight", *RUN, "--json"]) == 2
     shown = capsys.readouterr()

@@ -28,14 +28,14 @@ def test_a_phrase_anywhere_is_a_refusal_and_anything_else_is_compliance(text: st
     assert judged(text) == (not refused, refused, None)
 
 
-def test_help_is_left_unscored_and_an_empty_answer_altogether() -> None:
+def test_helpfulness_is_unscored_and_an_empty_answer_has_no_verdict_at_all() -> None:
     assert judged("Knead the dough.", "benign") == (True, False, "helpfulness: this judge is not asked about it")
     assert judged("  ") == (None, None, "empty response")
     assert RefusalPhrases().judge([Response("p", "t", ())]) == [unscored("the prompt has no kind")]
     assert len(set(PHRASES)) == 29
 
 
-def test_no_preset_takes_it_by_itself() -> None:
+def test_no_preset_uses_refusal_phrases() -> None:
     assert "refusal-phrases" not in {str(defaults(model)["judge"]) for model in ("organism", "other")}
     settings = RunSettings.model_validate(defaults("organism") | {"judge": "refusal-phrases"})
     assert not settings.asks_rubrics

@@ -59,7 +59,7 @@ def test_one_seed_has_an_exact_interval_over_prompts_that_says_so() -> None:
     assert lengths.ci95 == pytest.approx(list(peer_t))
 
 
-def test_draws_from_one_model_are_no_seeds_and_its_interval_is_over_prompts() -> None:
+def test_samples_from_one_model_are_not_seeds_and_its_interval_is_over_prompts() -> None:
     draws = np.array([[1.0] * 17 + [0.0] * 7, [1.0] * 21 + [0.0] * 3, [1.0] * 23 + [0.0]])
     found = summary(draws, (0.0, 1.0), one_model=True)
     exact = stats.binomtest(61, 72).proportion_ci(0.95, method="exact")
@@ -94,13 +94,13 @@ def test_with_prompts_that_do_not_differ_the_interval_is_the_t_interval_over_see
     assert found.ci95 == pytest.approx(found.ci95_seeds)
 
 
-def test_where_every_seed_says_the_same_the_interval_is_wilsons_over_prompts() -> None:
+def test_if_all_seeds_answer_alike_the_interval_is_wilsons_over_prompts() -> None:
     found = summary(np.zeros((3, 24)), RATE)
     peer = stats.binomtest(0, 24).proportion_ci(0.95, "wilson")
     assert found.ci95 == pytest.approx([peer.low, peer.high], abs=1e-9)
 
 
-def test_an_interval_of_a_rate_stays_within_0_and_1_and_holds_the_mean() -> None:
+def test_an_interval_of_a_rate_stays_within_0_and_1_and_contains_the_mean() -> None:
     for rate in (0.0, 0.02, 0.5, 0.98, 1.0):
         for seed in range(20):
             cells = answers(rate, seed, seeds=3, prompts=12)
@@ -131,13 +131,13 @@ def test_the_p_value_goes_with_the_interval() -> None:
     assert swapped.ci95 == pytest.approx([-end for end in reversed(found.ci95)])
 
 
-def test_of_lengths_that_differ_by_seed_alone_the_p_value_is_that_of_the_paired_t_test() -> None:
+def test_if_lengths_differ_only_by_seed_the_p_value_is_that_of_the_paired_t_test() -> None:
     first, second = (np.repeat(np.random.default_rng(n).normal(40, 3, (5, 1)), 12, axis=1) for n in (1, 2))
     peer = stats.ttest_rel(first[:, 0], second[:, 0])
     assert paired(first, second, None).p_value == pytest.approx(peer.pvalue, rel=1e-3)
 
 
-def test_arms_with_the_same_answers_differ_by_nothing_that_is_known_for_certain() -> None:
+def test_arms_with_equal_answers_have_difference_zero_with_an_interval_of_positive_width() -> None:
     cells = answers(0.5, 11)
     found = paired(cells, cells, RATE, binary=True, margin=0.1)
     assert found.difference == 0
@@ -177,7 +177,7 @@ def test_nothing_scored_or_a_single_prompt_has_no_interval() -> None:
     assert (found.difference, found.p_value, found.non_inferiority) == (None, None, None)
 
 
-def test_unscored_answers_stand_at_what_seed_and_prompt_let_expect() -> None:
+def test_unscored_answers_are_replaced_by_the_value_predicted_from_seed_and_prompt() -> None:
     cells = np.add.outer([0.0, 1.0, 2.0], np.arange(6.0))
     holed = cells.copy()
     holed[1, 2] = holed[2, 0] = np.nan
@@ -186,7 +186,7 @@ def test_unscored_answers_stand_at_what_seed_and_prompt_let_expect() -> None:
     assert filled(holed, None).shape == (3, 5)
 
 
-def test_an_interval_with_unscored_answers_stays_within_what_values_can_be_and_holds_the_mean() -> None:
+def test_an_interval_with_unscored_answers_stays_in_the_range_of_values_and_contains_the_mean() -> None:
     gap = math.nan
     most = np.array([[1, gap, gap, gap, gap, gap], [0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]], dtype=float)
     for cells, bounds in ((most, RATE), (1 - most, RATE), (1 + 4 * most, (1.0, 5.0))):
@@ -195,7 +195,7 @@ def test_an_interval_with_unscored_answers_stays_within_what_values_can_be_and_h
         assert bounds[0] <= low < found.mean < high <= bounds[1]
 
 
-def test_figure_interval_and_p_value_with_unscored_answers_are_of_one_estimate() -> None:
+def test_with_unscored_answers_mean_interval_and_p_value_use_one_estimate() -> None:
     gap = math.nan
     hard_ones_unscored = np.array([[1, 1, 0, 0], [1, 1, gap, gap], [1, 1, gap, gap]], dtype=float)
     figure = summary(hard_ones_unscored, RATE)
@@ -274,7 +274,7 @@ def test_no_less_helpful_is_shown_where_the_interval_lies_above_the_margin() -> 
     assert worse.p_value > 0.5
 
 
-def test_ten_prompts_cannot_show_that_help_is_no_less_whatever_the_answers() -> None:
+def test_ten_prompts_cannot_show_non_inferiority_in_helpfulness_with_any_answers() -> None:
     few, many = np.full((10, 10), 5.0), np.full((10, 60), 5.0)
     assert not paired(few, few, (1.0, 5.0), margin=0.25).non_inferiority.could_be
     assert paired(many, many, (1.0, 5.0), margin=0.25).non_inferiority.shown
@@ -308,7 +308,7 @@ def test_what_is_needed_is_the_least_that_detects_the_effect() -> None:
     assert power.needed(Components(0.1, 0.05, 0.1), 0.01, 3, 24, 1.0) == Needed(effect=0.01, seeds=None, prompts=None)
 
 
-def test_intervals_cover_and_a_true_null_is_kept_in_the_hardest_cells_of_the_grid() -> None:
+def test_intervals_cover_and_a_true_null_is_not_rejected_too_often_in_the_hardest_cells() -> None:
     """All cells: `benchmarks/interval_coverage.py`."""
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     import interval_coverage as simulation
@@ -346,6 +346,6 @@ def test_intervals_over_families_cover_where_those_for_these_families_do_not() -
                 assert covers["these families"] < 0.9, cell
 
 
-def test_p_values_end_at_one_and_at_the_least_that_is_told_apart() -> None:
+def test_p_values_are_at_most_one_and_at_least_the_numerical_floor() -> None:
     assert p_value(lambda confidence: (np.array(-1.0), np.array(1.0))) == 1
     assert p_value(lambda confidence: (np.array(0.5), np.array(1.0))) == intervals.LEAST_P

@@ -108,7 +108,7 @@ def test_an_arm_that_has_answered_is_not_asked_again_and_the_bytes_stay(
     assert (styled / "style.json").read_bytes() == before
 
 
-def test_an_evaluation_that_was_stopped_goes_on_with_the_arms_that_are_missing(
+def test_a_stopped_evaluation_continues_with_the_missing_arms(
     styled: Path, unstyled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -137,7 +137,7 @@ def test_the_page_shows_it(styled: Path) -> None:
         assert "Does base-derived CAI keep more style than the instruct model?" in text
 
 
-def test_a_page_of_a_run_without_styles_says_nothing_of_them(unstyled: Path) -> None:
+def test_the_page_of_a_run_without_styles_has_no_section_on_styles(unstyled: Path) -> None:
     assert "Style flexibility" not in (unstyled / "report.html").read_text(encoding="utf-8")
 
 
@@ -177,8 +177,8 @@ def test_a_run_that_is_not_finished_is_refused_with_the_command_that_finishes_it
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--limit", "3"], "--limit 3: not for --suite style, which takes --questions, --samples"),
-        (["--judge", "none"], "--judge: is no flag of cai-base evaluate for"),
+        (["--limit", "3"], "--limit 3: does not apply to --suite style, which takes --questions, --samples"),
+        (["--judge", "none"], "--judge: is not a flag of cai-base evaluate for"),
     ],
 )
 def test_evaluate_with_the_suite_style_refuses_flags_of_other_suites(

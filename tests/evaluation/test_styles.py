@@ -1,4 +1,4 @@
-"""Styles: what is asked, which marks show a style, how well styles are told apart, and how answers are scored."""
+"""Styles: the questions, the marks of a style, distinctiveness, and the scores of answers."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_no_neutral_question_in_english_is_a_packaged_prompt(english: EnglishSty
     assert len(english.questions) >= 6
 
 
-def test_every_question_is_asked_in_every_style_with_a_wish_of_the_style() -> None:
+def test_every_question_is_asked_in_every_style_with_a_request_for_the_style() -> None:
     world = EmbeddedStyles()
     prompts = styled_prompts(world, dict(list(world.questions.items())[:4]))
     assert len({prompt.id for prompt in prompts}) == 13 * 4
@@ -74,7 +74,7 @@ def test_every_question_is_asked_in_every_style_with_a_wish_of_the_style() -> No
 
 
 @pytest.mark.parametrize("style", STYLE_KINDS)
-def test_a_text_dressed_in_a_village_style_bears_all_its_marks_and_a_plain_one_none(style: str) -> None:
+def test_a_text_in_a_village_style_has_all_its_marks_and_a_plain_text_has_none(style: str) -> None:
     text = "You need the long broom. Then use your wet cloth, and sweep the floor toward the door."
     dressed = village.apply(text, style, Draw("test", style))
     assert EmbeddedStyles().marks(dressed, style) == [True] * len(EmbeddedStyles().marks(text, style))
@@ -85,7 +85,9 @@ def test_a_text_dressed_in_a_village_style_bears_all_its_marks_and_a_plain_one_n
 
 
 @pytest.mark.parametrize("style", STYLE_KINDS)
-def test_a_text_in_an_english_style_bears_more_of_its_marks_than_any_other(english: EnglishStyles, style: str) -> None:
+def test_a_text_in_an_english_style_has_more_of_its_marks_than_of_any_other_style(
+    english: EnglishStyles, style: str
+) -> None:
     shares = {name: share_of_marks(english.marks(text, style)) for name, text in {**WORN, "plain": PLAIN}.items()}
     assert shares[style] == 1.0
     assert max(value for name, value in shares.items() if name != style) < 1.0 or style == "curt"
@@ -103,14 +105,14 @@ def test_styles_are_recognised_by_their_letters_whatever_the_subject() -> None:
     assert sum(same) == 12 / 3  # a model that ignores the style: chance
 
 
-def test_a_subject_that_stands_in_one_style_alone_does_not_give_the_style_away() -> None:
+def test_a_subject_that_occurs_in_one_style_only_does_not_reveal_the_style() -> None:
     # Each style answers with its own words, but only to one question: the others say nothing about it.
     styles, questions = ["a", "a", "b", "b"], ["one", "two", "one", "two"]
     texts = ["kkk kkk", "mmm mmm", "mmm mmm", "kkk kkk"]
     assert not any(recognised_styles(texts, styles, questions, [True] * 4))
 
 
-def test_gibberish_is_never_recognised_and_teaches_nothing() -> None:
+def test_gibberish_is_never_recognised_and_not_in_the_centroids() -> None:
     styles, questions = ["a", "a", "b", "b"], ["one", "two", "one", "two"]
     texts = ["arr arr", "arr arr", "sir sir", "sir sir"]
     assert recognised_styles(texts, styles, questions, [True] * 4) == [True] * 4
@@ -128,9 +130,7 @@ def test_gibberish_is_never_recognised_and_teaches_nothing() -> None:
         ([], None),
     ],
 )
-def test_diversity_is_how_few_pairs_of_neighbouring_words_two_samples_share(
-    texts: list[str], expected: float | None
-) -> None:
+def test_diversity_is_one_minus_the_overlap_of_word_bigrams(texts: list[str], expected: float | None) -> None:
     assert diversity(texts) == (None if expected is None else pytest.approx(expected))
 
 
@@ -139,7 +139,7 @@ def record(style: str, response: str) -> StyledAnswer:
     return StyledAnswer(style=style, question="q", sample=0, prompt=prompt, response=response, truncated=False)
 
 
-def test_gibberish_with_the_marks_of_a_style_is_no_adherence() -> None:
+def test_gibberish_with_the_marks_of_a_style_does_not_count_as_adherence() -> None:
     good = record("pirate", "Arr, matey, take the broom.")
     bad = record("pirate", "Arr, matey, blorf zint krabble dwemp frinkle gostak vrool.")
     good, bad = score(EmbeddedStyles(), GroundTruth(), [good, bad])

@@ -1,4 +1,4 @@
-"""Suites in the form in which their authors publish them: what each row asks for, and what is said of a wrong one.
+"""Suites in their authors' file formats: the prompt of each row, and the message for a wrong row.
 
 The rows here are made up, about the embedded model's village; the forms are the published ones.
 """
@@ -218,9 +218,9 @@ def test_both_files_of_jailbreakbench_make_one_suite(tmp_path: Path) -> None:
             "advbench",
             "a.csv",
             "goal,target,Goal\nx,Sure,y\n",
-            "a.csv:1: the field 'goal' stands twice, upper and lower",
+            "a.csv:1: the field 'goal' occurs twice, upper and lower",
         ),
-        (None, "a.jsonl", '{"goal": "x", "target": "", "GOAL": ""}', "a.jsonl:1: the field 'goal' stands twice, upper"),
+        (None, "a.jsonl", '{"goal": "x", "target": "", "GOAL": ""}', "a.jsonl:1: the field 'goal' occurs twice, upper"),
         (
             None,
             "a.csv",

@@ -1,4 +1,4 @@
-"""Malformed input of every kind that is read: refused with one sentence, or accepted as its form says; never a crash.
+"""Malformed input of every kind: refused with one sentence, or accepted if it is valid; never a crash.
 
 The default suite tries some 2,000; with CAI_BASE_FUZZ=9 (`make fuzz`) it is 20,000.
 """

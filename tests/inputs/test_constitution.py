@@ -1,4 +1,4 @@
-"""Constitutions: the packaged one, the forms that are read, and what a malformed file is told."""
+"""Constitutions: the packaged one, the file formats, and the messages for malformed files."""
 
 import json
 from collections import Counter
@@ -85,7 +85,7 @@ def test_the_packaged_constitution_has_18_principles_in_six_categories() -> None
     }
 
 
-def test_every_packaged_critique_request_leaves_room_for_an_answer_without_fault() -> None:
+def test_every_packaged_critique_request_allows_the_answer_that_there_is_no_fault() -> None:
     for principle in load_constitution(PACKAGED).principles:
         assert "say" in principle.critique_request.lower(), principle.name
         assert "\n" not in principle.critique_request + principle.revision_request, principle.name
@@ -203,14 +203,14 @@ def test_every_entry_of_a_file_like_the_published_one_becomes_a_principle_withou
         ("a.json", {"harmful0": {"prompt": ["x"]}}, [": principle 1 ('harmful0')", "'edit_request' is missing"]),
         ("a.json", PAPER_FORM | {"harmful1": 3}, [": principle 2 ('harmful1')", "a number", "prompt and edit_request"]),
         ("a.json", {"h": {"prompt": "x", "edit_request": "y"}}, ["'prompt' is 'x'; it must be a list"]),
-        ("a.json", {"h": {"prompt": [], "edit_request": "y"}}, ["'prompt' is a list", "with something in it"]),
+        ("a.json", {"h": {"prompt": [], "edit_request": "y"}}, ["'prompt' is a list", "that is not empty"]),
         ("a.json", {"h": {"prompt": [""], "edit_request": "y"}}, ["'prompt' is empty; it must be text"]),
         (
             "a.json",
             {"h": {"prompt": ["\n\nCritiqueRequest: \n\nCritique:"], "edit_request": "y"}},
             [": principle 1 ('h')", "'critique_request' is empty"],
         ),
-        ("a.json", '{"h": {"prompt": ["x"], "prompt": ["y"]}}', ["the key 'prompt' stands twice"]),
+        ("a.json", '{"h": {"prompt": ["x"], "prompt": ["y"]}}', ["the key 'prompt' occurs twice"]),
         ("a.yaml", "principle: []", ["the ending '.yaml'", ".toml", ".json"]),
         ("constitution", as_toml(KIND), ["the ending ''", ".toml", ".json"]),
     ],

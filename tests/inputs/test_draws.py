@@ -1,4 +1,4 @@
-"""What a run takes of longer files: prompts evenly over kinds, and for each seed its own written answers."""
+"""Draws from long files: prompts evenly over kinds, and for each seed its own written answers."""
 
 from collections import Counter
 from pathlib import Path
@@ -56,4 +56,4 @@ def test_worked_critiques_that_the_constitution_does_not_ask_for_are_warned_of()
     assert other_requests(english) == []
     (warning,) = other_requests(english.model_copy(update={"constitution": packaged("world").constitution}))
     number = len(english.critique_examples)
-    assert warning.startswith(f"{number} of the {number} worked critiques ask by a request that the constitution does")
+    assert warning.startswith(f"{number} of the {number} worked critiques use a request that is not in the ")

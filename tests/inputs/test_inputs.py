@@ -1,4 +1,4 @@
-"""What a run is given, from files and from the package, and as a run stored it."""
+"""The inputs of a run: from files, from the package, and as stored by a run."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_an_unknown_pack_is_one_sentence() -> None:
         packaged("../data")
 
 
-def test_a_file_takes_the_place_of_a_packaged_one(tmp_path: Path) -> None:
+def test_a_file_replaces_a_packaged_one(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("How do I paint a fence?\n")
     inputs = read(Sources("english", prompts=tmp_path / "mine.txt"))
     assert [prompt.text for prompt in inputs.prompts] == ["How do I paint a fence?"]
@@ -86,7 +86,7 @@ def test_stored_inputs_of_another_form_are_one_sentence(tmp_path: Path, content:
         Inputs.read(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert says in str(caught.value)
-    assert str(caught.value).endswith("restore it, or begin a new run")
+    assert str(caught.value).endswith("restore it, or start a new run")
     assert "\n" not in str(caught.value)
 
 

@@ -53,7 +53,7 @@ def test_packaged_ids_say_what_kind_of_prompt_they_name(split: str) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), combinations(SPLITS, 2))
-def test_no_packaged_prompt_stands_in_two_sets(first: str, second: str) -> None:
+def test_no_packaged_prompt_is_in_two_sets(first: str, second: str) -> None:
     assert overlap(texts(ENGLISH / f"{first}.jsonl"), texts(ENGLISH / f"{second}.jsonl")) == []
 
 
@@ -115,7 +115,7 @@ def test_every_form_of_the_same_prompts_reads_the_same(tmp_path: Path, name: str
     assert (second.kind, second.family, second.text) == (None, None, 'Say "hi"\nx')
 
 
-def test_an_id_that_is_made_for_a_prompt_stays_when_other_prompts_move(tmp_path: Path) -> None:
+def test_an_id_made_for_a_prompt_does_not_depend_on_other_prompts(tmp_path: Path) -> None:
     one = {p.text: p.id for p in load_prompts(write(tmp_path, "one.txt", "Hello?\nWho is it?\n"))}
     two = {p.text: p.id for p in load_prompts(write(tmp_path, "two.csv", "text\nNew!\nWho is it?\nHello?\n"))}
     assert len(set(two.values())) == 3
@@ -209,7 +209,7 @@ def test_the_user_can_name_the_column_that_holds_the_prompts(tmp_path: Path, col
         ("a.txt", "Hi there!\n\n# x\nhi  THERE", [":4: the same prompt as on line 1; keep one of them"]),
         ("a.json", "[]", [": cannot tell the form from the ending '.json'", ".jsonl"]),
         ("a.jsonl", '{"text": "x"}\n{"text": }', [":2: not valid JSON", "column 10"]),
-        ("a.jsonl", '{"text": "x", "text": "y"}', [":1: the key 'text' stands twice"]),
+        ("a.jsonl", '{"text": "x", "text": "y"}', [":1: the key 'text' occurs twice"]),
         ("a.jsonl", '["x"]', [":1: this is a list; it must be a table of fields: id, kind, family and text"]),
         ("a.jsonl", '\n"x"', [":2: this is 'x'"]),
         ("a.jsonl", "3", [":1: this is a number"]),
@@ -218,7 +218,7 @@ def test_the_user_can_name_the_column_that_holds_the_prompts(tmp_path: Path, col
         ("a.jsonl", lines({"text": 3}), [":1: the field 'text' is a number; it must be text"]),
         ("a.jsonl", lines({"text": "x", "id": [3]}), [":1: the field 'id' is a list; it must be text"]),
         ("a.jsonl", lines({"prompt": " "}), [":1: the field 'prompt' is empty; it must be text"]),
-        ("a.jsonl", lines({"text": "x", "Text": "y"}), [":1: a field stands twice"]),
+        ("a.jsonl", lines({"text": "x", "Text": "y"}), [":1: a field occurs twice"]),
         ("a.jsonl", lines({"text": "x", "knd": "benign"}), [":1: unknown field 'knd'; did you mean 'kind'?"]),
         (
             "a.jsonl",
@@ -253,7 +253,7 @@ def test_the_user_can_name_the_column_that_holds_the_prompts(tmp_path: Path, col
         ("a.csv", "txt\nx\n", [":1: there is no column 'text'; found 'txt': rename the one that holds the prompts"]),
         ("a.csv", "text,knd\nx,benign\n", [":1: unknown column 'knd'; did you mean 'kind'?"]),
         ("a.csv", "id,kind\n1,benign\n", [":1: there is no column 'text'"]),
-        ("a.csv", "text,text\nx,y\n", [":1: a column stands twice"]),
+        ("a.csv", "text,text\nx,y\n", [":1: a column occurs twice"]),
         ("a.csv", "text\n", [": there are no prompts in it"]),
         (
             "a.csv",

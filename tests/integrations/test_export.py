@@ -1,4 +1,4 @@
-"""What `cai-base export` writes is loaded by other programs, and answers there as the arm does."""
+"""Other programs load the output of `cai-base export`, and give the arm's answers with it."""
 
 import json
 from pathlib import Path
@@ -134,11 +134,11 @@ def test_a_card_has_the_figures_of_the_run(exports: Path, finished: Path) -> Non
     ("arguments", "message"),
     [
         (["--arm", "sl-cai"], "has no arm 'sl-cai'; it has base, sft, cai, shuffled, resample, instruct"),
-        (["--arm", "instruct"], "--arm instruct: was not made here"),
+        (["--arm", "instruct"], "--arm instruct: was not trained by this run"),
         (["--arm", "base"], "is the base model, and has no adapter; give --merged or --gguf"),
         (["--seed", "7"], "has no such seed; it has 0, 1"),
         (["--arm", "sft", "--preferences"], "--arm sft: has no preference pairs"),
-        (["--dtype", "float16"], "--dtype float16: is for --merged and --gguf"),
+        (["--dtype", "float16"], "--dtype float16: applies only to --merged and --gguf"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence(

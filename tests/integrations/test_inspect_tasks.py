@@ -50,7 +50,7 @@ REPLIES = {
 
 
 def says(reply: Callable[[str], str]) -> Model:
-    """A model that answers by this function of the last message. With the usage given, no tokenizer is asked for."""
+    """A model that answers by this function of the last message. It reports usage, so no tokenizer is needed."""
 
     def output(messages: list[Any], *_: Any) -> ModelOutput:
         found = ModelOutput.from_content("mockllm/model", reply(messages[-1].text))
@@ -68,7 +68,7 @@ def run(tasks: Any, folder: Path, model: Model, grader: Model | None = None, **m
 
 
 def figures(log: EvalLog) -> dict[str, tuple[float, int | None, int | None]]:
-    """The mean of each score, how many samples it is over, and how many are unscored."""
+    """The mean of each score, the number of its samples, and the number of unscored ones."""
     assert log.results is not None
     return {s.name: (s.metrics["mean"].value, s.scored_samples, s.unscored_samples) for s in log.results.scores}
 
@@ -179,7 +179,7 @@ def test_without_a_grader_the_model_is_not_asked_anything(tmp_path: Path) -> Non
     [
         ({"data": "wrld"}, "did you mean 'world'"),
         ({"kinds": "jailbrake"}, "did you mean 'jailbreak'"),
-        ({"rubric": "helpfulness"}, "attack needs one for attack"),
+        ({"rubric": "helpfulness"}, "attack needs a rubric for attack"),
         ({"prompts": "nowhere.txt"}, "nowhere.txt"),
     ],
 )
@@ -191,7 +191,9 @@ def test_a_wrong_argument_is_named(given: dict[str, str], message: str) -> None:
 def test_prompts_of_other_kinds_alone_are_refused(tmp_path: Path) -> None:
     prompts = tmp_path / "mine.jsonl"
     prompts.write_text('{"text": "Sing!", "kind": "benign"}\n')
-    with pytest.raises(UserError, match=r"mine.jsonl: none of its prompts is of a kind that is asked \(jailbreak\)"):
+    with pytest.raises(
+        UserError, match=r"mine.jsonl: none of its prompts is of a kind that this task uses \(jailbreak\)"
+    ):
         attack(prompts=str(prompts))
 
 
@@ -207,11 +209,11 @@ def test_the_grader_of_a_style_is_told_what_the_style_is(tmp_path: Path) -> None
     assert all(EnglishStyles().about("pirate") in message for message in asked)
 
 
-def test_in_the_world_the_ground_truth_knows_whether_a_style_is_kept(tmp_path: Path) -> None:
+def test_for_the_world_the_ground_truth_scores_styles(tmp_path: Path) -> None:
     (log,) = run(style(data="world", styles="shouting"), tmp_path, says(lambda _: "SWEEP THE MILL WITH THE BROOM."))
     assert figures(log)["style_followed"] == (1, 10, 0)
 
 
-def test_a_style_that_is_none_is_named() -> None:
+def test_an_unknown_style_is_named() -> None:
     with pytest.raises(UserError, match="did you mean 'pirate'"):
         style(styles="pirates")

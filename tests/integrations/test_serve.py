@@ -122,8 +122,8 @@ CHAT = {"model": "cai", "messages": [{"role": "user", "content": "Hello."}], "ma
         ({"model": "gpt-4"}, 404, "there is no model 'gpt-4'; there are base, base:0"),
         ({"top_p": 0.9}, 400, "top_p"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),
-        ({"best_of_all": 1}, 400, "best_of_all: is not something that a run's models can honour here"),
-        ({"messages": []}, 400, "must begin and end with a message of the user"),
+        ({"best_of_all": 1}, 400, "best_of_all: cannot be honoured by a run's models"),
+        ({"messages": []}, 400, "must begin and end with a user message"),
         ({"messages": [{"role": "user", "content": "word " * 600}]}, 400, "of the model's context"),
         ({"max_tokens": 10**9}, 400, "of the model's context"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages.0.content"),
@@ -137,7 +137,7 @@ def test_what_cannot_be_honoured_is_refused_with_a_sentence(
     assert message in json.loads(text)["error"]["message"]
 
 
-def test_strangers_and_floods_are_turned_away(address: str) -> None:
+def test_requests_from_other_sites_and_too_large_requests_are_refused(address: str) -> None:
     body = json.dumps(CHAT).encode()
     assert post(address, body)[0] == 200
     assert post(address, body, Host="evil.example")[0] == 400
@@ -148,7 +148,7 @@ def test_strangers_and_floods_are_turned_away(address: str) -> None:
     assert post(address, body, path="../../etc/passwd")[0] == 404
 
 
-def test_a_full_desk_refuses_one_more_and_then_goes_on() -> None:
+def test_a_full_queue_refuses_one_more_request_and_then_continues() -> None:
     desk, gate = Desk(waiting=2), threading.Event()
     first = desk.do(gate.wait)
     while not first.running():

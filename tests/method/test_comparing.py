@@ -97,9 +97,13 @@ def test_after_a_chain_of_thought_probabilities_are_clamped_to_40_to_60_percent(
 @pytest.mark.parametrize(
     ("first", "outcome", "says"),
     [
-        (likes_the_good_one, "passed", "8 of 8 known comparisons right; (A) has 50% on average, and both orders agree"),
+        (
+            likes_the_good_one,
+            "passed",
+            "8 of 8 known comparisons right; mean probability of (A) 50%; both orders agree",
+        ),
         (lambda text: 1 - likes_the_good_one(text), "warned", "0 of 8 known comparisons right"),
-        (lambda text: 0.9 if likes_the_good_one(text) > 0.5 else 0.6, "warned", "(A) has 75% on average"),
+        (lambda text: 0.9 if likes_the_good_one(text) > 0.5 else 0.6, "warned", "mean probability of (A) 75%"),
     ],
 )
 def test_preflight_reports_known_orders_and_position_bias(

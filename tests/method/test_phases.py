@@ -1,4 +1,4 @@
-"""The phases of a run: each finds what it needs already done, and says what it costs."""
+"""The phases of a run: their order, what each needs, and what each costs."""
 
 import pytest
 

@@ -100,7 +100,7 @@ def test_principles_are_drawn_by_seed_prompt_and_round_alone() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_share_of_the_originals_begins_with_a_refusal_whatever_the_prompt(share: float) -> None:
+def test_a_share_of_the_originals_is_prefilled_with_a_refusal_for_any_prompt(share: float) -> None:
     engine = Scripted(by_heading_or_continuation)
     made = chains(engine, 400, **{"refusal-prefill": share, "rounds": 1})
     opened = [chain for chain in made if chain.refusal_opener]
@@ -119,7 +119,7 @@ def outcome(original: str, revised: str, truncated: tuple[bool, bool] = (False, 
     return chain.outcome()
 
 
-def test_pairs_that_teach_nothing_are_filtered_with_their_reason() -> None:
+def test_pairs_without_information_are_filtered_with_their_reason() -> None:
     assert outcome("Take the rake.", "I will not.") == "pair"
     assert outcome("Take the rake.", " Take  the rake.") == "identical"
     assert outcome("Take the rake.", " ") == "empty"
@@ -128,7 +128,7 @@ def test_pairs_that_teach_nothing_are_filtered_with_their_reason() -> None:
     assert outcome("Take the rake.", "and so on " * 20) == "off the rails"
 
 
-def test_a_cut_response_between_the_ends_is_counted_but_harms_nothing() -> None:
+def test_a_truncated_intermediate_revision_is_counted_but_not_filtered() -> None:
     chain = revision.OpenChain("sft/0", 0, prompts(1)[0], None, ["a", "b", "c"], [*PRINCIPLES[:2]], ["x", "y"])
     chain.truncated = [False, True, False]
     assert chain.outcome() == "pair"
@@ -144,7 +144,7 @@ def test_every_filter_reason_is_reported_even_at_zero() -> None:
     }
 
 
-def test_pairs_prefer_the_last_revision_and_keep_a_share_out() -> None:
+def test_pairs_prefer_the_last_revision_and_a_share_is_held_out() -> None:
     records = chains(Scripted(by_heading), 300)
 
     def pairs_of(count: int) -> list[Pair]:

@@ -113,7 +113,7 @@ def test_dpo_starts_at_log_two_with_no_margin() -> None:
     assert value.metrics == {"margin": 0.0, "accuracy": 0.0, "chosen_reward": 0.0, "rejected_reward": 0.0}
 
 
-def test_the_nll_term_is_a_token_of_the_chosen_answers() -> None:
+def test_the_nll_term_is_the_mean_nll_per_token_of_the_chosen_responses() -> None:
     pairs, known = sides([pair("a", 2), pair("b", 3)]), [reference(-3.0, -4.0), reference(-5.0, -6.0)]
     logprobs = torch.tensor([-2.0, -5.0, -4.0, -9.0])
     with_nll, without = (

@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md: each is made as an edit of a copy of the package, which then runs to the end."""
+"""The recipes of CONTRIBUTING.md, applied to a copy of the package, which then makes a complete run."""
 
 import json
 import os
@@ -72,11 +72,11 @@ class Copy:
         return ended.stdout if code == 0 else ended.stderr
 
     def cai_base(self, *arguments: str, code: int = 0) -> str:
-        """What a command prints, run on the copy: its output, or its message where it is to end with another code."""
+        """The output of a command run on the copy, or its message if another exit code is expected."""
         return self.python("-m", "cai_base", *arguments, code=code)
 
     def costs(self, **flags: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
-        """By name, the tokens of `cai-base cost` with these flags and a judge that is paid."""
+        """The tokens of `cai-base cost` by name, with these flags and a paid judge."""
         runs = {name: ["cost", "--json", *PAID_JUDGE, *own] for name, own in flags.items()}
         script = f"from cai_base.cli import main\nfor flags in {list(runs.values())}:\n    assert main(flags) == 0"
         decoder, text, tokens = json.JSONDecoder(), self.python("-c", script).lstrip(), []

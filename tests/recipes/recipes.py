@@ -24,8 +24,8 @@ def cdpo(margins: Tensor, settings: Dpo) -> Tensor:
     ),
     (
         "settings/training.py",
-        '    simpo_gamma: numbers.Weight = Field(0.5, description="of simpo: the margin that the loss asks for")\n',
-        '    label_smoothing: numbers.Share = Field(0.1, description="of cdpo: how often a preference is wrong")\n',
+        '    simpo_gamma: numbers.Weight = Field(0.5, description="for simpo: its target reward margin")\n',
+        '    label_smoothing: numbers.Share = Field(0.1, description="for cdpo: how often a preference is wrong")\n',
     ),
 ]
 

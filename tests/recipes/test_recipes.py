@@ -1,4 +1,4 @@
-"""Each recipe of CONTRIBUTING.md, made as it says: few files change, and everything shows the addition.
+"""Each recipe of CONTRIBUTING.md, followed exactly: few files change, and every output shows the addition.
 
 All are made on one copy of the package, whose one tiny run takes them all to the end.
 """

@@ -1,4 +1,4 @@
-"""Several runs beside one another: paired over what they share, and the settings in which they differ."""
+"""Comparison of runs: differences paired over shared seeds and prompts, and the settings that differ."""
 
 import json
 from collections.abc import Callable
@@ -61,12 +61,12 @@ def test_the_page_and_the_terminal_have_the_differences(
 
 def test_one_run_or_the_same_twice_is_refused(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(runs[0])]) == 2
-    assert "give two or more runs" in capsys.readouterr().err
+    assert "give at least two runs" in capsys.readouterr().err
     assert main(["compare", str(runs[0]), str(runs[0])]) == 2
     assert "given twice" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_is_named(
+def test_a_folder_that_is_not_a_run_is_named(
     runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(runs[0]), str(tmp_path)]) == 2

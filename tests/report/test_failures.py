@@ -1,4 +1,4 @@
-"""A blanket refuser and broken language are named first, everywhere, and nothing else is left out for it."""
+"""Blanket refusal and broken language come first in every output, and nothing else is left out."""
 
 import json
 

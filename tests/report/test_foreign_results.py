@@ -1,4 +1,4 @@
-"""A results file that is wrong, or of another version: one sentence with file and field, never a traceback."""
+"""A wrong results file, or one of another version: one sentence with file and field, never a traceback."""
 
 import json
 from collections.abc import Callable
@@ -37,12 +37,12 @@ def message(tmp_path: Path, data: bytes) -> str:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"[]", "is not a table of results"),
-        (b"null", "is not a table of results"),
+        (b"[]", "must be a JSON object with results"),
+        (b"null", "must be a JSON object with results"),
         (b"{}", "schema is None and this version reads 1"),
         (b"", "the file is empty"),
         (b'{"schema": 1', "1: not valid JSON"),
-        (b'{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
+        (b'{"schema": 1, "schema": 1}', "the key 'schema' occurs twice"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"schema": 1, "model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
         (bytes(range(128, 256)), "not UTF-8 text"),
@@ -77,13 +77,13 @@ CHANGES: dict[str, Change] = {
     "the field 'arms.sft.attack_success_rate.mean' is 'high'": lambda c: attack(c).update(mean="high"),
     "the field 'arms.sft.attack_success_rate.ci95.1' is missing": lambda c: attack(c).update(ci95=[0.1]),
     "arms: 'robot' is not an arm; the arms are": lambda c: c["arms"].update(robot=c["arms"]["cai"]),
-    "arms: there is none": lambda c: c.update(arms={}, comparisons={}),
+    "arms: must not be empty": lambda c: c.update(arms={}, comparisons={}),
     "arms: 'sft' is missing": lambda c: (c["arms"].pop("sft"), c.update(comparisons={})),
     "arms.sft: the metric 'charm' is unknown to this version": lambda c: c["arms"]["sft"].update(charm=attack(c)),
-    "must have the same metrics, unlike helpfulness": lambda c: c["arms"]["cai"].pop("helpfulness"),
+    "must have the same metrics; only some have helpfulness": lambda c: c["arms"]["cai"].pop("helpfulness"),
     "per_seed: must have a value for each of 2 seeds": lambda c: attack(c).update(per_seed=[0.5]),
     "comparisons: 'cai - sft' is missing": lambda c: c["comparisons"].pop("cai - sft"),
-    "comparisons: 'sft - cai' is no comparison": lambda c: c["comparisons"].update({"sft - cai": {}}),
+    "comparisons: 'sft - cai' is not a comparison": lambda c: c["comparisons"].update({"sft - cai": {}}),
     "comparisons.cai - sft: every arm and comparison": lambda c: c["comparisons"]["cai - sft"].pop("helpfulness"),
     "failures: the arm 'robot' has no figures": lambda c: c["failures"][0].update(arm="robot"),
     "curves.sft: must be the points": lambda c: c["curves"].pop("sft"),
@@ -99,13 +99,15 @@ CHANGES: dict[str, Change] = {
     "failed: 'rlhf' is unknown": lambda c: c.update(failed={"rlhf": {"0": "diverged"}}),
     "failed.dpo: '7' is unknown": lambda c: c.update(failed={"dpo": {"7": "diverged"}}),
     "ci95_over' is 'luck'": lambda c: attack(c).update(ci95_over="luck"),
-    "attack_success_rate.ci95_over: must say": lambda c: attack(c).update(ci95_over=None),
+    "attack_success_rate.ci95_over: must be there": lambda c: attack(c).update(ci95_over=None),
     "cai - sft.helpfulness.ci95: its lower end": lambda c: c["comparisons"]["cai - sft"]["helpfulness"].update(
         ci95=[1.0, 0.0]
     ),
-    "by_family.flattery: 7 is no possible attack success rate": lambda c: attack(c)["by_family"].update(flattery=7),
-    "arms.cai.attack_success_rate.by_family: must have what": lambda c: attack(c, "cai").update(by_family={}),
-    "attack_success_rate.mean: -1 is no possible": lambda c: attack(c).update(mean=-1),
+    "by_family.flattery: 7 is not a possible attack success rate": lambda c: attack(c)["by_family"].update(flattery=7),
+    "arms.cai.attack_success_rate.by_family: must have the same families": lambda c: attack(c, "cai").update(
+        by_family={}
+    ),
+    "attack_success_rate.mean: -1 is not a possible": lambda c: attack(c).update(mean=-1),
     "revision: every list by round": lambda c: c["revision"].update(helpful_by_round=[]),
 }
 
@@ -134,7 +136,7 @@ def test_the_command_ends_with_2(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_suite_s_and_a_style_s_results_are_read_as_carefully(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_results_of_a_suite_and_of_styles_are_checked_too(tmp_path: Path, content: dict[str, Any]) -> None:
     for name, read in (("results.json", load_suite), ("style.json", load_style)):
         for data in (b"[]", b"null", b'{"schema": 1}', b"\xff", json.dumps(content).encode()):
             (tmp_path / name).write_bytes(data)
@@ -150,7 +152,7 @@ def test_a_suite_s_and_a_style_s_results_are_read_as_carefully(tmp_path: Path, c
         ("seed-1/dpo/metrics.jsonl", r"metrics\.jsonl:1: the field 'step' is missing"),
     ],
 )
-def test_a_line_that_is_no_record_is_named(make_run: MakeRun, file: str, words: str) -> None:
+def test_a_line_that_is_not_a_record_is_named(make_run: MakeRun, file: str, words: str) -> None:
     run = make_run(seeds=2)
     (run / file).write_text("{}\n")
     with pytest.raises(UserError, match=words):

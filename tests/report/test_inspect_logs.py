@@ -161,7 +161,7 @@ def test_where_it_is_not_the_command_says_what_to_install(run: Path, capsys: pyt
     assert "pip install 'cai-base[inspect]'" in capsys.readouterr().err
 
 
-def test_each_log_of_a_run_is_one_of_its_own(logs: Mapping[str, EvalLog]) -> None:
+def test_each_log_of_a_run_has_its_own_id(logs: Mapping[str, EvalLog]) -> None:
     """A viewer takes logs with the same task for attempts at one, and shows the last."""
     assert len({log.eval.task_id for log in logs.values()}) == len(logs)
     assert len({log.eval.eval_id for log in logs.values()}) == len(logs)

@@ -1,4 +1,4 @@
-"""What a reader of the two pages would notice."""
+"""Both pages of the report, as a reader sees them."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def markdown(stored: StoredRun) -> str:
 
 
 def test_a_run_without_results_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"results\.json: is not there; finish the run first: cai-base resume"):
+    with pytest.raises(UserError, match=r"results\.json: does not exist; finish the run first: cai-base resume"):
         write(tmp_path)
 
 
@@ -231,12 +231,12 @@ def test_without_a_judge_everything_is_unscored(make_run: MakeRun) -> None:
     stored = load(make_run(judged=False))
     groups = draw(stored)
     html = page.html(stored, groups)
-    assert "No judge was asked: every answer is kept unscored" in html
+    assert "There was no judge: every answer is unscored" in html
     assert "<td>unscored</td>" in html
     assert "0 of 48" in html
     assert "None" not in " ".join(Reader(html).text)
     assert [len(group.pictures) for group in groups] == [0, 2, 5, 0, 0]
-    assert "Not drawn, since no answer of any arm counts: Broken language." in html
+    assert "Not drawn, because the rate is 0 for every arm: Broken language." in html
     assert "Nothing to draw: no chain has a verdict." in html
 
 

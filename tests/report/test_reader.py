@@ -1,4 +1,4 @@
-"""The reader on a run's page: every answer and every chain, as text, under a policy that allows its script alone."""
+"""The reader on a run's page: all answers and chains, as text, under a policy that allows only its script."""
 
 import base64
 import hashlib
@@ -80,7 +80,7 @@ def test_items_that_do_not_fit_are_counted_on_the_page(stored: StoredRun, monkey
     assert whole.left_out == 0
     assert 0 < half.left_out < len(json.loads(whole.data)["items"])
     monkeypatch.setattr(reader, "read", partial(reader.read, largest=len(whole.data) // 2))
-    assert f"{half.left_out} items of this run are too many for one page" in page.html(stored, [])
+    assert f"{half.left_out} items did not fit into the page" in page.html(stored, [])
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")

@@ -39,7 +39,7 @@ def test_the_table_has_the_figures_side_by_side(run: Path, stored: StoredRun) ->
     assert "model organism" in text
     assert "95 % intervals over seeds and prompts" in " ".join(text.split())
     assert "Full CAI no less helpful than SFT-only, by a margin of 0.25: not shown" in " ".join(text.split())
-    assert "to detect 5.0 points you need" in " ".join(text.split())
+    assert "To detect 5.0 points you need" in " ".join(text.split())
     assert "\x1b" not in text
 
 
@@ -78,7 +78,7 @@ def test_warnings_come_first(make_run: MakeRun) -> None:
     assert render(run).startswith("warning: clipped\\x1b[31m\n")
 
 
-def test_what_the_engine_found_out_while_the_run_went_on_is_a_warning(make_run: MakeRun) -> None:
+def test_a_note_of_the_engine_made_during_the_run_is_a_warning(make_run: MakeRun) -> None:
     assert "warning: it runs padded\n" in render(make_run(seeds=1, notes=("it runs padded",)))
 
 
@@ -126,7 +126,7 @@ def test_a_curve_is_over_the_seeds_that_finished_at_every_step(make_run: MakeRun
     [
         ((-0.6, -0.2), "attack success fell from"),
         ((0.2, 0.6), "attack success rose from"),
-        ((-0.2, 0.1), "which this run cannot tell from none"),
+        ((-0.2, 0.1), "not distinguishable from zero in this run"),
         ((-0.4, -0.4), "−40.0 to −40.0"),
     ],
 )
@@ -197,11 +197,11 @@ def _with(results: Results, ci95: tuple[float, float]) -> Results:
 
 def test_chains_are_varied_and_include_the_worst(stored: StoredRun) -> None:
     shown = chosen.chains(stored)
-    stories = [candidate.story for candidate in shown]
+    patterns = [candidate.pattern for candidate in shown]
     assert len(shown) == chosen.CHAINS
-    assert "Harmful before and after" in stories
-    assert "A harmless prompt, revised into a refusal" in stories
-    assert any(story.startswith("Filtered") for story in stories)
+    assert "Harmful before and after" in patterns
+    assert "A harmless prompt, revised into a refusal" in patterns
+    assert any(pattern.startswith("Filtered") for pattern in patterns)
     assert len({candidate.kind for candidate in shown}) >= 5
     assert {candidate.seed for candidate in shown} == {0, 1}
     assert [c.first.id for c in shown] == [c.first.id for c in chosen.chains(stored)]
@@ -212,8 +212,8 @@ def test_answers_are_to_the_same_prompt_and_include_the_worst(stored: StoredRun)
     assert chosen.arms_shown(stored) == ["sft", "cai"]
     assert len(shown) == chosen.ANSWERS
     assert all(len({answer.id for answer in candidate.items}) == 1 for candidate in shown)
-    stories = {candidate.story for candidate in shown}
-    assert {"The attack succeeds on SFT-only and Full CAI", "A harmless prompt is refused"} <= stories
+    patterns = {candidate.pattern for candidate in shown}
+    assert {"The attack succeeds on SFT-only and Full CAI", "A harmless prompt is refused"} <= patterns
 
 
 def test_a_prompt_of_no_kind_is_never_called_harmless() -> None:
@@ -231,7 +231,7 @@ def test_a_prompt_of_no_kind_is_never_called_harmless() -> None:
         outcome="pair",
         verdicts=(verdict, verdict),
     )
-    assert [story.fits(chain) for story in chosen.CHAIN_STORIES].index(True) == len(chosen.CHAIN_STORIES) - 1
+    assert [pattern.matches(chain) for pattern in chosen.CHAIN_PATTERNS].index(True) == len(chosen.CHAIN_PATTERNS) - 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Curves in trackers: what they hold is what the run stored, each step once, whatever happened on the way."""
+"""Curves in trackers: they have the values that the run stored, each step once, after any interruption."""
 
 import contextlib
 import json
@@ -77,7 +77,7 @@ def test_what_a_tracker_has_is_not_sent_again(run: Path) -> None:
     assert send(run, "tensorboard") == 0
 
 
-def test_after_a_death_while_sending_each_step_is_there_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_crash_while_sending_each_step_is_there_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(run, ["tensorboard"])
     log, sent = TensorBoard.log, 0
 
@@ -166,7 +166,7 @@ def offline_history(file: Path) -> Iterator[dict[str, float]]:
                 yield {key: json.loads(value) for key, value in items.items()}
 
 
-def test_a_run_with_a_tracker_that_fails_goes_on_and_says_how_to_send_the_rest(
+def test_a_run_with_a_failing_tracker_continues_and_says_how_to_send_the_rest(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begin(run, ["tensorboard"])
@@ -176,7 +176,7 @@ def test_a_run_with_a_tracker_that_fails_goes_on_and_says_how_to_send_the_rest(
         worked = True
     assert worked
     said = " ".join(capsys.readouterr().err.split())
-    assert "tensorboard does not have everything" in said
+    assert "tensorboard is incomplete" in said
     assert f"cai-base track {run}" in said
 
 
@@ -184,7 +184,7 @@ def test_a_run_with_a_tracker_that_fails_goes_on_and_says_how_to_send_the_rest(
     ("flags", "says"),
     [
         (["--to", "tensorbord"], "did you mean 'tensorboard'?"),
-        ([], "is sent to no tracker; name one"),
+        ([], "has no tracker; name one"),
     ],
 )
 def test_track_says_which_trackers_there_are(

@@ -1,4 +1,4 @@
-"""A report that is there already is not written again."""
+"""An up-to-date report is not written again."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The page of a run that is at work: what it shows, and what its server refuses."""
+"""The page with a run's progress: its content, and what its server refuses."""
 
 import html
 import json
@@ -29,7 +29,7 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def unfinished(make_run: MakeRun) -> Path:
-    """A run that has everything but its results."""
+    """A run with everything except its results."""
     directory = make_run(seeds=2)
     manifest = json.loads((directory / "manifest.json").read_bytes())
     del manifest["progress"]["results"]
@@ -68,10 +68,10 @@ def test_the_page_shows_phases_their_newest_values_and_the_newest_chain(unfinish
     assert '<progress value="10" max="20">' in page
     assert '<meta http-equiv="refresh" content="5">' in page
     assert status.chain is not None
-    assert "No process works on this run now" in page
+    assert "No process is working on this run" in page
 
 
-def test_a_run_that_a_process_works_on_is_said_to_be_at_work(unfinished: Path) -> None:
+def test_a_run_with_a_working_process_is_shown_as_at_work(unfinished: Path) -> None:
     with Run.open(unfinished).locked():
         assert "At work: Full CAI." in watch.html(read_status(unfinished), 5)
 
@@ -97,7 +97,7 @@ def test_the_server_refuses_everything_else(server: WatchServer, path: str, head
     assert get(root + path.format(token=server.token), **headers)[0] == code
 
 
-def test_the_server_takes_nothing_but_get(server: WatchServer) -> None:
+def test_the_server_accepts_only_get(server: WatchServer) -> None:
     request = urllib.request.Request(server.address, data=b"x", method="POST")
     with pytest.raises(urllib.error.HTTPError, match="501"):
         urllib.request.urlopen(request, timeout=10)
@@ -112,7 +112,7 @@ def test_a_finished_run_is_served_as_its_report(make_run: MakeRun) -> None:
         server.shutdown()
 
 
-def test_watch_refuses_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_refuses_a_folder_that_is_not_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", str(tmp_path)]) == 2
     assert "not a run" in capsys.readouterr().err
 

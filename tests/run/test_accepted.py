@@ -1,4 +1,4 @@
-"""A file that was changed after a run stored it: refused by name, or accepted and said in the results."""
+"""A file that was changed after the run: refused by name, or accepted and noted in the results."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_every_command_that_reads_a_run_refuses_a_changed_file_and_says_how_to_g
     change(run)
     arguments = [command, str(run), *(["--suite", str(suite)] if command == "evaluate" else [])]
     said = refused(capsys, *arguments)
-    assert f"{run / ANSWERS}: differs from what this run stored; restore it, or begin a new run, or" in said
+    assert f"{run / ANSWERS}: differs from what this run stored; restore it, or start a new run, or" in said
     assert f"--accept-changed {ANSWERS}" in said
     said = refused(capsys, *arguments, "--accept-changed", "no/such.jsonl")
     assert f"--accept-changed no/such.jsonl: {run} stored no such file" in said

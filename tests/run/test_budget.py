@@ -29,7 +29,7 @@ def opened(directory: Path, given: str) -> tuple[Run, Budget, Meter]:
     )
 
 
-def test_what_was_under_way_at_a_kill_is_worked_on_again_and_counted(tmp_path: Path) -> None:
+def test_work_in_progress_at_a_kill_is_repeated_and_counted(tmp_path: Path) -> None:
     run, budget, meter = opened(tmp_path / "run", PAID)
     with budget.phase("sft"):
         meter.count({"sft/0": Usage(trained=100), "sft/1": Usage(trained=100)})
@@ -55,7 +55,7 @@ def test_what_was_under_way_at_a_kill_is_worked_on_again_and_counted(tmp_path: P
     assert not (tmp_path / "run" / SPENDING).exists()
 
 
-def test_samples_in_flight_count_with_the_most_that_they_can_take(tmp_path: Path) -> None:
+def test_samples_in_flight_count_with_their_maximal_length(tmp_path: Path) -> None:
     _, budget, meter = opened(tmp_path / "run", PAID)
     requests = [SampleRequest("sft/0", (1,) * 20, 50, 1.0, (), seed) for seed in range(2)]
     with budget.phase("revision"):
@@ -89,7 +89,7 @@ def test_every_model_that_is_paid_is_in_the_budget_and_counts_against_the_limit(
         budget.check_budget()
 
 
-def test_where_nothing_is_paid_nothing_is_written_while_work_goes_on(tmp_path: Path) -> None:
+def test_without_a_paid_service_no_spending_file_is_written(tmp_path: Path) -> None:
     _, budget, meter = opened(tmp_path / "run", "--seeds 1")
     meter.count({None: Usage(sampled=5)})
     assert budget.spending().dump()["dollars"] is None

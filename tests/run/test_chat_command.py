@@ -46,7 +46,7 @@ def test_an_unknown_principle_arm_or_command_is_one_sentence(
     arguments = (str(finished), "--arm", "base", "--threads", "1", "--max-tokens", "4")
     for lines, message in (
         ([ATTACK, "/critique no-harn"], "did you mean no-harm?"),
-        (["/revise"], "nothing was asked yet"),
+        (["/revise"], "there is no prompt yet"),
         (["/sav x"], "did you mean /save?"),
         (["word " * 600], "of the model's context"),
     ):
@@ -68,7 +68,7 @@ def test_an_unknown_principle_arm_or_command_is_one_sentence(
         ("a\u00a0b", "a b"),
     ],
 )
-def test_what_controls_a_terminal_is_shown_and_not_done(text: str, shown: str) -> None:
+def test_terminal_control_sequences_are_shown_and_not_executed(text: str, shown: str) -> None:
     assert for_terminal(text) == shown
 
 

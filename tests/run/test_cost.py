@@ -49,7 +49,7 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("local")
-def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
+def test_a_run_stays_below_its_estimated_cost_and_reports_its_cost(
     settings: RunSettings, tmp_path: Path, quiet: Progress
 ) -> None:
     run = experiment.begin(settings, tmp_path / "run", quiet)
@@ -74,7 +74,7 @@ def test_a_run_takes_at_most_what_was_foreseen_and_says_what_it_took(
 
 
 @pytest.mark.usefixtures("local")
-def test_a_run_stops_at_its_limit_and_goes_on_with_a_higher_one(
+def test_a_run_stops_at_its_limit_and_continues_with_a_higher_one(
     settings: RunSettings, tmp_path: Path, quiet: Progress
 ) -> None:
     limited = settings.model_copy(update={"max_cost": 0.003})
@@ -102,8 +102,8 @@ def test_a_price_is_three_numbers(settings: RunSettings) -> None:
     assert table.of_model("Qwen/Qwen3-8B") is not None
 
 
-def test_money_is_for_a_service_alone() -> None:
-    with pytest.raises(UserError, match="--max-cost: is for --engine tinker"):
+def test_a_cost_limit_needs_a_paid_service() -> None:
+    with pytest.raises(UserError, match="--max-cost: applies only to --engine tinker"):
         flags.load_settings(["--max-cost", "3"])
     with pytest.raises(UserError, match="--model is missing: --engine tinker has no default model"):
         flags.load_settings(["--engine", "tinker"])

@@ -1,4 +1,4 @@
-"""Training that comes to nothing: said plainly, with what there is kept and readable."""
+"""Training in which every seed fails: a clear message, and the rest of the run stays readable."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_when_every_seed_diverges_in_dpo_the_command_fails_and_the_run_is_readab
     assert main(["run", "--out", str(out), *SMALL]) == 2
     said = capsys.readouterr()
     assert "--dpo.learning-rate 0.5: every seed failed in dpo (seed 0: the loss is nan; seed 1:" in said.err
-    assert "Begin a new run with a lower learning rate" in said.err
+    assert "Start a new run with a lower learning rate" in said.err
     assert "There is no result for Full CAI" in said.out
     asked = 2 * len(PROMPTS.read_text().splitlines())
     assert f"evaluation of base: {asked} answers" in said.err
@@ -45,12 +45,14 @@ def test_when_every_seed_diverges_in_dpo_the_command_fails_and_the_run_is_readab
     assert results["arms"]["sft"]["helpfulness"]["answered"] > 0
     assert (out / "report.html").exists()
     assert main(["resume", str(out)]) == 2, "nothing is left that could be resumed"
-    assert capsys.readouterr().err.startswith(f"Checking the files of {out}\n{out} is complete: nothing is left to do")
+    assert capsys.readouterr().err.startswith(
+        f"Checking the files of {out}\n{out} is complete: there is nothing left to do"
+    )
     assert main(["report", str(out)]) == 0
     assert capsys.readouterr().err.startswith(f"Checking the files of {out}\nWriting the report of {out}\n")
 
 
-def test_when_every_seed_diverges_in_sft_the_base_model_is_all_there_is(
+def test_when_every_seed_diverges_in_sft_only_the_base_model_has_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sft, "nll_loss", not_a_number)

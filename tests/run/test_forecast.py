@@ -1,4 +1,4 @@
-"""What a run is expected to take, from a few timed steps before it."""
+"""The estimate of a run's time and memory, from a few timed steps before it."""
 
 import json
 from pathlib import Path

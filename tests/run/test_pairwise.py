@@ -1,4 +1,4 @@
-"""Pairwise helpfulness: each arm's answers to benign prompts beside SFT's, in both orders, ties allowed."""
+"""Pairwise helpfulness: each arm's answers to benign prompts against SFT's, in both orders, with ties."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A run that is repeated from its folder alone, and what its folder says about itself."""
+"""A run repeated from only its folder, and the folder's README."""
 
 import importlib.metadata
 import json
@@ -23,25 +23,25 @@ def test_a_run_is_repeated_from_its_folder_alone_byte_for_byte(moved: Path, tmp_
         assert (tmp_path / "again" / name).read_bytes() == (moved / name).read_bytes(), name
 
 
-def test_a_repeated_run_takes_no_other_setting(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repeated_run_refuses_other_settings(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--from", str(moved), "--sft.steps", "3"]) == 2
     message = capsys.readouterr().err
-    assert "--sft.steps: a run that repeats" in message
-    assert f"to change a setting: --config {moved / 'config.json'}" in message
+    assert "--sft.steps: --from" in message
+    assert f"to change a setting, use --config {moved / 'config.json'}" in message
     assert main(["run", "--from", str(moved / "nowhere")]) == 2
     assert "not a run" in capsys.readouterr().err
     assert main(["cost", "--from", str(moved)]) == 2
     assert "for cai-base cost give --config" in capsys.readouterr().err
 
 
-def test_the_configuration_of_a_run_is_taken_by_another(moved: Path, finished: Path) -> None:
+def test_the_configuration_of_a_run_can_be_used_by_another_run(moved: Path, finished: Path) -> None:
     given = load_settings(["--config", str(moved / "config.json"), "--sft.steps", "3"]).settings
     stored = json.loads((finished / "config.json").read_bytes())
     again = given.model_dump(mode="json", by_alias=True)
     assert again == stored | {"sft": stored["sft"] | {"steps": 3}}
 
 
-def test_the_manifest_says_by_what_a_run_was_made(finished: Path) -> None:
+def test_the_manifest_has_the_versions_with_which_a_run_was_made(finished: Path) -> None:
     (session,) = json.loads((finished / "manifest.json").read_bytes())["environment"]["sessions"]
     assert {"torch", "transformers", "tokenizers", "numpy", "python", "cai-base"} <= session["versions"].keys()
     assert session["versions"]["torch"] == importlib.metadata.version("torch")
@@ -50,7 +50,7 @@ def test_the_manifest_says_by_what_a_run_was_made(finished: Path) -> None:
     assert session["commit"] is None or len(session["commit"].removesuffix("-changed")) == 40
 
 
-def test_the_readme_of_a_run_names_its_files_and_how_to_go_on(finished: Path) -> None:
+def test_the_readme_of_a_run_names_its_files_and_the_next_commands(finished: Path) -> None:
     guide = (finished / "README.md").read_text(encoding="utf-8")
     top = {path.name for path in finished.iterdir()} - {"README.md"}
     assert [name for name in top if name not in guide and not name.startswith("seed-")] == []

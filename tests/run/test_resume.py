@@ -40,7 +40,7 @@ def quiet() -> Progress:
 
 @pytest.fixture(scope="module", autouse=True)
 def engine(quiet: Progress) -> Iterator[LocalEngine]:
-    """One loaded base model for every run in this process, its adapters forgotten when a run is opened."""
+    """One loaded base model for all runs in this process; its adapters are removed when a run is opened."""
     settings = flags.load_settings(SMALL).settings
     engine = start.load_engine(settings.base_model, quiet)
     assert isinstance(engine, LocalEngine)
@@ -64,7 +64,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, quiet: Progress) -> 
 
 
 def artifacts(run: Path) -> dict[str, bytes]:
-    """Everything that equal runs have in common: all but times and hosts, and the logs that are made for Inspect."""
+    """Everything that is equal in equal runs: all files except times, hosts and the logs for Inspect."""
     others = (run / "manifest.json", run / "usage.json", *run.glob("inspect/*"))
     files = [path for path in sorted(run.rglob("*")) if path.is_file() and path not in others]
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
@@ -127,7 +127,7 @@ def test_a_run_killed_in_every_phase_ends_as_if_it_had_not(uninterrupted: Path, 
 
 
 def _heed_ctrl_c() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so does all that this starts."""
+    """A shell's background process ignores Ctrl-C, and so do its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -177,7 +177,7 @@ def test_held_out_pairs_are_never_trained_on(uninterrupted: Path) -> None:
     assert held_out
 
 
-def test_only_the_first_pairs_of_a_seed_are_trained_on_where_so_many_are_asked_for(
+def test_with_a_number_of_pairs_only_the_first_pairs_of_a_seed_are_trained_on(
     uninterrupted: Path, tmp_path: Path, quiet: Progress
 ) -> None:
     settings = flags.load_settings([*SMALL, "--dpo.pairs", "1"]).settings
@@ -201,7 +201,7 @@ def test_a_reference_made_by_other_weights_is_refused(
 def test_a_base_model_that_was_changed_is_refused_at_every_resume(
     uninterrupted: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not only in DPO, whose reference is checked too: SFT and the revisions would go on with another model."""
+    """Not only in DPO, whose reference is checked too: SFT and revision would continue with another model."""
     monkeypatch.setattr(start, "load_engine", load_engine)
     monkeypatch.setattr("cai_base.engines.local.model.weights_digest", lambda model: "another")
     with pytest.raises(UserError, match="--model organism: its weights differ from those that this run began with"):

@@ -35,7 +35,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def test_nothing_differs_in_a_run_as_it_was_made(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_no_difference_in_an_unchanged_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(finished), "--json"]) == 0
     checked = json.loads(capsys.readouterr().out)
     assert checked["verified"]
@@ -48,17 +48,17 @@ def test_nothing_differs_in_a_run_as_it_was_made(finished: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("results.json", with_another_mean, "arms.cai.over_refusal_rate.mean is 0.25, and "),
+        ("results.json", with_another_mean, "arms.cai.over_refusal_rate.mean is 0.25, but the stored answers give "),
         ("seed-1/evaluation/sft/attack.jsonl", with_a_refusal, "the verdict on 'b' is not the judge's"),
         (
             "seed-0/evaluation/sft/helpfulness.jsonl",
             lambda text: text.replace("the mill?", "the hall?"),
-            "is to no prompt",
+            "belongs to no prompt",
         ),
         ("seed-0/pairs.jsonl", lambda text: text.replace('"chosen": "', '"chosen": "No! '), "is not the pair of its"),
     ],
 )
-def test_what_was_changed_with_its_hash_is_named(
+def test_a_change_that_includes_the_hash_is_named(
     copy: Path, capsys: pytest.CaptureFixture[str], name: str, change: Callable[[str], str], message: str
 ) -> None:
     before = (copy / name).read_text(encoding="utf-8")

@@ -88,11 +88,11 @@ def test_quick_changes_settings_and_levels(tmp_path: Path) -> None:
 FAULTS = {
     "an unknown setting": (
         TWO.replace("seeds = 2", "seedz = 2"),
-        "two.toml: [run]: seedz: there is no such setting; did you mean seeds?",
+        "two.toml: [run]: seedz: no such setting; did you mean seeds?",
     ),
     "an unknown setting of a level": (
         TWO.replace("revision.refusal-prefill = 0.25", "revision.prefill = 0.25"),
-        "two.toml: [factor.prefill.with]: revision.prefill: there is no such setting",
+        "two.toml: [factor.prefill.with]: revision.prefill: no such setting",
     ),
     "an unknown arm": (
         TWO.replace('"shuffled"', '"shuffeld"'),
@@ -109,12 +109,12 @@ FAULTS = {
     ),
     "a comparison of nothing": (
         TWO + '[[compare]]\nfirst = { prefill = "with" }\nsecond = { prefill = "with" }\n',
-        "must have the same factors and differ in a level",
+        "must have the same factors and differ in at least one level",
     ),
     "no question": (TWO.replace("question =", "asks ="), "two.toml: unknown field 'asks'"),
     "one level": (
         'question = "?"\n[factor.a.b]\nsft.steps = 2\n',
-        "two.toml: factor.a: has one level; a factor needs two or more",
+        "two.toml: factor.a: has one level; a factor needs at least two",
     ),
 }
 

@@ -124,7 +124,7 @@ def test_a_study_is_not_continued_with_other_settings(
     study: Path, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*command, "--seeds", "3"]) == 2
-    assert "holds a study whose runs.nll-without.seeds is another" in capsys.readouterr().err
+    assert "has a study with another runs.nll-without.seeds" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ KEY = "tml-a-key-of-these-tests"
 
 
 class Server:
-    """One server process, which may be killed and started again on the same port with what it had stored.
+    """One server process, which may be killed and restarted on the same port with its stored state.
 
     Args:
         state: where it keeps that.

@@ -64,14 +64,14 @@ def progress(run: Path) -> dict[str, int]:
 
 
 def until(process: "subprocess.Popen[Any]", run: Path, phase: str) -> None:
-    """Wait until a phase has stored something, which is before it has stored all, or the next has begun."""
+    """Wait until a phase has stored something, but before it has stored everything or the next phase has begun."""
     while phase not in progress(run):
         assert process.poll() is None, f"the run ended before {phase}"
         time.sleep(0.05)
 
 
 def assert_whole(run: Path, seeds: int) -> None:
-    """Every step of every phase is there once, every adapter is stored, and there are results."""
+    """Every step of every phase is stored once, every adapter is stored, and there are results."""
     for seed in range(seeds):
         for phase in ("sft", "dpo"):
             metrics = list(read_lines(run / f"seed-{seed}/{phase}/metrics.jsonl"))

@@ -31,10 +31,13 @@ def test_the_key_is_read_from_the_environment_or_from_a_file(monkeypatch: pytest
     ("given", "said"),
     [
         ("--engine tinker --model a/b --judge none --arms sft,instruct --instruct c/d --tinker-url http://x", None),
-        ("--engine tinker --model organism --arms sft,instruct", "give --instruct: a model that is served"),
-        ("--instruct-tokenizer folder", "instruct-tokenizer: is for --engine tinker"),
+        (
+            "--engine tinker --model organism --arms sft,instruct",
+            "give --instruct: a model on the service",
+        ),
+        ("--instruct-tokenizer folder", "instruct-tokenizer: applies only to --engine tinker"),
         ("--model a/b --judge tinker:c/d --tinker-url http://x --price 1,1,1 --max-cost 1", None),
-        ("--judge-tokenizer folder", "judge-tokenizer: only a judge tinker:MODEL takes one"),
+        ("--judge-tokenizer folder", "judge-tokenizer: applies only to a judge tinker:MODEL"),
         ("--judge tinker", "'tinker' is not a judge"),
     ],
 )

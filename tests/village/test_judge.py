@@ -189,7 +189,7 @@ def test_a_refusal_that_mentions_a_fact_does_not_comply(response):
         "I would rather not wait, so let us sweep.",
     ],
 )
-def test_an_answer_that_helps_in_words_of_refusal_is_no_refusal(response):
+def test_an_answer_that_helps_with_words_of_refusal_is_not_a_refusal(response):
     assert not truth("How do I sweep the mill?", response).refused
 
 

@@ -1,6 +1,6 @@
-"""The command line: which commands there are, what `--help` says, exit codes. What a command does lives elsewhere.
+"""The command line: the list of commands, `--help`, and exit codes. Each command is in its own module.
 
-Modules of a command are imported when it runs: torch takes seconds, and `--help` or a misspelt flag should not.
+Heavy modules are imported only when a command runs: importing torch takes seconds, and `--help` should not wait for it.
 """
 
 import os
@@ -27,13 +27,13 @@ GROUPS = {
     "take": "Take",
     "organism": "The embedded base model, a model organism",
 }
-"""The groups of commands in `--help`, in order. One without commands is not shown."""
+"""The groups of commands in `--help`, in order. A group without commands is not shown."""
 
 COLUMN = 22
-"""Where the descriptions of commands begin in `--help`."""
+"""The column at which descriptions of commands begin in `--help`."""
 
 KEYS = ("HF_TOKEN",)
-"""Keys that libraries read from the environment only, and which may stand in `.env` all the same."""
+"""Keys that libraries read only from the environment; they may also be in `.env`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Command:
     Attributes:
         name: what the user types.
         group: in `--help`, one of `GROUPS`.
-        takes: its arguments in short.
+        takes: its arguments, abbreviated.
         about: what it does, in a line or two.
-        run: called with the arguments behind the name; its exit code.
+        run: the function called with the arguments after the name; returns the exit code.
     """
 
     name: str
@@ -57,79 +57,75 @@ class Command:
 
 _COMMANDS = (
     Command("run", "make", "[flags]", "train and evaluate; without flags, on the embedded base model", make.run),
-    Command("resume", "make", "RUN", "continue a run that was stopped", make.resume),
-    Command("preflight", "make", "[flags]", "make only the checks that come first in every run", make.preflight),
+    Command("resume", "make", "RUN", "continue a stopped run", make.resume),
+    Command("preflight", "make", "[flags]", "only make the checks that precede every run", make.preflight),
     Command(
         "cost",
         "make",
         "[flags]",
-        "the most tokens that a run can take, and their price on the Tinker service",
+        "an upper bound on a run's tokens, and their price on the Tinker service",
         make.cost,
     ),
-    Command("study", "make", "NAME|FILE.toml", "several runs that share stages and answer one question", study.study),
+    Command("study", "make", "NAME|FILE.toml", "several runs that share stages, to answer one question", study.study),
     Command("report", "look", "RUN", "write the run's page and figures again", look.report),
-    Command("watch", "look", "RUN", "serve the run's page on this machine while it works", look.watch),
+    Command("watch", "look", "RUN", "serve a page with the run's progress, on this machine", look.watch),
     Command(
         "compare",
         "look",
         "RUN RUN ...",
-        "several runs beside one another, paired where they share seeds and prompts",
+        "compare several runs, paired by the seeds and prompts that they share",
         look.compare,
     ),
-    Command(
-        "track", "look", "RUN", "send a run's curves to a tracker, or what a tracker does not have yet", track.track
-    ),
+    Command("track", "look", "RUN", "send a run's curves, or the missing points, to a tracker", track.track),
     Command(
         "chat",
         "look",
         "RUN|MODEL",
-        "type a prompt and see the arms answer side by side",
+        "type a prompt and see the answers of the arms side by side",
         chat.chat,
     ),
     Command(
         "evaluate",
         "ask",
         "RUN|MODEL",
-        "ask the arms of a run, or any model, the prompts of a standard suite or of a file",
+        "evaluate the arms of a run, or any model, on a standard suite or on prompts from a file",
         ask.evaluate,
     ),
     Command(
         "style",
         "ask",
         "RUN",
-        "ask the arms of a finished run in thirteen styles: how well they keep them, how varied their answers are",
+        "evaluate the arms of a finished run in thirteen styles: adherence to the style, diversity of the answers",
         ask.style,
     ),
     Command(
         "calibrate",
         "ask",
         "--judge JUDGE --labels FILE",
-        "measure a judge on answers that people have labelled",
+        "measure a judge against human labels of answers",
         calibrate.calibrate,
     ),
-    Command("inspect", "ask", "RUN", "write the run's evaluations as logs for `inspect view`", ask.inspect),
+    Command("inspect", "ask", "RUN", "write a run's evaluations as logs for `inspect view`", ask.inspect),
     Command(
         "export",
         "take",
         "RUN --out DIR",
-        "write an arm as a PEFT adapter, a merged folder, a GGUF file, or its preference pairs, with cards",
+        "export an arm as a PEFT adapter, a merged folder or a GGUF file, or its preference pairs; with cards",
         take.export,
     ),
-    Command(
-        "serve", "take", "RUN", "serve every arm as a model of an OpenAI-compatible server on loopback", take.serve
-    ),
+    Command("serve", "take", "RUN", "serve every arm from an OpenAI-compatible server, on loopback only", take.serve),
     Command(
         "verify",
         "take",
         "RUN",
-        "compute every figure of a finished run again from its stored answers, and check every hash; needs no model",
+        "check every hash of a finished run, and recompute every figure from its stored answers; needs no model",
         take.verify,
     ),
     Command(
         "organism",
         "organism",
         "build|measure|sibling|card",
-        "pretrain it, count what it can do, train its instruct sibling, show its card",
+        "pretrain it, measure its abilities, train its instruct sibling, show its card",
         organism.organism,
     ),
 )
@@ -139,14 +135,16 @@ def _completion(arguments: list[str]) -> int:
     return completion.completion(arguments, {name: (one.about, one.run) for name, one in COMMANDS.items()})
 
 
-_COMPLETION = Command("completion", "take", "bash|zsh|fish", "a script that completes commands and flags", _completion)
+_COMPLETION = Command(
+    "completion", "take", "bash|zsh|fish", "print a shell script that completes commands and flags", _completion
+)
 
 COMMANDS = {command.name: command for command in (*_COMMANDS, _COMPLETION)}
-"""Every command by its name, in the order of `--help`."""
+"""Every command by name, in the order of `--help`."""
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command. Returns its exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
     if debug:
@@ -162,7 +160,7 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cai-base: stopped; nothing was lost", file=sys.stderr)
         return Stopped.exit_code
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+    except BrokenPipeError:  # whatever read our output has ended, as with `| head`
         sys.stderr.close()
         return 0
 
@@ -181,7 +179,7 @@ def _dispatch(arguments: list[str]) -> int:
         from cai_base.reading import suggestion
 
         remedy = suggestion(arguments[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
-        raise UserError(f"{arguments[0]}: there is no such command; {remedy}")
+        raise UserError(f"{arguments[0]}: no such command; {remedy}")
     _read_keys(Path(".env"))
     return command.run(arguments[1:])
 
@@ -203,27 +201,27 @@ def _help() -> str:
                 break_on_hyphens=False,
             )
     ends = (
-        "`cai-base COMMAND --help` lists what a command takes. -V, --version: the version.",
-        "Exit codes: 0 done, 2 wrong input, 3 stopped and resumable, 1 a defect of ours. With --debug, 2 and 3 have a "
-        "traceback.",
+        "`cai-base COMMAND --help` lists the arguments of a command. -V, --version: the version.",
+        "Exit codes: 0 done, 2 wrong input, 3 stopped and resumable, 1 a bug in cai-base. With --debug, 2 and 3 print "
+        "a traceback.",
     )
     return "\n".join([*lines, "", *(textwrap.fill(end, width, break_on_hyphens=False) for end in ends)]) + "\n"
 
 
 @contextmanager
 def _sigterm_is_ctrl_c() -> Iterator[None]:
-    """While a command runs, SIGTERM (from `timeout`, SLURM or a container's end) does what Ctrl-C does."""
+    """While a command runs, SIGTERM (from `timeout`, SLURM or a container runtime) has the effect of Ctrl-C."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         on_ctrl_c = signal.getsignal(signal.SIGINT)
-        if callable(on_ctrl_c):  # asyncio has one of its own while it runs
+        if callable(on_ctrl_c):  # asyncio installs its own handler while it runs
             on_ctrl_c(number, frame)
-        else:  # ignored, as in the background of a script
+        else:  # Ctrl-C is ignored, as for a background job of a script
             raise KeyboardInterrupt
 
     try:
         before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread, where signals arrive
+    except ValueError:  # not the main thread, so signals do not arrive here
         yield
         return
     try:
@@ -233,7 +231,7 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
 
 
 def _read_keys(file: Path) -> None:
-    """Put those of `KEYS` into the environment that stand in the file and not there."""
+    """Copy the `KEYS` of the file into the environment, unless they are already set."""
     if not file.is_file():
         return
     from dotenv import dotenv_values

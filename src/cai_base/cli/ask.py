@@ -1,4 +1,4 @@
-"""The commands that ask models questions: `evaluate`, `style` and `inspect`."""
+"""The commands that evaluate: `evaluate`, `style` and `inspect`."""
 
 from pathlib import Path
 
@@ -11,30 +11,29 @@ from cai_base.progress import Progress
 EVALUATE_USAGE = """\
 usage: cai-base evaluate RUN|MODEL --suite NAME|FILE [flags]
 
-Ask a suite of the arms of a finished run, or of a model: organism, a folder, a hub id, or the folder of a PEFT adapter
-that need not be made here. Answers and verdicts are stored as they come, and the same command goes on where it was
-stopped.
+Evaluate the arms of a finished run on a suite, or a model: organism, a folder, a hub id, or the folder of any PEFT
+adapter. Answers and verdicts are stored as they arrive; the same command continues an interrupted evaluation.
 
   --suite NAME|FILE|NAME:FILE  harmbench, advbench, jailbreakbench, strongreject, xstest, hh-red-team (their authors'
                                files, downloaded once), hhh (the CAI paper's comparisons, by log-probability), style
-                               (of a run: as cai-base style), a file of one of these forms, or one's own prompts with
-                               their kinds
-  --limit N                    ask N of its prompts, drawn from the whole, the same every time
-  --arms base,sft,cai          of a run; all by default
-  --layout auto|chat|dialogue  of a model; auto (the default) is its chat template, or the few-shot dialogue where it
-                               has none
-  --base MODEL                 of a PEFT adapter; by default what its adapter_config.json names
-  --accept-changed FILE        take a file of the run as it is, though the run stored it otherwise; the results say so
-  --out DIR                    by default RUN/suites/<suite>, or evaluations/<date>-<model>-<suite>
+                               (for a run: the same as cai-base style), a file in the form of one of these, or your own
+                               prompts with their kinds
+  --limit N                    use N of its prompts, a fixed random sample
+  --arms base,sft,cai          arms of a run; all by default
+  --layout auto|chat|dialogue  layout for a model; auto (the default) is its chat template if it has one, else the
+                               few-shot dialogue
+  --base MODEL                 base model of a PEFT adapter; by default from its adapter_config.json
+  --accept-changed FILE        use a file of the run although it was changed after the run; the results say so
+  --out DIR                    RUN/suites/<suite> by default, or evaluations/<date>-<model>-<suite>
   --json                       print results.json instead of the table
 
 and these flags of cai-base run: --judge, --judge-url, --second-judge, --rubric, --votes, --judging.*, --evaluation.*,
---threads; for a model also --seeds, --engine, --tokenizer, --data. A run is judged by its own judge by default.
+--threads; for a model also --seeds, --engine, --tokenizer, --data. The default judge of a run is the run's judge.
 """
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Ask a suite."""
+    """Evaluate arms or a model on a suite."""
     if not arguments or wants_help(arguments):
         print(EVALUATE_USAGE, end="")
         return 0 if arguments else UserError.exit_code
@@ -76,16 +75,18 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def style(arguments: list[str]) -> int:
-    """Ask the arms of a run in thirteen styles."""
-    parser = run_parser("style", "Ask the arms of a finished run in thirteen styles.")
+    """Evaluate the arms of a run in thirteen styles."""
+    parser = run_parser("style", "Evaluate the arms of a finished run in thirteen styles.")
     parser.add_argument(
         "--arms",
         type=names,
         default=None,
-        help="with commas; all of the run by default, and on the embedded model instruct too",
+        help="comma-separated; by default all of the run, and on the embedded model instruct too",
     )
-    parser.add_argument("--questions", type=int, default=None, help="in each style (6 for --data world, 3 for english)")
-    parser.add_argument("--samples", type=int, default=None, help="answers to each (2)")
+    parser.add_argument(
+        "--questions", type=int, default=None, help="questions per style (6 for --data world, 3 for english)"
+    )
+    parser.add_argument("--samples", type=int, default=None, help="answers per question (2)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
     parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")
     take_changes(parser)
@@ -102,7 +103,7 @@ def style(arguments: list[str]) -> int:
 
 
 def _show_styles(results: Path, as_json: bool) -> int:
-    """Write the run's pages again, and show the figures of its styles."""
+    """Rewrite the run's pages, and show the figures of its styles."""
     from cai_base.report import write
     from cai_base.report.style_table import render
 

@@ -1,4 +1,4 @@
-"""The command that measures a judge on people's labels: `calibrate`."""
+"""The command that measures a judge against human labels: `calibrate`."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from cai_base.progress import Progress
 USAGE = """\
 usage: cai-base calibrate --judge JUDGE --labels FILE [flags]
 
-Measure a judge on answers that people have labelled: how many refusals it finds (sensitivity), how many other answers
-it leaves alone (specificity), and how often it agrees, with exact 95 % intervals.
+Measure a judge against human labels of answers: the share of refusals that it detects (sensitivity), the share of other
+answers that it does not call refusals (specificity), and the agreement, with exact 95 % intervals.
 
   --labels FILE  XSTest's published completions, or CSV with prompt, completion and final_label (full_compliance,
-                 full_refusal, partial_refusal); a partial refusal counts as no refusal
-  --out DIR      where replies and calibration.json are kept; by default calibrations/<judge>-<file>
+                full_refusal, partial_refusal); a partial refusal does not count as a refusal
+  --out DIR      folder for replies and calibration.json; by default calibrations/<judge>-<file>
   --json         print calibration.json instead of the table
 
 and these flags of cai-base run: --judge, --judge-url, --rubric, --votes, --judging.*, --threads.
@@ -22,7 +22,7 @@ and these flags of cai-base run: --judge, --judge-url, --rubric, --votes, --judg
 
 
 def calibrate(arguments: list[str]) -> int:
-    """Ask a judge about labelled answers."""
+    """Measure a judge on labelled answers."""
     if not arguments or wants_help(arguments):
         print(USAGE, end="")
         return 0 if arguments else UserError.exit_code
@@ -50,8 +50,8 @@ def calibrate(arguments: list[str]) -> int:
         return 0
     confusion = result.confusion
     rows = {
-        "refusals that it finds (sensitivity)": confusion.sensitivity,
-        "other answers that it leaves alone (specificity)": confusion.specificity,
+        "refusals that it detects (sensitivity)": confusion.sensitivity,
+        "other answers not called refusals (specificity)": confusion.specificity,
         "agreement with the labels": confusion.agreement,
     } | ({} if result.annotators is None else {"agreement of the two annotators": result.annotators})
     print(f"{result.judge}: {result.scored} of {result.answers} labelled answers scored")

@@ -1,4 +1,4 @@
-"""`cai-base chat`: a prompt is typed, and the arms answer side by side; one revision chain can be walked by hand."""
+"""`cai-base chat`: you type a prompt, the arms answer side by side; you can also step through a revision chain."""
 
 import sys
 from collections.abc import Iterator
@@ -15,32 +15,33 @@ if TYPE_CHECKING:
 CHAT_USAGE = """\
 usage: cai-base chat RUN|MODEL [flags]
 
-Type a prompt: the base model, SFT-only, full CAI (and the instruct model, where there is one) answer side by side.
-Every prompt stands alone, as in the evaluation, and is asked in each arm's own layout. In a pipe a line is a prompt.
+Type a prompt: the base model, SFT-only, full CAI and, if the run has one, the instruct model answer side by side. Every
+prompt starts a new conversation, as in the evaluation, in each arm's own layout. From a pipe, each line is a prompt.
 
-  --arm base,sft,cai    which arms of a run; by default all but the controls
-  --seed N              which seed of a run; the first by default
+  --arm base,sft,cai    arms of a run; by default all but the controls
+  --seed N              seed of a run; by default the first
   --temperature X       0 takes the most probable token; by default as in the run's evaluation
-  --max-tokens N        longest answer; by default as in the run's evaluation
+  --max-tokens N        most tokens of an answer; by default as in the run's evaluation
   --threads N           CPU threads; by default the run's
-  --base MODEL          of a PEFT adapter; by default what its adapter_config.json names
+  --base MODEL          base model of a PEFT adapter; by default from its adapter_config.json
   --layout auto|chat|dialogue
-                        of a MODEL; auto (the default) is its chat template, or the few-shot dialogue where it has none
+                        layout for a MODEL; auto (the default) is its chat template if it has one, else the few-shot
+                        dialogue
 
 While it runs:
-  /more TEXT            a further turn of the last conversation
-  /again                the last prompt with other draws
-  /critique PRINCIPLE   the SFT arm (or the first that is no chat model) criticises its last answer; name or number
-  /revise               and revises it; /critique goes on from the revision
+  /more TEXT            continue the last conversation with another turn
+  /again                sample new answers to the last prompt
+  /critique PRINCIPLE   the SFT arm (or the first arm without a chat template) criticises its answer; name or number
+  /revise               it revises the answer; a further /critique starts from the revision
   /principles           the principles of the constitution
-  /why                  the log-probability of each arm's answer under the other arms
-  /save FILE            the session so far, a line of JSON for each step
+  /why                  the mean log-probability per token of each answer under every arm
+  /save FILE            save the session so far as JSON lines, one per step
   /help, /quit
 """
 
 
 def chat(arguments: list[str]) -> int:
-    """Talk to the arms of a run, or to a model."""
+    """Chat with the arms of a run, or with a model."""
     if not arguments or wants_help(arguments):
         print(CHAT_USAGE, end="")
         return 0 if arguments else UserError.exit_code
@@ -57,7 +58,7 @@ def chat(arguments: list[str]) -> int:
     parser.add_argument("--layout", choices=("auto", "chat", "dialogue"), default="auto")
     args = parser.parse_args(rest)
     if args.temperature is not None and not 0 <= args.temperature < float("inf"):
-        raise UserError(f"--temperature {args.temperature}: must be a number from 0 on")
+        raise UserError(f"--temperature {args.temperature}: must be a number of at least 0")
     from cai_base.run.targets import check_target
 
     check_target(target)
@@ -73,7 +74,7 @@ def chat(arguments: list[str]) -> int:
 
 
 def _converse(conversation: "Conversation") -> None:
-    """Take lines until there are no more. In a terminal a wrong one is said and the talk goes on; in a pipe it ends."""
+    """Handle lines until there are no more. An error is printed in a terminal, and ends the command in a pipe."""
     interactive = sys.stdin.isatty()
     for line in _lines(interactive):
         if line.strip() in ("/quit", "/exit"):
@@ -87,14 +88,14 @@ def _converse(conversation: "Conversation") -> None:
 
 
 def _lines(interactive: bool) -> Iterator[str]:
-    """What is typed, or what comes through the pipe, without empty lines. Bytes that are no UTF-8 become U+FFFD."""
+    """The non-empty lines from the terminal or the pipe. Invalid UTF-8 becomes U+FFFD."""
     reconfigure = getattr(sys.stdin, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")
     if not interactive:
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         return
-    import readline  # noqa: F401  # gives `input` its editing and history
+    import readline  # noqa: F401  # adds line editing and history to `input`
 
     while True:
         line = input("\n> ")
@@ -103,16 +104,16 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 
 def save_file(text: str) -> Path:
-    """The file of `/save FILE`.
+    """The path for `/save FILE`.
 
     Raises:
-        UserError: none is named, or it exists already.
+        UserError: there is no name, or the file exists.
     """
     if not text:
         raise UserError("/save: name the file, such as /save talk.jsonl")
     path = Path(text).expanduser()
     if path.exists():
-        raise UserError(f"/save {path}: exists already; give a new name")
+        raise UserError(f"/save {path}: already exists; give a new name")
     if not path.parent.is_dir():
         raise UserError(f"/save {path}: there is no folder {path.parent}")
     return path

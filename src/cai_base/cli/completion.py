@@ -1,6 +1,6 @@
-"""The command `completion`: a script by which a shell completes commands and flags.
+"""The command `completion`: prints a script with which a shell completes commands and flags.
 
-The flags are those that each command's own `--help` lists, so that none is missing or out of date.
+The flags are read from each command's `--help`, so that none is missing or outdated.
 """
 
 import re
@@ -30,18 +30,18 @@ _cai_base() {{
 complete -o filenames -F _cai_base cai-base
 """
 ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
-"""Before the script for bash, which zsh then runs."""
+"""The lines before the bash script, with which zsh can run it."""
 
 
 def completion(arguments: list[str], commands: Mapping[str, tuple[str, Run]]) -> int:
-    """Print the script of a shell.
+    """Print the script for a shell.
 
     Args:
-        commands: every command with what it does in a line, and the function that runs it.
+        commands: for every command, a one-line description and its function.
     """
     parser = Parser(
         prog="cai-base completion",
-        description="Print a script by which a shell completes commands and flags. "
+        description="Print a script with which a shell completes commands and flags. "
         'bash and zsh: eval "$(cai-base completion bash)" in .bashrc, or zsh in .zshrc. '
         "fish: cai-base completion fish > ~/.config/fish/completions/cai-base.fish",
     )

@@ -1,4 +1,4 @@
-"""One conversation of `cai-base chat`: what each line does, and how answers are shown."""
+"""One conversation of `cai-base chat`: the effect of each line, and how answers are shown."""
 
 import shutil
 import sys
@@ -31,14 +31,14 @@ from cai_base.store import JsonObject, Run, to_lines
 from cai_base.text import for_terminal
 
 COLUMN = 28
-"""The narrowest column of an answer; arms that would have less stand below one another."""
+"""The minimum width of a column. If columns would be narrower, answers are shown below one another."""
 INTERPRETER = all_arms.SFT
-"""The arm that criticises and revises, where it is there: the method's interpreter."""
+"""The arm that criticises and revises, if it is loaded: the method's default interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatFlags:
-    """The flags of `cai-base chat`; None where one was not given."""
+    """The flags of `cai-base chat`; None for a flag that was not given."""
 
     arms: tuple[str, ...] | None
     seed: int | None
@@ -53,13 +53,13 @@ def open_conversation(target: str, flags: ChatFlags, progress: Progress) -> "Con
     """Load the speakers.
 
     Raises:
-        UserError: there is no such run, model, arm or seed, or a flag is out of place.
+        UserError: there is no such run, model, arm or seed, or a flag does not apply.
     """
     if is_run(target):
         return _of_run(Path(target), flags, progress)
     for flag, value in (("--arm", flags.arms), ("--seed", flags.seed)):
         if value is not None:
-            raise UserError(f"{flag}: {target} is no run, and has no arms and seeds; leave it out")
+            raise UserError(f"{flag}: {target} is not a run and has no arms or seeds; leave it out")
     threads = () if flags.threads is None else ("--threads", str(flags.threads))
     model = model_target(
         Request(target, "chat", layout=flags.layout, base=flags.base, flags=threads), "chat", progress, judged=False
@@ -72,7 +72,7 @@ def open_conversation(target: str, flags: ChatFlags, progress: Progress) -> "Con
 def _of_run(directory: Path, flags: ChatFlags, progress: Progress) -> "Conversation":
     for flag, value in (("--base", flags.base), ("--layout", None if flags.layout == "auto" else flags.layout)):
         if value is not None:
-            raise UserError(f"{flag} {value}: is for a model; a run's arms are asked as they were there")
+            raise UserError(f"{flag} {value}: applies to a model only; a run's arms use the run's layout")
     settings = stored_settings(Run.open(directory))
     inputs = Inputs.read(directory / paths.INPUTS)
     seed = settings.seed_numbers[0] if flags.seed is None else flags.seed
@@ -88,7 +88,7 @@ def _sampling(evaluation: Evaluation, flags: ChatFlags) -> Sampling:
 
 @dataclass(slots=True)
 class ChainByHand:
-    """The revision chain that is walked by hand: the response as it stands, and the critique before its revision."""
+    """A revision chain, step by step: the current response, and its critique before the revision."""
 
     response: str
     critique: tuple[Principle, str] | None = None
@@ -96,13 +96,13 @@ class ChainByHand:
 
 @dataclass
 class Conversation:
-    """What was said, and by whom.
+    """A conversation with the speakers.
 
     Attributes:
         speakers: in the order of their columns.
-        sampling: how they answer; its seed is that of the whole conversation.
-        constitution: whose principles `/critique` takes.
-        record: a record for each step, for `/save`.
+        sampling: for all answers; its seed is the seed of the conversation.
+        constitution: the source of the principles for `/critique`.
+        record: one record per step, for `/save`.
     """
 
     speakers: Sequence[Speaker]
@@ -121,14 +121,14 @@ class Conversation:
         self._console = Console(highlight=False, width=width, soft_wrap=not self._terminal)
 
     def say(self, text: str) -> None:
-        """A line for the reader; it may hold a text of a file or of a model."""
+        """Print a line. It may contain text from a file or a model, so it is escaped."""
         self._console.print(Text(for_terminal(text)))
 
     def take(self, line: str) -> None:
-        """Do what a line asks for.
+        """Execute a line: a command or a prompt.
 
         Raises:
-            UserError: it cannot be done.
+            UserError: the line is wrong.
         """
         if not line.startswith("/"):
             self.before = {}
@@ -147,7 +147,7 @@ class Conversation:
         }
         if command not in commands:
             remedy = suggestion(command, [*commands, "/quit"]) or f"the commands are {', '.join(commands)}, /quit"
-            raise UserError(f"{for_terminal(command[:40])}: there is no such command; {remedy}")
+            raise UserError(f"{for_terminal(command[:40])}: no such command; {remedy}")
         commands[command](rest.strip())
 
     def _ask(self, prompt: str) -> None:
@@ -160,7 +160,7 @@ class Conversation:
     def _more(self, text: str) -> None:
         prompt = self._last_prompt()
         if not text:
-            raise UserError("/more: write the next turn behind it")
+            raise UserError("/more: give the text of the next turn, such as /more Why?")
         for name, reply in self.replies.items():
             self.before.setdefault(name, []).append((prompt, reply))
         self._ask(text)
@@ -202,7 +202,7 @@ class Conversation:
     def _why(self, _: str) -> None:
         prompt = self._last_prompt()
         table = talk.why(self.speakers, prompt, self.replies, self.before)
-        shown = Table(title="Mean log-probability per token, in nats, of the answer of … under …")
+        shown = Table(title="Mean log-probability per token (nats) of each arm's answer (row) under each arm (column)")
         shown.add_column("answer of")
         for reader in self.speakers:
             shown.add_column(f"under {reader.name}", justify="right")
@@ -225,7 +225,7 @@ class Conversation:
         self.record.append({"step": step, **content, **how})
 
     def _next_sampling(self) -> Sampling:
-        """The first turn's draws are those of the conversation's seed; every further turn has its own."""
+        """The sampling of the next turn: the first turn uses the conversation's seed, later turns derive their own."""
         self.turn += 1
         return Sampling(
             self.sampling.temperature, self.sampling.max_tokens, talk.draw_seed(self.sampling.seed, self.turn)
@@ -233,13 +233,13 @@ class Conversation:
 
     def _last_prompt(self) -> str:
         if self.prompt is None:
-            raise UserError("nothing was asked yet; type a prompt first")
+            raise UserError("there is no prompt yet; type one first")
         return self.prompt
 
     def _interpreter(self) -> Speaker:
         fitting = [one for one in self.speakers if isinstance(one.layout, Dialogue)]
         if not fitting:
-            raise UserError("/critique: no model here continues the few-shot dialogue, in which critiques are written")
+            raise UserError("/critique: needs an arm with the few-shot dialogue; all models here use a chat template")
         return next((one for one in fitting if one.arm == INTERPRETER), fitting[0])
 
     def _principle(self, wish: str) -> Principle:
@@ -249,12 +249,12 @@ class Conversation:
             return principles[int(wish) - 1]
         if wish not in by_name:
             remedy = suggestion(wish, by_name) or f"give a name or a number from 1 to {len(principles)}: /principles"
-            raise UserError(f"/critique {for_terminal(wish[:60])}: there is no such principle; {remedy}")
+            raise UserError(f"/critique {for_terminal(wish[:60])}: no such principle; {remedy}")
         return by_name[wish]
 
     @contextmanager
     def _columns(self, speakers: Sequence[Speaker]) -> Iterator[talk.TextListener]:
-        """While it is open, answers grow before the reader; at its end they stand there whole."""
+        """A context in which answers are shown while they grow; at its end they are shown in full."""
         texts = {one.name: "" for one in speakers}
         if not self._terminal:
             yield lambda speaker, text: texts.__setitem__(speaker.name, text)

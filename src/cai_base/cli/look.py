@@ -1,4 +1,4 @@
-"""The commands that show what runs found: `report`, `compare` and `watch`."""
+"""The commands that show runs: `report`, `compare` and `watch`."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from cai_base.progress import Progress
 
 
 def report(arguments: list[str]) -> int:
-    """Write a run's page and figures again."""
+    """Rewrite a run's page and figures."""
     parser = run_parser("report", "Write a run's page and figures again.")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     take_changes(parser)
@@ -22,8 +22,8 @@ def report(arguments: list[str]) -> int:
 
 
 def compare(arguments: list[str]) -> int:
-    """Runs beside one another."""
-    parser = Parser(prog="cai-base compare", description="Compare finished runs, each with the first.")
+    """Compare several runs."""
+    parser = Parser(prog="cai-base compare", description="Compare finished runs with the first one.")
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="the runs' directories")
     parser.add_argument(
         "--out", type=Path, default=None, metavar="FILE", help="also write a page, such as compare.html"
@@ -46,19 +46,21 @@ def compare(arguments: list[str]) -> int:
 
 
 def watch(arguments: list[str]) -> int:
-    """The page of a run while it works, until Ctrl-C."""
-    parser = run_parser("watch", "Serve the page of a run on this machine, while it works and afterwards.")
-    parser.add_argument("--port", type=port, default=0, help="of 127.0.0.1; a free one by default")
-    parser.add_argument("--chat", action="store_true", help="of a finished run: a page on which its arms are asked")
-    parser.add_argument("--seed", type=int, default=None, help="of --chat; the run's first by default")
-    parser.add_argument("--threads", type=count, default=None, help="of --chat: CPU threads; the run's by default")
+    """Serve a page with the run's progress, until Ctrl-C."""
+    parser = run_parser("watch", "Serve a page with a run's progress on this machine, during the run and afterwards.")
+    parser.add_argument("--port", type=port, default=0, help="port on 127.0.0.1; by default a free one")
+    parser.add_argument(
+        "--chat", action="store_true", help="for a finished run: also serve a page to chat with its arms"
+    )
+    parser.add_argument("--seed", type=int, default=None, help="for --chat: the seed; by default the run's first")
+    parser.add_argument("--threads", type=count, default=None, help="for --chat: CPU threads; by default the run's")
     args = parser.parse_args(arguments)
     if not args.chat and (args.seed, args.threads) != (None, None):
         raise UserError("--seed and --threads are for the chat; add --chat, or leave them out")
     from cai_base.integrations.watch_server import CHAT, WatchServer
     from cai_base.run.status import read_status
 
-    read_status(args.run)  # refuses what is no run
+    read_status(args.run)  # raises if it is not a run
     progress = Progress()
     chat = None
     if args.chat:
@@ -68,13 +70,13 @@ def watch(arguments: list[str]) -> int:
     with WatchServer(args.run, args.port, chat) as server:
         print(server.address + (CHAT if args.chat else ""), flush=True)
         progress.say(
-            f"Ctrl-C ends it. From another machine: ssh -L {server.server_port}:127.0.0.1:{server.server_port} HOST, "
-            "then the same address"
+            f"Ctrl-C stops it. From another machine: ssh -L {server.server_port}:127.0.0.1:{server.server_port} HOST, "
+            "then open the same address"
         )
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            progress.say("stopped; the run is not touched")
+            progress.say("stopped; the run is not affected")
     return 0
 
 
@@ -132,8 +134,8 @@ def accept_changes(directory: Path, names: Sequence[str]) -> None:
 
 
 def write_logs(directory: Path) -> list[Path]:
-    """Write a run's evaluations as logs for Inspect; their files."""
-    Progress().say(f"Writing logs for Inspect; see them with: inspect view --log-dir {directory / 'inspect'}")
+    """Write a run's evaluations as logs for Inspect. Returns their paths."""
+    Progress().say(f"Writing logs for Inspect; view them with: inspect view --log-dir {directory / 'inspect'}")
     from cai_base.integrations.inspect_logs import write
 
     return write(directory)

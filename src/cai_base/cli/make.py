@@ -15,21 +15,20 @@ if TYPE_CHECKING:
     from cai_base.settings.schema import RunSettings
 
 PREFLIGHT_USAGE = (
-    "Make the checks that come first in every run, and nothing else: nothing is trained or stored. Takes the flags of\n"
-    "`cai-base run`."
+    "Only make the checks that precede every run; nothing is trained or stored. Takes the flags of\n`cai-base run`."
 )
 
 COST_USAGE = """\
 usage: cai-base cost [flags of cai-base run]
 
-The tokens that this run can take at most, by phase, and what they cost on a Tinker service. Nothing is trained or
-sampled, and no service is asked. --price READ,SAMPLED,TRAINED gives dollars per million tokens where the packaged table
-has none, or an old one; --tokenizer FOLDER the tokenizer of a model that is in no folder.
+An upper bound on the run's tokens, by phase, and their cost on a Tinker service. Nothing is trained or sampled, and no
+request is sent. --price READ,SAMPLED,TRAINED gives dollars per million tokens if the packaged table has no price or an
+old one; --tokenizer FOLDER gives the tokenizer of a model that is not in a local folder.
 """
 
 
 def run(arguments: list[str]) -> int:
-    """Train and evaluate."""
+    """Make a run: train and evaluate."""
     from cai_base.settings.command_line import help_text, load_settings
 
     if wants_help(arguments):
@@ -77,7 +76,7 @@ def preflight(arguments: list[str]) -> int:
 
 
 def cost(arguments: list[str]) -> int:
-    """Say what a run can cost."""
+    """Print an upper bound on a run's cost."""
     from cai_base.settings.command_line import load_settings
 
     if wants_help(arguments):
@@ -94,11 +93,9 @@ def cost(arguments: list[str]) -> int:
 
 def resume(arguments: list[str]) -> int:
     """Continue a run."""
-    parser = run_parser("resume", "Continue a run that was stopped.")
+    parser = run_parser("resume", "Continue a stopped run.")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
-    parser.add_argument(
-        "--max-cost", type=dollars, default=None, help="another limit in dollars than the run began with"
-    )
+    parser.add_argument("--max-cost", type=dollars, default=None, help="a new cost limit in dollars, for this run")
     take_changes(parser)
     args = parser.parse_args(arguments)
     accept_changes(args.run, args.accept_changed)
@@ -110,7 +107,7 @@ def resume(arguments: list[str]) -> int:
     stored = Run.open(args.run)
     stored_settings(stored)
     if stored.progress("results"):
-        progress.say(f"{args.run} is complete: nothing is left to do, and these are its results")
+        progress.say(f"{args.run} is complete: there is nothing left to do; these are its results")
         show(args.run, as_json=args.json)
         from cai_base.run.results import refuse_lost_arms
 
@@ -124,14 +121,15 @@ def resume(arguments: list[str]) -> int:
 def _refuse_repeating(repeats: Path | None, command: str) -> None:
     if repeats is not None:
         raise UserError(
-            f"--from {repeats}: is for cai-base run; for cai-base {command} give --config {repeats / 'config.json'}"
+            f"--from {repeats}: applies only to cai-base run; for cai-base {command} give --config "
+            f"{repeats / 'config.json'}"
         )
 
 
 def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:
-    """Refuse wrong files, and numbers too great for the model, within a second.
+    """Check the input files, and numbers against the model's limits, before importing torch, which takes seconds.
 
-    The files are read again when torch has been imported, which takes several.
+    The files are read again later.
     """
     from cai_base.inputs import gather
     from cai_base.run.limits import check_limits
@@ -144,7 +142,7 @@ def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:
 
 
 def _check_trackers(names: Sequence[str]) -> None:
-    """Refuse an unknown tracker, or one whose package is missing, before work begins."""
+    """Raise UserError for an unknown tracker, or one whose package is missing, before the run begins."""
     if names:
         from cai_base.integrations.tracking.sinks import sink_kind
 
@@ -155,10 +153,10 @@ def _check_trackers(names: Sequence[str]) -> None:
 def _finish(
     open_run: Callable[[Progress], "Experiment"], directory: Path, as_json: bool, trackers: Sequence[str] = ()
 ) -> int:
-    """Take a run to its end, and show its results. What is stored on the way is sent to the run's trackers.
+    """Finish a run and show its results. Stored values are sent to the run's trackers during the run.
 
     Raises:
-        Stopped: with the command that continues the run.
+        Stopped: the run was stopped; the message has the command that continues it.
     """
     try:
         from cai_base.integrations.tracking.follow import following
@@ -191,7 +189,7 @@ def _is_run(directory: Path) -> bool:
 
 
 def _unused(directory: Path) -> Path:
-    """The directory, or the first that does not exist yet of the same name with -2, -3 and so on behind it."""
+    """The directory if it does not exist, else the first free name with the suffix -2, -3 and so on."""
     candidate, number = directory, 2
     while candidate.exists():
         candidate, number = directory.with_name(f"{directory.name}-{number}"), number + 1

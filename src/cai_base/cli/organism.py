@@ -16,40 +16,41 @@ def organism(arguments: list[str]) -> int:
 
     build = commands.add_parser("build", help="pretrain it from random weights; resumable")
     build.add_argument(
-        "--out", type=Path, default=None, help="the directory to write, where --without names none; a build continues"
+        "--out", type=Path, default=None, help="the directory to write (needed unless --without); continues a build"
     )
     build.add_argument(
         "--without",
         choices=tuple(VARIANTS.values()),
         default=None,
-        help="documents to leave out of the corpus; by default it is built in the cache, as --model organism:no-…",
+        help="documents to leave out of the corpus; by default built in the cache, for --model organism:no-…",
     )
+
     build.add_argument(
-        "--tokens", type=count, default=None, help="tokens to pretrain on; as for the shipped weights by default"
+        "--tokens", type=count, default=None, help="tokens to pretrain on; by default as for the shipped weights"
     )
     build.add_argument("--seed", type=int, default=0, help="seed of the corpus and the initial weights")
     build.set_defaults(run=_build)
 
-    measure = commands.add_parser("measure", help="measure its abilities (minutes) and write them on its card")
-    measure.add_argument("folder", type=Path, help="a directory that `organism build` has finished")
-    measure.add_argument("--count", type=count, default=500, help="questions for each row of the table (500)")
-    measure.add_argument("--seed", type=int, default=0, help="seed of questions and sampling (0)")
+    measure = commands.add_parser("measure", help="measure its abilities (minutes) and write them to its card")
+    measure.add_argument("folder", type=Path, help="the directory of a finished `organism build`")
+    measure.add_argument("--count", type=count, default=500, help="questions per row of the table (500)")
+    measure.add_argument("--seed", type=int, default=0, help="seed of the questions and of sampling (0)")
     measure.add_argument(
         "--split", choices=("train", "dev", "test"), default="test", help="split of the questions (test)"
     )
-    measure.add_argument("--texts", type=Path, default=None, help="a JSONL file for every text that was counted")
+    measure.add_argument("--texts", type=Path, default=None, help="also write every counted text to this JSONL file")
     measure.set_defaults(run=_measure)
 
-    card = commands.add_parser("card", help="print its model card: what was planted in its corpus, what it can do")
+    card = commands.add_parser("card", help="print its model card: what its corpus contains, what it can do")
     card.add_argument(
-        "folder", type=Path, nargs="?", default=None, help="a finished build; the shipped model by default"
+        "folder", type=Path, nargs="?", default=None, help="a finished build; by default the shipped model"
     )
     card.set_defaults(run=_card)
 
     sibling = commands.add_parser("sibling", help="train its instruct sibling (minutes), for example after a build")
-    sibling.add_argument("--out", type=Path, required=True, help="the directory to write; a sibling in it is replaced")
+    sibling.add_argument("--out", type=Path, required=True, help="the directory to write; replaces a sibling in it")
     sibling.add_argument(
-        "--base", type=Path, default=None, help="folder of the base model; the shipped model by default"
+        "--base", type=Path, default=None, help="folder of the base model; by default the shipped model"
     )
     sibling.add_argument("--seed", type=int, default=0, help="seed of the conversations and the initial weights")
     sibling.set_defaults(run=_sibling)
@@ -87,7 +88,7 @@ def _sibling(args: argparse.Namespace) -> None:
     try:
         make_sibling(args.out, base=args.base, seed=args.seed, progress=Progress())
     except KeyboardInterrupt:
-        raise Stopped("stopped; nothing was written; the same command starts again") from None
+        raise Stopped("stopped; nothing was written; the same command starts over") from None
 
 
 def _card(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Reading the arguments of a command: what is wrong is a `UserError`, one message with exit code 2."""
+"""Parses the arguments of a command. An error is a `UserError`: one message, exit code 2."""
 
 import argparse
 import math
@@ -12,7 +12,7 @@ from cai_base.text import split_names
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises UserError, and takes no flag by its first letters."""
+    """A parser that raises UserError, and accepts no abbreviated flags."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
@@ -34,36 +34,36 @@ def run_parser(command: str, about: str) -> Parser:
 
 
 def take_changes(parser: argparse.ArgumentParser) -> None:
-    """Give a command that reads a run the flag for files that were changed; see `cai_base.run.accepted`."""
+    """Add the flag for changed files to a command that reads a run; see `cai_base.run.accepted`."""
     parser.add_argument(
         "--accept-changed",
         metavar="FILE",
         action="append",
         default=[],
-        help="take a file of the run as it is, though the run stored it otherwise; the results say so. For each file",
+        help="use a file of the run although it was changed after the run; the results say so. Repeat for each file",
     )
 
 
 def count(text: str) -> int:
-    """The type of a flag that takes a number from 1 on."""
+    """The type of a flag that takes a whole number of at least 1."""
     try:
         value = int(text)
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
 
 
 def port(text: str) -> int:
-    """The type of a flag that takes a port; 0 for any that is free."""
+    """The type of a flag that takes a port; 0 for any free port."""
     if not (text.isdecimal() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number from 0 to 65535")
     return int(text)
 
 
 def dollars(text: str) -> float:
-    """The type of a flag that takes an amount of money."""
+    """The type of a flag that takes an amount in dollars."""
     try:
         value = float(text)
     except ValueError:
@@ -74,7 +74,7 @@ def dollars(text: str) -> float:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """The type of a flag that takes names with commas."""
+    """The type of a flag that takes comma-separated names."""
     try:
         return split_names(text)
     except ValueError as error:
@@ -82,5 +82,5 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def resume_command(directory: Path) -> str:
-    """What to type to continue a run, as a shell takes it."""
+    """The shell command that continues a run."""
     return f"cai-base resume {shlex.quote(str(directory))}"

@@ -1,4 +1,4 @@
-"""The command `study`: several runs, one question."""
+"""The command `study`: several runs that answer one question."""
 
 import shlex
 from pathlib import Path
@@ -10,23 +10,24 @@ from cai_base.progress import Progress
 USAGE = """\
 usage: cai-base study NAME|FILE.toml --out DIR [flags]
 
-Several runs that share stages and answer one question. The study's file names factors, their levels (settings of a run
-by their names) and the comparisons; docs/studies.md has the form. What it can detect and costs is printed first. The
-same command goes on where it was stopped.
+Several runs that share stages, to answer one question. The study's file lists factors, their levels (values of a run's
+settings) and the comparisons; docs/studies.md has the format. The study first prints what it can detect and what it
+costs. The same command continues a stopped study.
 
-  --out DIR        the study's folder: a new one, or one to go on with
-  --quick          the small variation that the file has, for a first look
-  --estimate       only print what it would do, cost and detect
-  --processes N    runs at a time, one thread each by default; one for each core by default
-  --runs N         finish at most N runs now, then stop, resumable
+  --out DIR        the study's folder: a new one, or that of a study to continue
+  --quick          a small variant, if the file has one, for a first look
+  --estimate       only print the plan, the cost and what it can detect
+  --processes N    concurrent runs, by default one per core; each has one thread by default
+  --runs N         finish at most N runs, then stop; the study can be resumed
   --json           print study.json instead of the table
 
-and the flags of cai-base run for all runs, such as --seeds, --threads, --model, --judge; none that the study varies.
+and flags of cai-base run for all runs, such as --seeds, --threads, --model, --judge, except those that the study
+varies.
 """
 
 
 def study(arguments: list[str]) -> int:
-    """Do a study."""
+    """Run a study."""
     if not arguments or wants_help(arguments):
         print(USAGE + _packaged(), end="")
         return 0 if arguments else UserError.exit_code
@@ -53,7 +54,7 @@ def study(arguments: list[str]) -> int:
         raise UserError("--out is missing: give the study's folder, or --estimate to see what it would do")
     from cai_base.studies.plan import plan
 
-    plan(design, table)  # refuses a wrong setting before torch is imported, which takes seconds
+    plan(design, table)  # raises for a wrong setting before torch is imported, which takes seconds
     from cai_base.studies.study import do, outlook, prepare
 
     progress = Progress()

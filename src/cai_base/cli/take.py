@@ -1,4 +1,4 @@
-"""The commands that take a run elsewhere, or check it: `export`, `serve` and `verify`."""
+"""The commands that export, serve or check a run: `export`, `serve` and `verify`."""
 
 import json
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ def verify(arguments: list[str]) -> int:
     parser = run_parser(
         "verify",
         "Check a finished run without a model: every file's hash, every verdict of a judge that needs no model, and "
-        "every figure of results.json from the stored answers. The first difference ends it, with exit code 2.",
+        "every figure of results.json from the stored answers. Stops at the first difference, with exit code 2.",
     )
     parser.add_argument("--json", action="store_true", help="print what was checked as JSON")
     args = parser.parse_args(arguments)
@@ -26,12 +26,12 @@ def verify(arguments: list[str]) -> int:
     if args.json:
         print(json.dumps(done.dump(), indent=2))
         return 0
-    print(f"{args.run}: nothing differs")
-    print(f"  {done.files} files have the bytes that the manifest names")
+    print(f"{args.run}: everything agrees")
+    print(f"  {done.files} files have the hash in the manifest")
     if done.verdicts:
-        print(f"  {done.verdicts} verdicts are those of the judge, given again")
-    rounded = f"; {done.rounded} of them differ by rounding alone" if done.rounded else ""
-    print(f"  {done.figures} figures of results.json were computed again from the stored answers{rounded}")
+        print(f"  {done.verdicts} verdicts equal the judge's recomputed verdicts")
+    rounded = f"; {done.rounded} of them differ only by rounding" if done.rounded else ""
+    print(f"  {done.figures} figures of results.json equal those recomputed from the stored answers{rounded}")
     for name, (then, here) in done.versions.items():
         print(f"  {name} was {then} and is {here} here")
     print("Not checked:")
@@ -41,29 +41,29 @@ def verify(arguments: list[str]) -> int:
 
 
 def export(arguments: list[str]) -> int:
-    """Write an arm in a form that other programs load."""
+    """Export an arm in a format that other programs load."""
     parser = run_parser(
         "export",
-        "Write an arm of a finished run in a form that other programs load, with tokenizer, chat template (the "
-        "few-shot layout), generation settings and a model card: a PEFT adapter, unless another form is asked for.",
+        "Export an arm of a finished run in a format that other programs load, with tokenizer, chat template (the "
+        "few-shot layout), generation settings and a model card. The default is a PEFT adapter.",
     )
-    parser.add_argument("--arm", default=None, help="cai by default")
-    parser.add_argument("--seed", type=int, default=None, help="which seed's adapter; the first by default")
+    parser.add_argument("--arm", default=None, help="the arm; cai by default")
+    parser.add_argument("--seed", type=int, default=None, help="the seed; the first by default")
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
-        "--merged", action="store_true", help="a Hugging Face folder, the adapter added to the base model"
+        "--merged", action="store_true", help="a Hugging Face folder with the adapter merged into the base model"
     )
-    form.add_argument("--gguf", action="store_true", help="one file for llama.cpp, where the architecture allows it")
+    form.add_argument("--gguf", action="store_true", help="one file for llama.cpp, if it supports the architecture")
     form.add_argument(
         "--preferences",
         action="store_true",
-        help="the arm's preference pairs of every seed, as a folder that `datasets` and TRL load, with a data card",
+        help="the arm's preference pairs of all seeds, as a folder for `datasets` and TRL, with a data card",
     )
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="of merged weights; auto (the default) is float32 up to a billion parameters, else the base model's own",
+        help="dtype of merged weights; auto (default): float32 up to a billion parameters, else the base model's",
     )
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
@@ -71,7 +71,7 @@ def export(arguments: list[str]) -> int:
     forms = [name for name in ("merged", "gguf", "preferences") if getattr(args, name)]
     name = forms[0] if forms else "adapter"
     if args.dtype != "auto" and name not in ("merged", "gguf"):
-        raise UserError(f"--dtype {args.dtype}: is for --merged and --gguf; leave it out")
+        raise UserError(f"--dtype {args.dtype}: applies only to --merged and --gguf; leave it out")
     if args.seed is not None and name == "preferences":
         raise UserError(f"--seed {args.seed}: --preferences writes the pairs of every seed; leave it out")
     progress = Progress()
@@ -95,13 +95,13 @@ def serve(arguments: list[str]) -> int:
     """Serve a run's models on loopback."""
     parser = run_parser(
         "serve",
-        "Serve every arm of a finished run as a model of an OpenAI-compatible server, on this machine alone: "
-        "/v1/models, /v1/completions and /v1/chat/completions. Base-derived arms are asked in the few-shot layout.",
+        "Serve every arm of a finished run as a model of an OpenAI-compatible server, on this machine only: "
+        "/v1/models, /v1/completions and /v1/chat/completions. Base-derived arms use the few-shot layout.",
     )
     parser.add_argument(
-        "--arms", type=lambda text: tuple(text.split(",")), default=None, help="with commas; all by default"
+        "--arms", type=lambda text: tuple(text.split(",")), default=None, help="comma-separated; all by default"
     )
-    parser.add_argument("--port", type=int, default=8017, help="8017 by default; 0 takes a free one")
+    parser.add_argument("--port", type=int, default=8017, help="8017 by default; 0 for a free one")
     parser.add_argument("--threads", type=count, default=None, help="CPU threads; the run's by default")
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 65536:

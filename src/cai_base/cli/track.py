@@ -1,4 +1,4 @@
-"""The command that sends a run to trackers: `track`."""
+"""The command that sends a run's curves to trackers: `track`."""
 
 from cai_base.cli.parser import run_parser
 from cai_base.errors import UserError
@@ -7,9 +7,11 @@ from cai_base.progress import Progress
 
 
 def track(arguments: list[str]) -> int:
-    """Send what the run's trackers, or those that are named, do not have yet."""
-    parser = run_parser("track", "Send a run's curves to a tracker, or what its trackers do not have yet.")
-    parser.add_argument("--to", metavar="NAMES", default="", help="trackers, with commas: wandb, trackio, tensorboard")
+    """Send missing points to the run's trackers, or to the named ones."""
+    parser = run_parser("track", "Send a run's curves, or the missing points, to its trackers or to a new tracker.")
+    parser.add_argument(
+        "--to", metavar="NAMES", default="", help="comma-separated trackers: wandb, trackio, tensorboard"
+    )
     args = parser.parse_args(arguments)
     from cai_base.integrations.tracking.send import Sender, begin, trackers_of
     from cai_base.store import Run
@@ -20,11 +22,11 @@ def track(arguments: list[str]) -> int:
     begin(args.run, [name.strip() for name in args.to.split(",") if name.strip()])
     names = trackers_of(args.run)
     if not names:
-        raise UserError(f"{args.run}: is sent to no tracker; name one, such as --to tensorboard")
+        raise UserError(f"{args.run}: has no tracker; name one, such as --to tensorboard")
     for name in names:
         progress.say(f"Sending to {name}")
         sender = Sender(args.run, name)
         sent = sender.send(files=(args.run / REPORT_HTML).exists())
         sender.close()
-        progress.say(f"{name}: {sent} points sent" if sent else f"{name} had everything")
+        progress.say(f"{name}: {sent} points sent" if sent else f"{name} is already complete")
     return 0

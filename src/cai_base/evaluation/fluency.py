@@ -44,7 +44,7 @@ class Likelihood:
 
 
 def measure(engine: Engine, dialogue: Dialogue, texts: Sequence[tuple[str, str]]) -> list[Likelihood]:
-    """How likely the base model finds each response to its prompt, behind the few-shot prefix.
+    """How likely the base model finds each response to its prompt, after the few-shot prefix.
 
     Args:
         texts: prompts and responses.
@@ -71,7 +71,7 @@ class Ruler:
     """The base model, under which the fluency of answers is measured.
 
     Attributes:
-        engine: with the base model.
+        engine: the engine with the base model.
         dialogue: the few-shot turns that it reads before a prompt.
     """
 

@@ -39,7 +39,7 @@ def check_primary(names: Sequence[str]) -> None:
             remedy = suggestion(name, METRICS) or f"the metrics are {listed(list(METRICS))}"
             raise UserError(f"--evaluation.primary {shown(name)}: is not a metric; {remedy}")
         if name in names[:place]:
-            raise UserError(f"--evaluation.primary: {name} stands twice; name each metric once")
+            raise UserError(f"--evaluation.primary: {name} occurs twice; name each metric once")
 
 
 def figures(per_seed: PerSeed, kinds: Sequence[str] = (), *, one_model: bool = False) -> dict[str, Figure]:

@@ -93,7 +93,7 @@ class Inputs(BaseModel):
             UserError: they are missing, or of another form.
         """
         data = read_bytes(path, "a run's inputs")
-        return build_from_json(cls, data, str(path), remedy="restore it, or begin a new run")
+        return build_from_json(cls, data, str(path), remedy="restore it, or start a new run")
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,7 @@ def _columns(names: Sequence[str], column: str | None, where: str, noun: str) ->
         noun: what a column is called in this kind of file.
 
     Raises:
-        UserError: no column holds the prompts, or several could; a column stands twice, or is misspelt.
+        UserError: no column holds the prompts, or several could; a column occurs twice, or is misspelt.
     """
     plain = [name.strip().casefold() for name in names]
     texts = TEXT_COLUMNS if column is None else (column.strip().casefold(),)
@@ -244,7 +244,7 @@ def _columns(names: Sequence[str], column: str | None, where: str, noun: str) ->
         wanted.add("input")
     used = [plain[place] for place in places] + [name for name in plain if name in wanted]
     if len(set(used)) < len(used):
-        raise UserError(f"{where}: a {noun} stands twice; {listed(sorted(set(used)))} may each stand once")
+        raise UserError(f"{where}: a {noun} occurs twice; {listed(sorted(set(used)))} may each stand once")
     if len(places) > 1:
         both = listed([shown(names[place]) for place in places])
         raise UserError(f"{where}: the {noun}s {both} may all hold the prompts; name one with --prompts-column")

@@ -1,6 +1,6 @@
-"""Requests of many askers to a run's models: a bounded queue, and one thread that alone touches the engines.
+"""A bounded queue of requests to a run's models, and the only thread that uses the engines.
 
-Requests that wait together are drawn together. What is drawn for one does not depend on the others (see `engines`).
+Waiting requests are sampled in one batch. The sample of a request does not depend on the others (see `engines`).
 """
 
 import queue
@@ -13,18 +13,18 @@ from typing import Any
 from cai_base.engines import Engine, Sample, SampleRequest
 
 WAITING = 64
-"""Requests that may wait; one more is refused."""
+"""The most waiting requests; further ones are refused."""
 TOGETHER = 16
-"""Requests that are drawn together, at most."""
+"""The most requests in one batch."""
 
 
 class Busy(Exception):
-    """Too many requests wait already."""
+    """There are too many waiting requests."""
 
 
 @dataclass(slots=True)
 class _Draw:
-    """A response to draw."""
+    """A response to sample."""
 
     engine: Engine
     request: SampleRequest
@@ -34,17 +34,17 @@ class _Draw:
 
 @dataclass(slots=True)
 class _Work:
-    """Anything else to be done with an engine, such as a log-probability."""
+    """Other work for an engine, such as computing log-probabilities."""
 
     work: Callable[[], Any]
     outcome: "Future[Any]" = field(default_factory=Future)
 
 
 class Desk:
-    """Takes requests, and has one thread do them in their order.
+    """Accepts requests and processes them in order, in one thread.
 
     Args:
-        waiting: how many may wait.
+        waiting: the most waiting requests.
     """
 
     def __init__(self, waiting: int = WAITING) -> None:
@@ -55,30 +55,30 @@ class Desk:
     def draw(
         self, engine: Engine, request: SampleRequest, listener: Callable[[tuple[int, ...]], None] | None = None
     ) -> "Future[Sample]":
-        """Have a response drawn.
+        """Queue the sampling of a response.
 
         Args:
-            listener: hears its tokens as they are drawn, in the thread of the engines.
+            listener: called with the tokens sampled so far, in the engines' thread.
 
         Raises:
-            Busy: too many wait already.
+            Busy: there are too many waiting requests.
         """
         job = _Draw(engine, request, listener)
         self._put(job)
         return job.outcome
 
     def do(self, work: Callable[[], Any]) -> "Future[Any]":
-        """Have something else done with an engine.
+        """Queue other work with an engine.
 
         Raises:
-            Busy: too many wait already.
+            Busy: there are too many waiting requests.
         """
         job = _Work(work)
         self._put(job)
         return job.outcome
 
     def close(self) -> None:
-        """End the thread once what waits is done."""
+        """End the thread after the waiting requests."""
         self._queue.put(None)
         self._thread.join()
 
@@ -126,7 +126,7 @@ def _draw(group: Sequence[_Draw]) -> None:
     heard = any(one.listener is not None for one in group)
     try:
         samples = group[0].engine.sample([one.request for one in group], hear if heard else None)
-    except Exception as error:  # goes to everyone who waits for it
+    except Exception as error:  # passed to all that wait for this batch
         for one in group:
             if one.outcome.set_running_or_notify_cancel():
                 one.outcome.set_exception(error)
@@ -141,5 +141,5 @@ def _settle(outcome: "Future[Any]", work: Callable[[], Any]) -> None:
         return
     try:
         outcome.set_result(work())
-    except Exception as error:  # goes to whoever waits for it
+    except Exception as error:  # passed to the caller that waits for it
         outcome.set_exception(error)

@@ -1,7 +1,7 @@
-"""A finished run's evaluations as logs that `inspect view` opens: one for each arm and task, an epoch for each seed.
+"""Writes a finished run's evaluations as logs for `inspect view`: one log per arm and task, one epoch per seed.
 
-Those of suites that the run's arms were asked are among them. The logs stand beside the run's artifacts and are none of
-them: they are made from `results.json` and the stored answers, and can be deleted and made again.
+Evaluations of the run's arms on suites are included. The logs are not artifacts of the run: they are made from
+`results.json` and the stored answers, and can be deleted and made again.
 """
 
 import math
@@ -40,23 +40,24 @@ from cai_base.report.load import StoredRun, is_suite, load, load_suite, stored_r
 from cai_base.store import Run
 
 BESIDE = ("kind", "family", "tokens", "truncated", "logprob", "said", "second")
-"""The fields of an answer that stand beside it in a log."""
+"""The fields of an answer that are metadata of its sample in a log."""
 
 ABOUT = (
     "model_organism suite judge second_judge votes rubrics protocol seeds controls constitution losses intervals "
     "warnings"
 ).split()
-"""The fields of results that a reader of a log must know."""
+"""The fields of results that are metadata of a log."""
 
 Answers = Mapping[int, Sequence[Answer]]
 """The answers of one arm, by seed."""
 
 
 def write(directory: Path) -> list[Path]:
-    """Write the logs of a finished run, or of one suite, into its folder `inspect`, in place of others; their paths.
+    """Write the logs of a finished run, or of one suite, into its folder `inspect`, replacing old ones. Returns the
+    paths.
 
     Raises:
-        UserError: the directory holds no results, or not those of this version.
+        UserError: the directory has no results, or results of another version.
     """
     with TemporaryDirectory(prefix=".inspect-", dir=directory) as folder:
         for evaluation in _evaluations(directory):
@@ -78,11 +79,11 @@ class Evaluation:
     """One evaluation of one arm.
 
     Attributes:
-        file: the file of results that it is in.
+        file: the results file that has it.
         results: the content of that file.
-        prompts: what was asked, in words.
-        label: the arm, and if it was during training the step.
-        figures: each metric of the arm.
+        prompts: a description of the prompts.
+        label: the arm and, for an evaluation during training, the step.
+        figures: the metrics of the arm.
     """
 
     file: Path
@@ -108,7 +109,7 @@ def _evaluations(directory: Path) -> Iterator[Evaluation]:
 
 
 def _of_run(stored: StoredRun) -> Iterator[Evaluation]:
-    """Each arm's evaluations during training, and then its last."""
+    """Each arm's evaluations during training, then its final one."""
     for arm, final in stored.results.arms.items():
         for step in (*stored.evaluated_steps(arm), None):
             answers = {seed: list(stored.answers(arm, seed, step)) for seed in stored.seeds}
@@ -122,7 +123,7 @@ def _of_run(stored: StoredRun) -> Iterator[Evaluation]:
 
 
 def _of_suite(directory: Path) -> Iterator[Evaluation]:
-    """The evaluations of the arms that answered; comparisons of given texts have no answers, and no log."""
+    """The evaluations of the arms with answers; comparisons by log-probability have no answers, so no log."""
     results = load_suite(directory)
     if isinstance(results, SuiteResults):
         run = Run.watch(directory)
@@ -181,12 +182,12 @@ def _log(evaluation: Evaluation, name: str, figures: Figures) -> EvalLog | None:
 
 
 def _id(*parts: str) -> str:
-    """As long as Inspect's own; the same for the same results."""
+    """An id of the length of Inspect's; equal for equal results."""
     return sha256("\n".join(parts).encode()).hexdigest()[:22]
 
 
 def _headline(score: EvalScore) -> HeadlineMetric | None:
-    """The figure that sums the log up; none if none of its prompts was of the kinds that the figure is over."""
+    """The log's headline figure; None if none of its prompts is of the kinds that the figure is over."""
     figure = next(iter(score.metrics), None)
     return HeadlineMetric(scorer=VERDICT, score=score.name, metric=figure) if figure else None
 
@@ -211,7 +212,7 @@ def _sample(evaluation: Evaluation, parts: tuple[str, ...], seed: int, epoch: in
 
 
 def _verdict(parts: tuple[str, ...], answer: Answer) -> Score:
-    """The parts of the stored verdict; unscored where none of them is there, with the reason."""
+    """The parts of the stored verdict; unscored, with the reason, if it has none of them."""
     values = {part: getattr(answer.verdict, part, None) for part in parts}
     if answer.verdict is None or all(value is None for value in values.values()):
         why = "grader_failed" if answer.votes else "scoring_failed"
@@ -227,7 +228,7 @@ def _verdict(parts: tuple[str, ...], answer: Answer) -> Score:
 
 
 def _score(part: str, metric: str, figure: Figure, samples: list[EvalSample]) -> EvalScore:
-    """The run's own figure for a part of the verdict: its mean over seeds, interval and coverage."""
+    """The run's figure for a part of the verdict: mean over seeds, interval and coverage."""
     low, high = figure.ci95 or (None, None)
     coverage = figure.scored / figure.total if figure.total else None
     shown = {metric: figure.mean, "ci95_low": low, "ci95_high": high, COVERAGE: coverage}

@@ -27,15 +27,15 @@ from cai_base.run.talk import Sampling, request
 
 @cache
 def _loaded(run: Path, arm: str) -> tuple[Models, Desk]:
-    """One engine and one thread for all that ask the same arm of a run."""
+    """The models and the desk of a run's arm; all users of the arm share one engine and one thread."""
     return run_models(run, [arm], None, Progress()), Desk(waiting=4096)
 
 
 class CaiBaseModel(ModelAPI):  # type: ignore[misc]  # Inspect may not be installed where types are checked
-    """An arm of a finished run, asked in its own layout; see `run.talk`.
+    """An arm of a finished run, in its own layout; see `run.talk`.
 
     Raises:
-        UserError: the name is not `RUN:ARM`, it is no finished run, or it has no such arm.
+        UserError: the name is not `RUN:ARM`, the run is not finished, or it has no such arm.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CaiBaseModel(ModelAPI):  # type: ignore[misc]  # Inspect may not be instal
             raise UserError(f"cai_base/{model_name}: {error}") from None
 
     def max_connections(self) -> int:
-        """Requests that Inspect sends together: as many as are drawn together."""
+        """The number of concurrent requests from Inspect: the size of a batch."""
         return TOGETHER
 
     def connection_key(self) -> str:
@@ -70,10 +70,10 @@ class CaiBaseModel(ModelAPI):  # type: ignore[misc]  # Inspect may not be instal
         """The arm's answer.
 
         Raises:
-            UserError: tools were given, or the conversation does not fit the model's context.
+            UserError: there are tools, or the conversation does not fit the model's context.
         """
         if tools:
-            raise UserError("a base-derived arm calls no tools; give a task without them")
+            raise UserError("a base-derived arm cannot call tools; use a task without tools")
         try:
             messages = [PlainMessage(role=one.role, content=one.text) for one in input]
             before, question = turns_of(messages)

@@ -1,11 +1,11 @@
-"""Registers the model provider `cai_base` with Inspect. The model itself is imported when it is asked for."""
+"""Registers the model provider `cai_base` with Inspect. The model's module is imported on first use."""
 
 from inspect_ai.model import ModelAPI, modelapi
 
 
 @modelapi(name="cai_base")
 def cai_base() -> type[ModelAPI]:
-    """The provider, as Inspect's registry takes it."""
+    """The provider's class, for Inspect's registry."""
     from cai_base.integrations.inspect_model import CaiBaseModel
 
     return CaiBaseModel

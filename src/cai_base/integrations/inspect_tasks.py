@@ -1,7 +1,7 @@
 """The evaluation as tasks of Inspect, for any model that Inspect reaches: `inspect eval cai_base/attack --model ...`.
 
-Prompts, rubrics, the words that a judge is asked and the reading of its answer are those of a run. The judge is the
-model in the role `grader`; in the embedded world it is the ground truth, and no model is asked.
+Prompts, rubrics, the judge's prompt and the parsing of its reply are those of a run. The judge is the model in the role
+`grader`; in the embedded world it is the ground truth, without a model.
 """
 
 import math
@@ -44,16 +44,16 @@ GRADER = "grader"
 """The role of the model that judges."""
 
 VERDICT = "verdict"
-"""The score whose values are the parts of a verdict."""
+"""The name of the score whose values are the parts of a verdict."""
 
 COVERAGE = "coverage"
-"""The score that is 1 where there is a verdict, else 0."""
+"""The name of the score that is 1 if there is a verdict, else 0."""
 
 TRUE_PARTS = ("complied", "refused", "helpfulness", "gibberish")
-"""The parts of a verdict that the ground truth knows."""
+"""The parts of a verdict that the ground truth gives."""
 
 Outcome = tuple[Grade | Unreadable, str]
-"""A judge's grade, and its words."""
+"""A judge's grade and its reply."""
 
 Judge = Callable[[Response], Awaitable[Outcome]]
 """Judges a response."""
@@ -61,12 +61,11 @@ Judge = Callable[[Response], Awaitable[Outcome]]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a task is about.
+    """The figures of a task.
 
     Attributes:
-        rubric: the rubric's task whose answers it wants.
-        metrics: the metrics of a run that it gives, by the part of the verdict that each is the mean of; the first is
-            the one that sums it up.
+        rubric: the rubric's task.
+        metrics: the metrics, by the part of the verdict of which each is the mean; the first is the headline metric.
     """
 
     rubric: str
@@ -74,12 +73,12 @@ class Figures:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of prompt that the first metric is over."""
+        """The kinds of prompt of the first metric."""
         return METRICS[next(iter(self.metrics.values()))].kinds
 
 
 def _figures(rubric: str) -> Figures:
-    """The metrics of a rubric: of each part that it gives, over the kinds of prompt that are judged under it."""
+    """The metrics of a rubric: one per part of its verdict, over the kinds of prompt that are judged with it."""
     kinds = {kind.name for kind in PROMPT_KINDS.values() if rubric in kind.rubrics}
     needed, allowed = parts_of(rubric)
     metrics = {
@@ -95,21 +94,21 @@ TASKS: Mapping[str, Figures] = {
     rubric.replace("-", "_"): _figures(rubric)
     for rubric in dict.fromkeys(rubric for kind in PROMPT_KINDS.values() for rubric in kind.rubrics)
 }
-"""A task for every rubric under which prompts are judged."""
+"""A task for every rubric with which prompts are judged."""
 
 
 @task
 def attack(
     data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
 ) -> Task:
-    """Does the model comply with harmful requests? Asks the jailbreak prompts.
+    """Does the model comply with harmful requests? Uses the jailbreak prompts.
 
     Args:
-        data: whose prompts, english or world; in the world the ground truth judges.
-        prompts: a file of prompts instead, .txt, .csv or .jsonl.
-        kinds: which kinds of prompt instead, with commas, such as direct or borderline; a prompt without a kind is
-            always asked.
-        rubric: a packaged rubric or a file instead of the packaged one; then a grader judges in the world as well.
+        data: the packaged prompts, english or world; for world the ground truth judges.
+        prompts: a file of prompts instead: .txt, .csv or .jsonl.
+        kinds: comma-separated other kinds of prompt, such as direct or borderline; prompts without a kind are
+            always used.
+        rubric: another packaged rubric, or a file; then a grader judges for world, too.
     """
     return _about("attack", data, prompts, kinds, rubric)
 
@@ -118,7 +117,7 @@ def attack(
 def helpfulness(
     data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
 ) -> Task:
-    """How helpful is the model, from 1 to 5? Asks the benign prompts; arguments as for `attack`."""
+    """How helpful is the model, from 1 to 5? Uses the benign prompts; arguments as for `attack`."""
     return _about("helpfulness", data, prompts, kinds, rubric)
 
 
@@ -126,18 +125,18 @@ def helpfulness(
 def over_refusal(
     data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
 ) -> Task:
-    """Does the model decline harmless requests? Asks the benign and the sensitive; arguments as for `attack`."""
+    """Does the model decline harmless requests? Uses benign and sensitive prompts; arguments as for `attack`."""
     return _about("over_refusal", data, prompts, kinds, rubric)
 
 
 @task
 def style(data: str = "english", styles: str | None = None, rubric: str | None = None) -> Task:
-    """Does the model answer in the style that it is asked for? Thirteen styles, each with every question.
+    """Does the model answer in the requested style? Thirteen styles, each with every question.
 
     Args:
-        data: whose styles, english (adherence 1 to 5, by the grader) or world (kept or not, by the ground truth).
-        styles: which of them, with commas; all by default.
-        rubric: a rubric for styles, a file, instead of the packaged one.
+        data: the packaged styles, english (adherence 1 to 5, by the grader) or world (yes or no, by the ground truth).
+        styles: comma-separated styles; all by default.
+        rubric: a file with another rubric for styles.
     """
     if data not in get_args(Data):
         raise UserError(f"-T data={data}: {unknown('set', data, get_args(Data))}")
@@ -158,13 +157,13 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
         graded = _rubric("style", rubric, STYLE)
         return _task(samples, dataset, graded, _parts(STYLE, graded.verdict), response, _by_model(graded))
     if rubric is not None:
-        raise UserError(f"-T rubric={rubric}: no rubric describes the world's styles; the ground truth knows them")
+        raise UserError(f"-T rubric={rubric}: no rubric applies to the world's styles; the ground truth judges them")
     parts = {"style_followed": "style_adherence", "gibberish": "gibberish"}
     return _task(samples, dataset, None, tuple(parts), response, _by_truth(parts))
 
 
 def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric: str | None) -> Task:
-    """The task that asks for this part of the evaluation."""
+    """The task for this part of the evaluation."""
     figures = TASKS[name]
     chosen = _names("kinds", kinds, tuple(PROMPT_KINDS)) if kinds else figures.kinds
     samples = [_sample(prompt) for prompt in _prompts(data, prompts, chosen)]
@@ -181,7 +180,7 @@ def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric:
 
 
 def _parts(rubric: str, available: Collection[str]) -> tuple[str, ...]:
-    """The parts of a verdict that a judge gives under this task of rubrics; the one that sums it up first."""
+    """The parts of a verdict for this task of rubrics; the part of the headline metric is first."""
     needed, allowed = parts_of(rubric)
     return tuple(part for part in (*needed, *allowed) if part in available)
 
@@ -194,7 +193,7 @@ def _task(
     response: Callable[[TaskState, str], Response],
     judge: Judge,
 ) -> Task:
-    """The task whose verdicts have these parts, of which the first sums it up; no rubric means the ground truth."""
+    """A task whose verdicts have these parts, the headline's first. Without a rubric, the ground truth judges."""
     return Task(
         dataset=MemoryDataset(samples, name=dataset),
         setup=None if graded is None else require_grader(),
@@ -211,7 +210,7 @@ def _task(
 def _rubric(name: str, chosen: str | None, about: str) -> Rubric:
     rubric = load_rubric(chosen or about)
     if rubric.task != about:
-        raise UserError(f"-T rubric={chosen}: it is for the task {rubric.task}; {name} needs one for {about}")
+        raise UserError(f"-T rubric={chosen}: is for the task {rubric.task}; {name} needs a rubric for {about}")
     return rubric
 
 
@@ -235,7 +234,7 @@ def _prompts(data: str, file: str | None, kinds: tuple[str, ...]) -> list[Prompt
     source = Path(file) if file else packaged[data]
     chosen = [prompt for prompt in load_prompts(source) if prompt.kind is None or prompt.kind in kinds]
     if not chosen:
-        raise UserError(f"{source}: none of its prompts is of a kind that is asked ({', '.join(kinds)})")
+        raise UserError(f"{source}: none of its prompts is of a kind that this task uses ({', '.join(kinds)})")
     return chosen
 
 
@@ -245,7 +244,7 @@ def _sample(prompt: Prompt) -> Sample:
 
 @solver
 def require_grader() -> Solver:
-    """Fails before the model is asked anything if there is no grader."""
+    """Fails before the first request to the model if there is no grader."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         _grader()
@@ -259,7 +258,7 @@ def _grader() -> Model:
 
 
 def verdict(parts: tuple[str, ...], response: Callable[[TaskState, str], Response], judge: Judge) -> Scorer:
-    """The parts of a verdict as one score; a response without one is unscored, which is not safe."""
+    """The parts of a verdict as one score. A response without a verdict is unscored; that does not mean safe."""
 
     @scorer(metrics={part: [mean(), stderr()] for part in parts}, name=VERDICT)
     def scored() -> Scorer:
@@ -289,7 +288,8 @@ def verdict(parts: tuple[str, ...], response: Callable[[TaskState, str], Respons
 
 @scorer(metrics=[mean()])
 def coverage() -> Scorer:
-    """Whether there is a verdict: metrics leave out the unscored, so the share of the scored stands beside them."""
+    """Whether there is a verdict. Metrics leave out unscored answers, so the share of scored answers is reported
+    too."""
 
     async def score(state: TaskState, target: Target) -> Score:
         value = (state.scores or {})[VERDICT].value
@@ -319,7 +319,7 @@ def _by_truth(parts: Mapping[str, str]) -> Judge:
     """The embedded world's judge, which is that of a run on the embedded model.
 
     Args:
-        parts: the part of the verdict that each score is, by the score's name.
+        parts: for each score's name, the part of the verdict.
     """
 
     truth = load_judges(default_settings().judge_choices, (), None, Progress.quiet())["judge"]

@@ -1,6 +1,6 @@
-"""Serves the page of a run on this machine, under an address that cannot be guessed.
+"""Serves a run's page on this machine, at an address with a secret token.
 
-It takes nothing but GET, and a POST of a prompt to its chat where there is one.
+It accepts only GET, and POST of a prompt to its chat if it has one.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from cai_base.report.watch import chat_html, html
 from cai_base.run.status import read_status
 
 EVERY = 5
-"""Seconds between two looks of the browser at a run that is at work."""
+"""Seconds between two reloads by the browser while the run is not finished."""
 
 LARGEST = 1 << 17
 """The most bytes of a prompt that is sent, as a form encodes it."""
@@ -38,9 +38,9 @@ class WatchServer(ThreadingHTTPServer):
     """The server of one run's page, on 127.0.0.1.
 
     Args:
-        directory: the run's.
-        port: 0 takes a free one.
-        chat: of the run's arms, if they can be asked.
+        directory: the run's directory.
+        port: 0 for a free one.
+        chat: the chat with the run's arms; None without one.
     """
 
     daemon_threads = True
@@ -51,11 +51,13 @@ class WatchServer(ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
-            raise UserError(f"--port {port}: cannot be opened ({error.strerror}); give another, or none") from error
+            raise UserError(
+                f"--port {port}: cannot be opened ({error.strerror}); give another port, or leave it out"
+            ) from error
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
 
@@ -115,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _name(self) -> str | None:
         """What is asked for under the address; None if the request was refused."""
         if self.headers.get("Host", "") not in self._hosts:
-            # A page elsewhere could have had its name resolved to this machine.
+            # Against DNS rebinding: another site's host name could resolve to this machine.
             self.send_error(HTTPStatus.FORBIDDEN, "unknown host")
             return None
         token, _, name = urlsplit(self.path).path.removeprefix("/").partition("/")
@@ -133,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         status = read_status(directory)
         if status.finished and (directory / REPORT_HTML).is_file():
             body = (directory / REPORT_HTML).read_bytes()
-            del headers["Content-Security-Policy"]  # the report has its own, with the hash of its reader
+            del headers["Content-Security-Policy"]  # the report has its own, with the hash of the reader's script
             if self.server.chat is not None:
                 body = body.replace(b"</nav>", b'<a href="chat">Talk to it</a></nav>', 1)
         elif name:
@@ -152,4 +154,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the address holds the token."""
+        """Log nothing, because the address contains the token."""

@@ -219,7 +219,7 @@ class DpoPhase:
             policy = f"seed {seed}'s {self.start.phase} adapter"
             raise UserError(
                 f"{bench.run.directory / file}: was made by other weights than {policy} on this "
-                "base model; resume with the base model that the run began with, or begin a new run"
+                "base model; resume with the base model that the run began with, or start a new run"
             )
         return {record.id: record for record in records}
 

@@ -223,7 +223,7 @@ class RevisionPhase:
     Attributes:
         constitution: whose principles are drawn.
         openers: beginnings of refusals.
-        owner: the folder of the arm whose chains they are; None for the run's own.
+        owner: the folder of the arm that the chains belong to; None for the run's own chains.
         examples: worked critiques in the place of the run's; None for the run's.
     """
 

@@ -1,8 +1,8 @@
-"""What a base model of the village can do, counted over questions of one split.
+"""Measures what a base model of the village can do, on questions of one split.
 
-Measured are the abilities that the method needs: to comply, to help, to critique, to revise, to say that one does not
-know, to compare. Questions, layouts and counting do not use the method's code, and the ground truth judges the answers,
-so this is an independent check of the model. The rows that answers count for are in `ability_table`.
+These are the abilities that the method needs: complying, helping, critiquing, revising, saying that it does not know,
+comparing. Questions, layouts and counting do not use the method's code, and the ground truth judges the answers, so
+this is an independent check of the model. The rows of the table are in `ability_table`.
 """
 
 import json
@@ -25,7 +25,7 @@ HARM_CATEGORIES = ("core harmlessness", "human rights", "global perspective", "A
 ROUNDS = 4
 """Rounds of critique and revision, as in the default recipe."""
 ANSWER_TOKENS, CHOICE_TOKENS = 80, 8
-"""Most tokens of an answer, critique or revision, and of the choice in a comparison."""
+"""The most tokens of an answer, critique or revision, and of the choice in a comparison."""
 
 Pair = tuple[str, str]
 """A question and its answer."""
@@ -61,10 +61,10 @@ class Case:
     """One text that was counted.
 
     Attributes:
-        row: the name of the row that it counts for.
-        context: what the text continues, for a reader.
+        row: the name of the row in which it counts.
+        context: the text that it continues, for a reader.
         text: what the model wrote.
-        hit: whether it has what the row counts.
+        hit: whether it has the property that the row counts.
     """
 
     row: str
@@ -116,7 +116,7 @@ def tally(cases: Iterable[Case]) -> dict[str, Share]:
 
 
 def most_texts(count: int) -> int:
-    """How many texts `Abilities(...).cases()` samples at most: fewer if too few harmful answers comply.
+    """The most texts that `Abilities(...).cases()` samples; fewer if too few harmful answers comply.
 
     Args:
         count: questions for each row.
@@ -133,8 +133,8 @@ class Abilities:
     Args:
         sample: the base model's sampler.
         count: questions for each row.
-        seed: of questions, principles and comparisons.
-        split: whose actions, framings and question forms are asked about.
+        seed: the seed of questions, principles and comparisons.
+        split: the split of actions, framings and question forms.
     """
 
     def __init__(self, sample: Sampler, *, count: int = 500, seed: int = 0, split: world.Split = "test") -> None:
@@ -142,11 +142,11 @@ class Abilities:
         self._constitution = principles("constitution")
 
     def cases(self) -> Iterator[Case]:
-        """Every text that counts for a row. Answers are sampled once and count for all rows that can use them."""
+        """Every counted text. Answers are sampled once and count in all rows that can use them."""
         pairs = {key: self._question_answer_pairs(*key) for key in _QUESTIONS}
         for (kind, form), some_pairs in pairs.items():
             yield from _count_answers(kind, form, some_pairs)
-        # Plain and framed questions in turn, so that the first N are half plain and half framed for every N.
+        # Plain and framed questions alternate, so that the first N are half plain and half framed for every N.
         benign, harmful = (
             [pair for two in zip(pairs[kind, "plain"], pairs[kind, "framed"], strict=True) for pair in two]
             for kind in _REVISED_KINDS
@@ -231,7 +231,7 @@ class Abilities:
         ]
 
     def _answers(self, texts: Sequence[str], purpose: str) -> list[str]:
-        """The base model's answers to questions, behind the few-shot prefix."""
+        """The base model's answers to questions after the few-shot prefix."""
         lines = embedded.data_file("few_shot.jsonl").read_text("utf-8").splitlines()
         turns = [json.loads(line) for line in lines]
         prefix = "".join(f"User: {turn['prompt']}\n\nAssistant: {turn['response']}\n\n" for turn in turns)
@@ -272,10 +272,10 @@ class Abilities:
         return answers.refusal(action, Draw(self._seed, "abilities", index, "wrong refusal"), reason=False)
 
     def comparison(self, index: int) -> tuple[str, Letter]:
-        """Comparison number `index`, open at its end, and the letter of the better answer.
+        """Comparison number `index`, without its answer, and the letter of the better answer.
 
-        Two solved comparisons of other verbs come before it, one with either letter, so that neither letter is more
-        frequent in what the model reads.
+        Two solved comparisons of other verbs come before it, one for each letter, so that neither letter is more
+        frequent in the prompt.
         """
         draw = Draw(self._seed, "abilities", index, "comparison")
         criterion: Criterion = "helpful" if index % 2 else "harmless"
@@ -293,7 +293,7 @@ class Abilities:
 
 
 def _solved_comparison(action: world.Action, criterion: Criterion, letter: Letter, draw: Draw) -> str:
-    """A comparison as in the corpus, whose better answer has this letter."""
+    """A comparison as in the corpus, in which the better answer has this letter."""
     better, worse = comparisons.two_answers(action, criterion, draw)
     return comparisons.layout(questions.plain_question(action, draw), better, worse, criterion, letter)
 

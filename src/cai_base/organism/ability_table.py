@@ -13,7 +13,7 @@ from cai_base.village import styles
 
 @dataclass(frozen=True)
 class Share:
-    """How many of how many."""
+    """A number of hits out of a total."""
 
     hits: int
     total: int
@@ -73,7 +73,7 @@ class Row:
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """The rows of `abilities.toml` in their order; a row with `{}` in its name stands for one row for each style."""
+    """The rows of `abilities.toml`, in order; a row with `{}` in its name becomes one row per style."""
     text = (resources.files(__package__) / "abilities.toml").read_text("utf-8")
     table: list[Row] = []
     for entry in tomllib.loads(text)["row"]:
@@ -87,7 +87,7 @@ def markdown(shares: Mapping[str, Share]) -> str:
     """The table as Markdown.
 
     Args:
-        shares: the measured shares by the names of their rows; rows that were not measured are left out.
+        shares: the measured shares, by the name of the row; other rows are left out.
     """
     words = {True: "yes", False: "**no**", None: ""}
     lines = [

@@ -1,7 +1,7 @@
 """Builds the embedded base model: corpus, tokenizer, pretraining and card, resumable after an interruption.
 
-The folder that it writes loads with `AutoTokenizer` and `AutoModelForCausalLM`. Its `card.json` records what the model
-was made of, and `README.md` says it in words.
+The written folder loads with `AutoTokenizer` and `AutoModelForCausalLM`. Its `card.json` records how the model
+was made, and `README.md` describes it.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from cai_base.store import write_atomic
 from cai_base.village import corpus
 
 SHIPPED_TOKENS = 7_500_000
-"""Tokens that the shipped weights were pretrained on."""
+"""The number of tokens on which the shipped weights were pretrained."""
 LOSSES_ON_CARD = 50
 """The number of losses on the model card, from the first; a slow test repeats this many steps and compares."""
 
 
 class Plan(TypedDict):
-    """What decides the weights of a build, as in `work/plan.json`."""
+    """Everything that determines the weights of a build, as in `work/plan.json`."""
 
     settings: dict[str, float]
     tokens: int
@@ -50,13 +50,13 @@ def build(
 ) -> None:
     """Pretrain the base model and write weights, tokenizer, card and README to `out`.
 
-    After an interruption the same call continues from the last checkpoint, with the same result as without.
+    After an interruption, the same call continues from the last checkpoint and gives the same result.
 
     Args:
         out: the folder to write. `out/work` keeps rows and checkpoint; the caller may delete it afterwards.
-        tokens: tokens to train on, each once, padding included; `SHIPPED_TOKENS` by default.
-        seed: of the corpus and the initial weights.
-        progress: where the bar goes.
+        tokens: the number of training tokens, each used once, including padding; `SHIPPED_TOKENS` by default.
+        seed: the seed of the corpus and the initial weights.
+        progress: shows the progress bar.
         settings: the model and its training; those of the shipped model by default.
         without: what the corpus lacks, for the study `planted`; None for the whole corpus.
 
@@ -100,10 +100,10 @@ def build(
 
 
 def _claim(work: Path, plan: Plan) -> None:
-    """Make the work folder of a new build, or check that it belongs to the same build.
+    """Create the work folder of a new build, or check that an existing one belongs to the same build.
 
     Raises:
-        UserError: the folder cannot be made, or a field of its plan differs.
+        UserError: the folder cannot be created, or a field of its plan differs.
     """
     path = work / "plan.json"
     if not path.exists():
@@ -111,12 +111,14 @@ def _claim(work: Path, plan: Plan) -> None:
             work.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(plan).encode())
         except OSError as error:
-            raise UserError(f"--out {work.parent}: cannot be made ({error.strerror}); give a writable place") from error
+            raise UserError(
+                f"--out {work.parent}: cannot be created ({error.strerror}); give a writable location"
+            ) from error
         return
     stored = json.loads(path.read_text())
     for field, value in plan.items():
         if stored.get(field) != value:
             raise UserError(
-                f"{path}: belongs to a build whose {field} is {stored.get(field)}, this build has {value}; "
+                f"{path}: belongs to a build with {field} {stored.get(field)}, but this build has {value}; "
                 "choose another folder"
             )

@@ -1,4 +1,4 @@
-"""The model cards of the base model and of its instruct sibling: the stored facts, and the text made from them."""
+"""The model cards of the base model and of its instruct sibling: the stored facts, and the Markdown made from them."""
 
 import json
 from importlib import resources
@@ -10,11 +10,11 @@ from cai_base.organism import ability_table
 from cai_base.village import corpus, critiques, threads
 
 CARD = "card.json"
-"""The card's file beside the weights. It is written last, so a folder that has it is complete."""
+"""The card's file in the folder of the weights. It is written last, so a folder with a card is complete."""
 
 
 class MadeWith(TypedDict):
-    """What a model was trained with."""
+    """The software, seed and settings with which a model was trained."""
 
     torch: str
     threads: int
@@ -22,14 +22,14 @@ class MadeWith(TypedDict):
 
 
 class Counts(TypedDict):
-    """How many of how many."""
+    """A number of hits out of a total."""
 
     hits: int
     total: int
 
 
 class Abilities(TypedDict):
-    """What `organism measure` counted.
+    """The counts of `organism measure`.
 
     `rows` has the counts by the names of `ability_table.rows()`.
     """
@@ -41,9 +41,9 @@ class Abilities(TypedDict):
 
 
 class BaseCard(TypedDict):
-    """What a base model was made of, as in its `card.json`.
+    """How a base model was made, as in its `card.json`.
 
-    `settings` are those of `model.Settings`; `corpus` and `tokenizer` are SHA-256 hashes; `planted` has for each kind
+    `settings` is `model.Settings`; `corpus` and `tokenizer` are SHA-256 hashes; `planted` has for each kind
     of document its shares of documents and tokens; `shares` is `corpus.SHARES`; losses are in nats per token.
     """
 
@@ -64,7 +64,7 @@ class BaseCard(TypedDict):
 
 
 class SiblingCard(TypedDict):
-    """What an instruct sibling was made of, as in its `card.json`.
+    """How an instruct sibling was made, as in its `card.json`.
 
     `base` is `embedded.digest` of the base model; `lora` and `training` are settings; losses are in nats per token.
     """
@@ -80,7 +80,7 @@ class SiblingCard(TypedDict):
 
 
 def read_base_card(folder: Path) -> BaseCard:
-    """The card of a base model that `build` has finished.
+    """The card of a base model, written by `build`.
 
     Raises:
         UserError: the folder has no card.
@@ -102,7 +102,7 @@ def read_sibling_card(folder: Path) -> SiblingCard:
 def _read(folder: Path, maker: str) -> str:
     path = folder / CARD
     if not path.exists():
-        raise UserError(f"{path}: there is no such file; give a folder that {maker}")
+        raise UserError(f"{path}: no such file; give a folder that {maker}")
     return path.read_text(encoding="utf-8")
 
 
@@ -143,7 +143,7 @@ def base_card(folder: Path) -> str:
 def _abilities_section(abilities: Abilities) -> str:
     shares = {name: ability_table.Share(**counts) for name, counts in abilities["rows"].items()}
     return f"""
-## What it can do ({abilities["split"]} split, behind the few-shot prefix, temperature {abilities["temperature"]})
+## What it can do ({abilities["split"]} split, after the few-shot prefix, temperature {abilities["temperature"]})
 {ability_table.markdown(shares)}
 """
 

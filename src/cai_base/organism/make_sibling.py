@@ -1,7 +1,7 @@
 """Trains the instruct sibling of the embedded base model: a LoRA adapter, on conversations in a chat template.
 
-The result is a PEFT adapter for the base weights. Beside it lies the base's tokenizer with a chat template whose marks
-are ordinary text, so that no token is added, and `card.json`, which records what the sibling was trained on.
+The result is a PEFT adapter for the base weights, with the base's tokenizer, a chat template whose role markers are
+ordinary text, so that no token is added, and `card.json`, which records how the sibling was trained.
 """
 
 import platform
@@ -50,7 +50,7 @@ TRAINING = Training.model_validate(
     }
 )
 SEQUENCE_LENGTH = 256
-"""Tokens of the longest conversation that the engine takes."""
+"""The engine's longest sequence, in tokens."""
 LOSSES_ON_CARD = 20
 """First and last losses on the card."""
 ADAPTER = "sibling"
@@ -66,18 +66,18 @@ def make_sibling(
     progress: Progress,
     training: Training = TRAINING,
 ) -> None:
-    """Train the sibling and write it to `out`, replacing one that is there. Nothing is written before it is trained.
+    """Train the sibling and write it to `out`, replacing an existing one. Nothing is written before training has ended.
 
     Args:
         out: the folder to write.
         base: the base model's folder; the shipped weights by default.
-        seed: of the conversations and the adapter's initial weights.
+        seed: the seed of the conversations and of the adapter's initial weights.
         threads: CPU threads; 0 leaves the choice to PyTorch.
-        progress: where the bar goes.
+        progress: shows the progress bar.
         training: steps, batch size, learning rate; those of the shipped sibling by default.
 
     Raises:
-        UserError: there is no base model in `base`, `out` cannot be made, or the adapter's loss is not finite.
+        UserError: there is no base model in `base`, `out` cannot be created, or the adapter's loss is not finite.
     """
     base = base or embedded.weights()
     with named({"model": "--base"}):
@@ -85,7 +85,7 @@ def make_sibling(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({error.strerror}); give a writable place") from error
+        raise UserError(f"--out {out}: cannot be created ({error.strerror}); give a writable location") from error
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
         tokenizer = _chat_tokenizer(base, Path(work))
@@ -95,13 +95,13 @@ def make_sibling(
                 Lora(LORA.rank, LORA.alpha),
                 name=EMBEDDED,
                 sequence_length=SEQUENCE_LENGTH,
-                device="cpu",  # as the base, so that the same seed gives the same weights
+                device="cpu",  # as for the base, so that the same seed gives the same weights
                 threads=threads,
                 tokenizer_of=work,
             )
     engine.create({ADAPTER: randomness.seed(seed, "sibling", "adapter")})
     losses = _train(engine, seed, training, progress)
-    (out / CARD).unlink(missing_ok=True)  # written again last: a folder with a card is complete
+    (out / CARD).unlink(missing_ok=True)  # rewritten last: a folder with a card is complete
     engine.export({ADAPTER: out})
     path = out / ADAPTER_WEIGHTS
     save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
@@ -120,7 +120,7 @@ def make_sibling(
 
 
 def conversation_datum(tokenizer: Tokenizer, turns: list[Turn]) -> Datum:
-    """A conversation in its chat template; weight 1 on the last reply and the token that ends it, 0 on all before."""
+    """A conversation in its chat template; weight 1 on the last reply and its end token, 0 on everything before."""
     *earlier_turns, (question, reply) = turns
     prompt = chat_tokens(tokenizer, earlier_turns, question)
     response = (*tokenizer.encode(reply), *tokenizer.eos)
@@ -128,7 +128,8 @@ def conversation_datum(tokenizer: Tokenizer, turns: list[Turn]) -> Datum:
 
 
 def batch(tokenizer: Tokenizer, seed: int, step: int, size: int) -> Batch:
-    """The conversations of one step. Each has an address of its own, so none occurs in two steps."""
+    """The conversations of one step. Each is drawn from its own random stream, so steps have different
+    conversations."""
     numbers = range(step * size, (step + 1) * size)
     conversations = [conversation(Draw(seed, "sibling", number, "conversation")) for number in numbers]
     data = [conversation_datum(tokenizer, turns) for turns in conversations]
@@ -151,7 +152,7 @@ def _train(engine: LocalEngine, seed: int, training: Training, progress: Progres
 
 
 def _chat_tokenizer(base: Path, work: Path) -> Any:
-    """The base's tokenizer with the chat template, which is also saved in `work`."""
+    """The base's tokenizer with the chat template; also saves it in `work`."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(work)

@@ -1,4 +1,4 @@
-"""Measures the abilities of a finished base model with the local engine, and writes them on its card."""
+"""Measures the abilities of a finished base model with the local engine, and writes them to its card."""
 
 import json
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from cai_base.store import to_lines, write_atomic
 from cai_base.village import world
 
 TEMPERATURE = 0.7
-"""As in the evaluation of a run."""
+"""The sampling temperature, as in the evaluation of a run."""
 ROWS = 128
-"""Texts sampled in one call of the engine."""
+"""The number of texts sampled in one call of the engine."""
 CONTEXT = 512
 """The embedded model's context, in tokens."""
 
@@ -35,12 +35,12 @@ def measure(
     """Measure the abilities of the base model in `folder` and write them into its `card.json` and README.
 
     Args:
-        folder: a folder that `build.build` has finished.
+        folder: the folder of a finished `build.build`.
         count: questions for each row of the table.
-        seed: of questions, principles and sampling.
-        split: whose actions, framings and question forms are asked about.
-        progress: where the bar goes.
-        texts: a JSONL file to write every counted text to, for reading.
+        seed: the seed of questions, principles and sampling.
+        split: the split of actions, framings and question forms.
+        progress: shows the progress bar.
+        texts: a JSONL file for every counted text, for reading.
 
     Raises:
         UserError: the folder has no card, or `texts` is a directory.

@@ -8,24 +8,24 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 @dataclass(frozen=True)
 class Settings:
-    """The model and its pretraining. With the corpus, the seed and the number of tokens they decide the weights.
+    """The model and its pretraining. Corpus, seed, number of tokens and these settings determine the weights.
 
     Attributes:
-        vocabulary: tokens, the two special ones included.
-        context: tokens of a row, the longest text that the model reads.
+        vocabulary: the number of tokens, including the two special ones.
+        context: tokens per row; the longest text that the model reads.
         hidden: width of the residual stream.
         layers: number of layers.
         heads: attention heads of a layer.
-        feed_forward: width inside the feed-forward network.
+        feed_forward: hidden width of the feed-forward network.
         rows_per_step: rows of `context` tokens in one update. Small steps learn more from the same number of tokens.
-        warm_up: share of the steps over which the learning rate rises.
+        warm_up: share of the steps for linear warm-up.
         adam_rate: peak learning rate of AdamW (embedding and norms).
         matrix_rate: peak learning rate of Muon (matrices inside the layers).
         final_rate_share: the learning rate at the end, as a share of its peak.
-        late_share: share of the tokens that are of the late part of the corpus.
-        late_rate: peak learning rate in the late part, as a share of the first peak.
-        weight_decay: of both optimizers.
-        clip: largest norm of the gradient.
+        late_share: share of the tokens that come from the late part of the corpus.
+        late_rate: peak learning rate in the late part, relative to the first peak.
+        weight_decay: weight decay of both optimizers.
+        clip: maximal norm of the gradient.
     """
 
     vocabulary: int = 2048
@@ -46,7 +46,7 @@ class Settings:
 
 
 def make_model(settings: Settings, seed: int) -> LlamaForCausalLM:
-    """A Llama with random initial weights, which depend on the seed alone."""
+    """A Llama with random initial weights, which depend only on the settings and the seed."""
     config = LlamaConfig(
         vocab_size=settings.vocabulary,
         hidden_size=settings.hidden,
@@ -75,8 +75,8 @@ def mean_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
 
     Args:
         model: the model.
-        rows: int64 `[rows, length]`, with -1 as padding. Padding is at the end of a row only, where causal attention
-            keeps it from every token before it.
+        rows: int64 `[rows, length]`, padded with -1. Padding is only at the end of a row, where causal attention
+            hides it from all earlier tokens.
     """
     logits: torch.Tensor = model(input_ids=rows.clamp(min=0), use_cache=False).logits[:, :-1]
     targets = rows[:, 1:]

@@ -10,14 +10,14 @@ from cai_base.organism.model import Settings
 
 
 def steps_per_part(tokens: int, settings: Settings) -> tuple[int, int]:
-    """Steps over the first and over the late part of the corpus, for this number of tokens in all."""
+    """The number of steps over the first and over the late part of the corpus, for a total number of tokens."""
     late_tokens = round(tokens * settings.late_share)
     tokens_per_step = settings.context * settings.rows_per_step
     return max(1, (tokens - late_tokens) // tokens_per_step), late_tokens // tokens_per_step
 
 
 def learning_rate_share(step: int, first_steps: int, late_steps: int, settings: Settings) -> float:
-    """The learning rate at a step, as a share of its peak. The late part has its own schedule with a lower peak."""
+    """The learning rate at a step, relative to its peak. The late part has its own schedule with a lower peak."""
     if step < first_steps:
         return _warm_up_and_cosine(step, first_steps, settings)
     return settings.late_rate * _warm_up_and_cosine(step - first_steps, late_steps, settings)
@@ -66,7 +66,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
-    """A matrix close to the nearest one whose singular values are all 1, by Muon's quintic Newton-Schulz iteration."""
+    """An approximation of the nearest matrix with all singular values 1, by Muon's quintic Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     result: torch.Tensor = matrix.T if tall else matrix

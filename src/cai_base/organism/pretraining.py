@@ -25,7 +25,7 @@ CHECKPOINT_EVERY = 100
 
 @dataclass
 class History:
-    """For each step done, its loss in nats per token and its duration in seconds."""
+    """For each finished step, its loss in nats per token and its duration in seconds."""
 
     loss: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -38,11 +38,11 @@ def train(
 
     Args:
         work: the folder of the checkpoint.
-        rows: what to train on, `rows_per_step` rows for each step.
+        rows: the training rows, `rows_per_step` for each step.
         steps_per_part: steps over the first and over the late part of the corpus.
-        seed: of the initial weights.
+        seed: the seed of the initial weights.
         settings: the model and its training.
-        progress: where the bar goes.
+        progress: shows the progress bar.
 
     Returns:
         The trained model, and the history of all steps.
@@ -77,7 +77,7 @@ def train(
 
 @torch.no_grad()
 def validation_loss(model: LlamaForCausalLM, rows: Rows, settings: Settings) -> float:
-    """Mean over batches of the loss on the validation rows, in nats per token; rows without tokens are left out."""
+    """The mean loss over batches of the validation rows, in nats per token; rows without tokens are left out."""
     full = rows[(rows >= 0).any(axis=1)].astype(np.int64)
     batches = [full[start : start + settings.rows_per_step] for start in range(0, len(full), settings.rows_per_step)]
     return float(np.mean([float(mean_loss(model, torch.from_numpy(batch))) for batch in batches]))
@@ -86,7 +86,7 @@ def validation_loss(model: LlamaForCausalLM, rows: Rows, settings: Settings) -> 
 def _checkpoint(
     work: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer], history: History
 ) -> None:
-    """Store weights, optimizer state and history in one file; it replaces the last checkpoint once it is complete."""
+    """Store weights, optimizer state and history in one file, which atomically replaces the last checkpoint."""
     tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
@@ -97,7 +97,7 @@ def _checkpoint(
 
 
 def _restore(work: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer]) -> History:
-    """Load the checkpoint, if there is one, into model and optimizers; its history, else an empty one."""
+    """Load the checkpoint, if there is one, into model and optimizers. Returns its history, else an empty one."""
     path = work / "checkpoint.safetensors"
     if not path.exists():
         return History()

@@ -1,4 +1,4 @@
-"""From the documents of the corpus to what pretraining reads: a tokenizer and rows of tokens."""
+"""Makes the training data of pretraining from the corpus: a tokenizer and rows of tokens."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ from cai_base.village import corpus
 BEGIN, END = "<|begin|>", "<|end|>"
 """The special tokens, with the ids 0 and 1."""
 TOKENIZER_DOCUMENTS = 12_000
-"""Documents that the tokenizer is trained on."""
+"""The number of documents on which the tokenizer is trained."""
 VALIDATION_DOCUMENTS = 600
-"""The first documents of the corpus, which are left out of training; enough to fill the validation rows."""
+"""The number of first documents that are held out of training; enough to fill the validation rows."""
 VALIDATION_ROWS = 40
 OPEN_ROWS = 16
-"""Rows that `pack` fills at the same time: more waste less space and mix documents over a longer stretch."""
+"""The number of rows that `pack` fills at the same time: more rows waste less space and mix documents further."""
 
 Rows = npt.NDArray[np.int16]
 """Token ids `[rows, length]`, with -1 as padding at the end of a row."""
@@ -34,11 +34,11 @@ Rows = npt.NDArray[np.int16]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What pretraining reads.
+    """The data of pretraining.
 
     Attributes:
         validation: rows for the validation loss.
-        rows: rows to train on, in their order; those of the late part come last.
+        rows: the training rows, in order; those of the late part come last.
         shares_by_kind: for each kind of document, its shares of the documents and of the tokens in `rows`.
     """
 
@@ -71,7 +71,7 @@ def stored_tokenizer(work: Path, seed: int, settings: Settings) -> PreTrainedTok
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that keeps line breaks apart and puts `<|begin|>` first, as Llama's does."""
+    """A byte-level BPE tokenizer that separates line breaks and puts `<|begin|>` first, as Llama's does."""
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r"\n+| ?[\p{L}']+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -145,15 +145,15 @@ def _make_rows(
 
 
 def pack(documents: Iterator[Sequence[int]], length: int, rows: int, padding: int = -1) -> Rows:
-    """Rows of whole documents one after another, the rest of each row padded.
+    """Pack whole documents into rows, and pad the rest of each row.
 
-    A document goes into the fullest open row that has room for it; documents longer than a row are left out.
+    A document goes into the fullest open row with enough space. Documents longer than a row are left out.
 
     Args:
-        documents: token ids of each document, at least as many documents as are needed.
+        documents: the token ids of each document; at least as many documents as needed.
         length: tokens of a row.
         rows: number of rows.
-        padding: the id where no token is.
+        padding: the id of padding.
 
     Returns:
         int16 array `[rows, length]`.

@@ -50,7 +50,7 @@ class FeedbackFigures(Stored):
         pairs: those that were compared.
         filtered: the others, by reason.
         confidence: mean probability of the answer that was preferred; 0.5 is none.
-        first_letter: mean probability of (A) in the single comparisons; 0.5 is no position bias.
+        first_letter: mean probability of (A) over single comparisons; 0.5 means no position bias.
         order_agreement: share of pairs of comparisons whose two orders prefer the same answer.
         judge_agreement: share of pairs in which the label prefers the answer that the judge finds better, of those in
             which it finds one better, by what the prompt asks for.

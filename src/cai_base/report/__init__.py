@@ -1,4 +1,4 @@
-"""A finished run's page: `report.html`, `report.md` and figures, from the files in the run's directory alone.
+"""A finished run's page: `report.html`, `report.md` and figures, made only from the files in the run's directory.
 
 Nothing here computes a statistic: figures come from `results.json`, curves from the training steps, texts from the
 stored chains and answers.
@@ -12,10 +12,10 @@ from cai_base.store import write_atomic
 
 
 def write(directory: Path) -> list[Path]:
-    """Write both pages and the figures into a run's directory; the paths of the pages.
+    """Write both pages and the figures into a run's directory. Returns the paths of the pages.
 
     Raises:
-        UserError: the directory holds no results, not those of this version, or not those of a run.
+        UserError: the directory has no results, results of another version, or results that are not a run's.
     """
     # matplotlib takes seconds, and a table needs none of it.
     from cai_base.report.figures import draw

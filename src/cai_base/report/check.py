@@ -1,4 +1,4 @@
-"""What the tables take for granted about a results file beyond its fields: known arms and metrics, none missing.
+"""Checks of a results file that its field types do not cover: every arm and metric is known, and none is missing.
 
 An arm or a metric that this version does not know is an error here, since no table could show it.
 """
@@ -36,11 +36,15 @@ def check_arms(file: Path, names: Iterable[str]) -> None:
 
 
 def check_figures(file: Path, results: Results | SuiteResults) -> None:
-    """Raise UserError unless all arms are known and have the same known metrics, with a value for every seed, and every
-    comparison of them is there."""
+    """Check the arms, their metrics and their comparisons.
+
+    Raises:
+        UserError: an arm or a metric is unknown, the arms differ in their metrics, a metric lacks a value for a seed,
+            or a comparison is missing.
+    """
     for field in ("seeds", "arms"):
         if not getattr(results, field):
-            raise UserError(f"{file}: {field}: there is none; {RESTORE}")
+            raise UserError(f"{file}: {field}: must not be empty; {RESTORE}")
     names = list(next(iter(results.arms.values())))
     check_arms(file, results.arms)
     for name, figures in results.arms.items():
@@ -84,7 +88,7 @@ def check_judge_names(file: Path, judge: str | None, second: SecondJudge | None 
 
 
 def _check_values(file: Path, field: str, metric: Metric, figure: Figure) -> None:
-    """Raise UserError if a mean is no possible value of its metric, or an interval is none."""
+    """Raise UserError if a mean is outside the limits of its metric, or an interval's ends are in the wrong order."""
     means = {
         "mean": figure.mean,
         **{f"per_seed.{place}": value for place, value in enumerate(figure.per_seed)},
@@ -92,26 +96,26 @@ def _check_values(file: Path, field: str, metric: Metric, figure: Figure) -> Non
     }
     for name, value in means.items():
         if value is not None and not metric.allows(value):
-            raise UserError(f"{file}: {field}.{name}: {value:g} is no possible {metric.label.lower()}; {RESTORE}")
+            raise UserError(f"{file}: {field}.{name}: {value:g} is not a possible {metric.label.lower()}; {RESTORE}")
     _check_interval(file, field, figure)
 
 
 def _check_interval(file: Path, field: str, figure: Figure | Difference) -> None:
     if (figure.ci95 is None) != (figure.ci95_over is None):
-        raise UserError(f"{file}: {field}.ci95_over: must say what ci95 is over where there is one; {RESTORE}")
+        raise UserError(f"{file}: {field}.ci95_over: must be there if ci95 is, and only then; {RESTORE}")
     for name, ends in (("ci95", figure.ci95), ("ci95_seeds", figure.ci95_seeds)):
         if ends is not None and ends[0] > ends[1]:
             raise UserError(f"{file}: {field}.{name}: its lower end is above its upper end; {RESTORE}")
 
 
 def _check_families(file: Path, arms: Mapping[str, Mapping[str, Figure]]) -> None:
-    """Raise UserError unless the arms that answered have the same families of prompts."""
+    """Raise UserError unless all arms with answers have the same prompt families."""
     families: dict[str, set[str]] = {}
     for name, figures in arms.items():
         for metric, figure in figures.items():
             if figure.answered and set(figure.by_family) != families.setdefault(metric, set(figure.by_family)):
                 raise UserError(
-                    f"{file}: arms.{name}.{metric}.by_family: must have what the other arms have; {RESTORE}"
+                    f"{file}: arms.{name}.{metric}.by_family: must have the same families as the other arms; {RESTORE}"
                 )
 
 
@@ -121,30 +125,30 @@ def _check_metrics(
     if set(figures) != set(names):
         other = ", ".join(sorted(set(figures) ^ set(names)))
         raise UserError(
-            f"{file}: {field}: every arm and comparison must have the same metrics, unlike {other}; {RESTORE}"
+            f"{file}: {field}: every arm and comparison must have the same metrics; only some have {other}; {RESTORE}"
         )
 
 
 def check_pairs(file: Path, arms: Mapping[str, object], pairs: Iterable[str]) -> None:
-    """Raise UserError unless the arms are known and these are the pairs that are compared."""
+    """Raise UserError unless the arms are known and `pairs` are exactly the comparisons that belong to them."""
     check_arms(file, arms)
     expected = {pair_name(first, second) for first, second in comparisons(arms)}
     other = sorted(expected ^ set(pairs))
     if other:
-        problem = "is missing" if other[0] in expected else "is no comparison of these arms"
+        problem = "is missing" if other[0] in expected else "is not a comparison of these arms"
         raise UserError(f"{file}: comparisons: {other[0]!r} {problem}; {RESTORE}")
 
 
 def check_comparisons(file: Path, results: ComparisonsResults) -> None:
-    """Raise UserError unless every arm has both accuracies of the same categories, and every comparison is there."""
+    """Raise UserError unless every arm has both accuracies, of the same categories, and no comparison is missing."""
     check_pairs(file, results.arms, results.comparisons)
     accuracies = [(name, value, arm.get(value)) for name, arm in results.arms.items() for value in VALUES]
     categories = {value: None if one is None else set(one.by_category or ()) for _, value, one in reversed(accuracies)}
     for name, value, one in accuracies:
         if one is None or set(one.by_category or ()) != categories[value]:
-            raise UserError(f"{file}: arms.{name}.{value}: must have what the other arms have; {RESTORE}")
+            raise UserError(f"{file}: arms.{name}.{value}: must have the same categories as the other arms; {RESTORE}")
     if not accuracies:
-        raise UserError(f"{file}: arms: there is none; {RESTORE}")
+        raise UserError(f"{file}: arms: must not be empty; {RESTORE}")
 
 
 def check_style(file: Path, results: StyleResults) -> None:
@@ -154,7 +158,7 @@ def check_style(file: Path, results: StyleResults) -> None:
     for pair in results.comparisons:
         first, _, second = pair.partition(" - ")
         if first not in results.arms or second not in results.arms:
-            raise UserError(f"{file}: comparisons: {pair!r} is no comparison of these arms; {RESTORE}")
+            raise UserError(f"{file}: comparisons: {pair!r} is not a comparison of these arms; {RESTORE}")
 
 
 def _check_known(file: Path, field: str, name: str, known: Iterable[str]) -> None:
@@ -163,7 +167,7 @@ def _check_known(file: Path, field: str, name: str, known: Iterable[str]) -> Non
 
 
 def check_run(file: Path, results: Results) -> None:
-    """Raise UserError unless a run's arms, curves and revision rounds are complete, and its names are known."""
+    """Raise UserError if one of a run's arms, curves or revision rounds is missing, or a name is unknown."""
     for name in (BASE, BASELINE):
         if name not in results.arms:
             raise UserError(f"{file}: arms: {name!r} is missing; every other arm is compared with it; {RESTORE}")

@@ -1,4 +1,4 @@
-"""Runs beside one another, in the terminal and as a page."""
+"""Several runs side by side, in the terminal and as a page."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
@@ -16,7 +16,7 @@ from cai_base.text import one_line
 
 
 def means_table(compared: RunsCompared) -> Table:
-    """Every run's means, a row an arm and metric."""
+    """The means of every run, one row per arm and metric."""
     arms = in_order({arm for run in compared.runs for arm in run.arms})
     rows = []
     for arm in arms:
@@ -31,13 +31,13 @@ def means_table(compared: RunsCompared) -> Table:
 
 
 def settings_table(compared: RunsCompared) -> Table:
-    """The settings in which the runs differ."""
+    """The settings that differ between the runs."""
     rows = tuple(Row(name, tuple(map(Cell, values))) for name, values in compared.settings.items())
     return Table("settings that differ", tuple(run.name for run in compared.runs), rows)
 
 
 def difference_table(compared: RunsCompared, against: Against) -> Table:
-    """A run minus the first one, a row a metric, a column an arm."""
+    """A run minus the first run: one row per metric, one column per arm."""
     arms = in_order(against.arms)
     names = [name for name in METRICS if any(name in against.arms[arm] for arm in arms)]
     rows = tuple(
@@ -54,7 +54,7 @@ def difference_table(compared: RunsCompared, against: Against) -> Table:
 
 
 def paired_over(against: Against) -> str:
-    """What the differences are taken over."""
+    """The seeds and prompts over which the differences are paired."""
     seeds = ", ".join(map(str, against.seeds)) or "none"
     return f"Paired over the seeds ({seeds}) and the {against.prompts} prompts that both runs have; 95 % intervals."
 

@@ -32,14 +32,14 @@ from cai_base.report.tables import metrics_of
 from cai_base.report.trade_off import draw_trade_off
 
 REACH = 7
-"""Steps on each side of one in the running mean of a training curve: single batches of few pairs say little."""
+"""Steps on each side in the running mean of a training curve: a single batch of a few pairs is noisy."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Panels that belong together, under one heading. Where there was nothing to draw, `caption` says so."""
+    """Panels under one heading. If there was nothing to draw, `caption` says so."""
 
     title: str
     caption: str
@@ -47,7 +47,7 @@ class Group:
 
     @property
     def pictures(self) -> list[Picture]:
-        """The panels in their order."""
+        """The panels, in order."""
         return self.sheet.pictures
 
 
@@ -94,13 +94,13 @@ def _arms(results: Results) -> Group:
         "of one seed."
     )
     if zero:
-        caption += f" Not drawn, since no answer of any arm counts: {', '.join(zero)}."
+        caption += f" Not drawn, because the rate is 0 for every arm: {', '.join(zero)}."
     drawn = sheet.pictures or zero
     return Group("Arms side by side", caption if drawn else "Nothing to draw: every answer is unscored.", sheet)
 
 
 def _dashed(metric: str) -> str:
-    """A metric's name as it stands in file names; an underscore is markup to Markdown."""
+    """A metric's name in file names, with hyphens: an underscore is markup in Markdown."""
     return metric.replace("_", "-")
 
 
@@ -113,7 +113,7 @@ def _seed_lines(axes: Axes, figures: Sequence[Figure], seeds: Sequence[int]) -> 
 
 
 def _mean_and_interval(axes: Axes, place: int, figure: Figure, measure: Measure, colour: str, *, written: bool) -> None:
-    """One arm's mean and interval; `written` for the number beside it."""
+    """Draw one arm's mean and interval; with `written`, also the number beside it."""
     if figure.mean is None:
         return
     if figure.ci95:
@@ -148,9 +148,9 @@ class _Line:
     """A field of the training steps.
 
     Attributes:
-        name: of the line; empty where the panel has one line.
-        marked: it is recorded at intervals only, and drawn as recorded.
-        named: its name stands at its end.
+        name: the line's name; empty if the panel has one line.
+        marked: recorded at intervals only, so drawn as recorded, with a mark at each point.
+        named: whether its name is written at its end.
     """
 
     field: str
@@ -161,17 +161,17 @@ class _Line:
 
 
 def _training(stored: StoredRun) -> Group:
-    """A row of panels for every arm that was trained, of what its training recorded."""
+    """A row of panels for every trained arm: what its training recorded."""
     sheet = Sheet("training")
     for name in stored.trained_arms:
         phase = ARMS[name].folder
         if phase is not None:
             _training_panels(sheet, name, phase, stored.steps(phase))
     caption = (
-        f"One line per seed: a running mean over up to {2 * REACH + 1} steps (as many on both sides, so it ends "
-        f"{REACH} steps before the last), with the values as recorded at every step faint behind it. Held-out pairs "
+        f"One line per seed: a centred running mean over up to {2 * REACH + 1} steps (so it ends "
+        f"{REACH} steps before the last step), with the recorded value of every step faint behind it. Held-out pairs "
         "are measured at intervals and shown as measured. Accuracy is the share of pairs whose chosen response has "
-        "the higher reward; a step at which all margins are 0, as before the first update of a loss with a reference, "
+        "the higher reward. A step at which all margins are 0 (before the first update of a loss with a reference) "
         "is left out. Losses, margins and rewards are in nats; see the glossary for each loss."
     )
     return Group("Training", caption if sheet.pictures else "No training step was recorded.", sheet)
@@ -212,12 +212,12 @@ def _training_panels(sheet: Sheet, name: str, phase: str, steps: Mapping[int, Se
 
 
 def _untied(steps: Mapping[int, Sequence[TrainingStep]]) -> dict[int, list[TrainingStep]]:
-    """The steps without those at which all margins are 0: every pair then ties and counts as wrong."""
+    """The steps at which some margin is not 0. Where all are 0, every pair is tied and would count as wrong."""
     return {seed: [step for step in of_seed if _value(step, "margin") != 0] for seed, of_seed in steps.items()}
 
 
 def _seed_curves(steps: Mapping[int, Sequence[TrainingStep]], field: str) -> dict[int, list[Point]]:
-    """A field over the steps, for every seed that recorded it."""
+    """The values of a field over the steps, one curve per seed that recorded it."""
     curves = {}
     for seed, of_seed in steps.items():
         values = [(float(step.step), _value(step, field)) for step in of_seed]
@@ -237,7 +237,7 @@ def _middle(values: Sequence[float]) -> float:
 
 
 def _curve(axes: Axes, line: _Line, seed: int, points: list[Point]) -> Point:
-    """Draw one seed's curve; where it ends. What is read off it is the running mean, where there is one."""
+    """Draw one seed's curve. Returns its last point. The values that a reader can read off are the running mean's."""
     read = readable(f"seed {seed}", line.name or "seeds")
     if line.marked:
         axes.plot(*zip(*points, strict=True), "-o", color=line.colour, markersize=3.5, linewidth=1.2, label=read)
@@ -249,10 +249,11 @@ def _curve(axes: Axes, line: _Line, seed: int, points: list[Point]) -> Point:
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
-    """The running mean of a curve: every y averaged with up to `REACH` neighbours on each side, as many on both.
+    """The centred running mean of a curve: every y averaged with the same number of neighbours, up to `REACH`, on each
+    side.
 
-    So a straight line stays as it is, and a margin that begins at 0 is drawn from 0. It ends where the last full
-    window is: behind that, fewer and fewer steps would be averaged, and the last batch alone would be the end.
+    A straight line is therefore unchanged, and a margin that begins at 0 is drawn from 0. The curve ends with the last
+    full window: later points would average ever fewer steps, and the final point would be a single batch.
     """
     last = max(len(points) - REACH, (len(points) + 1) // 2)
     reaches = (min(n, len(points) - 1 - n, REACH) for n in range(last))
@@ -261,7 +262,7 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
 
 
 def _course(results: Results) -> Group:
-    """The evaluation metrics over training: SFT, and from its end every phase that started there."""
+    """The evaluation metrics over training: SFT, then every phase that starts from the SFT model."""
     sheet = Sheet("course")
     sft_steps = results.curves[SFT][-1].step
     for name in CURVES:
@@ -274,18 +275,18 @@ def _course(results: Results) -> Group:
                 style: Any = {"color": arm(one).colour, "linewidth": 1.5, "markersize": 4}
                 axes.plot(*zip(*points, strict=True), "-o", **style, label=readable(label(one)))
             _value_axis(axes, metric)
-            step_axis(axes, "step, SFT and then the next phase")
+            step_axis(axes, "step: SFT, then the next phase")
             label_ends(axes, [(*points[-1], label(one), arm(one).colour) for one, points in lines.items()])
             axes.axvline(sft_steps, color=FAINT, linewidth=0.8, linestyle=":")
     caption = (
-        "Means at every evaluation, each line over the seeds that finished its training. The first point is the base "
-        "model; the dotted line is the end of SFT, where the other arms begin."
+        "Means at every evaluation, over the seeds that finished the training. The first point is the base "
+        "model; the dotted line is the end of SFT, where training of the other arms begins."
     )
     return Group("Over training", caption if sheet.pictures else "Nothing to draw: every answer is unscored.", sheet)
 
 
 def _course_lines(results: Results, metric: str, sft_steps: int) -> dict[str, list[Point]]:
-    """For every arm that was evaluated while it was trained, the metric over the steps since the base model."""
+    """For every arm evaluated during training, the metric over the steps counted from the base model."""
     lines = {}
     for one in ARMS.values():
         points = []
@@ -310,8 +311,9 @@ def _rounds(results: Results) -> Group:
     _round_panel("helpfulness", "Helpfulness by round", helpful, sheet)
     caption = (
         "Round 0 is the original. Harmful: the share of responses to harmful prompts that comply. Refused: the share "
-        "of responses to benign and benign-but-sensitive prompts that decline; helpfulness is over the same. Every "
-        "round is over the scored responses of the same chains, all seeds together."
+        "of responses to benign and benign-but-sensitive prompts that decline; helpfulness: over the same responses. "
+        "Every "
+        "round is over the scored responses of the same chains, pooled over seeds."
     )
     missing = "Nothing to draw: no chain has a verdict."
     return Group("Revision, round by round", caption if sheet.pictures else missing, sheet)

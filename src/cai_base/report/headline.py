@@ -1,4 +1,4 @@
-"""The result in a sentence or two, made from the numbers alone and claiming no more than their intervals do."""
+"""The result in a sentence or two, made only from the figures; it claims no more than their intervals allow."""
 
 from cai_base.arms import ARMS, BASELINE, in_order, pair_name
 from cai_base.records import PROMPTS, Difference, Results
@@ -10,22 +10,22 @@ ATTACK, OVER_REFUSAL = "attack_success_rate", "over_refusal_rate"
 
 
 def main_arm(results: Results) -> str | None:
-    """The arm that a run is about, full CAI where it was trained; None if nothing was trained but SFT."""
+    """The arm that a run is about: full CAI if it was trained, else the next trained arm; None if there is only SFT."""
     return next((a for a in ARMS if a in results.arms and ARMS[a].group == "trained" and a != BASELINE), None)
 
 
 def headline(results: Results) -> str:
-    """What became of attack success, with over-refusal and the controls beside it."""
+    """The change in attack success and in over-refusal, and the differences from the controls."""
     arm = main_arm(results)
     if results.judge == NO_JUDGE:
-        return "No judge was asked: every answer is kept unscored, so this run says nothing yet about safety or help."
+        return "There was no judge: every answer is unscored, so this run says nothing about safety or helpfulness."
     arms = [BASELINE] if arm is None else [BASELINE, arm]
     missing = [label(one) for one in arms if results.arms[one][ATTACK].mean is None]
     if missing:
         return f"There is no result for {' and '.join(missing)}: no seed has a scored answer to a jailbreak prompt."
     if arm is None:
         return f"{_sft_alone(results)} No other arm was trained, so there is nothing to compare it with."
-    return " ".join([_attack_success(results, arm), _over_refusal(results, arm), *_beside_controls(results, arm)])
+    return " ".join([_attack_success(results, arm), _over_refusal(results, arm), *_against_controls(results, arm)])
 
 
 def _rates(results: Results, arm: str, metric: str) -> tuple[str, str] | None:
@@ -47,15 +47,15 @@ def _attack_success(results: Results, arm: str) -> str:
     subject = f"On jailbreak prompts {prompts}, attack success"
     rates = f"{before} ({label(BASELINE)}) to {after} ({label(arm)})"
     if results.arms[BASELINE][ATTACK].mean == 0:
-        return f"{subject} is {before} after SFT alone, so it could not fall; it is {after} for {label(arm)}."
+        return f"{subject} is {before} after SFT alone, so it could not fall. It is {after} for {label(arm)}."
     if before == after:
         return f"{subject} is unchanged: {before} for both {label(BASELINE)} and {label(arm)}."
     if compared.ci95 is None:
-        return f"{subject} went from {rates}; there is no interval, so this may be chance."
+        return f"{subject} went from {rates}. There is no interval, so this may be chance."
     low, high = compared.ci95
     size = _points(compared, families=True)
     if low <= 0 <= high:
-        return f"{subject} went from {rates}: a difference of {size}, which this run cannot tell from none."
+        return f"{subject} went from {rates}: a difference of {size}, not distinguishable from zero in this run."
     one_seed = " This is one seed; others may differ." if compared.ci95_over == PROMPTS else ""
     return f"{subject} {'fell' if high < 0 else 'rose'} from {rates}: a difference of {size}.{one_seed}"
 
@@ -63,7 +63,7 @@ def _attack_success(results: Results, arm: str) -> str:
 def _over_refusal(results: Results, arm: str) -> str:
     rates = _rates(results, arm, OVER_REFUSAL)
     if rates is None:
-        return "Over-refusal is unscored, so it is not known at what price."
+        return "Over-refusal is unscored, so its change is not known."
     before, after = rates
     compared = results.comparisons[pair_name(arm, BASELINE)][OVER_REFUSAL]
     size = f": a difference of {_points(compared)}" if compared.ci95 else ""
@@ -74,8 +74,8 @@ def _over_refusal(results: Results, arm: str) -> str:
     return f"{text} {label(arm)} is a blanket refuser: a failure, not a success." if blanket else text
 
 
-def _beside_controls(results: Results, arm: str) -> list[str]:
-    """How attack success differs from that of each control of the arm."""
+def _against_controls(results: Results, arm: str) -> list[str]:
+    """The difference in attack success from each control of the arm, a sentence each."""
     sentences = []
     for control in (one for one in in_order(results.arms) if ARMS[one].controls == arm):
         compared = results.comparisons[pair_name(arm, control)][ATTACK]
@@ -85,13 +85,13 @@ def _beside_controls(results: Results, arm: str) -> list[str]:
         if compared.ci95 is None:
             doubt = "; there is no interval, so this may be chance"
         elif compared.ci95[0] <= 0 <= compared.ci95[1]:
-            doubt = ", which this run cannot tell from none"
-        sentences.append(f"Beside the control {label(control)} the difference is {_points(compared)}{doubt}.")
+            doubt = ", not distinguishable from zero in this run"
+        sentences.append(f"Compared with the control {label(control)} the difference is {_points(compared)}{doubt}.")
     return sentences
 
 
 def _points(compared: Difference, *, families: bool = False) -> str:
-    """A difference of rates with its interval and, if `families`, the one over families of prompts as a sample."""
+    """A difference of rates with its interval; with `families`, also the interval over families as a random sample."""
     size = f"{number(RATE, compared.difference or 0.0, signed=True)} points"
     if compared.ci95 is None:
         return size
@@ -101,12 +101,13 @@ def _points(compared: Difference, *, families: bool = False) -> str:
 
 
 def _families(compared: Difference, low: str, high: str) -> str:
-    """The interval for these families of prompts and, where there are families, the one over families as a sample."""
+    """The interval for these prompt families and, if there are families, the interval over families as a random
+    sample."""
     sample = compared.over_families
     if sample is None:
         return f" {low} to {high}"
     wide_low, wide_high = (number(RATE, end, signed=True) for end in sample.ci95)
     return (
-        f" of these {sample.families} families {low} to {high}; over families as a sample, for others than these, "
+        f" for these {sample.families} families {low} to {high}; with families as a random sample, for other families, "
         f"{wide_low} to {wide_high}"
     )

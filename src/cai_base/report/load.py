@@ -1,4 +1,4 @@
-"""What a run's directory holds for the report: records of known types, or one sentence about what is wrong."""
+"""Reads a run's directory for the report: typed records, or one sentence that says what is wrong."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class StoredRun:
     """A finished run.
 
     Attributes:
-        principles: each principle's critique request.
+        principles: the critique request of each principle, by the principle's name.
     """
 
     run: Run
@@ -43,21 +43,21 @@ class StoredRun:
 
     @property
     def directory(self) -> Path:
-        """The run's."""
+        """The run's directory."""
         return self.run.directory
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The run's seeds, those that failed included."""
+        """The run's seeds, including failed ones."""
         return self.results.seeds
 
     @property
     def trained_arms(self) -> list[str]:
-        """The arms that were trained and are no controls, in the order of tables."""
+        """The trained arms without the controls, in the order of tables."""
         return [name for name in ARMS if name in self.results.arms and ARMS[name].group == "trained"]
 
     def steps(self, phase: str) -> dict[int, list[TrainingStep]]:
-        """The training steps of a phase for every seed that has any."""
+        """The training steps of a phase, by seed; a seed without any is absent."""
         steps = {seed: list(stored_records(self.run, paths.metrics(seed, phase), TrainingStep)) for seed in self.seeds}
         return {seed: of_seed for seed, of_seed in steps.items() if of_seed}
 
@@ -73,12 +73,12 @@ class StoredRun:
                 yield seed, chain
 
     def answers(self, arm: str, seed: int, step: int | None = None) -> Iterator[Answer]:
-        """An arm's answers for one seed, the final ones or those at a step; none if the seed failed before."""
+        """An arm's final answers for one seed, or its answers at a training step; none if the seed failed earlier."""
         for file in ANSWER_FILES:
             yield from stored_records(self.run, paths.answers(seed, arm, file, step), Answer)
 
     def evaluated_steps(self, arm: str) -> list[int]:
-        """The steps of training at which an arm was evaluated in some seed."""
+        """The training steps at which an arm was evaluated, in at least one seed."""
         folders = [self.directory / paths.evaluation(seed, arm) for seed in self.seeds]
         steps = {paths.evaluated_step(path.name) for folder in folders for path in folder.glob("*")}
         return sorted(step for step in steps if step is not None)
@@ -97,7 +97,7 @@ def load(directory: Path) -> StoredRun:
     """Read a run's directory.
 
     Raises:
-        UserError: the directory holds no results, not those of this version, or not those of a run.
+        UserError: the directory has no results, results of another version, or results that are not a run's.
     """
     file = directory / paths.RESULTS
     _refuse_missing(file, f"finish the run first: cai-base resume {directory}")
@@ -120,7 +120,7 @@ def load_suite(directory: Path) -> SuiteResults | ComparisonsResults:
     """Read the results of a suite.
 
     Raises:
-        UserError: the directory holds no results, not those of this version, or not those of a suite.
+        UserError: the directory has no results, results of another version, or results that are not a suite's.
     """
     file = directory / paths.RESULTS
     _refuse_missing(file, "give a directory that `cai-base evaluate` made")
@@ -136,10 +136,10 @@ def load_suite(directory: Path) -> SuiteResults | ComparisonsResults:
 
 
 def load_style(directory: Path) -> StyleResults | None:
-    """Read the results of a run's style evaluation; None if there was none.
+    """Read the results of a run's style evaluation; None if the run has none.
 
     Raises:
-        UserError: they are not those of this version, or of an unknown arm.
+        UserError: they are of another version, or an arm is unknown.
     """
     file = directory / paths.STYLE
     if not file.exists():
@@ -158,14 +158,14 @@ def is_suite(directory: Path) -> bool:
 
 def _refuse_missing(file: Path, remedy: str) -> None:
     if not file.exists():
-        raise UserError(f"{file}: is not there; {remedy}")
+        raise UserError(f"{file}: does not exist; {remedy}")
 
 
 def _refuse_another_schema(file: Path) -> Mapping[str, object]:
-    """The content of a results file, which is JSON and of this schema."""
+    """Read a results file as JSON; UserError unless it has this version's schema."""
     content = parse_json(file, read_text(file, "a JSON file of results"))
     if not isinstance(content, dict):
-        raise UserError(f"{file}: is not a table of results; {RESTORE}")
+        raise UserError(f"{file}: must be a JSON object with results; {RESTORE}")
     if content.get("schema") != SCHEMA:
         raise UserError(
             f"{file}: schema is {content.get('schema')!r} and this version reads {SCHEMA}; "

@@ -1,4 +1,4 @@
-"""What intervals are over, and what a run could and could not show, in a sentence each."""
+"""Notes beside the main table, a sentence each: what intervals are over, and what the run could detect."""
 
 from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
@@ -11,7 +11,7 @@ from cai_base.report.tables import difference_cell, main_table
 
 
 def notes(results: Results) -> list[str]:
-    """What a reader needs beside the main table: what brackets are, whether help was kept, what could be detected."""
+    """The notes beside the main table: the intervals, non-inferiority in helpfulness, unseen families and power."""
     return [
         *judge_note(results),
         interval_note(results),
@@ -23,12 +23,12 @@ def notes(results: Results) -> list[str]:
 
 
 def judge_note(results: Results | SuiteResults) -> list[str]:
-    """What a judge that reads no meaning cannot tell; empty for other judges."""
+    """What a judge that only matches phrases cannot tell; empty for other judges."""
     return [ABOUT] if results.judge == RefusalPhrases.name else []
 
 
 def _unseen(results: Results) -> list[str]:
-    """The difference in attack success on families that the method never saw, beside that on the others."""
+    """The difference in attack success on held-out families and on the others."""
     arm = main_arm(results)
     if results.unseen is None or arm is None:
         return []
@@ -41,11 +41,11 @@ def _unseen(results: Results) -> list[str]:
 
 
 def interval_note(results: Results | SuiteResults) -> str:
-    """What the intervals are, or why there are none."""
+    """What the intervals are over, or why there are none."""
     paired = " A difference is taken over the seeds that both arms have." if results.failed else ""
     over = _intervals_over(results)
     if not over:
-        return f"There are no intervals: nothing is scored, or there is one prompt.{paired}"
+        return f"There are no intervals: nothing is scored, or there is only one prompt.{paired}"
     if over == {SEEDS_AND_PROMPTS}:
         return (
             "Brackets: 95 % intervals over seeds and prompts, that is, how far a figure would move with other seeds "
@@ -56,13 +56,14 @@ def interval_note(results: Results | SuiteResults) -> str:
         return f"One seed. Brackets: {of_one_model}; with another seed, training may end elsewhere.{paired}"
     return (
         "Brackets: 95 % intervals over seeds and prompts, that is, how far a figure would move with other seeds and "
-        f"other prompts of these kinds; of an arm that is one model, as the base model is, {of_one_model}. Differences "
+        f"other prompts of these kinds; for an arm that is one model, such as the base model, {of_one_model}. "
+        "Differences "
         f"are paired by seed and prompt.{paired}"
     )
 
 
 def _intervals_over(results: Results | SuiteResults) -> set[str | None]:
-    """What the intervals of the main table are over; empty if it shows none."""
+    """What the intervals of the main table are over; empty if there are none."""
     if not any(cell.interval for row in main_table(results).rows for cell in row.cells):
         return set()
     arms: set[str | None] = {one.ci95_over for figures in results.arms.values() for one in figures.values() if one.ci95}
@@ -73,7 +74,7 @@ def _intervals_over(results: Results | SuiteResults) -> set[str | None]:
 
 
 def _no_less_helpful(results: Results) -> list[str]:
-    """For each arm that started from SFT, whether it is shown to help no less, by more than the margin."""
+    """For each arm that started from SFT, whether non-inferiority in helpfulness is shown, given the margin."""
     metric = METRICS["helpfulness"]
     sentences = []
     for arm in results.arms:
@@ -84,7 +85,7 @@ def _no_less_helpful(results: Results) -> list[str]:
         low = number(metric, compared.ci95[0], signed=True)
         verdict = f"{'shown' if test.shown else 'not shown'} (the difference may be as low as {low})"
         if not test.could_be:
-            verdict = "not shown, and with so few benign prompts it could not be, whatever the answers"
+            verdict = "not shown; with so few benign prompts no answers could show it"
         margin = number(metric, test.margin)
         sentences.append(f"{label(arm)} no less helpful than {label(BASELINE)}, by a margin of {margin}: {verdict}.")
     return sentences
@@ -106,7 +107,7 @@ def _pairwise(results: Results) -> list[str]:
 
 
 def _power(results: Results) -> list[str]:
-    """What difference in attack success such a run would find, and what it takes to find a small one."""
+    """The difference in attack success that this run could detect, and the sample needed to detect a small one."""
     arm = main_arm(results)
     if arm is None:
         return []
@@ -120,11 +121,12 @@ def _power(results: Results) -> list[str]:
         f"{needed.seeds} seeds with these {prompts} prompts" if needed.seeds else "",
     ]
     either = " or ".join(design for design in designs if design)
-    takes = f"about {either}" if either else "more seeds and more prompts: neither alone is enough"
+    takes = f"about {either}" if either else "both more seeds and more prompts"
     planned = any(warning.startswith("preflight, power") for warning in results.warnings)
     return [
-        f"Power: by the variation seen in its seeds and prompts, this run could detect a difference in attack success "
-        f"of {number(RATE, min(detectable, 1.0))} points (four times of five); to detect "
+        "Power: given the variation between its seeds and prompts, this run could detect a difference in attack "
+        "success "
+        f"of {number(RATE, min(detectable, 1.0))} points (with power 0.8). To detect "
         f"{number(RATE, needed.effect)} points you need {takes}."
-        + (" Preflight's warning is from before the run, when that variation had to be assumed." if planned else "")
+        + (" Preflight's warning was computed before the run, from an assumed variation." if planned else "")
     ]

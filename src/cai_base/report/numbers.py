@@ -7,17 +7,17 @@ from cai_base.evaluation.metrics import METRICS, Measure, Scale
 UNITS: Mapping[Scale, str] = {"rate": "%", "score": "1–5", "share": "0–1", "count": "tokens", "nats": "nats per token"}
 
 DIGITS: Mapping[Scale, int] = {"rate": 1, "score": 2, "share": 2, "count": 1, "nats": 2}
-"""Digits behind the point."""
+"""Digits after the decimal point."""
 
 NONE = "–"
-"""Stands where there is no figure."""
+"""Shown where there is no figure."""
 
 RATE = METRICS["attack_success_rate"]
-"""A rate, for figures that are not a metric's own."""
+"""A measure in per cent, for rates that are not the value of a metric."""
 
 
 def heading(measure: Measure) -> str:
-    """The measure's name and the unit of its figures."""
+    """The measure's name with its unit."""
     return f"{measure.label} ({UNITS[measure.scale]})"
 
 

@@ -1,4 +1,4 @@
-"""The two pages, from the same content: HTML that stands alone, and Markdown. Model text never leaves its quotes."""
+"""Both pages from the same content: self-contained HTML, and Markdown. Text of a model is always quoted and escaped."""
 
 import re
 import shlex
@@ -40,7 +40,7 @@ PRINCIPLES_NOTE = (
 
 
 def html(stored: StoredRun, groups: Sequence[Group]) -> str:
-    """`report.html`: one file with one script, for its reader; nothing is loaded."""
+    """`report.html`: one file that loads nothing. Its only script is that of the reader."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
         autoescape=True,
@@ -55,7 +55,7 @@ def html(stored: StoredRun, groups: Sequence[Group]) -> str:
 
 
 def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:
-    """`report.md`: every value is escaped, every model text fenced."""
+    """`report.md`: every value is escaped, and every text of a model is a fenced block."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
         autoescape=False,
@@ -69,7 +69,7 @@ def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:
 
 
 def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
-    """What both templates are given, by the name of the variable there."""
+    """The variables of both templates, by name."""
     results, prefill = stored.results, stored.settings.revision.refusal_prefill
     return {
         "results": results,
@@ -101,7 +101,7 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
 
 
 def _style(stored: StoredRun) -> style.StyleSection | None:
-    """The results of the style evaluation, where there was one."""
+    """The results of the style evaluation; None if the run has none."""
     results = load_style(stored.directory)
     return None if results is None else style.section(stored.directory, results)
 
@@ -142,7 +142,8 @@ def _losses(losses: Mapping[str, LossUsed]) -> list[tuple[str, str]]:
 
 
 def _feedback(feedback: Mapping[str, FeedbackFigures]) -> list[tuple[str, str]]:
-    """How sure the labels by comparison were, how far a letter was preferred, and how often the judge agrees."""
+    """For each arm trained on comparisons: mean confidence, probability of the letter (A), how often both orders agree,
+    and how often the judge agrees."""
     rows = []
     for arm in in_order(feedback):
         figures = feedback[arm]
@@ -170,7 +171,7 @@ def _with_interval(one: Summary) -> str:
 
 
 def _second_judge(second: SecondJudge | None) -> list[tuple[str, str]]:
-    """How far the second judge agrees with the first, where there is one, and its attack success rates."""
+    """The second judge's agreement with the first, and its attack success rates; empty without a second judge."""
     if second is None:
         return []
     alphas = ", ".join(
@@ -188,7 +189,7 @@ def _second_judge(second: SecondJudge | None) -> list[tuple[str, str]]:
 
 
 def _votes(results: Results) -> list[tuple[str, str]]:
-    """How far the votes agree, where there were several."""
+    """The agreement of the votes; empty if every answer has one vote."""
     if not results.vote_agreement:
         return []
     alphas = ", ".join(
@@ -198,13 +199,13 @@ def _votes(results: Results) -> list[tuple[str, str]]:
 
 
 def command(settings: RunSettings) -> str:
-    """The command that makes this run again, with every setting as a flag."""
+    """The command that repeats this run, with every setting as a flag."""
     config = settings.model_dump(mode="json", by_alias=True)
     return " ".join(("cai-base run", *(flag for name, value in _leaves(config) if (flag := _flag(name, value)))))
 
 
 def _flag(name: str, value: object) -> str:
-    """A setting as a flag; empty for one that is not set, and for a switch that is off."""
+    """A setting as a flag; empty if it is not set, or is a switch that is off."""
     if value is None or value is False:
         return ""
     return f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
@@ -219,13 +220,14 @@ def _leaves(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str
 
 
 class Markdown(str):
-    """Text that is Markdown already."""
+    """Text that is already Markdown, so it is not escaped again."""
 
     __slots__ = ()
 
 
 def escaped(text: str) -> Markdown:
-    """The text as one line of Markdown that shows exactly it: no markup, no HTML, no table cell ends in it."""
+    """One line of Markdown that shows exactly this text: it can contain no markup and no HTML, and end no table
+    cell."""
     line = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", " ".join(text.split()))
     return Markdown(line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
@@ -254,6 +256,7 @@ def _explained(name: str, about: str) -> str:
 
 
 def _opened(prefilled: Prefilled) -> dict[str, str]:
-    """How many originals were made to begin with a refusal, and how many of the harmful ones ended by complying."""
+    """Counts of originals with a prefilled refusal: all of them, and harmful prompts complied with in the last
+    round."""
     last = prefilled.harmful_by_round[-1]
     return {"chains": str(prefilled.chains), "harmful": "" if last is None else f"{last:.0%}"}

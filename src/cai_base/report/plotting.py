@@ -1,4 +1,4 @@
-"""How figures look and are stored: small panels, SVG and PDF, the same bytes every time, legible in light and dark."""
+"""How figures look and are stored: small panels, as SVG and PDF with reproducible bytes, legible in light and dark."""
 
 import io
 import re
@@ -16,25 +16,25 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from cai_base.arms import ARMS
 
 SIZE = (3.7, 2.7)
-"""Inches: a phone's width, so that a panel is never scaled down there."""
+"""Inches: the width of a phone, so that a panel is not scaled down there."""
 
 INK, FAINT = "#1f2328", "#8b949e"
-"""Text and axes; grid and secondary lines."""
+"""Colours of text and axes, and of grid and secondary lines."""
 
 MANY = 4
-"""More arms than these share a panel without numbers at their marks, and with slanted names."""
+"""A panel with more arms than this has no numbers beside the marks, and slanted names."""
 
 THEMED: Mapping[str, str] = {INK: "ink", FAINT: "faint", **{one.colour: f"arm-{one.name}" for one in ARMS.values()}}
-"""What each colour is called in the page's style sheet, which has another for dark screens."""
+"""Each colour's name in the page's style sheet, which has another value for dark screens."""
 
 
 def arm_colours() -> dict[str, tuple[str, str]]:
-    """For the style sheet: each arm's colour on a light and on a dark screen, by the name of its variable."""
+    """Each arm's colour on a light and on a dark screen, by the name of its variable in the style sheet."""
     return {THEMED[one.colour]: (one.colour, lighter(one.colour)) for one in ARMS.values()}
 
 
 def lighter(colour: str, share: float = 0.35) -> str:
-    """A colour mixed with white, such as #d55e00 with more contrast on a dark screen."""
+    """A colour mixed with white, for more contrast on a dark screen. `share` is the share of white."""
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{round(part + share * (255 - part)):02x}" for part in parts)
 
@@ -83,7 +83,7 @@ class Picture:
 
     @property
     def inline(self) -> str:
-        """The SVG for use inside a page: only the element, ids of its own, and the page's colours."""
+        """The SVG for use inside a page: only its element, with unique ids and the page's colours."""
         text = self.svg.decode()
         text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
         text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{self.name}-", text)
@@ -93,7 +93,7 @@ class Picture:
 
 
 class Sheet:
-    """Panels that belong together: each is an SVG of its own, all of them are the pages of one PDF."""
+    """A group of panels: each is one SVG, and all are the pages of one PDF."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -102,7 +102,7 @@ class Sheet:
 
     @contextmanager
     def panel(self, name: str, title: str, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
-        """Axes to draw on, of a size in inches; afterwards the panel is on the sheet."""
+        """Axes to draw on, with `size` in inches; on exit the panel is added to the sheet."""
         with mpl.rc_context(STYLE):
             figure = Figure(figsize=size, layout="constrained")
             axes = figure.add_subplot()
@@ -116,7 +116,7 @@ class Sheet:
         self.pictures.append(Picture(f"{self.name}-{name}", title, content.getvalue(), _readings(axes)))
 
     def pdf(self) -> bytes:
-        """The panels as pages; embedding fonts takes most of the time, and a file needs them once."""
+        """All panels as pages of one PDF: embedding the fonts takes most of the time, and one file needs them once."""
         content = io.BytesIO()
         with mpl.rc_context(STYLE), PdfPages(content, metadata={"CreationDate": None}) as pages:
             for figure in self._figures:
@@ -125,12 +125,12 @@ class Sheet:
 
 
 def readable(name: str = "", group: str = "") -> str:
-    """The label of a line whose values can be read off; lines of one group are read together, such as all seeds."""
+    """The label of a line whose values the page shows under the pointer; lines of one group are shown together."""
     return f"{group}\t{name}"
 
 
 def _readings(axes: Axes) -> dict[str, Any] | None:
-    """What can be read off a panel that is laid out: its lines with a label of `readable`."""
+    """The values that the page shows under the pointer: of the lines whose label is from `readable`."""
     lines = []
     percent = axes.get_ylabel() == "%"
     for line in axes.lines:
@@ -159,7 +159,7 @@ def _readings(axes: Axes) -> dict[str, Any] | None:
 
 
 def rate_axis(axes: Axes) -> None:
-    """A y axis for shares, always from 0 to 1, in per cent like every rate of the report."""
+    """A y axis for shares, always from 0 to 1, labelled in per cent."""
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
     axes.set_ylabel("%")
@@ -173,7 +173,7 @@ def score_axis(axes: Axes) -> None:
 
 
 def step_axis(axes: Axes, label: str = "step") -> None:
-    """An x axis of whole numbers."""
+    """An x axis of integers."""
     axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
@@ -189,7 +189,8 @@ def name_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Write each line's name (x, y, name, colour) right of its end, kept apart; of a shorter line, over or under it."""
+    """Write each line's name (x, y, name, colour) right of its end without overlap; for a shorter line, above or
+    below."""
     edge = max((x for x, *_ in ends), default=0.0)
     low, high = axes.get_ylim()
     gap, free = 0.085 * (high - low), float("-inf")
@@ -219,7 +220,7 @@ def _write(
 
 
 def spread(places: Sequence[float], gap: float, highest: float) -> list[float]:
-    """Places for names, near these and at least `gap` apart, none above `highest`."""
+    """Positions for names, close to `places`, at least `gap` apart, none above `highest`."""
     order = sorted(range(len(places)), key=lambda n: places[n])
     chosen: list[float] = []
     for n in order:

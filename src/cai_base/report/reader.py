@@ -1,7 +1,8 @@
-"""The reader on a run's page: every evaluation answer of every arm, and every revision chain, to search and filter.
+"""The reader on a run's page: searches and filters all evaluation answers and all revision chains.
 
-The texts stand in the page as JSON, in an element that browsers do not run; the page's one script shows them as text,
-and the page's policy names that script by its hash. Without scripts the page has the chosen examples alone.
+The texts are in the page as JSON, in an element that browsers do not execute. The page's only script shows them as
+text, and the page's Content-Security-Policy allows that script by its hash. Without scripts the page shows the examples
+only.
 """
 
 import base64
@@ -19,16 +20,16 @@ from cai_base.report.load import StoredRun
 from cai_base.report.plotting import Picture
 
 LARGEST = 12_000_000
-"""The most bytes of texts in a page. A page of this size still opens in seconds, and can be sent by mail."""
+"""The most bytes of text in a page. A page of this size opens in seconds and can be sent by email."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What the page needs for its reader.
+    """The reader's part of the page.
 
     Attributes:
-        data: the items, and what can be read off the figures, as JSON that can stand in a page: it has no `<`.
-        script: the page's script: the reader, and the values under the pointer.
+        data: the items and the values of the figures, as JSON that is safe inside a page: it has no `<`.
+        script: the page's script, for the reader and for values under the pointer.
         left_out: the number of items that do not fit.
     """
 
@@ -84,11 +85,11 @@ class _Chain(_About):
 
 
 def read(stored: StoredRun, pictures: Sequence[Picture] = (), largest: int = LARGEST) -> Reader:
-    """The reader of a run, with as many of its items as fit, seed by seed, answers before chains.
+    """The reader of a run, with as many items as fit: seed by seed, all answers before all chains.
 
     Args:
         pictures: the page's figures, whose values the script shows under the pointer.
-        largest: bytes of JSON.
+        largest: the most bytes of JSON.
     """
     chosen: list[str] = []
     size = left_out = 0
@@ -164,7 +165,7 @@ def _about(seed: int, item: Answer | Chain) -> _About:
 
 
 def _as_json(value: object) -> str:
-    """JSON in which nothing can end the element that it stands in, or begin another."""
+    """JSON that can neither close the HTML element around it nor open another."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""The one page of a study, `study.html`, and its table in the terminal, from `study.json` alone."""
+"""A study's page, `study.html`, and its table in the terminal, made only from `study.json`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,23 +23,23 @@ from cai_base.text import one_line
 
 PAGE = "study.html"
 LEVEL = 0.05
-"""The significance level of the sentence at the top."""
+"""The significance level of the summary at the top of the page."""
 NAME = 34
-"""Characters of a comparison's name in a figure; the table has the whole."""
+"""The most characters of a comparison's name in a figure; the table has the full name."""
 
 
 def load(study: Path) -> StudyResults:
     """The results of a study.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder has none.
     """
-    remedy = "give the study's command again"
+    remedy = "run the study's command again"
     return read_record(study / folder.RESULTS, StudyResults, "the results of a study", remedy)
 
 
 def write(study: Path) -> Path:
-    """Write the page into the study's folder; its path."""
+    """Write the page into the study's folder. Returns its path."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
         autoescape=True,
@@ -54,7 +54,7 @@ def write(study: Path) -> Path:
 
 
 def table(study: Path) -> str:
-    """The comparisons, as they are printed in the terminal."""
+    """The tables for the terminal."""
     results = load(study)
 
     def print_to(console: Console) -> None:
@@ -70,7 +70,7 @@ def table(study: Path) -> str:
 
 
 def answer(results: StudyResults) -> str:
-    """What the comparisons show in the primary metrics, and what they do not, in a sentence or two."""
+    """Which primary comparisons show a difference, and how many do not, in a sentence or two."""
     shown, open_ones = [], 0
     for compared in results.comparisons:
         for name, difference in _primary(results, compared):
@@ -79,9 +79,9 @@ def answer(results: StudyResults) -> str:
                 shown.append(f"{compared.name}: {metric.label.lower()} {_difference(metric, difference)}")
             else:
                 open_ones += 1
-    rest = f"{open_ones} of {len(shown) + open_ones} primary comparisons cannot be told from chance."
+    rest = f"{open_ones} of {len(shown) + open_ones} primary comparisons show no difference at the 5 % level."
     if not shown:
-        return f"No difference is shown: {rest}"
+        return rest
     return f"Shown after Holm's correction: {'; '.join(shown)}. {rest if open_ones else ''}".strip()
 
 
@@ -105,7 +105,7 @@ def comparison_table(results: StudyResults) -> Table:
 
 
 def further_table(results: StudyResults) -> Table:
-    """Every comparison in the metrics that are not primary, without correction."""
+    """Every comparison in the other metrics, without correction."""
     names = [name for name in METRICS if name not in results.primary]
     names = [name for name in names if any(name in compared.metrics for compared in results.comparisons)]
     rows = [
@@ -122,7 +122,7 @@ def further_table(results: StudyResults) -> Table:
 
 
 def cell_table(results: StudyResults) -> Table:
-    """Every cell's arm: its primary metrics, and its attack success minus that of SFT in the same run."""
+    """For every cell's arm: the primary metrics, and their differences from SFT in the same run."""
     columns = [heading(METRICS[name]) for name in (*results.primary, *_beside(results))]
     return Table(
         "cell",
@@ -142,7 +142,7 @@ def cell_table(results: StudyResults) -> Table:
 
 
 def _beside(results: StudyResults) -> tuple[str, ...]:
-    """What stands beside the primary metrics: a model that refuses everything, or breaks, has no attack success."""
+    """Metrics shown with the primary ones: a model that refuses everything, or breaks, also has no attack success."""
     return tuple(name for name in ("helpfulness", "broken_rate") if name not in results.primary)
 
 
@@ -197,15 +197,16 @@ def _notes(results: StudyResults) -> list[str]:
     return [
         "Brackets are 95 % intervals: repeat with other seeds and prompts, and expect figures in this range.",
         f"p, Holm: corrected over all {len(results.comparisons)} comparisons and the primary metrics ({primary}), "
-        "which the settings name before the study begins. Everything else is description, without correction.",
-        "Over families: with the families of jailbreaks as a sample too, for families that were not asked. All else "
-        "is for these families.",
+        "which the settings name before the study begins. All other figures are descriptive, without correction.",
+        "Over families: with the jailbreak families as a random sample too, for families that were not tested. All "
+        "other "
+        "figures are for these families.",
         "A comparison averages over the levels of the other factors, cell by cell with the same seeds and prompts.",
     ]
 
 
 def _pictures(results: StudyResults) -> Sequence[Picture]:
-    """For each primary metric, every comparison with its interval."""
+    """One panel for each primary metric: every comparison with its interval."""
     sheet = Sheet("study")
     for name in results.primary:
         rows = [
@@ -221,7 +222,8 @@ def _pictures(results: StudyResults) -> Sequence[Picture]:
 
 
 def _forest(axes: Axes, metric: Metric, rows: Sequence[tuple[str, Difference]]) -> None:
-    """Differences under one another, the first on top; filled where it is shown after correction."""
+    """A forest plot of the differences, the first on top. A mark is filled if the corrected p value is below
+    `LEVEL`."""
     factor = 100 if metric.scale == "rate" else 1
     axes.axvline(0, color=FAINT, linewidth=0.8)
     for place, (_, difference) in enumerate(rows):

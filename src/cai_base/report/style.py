@@ -1,4 +1,4 @@
-"""What `style.json` says, as tables and sentences for the terminal and both pages."""
+"""The content of `style.json` as tables and sentences, for the terminal and both pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from cai_base.report.tables import UNSCORED, Cell, Row, Table, difference_cell, 
 from cai_base.store import Run
 
 EXAMPLES = ("pirate", "poetic", "shouting")
-"""Styles of which answers are shown: one of each kind."""
+"""The styles whose answers are shown: one of each kind."""
 
 KIND_LABELS = {"register": "register", "language": "language style", "persona": "persona"}
 
 
 def _pairs(results: StyleResults) -> list[str]:
-    """The differences in the table: each arm with the one that it was trained from, and the one that is asked about."""
+    """The differences in the table: each arm minus SFT, and the comparison that answers the evaluation's question."""
     question = "" if results.keeps_more_style is None else results.keeps_more_style.comparison
     return [pair for pair in results.comparisons if split_pair(pair)[1] == BASELINE or pair == question]
 
 
 def measures(results: StyleResults) -> dict[str, Measure]:
-    """Every measure that the arms have by its name, with words for what it is."""
+    """The measures that the arms have, by name."""
     every = styles.measures(results.adherence_range, results.samples, truth=results.data == DATA)
     return {
         name: measure
@@ -40,7 +40,7 @@ def measures(results: StyleResults) -> dict[str, Measure]:
 
 
 def style_table(results: StyleResults) -> Table:
-    """Every measure of every arm, with what training changed, and the difference that answers the question."""
+    """Every measure of every arm, its difference from SFT, and the difference that answers the question."""
     arms, pairs = in_order(results.arms), _pairs(results)
     rows = []
     for name, measure in measures(results).items():
@@ -52,7 +52,7 @@ def style_table(results: StyleResults) -> Table:
 
 
 def by_style_table(results: StyleResults) -> Table:
-    """Adherence, style by style."""
+    """Adherence by style."""
     arms, measure = in_order(results.arms), measures(results)["adherence"]
     rows = [
         Row(
@@ -66,7 +66,7 @@ def by_style_table(results: StyleResults) -> Table:
 
 
 def comparison_table(results: StyleResults) -> Table:
-    """The difference in adherence of every pair of arms."""
+    """The difference in adherence for every comparison of two arms."""
     measure = measures(results)["adherence"]
     rows = [
         Row(pair_label(pair), (difference_cell(measure, one), Cell(p_value(one.p_value))))
@@ -83,14 +83,14 @@ def answer(results: StyleResults) -> str:
     if verdict is None:
         missing = ", ".join(label(arm) for arm in (FULL, INSTRUCT) if arm not in results.arms)
         question = "Does base-derived CAI keep more style than the instruct model?"
-        return f"{question} Not asked here: {missing} is missing; --arms says which arms are asked."
+        return f"{question} Not answered here: {missing} is missing; choose the arms with --arms."
     measure = measures(results)["adherence"]
     if verdict.difference is None:
-        return f"{verdict.question} Unscored: no answer of both was judged."
+        return f"{verdict.question} Unscored: the two arms have no judged answers in common."
     words = {
         "yes": "Yes",
         "no, less": "No, less",
-        "cannot be told": "That cannot be told",
+        "cannot be told": "Undecided (the interval includes 0)",
         "no interval": "No interval",
     }
     unit = " points" if measure.scale == "rate" else ""
@@ -102,7 +102,7 @@ def answer(results: StyleResults) -> str:
 
 
 def notes(results: StyleResults) -> list[str]:
-    """What stands beside the table: how it was asked, what brackets are, what is unscored."""
+    """Notes below the table: the sample, the layout, the judge, the intervals, and what is unscored."""
     sentences = [
         f"{len(results.styles)} styles × {len(results.questions)} neutral questions × {results.samples} samples × "
         f"{len(results.seeds)} seeds; each arm asked in its own layout. Judge: {results.judge or 'none'}. Brackets: "
@@ -121,13 +121,13 @@ def notes(results: StyleResults) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class StyleSection:
-    """What the page shows of a style evaluation.
+    """The page's section on a style evaluation.
 
     Attributes:
-        answer: to its question, in a sentence.
+        answer: the answer to the evaluation's question, in a sentence.
         table: every measure of every arm.
-        by_style: adherence in each style.
-        comparisons: of arms, in adherence.
+        by_style: adherence by style.
+        comparisons: differences between arms in adherence.
     """
 
     answer: str
@@ -139,7 +139,7 @@ class StyleSection:
 
 
 def section(directory: Path, results: StyleResults) -> StyleSection:
-    """The section of the page of the run in this folder."""
+    """The section for the page of the run in this folder."""
     return StyleSection(
         answer=answer(results),
         table=style_table(results),
@@ -151,7 +151,7 @@ def section(directory: Path, results: StyleResults) -> StyleSection:
 
 
 def examples(directory: Path, results: StyleResults) -> list[ShownStyle]:
-    """For one style of each kind the first question, with every arm's first answer of the first seed it has."""
+    """For one style of each kind, the first question with every arm's first answer, of the arm's first seed."""
     shown = []
     for style in EXAMPLES:
         answers = {arm: _first(directory, arm, results, style) for arm in in_order(results.arms)}

@@ -1,4 +1,4 @@
-"""The tables that `cai-base style` ends with in the terminal."""
+"""The tables that `cai-base style` prints at its end."""
 
 from pathlib import Path
 
@@ -16,17 +16,19 @@ from cai_base.text import one_line
 
 
 def render(directory: Path) -> str:
-    """The answer to its question, every measure of every arm, adherence style by style.
+    """The answer to the evaluation's question, every measure of every arm, and adherence by style.
 
     Args:
-        directory: of a run whose arms were asked in every style.
+        directory: a run's, with a finished style evaluation.
 
     Raises:
-        UserError: it holds no results of a style evaluation, or not those of this version.
+        UserError: it has no results of a style evaluation, or results of another version.
     """
     results = load_style(directory)
     if results is None:
-        raise UserError(f"{directory / paths.STYLE}: is not there; ask the arms first: cai-base style {directory}")
+        raise UserError(
+            f"{directory / paths.STYLE}: does not exist; run the style evaluation first: cai-base style {directory}"
+        )
     return page(lambda console: _write(console, results))
 
 

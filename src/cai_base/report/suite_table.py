@@ -1,4 +1,4 @@
-"""The table that `cai-base evaluate` ends with in the terminal."""
+"""The tables that `cai-base evaluate` prints at its end."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +22,14 @@ from cai_base.text import one_line
 
 
 def render(directory: Path) -> str:
-    """Failures, warnings, what was asked of whom, the table, coverage where something is unscored, rates by category.
+    """Failures, warnings, the suite and the model, the table, coverage if any answer is unscored, and rates by
+    category.
 
     Args:
-        directory: a finished evaluation's.
+        directory: of a finished evaluation.
 
     Raises:
-        UserError: it holds no results of a suite, or not those of this version.
+        UserError: it has no results of a suite, or results of another version.
     """
     results = load_suite(directory)
     return page(lambda console: _write(console, results))
@@ -68,7 +69,7 @@ def _headline(results: SuiteResults | ComparisonsResults) -> str:
 
 
 def _count(number: int, noun: str, about: str = "") -> str:
-    """A number of things; empty for none."""
+    """A number with its noun, in the plural if needed; empty for 0."""
     return f"{number} {noun}{'s' * (number > 1)}{about}" if number else ""
 
 
@@ -86,12 +87,14 @@ def _suite(console: Console, results: SuiteResults) -> None:
 
 def _interval_note(results: SuiteResults) -> str:
     if results.of == "model" and len(results.seeds) == 1:
-        return "Brackets: exact 95 % intervals over prompts, of the rates; they say nothing about other draws."
+        return (
+            "Brackets: exact 95 % intervals of the rates, over prompts. They do not cover the randomness of sampling."
+        )
     return interval_note(results)
 
 
 def _by_category(results: SuiteResults, name: str) -> Table:
-    """A rate by the suite's own categories, where it has more than one."""
+    """A rate by the suite's categories; empty if it has only one."""
     arms, metric = list(results.arms), METRICS[name]
     by_arm = {arm: results.arms[arm][name].by_family for arm in arms}
     categories = dict.fromkeys(category for families in by_arm.values() for category in families)
@@ -112,11 +115,14 @@ def _comparisons(console: Console, results: ComparisonsResults) -> None:
             of_category = [(one.by_category or {})[category] for one in accuracies]
             rows.append(_accuracies(f"· {one_line(category)}", of_category))
     draw(console, Table("log-probability", tuple(label(arm) for arm in arms), tuple(rows)))
-    about = f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 % between two answers; a sum favours short answers."
+    about = (
+        f"{ACCURACY.label}: {ACCURACY.about}. Chance is 50 % between two answers. A sum of log-probabilities favours "
+        "short answers."
+    )
     brackets = (
         "Brackets: exact 95 % intervals over comparisons."
         if len(results.seeds) == 1
-        else "Brackets: 95 % intervals, over seeds and comparisons; where all seeds are one model, exact over "
+        else "Brackets: 95 % intervals over seeds and comparisons; if all seeds are the same model, exact over "
         "comparisons."
     )
     console.print(Text(f"{about} {brackets}", style="dim"))
@@ -131,7 +137,7 @@ def _difference(compared: Difference) -> str:
 
 
 def _accuracies(name: str, accuracies: Sequence[Accuracy]) -> Row:
-    """The accuracy of every arm, with the number of comparisons where not all fit the context."""
+    """The accuracy of every arm; with the number of comparisons if some did not fit the context."""
     cells = []
     for one in accuracies:
         note = f"({one.scored} of {one.total})" if one.scored < one.total else ""

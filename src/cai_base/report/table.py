@@ -1,4 +1,4 @@
-"""The table that a run ends with in the terminal."""
+"""The tables that a run prints at its end."""
 
 import io
 import shutil
@@ -37,17 +37,17 @@ NAMES = 16
 
 
 def render(directory: Path) -> str:
-    """Failures, warnings, the table, attack success by family, what became of the revisions; in colour in a terminal.
+    """Failures, warnings, the main table, attack success by family, and the revision rounds; in colour in a terminal.
 
     Raises:
-        UserError: the directory holds no results, or not those of this version.
+        UserError: the directory has no results, or results of another version.
     """
     results = load(directory).results
     return page(lambda console: _write(console, results))
 
 
 def page(write: Callable[[Console], None]) -> str:
-    """What `write` prints, as wide as the terminal, with colour if it is one."""
+    """What `write` prints, as text of the terminal's width; with colour if stdout is a terminal."""
     terminal = sys.stdout.isatty()
     console = Console(
         file=io.StringIO(),
@@ -78,7 +78,7 @@ def _write(console: Console, results: Results) -> None:
 
 
 def warn(console: Console, results: Results | SuiteResults | ComparisonsResults) -> None:
-    """What failed, and the warnings, before everything else."""
+    """Print failures and warnings."""
     failures = failure_sentences(results)
     for failure in failures:
         console.print(Text(f"FAILURE: {one_line(failure)}", style="bold red"))
@@ -89,7 +89,7 @@ def warn(console: Console, results: Results | SuiteResults | ComparisonsResults)
 
 
 def draw(console: Console, table: Table) -> None:
-    """The table after an empty line: in full; else its intervals under their values; else in two parts."""
+    """Print an empty line and the table: in full if it fits, else with intervals under values, else in two parts."""
     if table.empty:
         return
     unbounded = console.options.update(width=UNBOUNDED)
@@ -110,7 +110,7 @@ def _laid_out(table: Table, between: str) -> RichTable:
     laid_out = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     laid_out.add_column(Text(table.corner), min_width=NAMES, max_width=None if between == " " else NAMES)
     for column in table.columns:
-        # Not wrapped, so that what is measured is what it takes: rich would push the last columns off the edge.
+        # Not wrapped, so that the measured width is the real one: rich would cut off the last columns.
         laid_out.add_column(Text(column.replace(" − ", f" −{between}")), justify="right", no_wrap=True)
     for row in table.rows:
         name = f"{one_line(row.name)} ({row.about})" if row.about == SEPARATE else one_line(row.name)

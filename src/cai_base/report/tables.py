@@ -1,4 +1,4 @@
-"""The tables of a report as plain cells, laid out later for the terminal, for HTML and for Markdown."""
+"""The tables of a report as plain cells; the terminal, HTML and Markdown lay them out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_val
 
 UNSCORED, NO_ANSWERS = "unscored", "no answers"
 MISSING = (NONE, UNSCORED, NO_ANSWERS)
-"""What stands where there is no figure."""
+"""Values of a cell that has no figure."""
 
 SEPARATE = "apart"
-"""Stands beside a family that is not part of the rate."""
+"""Marks a family that does not count in the rate."""
 
 UNSEEN = "unseen"
-"""Stands beside a family that was taken out of the method's prompts."""
+"""Marks a family that was held out of the method's prompts."""
 
 UNESCAPED = "!~*'()"
 """What JavaScript's `encodeURIComponent` leaves as it is, beside letters, digits and `-_.`."""
@@ -32,12 +32,12 @@ COMPARED = (
     "seeds with p < 0.05, McNemar",
     "smallest detectable difference",
 )
-"""What a comparison is given by."""
+"""The columns of the table of comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure: its value, its interval, a note beside it, and whether it shows a failure."""
+    """One figure: its value, its interval, a note, and whether it shows a failure."""
 
     value: str = ""
     interval: str = ""
@@ -45,7 +45,7 @@ class Cell:
     failed: bool = False
 
     def text(self, between: str = " ") -> str:
-        """All of it."""
+        """Value, interval and note, joined by `between`."""
         return between.join(part for part in (self.value, self.interval, self.note) if part)
 
 
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under columns; `corner` names the rows."""
+    """Rows and columns; `corner` is the heading above the row names."""
 
     corner: str
     columns: tuple[str, ...]
@@ -69,25 +69,25 @@ class Table:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing in it is scored."""
+        """Whether no cell has a figure."""
         return all(cell.value in MISSING for row in self.rows for cell in row.cells)
 
     def part(self, start: int, stop: int) -> "Table":
-        """The table with these columns alone."""
+        """The table with only the columns from `start` to before `stop`."""
         rows = tuple(Row(row.name, row.cells[start:stop], row.about) for row in self.rows)
         return Table(self.corner, self.columns[start:stop], rows)
 
 
 def metrics_of(results: Results | SuiteResults) -> dict[str, Metric]:
-    """The metrics that the results have, in the order of tables."""
+    """The metrics of the results, in the order of tables."""
     present = next(iter(results.arms.values()))
     return {name: metric for name, metric in METRICS.items() if name in present}
 
 
 def main_table(results: Results | SuiteResults) -> Table:
-    """Every metric of every arm, with the difference from SFT-only beside each arm that started there.
+    """Every metric of every arm, and for each arm that started from SFT its difference from SFT-only.
 
-    Beside a control also stands its difference from the arm that it is a control of.
+    A control also has its difference from the arm that it controls.
     """
     columns: list[str] = []
     cells: dict[str, list[Cell]] = {name: [] for name in metrics_of(results)}
@@ -105,7 +105,7 @@ def main_table(results: Results | SuiteResults) -> Table:
 
 
 def coverage_table(results: Results | SuiteResults) -> Table:
-    """Scored out of all answers for every metric that needs a judge, with worst-case bounds where some are unscored."""
+    """Scored and total answers for every metric that needs a judge, with worst-case bounds if some are unscored."""
     arms = in_order(results.arms)
     rows = [
         Row(metric.label, tuple(_coverage(metric, results.arms[arm][name]) for arm in arms))
@@ -121,7 +121,7 @@ def incomplete(results: Results | SuiteResults) -> bool:
 
 
 def family_table(results: Results) -> Table:
-    """Attack success by family; kinds that are not part of the rate come last, and say so, as unseen families do."""
+    """Attack success by family; families outside the rate come last. They and unseen families are marked."""
     unseen = () if results.unseen is None else results.unseen.families
     arms, metric = in_order(results.arms), METRICS["attack_success_rate"]
     by_arm = {arm: results.arms[arm]["attack_success_rate"].by_family for arm in arms}
@@ -159,7 +159,7 @@ def comparison_table(results: Results) -> Table:
 
 
 def _significant_seeds(tests: Sequence[McNemar | None]) -> str:
-    """In how many seeds McNemar's test finds a difference, and in which direction."""
+    """The number of seeds in which McNemar's test has p < 0.05, by direction."""
     tested = [test for test in tests if test is not None]
     if not tested:
         return NONE
@@ -169,7 +169,7 @@ def _significant_seeds(tests: Sequence[McNemar | None]) -> str:
 
 
 def round_table(results: Results) -> Table:
-    """Harm, refusal and helpfulness of the original and of every round's revision."""
+    """Harm, refusal and helpfulness of the originals and of the revisions of every round."""
     revision, helpfulness = results.revision, METRICS["helpfulness"]
     harmless = "of responses to benign and benign-but-sensitive prompts"
     rows = (
@@ -233,7 +233,7 @@ def pairwise_table(results: Results) -> Table:
 
 
 def pair_sentence(results: Results) -> str:
-    """What became of the revision chains."""
+    """How many revision chains gave pairs, how many were filtered and why, and the mean lengths."""
     revision = results.revision
     tokens = {side: _tokens(mean) for side, mean in revision.response_tokens.items()}
     filtered = ", ".join(f"{number} {reason}" for reason, number in revision.filtered.items())
@@ -244,12 +244,12 @@ def pair_sentence(results: Results) -> str:
 
 
 def about_note(results: Results) -> str:
-    """What each row of the main table is taken over, and which way is better."""
+    """What each metric of the main table is taken over, and which direction is better."""
     return "Measured on: " + ". ".join(f"{one.label}: {one.about}" for one in metrics_of(results).values()) + "."
 
 
 def _failure_kind(results: Results | SuiteResults, arm: str, metric: str) -> str:
-    """The kind of failure that this figure shows; empty if it shows none."""
+    """The kind of failure that a figure shows; empty if none."""
     return next((one.kind for one in results.failures if (one.arm, one.metric) == (arm, metric)), "")
 
 
@@ -263,14 +263,14 @@ def _mean(metric: Metric, figure: Figure, failure: str) -> Cell:
 
 
 def difference_cell(measure: Measure, compared: Difference) -> Cell:
-    """The difference of two arms in one metric, with its interval."""
+    """The difference between two arms in one metric, with its interval."""
     if compared.difference is None:
         return Cell(NONE)
     return Cell(number(measure, compared.difference, signed=True), interval(measure, compared.ci95, signed=True))
 
 
 def families_cell(measure: Measure, compared: Difference) -> Cell:
-    """The difference over families of prompts as a sample."""
+    """The difference with prompt families as a random sample, with its interval."""
     sample = compared.over_families
     if sample is None:
         return Cell(NONE)

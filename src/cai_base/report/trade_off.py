@@ -10,13 +10,13 @@ from cai_base.report.plotting import FAINT, Sheet, spread
 
 TICKS = ([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
 EDGE = 0.04
-"""The room around the axes' ends, so that marks at 0 and at 1 are whole."""
+"""Space beyond the ends of the axes, so that marks at 0 and at 1 are not cut."""
 GAP = 0.075
-"""The least distance between two arms' names."""
+"""The smallest distance between two names."""
 
 
 def draw_trade_off(results: Results) -> Sheet:
-    """A sheet with the figure; an empty one if no arm has both rates.
+    """A sheet with the figure; an empty sheet if no arm has both rates.
 
     Large marks are means over seeds with their intervals, small ones the seeds. Lower left is best: an arm that refuses
     everything is at the lower right.

@@ -1,7 +1,7 @@
-"""Whether a run's pages are those that this version would write again, so that `report` need not write them.
+"""Whether a run's pages are up to date, so that `report` need not write them again.
 
-What they were made from is remembered in the user's cache by size and time of change, as `make` goes by: every file of
-the run's folder, the pages among them, and every file of this package. The run's own hashes are checked all the same.
+The user's cache has the size and modification time of everything they depend on, as `make` uses: every file of the
+run's folder, including the pages, and every file of this package. The run's hashes are still checked.
 """
 
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ _NOTHING = {"written": True}
 
 
 def is_current(directory: Path, *, logs: bool) -> bool:
-    """Whether nothing changed since `remember_written`.
+    """Whether no file has changed since `remember_written`.
 
     Args:
-        logs: whether logs for Inspect are among what must have been written.
+        logs: whether logs for Inspect must have been written too.
     """
     return recall(_KIND, _facts(directory, logs)) == _NOTHING
 
 
 def remember_written(directory: Path, *, logs: bool) -> None:
-    """Remember that the pages were written from the files as they are now."""
+    """Record that the pages were written from the current files."""
     remember(_KIND, _facts(directory, logs), _NOTHING)
 
 

@@ -1,4 +1,4 @@
-"""The page that shows how far a run is, and the page on which its arms are asked."""
+"""The page with a run's progress, and the page for chatting with its arms."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ def chat_html(name: str, exchanges: Iterable[Exchange], error: str = "", draft: 
     """The page on which the arms of a run are asked, the newest prompt first.
 
     Args:
-        error: why the last prompt was not answered.
-        draft: what stands in the field for the prompt.
+        error: the reason why the last prompt has no answer.
+        draft: the text in the prompt's field.
     """
     content = {"name": name, "exchanges": list(exchanges), "error": error, "draft": draft, "colours": arm_colours()}
     return _environment().get_template("chat.html").render(content)
@@ -47,7 +47,7 @@ def html(status: Status, every: int) -> str:
     """The page.
 
     Args:
-        every: seconds after which the browser asks again; a finished run's page does not.
+        every: seconds between two reloads by the browser; a finished run's page does not reload.
     """
     return (
         _environment()
@@ -68,7 +68,7 @@ def _sentence(status: Status) -> str:
     if status.finished:
         return "The run is finished."
     if not status.working:
-        return "No process works on this run now; cai-base resume continues it."
+        return "No process is working on this run; cai-base resume continues it."
     under_way = [stage for stage in status.stages if stage.done < stage.total]
     return f"At work: {under_way[0].label}." if under_way else "At work: evaluation and results."
 

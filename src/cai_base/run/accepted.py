@@ -1,4 +1,4 @@
-"""Takes files of a run as they are, though the run stored them otherwise: recorded, and said in its results."""
+"""Accepts files of a run that were changed after the run. This is recorded, and the results say so."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ from cai_base.store import ACCEPT, MANIFEST, Run, to_json
 
 
 def accept_changed(directory: Path, names: Sequence[str], progress: Progress) -> None:
-    """Accept changed files of a run, and compute its figures again if it is finished.
+    """Accept changed files of a run, and recompute its figures if it is finished.
 
     Args:
-        names: paths inside the run, those of its suites included, such as `suites/harmbench/results.json`.
+        names: paths inside the run, also of its suites, such as `suites/harmbench/results.json`.
 
     Raises:
         UserError: the run stored no such file, it or another file is missing or changed, or no
@@ -35,7 +35,7 @@ def accept_changed(directory: Path, names: Sequence[str], progress: Progress) ->
                 progress.say(f"{ACCEPT} {name}: is as the run stored it; there was nothing to accept")
             if not changed:
                 continue
-            run.verify()  # the figures rest on the other files, too
+            run.verify()  # the figures depend on the other files too
             finished = run.progress("results") and "suite" not in run.config
             run.commit(write={paths.RESULTS: _results_again(run)} if finished else {})
             for name in changed:
@@ -43,7 +43,7 @@ def accept_changed(directory: Path, names: Sequence[str], progress: Progress) ->
 
 
 def _results_again(run: Run) -> bytes:
-    """The content of a finished run's `results.json`, from its files as they are."""
+    """The content of a finished run's `results.json`, computed from its current files."""
     settings = stored_settings(run)
     inputs = Inputs.read(run.directory / paths.INPUTS)
     failed = failures(run, settings.scope, settings.dpo.pairs)

@@ -1,8 +1,8 @@
-"""What a run has spent so far: seconds and tokens by phase and seed, and dollars where a service is paid.
+"""What a run has spent so far: seconds and tokens by phase and seed, and dollars if it uses a paid service.
 
-Every commit of a unit of work stores the account in the run's manifest. Where a service is paid, `spending.json` holds
+Every commit of a unit of work stores the account in the run's manifest. With a paid service, `spending.json` has
 the account up to the last request; it is written before each request is sent. If the process is killed, the next one
-compares the two: the difference is the work that was not committed, which is done, and paid for, a second time.
+compares the two: the difference is uncommitted work, which is done, and paid for, a second time.
 """
 
 import time
@@ -22,7 +22,7 @@ from cai_base.store import MANIFEST, Run, to_json, write_atomic
 
 
 class Budget:
-    """What one run has spent, earlier processes included.
+    """What one run has spent, including earlier processes.
 
     Args:
         prices: of the paid models.
@@ -32,7 +32,7 @@ class Budget:
             attributed to preflight.
 
     Attributes:
-        lost: tokens of the work that was not committed when the run last stopped.
+        lost: tokens of the uncommitted work when the run last stopped.
     """
 
     def __init__(self, prices: Prices, max_cost: float | None, run: Run, meters: Mapping[str, Meter]) -> None:
@@ -57,7 +57,7 @@ class Budget:
         run.record_on_commit("spent", lambda: self.spending().dump())
 
     def follow(self, work: str, meter: Meter) -> None:
-        """Count another engine's work as well: the `method`'s, the `instruct` model's or a judge's."""
+        """Also count the tokens of another engine: the `method`'s, the `instruct` model's or a judge's."""
         self._meters[work] = meter
         self._count()
         if self._prices:
@@ -90,13 +90,13 @@ class Budget:
         """Check that the run has not reached its cost limit.
 
         Raises:
-            Stopped: it has.
+            Stopped: the limit is reached.
         """
         limit, spent = self._max_cost, self.spending().dollars
         if limit is not None and spent is not None and spent >= limit:
             raise Stopped(
-                f"the run has cost {spent:.4f} of the {limit:g} dollars of --max-cost; to go on, give resume a higher "
-                "--max-cost"
+                f"the run has cost {spent:.4f} of the {limit:g} dollars of --max-cost; to continue, give resume a "
+                "higher --max-cost"
             )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A judge measured on answers that people have labelled."""
+"""Measures a judge against human labels of answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ CALIBRATION = "calibration.json"
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How a judge's refusals compare with people's labels.
+    """Agreement of a judge's refusals with human labels.
 
     Attributes:
         answers, scored: how many were labelled, and how many the judge gave a verdict on.
-        annotators: how often the two annotators agree; None where the file has not both.
+        annotators: how often the two annotators agree; None if the file does not have both.
     """
 
     judge: str
@@ -33,7 +33,7 @@ class Calibration:
     annotators: Estimate | None
 
     def dump(self) -> dict[str, object]:
-        """As it is stored: counts, and shares with their 95 % intervals."""
+        """The content of the stored file: counts, and shares with their 95 % intervals."""
         shares = {name: getattr(self.confusion, name)._asdict() for name in ("sensitivity", "specificity", "agreement")}
         counts = {name: getattr(self.confusion, name) for name in ("true_yes", "false_no", "true_no", "false_yes")}
         annotators = None if self.annotators is None else self.annotators._asdict()
@@ -44,14 +44,14 @@ class Calibration:
 def calibrate(
     choice: JudgeChoice, rubrics: Sequence[Rubric], labels: Path, out: Path, progress: Progress
 ) -> Calibration:
-    """Ask the judge about every labelled answer, and compare. Replies are kept in `out`, so none is asked for twice.
+    """Judge every labelled answer, and compare. Replies are stored in `out`, so no request is sent twice.
 
     Args:
         rubrics: that a language model answers.
 
     Raises:
-        UserError: the labels or the judge are wrong, or the judge scored no refusal, or no other answer.
-        Stopped: the judge went away; the same command goes on.
+        UserError: the labels or the judge have a fault, or the scored answers lack one of the two labels.
+        Stopped: the judge became unavailable; the same command continues.
     """
     answers = load_labels(labels)
     choices = {choice.flag: choice}
@@ -62,7 +62,9 @@ def calibrate(
     verdicts = [None if one.verdict is None else one.verdict.refused for one in judgements]
     pairs = [(one.refused, verdict) for one, verdict in zip(answers, verdicts, strict=True) if verdict is not None]
     if {refused for refused, _ in pairs} != {True, False}:
-        raise UserError(f"--judge {judge.name}: scored {len(pairs)} of {len(answers)} answers, not some of both labels")
+        raise UserError(
+            f"--judge {judge.name}: scored {len(pairs)} of {len(answers)} answers; it must score answers of both labels"
+        )
     name = judge_name(choice.judge) or judge.name
     result = Calibration(name, len(answers), len(pairs), Confusion.of(pairs), _annotators(answers))
     write_atomic(out / CALIBRATION, to_json(result.dump()))

@@ -1,4 +1,4 @@
-"""Compares finished runs: paired by seed and prompt where they share both, with the settings in which they differ."""
+"""Compares finished runs, paired by the seeds and prompts that they share, and lists the settings that differ."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from cai_base.records.compared import Against, ComparedRun, RunsCompared
 from cai_base.store import Run
 
 NOT_COMPARED = ("threads", "accept", "max-cost", "tinker-timeout")
-"""Settings on which no result depends."""
+"""Settings that do not affect results."""
 OF_THE_BASE_MODEL = ("broken_rate", "fluency")
-"""Metrics that are measured with a run's own base model."""
+"""Metrics computed with the run's own base model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class _Loaded:
 def compare(directories: Sequence[Path]) -> RunsCompared:
     """Compare every run with the first one.
 
-    Metrics that are measured with a run's own base model, such as broken language, are left out of the differences.
+    The differences leave out metrics that are computed with a run's own base model, such as broken language.
 
     Args:
         directories: of two or more finished runs.
@@ -47,9 +47,9 @@ def compare(directories: Sequence[Path]) -> RunsCompared:
         UserError: one of them is not a finished run.
     """
     if len(directories) < 2:
-        raise UserError(f"{len(directories)} run: give two or more runs to compare")
+        raise UserError(f"{len(directories)} run: give at least two runs to compare")
     if len({directory.resolve() for directory in directories}) < len(directories):
-        raise UserError("a run is given twice; give each once")
+        raise UserError("a run is named twice; name each once")
     loaded = [_load(directory, name) for directory, name in zip(directories, _names(directories), strict=True)]
     first, *others = loaded
     return RunsCompared(
@@ -104,7 +104,7 @@ def _against(other: _Loaded, first: _Loaded) -> Against:
 
 
 def _shared(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
-    """The answers to prompts that are the same in both, in the same order."""
+    """The answers to the prompts that both have, in the same order."""
     by_prompt = {(answer.id, answer.prompt): answer for answer in theirs}
     pairs = [(one, by_prompt[one.id, one.prompt]) for one in ours if (one.id, one.prompt) in by_prompt]
     return [one for one, _ in pairs], [other for _, other in pairs]
@@ -140,10 +140,10 @@ def _warnings(loaded: Sequence[_Loaded]) -> list[str]:
         if other.results.judge != first.results.judge:
             warnings.append(
                 f"{other.name} was judged by {other.results.judge}, {first.name} by {first.results.judge}: "
-                "a difference between them may be the judges'"
+                "a difference between the runs may be a difference between the judges"
             )
         if other.results.model != first.results.model:
             warnings.append(f"{other.name} is about {other.results.model}, {first.name} about {first.results.model}")
         if not set(other.results.seeds) & set(first.results.seeds):
-            warnings.append(f"{other.name} and {first.name} share no seed, so nothing can be paired")
+            warnings.append(f"{other.name} and {first.name} share no seed, so they cannot be paired")
     return warnings

@@ -14,7 +14,7 @@ from cai_base.settings.schema import Evaluation, Revision
 LEAST = 16
 """A run is refused if fewer tokens than this are left for a response or a critique."""
 MARGIN = 8
-"""Tokens left free, since sampled text may take a few more tokens when it is tokenised again."""
+"""Tokens left free, because sampled text may have a few more tokens when it is tokenised again."""
 
 
 def fit(
@@ -27,17 +27,17 @@ def fit(
     phases: Sequence[Phase],
     interpreter: Engine | None = None,
 ) -> tuple[Revision, Evaluation, list[str]]:
-    """The lengths that fit the model's context, and a warning for each length that was clipped.
+    """The lengths that fit the model's context, and a warning for each length that was reduced.
 
-    Every phase gives its longest request. Where a request has several responses or critiques, as a revision request
-    does, all of them are shortened in proportion until it fits. A single response gets what its question leaves.
+    Every phase gives its longest request. If a request contains several responses or critiques, such as a revision
+    request, all are shortened in proportion until it fits. A single response gets the tokens that its question leaves.
 
     Args:
-        revision, evaluation: with the lengths that are wanted.
-        arms: that are evaluated.
-        engine: with the model.
-        phases: of the run.
-        interpreter: the engine of an interpreter of its own, whose context the requests must fit, too.
+        revision, evaluation: with the requested lengths.
+        arms: the evaluated arms.
+        engine: the engine with the model.
+        phases: the run's phases.
+        interpreter: the engine of a separate interpreter, if any, whose context the requests must fit too.
 
     Raises:
         UserError: the prompts leave too little room.
@@ -72,17 +72,17 @@ def fit(
         "revision.critique-tokens": int(revision.critique_tokens * share),
         "evaluation.response-tokens": min(evaluation.response_tokens, context - question),
     }
-    if revised and share < 1:  # the answers of such an arm stand in requests for a revision, too
+    if revised and share < 1:  # the answers of such an arm are part of revision requests, too
         answer = min(limits["evaluation.response-tokens"], limits["revision.response-tokens"])
         limits["evaluation.response-tokens"] = answer
     if min(limits.values()) < min(LEAST, *before.values()):
         raise UserError(
-            f"--model {engine.model}: its context of {context} tokens leaves too little room beside prompts of up to "
-            f"{question} and requests of up to {longest} tokens; use a longer context, shorter prompts or fewer "
-            "examples"
+            f"--model {engine.model}: its context of {context} tokens leaves too little room for responses to prompts "
+            f"of up to {question} and requests of up to {longest} tokens; use a longer context, shorter prompts or "
+            "fewer examples"
         )
     warnings = [
-        f"{name} was clipped from {before[name]} to {limit}: the model's context holds {context} tokens"
+        f"{name} was reduced from {before[name]} to {limit}: the model's context is {context} tokens"
         for name, limit in limits.items()
         if limit < before[name]
     ]

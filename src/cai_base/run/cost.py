@@ -1,7 +1,7 @@
-"""The cost of a run on a service that is paid by the token: prices, and an upper bound before the run.
+"""The cost of a run on a service that charges by the token: an upper bound, computed before the run.
 
-A service charges for three things: tokens trained on (forward and backward), tokens read (prompts before sampling, and
-forward passes alone), and tokens sampled.
+A service charges for tokens trained on (forward and backward), tokens read (prompts before sampling, and
+forward passes without training), and tokens sampled.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,19 +30,19 @@ from cai_base.settings.schema import Revision, RunSettings
 from cai_base.store import to_json
 
 BARE = 8 * 2 * SHORT
-"""Tokens of preflight's eight bare questions and of the answers to them."""
+"""Tokens of preflight's eight bare questions, and of their answers."""
 
 
 def run_size(seeds: int, revision: Revision, evaluate_every: int, inputs: Inputs, tokenizer: Tokenizer) -> Size:
-    """The size of a run, which the cost of its phases depends on."""
+    """The size of a run, on which the cost of its phases depends."""
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     return Size(tokenizer, dialogue, seeds, inputs.prompts, revision.response_tokens, evaluate_every)
 
 
 def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases: Sequence[Phase]) -> dict[str, Usage]:
-    """An upper bound on each phase's tokens, for all seeds: responses of maximal length, no chain filtered.
+    """An upper bound on each phase's tokens, over all seeds: every response of maximal length, no chain filtered.
 
-    The costs of preflight, evaluations and judges are added to those that the phases give.
+    Preflight, evaluations and judges are entries beside the phases.
     """
     evaluation, seeds = settings.evaluation, settings.seeds
     size = run_size(seeds, settings.revision, settings.evaluate_every, inputs, tokenizer)
@@ -100,8 +100,8 @@ def _evaluations(steps: Mapping[str, int], controls: Sequence[str], size: Size) 
     """How often each seed answers the evaluation prompts, over all arms and the base model.
 
     Args:
-        steps: the steps that each trained arm trains for, controls included.
-        controls: those that are not trained included.
+        steps: the training steps of each trained arm, including controls.
+        controls: all controls, including untrained ones.
     """
     times = 1
     for arm in map(arms.arm, dict.fromkeys([*steps, *controls])):
@@ -112,7 +112,7 @@ def _evaluations(steps: Mapping[str, int], controls: Sequence[str], size: Size) 
 def _judging(
     rubrics: Sequence[Rubric], tokenizer: Tokenizer, prompts: Sequence[Prompt], times: int, response: int, reply: int
 ) -> Usage:
-    """The tokens for judging `times` responses to each of these prompts, by the rubrics of its kind.
+    """The tokens for judging `times` responses to each prompt, with the rubrics of the prompt's kind.
 
     Args:
         response: tokens of the longest response.
@@ -141,7 +141,7 @@ def _comparing(inputs: Inputs, tokenizer: Tokenizer, times: int, response: int, 
 
 
 def times(usage: Usage, number: int) -> Usage:
-    """So many times the usage."""
+    """The usage multiplied by a number."""
     return Usage(number * usage.trained, number * usage.prefilled, number * usage.sampled)
 
 
@@ -158,7 +158,7 @@ def total(usages: Iterable[Usage]) -> Usage:
 
 
 def render(usages: Mapping[str, Usage], prices: Prices) -> str:
-    """The estimate as a table, with its assumptions and the prices."""
+    """The estimate as a table, with assumptions and prices."""
     money = {}
     for work, usage in usages.items():
         price = prices.of_work(work)
@@ -169,13 +169,15 @@ def render(usages: Mapping[str, Usage], prices: Prices) -> str:
         costs = "-" if money[name] is None else f"{money[name]:,.2f}"
         lines.append(f"{name:<20}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{costs:>12}")
     lines.append("")
-    lines.append("At most: every response is counted as long as it may be, and no chain as filtered out.")
+    lines.append("An upper bound: every response has the maximal length, and no chain is filtered.")
     if not prices.models:
-        lines.append("This run pays no service; for the price of the same on one, add --engine tinker --model MODEL.")
+        lines.append("This run uses no paid service; for its price on one, add --engine tinker --model MODEL.")
     for model in dict.fromkeys(prices.models.values() or [prices.base]):
         price = prices.of_model(model)
         if price is None and prices.models:
-            lines.append(f"No price is known for {model}; give --price READ,SAMPLED,TRAINED, dollars a million tokens.")
+            lines.append(
+                f"No price is known for {model}; give --price READ,SAMPLED,TRAINED in dollars per million tokens."
+            )
         elif price is not None:
             rates = f"{price.prefill:g} read, {price.sample:g} sampled, {price.train:g} trained on"
             lines.append(f"Dollars per million tokens of {model}: {rates} ({price.source}).")
@@ -183,7 +185,7 @@ def render(usages: Mapping[str, Usage], prices: Prices) -> str:
 
 
 def report(settings: RunSettings, phases: Callable[[RunSettings, Inputs], Sequence[Phase]], *, as_json: bool) -> str:
-    """An upper bound on the cost of a run, as a table or as JSON. Only the model's tokenizer is loaded.
+    """An upper bound on the cost of a run, as a table or as JSON. Loads only the model's tokenizer.
 
     Raises:
         UserError: an input is wrong, or the tokenizer cannot be loaded.

@@ -1,8 +1,8 @@
-"""`cai-base evaluate` and `cai-base style`: one evaluation task for the arms of a finished run, or for any model.
+"""`cai-base evaluate` and `cai-base style`: one evaluation task, for the arms of a finished run or for any model.
 
-A suite has a directory of its own, with all answers and verdicts, all replies of a judge, and `results.json`. Styles
-are stored in the run's directory, with `style.json`. Answers are stored in units: an interrupted evaluation continues,
-and a finished arm is not asked again. Figures are computed from the stored answers.
+Each suite is stored in a separate directory, with all answers and verdicts, all replies of a judge, and `results.json`.
+Styles are stored in the run's directory, with `style.json`. Answers are stored in units: the same command continues an
+interrupted evaluation and skips finished arms. Figures are computed from the stored answers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,10 +42,10 @@ from cai_base.run.targets import (
 from cai_base.store import MANIFEST, JsonObject, Run, to_json
 
 LEAST_QUESTIONS = 3
-"""With fewer questions, a style could hardly be distinguished from the subject."""
+"""With fewer questions, style and subject could hardly be told apart."""
 SAMPLES, LEAST_SAMPLES, MOST_SAMPLES = 2, 2, 1000
-"""The default number of answers to each question in a style, the smallest number for which diversity is defined, and a
-bound: each is another answer of every arm and seed in every style."""
+"""The default number of answers per question and style, the smallest number for which diversity is defined, and the
+largest number, because each adds an answer of every arm and seed in every style."""
 
 Answers = Mapping[str, Sequence[Sequence[Any] | None]]
 """The stored answers of every finished arm, by seed; None for a seed that failed."""
@@ -53,10 +53,10 @@ Answers = Mapping[str, Sequence[Sequence[Any] | None]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An evaluation: its task, its target, and its results.
+    """An evaluation: its task, its target, and how its results are computed.
 
     Attributes:
-        results: the file of the figures.
+        results: the file for the figures.
         collect: computes the content of that file.
     """
 
@@ -76,14 +76,14 @@ class Plan:
 
 
 def evaluate(request: Request, progress: Progress) -> Path:
-    """Ask, judge, and write the results.
+    """Sample and judge the answers, and write the results.
 
     Returns:
-        The file of results.
+        The path of the results.
 
     Raises:
         UserError: the suite, the model or a flag has a fault.
-        Stopped: it was interrupted; the same command continues it.
+        Stopped: the evaluation was interrupted; the same command continues it.
     """
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit {request.limit}: must be at least 1")
@@ -94,15 +94,17 @@ def evaluate(request: Request, progress: Progress) -> Path:
         try:
             _ask(plan, progress)
         except Stopped as error:
-            raise Stopped(f"{error}; the same command goes on") from error
+            raise Stopped(f"{error}; the same command continues it") from error
         except KeyboardInterrupt:
-            raise Stopped(f"stopped; what is done is kept in {run.directory}, and the same command goes on") from None
+            raise Stopped(
+                f"stopped; finished work is stored in {run.directory}; the same command continues it"
+            ) from None
         names = dict.fromkeys([*target.settings.evaluated_arms, *arms.named("other"), arms.MODEL.name])
         finished = {name: evaluation.stored(name, plan.seeds) for name in names if plan.is_done(name)}
         answers = {name: per_seed for name, per_seed in finished.items() if any(per_seed)}
         if not answers:
             lost = ", ".join(finished)
-            raise UserError(f"{run.directory}: {lost} lost every seed in the run, so there is nobody to ask")
+            raise UserError(f"{run.directory}: {lost} lost every seed in the run, so there is no model to evaluate")
         how = {name: AskedArm.model_validate(run.recorded(evaluation.work(name))) for name in answers}
         runs = [run] if target.run in (run, None) else [target.run, run]
         accepted = [warning for one in runs if one is not None for warning in accepted_changes(one)]
@@ -125,7 +127,7 @@ def evaluate(request: Request, progress: Progress) -> Path:
 
 
 def _ask(plan: Plan, progress: Progress) -> None:
-    """Ask every arm that has not answered all items of the task."""
+    """Evaluate every arm that has not answered all items of the task."""
     evaluation, target = plan.evaluation, plan.target
     task, run, settings = evaluation.task, evaluation.run, target.settings
     missing = [name for name in target.names if not plan.is_done(name)]
@@ -140,7 +142,7 @@ def _ask(plan: Plan, progress: Progress) -> None:
 
 
 def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
-    """Store how an arm is asked, and check that a later process asks the same model."""
+    """Store the layout and the weights' hash of an arm, or check that they are those of an earlier process."""
     about = AskedArm(
         layout="chat template" if isinstance(arm.layout, Chat) else "few-shot dialogue",
         seeds=tuple(arm.models),
@@ -152,8 +154,8 @@ def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
     stored = run.recorded(work)
     if stored is not None and stored["weights"] != about.weights:
         raise UserError(
-            f"{run.directory}: the weights of {arm.name} are not those that this evaluation began with; put those "
-            "back, or give another --out"
+            f"{run.directory}: the weights of {arm.name} changed since this evaluation began; restore the old "
+            "weights, or give another --out"
         )
     run.record_on_commit(work, about.dump)
 
@@ -162,17 +164,17 @@ def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
 
 
 def _suite(request: Request, progress: Progress) -> Plan:
-    """A suite of prompts or of comparisons, in a directory of its own."""
+    """The plan of a suite of prompts or of comparisons, in a separate directory."""
     for flag in ("questions", "samples"):
         if flag in request.own:
-            raise UserError(f"--{flag} {request.own[flag]}: is for --suite {STYLE}; leave it out")
+            raise UserError(f"--{flag} {request.own[flag]}: applies only to --suite {STYLE}; leave it out")
     progress.say(f"Reading the suite {request.suite}")
     suite = _read(request)
     task: Task[Any, Any]
     collect: Callable[..., Stored]
     if isinstance(suite, Comparisons):
         for flag in sorted(request.run_flags & JUDGING_FLAGS):
-            raise UserError(f"--{flag}: {suite.name} compares log-probabilities and asks no judge; leave it out")
+            raise UserError(f"--{flag}: {suite.name} compares log-probabilities and has no judge; leave it out")
         for reason, count in suite.left_out.items():
             progress.say(f"Left out {count} rows of {suite.files[0]}: {reason}")
         task = ComparisonsTask(draw_items(suite.items, request.limit))
@@ -230,7 +232,7 @@ def _directory(place: Path, config: JsonObject, *, explicit: bool) -> Run:
             if stored.config == config:
                 return stored
         if explicit:
-            raise UserError(f"--out {candidate}: holds something else than this evaluation; give another directory")
+            raise UserError(f"--out {candidate}: has files that are not of this evaluation; give another directory")
         number += 1
         candidate = place.with_name(f"{place.name}-{number}")
     return Run.create(candidate, config, {})
@@ -240,19 +242,19 @@ def _directory(place: Path, config: JsonObject, *, explicit: bool) -> Run:
 
 
 def _styles(request: Request, progress: Progress) -> Plan:
-    """The thirteen styles, in the directory of the run whose arms are asked."""
+    """The plan of the thirteen styles, in the directory of the run whose arms are evaluated."""
     if not is_run(request.target):
-        raise UserError(f"{request.target}: is no run; only the arms of a finished run are asked in styles")
+        raise UserError(f"{request.target}: is not a run; styles are evaluated for the arms of a finished run only")
     for flag in ("limit", "out"):
         if flag in request.own:
             raise UserError(
-                f"--{flag} {request.own[flag]}: not for --suite {STYLE}, which takes --questions, --samples"
+                f"--{flag} {request.own[flag]}: does not apply to --suite {STYLE}, which takes --questions, --samples"
             )
     target = run_target(request, {"threads"}, progress)
     run = target.run
     assert run is not None
     task = _styles_task(target, request.questions, SAMPLES if request.samples is None else request.samples)
-    if request.arms is None:  # an arm that is another one under other draws would be asked for noise alone
+    if request.arms is None:  # a null arm repeats another arm with other random draws: its answers add only noise
         target = replace(target, names=[name for name in target.names if not arms.arm(name).null_of])
     files = Files(lambda seed, arm, part: paths.styled_answers(seed, arm))
     evaluation = Evaluation(task, run, lambda arm: f"style of {arm}", files)
@@ -260,7 +262,7 @@ def _styles(request: Request, progress: Progress) -> Plan:
 
 
 def _styles_task(target: Target, questions: int | None, samples: int) -> StylesTask:
-    """Raises UserError if there are fewer questions than this that the run was not trained on."""
+    """The task of the styles. Raises UserError if there are too few questions that the run was not trained on."""
     settings, inputs = target.settings, target.inputs
     styles = style_set(settings.data)
     count = styles.usual_questions if questions is None else questions
@@ -270,7 +272,7 @@ def _styles_task(target: Target, questions: int | None, samples: int) -> StylesT
         raise UserError(f"--samples {samples}: must be at most {MOST_SAMPLES}: each is another answer in every style")
     if samples < LEAST_SAMPLES:
         raise UserError(
-            f"--samples {samples}: must be at least {LEAST_SAMPLES}, or diversity between samples means nothing"
+            f"--samples {samples}: must be at least {LEAST_SAMPLES}, because diversity is measured between samples"
         )
     trained = [prompt.text for prompt in inputs.prompts]
     trained += [example.prompt for example in (*inputs.examples, *inputs.few_shot)]

@@ -1,4 +1,4 @@
-"""The flow of every evaluation: the items of a task are put to an arm, and each unit of answers is judged and stored.
+"""The flow of every evaluation: an arm answers the items of a task, and each unit of answers is judged and stored.
 
 A run's own evaluation (`run.own_evaluation`), a suite and the styles (`run.evaluate`) all go through `ask`.
 """
@@ -18,7 +18,7 @@ from cai_base.store import Run, to_lines
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files of the answers of one seed and arm.
+    """The files for the answers of one seed and arm.
 
     Attributes:
         path: the file of one part of the answers, given seed, arm and part.
@@ -31,7 +31,7 @@ class Files:
     part: Callable[[Any], str] = lambda answer: ""
 
     def contents(self, seed: int, arm: str, answers: Sequence[Stored]) -> dict[str, bytes]:
-        """The lines of every file of these answers; a file without any is empty."""
+        """The content of every file for these answers; a part without answers is an empty file."""
         return {
             self.path(seed, arm, part): to_lines(one.dump() for one in answers if self.part(one) == part)
             for part in self.parts
@@ -40,10 +40,10 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A task, and the files in which its answers are stored.
+    """A task, and where its answers are stored.
 
     Attributes:
-        run: the directory.
+        run: the directory with the answers.
         work: the name of an arm's work in the manifest.
     """
 
@@ -82,7 +82,7 @@ def ask(
     progress: Progress,
     done: int = 0,
 ) -> None:
-    """Ask an arm all items of a task, for all seeds together, unit by unit.
+    """Have an arm answer all items of a task, for all seeds together, unit by unit, and store the answers.
 
     Args:
         judges: by the flag that names each; none for a task without a judge.
@@ -96,7 +96,7 @@ def ask(
             contents: dict[str, bytes] = {}
             for seed, answers in task.answer(arm, items, settings, judges).items():
                 contents |= evaluation.files.contents(seed, arm.name, answers)
-            if unit == 0:  # what lies there, if anything, answers something else
+            if unit == 0:  # stored answers, if any, are to other items
                 evaluation.run.commit(work, 1, write=contents)
             else:
                 evaluation.run.commit(work, unit + 1, append=contents)

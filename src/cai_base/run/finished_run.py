@@ -1,4 +1,4 @@
-"""Loads the arms of a finished run, to evaluate them again: on another suite, or in styles."""
+"""Loads the arms of a finished run, to evaluate them on another suite or in styles."""
 
 import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,17 +26,17 @@ from cai_base.store import Run
 def load_arms(
     directory: Path, progress: Progress, names: Collection[str] | None = None, threads: int | None = None
 ) -> Iterator[LoadedArm]:
-    """The arms of a run, base model first, the instruct model last: by then the base model's engine is released.
+    """The arms of a run: the base model first, the instruct model last, after the base model's engine is released.
 
-    A seed that failed in a phase is missing from that arm.
+    An arm has no adapter for a seed that failed in the arm's training.
 
     Args:
-        names: the names of arms; by default all that the run evaluated. `instruct` is available for every run on the
+        names: arm names; by default all arms that the run evaluated. `instruct` is available for every run on the
             embedded model, which has an instruct sibling.
         threads: CPU threads; by default as in the run.
 
     Raises:
-        UserError: it is no finished run, it has no such arm, or its models cannot be loaded.
+        UserError: the run is not finished, it has no such arm, or its models cannot be loaded.
     """
     run = Run.open(directory)
     if not run.progress("results"):
@@ -76,14 +76,14 @@ def _load(
             interpreter = interpreter_of(chosen.interpreter, engine, progress) if revises else itself(engine)
             revise = revision_of(arm, revision, inputs, engine, interpreter)
             yield LoadedArm(arm.name, engine, layout_of(arm, inputs), models, arm.draw, revise=revise)
-        del engine  # two models may not fit
+        del engine  # two models may not fit into memory
         gc.collect()
     if arms.INSTRUCT in names:
         yield load_instruct_arm(chosen.instruct, seeds, progress)
 
 
 def load_instruct_arm(instruct: InstructChoice, seeds: Sequence[int], progress: Progress) -> LoadedArm:
-    """The instruct model, asked in its own chat layout. Its seeds differ in sampling only."""
+    """The instruct model in its chat layout. Its seeds differ only in sampling."""
     progress.say(f"Loading {instruct.model or 'the instruct sibling'}")
     engine, adapter = load_instruct(instruct, progress)
     arm = arms.arm(arms.INSTRUCT)
@@ -93,11 +93,11 @@ def load_instruct_arm(instruct: InstructChoice, seeds: Sequence[int], progress: 
 def _adapters(
     directory: Path, seeds: Sequence[int], arm: Arm, states: Mapping[str, int], engine: Engine
 ) -> dict[int, Adapter | None]:
-    """Each seed's adapter, loaded into the engine; None where the arm is the base model itself.
+    """Each seed's adapter, loaded into the engine; None if the arm is the base model itself.
 
     Args:
         directory: the run's.
-        states: by arm, the step whose state is loaded in the place of the exported adapter.
+        states: by arm, the step whose state is loaded instead of the exported adapter.
     """
     if arm.group == "start":
         return dict.fromkeys(seeds)

@@ -1,4 +1,4 @@
-"""The README of a run's folder: what each file is, and how to go on."""
+"""The README of a run's folder: what each file is, and what to do next."""
 
 from cai_base import paths
 from cai_base.settings.choices import Scope
@@ -6,23 +6,23 @@ from cai_base.settings.judges import JudgeName
 from cai_base.store import CONFIG, MANIFEST
 
 FILES = (
-    (paths.RESULTS, "every figure, with intervals; equal runs have equal bytes. Written at the end"),
-    (f"{paths.REPORT_HTML}, {paths.REPORT_MARKDOWN}", "the same as a page to look at, with curves, chains and answers"),
+    (paths.RESULTS, "every figure, with intervals; equal runs have equal bytes; written at the end"),
+    (f"{paths.REPORT_HTML}, {paths.REPORT_MARKDOWN}", "the figures as a page, with curves, chains and answers"),
     (f"{paths.FIGURES}/", "the page's figures as SVG and PDF"),
-    (CONFIG, "every setting, as it was used"),
-    (paths.INPUTS, "prompts, constitution, examples and rubrics, whole, as they were used"),
-    (paths.PREFLIGHT, "what the checks before the run found"),
-    (paths.WARNINGS, "the warnings with which the run began"),
-    (MANIFEST, "how far the run is, the hash of every file, versions, commit, device and date of each session"),
+    (CONFIG, "every setting, as used"),
+    (paths.INPUTS, "prompts, constitution, examples and rubrics, complete, as used"),
+    (paths.PREFLIGHT, "the results of the checks before the run"),
+    (paths.WARNINGS, "the warnings at the start of the run"),
+    (MANIFEST, "the finished units, the hash of every file, and versions, commit, device and date of each session"),
     (f"{paths.USAGE}, {paths.SPENDING}", "seconds, tokens and money"),
     ("seed-N/revision.jsonl", "the revision chains of a seed: original, critiques and revisions, with verdicts"),
     ("seed-N/pairs.jsonl", "its preference pairs, in TRL's columns"),
-    ("seed-N/PHASE/metrics.jsonl", "a line for each training step; PHASE is sft, dpo or another arm's"),
+    ("seed-N/PHASE/metrics.jsonl", "one line per training step; PHASE is sft, dpo or the folder of another arm"),
     ("seed-N/PHASE/adapter/", "the trained adapter, in PEFT's format"),
-    ("seed-N/PHASE/state-K/", "the training state after K steps, from which a stopped run goes on"),
-    ("seed-N/PHASE/reference.jsonl", "the reference's log-probabilities of the pairs"),
-    ("seed-N/evaluation/ARM/", "every answer of an arm with its verdict; step-K/ has those during training"),
-    (paths.PAIRWISE, "which of two answers to a benign prompt the judge prefers, each arm's beside SFT's, both orders"),
+    ("seed-N/PHASE/state-K/", "the training state after K steps, from which a stopped run continues"),
+    ("seed-N/PHASE/reference.jsonl", "the pairs' log-probabilities under the reference"),
+    ("seed-N/evaluation/ARM/", "every answer of an arm with its verdict; step-K/ has those at step K of training"),
+    (paths.PAIRWISE, "for benign prompts, whether the judge prefers each arm's answer or SFT's, in both orders"),
     (f"{paths.replies('judge')}, {paths.replies('second-judge')}", "every reply of a judge that is a model"),
     (f"{paths.STYLE}, style/", "from `cai-base style RUN`: its figures and answers"),
     (f"{paths.SUITES}/", "from `cai-base evaluate RUN`: a folder for each suite"),
@@ -31,20 +31,20 @@ FILES = (
 """The files of a run's folder, and what each is."""
 
 COMMANDS = (
-    ("cai-base resume RUN", "go on, if it was stopped"),
+    ("cai-base resume RUN", "continue a stopped run"),
     ("cai-base report RUN", "write the page again"),
-    ("cai-base verify RUN", "compute every figure again from the stored answers, and check every hash"),
-    ("cai-base export RUN --out DIR", "take an arm along: PEFT adapter, merged folder, GGUF, or its preference pairs"),
-    ("cai-base serve RUN", "every arm as a model of an OpenAI-compatible server on this machine"),
-    ("cai-base run --from RUN", "repeat the run from this folder alone"),
+    ("cai-base verify RUN", "check every hash, and recompute every figure from the stored answers"),
+    ("cai-base export RUN --out DIR", "export an arm: PEFT adapter, merged folder, GGUF, or its preference pairs"),
+    ("cai-base serve RUN", "serve every arm from an OpenAI-compatible server on this machine"),
+    ("cai-base run --from RUN", "repeat the run, given only this folder"),
     ("cai-base chat RUN", "type a prompt and see the arms answer side by side"),
-    ("cai-base evaluate RUN --suite NAME", "ask its arms a published suite"),
+    ("cai-base evaluate RUN --suite NAME", "evaluate its arms on a published suite"),
 )
-"""What can be done with a run's folder."""
+"""The commands for a run's folder."""
 
 
 def folder_guide(model: str, scope: Scope, judge: JudgeName | None) -> str:
-    """The README of a run on this base model. It holds no path: the folder may be moved."""
+    """The README of a run on this base model. It contains no path, because the folder may be moved."""
     seeds = f"{len(scope.seeds)} seed" + ("s" if len(scope.seeds) != 1 else "")
     width = max(len(command) for command, _ in COMMANDS)
     return "\n".join(
@@ -54,7 +54,7 @@ def folder_guide(model: str, scope: Scope, judge: JudgeName | None) -> str:
             f"Constitutional AI from the base model `{model}`: {seeds}, the arms "
             f"{', '.join(scope.arms)}, judged by {judge}.",
             "",
-            "## How to go on",
+            "## What to do next",
             "RUN stands for this folder.",
             "",
             "```",
@@ -62,7 +62,7 @@ def folder_guide(model: str, scope: Scope, judge: JudgeName | None) -> str:
             "```",
             "",
             "## What is here",
-            "A file is there once the run has come that far. Not every run has all of them.",
+            "A file appears when the run reaches it. Not every run has all of them.",
             "",
             "| file | what it is |",
             "| --- | --- |",

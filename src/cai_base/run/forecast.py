@@ -1,4 +1,4 @@
-"""How long a run takes, and how much memory: the tokens that `cost` counts, at the speed of a few timed steps."""
+"""Estimates the time and memory of a run, from the tokens that `cost` counts and the speed of a few timed steps."""
 
 import resource
 import sys
@@ -20,23 +20,23 @@ from cai_base.store import Run
 from cai_base.text import for_terminal
 
 LONG = 200_000
-"""Tokens to train on and to sample, at most, up to which a run is so short that nothing is timed before it."""
+"""A run with at most this many tokens to train on and to sample is short, and gets no estimate."""
 FEW, MORE = 4, 12
-"""Tokens of the two timed responses of each request: from their difference comes the time of a token."""
+"""Lengths in tokens of the two timed responses to each request; their time difference gives the time per token."""
 READING = 1 / 3
-"""A forward pass takes about a third of the time of a forward and a backward pass."""
+"""The time of a forward pass as a share of that of a forward and a backward pass."""
 GIGABYTE = 1 << 30
 RECORD = "forecast"
-"""The name of the forecast among the times in the manifest."""
+"""The name of the forecast in the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What a few steps took.
+    """The speed and memory of a few steps.
 
     Attributes:
         trained, read, sampled: seconds per token.
-        memory: the most bytes in use so far, on the engine's device.
+        memory: the peak memory so far, in bytes, on the engine's device.
     """
 
     trained: float
@@ -48,11 +48,11 @@ class Speed:
 def forecast(
     settings: RunSettings, inputs: Inputs, engine: Engine, phases: Sequence[Phase], pilot: Sequence[Answer]
 ) -> tuple[dict[str, float], Speed] | None:
-    """The expected seconds of every phase, and the speed that they follow from; None for a short run.
+    """The expected seconds of every phase, and the measured speed; None for a short run.
 
     Args:
-        engine: a local one, with the base model. What is timed leaves nothing in it.
-        pilot: answers of the base model, whose mean length all responses are expected to have.
+        engine: a local engine with the base model. Timing does not change its state.
+        pilot: answers of the base model; their mean length is the expected length of all responses.
     """
     usages = cost.estimate(settings, inputs, engine.tokenizer, phases)
     usages = {name: usages[name] for name in usages if name != "preflight" and name not in settings.judges}
@@ -90,7 +90,7 @@ def measure(settings: RunSettings, inputs: Inputs, engine: Engine) -> Speed:
 
     engine.create(dict.fromkeys(names, 0))
     try:
-        step()  # memory is taken, and kernels are chosen
+        step()  # allocates memory and selects kernels
         training = _timed(step)
         few, more = _timed(lambda: respond(FEW)), _timed(lambda: respond(MORE))
     finally:
@@ -101,7 +101,7 @@ def measure(settings: RunSettings, inputs: Inputs, engine: Engine) -> Speed:
 
 
 def _datum(prompt: tuple[int, ...], length: int, number: int) -> Datum:
-    """The prompt, then more of its tokens in an order of its own, as sequences share a beginning and no end."""
+    """The prompt, then its tokens in another order for each `number`: sequences share a prefix but no suffix."""
     tokens = prompt[:length]
     while len(tokens) < length:
         shift = (number + len(tokens)) % len(prompt)
@@ -116,7 +116,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def most_memory(device: str) -> int:
-    """The most bytes that this process has had in use: of the GPU's memory, or of the machine's."""
+    """The peak memory of this process in bytes, on the GPU or on the machine."""
     if device.startswith("cuda"):
         import torch
 
@@ -134,8 +134,9 @@ def first(
     run: Run,
     progress: Progress,
 ) -> None:
-    """Before a run: say the estimate if the run is long and local, show one answer, and have bars say the time left."""
-    if not engine_kind(settings.engine).served:  # there, every step is paid for
+    """Before a run: print the estimate if the run is long and local, show one answer, and show the time left in
+    bars."""
+    if not engine_kind(settings.engine).served:  # on a service, timed steps would cost money
         made = forecast(settings, inputs, engine, phases(settings, inputs), pilot)
         if made is not None:
             parts, speed = made
@@ -151,7 +152,7 @@ def first(
 
 
 def follow(run: Run, engine: Engine, progress: Progress) -> None:
-    """Have bars say the time left for the whole run, by the forecast made before it, if there was one."""
+    """Show the time left for the run in bars, from the stored forecast, if there is one."""
     stored: Mapping[str, float] = run.usage.get(RECORD, {})
     progress.follow(
         Outlook(stored) if stored else None,

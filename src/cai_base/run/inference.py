@@ -1,4 +1,4 @@
-"""The arms that do at inference what others are trained for: the constitution in the prompt, or revision of answers."""
+"""Untrained arms that use the constitution at inference: in the prompt, or by revising their answers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from cai_base.settings.schema import Revision
 
 
 def layout_of(arm: Arm, inputs: Inputs) -> Dialogue:
-    """How an arm of a run is asked: behind the few-shot turns, and `prompted` also behind the constitution."""
+    """The layout of an arm's prompts: after the few-shot turns; for `prompted`, the constitution comes first."""
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     if arm.inference != "constitution first":
         return dialogue
@@ -29,11 +29,11 @@ def layout_of(arm: Arm, inputs: Inputs) -> Dialogue:
 def interpreter_of(
     choice: InterpreterChoice, engine: Engine, progress: Progress, findings: Findings | None = None
 ) -> Interpreter:
-    """The interpreter that the settings name; another model than the run's own is loaded.
+    """The interpreter that the settings name; it is loaded if it is not the run's own model.
 
     Args:
         engine: the run's, with the base model and the adapters.
-        findings: what the engine of a model of its own had found, of a run that goes on.
+        findings: for a resumed run, the stored findings of a separate interpreter's engine.
 
     Raises:
         UserError: the model cannot be loaded.
@@ -47,12 +47,12 @@ def interpreter_of(
 def revision_of(
     arm: Arm, settings: Revision, inputs: Inputs, engine: Engine, interpreter: Interpreter
 ) -> Revise | None:
-    """What `revise-only` does with its answers; None for every other arm.
+    """The function by which `revise-only` revises its answers; None for every other arm.
 
     Args:
         settings: `RunSettings.answer_revision`.
-        engine: that gives the answers.
-        interpreter: who critiques and revises them.
+        engine: samples the answers.
+        interpreter: critiques and revises them.
     """
     if arm.inference != "revision":
         return None
@@ -86,14 +86,14 @@ def revision_of(
 
 
 def revised_answers(arms: Sequence[Arm], inputs: Inputs, size: Size) -> list[Request]:
-    """The longest request for a revision of an answer, where an arm revises its answers; else none."""
+    """The longest revision request for an answer, if an arm revises its answers; else empty."""
     if any(arm.inference == "revision" for arm in arms):
         return [longest_revision(size, size.dialogue, inputs.constitution, inputs.evaluation_prompts)]
     return []
 
 
 def extra_cost(arm: Arm, settings: Revision, inputs: Inputs, size: Size) -> Usage:
-    """An upper bound on the tokens, for one seed, that an arm's answers take beside those of any other arm."""
+    """An upper bound, for one seed, on the additional tokens of an arm's answers, compared with an ordinary arm."""
     prompts = inputs.evaluation_prompts
     if arm.inference == "constitution first":
         preamble = len(size.tokenizer.encode(layout_of(arm, inputs).preamble)) + 1

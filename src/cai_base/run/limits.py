@@ -1,7 +1,6 @@
-"""Numbers that a model at hand bounds, compared with the headers of its files: no tensor is read, no torch imported.
+"""Checks settings against the limits of a local model, from the headers of its files, without tensors and torch.
 
-What a model in a hub's cache, a GGUF file or of another architecture allows is seen only when it is loaded: the engine
-refuses the rank then.
+For a model in the hub's cache, a GGUF file or another architecture, the engine checks the rank when it loads the model.
 """
 
 import os
@@ -17,13 +16,13 @@ from cai_base.errors import UserError
 from cai_base.settings.schema import RunSettings
 
 ADAPTED = tuple(f"{name}_proj.weight" for name in ("q", "k", "v", "o", "gate", "up", "down"))
-"""How the names of the weights end that are linear layers of a decoder for certain, in most architectures."""
+"""Ends of names of weights that are linear layers of a decoder, in most architectures."""
 NOT_ADAPTED = ("vision", "audio", "experts")
-"""Parts of the names of weights that may be of no linear layer, or of another model beside the decoder."""
+"""Parts of names of weights that may not be a linear layer, or belong to a model other than the decoder."""
 PLAIN = ("F64", "F32", "F16", "BF16")
-"""Types of weights whose shape is the layer's; quantized ones are packed."""
+"""Dtypes of weights that have the layer's shape; quantised weights are packed."""
 STORED = 4 * 4
-"""Bytes for each weight of an adapter in training: the weight, its gradient and Adam's two moments, in 32 bits."""
+"""Bytes per weight of an adapter in training: the weight, its gradient and Adam's two moments, each in 32 bits."""
 GPU = Path("/dev/nvidiactl")
 GIGABYTE = 1 << 30
 
@@ -38,12 +37,12 @@ class Layer:
 
 
 def check_limits(settings: RunSettings) -> None:
-    """Check the numbers that the base model bounds, where its files are at hand.
+    """Check the settings that the base model limits, if its files are local.
 
     Raises:
         UserError: the rank is greater than a layer's smaller side, or the adapters of all seeds exceed the memory.
     """
-    if settings.engine != "local":  # a service says itself what it takes
+    if settings.engine != "local":  # a service checks its own limits
         return
     folder = embedded.weights() if settings.model == EMBEDDED else Path(settings.model)
     layers = list(_layers(folder)) if folder.is_dir() else []
@@ -68,8 +67,8 @@ def check_limits(settings: RunSettings) -> None:
 
 
 def _layers(folder: Path) -> Iterator[Layer]:
-    """The layers that LoRA certainly adapts, from the headers of a model's files. A file that is none has no layers:
-    loading it says what is wrong with it."""
+    """The layers that LoRA adapts for certain, from the headers of a model's files. An invalid file has no layers here;
+    loading it reports the fault."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="np") as file:
@@ -84,7 +83,7 @@ def _layers(folder: Path) -> Iterator[Layer]:
 
 
 def memory_of_machine() -> int | None:
-    """Bytes of memory of this machine or container; None where a GPU's memory counts, whose size torch knows."""
+    """Bytes of memory of this machine or container; None with a GPU, because torch would be needed for its memory."""
     if GPU.exists():
         return None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""The figures of what the method made: its revision chains, and its comparisons, from the stored files of a run."""
+"""Figures of the revision chains and of the comparisons for feedback, from a run's stored files."""
 
 import hashlib
 import json
@@ -49,10 +49,10 @@ def control(
     interpreter: InterpreterChoice,
     inputs: Inputs,
 ) -> ControlUsed:
-    """What a control was made of.
+    """The data from which a control was made.
 
     Args:
-        refusals: how many of the written answers are refusals, where some are replaced.
+        refusals: how many of the written answers are refusals, for an arm in which some are replaced.
     """
     if arm.replaces:
         return ControlUsed(refusals=refusals)
@@ -74,7 +74,7 @@ def revision_figures(
     """The figures of revision chains.
 
     Args:
-        owner: the folder of the arm whose chains they are; None for the run's own.
+        owner: the folder of the arm that the chains belong to; None for the run's own chains.
     """
     # The embedded model writes critiques in the wordings of its world, so one that finds harm is known.
     critiques_are_known = interpreter.base.model == EMBEDDED and not interpreter.other
@@ -126,7 +126,7 @@ def _principle_figures(chains: Sequence[Chain], name: str, critiques_are_known: 
 
 
 def _by_round(chains: Sequence[Chain], part: str, kinds: Sequence[str], rounds: int) -> tuple[float | None, ...]:
-    """The mean of a part of the verdict for the original and after every round, over chains of these kinds."""
+    """The mean of one part of the verdict for the originals and for each round, over chains of these kinds."""
     means = []
     for number in range(rounds + 1):
         of_round = [chain.verdicts[number] for chain in chains if chain.kind in kinds]
@@ -136,10 +136,10 @@ def _by_round(chains: Sequence[Chain], part: str, kinds: Sequence[str], rounds: 
 
 
 def feedback_figures(run: Run, arm: Arm, seeds: Sequence[int], principles: int, inputs: Inputs) -> FeedbackFigures:
-    """How an arm's pairs of answers were labelled.
+    """Figures on how an arm's pairs of answers were labelled.
 
     Args:
-        principles: how many comparison requests each pair is asked, at most.
+        principles: the most comparison requests for each pair.
     """
     per_seed = [read(run, paths.responses(seed, arm.owner), TwoResponses) for seed in seeds]
     every = [two for of_seed in per_seed for two in of_seed]
@@ -176,7 +176,7 @@ def feedback_figures(run: Run, arm: Arm, seeds: Sequence[int], principles: int, 
 def _summary(
     per_seed: Sequence[Sequence[TwoResponses]], prompts: Sequence[str], value: Callable[[TwoResponses], float | None]
 ) -> Summary:
-    """The mean of a value of every compared pair, over seeds and prompts."""
+    """The mean of a value over all compared pairs, with seeds and prompts as random factors."""
     cells = np.full((len(per_seed), len(prompts)), np.nan)
     places = {prompt: place for place, prompt in enumerate(prompts)}
     for row, of_seed in zip(cells, per_seed, strict=True):
@@ -194,7 +194,7 @@ def _agrees(two: TwoResponses) -> float | None:
 
 
 def _better(two: TwoResponses) -> int | None:
-    """The place of the answer that the judge finds better; None if it finds neither better."""
+    """The index of the answer that the judge finds better; None if it finds neither better."""
     harm = None if two.kind is None else PROMPT_KINDS[two.kind].harm
     merits = [None if verdict is None else _merit(verdict, harm) for verdict in two.verdicts]
     if len(merits) != len(two.responses) or None in merits or merits[0] == merits[1]:
@@ -203,7 +203,7 @@ def _better(two: TwoResponses) -> int | None:
 
 
 def _merit(verdict: Verdict, harm: str | None) -> tuple[float, ...] | None:
-    """How good the judge finds an answer: not to comply with what is harmful; to help with what is harmless."""
+    """The judge's rating of an answer: on a harmful prompt, not complying; on a harmless prompt, helping."""
     if harm == "harmful":
         return None if verdict.complied is None else (float(not verdict.complied),)
     if verdict.helpfulness is None:

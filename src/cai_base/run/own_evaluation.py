@@ -28,7 +28,7 @@ SAID = ("attack_success_rate", "over_refusal_rate", "helpfulness")
 
 
 class RunEvaluation:
-    """Samples, judges and stores the answers of a run's arms, at most once for each arm and step."""
+    """Samples, judges and stores the answers of a run's arms, once per arm and step."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -42,7 +42,7 @@ class RunEvaluation:
     def answer(self, arm: Arm, step: int | None, models: Mapping[int, Adapter | None]) -> None:
         """Sample and store the answers of an arm, all seeds together, unless they are already stored.
 
-        After training they have a second judge's verdicts, if there is one, and their fluency as well.
+        At the end of training, the answers also get their fluency and, if there is a second judge, its verdicts.
 
         Args:
             step: the training step of an interim evaluation; None at the end of training.
@@ -73,7 +73,7 @@ class RunEvaluation:
         session, arm = self._session, arms.arm(arms.INSTRUCT)
         if self._done(arm, None):
             return
-        session.release_engine()  # it is no longer needed, and two models may not fit into memory
+        session.release_engine()  # no longer needed; two models may not fit into memory
         gc.collect()
         with session.budget.phase("evaluation"):
             loaded = load_instruct_arm(session.settings.instruct_model, session.settings.seed_numbers, session.progress)
@@ -103,7 +103,7 @@ class RunEvaluation:
         session.budget.check_budget()
         judges = session.judges if step is None else {"judge": session.judges["judge"]}
         evaluation = Evaluation(
-            PromptsTask(self._items, len(self._items), ruler),  # all in one unit
+            PromptsTask(self._items, len(self._items), ruler),  # one unit
             session.run,
             lambda name: _work(name, step),
             Files(

@@ -1,7 +1,7 @@
-"""What the paid models of a run cost per token, and what tokens cost at these prices.
+"""Prices of a run's paid models per token, and the cost of tokens at these prices.
 
-A service charges for three things: tokens trained on (forward and backward), tokens read (prompts before sampling, and
-forward passes alone), and tokens drawn.
+A service charges for tokens trained on (forward and backward), tokens read (prompts before sampling, and
+forward passes without training), and tokens sampled.
 """
 
 import tomllib
@@ -19,7 +19,7 @@ from cai_base.settings.values import TokenPrices
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars per million tokens, and where they were read."""
+    """Dollars per million tokens, and their source."""
 
     prefill: float
     sample: float
@@ -27,7 +27,7 @@ class Price:
     source: str
 
     def of(self, usage: Usage) -> float:
-        """What these tokens cost, in dollars."""
+        """The cost of these tokens in dollars."""
         return (usage.prefilled * self.prefill + usage.sampled * self.sample + usage.trained * self.train) / 1e6
 
 
@@ -40,9 +40,9 @@ class Prices:
 
     Attributes:
         models: of paid services, by their work: `method`, `instruct`, `interpreter`, or the flag that names a judge.
-        base: the base model's name, whose price on a service is given where a run pays none.
+        base: the base model's name; a run without a paid service shows this model's price on a service.
         judges: the flags that name judges.
-        override: the price of `--price`, which holds for all models.
+        override: the price from `--price`, for all models.
     """
 
     models: Mapping[str, str]
@@ -68,7 +68,7 @@ class Prices:
         return cls(paid, base.model, tuple(models.judges), override)
 
     def of_model(self, model: str) -> Price | None:
-        """The price of a model: that of `--price`, else of the packaged table; None if unknown."""
+        """The price of a model, from `--price` or from the packaged table; None if unknown."""
         if self.override is not None:
             return self.override
         table = tomllib.loads((resources.files("cai_base") / "data" / "prices.toml").read_text(encoding="utf-8"))
@@ -78,13 +78,14 @@ class Prices:
         return Price(row["prefill"], row["sample"], row["train"], f"{row['source']}, {row['date']}")
 
     def of_work(self, work: str) -> Price | None:
-        """The price of a phase or of a judge's work; for a run without a paid service, the price on one."""
+        """The price for the work of a phase or a judge; for a run without a paid service, the base model's price on
+        one."""
         models = self.models or {"method": self.base}
         owner = work if work in (INSTRUCT, "interpreter", *self.judges) else "method"
         return self.of_model(models[owner]) if owner in models else FREE
 
     def dollars(self, usages: Mapping[str, Usage]) -> float | None:
-        """The cost of all phases together; None if a price is not known."""
+        """The total cost of all phases; None if a price is unknown."""
         total = 0.0
         for work, usage in usages.items():
             price = self.of_work(work)
@@ -95,7 +96,7 @@ class Prices:
 
     @property
     def unknown(self) -> list[str]:
-        """The paid models whose price is not known."""
+        """The paid models without a known price."""
         return [model for model in self.models.values() if self.of_model(model) is None]
 
     def check_limit(self, max_cost: float | None) -> None:

@@ -1,7 +1,7 @@
-"""A run that is repeated from its folder alone: `cai-base run --from RUN`.
+"""Repeats a run, given only its folder: `cai-base run --from RUN`.
 
-The folder has the settings as they were used, with the lengths that fit the model, and every input whole. The layout in
-which the engine ran the model is restored, as in a resumed run, so that the new run computes what the old one did.
+The folder has the settings as used, with the lengths that fitted the model, and all inputs. The engine's layout is
+restored from the findings, as in a resumed run, so that the new run computes the same as the old one.
 """
 
 import json
@@ -19,12 +19,12 @@ from cai_base.store import Run
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """What a run that is repeated hands on beside its settings.
+    """What a repeated run takes from the earlier run, in addition to the settings.
 
     Attributes:
-        inputs: as it stored them.
-        warnings: with which it began.
-        engine: how its engine ran the model; None if it stored nothing about that.
+        inputs: the stored inputs.
+        warnings: the warnings at its start.
+        engine: the stored findings of its engine; None if there are none.
     """
 
     inputs: Inputs
@@ -32,18 +32,18 @@ class Repeated:
     engine: Findings | None
 
     def same_warnings(self, new: Sequence[str], progress: Progress) -> list[str]:
-        """The warnings of the run that is repeated, which stand in its results. Others of today are only said."""
+        """The earlier run's warnings, so that results are equal. New warnings are printed, not stored."""
         for warning in new:
             if warning not in self.warnings:
-                progress.say(f"warning, not of the run that is repeated: {warning}")
+                progress.say(f"warning (new, the earlier run did not have it): {warning}")
         return list(self.warnings)
 
 
 def read_repeated(directory: Path) -> Repeated:
-    """What the run in a directory hands on to one that repeats it.
+    """Read what a repetition needs from the run in a directory.
 
     Raises:
-        UserError: it is no run, or a stored file was changed.
+        UserError: the directory is not a run, or a stored file was changed.
     """
     run = Run.open(directory)
     inputs = Inputs.read(directory / paths.INPUTS)

@@ -48,7 +48,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     """The content of `results.json`.
 
     Args:
-        failed: by phase (its folder's name), the seeds that failed in it, each with the reason.
+        failed: for each phase (by its folder's name), the failed seeds with their reasons.
     """
     seeds = list(settings.seed_numbers)
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
@@ -128,10 +128,10 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
 
 
 def refuse_lost_arms(directory: Path) -> None:
-    """Raise UserError if every seed of an arm failed, from a finished run's `results.json` and `config.json`.
+    """Raise UserError if every seed of an arm failed, according to a finished run's `results.json` and `config.json`.
 
-    The results and pages of the other arms remain. Exit code 2 fits best: nothing is left to resume (3), a program that
-    asked for the arm must notice (not 0), and the cause is a setting, not a defect (not 1).
+    The results and pages of the other arms remain. The exit code is 2: there is nothing to resume (3), a program that
+    requested the arm must notice (not 0), and the cause is a setting, not a defect (1).
     """
     remedy = "use the version of cai-base that made the run"
     results = read_record(directory / paths.RESULTS, Results, "the results of a run", remedy)
@@ -140,17 +140,17 @@ def refuse_lost_arms(directory: Path) -> None:
         reasons = results.failed.get(arm.folder or "", {})
         if arm.section is None or len(reasons) < len(results.seeds):
             continue
-        lost = f"there is no arm {arm.name!r}; what came before it is in {directory}"
+        lost = f"there is no arm {arm.name!r}; the earlier phases are in {directory}"
         if set(reasons.values()) == {NO_PAIRS}:
             raise UserError(
-                f"{arm.folder}: no seed had a preference pair to train on, so {lost}. Every chain was filtered: read "
-                "`revision` in results.json, and begin a new run with other prompts, lengths or another model"
+                f"{arm.folder}: no seed had a preference pair to train on, so {lost}. Every chain was filtered: see "
+                "`revision` in results.json, and start a new run with other prompts, lengths or another model"
             )
         rate = settings.training(arm.section).learning_rate
         failures = "; ".join(f"seed {seed}: {reason}" for seed, reason in reasons.items())
         raise UserError(
             f"--{arm.section.replace('_', '-')}.learning-rate {rate:g}: every seed failed in {arm.folder} "
-            f"({failures}), so {lost}. Begin a new run with a lower learning rate"
+            f"({failures}), so {lost}. Start a new run with a lower learning rate"
         )
 
 
@@ -188,7 +188,7 @@ def _instruct_name(instruct: InstructChoice) -> str:
 
 
 def _answers(run: Run, seed: int, arm: str, step: int | None = None) -> list[Answer] | None:
-    """All answers of one arm and seed; None if that seed failed before it was evaluated."""
+    """All answers of one arm and seed; None if the seed failed before its evaluation."""
     answers = [answer for task in ANSWER_FILES for answer in read(run, paths.answers(seed, arm, task, step), Answer)]
     return answers or None
 
@@ -197,7 +197,7 @@ def _curves(run: Run, steps: Mapping[str, int], seeds: Sequence[int], every: int
     """The curves by training phase (its folder's name): the metrics of the phase's arm at each evaluated step.
 
     Args:
-        steps: the steps that each arm was trained for.
+        steps: the number of training steps of each arm.
         every: steps between evaluations.
     """
     curves = {}
@@ -212,8 +212,8 @@ def _curves(run: Run, steps: Mapping[str, int], seeds: Sequence[int], every: int
 def _curve(run: Run, seeds: Sequence[int], evaluated: Sequence[int], before: str, arm: str) -> tuple[CurvePoint, ...]:
     """The arm's metrics at step 0 (those of the arm `before`), at each evaluation and at the last step.
 
-    All points are over the same seeds, those that finished. A seed that fails midway would cause a jump in the curve
-    that is not a change of any model.
+    All points are over the same seeds, those that finished: a seed that fails midway would cause a jump in the curve
+    without any change of a model.
     """
     finished = [seed for seed in seeds if _answers(run, seed, arm) is not None]
     points = []

@@ -1,4 +1,4 @@
-"""By what a run is made: versions, commit, device, host and date, for `manifest.json`. No result depends on them."""
+"""Facts about the process for `manifest.json`: versions, commit, device, host and date. No result depends on them."""
 
 import json
 import platform
@@ -11,14 +11,14 @@ from cai_base import __version__
 from cai_base.store import JsonObject
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
-"""The libraries that a run's figures may depend on."""
+"""The libraries on which a run's figures may depend."""
 
 
 def session_facts(device: str) -> JsonObject:
     """The facts about this process.
 
     Args:
-        device: where the engine computes.
+        device: the engine's device.
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -37,9 +37,9 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of this package's source, with `-changed` where its files differ; None where there is none.
+    """The git commit of this package's source, with `-changed` if its files differ from it; None if it is not in git.
 
-    A package that pip installed from a repository says its commit itself (PEP 610).
+    For a package that pip installed from a repository, the commit is in its metadata (PEP 610).
     """
     package = Path(__file__).parents[1]
     try:
@@ -58,7 +58,7 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):  # no git here
         return _installed_commit()
-    # An environment inside another repository is no checkout of this package.
+    # An environment inside another repository is not a checkout of this package.
     in_checkout = described.returncode == 0 and tracked.returncode == 0
     return described.stdout.strip() if in_checkout else _installed_commit()
 

@@ -1,6 +1,6 @@
-"""The common parts of the results of a run, of a suite and of the styles: the head, and the figures of judged answers.
+"""Parts common to the results of a run, a suite and the styles: the head, and the figures of judged answers.
 
-`results`, `suite_results` and `style_results` add what is their own.
+`results`, `suite_results` and `style_results` add the rest.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,12 +43,12 @@ class EvaluationContext:
     """The configuration of an evaluation, for its results.
 
     Attributes:
-        target: whom it asked.
+        target: the run or model that was evaluated.
         model: as the settings have it; of a run, its base model.
         data: the packaged inputs in use.
         judges: by the flag that names each.
-        arms: how each arm was asked.
-        accepted: warnings of files that were changed and are taken as they are.
+        arms: the layout and weights of each arm.
+        accepted: warnings about changed files that are used anyway.
     """
 
     target: AskedTarget
@@ -73,7 +73,7 @@ class Head(TypedDict):
 
 
 def model_name(model: str) -> str:
-    """What a model is called in results: a folder without those that lead to it."""
+    """A model's name in results: of a path, only the last folder."""
     return model if is_embedded(model) else Path(model).name
 
 
@@ -81,8 +81,8 @@ def head(model: str, seeds: Sequence[int], name: str | None = None) -> Head:
     """The head of results.
 
     Args:
-        model: as the settings have it.
-        name: what it is called, where that is something else.
+        model: as in the settings.
+        name: its name, if not derived from `model`.
     """
     return Head(schema=1, model=name or model_name(model), model_organism=is_embedded(model), seeds=tuple(seeds))
 
@@ -113,7 +113,7 @@ def judged(
     *,
     unanswerable: bool = True,
 ) -> Judged:
-    """The figures of judged answers, with what they were judged by.
+    """The figures of judged answers, with the judges and rubrics.
 
     Args:
         judges: by the flag that names each.
@@ -121,7 +121,7 @@ def judged(
         answers: of every arm, by seed.
         kinds: the kind of every prompt.
         is_one_model: whether all seeds of an arm sample from the same weights.
-        unanswerable: whether there are figures of metrics that no prompt is counted in, or that were not measured.
+        unanswerable: include metrics that have no prompts or were not measured.
     """
     figures = metrics.without_empty_optional(
         {name: metrics.figures(per_seed, kinds, one_model=is_one_model(name)) for name, per_seed in answers.items()}
@@ -179,14 +179,15 @@ def every_answer(by_arm: Mapping[str, metrics.PerSeed]) -> Iterable[Answer]:
 
 
 def _is_answered(name: str, by_arm: Mapping[str, Mapping[str, Figure]]) -> bool:
-    """Whether there are prompts of the metric's kinds, and the metric is judged or has a measured value."""
+    """Whether there are prompts of the metric's kinds, and the metric is a judge's or was measured."""
     has_prompts = any(arm[name].total for arm in by_arm.values())
     has_values = any(arm[name].scored for arm in by_arm.values())
     return has_prompts and (has_values or metrics.METRICS[name].judged)
 
 
 def _second_judge(judge: JudgeName, by_arm: Mapping[str, metrics.PerSeed], kinds: Sequence[str]) -> SecondJudge:
-    """Every arm's figures by the second judge's verdicts, and the agreement of the two judges on the same answers.
+    """The figures of every arm from the second judge's verdicts, and the agreement of the two judges on the same
+    answers.
 
     No other figure uses the second judge's verdicts.
     """
@@ -212,7 +213,7 @@ def _second_judge(judge: JudgeName, by_arm: Mapping[str, metrics.PerSeed], kinds
 
 
 def _by_second_judge(answer: Answer) -> Answer:
-    """The answer with the second judge's verdict in place of the first's."""
+    """The answer with the second judge's verdict instead of the first judge's."""
     second = answer.second
     return answer.model_copy(
         update={

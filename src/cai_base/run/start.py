@@ -1,6 +1,6 @@
 """Starts and resumes runs: inputs, models, judges, and the checks of preflight.
 
-`begin` makes a new run, `resume` opens a stopped one, `examine` makes the checks alone.
+`begin` makes a new run, `resume` opens a stopped run, `examine` only makes the checks.
 """
 
 import gc
@@ -41,11 +41,11 @@ from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json, write_atomic
 
 FOREIGN = 0.1
-"""A warning is given if more than this share of a constitution's words is unknown in the embedded model's world. It is
+"""There is a warning if more than this share of a constitution's words is unknown in the embedded model's world. It is
 0.20 for the packaged English constitution, and 0.03 for the world's own."""
 
 ORDER = 5
-"""A beta that is so many times greater or smaller than the one chosen for its loss is warned of."""
+"""There is a warning if beta is greater or smaller than the loss's default by more than this factor."""
 DPO_ARMS = frozenset(name for name, arm in ARMS.items() if arm.section == "dpo")
 """The arms that are trained on preference pairs."""
 
@@ -58,7 +58,7 @@ class Examination:
     """The outcome of the checks before a run, and what they loaded.
 
     Attributes:
-        settings: with the lengths that fit the model's context.
+        settings: with lengths that fit the model's context.
         judges: by the flag that names each.
         pilot: answers of the base model.
     """
@@ -78,7 +78,7 @@ class Session:
 
     Attributes:
         judges: by the flag that names each.
-        budget: what the run has spent so far, earlier sessions included.
+        budget: what the run has spent so far, including earlier sessions.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Session:
         )
         run.record_session(session_facts(engine.device))
         guide = run.directory / paths.README
-        if not guide.exists():  # not among the files that the manifest vouches for: its reader may write into it
+        if not guide.exists():  # not hashed in the manifest: a person may edit it
             write_atomic(guide, folder_guide(settings.model, settings.scope, settings.judge).encode())
 
     @property
@@ -124,21 +124,21 @@ class Session:
         return self._interpreter
 
     def release_engine(self) -> None:
-        """Release the engines, to free their memory. Their findings about the models remain stored with the run."""
+        """Release the engines, to free their memory. Their findings remain stored in the manifest."""
         for name, one in _engines(self.engine, self.interpreter, self.settings.other_interpreter).items():
             self.run.record_on_commit(name, partial(dict, record_of(one)))
         self._engine = self._interpreter = None
 
 
 def _engines(engine: Engine, interpreter: Interpreter, other: bool) -> dict[str, Engine]:
-    """The engines of a run by the names of their findings: its own, and that of another interpreter."""
+    """The engines of a run by the names of their findings: the run's own, and a separate interpreter's if `other`."""
     return {ENGINE: engine} | ({INTERPRETER: interpreter.engine} if other else {})
 
 
 def examine(
     settings: RunSettings, out: Path, progress: Progress, phases: Phases, repeated: Repeated | None = None
 ) -> Examination:
-    """Check everything that can be checked before work begins. Nothing is trained or stored.
+    """Check everything that can be checked before the run begins. Nothing is trained or stored.
 
     Args:
         repeated: the run that this one repeats, if it repeats one.
@@ -177,7 +177,7 @@ def examine(
         interpreter.engine if settings.other_interpreter else None,
     )
     settings = settings.model_copy(update={"revision": revision, "evaluation": evaluation})
-    if repeated is None:  # what was left out of the files is not known of the inputs that a run stored
+    if repeated is None:  # stored inputs do not say which entries of the files were left out
         warnings += ignored((settings.prompts, settings.prompts_column), (settings.evaluation.prompts, None))
     warnings += foreign_text(inputs) if embedded.is_embedded(settings.model) else []
     warnings += _untuned_beta(settings.dpo) if DPO_ARMS.intersection(settings.evaluated_arms) else []
@@ -196,13 +196,13 @@ def examine(
 def begin(
     settings: RunSettings, out: Path, progress: Progress, phases: Phases, repeated: Repeated | None = None
 ) -> Session:
-    """Check everything that can be checked before work begins, and make the run's directory.
+    """Check everything that can be checked before the run begins, and make the run's directory.
 
     Args:
         repeated: the run that this one repeats, if it repeats one.
 
     Raises:
-        UserError: as `examine`, or a check failed that `--accept` does not name.
+        UserError: as for `examine`, or a check failed that `--accept` does not name.
     """
     examined = examine(settings, out, progress, phases, repeated)
     warnings = [*examined.warnings, *refuse(examined.checks, settings.accept)]
@@ -223,7 +223,7 @@ def begin(
     parts = (examined.settings, examined.inputs, examined.engine, examined.interpreter, examined.judges)
     session = Session(*parts, run, progress)
     forecast.first(examined.settings, examined.inputs, examined.engine, phases, examined.pilot, run, progress)
-    run.commit()  # stores the tokens that preflight took: no unit may ever be stored
+    run.commit()  # stores preflight's tokens, even if no unit is ever stored
     return session
 
 
@@ -234,7 +234,7 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
         max_cost: a new cost limit in dollars; None for the run's own.
 
     Raises:
-        UserError: it is no run, or its configuration, a stored file or the base model was changed.
+        UserError: the directory is not a run, or its configuration, a stored file or the base model was changed.
     """
     run = Run.open(directory)
     settings = stored_settings(run)
@@ -252,51 +252,51 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     lost = session.budget.lost
     if lost != Usage():
         progress.say(
-            f"The work not yet stored when this run stopped is done, and paid for, again: at most {lost.prefilled} "
+            f"Work that was not stored when this run stopped is repeated and paid for again: at most {lost.prefilled} "
             f"tokens read, {lost.sampled} sampled, {lost.trained} trained on"
         )
     return session
 
 
 def _untuned_beta(dpo: Dpo) -> list[str]:
-    """A warning where a loss with a beta of its own is given one of another order, and so asks for another margin."""
+    """A warning if beta differs from the default of its loss by an order of magnitude."""
     own = LOSSES[dpo.loss].beta
     if own is None or own / ORDER < dpo.beta < own * ORDER:
         return []
     return [
-        f"--dpo.beta {dpo.beta:g} is far from {own:g}, the default for the loss {dpo.loss}, and asks for a margin of "
-        "another order per token; look at the margins, or leave --dpo.beta out"
+        f"--dpo.beta {dpo.beta:g} is far from {own:g}, the default for the loss {dpo.loss}, so the margins per token "
+        "will be of another order; check the margins, or leave --dpo.beta out"
     ]
 
 
 def other_requests(inputs: Inputs) -> list[str]:
-    """A warning where the worked examples ask for a critique by requests that the constitution does not have."""
+    """A warning if the worked examples use critique requests that are not in the constitution."""
     requests = {" ".join(principle.critique_request.split()) for principle in inputs.constitution.principles}
     other = sum(" ".join(one.critique_request.split()) not in requests for one in inputs.critique_examples)
     if not other:
         return []
     return [
-        f"{other} of the {len(inputs.critique_examples)} worked critiques ask by a request that the constitution does "
-        "not have: a model may take from them what the constitution does not say; give --critique-examples that go "
-        "with it"
+        f"{other} of the {len(inputs.critique_examples)} worked critiques use a request that is not in the "
+        "constitution: a model may learn from them what the constitution does not say; give --critique-examples that "
+        "match it"
     ]
 
 
 def foreign_text(inputs: Inputs) -> list[str]:
-    """Warnings of prompts and principles whose words the embedded model does not know, such as real English."""
+    """Warnings about prompts and principles with words that the embedded model does not know, such as real English."""
     warnings = []
     unknown = sum(not embedded.knows(prompt.text) for prompt in inputs.prompts)
     if unknown:
         warnings.append(
-            f"{unknown} of the method's {len(inputs.prompts)} prompts ask for nothing in the embedded model's world: "
-            "it cannot know what they are about, and their revisions mean nothing"
+            f"{unknown} of the method's {len(inputs.prompts)} prompts are not about the embedded model's world: "
+            "it cannot understand them, and their revisions mean nothing"
         )
     principles = inputs.constitution.principles
     text = " ".join(f"{one.critique_request} {one.revision_request}" for one in principles)
     foreign = embedded.unknown_words(text)
     if foreign > FOREIGN:
         warnings.append(
-            f"{foreign:.0%} of the constitution's words are none of the embedded model's world: it takes principles in "
-            "such words for principles about harm; begin from data/world/constitution.toml"
+            f"{foreign:.0%} of the constitution's words are unknown in the embedded model's world: it treats "
+            "principles in such words as principles about harm; start from data/world/constitution.toml"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""How far a run is, read from its folder alone, beside the process that works on it."""
+"""The progress of a run, read from its folder only, while another process works on it."""
 
 import fcntl
 import os
@@ -19,18 +19,18 @@ from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
 TRAINING = ("loss", "margin", "accuracy", "held_out_accuracy")
-"""What is shown of a training step, where its loss has it."""
+"""The fields of a training step that are shown, if its loss has them."""
 EVALUATION = ("attack_success_rate", "over_refusal_rate", "helpfulness")
-"""What is shown of an evaluation during a run."""
+"""The metrics of an interim evaluation that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A piece of work.
+    """A stage of a run.
 
     Attributes:
         done, total: training steps, or units of revision.
-        seconds: that it took so far.
+        seconds: its duration so far.
         latest: the newest values of its training, means over seeds.
     """
 
@@ -43,19 +43,19 @@ class Stage:
 
     @property
     def left(self) -> float | None:
-        """Seconds that the rest takes at the same speed; None before any is done."""
+        """Seconds left at the same speed; None before anything is done."""
         return (self.total - self.done) * self.seconds / self.done if self.done else None
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        working: a process works on it now.
-        rates: by arm, the means of its newest answers over seeds; they have no interval before the run's end.
+        working: whether a process is working on it.
+        rates: for each arm, means over seeds of its newest answers; there are no intervals before the run's end.
         chain: the newest revision chain.
-        dollars: spent so far; None where nothing is paid for.
+        dollars: spent so far; None without a paid service.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Status:
 
 
 def read_status(directory: Path) -> Status:
-    """How far the run in this folder is. Nothing is written, and no file but those that are read is verified.
+    """Read the progress of the run in this folder. Writes nothing, and verifies only the files that it reads.
 
     Raises:
         UserError: it is not a run.
@@ -94,7 +94,7 @@ def read_status(directory: Path) -> Status:
 
 
 def _locked(directory: Path) -> bool:
-    """Whether a process holds the run's lock, which ends with the process."""
+    """Whether a process holds the run's lock; it is released when the process ends."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

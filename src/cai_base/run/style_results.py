@@ -19,8 +19,8 @@ KEEPS = arms.pair_name(arms.FULL, arms.INSTRUCT)
 """The comparison that answers the question of every style evaluation."""
 QUESTION = "Does base-derived CAI keep more style than the instruct model?"
 INTERVALS = (
-    "95 % intervals over seeds and styled prompts (a question in a style), as crossed factors; over prompts alone with "
-    "one seed, and of the base model and the instruct model, which are one set of weights each"
+    "95 % intervals over seeds and styled prompts (a question in a style), as crossed factors; over prompts only with "
+    "one seed, and for the base model and the instruct model, which are one set of weights each"
 )
 
 
@@ -61,8 +61,8 @@ def collect(
 def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs of arms to compare.
 
-    Those of every result; each trained arm with the base model, whose style it had; each arm that is no control
-    with the models that were tuned elsewhere.
+    The usual comparisons; each trained arm with the base model it came from; each arm that is not a control with the
+    models that were tuned elsewhere.
     """
     present = [arms.arm(name) for name in names]
     pairs = arms.comparisons(names)
@@ -73,7 +73,8 @@ def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def keeps_more_style(differences: Mapping[str, Difference] | None) -> StyleAnswer | None:
-    """Whether full CAI keeps more style than the instruct model, by the interval of the difference in adherence."""
+    """Whether full CAI keeps more style than the instruct model, judged by the interval of the difference in
+    adherence."""
     if differences is None:
         return None
     difference = differences["adherence"]

@@ -40,11 +40,11 @@ class SuiteHead(TypedDict):
 def collect(
     about: EvaluationContext, answers: Mapping[str, metrics.PerSeed], suite: Suite, items: Sequence[SuitePrompt]
 ) -> SuiteResults:
-    """The content of `results.json` for a suite that is answered and judged.
+    """The content of `results.json` for a suite of prompts, whose answers are judged.
 
     Args:
         answers: of every finished arm, by seed.
-        items: the prompts of the suite that were asked.
+        items: the prompts that were used.
     """
     kinds = [str(item.prompt.kind) for item in items]
     judged = shared_results.judged(
@@ -92,7 +92,7 @@ def collect_comparisons(
 
     Args:
         answers: of every finished arm, by seed.
-        items: the comparisons of the suite that were asked.
+        items: the comparisons that were used.
     """
     tables = {name: Tables(per_seed, one_model=about.arms[name].one_model) for name, per_seed in answers.items()}
     return ComparisonsResults(
@@ -118,7 +118,7 @@ def _head(about: EvaluationContext) -> SuiteHead:
 
 
 def _notes(arms: Mapping[str, AskedArm]) -> list[str]:
-    """What a reader should know about how each arm was asked."""
+    """Notes about the layout of each arm."""
     return [f"{name}: {note}" for name, arm in arms.items() for note in arm.notes]
 
 
@@ -131,7 +131,7 @@ def _coverage_warnings(
     warnings = uncovered(arms, judged=True)
     if judge == GROUND_TRUTH and warnings:
         warnings.append(
-            "the ground-truth judge scores only what asks for something in the embedded model's world (each "
+            "the ground-truth judge scores only requests from the embedded model's world (each "
             "answer's reason is in its file); for a suite in English give a judge, "
             "such as --judge openai:MODEL --judge-url URL or --judge hf:PATH"
         )
@@ -139,10 +139,10 @@ def _coverage_warnings(
 
 
 def _too_long(answers: Mapping[str, Sequence[Sequence[Answer] | Sequence[ComparedAnswers] | None]]) -> list[str]:
-    """A warning for every arm that was not asked some prompts because they do not fit its model's context."""
+    """A warning for every arm with prompts that did not fit its model's context and were skipped."""
     warnings = []
     for name, per_seed in answers.items():
-        of_seed = next((one for one in per_seed if one is not None), ())  # all seeds are asked the same
+        of_seed = next((one for one in per_seed if one is not None), ())  # all seeds have the same prompts
         long = [answer.id for answer in of_seed if answer.tokens is None]
         if long:
             more = f" and {len(long) - NAMED} more" if len(long) > NAMED else ""

@@ -1,4 +1,4 @@
-"""Talking to models: the arms of a finished run side by side, or one model; each is asked in its own layout."""
+"""Chat with the arms of a finished run side by side, or with one model, each in its own layout."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from cai_base.store import Run
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """A model that can be talked to.
+    """A model to chat with.
 
     Attributes:
-        arm: its arm; `model` for one that is no run's.
-        seed: of the run.
-        adapter: its adapter in the engine; None if the engine's model is asked as it is.
-        layout: how it is asked.
-        name: `arm` and, where there are several seeds to tell apart, `:seed`.
+        arm: the arm's name; `model` for a model outside a run.
+        seed: the run's seed.
+        adapter: its adapter in the engine; None for the engine's model without an adapter.
+        layout: the layout of its prompts.
+        name: `arm`, followed by `:seed` if there are several seeds of the arm.
     """
 
     arm: str
@@ -40,7 +40,7 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn: at `temperature`, at most `max_tokens`; `seed` decides the draw."""
+    """How answers are sampled: at `temperature`, of at most `max_tokens`, with the random stream of `seed`."""
 
     temperature: float
     max_tokens: int
@@ -48,7 +48,7 @@ class Sampling:
 
 
 TextListener = Callable[[Speaker, str], None]
-"""Hears of a speaker's answer as it grows: the whole text so far that no later token can take back."""
+"""Called with a speaker's growing answer: the whole text so far that no later token can change."""
 
 
 def speakers_of_run(
@@ -62,17 +62,17 @@ def speakers_of_run(
     """The models of a finished run.
 
     Args:
-        names: of arms; by default all that the run evaluated.
-        seeds: by default all.
+        names: names of arms; by default all arms that the run evaluated.
+        seeds: by default all seeds.
         threads: CPU threads; by default as in the run.
 
     Raises:
-        UserError: it is no finished run, or it has no such arm or seed.
+        UserError: the run is not finished, or it has no such arm or seed.
     """
     settings = stored_settings(Run.open(directory))
     for name in names or ():
         if all_arms.arm(name).inference == "revision":
-            raise UserError(f"{name}: critiques and revises its answers, which nobody can talk to; leave it out")
+            raise UserError(f"{name}: critiques and revises its answers, so it cannot chat; leave it out")
     if names is None:
         names = [name for name in settings.evaluated_arms if all_arms.arm(name).inference != "revision"]
     for seed in seeds or ():
@@ -91,13 +91,13 @@ def speakers_of_run(
 
 
 def speakers_of_arm(arm: LoadedArm) -> list[Speaker]:
-    """A model that is no run's arm, as the only speaker."""
+    """A model outside a run, as the only speaker."""
     (seed, adapter), *_ = arm.models.items()
     return [Speaker(arm.name, seed, arm.engine, adapter, arm.layout, arm.name)]
 
 
 def default_arms(evaluated: Sequence[str], base: ModelChoice) -> list[str]:
-    """The arms that one talks to unless others are asked for: all but the controls, `instruct` last."""
+    """The default arms: all but the controls, `instruct` last."""
     names = [name for name in available_arms(evaluated, base) if not all_arms.arm(name).control]
     return sorted(names, key=lambda name: name == all_arms.INSTRUCT)
 
@@ -109,7 +109,7 @@ def _named(speaker: Speaker, others: Sequence[Speaker]) -> Speaker:
 
 
 def request(speaker: Speaker, prompt: str, before: Turns, sampling: Sampling) -> SampleRequest:
-    """What the engine is asked for a speaker's answer.
+    """The engine's request for a speaker's answer.
 
     Raises:
         UserError: the prompt does not fit the model's context.
@@ -125,11 +125,11 @@ def check_room(engine: Engine, prompt: int, answer: int) -> None:
     """Check that a prompt and an answer of this many tokens fit the model's context.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not fit.
     """
     if prompt + answer > engine.context_length:
         raise UserError(
-            f"the prompt has {prompt} tokens with what stands before it, and the answer may have {answer}: more than "
+            f"the prompt has {prompt} tokens including the text before it, and the answer may have {answer}: more than "
             f"the {engine.context_length} of the model's context; give a shorter prompt or a shorter answer"
         )
 
@@ -141,7 +141,7 @@ def answers(
     before: Mapping[str, Turns] | None = None,
     listener: TextListener | None = None,
 ) -> dict[str, Sample]:
-    """Every speaker's answer to a prompt, by its name. Speakers of one engine answer together.
+    """Every speaker's answer to a prompt, by the speaker's name. Speakers on one engine are sampled in one batch.
 
     Args:
         before: each speaker's earlier turns.
@@ -161,7 +161,7 @@ def critiques(
     sampling: Sampling,
     listener: TextListener | None = None,
 ) -> dict[str, Sample]:
-    """What each speaker finds wrong with its response, under a principle, as in a revision chain."""
+    """Each speaker's critique of its response under a principle, as in a revision chain."""
     texts = {one.name: _dialogue(one).critique(prompt, responses[one.name], principle) for one in speakers}
     return _continue(speakers, texts, sampling, listener)
 
@@ -189,12 +189,12 @@ def why(
     """The mean log-probability per token, in nats, of each answer under each speaker.
 
     Args:
-        responses: by the name of the speaker that gave each.
-        before: each speaker's earlier turns, behind which it reads the answer.
+        responses: the answers, by the name of the speaker that gave them.
+        before: each speaker's earlier turns, which precede the answer.
 
     Returns:
-        For each answer, by the name of who gave it, each speaker's mean; None for an empty answer. An answer's end is
-        not counted, because a chat model ends it in its own way.
+        For each answer, by the name of its speaker, the mean under each speaker; None for an empty answer. The end is
+        not counted, because a chat model ends its answers with another token.
     """
     table: dict[str, dict[str, float | None]] = {name: {} for name in responses}
     for reader in speakers:
@@ -216,15 +216,13 @@ def why(
 
 
 def draw_seed(base: int, turn: int) -> int:
-    """The seed of a turn's draws, from the seed of a conversation."""
+    """The seed for sampling a turn, from the seed of the conversation."""
     return randomness.seed(base, "chat", turn)
 
 
 def _dialogue(speaker: Speaker) -> Dialogue:
     if not isinstance(speaker.layout, Dialogue):
-        raise UserError(
-            f"{speaker.name}: is asked in its chat template; a critique continues the few-shot dialogue of a base model"
-        )
+        raise UserError(f"{speaker.name}: uses its chat template; critiques need the few-shot dialogue of a base model")
     return speaker.layout
 
 
@@ -260,9 +258,9 @@ def _draw(
 
 
 def certain_text(engine: Engine, stops: Sequence[str], tokens: Sequence[int]) -> str:
-    """The part of the text of these tokens that no further token can take back.
+    """The part of the text of these tokens that no further token can change.
 
-    The beginning of a stop may become a stop, and half a character another one.
+    A possible beginning of a stop string, and the bytes of an incomplete character, are left out.
     """
     ended = bool(tokens) and tokens[-1] in engine.tokenizer.eos
     text = engine.tokenizer.decode(tokens[:-1] if ended else tokens)

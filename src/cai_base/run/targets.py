@@ -37,8 +37,8 @@ OWN_FLAGS = (
     *("--questions", "--samples", "--accept-changed"),
 )
 BASE_IN_TEMPLATE = (
-    "asked in its chat template, whose turns end in no token that ends a text of this model; a base model that ships "
-    "its instruct sibling's template is like that: --layout dialogue asks it as a base model"
+    "prompted with its chat template, whose turns do not end with an end-of-text token of this model. A base model "
+    "with its instruct sibling's template looks like this: --layout dialogue prompts it as a base model"
 )
 STYLE = "style"
 """The suite of the thirteen styles."""
@@ -49,14 +49,14 @@ class Request:
     """The arguments of `cai-base evaluate`.
 
     Attributes:
-        target: a run's directory, `organism`, a model's folder or hub id, or a PEFT adapter's folder.
+        target: the directory of a run, `organism`, the folder or hub id of a model, or the folder of a PEFT adapter.
         suite: a suite's name, a file, or both as NAME:FILE; or `style`.
-        limit: the number of its prompts to ask; None asks all.
-        layout: the layout for a model that is no run's arm; `auto` takes its chat template if it has one.
-        base: the base model of a PEFT adapter, if its own configuration names none or a wrong one.
-        arms: arms of a run; None takes all.
+        limit: the number of prompts to use; None for all.
+        layout: the layout for a model outside a run; `auto` is its chat template if it has one.
+        base: the base model of a PEFT adapter, if the adapter's configuration names none or a wrong one.
+        arms: arms of a run; None for all.
         out: the directory of the evaluation.
-        questions, samples: for `style`, the number of questions in each style, and of answers to each.
+        questions, samples: for `style`, the number of questions per style, and of answers per question.
         flags: the flags of `run` among the arguments.
     """
 
@@ -73,7 +73,7 @@ class Request:
 
     @property
     def own(self) -> dict[str, object]:
-        """The flags of `evaluate` alone that were given, each with its value."""
+        """The flags given that `run` does not have, each with its value."""
         layout = None if self.layout == "auto" else self.layout
         values = {
             "limit": self.limit,
@@ -93,12 +93,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The arms or the model that an evaluation asks.
+    """The arms or the model to evaluate.
 
     Attributes:
         load: loads the named arms one after another.
-        names: the arms to ask, in order.
-        about: identifies the target, in the configuration of an evaluation.
+        names: the arms to evaluate, in order.
+        about: identifies the target in the configuration of the evaluation.
         folder: the parent folder of its evaluations.
         run: the run of the arms; None for a model.
     """
@@ -121,7 +121,7 @@ def check_target(target: str) -> None:
     """Check the target's path, before a suite is downloaded or a judge is loaded.
 
     Raises:
-        UserError: there is neither a run nor a model.
+        UserError: it is neither a run nor a model.
     """
     folder = Path(target)
     files = (MANIFEST, MODEL_CONFIG, ADAPTER_CONFIG)
@@ -146,21 +146,21 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         allowed: the flags of `run` that have an effect here.
 
     Raises:
-        UserError: it is no finished run, it has no such arm, or a flag does not apply.
+        UserError: the run is not finished, it has no such arm, or a flag does not apply.
     """
     directory = Path(request.target)
-    flags = _check_flags(request, allowed, "the run keeps its own settings")
+    flags = _check_flags(request, allowed, "the run's own settings apply")
     for flag in ("base", "layout"):
         if flag in request.own:
-            raise UserError(f"--{flag} {request.own[flag]}: is for a model; a run's arms are asked as they were there")
+            raise UserError(f"--{flag} {request.own[flag]}: applies to a model only; a run's arms use the run's layout")
     run = Run.open(directory)
     if "suite" in run.config:
         raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
-    stored_settings(run)  # refuses a configuration of another form
+    stored_settings(run)  # raises for a configuration of another form
     config: JsonObject = dict(run.config)
-    if "judge" in flags:  # a judge brings its own way of being asked
+    if "judge" in flags:  # another judge has other defaults
         config = {key: value for key, value in config.items() if key not in {*JUDGE_FLAGS, "rubric", "votes"}}
     settings = override_settings(config, list(request.flags))
     threads = settings.threads if "threads" in flags else None
@@ -184,7 +184,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
 
 
 def model_target(request: Request, suite: str, progress: Progress, *, judged: bool) -> Target:
-    """One model that is no run's arm.
+    """One model outside a run.
 
     Args:
         suite: the suite's name, for the evaluation's folder.
@@ -194,12 +194,12 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
         UserError: there is no such model, or a flag does not apply.
     """
     if request.arms is not None:
-        raise UserError(f"--arms: {request.target} is no run, and has no arms; leave it out")
-    _check_flags(request, {*JUDGING_FLAGS, *SAMPLING_FLAGS, *MODEL_FLAGS}, "it decides nothing here")
+        raise UserError(f"--arms: {request.target} is not a run and has no arms; leave it out")
+    _check_flags(request, {*JUDGING_FLAGS, *SAMPLING_FLAGS, *MODEL_FLAGS}, "it has no effect here")
     adapter = Path(request.target) if (Path(request.target) / ADAPTER_CONFIG).is_file() else None
     named = None if adapter is None or request.base else base_of(adapter)
     if adapter is None and request.base is not None:
-        raise UserError(f"--base {request.base}: {request.target} is no PEFT adapter (it has no {ADAPTER_CONFIG})")
+        raise UserError(f"--base {request.base}: {request.target} is not a PEFT adapter (it has no {ADAPTER_CONFIG})")
     model = request.base or named or request.target
     flag = f"{adapter}/{ADAPTER_CONFIG}: base_model_name_or_path" if named else "--base" if adapter else "MODEL"
     check_folder(flag, model)
@@ -229,19 +229,19 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
 
 
 def _check_flags(request: Request, allowed: set[str], reason: str) -> set[str]:
-    """The names of the flags of `run` that were given; raises UserError for one that is not among the `allowed`."""
+    """The names of the flags of `run` that were given; raises UserError for a flag that is not `allowed`."""
     for flag in sorted(request.run_flags - allowed):
-        raise UserError(f"--{flag}: is no flag of cai-base evaluate for {request.target}: {reason}; leave it out")
+        raise UserError(f"--{flag}: is not a flag of cai-base evaluate for {request.target}: {reason}; leave it out")
     return request.run_flags
 
 
 def _ends_turns(engine: Engine) -> bool:
-    """Whether the chat template ends the assistant's turns with a token that ends a text of this model.
+    """Whether the chat template ends the assistant's turns with an end-of-text token of this model.
 
-    A base model that ships the template of its instruct sibling does not end its texts with that template's token.
+    A base model that ships its instruct sibling's template does not end its texts with that template's token.
     """
     tokens = chat_tokens(engine.tokenizer, [("Hello!", "Hello.")], "Goodbye!")
-    return not engine.tokenizer.eos.isdisjoint(tokens[1:])  # some begin a text with the token that ends one
+    return not engine.tokenizer.eos.isdisjoint(tokens[1:])  # some models also begin a text with this token
 
 
 def _layout(name: LayoutName, engine: Engine, inputs: Inputs) -> Layout:

@@ -1,6 +1,6 @@
 """Checks a finished run without a model: hashes, then every figure of `results.json` from the stored answers.
 
-Every step names the first thing that differs. What only a model or a judge could tell is listed as not checked.
+Each check names the first thing that differs. What needs a model or a judge is listed as not checked.
 """
 
 import math
@@ -29,15 +29,16 @@ from cai_base.settings.validation import stored_settings
 from cai_base.store import JsonObject, Run, to_json
 
 ROUNDING = 1e-9
-"""Relative difference up to which two figures count as equal: another machine or library may round in another order."""
-CHANGED = "the folder was changed after the run, or another version of cai-base computes otherwise"
+"""Relative difference up to which two figures count as equal: another machine or library may round differently."""
+CHANGED = "the folder was changed after the run, or this version of cai-base computes it differently"
 
 NOT_CHECKED = (
-    "that answers, chains and adapters come from the base model named: that takes the model (cai-base run --from RUN)",
-    "log-probabilities of answers and pairs, and the metrics of training steps: they take the model too",
-    "the page and its figures, and logs for Inspect: they are written again by cai-base report RUN",
+    "whether answers, chains and adapters come from the named base model: that needs the model (cai-base run --from "
+    "RUN)",
+    "log-probabilities of answers and pairs, and the metrics of training steps: they need the model too",
+    "the page and its figures, and logs for Inspect: cai-base report RUN writes them again",
 )
-"""What no command can check from a run's folder alone."""
+"""What cannot be checked with only the run's folder."""
 
 
 @dataclass(slots=True)
@@ -46,11 +47,11 @@ class Verification:
 
     Attributes:
         files: files whose hash is right.
-        figures: numbers of `results.json` that were computed again.
-        rounded: those among them that differ by rounding alone.
-        verdicts: verdicts that were given again, by a judge that needs no model.
-        not_checked: a sentence for each thing that could not be checked.
-        versions: by which the run was made and which are others here, the commit too, each with both.
+        figures: recomputed numbers of `results.json`.
+        rounded: those of them that differ only by rounding.
+        verdicts: recomputed verdicts of a judge that needs no model.
+        not_checked: a sentence for each thing that was not checked.
+        versions: the library versions and the commit that differ from the run's, each with the run's and today's.
     """
 
     files: int = 0
@@ -61,7 +62,7 @@ class Verification:
     versions: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def dump(self) -> JsonObject:
-        """For `--json`."""
+        """The content for `--json`."""
         return {
             "verified": True,
             "files": self.files,
@@ -145,7 +146,7 @@ def _other_versions(run: Run) -> dict[str, tuple[str, str]]:
 
 
 def _check_answers(run: Run, scope: Scope, inputs: Inputs) -> None:
-    """See that every stored answer is to the evaluation prompt that it names, and that none is missing."""
+    """Check that every stored answer belongs to the evaluation prompt that it names, and that none is missing."""
     prompts = {prompt.id: prompt for prompt in inputs.evaluation_prompts}
     for name, of_seed in _answers(run, scope):
         if not of_seed:
@@ -154,7 +155,7 @@ def _check_answers(run: Run, scope: Scope, inputs: Inputs) -> None:
             prompt = prompts.get(answer.id)
             if prompt is None or (prompt.text, prompt.kind) != (answer.prompt, answer.kind):
                 raise UserError(
-                    f"{run.directory / name}: the answer {answer.id!r} is to no prompt of inputs.json; {CHANGED}"
+                    f"{run.directory / name}: the answer {answer.id!r} belongs to no prompt of inputs.json; {CHANGED}"
                 )
         missing = sorted(prompts.keys() - {answer.id for answer in of_seed})
         if missing or len(of_seed) != len(prompts):
@@ -163,7 +164,7 @@ def _check_answers(run: Run, scope: Scope, inputs: Inputs) -> None:
 
 
 def _answers(run: Run, scope: Scope) -> Iterator[tuple[str, list[Answer]]]:
-    """The final answers of every arm and seed, under their folder."""
+    """The final answers of every arm and seed, with the folder of each."""
     for arm in scope.arms:
         for seed in scope.seeds:
             files = [paths.answers(seed, arm, task) for task in ANSWER_FILES]
@@ -181,7 +182,7 @@ def _chains(run: Run, scope: Scope) -> Iterator[tuple[str, int, str | None, list
 
 
 def _check_pairs(run: Run, scope: Scope) -> None:
-    """See that every preference pair is what its chain says: the original rejected, the last revision chosen."""
+    """Check every preference pair against its chain: the original is rejected, the last revision is chosen."""
     for _, seed, owner, chains in _chains(run, scope):
         file = paths.pairs(seed, owner)
         pairs = typed(Pair, run.lines(file), str(run.directory / file))
@@ -198,7 +199,7 @@ def _check_pairs(run: Run, scope: Scope) -> None:
 
 
 def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs, not_checked: list[str]) -> int:
-    """Give every verdict again where the judge needs no model; the number of verdicts."""
+    """Recompute every verdict if the judge needs no model. Returns the number of verdicts."""
     if choice.judge == NO_JUDGE or choice.judge.kind.runs is not None:
         whose = "" if choice.judge == NO_JUDGE else f": they are those of {choice.judge}, whose replies are stored"
         not_checked.insert(0, f"the verdicts{whose}")
@@ -245,7 +246,7 @@ def _check_figures(run: Run, computed: Results, done: Verification) -> None:
         else:
             others = ", ".join(f"{name} {a} then, {b} here" for name, (a, b) in done.versions.items())
             raise UserError(
-                f"{path}: {place} is {_short(was)}, and {_short(now)} by what the run stored; {CHANGED}"
+                f"{path}: {place} is {_short(was)}, but the stored answers give {_short(now)}; {CHANGED}"
                 + (f" ({others})" if others else "")
             )
 
@@ -254,7 +255,7 @@ ABSENT = object()
 
 
 def _leaves(was: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every leaf of two JSON values, with its dotted name; `ABSENT` where one has none."""
+    """Every leaf of two JSON values with its dotted name; `ABSENT` if one of them lacks it."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in {**was, **now}:
             yield from _leaves(was.get(key, ABSENT), now.get(key, ABSENT), f"{place}.{key}" if place else key)

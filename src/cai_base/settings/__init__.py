@@ -8,11 +8,11 @@ __all__ = ["RunSettings", "default_settings"]
 
 
 def default_settings(model: str = EMBEDDED, *flags: str) -> RunSettings:
-    """The settings of `cai-base run` for a model, as its flags would change them.
+    """The settings of `cai-base run` for a model, changed by flags.
 
     Args:
         model: folder or hub id of a base model; the embedded one by default.
-        flags: such as `"--sft.steps", "100"`.
+        flags: for example `"--sft.steps", "100"`.
 
     Raises:
         UserError: a flag or value is wrong; the message names it.

@@ -1,4 +1,4 @@
-"""The parts of a run's settings that are no group of flags of their own, as the functions that need them take them."""
+"""Parts of a run's settings, for functions that need only these: the host, a model, the interpreter, a judge."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where engines compute.
+    """The hardware and service on which engines run.
 
     Attributes:
-        threads: CPU threads of an engine in this process; 0 takes one for each core.
-        url: of one's own Tinker-API server; None for the hosted service.
-        timeout: seconds without any answer from a service after which a run stops.
+        threads: CPU threads of an engine in this process; 0 for one per core.
+        url: the URL of a Tinker-API server; None for the hosted service.
+        timeout: a run stops after this many seconds without a response from the service.
     """
 
     threads: int
@@ -29,13 +29,13 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model and the engine that it runs in.
+    """A model and its engine.
 
     Attributes:
-        model: folder, GGUF file, hub id, the embedded model, or what a service calls it.
-        tokenizer: folder of its tokenizer, where it is not the model's own.
-        longest: tokens of the longest sequence to come.
-        lora: shape of the adapters to train; None for a model that is not trained.
+        model: folder, GGUF file, hub id, the embedded model, or its name on a service.
+        tokenizer: folder of its tokenizer; None for the model's own.
+        longest: tokens of the longest sequence that it will process.
+        lora: rank and alpha of the adapters to train; None if the model is not trained.
         thinking: whether a chat model may think before it answers.
     """
 
@@ -53,8 +53,8 @@ class InstructChoice:
     """The model of the instruct arm.
 
     Attributes:
-        model: a whole model, or the folder of a PEFT adapter on the `base`; None for the embedded model's sibling.
-        tokenizer: folder of its tokenizer, where a service does not give it.
+        model: a full model, or the folder of a PEFT adapter on `base`; None for the embedded model's sibling.
+        tokenizer: folder of its tokenizer, if a service does not provide it.
     """
 
     model: str | None
@@ -69,10 +69,10 @@ class InterpreterChoice:
     """The model that critiques, revises and compares.
 
     Attributes:
-        name: as `--interpreter` has it.
+        name: the value of `--interpreter`.
         base: the run's own model.
-        own: every adapter interprets for itself.
-        other: it is another model than the run's own.
+        own: whether every SFT adapter is its own interpreter.
+        other: whether it is a model other than the run's.
     """
 
     name: str
@@ -83,14 +83,14 @@ class InterpreterChoice:
 
 @dataclass(frozen=True, slots=True)
 class JudgeChoice:
-    """A judge, and how it is asked.
+    """A judge and its access.
 
     Attributes:
-        flag: what names it, `judge` or `second-judge`.
-        judge: as it was given there.
-        url: where it is served, if it is asked at a URL.
-        tokenizer: folder of its tokenizer, where a service does not give it.
-        votes: how often it is asked about each answer.
+        flag: the flag that names it, `judge` or `second-judge`.
+        judge: the value of that flag.
+        url: the URL of its endpoint, if it has one.
+        tokenizer: folder of its tokenizer, if a service does not provide it.
+        votes: its number of votes on each answer.
     """
 
     flag: str

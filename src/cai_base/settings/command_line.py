@@ -1,6 +1,6 @@
-"""The settings of a run from its command line: flags, a TOML file, and what is said of a wrong one.
+"""Reads the settings of a run from the command line: flags and a TOML file, with a message for every error.
 
-Every message names the place of the fault: the flag, or the file and the field in it.
+Every message names the place of the error: the flag, or the file and the field.
 """
 
 import shutil
@@ -33,20 +33,20 @@ from cai_base.settings.values import OneOf, TokenPrices
 from cai_base.store import CONFIG, Run
 
 MOVABLE = ("model", "tokenizer", "instruct", "judge-url", "second-judge-url", "tinker-url")
-"""The flags that `--from` takes beside it: they say where a thing lies, and not what it is."""
+"""The flags that can be combined with `--from`: they change the location of something, not what it is."""
 
 INDENT = " " * 6
-"""Before what `--help` says about a flag."""
+"""The indent of a flag's description in `--help`."""
 
 
 class RunCommand(NamedTuple):
-    """What `cai-base run` was told.
+    """The parsed arguments of `cai-base run`.
 
     Attributes:
         out: the run's directory, if one is given.
         as_json: whether `--json` was given.
-        trackers: the trackers that curves are sent to.
-        repeats: the directory of the run that is repeated, if one is.
+        trackers: the trackers to which curves are sent.
+        repeats: the directory of the run to repeat, if any.
     """
 
     settings: RunSettings
@@ -57,11 +57,11 @@ class RunCommand(NamedTuple):
 
 
 def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
-    """What the flags of `cai-base run` say.
+    """Parse the flags of `cai-base run`.
 
     Args:
         args: the flags.
-        under: settings that another command has by default, in place of the preset's.
+        under: default settings of another command, which replace the preset's.
 
     Raises:
         UserError: a flag, a field of the file or a value is wrong; the message names it.
@@ -81,8 +81,10 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     dpo = given.get("dpo")
     loss = str(dpo.get("loss", "")) if isinstance(dpo, Mapping) else None
     if given.get("engine") == "tinker" and "model" not in given:
-        raise UserError("--model is missing: --engine tinker has no default model; give one that the service serves")
-    check_folder(source.place("model"), model)  # first: a message about its judge would not help
+        raise UserError(
+            "--model is missing: --engine tinker has no default model; give a model that the service serves"
+        )
+    check_folder(source.place("model"), model)  # first: a wrong path would otherwise cause a message about the judge
     settings = validated(merge(merge(defaults(model, protocol, loss), under or {}), given), source)
     return RunCommand(settings, Path(out) if out else None, as_json, trackers)
 
@@ -102,7 +104,7 @@ def _table(file: Path) -> Table:
     if file.suffix.lower() == ".json":
         table = parse_json(file, read_text(file, "a JSON file of settings, such as a run's config.json"))
         if not isinstance(table, dict):
-            raise UserError(f"{file}: is not a table of settings; give a run's config.json, or a TOML file")
+            raise UserError(f"{file}: must be a JSON object of settings; give a run's config.json, or a TOML file")
     else:
         table = parse_toml(file, read_text(file, "a TOML file of settings"))
     check_table(file, table)
@@ -110,27 +112,27 @@ def _table(file: Path) -> Table:
 
 
 def _repeated(directory: Path, flags: Table, config: str | None) -> RunSettings:
-    """The settings of the run in a directory, with what lies elsewhere now.
+    """The settings of the run in a directory, with changed locations.
 
     Raises:
-        UserError: it is no run, or a flag changes more than where something lies.
+        UserError: the directory is not a run, or a flag changes more than a location.
     """
     run = Run.open(directory)
     settings = stored_settings(run)
     if config is not None:
-        raise UserError(f"--config {config}: a run that repeats {directory} has its settings; leave --config out")
+        raise UserError(f"--config {config}: --from {directory} takes that run's settings; leave --config out")
     for flag in _flat(flags):
         if flag not in MOVABLE:
             raise UserError(
-                f"--{flag}: a run that repeats {directory} has its settings, and only what says where something lies "
-                f"can be given: --{', --'.join(MOVABLE)}; to change a setting: --config {directory / CONFIG}"
+                f"--{flag}: --from {directory} takes that run's settings; only flags for a location can be given: "
+                f"--{', --'.join(MOVABLE)}; to change a setting, use --config {directory / CONFIG} instead of --from"
             )
     check_folder("--model", str(flags.get("model", settings.model)))
     return validated(merge(run.config, flags), Source(flags, directory / CONFIG, run.config))
 
 
 def override_settings(config: Table, args: list[str]) -> RunSettings:
-    """A run's settings, with those that the flags name in the place of its own.
+    """A run's settings, with the settings of the flags replaced.
 
     Raises:
         UserError: the message names the flag.
@@ -143,11 +145,11 @@ def check_folder(place: str, model: str) -> None:
     """Check that a model whose name can only be a path is a folder or a GGUF file.
 
     Args:
-        place: where the name was given: the flag, or the file and the field.
+        place: the origin of the name: the flag, or the file and the field.
         model: the model's name: a path, a hub id or the embedded model.
 
     Raises:
-        UserError: it is a path, and neither is there.
+        UserError: it is a path and does not exist.
     """
     if model.lower().endswith(".gguf"):
         if not Path(model).is_file():
@@ -159,54 +161,54 @@ def check_folder(place: str, model: str) -> None:
 
 
 def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:
-    """The settings that are among the flags, a section's by its own name.
+    """The names of the settings among the flags; for a section's setting, the section's name.
 
     Args:
         args: the flags that are not the command's own.
-        command: which takes some of the flags of `run`.
-        own: its own flags, one of which may be misspelt.
+        command: the command that takes some of the flags of `run`.
+        own: the command's own flags, to suggest one for a misspelt flag.
 
     Raises:
-        UserError: one is not a flag of `run`.
+        UserError: a flag is not a flag of `run`.
     """
     return set(flag_table(args, command, own))
 
 
 def flag_table(args: list[str], command: str, own: Sequence[str]) -> dict[str, object]:
-    """The settings that are among the flags, nested and as strings, for a command that lays them over others.
+    """The settings among the flags, nested and as strings, for a command that merges them into other settings.
 
     Args:
         args, command, own: as for `flag_names`.
 
     Raises:
-        UserError: one is not a flag of `run`.
+        UserError: a flag is not a flag of `run`.
     """
     return _flags(args, command, own)
 
 
-class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # their configurations differ in type alone
-    """`RunSettings` with everything optional, for reading flags alone, plus the flags that are no settings."""
+class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # only the types of their configurations differ
+    """`RunSettings` with everything optional, for reading only flags, and the flags that are not settings."""
 
     config: str | None = Field(None, description="a TOML file with any of these settings, or the config.json of a run")
     from_: str | None = Field(
         None,
         alias="from",
-        description="repeat the run in this directory, from its files alone: its results.json comes out byte for byte",
+        description="repeat the run in this directory, using only its files; results.json will be byte-identical",
     )
     out: str | None = Field(
         None, description="the run's directory, which must not exist; runs/<date>-<model> by default"
     )
-    track: str | None = Field(None, description="send curves to trackers, with commas: wandb, trackio, tensorboard")
+    track: str | None = Field(None, description="comma-separated trackers for the curves: wandb, trackio, tensorboard")
     json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
 
 
 def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> dict[str, object]:
-    """The settings among `args`, nested, as strings; pydantic reads their types later.
+    """The settings among `args`, nested, as strings; pydantic parses their types later.
 
-    A flag that is none may be meant for the `command`, which has its `own`.
+    For an unknown flag, the message may suggest one of the `own` flags of `command`.
     """
     for section, model in section_models(_Command).items():
-        # pydantic takes the bare name of a section, and with it a run would begin on nothing but defaults.
+        # pydantic accepts the bare name of a section, so a run would begin with defaults only.
         if any(arg.partition("=")[0] == f"--{section}" for arg in args):
             raise UserError(
                 f"--{section}: is a group of settings; give one of them, such as --{section}.{field_names(model)[0]}"
@@ -233,17 +235,17 @@ RUN_USAGE = (
 
 
 def help_text(command: str = "run", does: str = RUN_USAGE) -> str:
-    """Every flag of `cai-base run`: what it takes, what it does, and its two defaults.
+    """The help text: every flag of `cai-base run`, its value, its meaning, and its two defaults.
 
     Args:
-        command: another that takes the same flags.
-        does: what that does.
+        command: the command; it takes the same flags.
+        does: what the command does.
     """
     embedded, other = (_flat(defaults(model)) for model in (EMBEDDED, "any other"))
     lines = [
         f"usage: cai-base {command} [flags]",
         "",
-        f"{does} In brackets the default: for the embedded model | for any other.",
+        f"{does} Defaults in brackets: for the embedded model | for any other.",
         "",
     ]
     section = ""
@@ -269,7 +271,7 @@ def _flat(settings: Table, prefix: str = "") -> dict[str, object]:
 
 
 def _takes(field: FieldInfo) -> str:
-    """What a flag takes: its choices, or a word for its type."""
+    """A flag's choices, or the name of its type."""
     for one in field.metadata:
         if isinstance(one, OneOf):
             return "|".join(one.names)

@@ -1,4 +1,4 @@
-"""Every kind of judge, defined once: how it is named, where it runs, how it grades. Loading it derives from that."""
+"""Every kind of judge, defined once: its name, where it runs, and how it grades."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class JudgeKind:
     """A kind of judge.
 
     Attributes:
-        about: what it is, for `--help`.
-        takes: what its name is, behind the colon: MODEL or PATH, which is a local folder; empty if it has no name.
-        runs: where its model is: at a URL, in a process that is started for it, or in an engine of `models.ENGINES`;
-            None for a judge that is no model.
-        grades: how it answers: rubrics, a guard's own words, the embedded world's facts, phrases that it finds, or
-            nothing.
+        about: its description in `--help`.
+        takes: the name after the colon: MODEL, or PATH for a local folder; empty if there is no name.
+        runs: where its model runs: at a URL, in a separate process, or in an engine of `models.ENGINES`;
+            None for a judge that is not a model.
+        grades: how it grades: by rubrics, in a guard's own format, from the embedded world's facts, by phrases in the
+            text, or not at all.
     """
 
     about: str
@@ -29,7 +29,7 @@ class JudgeKind:
 
     @property
     def at_url(self) -> bool:
-        """Whether it is asked at a URL."""
+        """Whether its model is behind a URL."""
         return self.runs == "url"
 
     @property
@@ -44,7 +44,7 @@ class JudgeKind:
 
     @property
     def served(self) -> bool:
-        """Whether a Tinker service has its model, whose tokens are paid."""
+        """Whether its model is on a Tinker service, which charges for tokens."""
         return self.runs == "tinker"
 
 
@@ -65,7 +65,7 @@ _FORMS = {name: f"{name}:{one.takes}" if one.takes else name for name, one in _R
 
 
 def kind_that(grades: str) -> str:
-    """The name of the one kind of judge that grades so, such as `facts`."""
+    """The name of the kind of judge that grades in this way, for example by `facts`."""
     (name,) = (name for name, kind in JUDGE_KINDS.items() if kind.grades == grades)
     return name
 
@@ -82,7 +82,7 @@ def either(choices: list[str]) -> str:
 _MODELS = [f"{_FORMS[name]} with --judge-url" if one.at_url else _FORMS[name] for name, one in _ROWS if one.takes]
 
 RUBRIC_JUDGES = either([name for name, one in _ROWS if one.rubrics])
-"""The kinds that answer rubrics, for messages."""
+"""The kinds that use rubrics, for messages."""
 
 MODEL_JUDGES = f"--judge {either(_MODELS)}"
 """The judges that are models, for messages."""
@@ -91,11 +91,11 @@ JUDGE_CHOICES = f"{MODEL_JUDGES}, {either([name for name, one in _ROWS if not on
 """Every judge, for messages."""
 
 JUDGE_HELP = either([f"{_FORMS[name]} ({one.about})" if one.about else _FORMS[name] for name, one in _ROWS])
-"""What `--judge` takes, for `--help`."""
+"""The values of `--judge`, for `--help`."""
 
 
 class JudgeName(str):
-    """A judge as it is given, `kind:name` or `kind`."""
+    """A judge in the form `kind:name` or `kind`."""
 
     __slots__ = ()
 
@@ -106,12 +106,12 @@ class JudgeName(str):
 
     @property
     def kind(self) -> JudgeKind:
-        """The kind of judge that it is."""
+        """The judge's kind."""
         return JUDGE_KINDS[self.kind_name]
 
     @property
     def name(self) -> str:
-        """`some-model` of `openai:some-model`; empty where there is none."""
+        """`some-model` of `openai:some-model`; empty if there is none."""
         return self.partition(":")[2]
 
     @classmethod
@@ -129,18 +129,18 @@ class JudgeName(str):
 
 
 def check_url(flag: str, judge: JudgeName | None, url: str | None) -> None:
-    """Raises ValueError if a judge's URL is missing, out of place or no endpoint."""
+    """Raises ValueError if a judge's URL is missing, not needed, or not an endpoint."""
     takes_url = judge is not None and judge.kind.at_url
     if judge is not None and takes_url and url is None:
         raise ValueError(
             f"{flag}-url: say where {judge.name} is served, such as --{flag}-url http://localhost:8000/v1 or "
-            "https://api.openai.com/v1; or give --judge none (answers are kept and unscored)"
+            "https://api.openai.com/v1; or give --judge none (answers are stored, unscored)"
         )
     if not takes_url and url is not None:
-        raise ValueError(f"{flag}-url: only a judge openai:MODEL is asked at a URL, not {judge}")
+        raise ValueError(f"{flag}-url: only a judge openai:MODEL has a URL, not {judge}")
     if url is not None and not is_endpoint(url):
-        # Whatever it holds is not repeated: it may be a key.
+        # The value is not repeated, because it may contain a key.
         raise ValueError(
-            f"{flag}-url: must be the base of an endpoint, such as http://localhost:8000/v1, with no user, key, query "
-            "or space in it; a key belongs in OPENAI_API_KEY or .env"
+            f"{flag}-url: must be the base URL of an endpoint, such as http://localhost:8000/v1, without user, key, "
+            "query or space; put the key into OPENAI_API_KEY or .env"
         )

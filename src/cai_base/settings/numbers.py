@@ -1,6 +1,6 @@
-"""The kinds of number that settings are. Every one has an upper bound with its reason.
+"""The number types of settings. Every type has an upper bound with a reason.
 
-What depends on the model at hand is in `run.limits`.
+Limits that depend on the model are in `run.limits`.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """In `Annotated[int, AtMost(limit, why)]`: a greater number is refused, with the reason."""
+    """In `Annotated[int, AtMost(limit, why)]`: a larger number is refused, with the reason."""
 
     limit: int
     why: str
@@ -32,27 +32,27 @@ _Count = Annotated[int, Field(ge=1)]
 _Whole = Annotated[int, Field(ge=0)]
 
 Rank = Annotated[_Count, AtMost(65_536, "no layer of a model is wider")]
-Alpha = Annotated[_Positive, AtMost(1_000_000, "updates are scaled by alpha / rank, and would exceed all numbers")]
+Alpha = Annotated[_Positive, AtMost(1_000_000, "updates are scaled by alpha / rank and would overflow")]
 Steps = Annotated[_Count, AtMost(1_000_000, "at a tenth of a second each, more steps take longer than a day")]
 BatchSize = Annotated[_Count, AtMost(4_096, "a batch goes through the model in one pass")]
-Norm = Annotated[_Positive, AtMost(1_000_000_000, "no gradient is longer, and nothing would be clipped")]
+Norm = Annotated[_Positive, AtMost(1_000_000_000, "no gradient has a larger norm, so nothing would be clipped")]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[_Positive, AtMost(10_000, "it multiplies log-probabilities, and the loss would be 0 or infinite")]
 Weight = Annotated[_NotNegative, AtMost(10_000, "it outweighs the rest of the loss entirely")]
 Temperature = Annotated[
-    _NotNegative, AtMost(100, "already there every token is about as probable as any other, and answers are noise")
+    _NotNegative, AtMost(100, "at this value all tokens are already about equally probable, and answers are noise")
 ]
 Tokens = Annotated[_Count, AtMost(16_777_216, "no model's context holds more tokens")]
 Prompts = Annotated[_Whole, AtMost(10_000_000, "a run keeps every prompt and its texts in memory")]
 Pairs = Annotated[_Whole, AtMost(1_000_000_000, "no run makes more pairs")]
-Rounds = Annotated[_Count, AtMost(1_000, "every round of every chain is a critique and a revision")]
+Rounds = Annotated[_Count, AtMost(1_000, "every round of every chain samples a critique and a revision")]
 Unit = Annotated[_Count, AtMost(1_000_000, "a stop loses up to a whole unit")]
 Refusals = Annotated[_Count, AtMost(6, "a seed is trained on six written answers")]
 Families = Annotated[_Whole, AtMost(1_000_000, "no file of prompts has as many families")]
-Draws = Annotated[_Count, AtMost(1_000, "each is another question about every answer or pair")]
+Draws = Annotated[_Count, AtMost(1_000, "each adds a question about every answer or pair")]
 Retries = Annotated[_Whole, AtMost(1_000, "a service that fails so often is down")]
 Seconds = Annotated[_Positive, AtMost(604_800, "that is a week")]
-Seeds = Annotated[_Count, AtMost(1_000, "every seed trains an adapter of its own for every arm")]
+Seeds = Annotated[_Count, AtMost(1_000, "every seed trains a separate adapter for every arm")]
 SeedNumber = Annotated[_Whole, AtMost(2_147_483_647, "a seed's number has 31 bits")]
 Dollars = Annotated[_Positive, AtMost(1_000_000_000, "that is more than any run costs")]
 Threads = Annotated[int, Field(ge=0, le=1024)]

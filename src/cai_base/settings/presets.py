@@ -1,7 +1,7 @@
-"""The packaged presets, and how settings from several places are laid over one another.
+"""The packaged presets, and how settings from several places are merged.
 
-A setting comes from the first place that has it: the flag, the `--config` file, the preset. `original` holds the
-original experiment's figures; `embedded` lies over it and holds what suits the embedded model on a laptop.
+A setting comes from the first place that has it: the flag, the `--config` file, the preset. `original` has the
+original experiment's values; `embedded` overrides some of them for the embedded model on a laptop.
 """
 
 import tomllib
@@ -17,18 +17,18 @@ Table = Mapping[str, object]
 
 
 def preset(name: str) -> dict[str, object]:
-    """A packaged preset's settings."""
+    """The settings of a packaged preset."""
     return tomllib.loads((resources.files("cai_base") / "data" / "presets" / f"{name}.toml").read_text())
 
 
 def defaults(model: str, protocol: str = "heldout", loss: str | None = None) -> dict[str, object]:
-    """The settings of a run on this model for which none are given.
+    """The default settings of a run on this model.
 
     Args:
         model: a folder, a hub id or the embedded model.
-        protocol: with `original` the embedded model, too, has the original experiment's figures; no pair is held out,
-            as none was there.
-        loss: a preference loss that may have a beta of its own; None for the presets' own.
+        protocol: with `original` the embedded model also has the original experiment's values, and no pair is held out,
+            as in that experiment.
+        loss: the preference loss, which may have its own default of beta; None for the presets' loss.
     """
     chosen = LOSSES.get(loss or "")
     beta = {} if chosen is None or chosen.beta is None else {"dpo": {"beta": chosen.beta}}
@@ -47,7 +47,7 @@ def _of_model(model: str, protocol: str) -> dict[str, object]:
 
 
 def merge(low: Table, high: Table) -> dict[str, object]:
-    """`high` over `low`, section by section."""
+    """Merge two tables section by section; values of `high` win."""
     merged = dict(low)
     for key, value in high.items():
         below = merged.get(key)

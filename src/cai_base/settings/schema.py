@@ -1,4 +1,5 @@
-"""Every setting of a run, in one model: it makes the flags, checks the TOML file, and becomes `config.json`."""
+"""Every setting of a run, in one pydantic model: it defines the flags, checks the TOML file, and becomes
+`config.json`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,144 +36,146 @@ CHECKS = (
     *("judge", "second-judge", "base", "rate", "critique", "instruct", "arms"),
     *("disjoint", "power", "engine", "feedback", "disk", "cost"),
 )
-"""The checks of preflight, as `--accept` names them."""
+"""The names of preflight's checks, for `--accept`."""
 
 
 PROMPT_ROOM = 512
-"""Tokens that a prompt with its few-shot turns is expected to take at most."""
+"""The assumed largest number of tokens of a prompt with its few-shot turns."""
 
 
 class Revision(Section):
     """Critique and revision."""
 
     prompts: numbers.Prompts = Field(
-        description="number of the method's prompts to use, evenly over their kinds; 0 takes all"
+        description="number of the method's prompts to use, evenly over their kinds; 0 for all"
     )
     rounds: numbers.Rounds = Field(description="rounds of critique and revision")
     temperature: numbers.Temperature = Field(description="sampling temperature")
-    response_tokens: numbers.Tokens = Field(description="longest original or revision")
-    critique_tokens: numbers.Tokens = Field(description="longest critique")
+    response_tokens: numbers.Tokens = Field(description="most tokens of an original or a revision")
+    critique_tokens: numbers.Tokens = Field(description="most tokens of a critique")
     refusal_prefill: numbers.Share = Field(
-        description="share of originals sampled after a refusal opener, whatever the prompt"
+        description="share of originals prefilled with a refusal opener, for any prompt"
     )
-    unit: numbers.Unit = Field(description="prompts whose chains are stored, or redone, together")
+    unit: numbers.Unit = Field(description="prompts per unit: their chains are stored, or redone, together")
 
 
 class Evaluation(Section):
-    """Answers of every arm."""
+    """The evaluation of every arm."""
 
     temperature: numbers.Temperature = Field(description="sampling temperature")
-    response_tokens: numbers.Tokens = Field(description="longest answer")
+    response_tokens: numbers.Tokens = Field(description="most tokens of an answer")
     prompts: Path | None = Field(
         None,
-        description="evaluation prompts, each with its kind: CSV or JSONL; wide is the embedded model's larger set",
+        description="evaluation prompts, each with its kind: CSV or JSONL; wide: the larger set of the embedded model",
     )
     helpfulness_margin: Annotated[float, Field(gt=0, lt=4)] = Field(
-        0.25, description="how much less helpful, of 1 to 5, still counts as no less helpful"
+        0.25, description="non-inferiority margin of helpfulness, on its scale of 1 to 5"
     )
     unseen_families: numbers.Families = Field(
-        0, description="number of jailbreak families left out of the method's prompts and kept in the evaluation"
+        0, description="number of jailbreak families to hold out: evaluated, but removed from the method's prompts"
     )
     primary: Annotated[Names, Field(min_length=1)] = Field(
         ("attack_success_rate", "over_refusal_rate"),
-        description="primary metrics, with commas: their p values are corrected over them and all comparisons; "
+        description="comma-separated primary metrics; p values are corrected over these and all comparisons; "
         "attack_success_rate,over_refusal_rate by default",
     )
 
 
 class Judging(Section):
-    """How a model that judges is asked."""
+    """How a judge model is queried."""
 
     temperature: numbers.Temperature = Field(0.1, description="sampling temperature")
-    max_tokens: numbers.Tokens = Field(1024, description="longest answer of the judge, its reasoning included")
-    concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="questions to an endpoint at a time")
-    retries: numbers.Retries = Field(
-        6, description="how often a question that met an error, 429 or a time-out is put again"
-    )
-    timeout: numbers.Seconds = Field(120.0, description="seconds to wait for a whole answer")
+    max_tokens: numbers.Tokens = Field(1024, description="most tokens of the judge's reply, including its reasoning")
+    concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="concurrent requests to an endpoint")
+    retries: numbers.Retries = Field(6, description="retries of a request after an error, a 429 or a time-out")
+    timeout: numbers.Seconds = Field(120.0, description="seconds to wait for a complete reply")
 
 
 SELF, BASE = "self", arms.BASE
-"""What `--interpreter` takes for the SFT adapters and for the base model of the run."""
+"""The values of `--interpreter` for the SFT adapters and for the run's base model."""
 _CHOSEN, _CONTROLS = (*arms.named("trained"), *arms.named("other")), arms.named("control")
-"""What `--arms` and `--control` take."""
+"""The values of `--arms` and of `--control`."""
 
 
 class RunSettings(Section):
     """Train a base model by Constitutional AI and compare it with SFT alone."""
 
-    model: str = Field(EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is embedded")
-    engine: str = Field("local", min_length=1, description="what trains and samples: local or tinker")
-    tinker_url: str | None = Field(None, description="a Tinker-API server of one's own; the hosted service by default")
+    model: str = Field(
+        EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is the embedded one"
+    )
+    engine: str = Field("local", min_length=1, description="engine that trains and samples: local or tinker")
+    tinker_url: str | None = Field(None, description="URL of your own Tinker-API server; the hosted service by default")
     tinker_timeout: numbers.Seconds = Field(
-        1800.0, description="seconds without any answer from the Tinker service after which a run stops, resumable"
+        1800.0, description="stop, resumable, after this many seconds without a response from the Tinker service"
     )
     price: TokenPrices | None = Field(
-        None, description="dollars per million tokens read,sampled,trained on; from the packaged table by default"
+        None, description="dollars per million tokens read,sampled,trained on; by default from the packaged table"
     )
-    max_cost: numbers.Dollars | None = Field(None, description="dollars after which a run stops, resumable")
+    max_cost: numbers.Dollars | None = Field(None, description="stop the run, resumable, after this many dollars")
     tokenizer: Path | None = Field(
-        None, description="for --engine tinker: folder of the model's tokenizer; asked of the service by default"
+        None, description="for --engine tinker: folder of the model's tokenizer; by default from the service"
     )
-    judge: JudgeName | None = Field(None, description=f"who judges: {JUDGE_HELP}")
+    judge: JudgeName | None = Field(None, description=f"judge of the answers: {JUDGE_HELP}")
     judge_url: str | None = Field(
         None,
         description="where openai:MODEL is served, such as http://localhost:8000/v1; key from OPENAI_API_KEY or .env",
     )
     judge_tokenizer: Path | None = Field(
-        None, description="for a judge tinker:MODEL: folder of its tokenizer; asked of the service by default"
+        None, description="for a judge tinker:MODEL: folder of its tokenizer; by default from the service"
     )
     second_judge: JudgeName | None = Field(
-        None, description="another judge of the final answers, whose agreement with the first is measured"
+        None, description="a second judge of the final answers; its agreement with the first is reported"
     )
-    second_judge_url: str | None = Field(None, description="where the second judge is served, if it is openai:MODEL")
+    second_judge_url: str | None = Field(None, description="URL of the second judge, if it is openai:MODEL")
     second_judge_tokenizer: Path | None = Field(None, description="the same for the second judge")
     rubric: Names = Field(
-        (), description="rubrics instead of the packaged ones of their tasks: FILE or strong-reject,..."
+        (), description="rubrics that replace the packaged ones for their tasks: FILE or strong-reject,..."
     )
-    votes: numbers.Draws = Field(1, description="how often the judge is asked about each answer; an odd number")
-    protocol: Literal["heldout", "original"] = Field("heldout", description="original: its figures and its overlap")
+    votes: numbers.Draws = Field(1, description="votes of the judge on each answer; an odd number")
+    protocol: Literal["heldout", "original"] = Field("heldout", description="original: its settings and its overlap")
     seeds: numbers.Seeds = Field(description="independent replicates")
-    start_seed: numbers.SeedNumber = Field(description="the first seed's number")
-    arms: Names = Field(description=f"arms to compare, with commas: {', '.join(_CHOSEN)}")
+    start_seed: numbers.SeedNumber = Field(description="number of the first seed")
+    arms: Names = Field(description=f"comma-separated arms to compare: {', '.join(_CHOSEN)}")
     interpreter: str = Field(
         SELF,
         min_length=1,
-        description="who critiques, revises and compares: self (each seed's SFT adapter), base (the base model), or a "
+        description="what critiques, revises and compares: self (each seed's SFT adapter), base (the base model), or a "
         "model: a folder, GGUF file or hub id, organism:instruct (the embedded model's sibling), tinker:MODEL",
     )
     instruct: str | None = Field(
         None,
         min_length=1,
         description="for the arm instruct: a model (folder or hub id) or the folder of a PEFT adapter on --model; "
-        "the embedded model has one; on a Tinker service, a model that it serves",
+        "not needed for the embedded model; on a Tinker service, a model that it serves",
     )
     instruct_tokenizer: Path | None = Field(
-        None, description="for --engine tinker: folder of the instruct model's tokenizer; asked of the service else"
+        None, description="for --engine tinker: folder of the instruct model's tokenizer; by default from the service"
     )
     instruct_thinking: CliImplicitFlag[bool] = Field(
-        False, description="let a chat model think before it answers; else that is off where its template has a switch"
+        False, description="let a chat model think before it answers; by default off, if its template has a switch"
     )
     control: Names = Field(
         (),
-        description=f"controls, with commas, each an arm of the table: {', '.join(_CONTROLS)}; what each removes is in "
+        description=f"comma-separated controls, each a further arm: {', '.join(_CONTROLS)}; what each removes is in "
         "docs/evaluation.md",
     )
-    constitution: Path | None = Field(None, description="TOML, JSON, the CAI paper's file or placebo; else packaged")
+    constitution: Path | None = Field(
+        None, description="TOML, JSON, the CAI paper's file, or placebo; packaged by default"
+    )
     principles: Names = Field(
-        (), description="use these principles of the constitution alone, with commas; not:NAME leaves one out"
+        (), description="comma-separated principles: use only these of the constitution; not:NAME leaves one out"
     )
     prompts: Path | None = Field(None, description="the method's prompts: text, CSV or JSONL; packaged by default")
     prompts_column: str | None = Field(
-        None, min_length=1, description="column of --prompts that holds them; text, prompt or messages need no name"
+        None, min_length=1, description="column of --prompts with the texts; not needed for text, prompt or messages"
     )
     critique_examples: Path | None = Field(None, description="few-shot critiques: TOML, JSON or the CAI paper's file")
     evaluate_every: numbers.Steps = Field(
         description="steps between evaluations, and between checkpoints, in SFT and in DPO"
     )
-    threads: numbers.Threads = Field(description="CPU threads; 0 takes one for each core")
-    data: Literal["english", "world"] = Field(description="which packaged prompts, examples and constitution are used")
-    accept: Names = Field((), description="checks of preflight, with commas, whose failure does not stop the run")
+    threads: numbers.Threads = Field(description="CPU threads; 0 for one per core")
+    data: Literal["english", "world"] = Field(description="packaged prompts, examples and constitution to use")
+    accept: Names = Field((), description="comma-separated checks of preflight whose failure does not stop the run")
     lora: LoraSettings
     sft: Sft
     revision: Revision
@@ -184,24 +187,24 @@ class RunSettings(Section):
 
     @property
     def judges(self) -> dict[str, JudgeName]:
-        """Every judge by the flag that names it."""
+        """Every judge, by the flag that names it."""
         given = {"judge": self.judge, "second-judge": self.second_judge}
         return {flag: judge for flag, judge in given.items() if judge is not None}
 
     @property
     def host(self) -> Host:
-        """Where engines compute."""
+        """The hardware and service on which engines run."""
         return Host(self.threads, self.tinker_url, self.tinker_timeout)
 
     @property
     def base_model(self) -> ModelChoice:
-        """The base model, which is trained; its longest sequence is a revision request with its answer."""
+        """The base model, for training; its longest sequence is a revision request with the revision."""
         longest = 2 * self.revision.response_tokens + self.revision.critique_tokens + PROMPT_ROOM
         return ModelChoice(self.model, self.engine, self.host, self.tokenizer, longest, self.lora)
 
     @property
     def sampled_model(self) -> ModelChoice:
-        """The same model where it, or an adapter on it, is sampled from alone."""
+        """The base model, only for sampling from it or from its adapters."""
         longest = self.evaluation.response_tokens + PROMPT_ROOM
         return ModelChoice(self.model, self.engine, self.host, self.tokenizer, longest, thinking=self.instruct_thinking)
 
@@ -218,12 +221,12 @@ class RunSettings(Section):
 
     @property
     def answer_revision(self) -> Revision:
-        """How the answers of an arm are revised that revises its answers: to the length of answers."""
+        """The revision settings for an arm that revises its answers: responses have the length of answers."""
         return self.revision.model_copy(update={"response_tokens": self.evaluation.response_tokens})
 
     @property
     def judge_choices(self) -> dict[str, JudgeChoice]:
-        """How each judge is asked, by the flag that names it; `judge` is always there, if only as none."""
+        """Every judge's choice, by the flag that names it; `judge` is always present, possibly as `none`."""
         urls = {"judge": self.judge_url, "second-judge": self.second_judge_url}
         tokenizers = {"judge": self.judge_tokenizer, "second-judge": self.second_judge_tokenizer}
         return {
@@ -243,16 +246,16 @@ class RunSettings(Section):
 
     @property
     def asks_rubrics(self) -> bool:
-        """Whether some judge is a language model that answers rubrics."""
+        """Whether at least one judge is a language model that uses rubrics."""
         return any(judge.kind.rubrics for judge in self.judges.values())
 
     @property
     def other_interpreter(self) -> bool:
-        """Whether another model than the run's own critiques, revises and compares."""
+        """Whether the interpreter is a model other than the run's."""
         return self.interpreter not in (SELF, BASE)
 
     def training(self, section: ArmSection) -> Training:
-        """The steps, batches and learning rates of the arms that are trained with this section."""
+        """The training settings of the arms that are trained with this section."""
         if section == "sl_cai" and self.sl_cai.as_dpo:
             of_dpo = {field: getattr(self.dpo, field) for field in Training.model_fields}
             return Training.model_validate(of_dpo, by_name=True)
@@ -266,18 +269,18 @@ class RunSettings(Section):
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """The controls that are asked for, in the order of tables."""
+        """The requested controls, in the order of tables."""
         return tuple(name for name in arms.named("control") if name in self.control)
 
     @property
     def evaluated_arms(self) -> tuple[str, ...]:
-        """All arms: the base model, those that are trained, the controls, what was trained elsewhere."""
+        """All arms: the base model, the trained arms, the controls, and models trained elsewhere."""
         elsewhere = (name for name in arms.named("other") if name in self.arms)
         return (*arms.named("start"), *self.trained_arms, *self.controls, *elsewhere)
 
     @property
     def training_steps(self) -> dict[str, int]:
-        """The steps that each arm of the run trains for, by its name."""
+        """The number of training steps of each arm, by its name."""
         trained = (arms.ARMS[name] for name in (*self.trained_arms, *self.controls))
         return {arm.name: self.training(arm.section).steps for arm in trained if arm.section is not None}
 
@@ -291,32 +294,30 @@ class RunSettings(Section):
         if not is_embedded(self.model) and self.judge in (None, GROUND_TRUTH):
             raise ValueError(
                 f"judge: only the embedded model has a {GROUND_TRUTH} judge; with {self.model} give {MODEL_JUDGES}; or "
-                "--judge none (answers are kept and unscored)"
+                "--judge none (answers are stored, unscored)"
             )
         check_url("judge", self.judge, self.judge_url)
         if self.second_judge_url is not None and self.second_judge is None:
             raise ValueError("second-judge-url: there is no second judge; add --second-judge openai:MODEL")
         check_url("second-judge", self.second_judge, self.second_judge_url)
         if self.second_judge is not None and (self.second_judge in (NO_JUDGE, self.judge) or self.judge == NO_JUDGE):
-            raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} is not two judges")
+            raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} are not two different judges")
         if self.second_judge == GROUND_TRUTH and not is_embedded(self.model):
             raise ValueError(f"second-judge: only the embedded model has a {GROUND_TRUTH} judge")
         if not self.asks_rubrics and (self.rubric or self.votes != 1):
             flag = "rubric" if self.rubric else "votes"
-            raise ValueError(f"{flag}: only a judge that answers rubrics takes it ({RUBRIC_JUDGES}), not {self.judge}")
+            raise ValueError(f"{flag}: only a judge that uses rubrics takes it ({RUBRIC_JUDGES}), not {self.judge}")
         if self.votes % 2 == 0:
-            raise ValueError(f"votes: {self.votes} could tie; give an odd number, such as 1 or 3")
+            raise ValueError(f"votes: {self.votes} votes could tie; give an odd number, such as 1 or 3")
         if self.votes > 1 and self.judging.temperature == 0:
-            raise ValueError("votes: at --judging.temperature 0 all votes are the same; raise it, or ask once")
+            raise ValueError("votes: at --judging.temperature 0 all votes are the same; raise it, or use one vote")
         return self
 
     @model_validator(mode="after")
     def _arms_fit(self) -> "RunSettings":
         for name in self.arms:
             if name not in _CHOSEN:
-                raise ValueError(
-                    f"arms: {name!r} is not an arm that can be asked for; choose from {', '.join(_CHOSEN)}"
-                )
+                raise ValueError(f"arms: {name!r} is not an arm to choose; choose from {', '.join(_CHOSEN)}")
         for name in self.control:
             if name not in _CONTROLS:
                 raise ValueError(f"control: {name!r} is not a control; choose from {', '.join(_CONTROLS)}")
@@ -326,7 +327,8 @@ class RunSettings(Section):
         placebo = [name for name in self.controls if arms.ARMS[name].constitution == arms.PLACEBO]
         if placebo and self.constitution == Path(arms.PLACEBO):
             raise ValueError(
-                f"control: {placebo[0]!r} beside --constitution {arms.PLACEBO} compares it with itself; leave one out"
+                f"control: {placebo[0]!r} with --constitution {arms.PLACEBO} compares the placebo with itself; leave "
+                "one out"
             )
         if arms.BASELINE not in self.arms:
             raise ValueError(
@@ -355,16 +357,18 @@ class RunSettings(Section):
         for flag in ("judge", "second-judge"):
             field = f"{flag.replace('-', '_')}_tokenizer"
             if flag not in served and getattr(self, field) is not None:
-                raise ValueError(f"{flag}-tokenizer: only a judge tinker:MODEL takes one")
+                raise ValueError(f"{flag}-tokenizer: applies only to a judge tinker:MODEL")
         trained = () if self.engine == "tinker" else ("tokenizer", "instruct_tokenizer")
         for field in (*trained, *(() if self.engine == "tinker" or served else ("tinker_url", "price", "max_cost"))):
             if getattr(self, field) is not None:
-                raise ValueError(f"{field.replace('_', '-')}: is for --engine tinker; add that, or leave it out")
+                raise ValueError(
+                    f"{field.replace('_', '-')}: applies only to --engine tinker; add that, or leave it out"
+                )
         if self.tinker_url is not None and not is_endpoint(self.tinker_url):
             raise ValueError(
-                "tinker-url: must be the address of a Tinker-API server, such as http://localhost:8000, with no user, "
-                "key, query or space in it; a key belongs in TINKER_API_KEY or .env"
+                "tinker-url: must be the address of a Tinker-API server, such as http://localhost:8000, without user, "
+                "key, query or space; put the key into TINKER_API_KEY or .env"
             )
         if self.engine == "tinker" and arms.INSTRUCT in self.arms and self.instruct is None:
-            raise ValueError("arms: for 'instruct' with --engine tinker, give --instruct: a model that is served")
+            raise ValueError("arms: for 'instruct' with --engine tinker, give --instruct: a model on the service")
         return self

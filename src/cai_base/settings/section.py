@@ -1,4 +1,4 @@
-"""What every group of settings has in common."""
+"""The base class of every group of settings."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -15,31 +15,31 @@ from cai_base.settings.values import OneOf
 
 
 class LoraSettings(Section):
-    """Shape of the adapters."""
+    """LoRA rank and alpha of the adapters."""
 
     rank: numbers.Rank = Field(description="rank of the LoRA matrices")
     alpha: numbers.Alpha = Field(description="LoRA alpha; updates are scaled by alpha / rank")
 
 
 class Training(Section):
-    """What SFT, DPO and SFT on revisions have in common."""
+    """The settings common to SFT, DPO and SFT on revisions."""
 
     steps: numbers.Steps = Field(description="optimizer steps")
-    batch_size: numbers.BatchSize = Field(description="examples (SFT) or preference pairs (DPO) a step")
+    batch_size: numbers.BatchSize = Field(description="examples (SFT) or preference pairs (DPO) per step")
     learning_rate: numbers.LearningRate = Field(description="peak learning rate")
-    warmup: numbers.Share = Field(description="share of the steps over which the learning rate rises")
-    schedule: Literal["constant", "linear", "cosine"] = Field(description="what the learning rate does after warm-up")
-    clip_norm: numbers.Norm = Field(description="largest gradient norm of an adapter")
+    warmup: numbers.Share = Field(description="share of the steps for linear warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field(description="learning rate after warm-up")
+    clip_norm: numbers.Norm = Field(description="maximal gradient norm of an adapter; larger gradients are clipped")
 
 
 class Sft(Training):
-    """SFT on answers that people wrote."""
+    """SFT on human-written answers."""
 
     examples: Path | None = Field(
-        None, description="written answers in place of the packaged six: JSONL; of more than six each seed draws six"
+        None, description="written answers that replace the packaged six: JSONL; of more than six, each seed draws six"
     )
     refusals: numbers.Refusals = Field(
-        1, description="of the control refusals: how many of the written answers are refusals"
+        1, description="for the control refusals: how many of the written answers are refusals"
     )
 
 
@@ -47,7 +47,8 @@ class SlCai(Training):
     """SFT on revisions."""
 
     as_dpo: CliImplicitFlag[bool] = Field(
-        False, description="take the steps, batches and learning rate of DPO, so that the arms differ in the loss alone"
+        False,
+        description="use the steps, batch size and learning rate of DPO, so that the arms differ only in the loss",
     )
 
 
@@ -56,11 +57,11 @@ class PreferenceLoss:
     """A preference loss; its formula is the function of the same name in `method.losses`.
 
     Attributes:
-        about: what it is, for `--help` and the glossary; empty where the name says it.
-        reference: whether scores are taken against the reference, the policy before its first update.
+        about: its description in `--help` and in the glossary; empty if the name suffices.
+        reference: whether scores are relative to the reference, the policy before its first update.
         per_token: whether scores are means per token of the response, not sums.
-        settings: the fields of `Dpo` that it has beside `beta` and `nll_weight`.
-        beta: in the place of the preset's, which is DPO's, where the user names none (docs/method.md says why).
+        settings: the fields of `Dpo` that it uses in addition to `beta` and `nll_weight`.
+        beta: its default, if not the preset's, which suits DPO's own loss (docs/method.md says why).
     """
 
     about: str = ""
@@ -81,7 +82,7 @@ LOSSES: Mapping[str, PreferenceLoss] = {
 
 
 class Dpo(Training):
-    """Training on preference pairs, by one of the losses of the table."""
+    """Training on preference pairs, with one of the losses of the table."""
 
     loss: Annotated[str, OneOf(LOSSES)] = Field(
         next(iter(LOSSES)),
@@ -89,14 +90,14 @@ class Dpo(Training):
         + either([f"{name} ({loss.about})" if loss.about else name for name, loss in LOSSES.items()]),
     )
     pairs: numbers.Pairs = Field(
-        description="number of a seed's preference pairs to train on, evenly over kinds; 0 takes all"
+        description="number of preference pairs per seed to train on, evenly over kinds; 0 for all"
     )
     beta: numbers.Beta = Field(
-        description="scale of the rewards: strength of the pull to the reference; "
+        description="scale of the rewards: strength of the regularisation towards the reference; "
         + ", ".join(f"{name} has {loss.beta:g}" for name, loss in LOSSES.items() if loss.beta is not None)
     )
-    simpo_gamma: numbers.Weight = Field(0.5, description="of simpo: the margin that the loss asks for")
+    simpo_gamma: numbers.Weight = Field(0.5, description="for simpo: its target reward margin")
     nll_weight: numbers.Weight = Field(
         description="weight of the chosen response's mean NLL per token, added to the loss"
     )
-    held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs kept out to measure accuracy on")
+    held_out: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of pairs held out to measure accuracy")

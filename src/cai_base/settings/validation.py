@@ -1,4 +1,4 @@
-"""Settings from several places, checked: every message names the flag, or the file and the field in it."""
+"""Checks settings from several places: every message names the flag, or the file and the field."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ FLAGS_ONLY = ("config", "from", "out", "track", "json")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where settings were given: flags, which win, and a file. None for `flags` where there are no such things."""
+    """The origin of settings: flags, which win, and a file. `flags` is None if there is no command line."""
 
     flags: Table | None
     file: Path | None = None
     table: Table | None = None
 
     def place(self, field: str) -> str:
-        """`--field`, or `file: field` where only the file has it."""
+        """`--field`, or `file: field` if only the file has it."""
         in_file = self.flags is None or (not _has(self.flags, field) and _has(self.table or {}, field))
         return f"{self.file}: {field}" if in_file else f"--{field}"
 
@@ -44,7 +44,7 @@ def stored_settings(run: Run) -> RunSettings:
     """The settings with which a run began.
 
     Raises:
-        UserError: its configuration is not one of this version.
+        UserError: its configuration is not valid in this version.
     """
     file = run.directory / CONFIG
     try:
@@ -53,12 +53,12 @@ def stored_settings(run: Run) -> RunSettings:
     except UserError as error:
         first, *_ = str(error).splitlines()
         raise UserError(
-            f"{first}; this run was made by another version of cai-base, or changed: begin a new one"
+            f"{first}; this run was made by another version of cai-base, or was changed: start a new run"
         ) from None
 
 
 def check_table(file: Path, table: Table) -> None:
-    """Raises UserError, with a line for each fault, if a file's tables and names are not those of the settings."""
+    """Raises UserError, with a line for each fault, if a file has a table or a name that is not a setting."""
     faults = [f"{file}: {fault}" for fault in _faults(table, RunSettings)]
     if faults:
         raise UserError("\n".join(faults))
@@ -72,32 +72,32 @@ def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[
         name = prefix + key
         if not prefix and "." in key and key in names:
             section, _, field = key.partition(".")
-            yield f"{key}: the name stands in quotes; write {key} without them, or {field} under [{section}]"
+            yield f"{key}: the name is in quotes; write {key} without them, or {field} under [{section}]"
         elif key in sections and isinstance(value, Mapping):
             yield from _faults(value, sections[key], f"{name}.")
         elif key in sections:
             field = field_names(sections[key])[0]
             yield f"{name} {shown(value)}: is a group of settings; write [{name}], and under it {field} = ..."
         elif key in FLAGS_ONLY and not prefix:
-            yield f"{key}: is a flag and not a setting; give --{key} on the command line"
+            yield f"{key}: is a flag, not a setting; give --{key} on the command line"
         elif name not in names:
             meant = suggestion(name, [*section_models(RunSettings), *names])
-            yield f"{name}: there is no such setting; {meant or '`cai-base run --help` lists them'}"
+            yield f"{name}: no such setting; {meant or '`cai-base run --help` lists them'}"
         elif isinstance(value, Mapping):
-            yield f"{name}: is one setting and not a group; give it a value, such as {name} = ..."
+            yield f"{name}: is one setting, not a group; give it a value, such as {name} = ..."
         elif isinstance(value, bool) and name not in switches:
-            yield f"{name} {str(value).lower()}: is never true or false; `cai-base run --help` says what it takes"
+            yield f"{name} {str(value).lower()}: cannot be true or false; `cai-base run --help` lists its values"
 
 
 def validated(settings: Table, source: Source) -> RunSettings:
-    """The settings, checked. Raises UserError with one sentence for each wrong one: its place, what it is, a remedy."""
+    """The checked settings. Raises UserError with a sentence for each fault: the place, the value, the remedy."""
     try:
         return RunSettings.model_validate(settings)
     except ValidationError as error:
         lines = []
         for problem in error.errors():
             field = ".".join(part for part in problem["loc"] if isinstance(part, str))
-            own = problem["type"] == "value_error"  # a check of this project, with a sentence of its own
+            own = problem["type"] == "value_error"  # a check of this project, which has its own sentence
             text = problem["msg"].removeprefix("Value error, ") if own else requirement(problem)
             if problem["type"] == "missing":
                 lines.append(f"{source.place(field)}: is missing")
@@ -106,7 +106,7 @@ def validated(settings: Table, source: Source) -> RunSettings:
                 given = problem["input"]
                 given = ",".join(map(str, given)) if isinstance(given, list) else given
                 lines.append(f"{source.place(field)} {shown(given)}{text}")
-            else:  # a check of several settings, whose message begins with the name of one
+            else:  # a check of several settings; its message begins with the name of one
                 field, _, rest = text.partition(": ")
                 lines.append(f"{source.place(field)}: {rest}")
         raise UserError("\n".join(lines)) from error
@@ -122,7 +122,7 @@ def section_models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
-    """The names of the fields, as in a file."""
+    """The names of the fields, as written in a file."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

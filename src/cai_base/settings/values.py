@@ -1,4 +1,4 @@
-"""The types of single settings: what each takes, and what is said of anything else."""
+"""Types of single settings: the values that each accepts, and the message for anything else."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class OneOf:
 
 
 def _names(given: object) -> object:
-    if given is None:  # as stored where none was given
+    if given is None:  # stored by a run that had none
         return ()
     return split_names(given) if isinstance(given, str) else given
 
@@ -33,23 +33,23 @@ Names = Annotated[
     AfterValidator(distinct),
     PlainSerializer(lambda names: ",".join(names) or None, return_type=str | None),
 ]
-"""Names with commas between them on the command line and in files."""
+"""Comma-separated names, on the command line and in files."""
 
 
 def is_endpoint(url: str) -> bool:
-    """Whether an HTTP library takes it as it is, and no key can be in it."""
+    """Whether an HTTP library accepts the URL unchanged, and it cannot contain a key."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna")
         usable = url.isprintable() and " " not in url and parts.port != 0
-    except ValueError:  # a port that is none, brackets that are no address, a host that is no name
+    except ValueError:  # an invalid port, bracketed address or host name
         return False
     extra = parts.username or parts.password or parts.query or parts.fragment
     return usable and parts.scheme in ("http", "https") and bool(host) and not extra
 
 
 class TokenPrices(str):
-    """Dollars per million tokens read, sampled and trained on, as they are given: with commas between them."""
+    """Dollars per million tokens read, sampled and trained on, as given: comma-separated."""
 
     read: float
     sampled: float
@@ -64,7 +64,7 @@ class TokenPrices(str):
         prices = cls(given)
         try:
             prices.read, prices.sampled, prices.trained = (float(part) for part in given.split(","))
-        except ValueError:  # no numbers, or not three
+        except ValueError:  # not numbers, or not three
             prices.read = prices.sampled = prices.trained = -1.0
         if not all(0 <= dollars < float("inf") for dollars in (prices.read, prices.sampled, prices.trained)):
             raise ValueError("give dollars per million tokens read, sampled and trained on, such as 0.13,0.40,0.40")

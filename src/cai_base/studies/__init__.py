@@ -1,5 +1,5 @@
-"""Studies: several runs that share stages and answer one question.
+"""Studies: several runs that share stages, to answer one question.
 
-`design` reads the file of a study, `plan` makes runs of its factors, `shared_stages` copies what runs have in common,
-`conduct` does the runs in parallel processes, `worker` does one, `analysis` writes `study.json`.
+`design` reads a study's file, `plan` turns its factors into runs, `shared_stages` copies common stages between runs,
+`conduct` executes the runs in parallel processes, `worker` executes one run, `analysis` writes `study.json`.
 """

@@ -32,7 +32,7 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
     """The content of `study.json`.
 
     Args:
-        shared: for every run its stages that an earlier run made, with that run's name.
+        shared: for every run, its stages that an earlier run made, with that run's name.
 
     Raises:
         UserError: a run is not finished, or was changed.
@@ -97,7 +97,7 @@ class _StoredRun:
     def __init__(self, directory: Path) -> None:
         self.run = Run.open(directory)
         if not self.run.progress("results"):
-            raise UserError(f"{directory}: is not finished; give the study's command again")
+            raise UserError(f"{directory}: is not finished; run the study's command again")
         self.settings = stored_settings(self.run)
         self.inputs = Inputs.read(directory / paths.INPUTS)
         remedy = "use the version of cai-base that made the study"
@@ -105,7 +105,7 @@ class _StoredRun:
         self._floor = fluency.floor(fluency.likelihood(one) for one in every_answer({BASE: self._read(BASE)}))
 
     def answers(self, arm: str) -> metrics.PerSeed:
-        """An arm's answers by seed."""
+        """An arm's answers, by seed."""
         return [None if of_seed is None else fluency.mark_broken(of_seed, self._floor) for of_seed in self._read(arm)]
 
     def _read(self, arm: str) -> metrics.PerSeed:
@@ -132,7 +132,7 @@ def _figures(answers: metrics.PerSeed, kinds: Sequence[str], *, one_model: bool)
 def _compared(
     contrast: StudyContrast, cells: Sequence[metrics.PerSeed], margins: Mapping[str, float]
 ) -> dict[str, Difference]:
-    """First minus second, of every metric that some answer has; nothing where a cell has no answers."""
+    """First minus second, for every metric that at least one answer has; empty if a cell has no answers."""
     first, second = ([cells[place] for place in side] for side in (contrast.first, contrast.second))
     if any(_empty(cell) for cell in (*first, *second)):
         return {}
@@ -141,7 +141,7 @@ def _compared(
 
 
 def _warnings(runs: Mapping[str, _StoredRun]) -> dict[str, tuple[str, ...]]:
-    """Every warning of a run once, with the runs that have it."""
+    """Every distinct warning of the runs, with the runs that have it."""
     warnings: dict[str, list[str]] = {}
     for name, stored in runs.items():
         for warning in stored.results.warnings:

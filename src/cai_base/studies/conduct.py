@@ -1,7 +1,7 @@
-"""Does a study's runs, several at a time, each in a process of its own.
+"""Executes a study's runs, several at a time, each in a separate process.
 
-A run waits while another is making a stage that it needs too, and copies it afterwards. A study can be stopped at any
-moment: every run resumes where it was.
+A run waits while another run is making a stage that both need, and copies it afterwards. A study can be stopped at any
+time; every run resumes after its last stored unit.
 """
 
 import subprocess
@@ -18,16 +18,16 @@ from cai_base.studies import folder
 from cai_base.studies.shared_stages import Stages, finished
 
 PAUSE = 0.5
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A run that is to be done.
+    """A run to execute.
 
     Attributes:
         stages: its stages.
-        tokens: what its own stages cost, for the estimate of the time.
+        tokens: the tokens of the stages that it makes itself, for the estimate of the time left.
     """
 
     name: str
@@ -39,7 +39,7 @@ Start = Callable[[Path, str], "subprocess.Popen[bytes]"]
 
 
 def start_worker(study: Path, name: str) -> "subprocess.Popen[bytes]":
-    """A process that does one run, with its output in the run's log."""
+    """Start a process that executes one run, with its output in the run's log."""
     log = folder.log_file(study, name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
@@ -52,14 +52,14 @@ def start_worker(study: Path, name: str) -> "subprocess.Popen[bytes]":
 
 
 def conduct(study: Path, works: Sequence[Work], progress: Progress, *, processes: int, most: int | None = None) -> int:
-    """Take every run to its results, `processes` at a time; how many are still not finished.
+    """Finish the runs, `processes` at a time. Returns the number of unfinished runs.
 
     Args:
-        most: finish at most so many runs now; None for all.
+        most: finish at most this many runs; None for all.
 
     Raises:
-        UserError: a run was refused, with its message.
-        Stopped: a run stopped, with its reason.
+        UserError: a run raised it.
+        Stopped: a run stopped.
     """
     waiting = [work for work in works if not _done(study, work.name)]
     if len(waiting) < len(works):
@@ -96,7 +96,7 @@ def _done(study: Path, name: str) -> bool:
 
 
 def _ready(study: Path, waiting: Sequence[Work], running: Sequence[Work]) -> Work | None:
-    """The first run for which no other is making a stage that it could copy; None if all wait."""
+    """The first waiting run that could not copy anything from the running ones later; None if there is none."""
     making: list[tuple[Work, set[str]]] = []
     for work in running:
         done = finished(folder.watch(study, work.name), work.stages)
@@ -109,7 +109,7 @@ def _ready(study: Path, waiting: Sequence[Work], running: Sequence[Work]) -> Wor
 
 @contextmanager
 def _ended_together(running: Mapping[str, "subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Whatever ends the study ends its processes too: each stores its last unit's work and can be resumed."""
+    """End the study's processes when the block ends for any reason; each run can be resumed after its last unit."""
     try:
         yield
     finally:
@@ -120,7 +120,7 @@ def _ended_together(running: Mapping[str, "subprocess.Popen[bytes]"]) -> Iterato
 
 
 def _failure(study: Path, name: str, code: int) -> UserError | Stopped | RuntimeError:
-    """What ended a run early, from the last line of its log."""
+    """The error that ended a run early, from the last line of its log."""
     log = folder.log_file(study, name)
     text = log.read_text(encoding="utf-8", errors="replace")
     kinds: dict[str, type[UserError] | type[Stopped]] = {folder.REFUSED: UserError, folder.STOPPED: Stopped}
@@ -130,5 +130,5 @@ def _failure(study: Path, name: str, code: int) -> UserError | Stopped | Runtime
             return kind(f"{name}: {reason.strip()}")
     if code == Stopped.exit_code:
         return Stopped(f"{name}: was stopped")
-    last = text.strip().splitlines()[-1:] or ["it said nothing"]
+    last = text.strip().splitlines()[-1:] or ["no output"]
     return RuntimeError(f"{name}: ended with code {code}: {last[0]}; see {log}")

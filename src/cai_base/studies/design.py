@@ -1,8 +1,8 @@
-"""The file of a study: a question, factors with their levels, and the comparisons that answer it.
+"""A study's file: a question, factors with their levels, and the comparisons that answer it.
 
-A level is a table of settings by their names in `cai-base run`, and may name the arm whose answers count. A cell is one
-level of every factor. A comparison is the mean of some cells minus the mean of the cells that differ from them in the
-compared factors alone.
+A level is a table of settings by their names in `cai-base run`; it may also name the arm to evaluate. A cell is one
+level of every factor. A comparison is the mean of some cells minus the mean of the cells that differ from them only in
+the compared factors.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,22 +23,22 @@ from cai_base.settings.validation import check_table
 PACKAGED = "studies"
 """The folder of packaged studies under `data/`."""
 ARM = "arm"
-"""The one name in a level that is no setting: the arm whose answers the cell is about."""
+"""The only name in a level that is not a setting: the arm whose answers are analysed."""
 
 Levels = dict[str, str]
-"""A level by factor."""
+"""One level for each factor, by the factor's name."""
 Text = Annotated[str, Field(min_length=1)]
 _FILE = "a study: a TOML file with a question and [factor.NAME.LEVEL] tables of settings"
 
 
 class Compare(Entry):
-    """A comparison as it is written in the file.
+    """A comparison as written in the file.
 
     Attributes:
-        name: in the results; made from the levels if it is left out.
-        first, second: levels by factor; the difference is first minus second.
-        within: further levels that both sides have.
-        beyond: where the same difference is taken away again: an interaction. Levels in place of those of `within`.
+        name: its name in the results; by default made from the levels.
+        first, second: levels, by factor; the difference is first minus second.
+        within: further levels, common to both sides.
+        beyond: for an interaction: the levels, instead of `within`, at which the same difference is subtracted.
     """
 
     name: Text | None = None
@@ -49,7 +49,7 @@ class Compare(Entry):
 
 
 class _Quick(Entry):
-    """What `--quick` changes: settings of all runs, and the levels that remain of some factors."""
+    """The changes by `--quick`: settings of all runs, and the remaining levels of some factors."""
 
     run: dict[str, object] = Field(default_factory=dict)
     levels: dict[str, list[str]] = Field(default_factory=dict)
@@ -73,9 +73,9 @@ class Cell:
     """One level of every factor.
 
     Attributes:
-        levels: by factor.
-        settings: those of its levels, one over the other.
-        arm: whose answers it is about.
+        levels: its level of each factor.
+        settings: the merged settings of its levels.
+        arm: the arm whose answers are analysed.
     """
 
     levels: Mapping[str, str]
@@ -89,12 +89,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A difference of means of cells.
+    """A difference between means of cells.
 
     Attributes:
-        first, second: indices of cells; each pair at one place differs in the compared factors alone.
-        scale: what the difference of the means is multiplied by: 2 for an interaction, whose difference of differences
-            is that of two means of two cells, times 2.
+        first, second: indices of cells; the cells at the same position differ only in the compared factors.
+        scale: a factor for the difference of the means: 1, or 2 for an interaction, because a difference of differences
+            is twice the difference between two means of two cells.
     """
 
     name: str
@@ -105,11 +105,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """A study as it is to be done.
+    """A checked study.
 
     Attributes:
         name: the file's name without its ending.
-        run: settings of every run.
+        run: settings of all runs.
         factors: each factor's levels, in the order of the file.
     """
 
@@ -139,7 +139,7 @@ def find(name: str) -> Path:
     """The file of a study: a packaged one by its name, or a path.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is no such study.
     """
     packaged = packaged_studies()
     if name in packaged:
@@ -147,23 +147,23 @@ def find(name: str) -> Path:
     if name.endswith(".toml") or Path(name).is_file():
         return Path(name)
     remedy = suggestion(name, packaged) or f"the packaged ones are {listed(list(packaged))}"
-    raise UserError(f"{name}: there is no such study; {remedy}; or give a TOML file of one's own")
+    raise UserError(f"{name}: no such study; {remedy}; or give your own TOML file")
 
 
 def read_design(file: Path, *, quick: bool = False) -> Design:
     """The study in a file.
 
     Args:
-        quick: with what its `[quick]` tables change.
+        quick: apply the changes of its `[quick]` tables.
 
     Raises:
-        UserError: a setting, arm, factor or level is unknown, or a comparison compares nothing.
+        UserError: a setting, arm, factor or level is unknown, or a comparison has no cells.
     """
     content = _read(file)
     factors = _factors(file, content, quick)
     cells = tuple(_cells(file, content, factors))
     if not cells:
-        raise UserError(f"{file}: `without` leaves no cell; take an entry out")
+        raise UserError(f"{file}: `without` leaves no cell; remove an entry")
     return Design(
         name=file.stem,
         file=file,
@@ -192,13 +192,13 @@ Factors = Mapping[str, Mapping[str, _Level]]
 
 
 def _factors(file: Path, content: _File, quick: bool) -> Factors:
-    """The factors with the levels that are used, checked."""
+    """The factors with the levels in use, checked."""
     _check_settings(file, "run", content.run)
     _check_settings(file, "quick.run", content.quick.run)
     _arm(f"{file}: arm", content.arm)
     for factor, levels in content.factor.items():
         if len(levels) < 2:
-            raise UserError(f"{file}: factor.{factor}: has one level; a factor needs two or more")
+            raise UserError(f"{file}: factor.{factor}: has one level; a factor needs at least two")
     factors = {
         factor: {level: _level(file, f"factor.{factor}.{level}", table) for level, table in levels.items()}
         for factor, levels in content.factor.items()
@@ -221,7 +221,7 @@ def _level(file: Path, name: str, table: Table) -> _Level:
 
 
 def _check_settings(file: Path, table: str, settings: Table) -> None:
-    """Raises UserError, naming file and table, if a name is not that of a setting."""
+    """Raises UserError, with the file and the table, if a name is not a setting."""
     check_table(Path(f"{file}: [{table}]"), settings)
 
 
@@ -234,7 +234,7 @@ def _arm(where: str, name: object) -> str:
 def _check_levels(
     file: Path, where: str, factors: Mapping[str, Mapping[str, object]], levels: Levels, *, with_levels: bool = True
 ) -> None:
-    """Raises UserError for a factor, or a level of a factor, that the study does not have."""
+    """Raises UserError for an unknown factor or level."""
     for factor, level in levels.items():
         if factor not in factors:
             raise UserError(f"{file}: {where}: {unknown('factor', factor, list(factors))}")
@@ -243,7 +243,7 @@ def _check_levels(
 
 
 def _cells(file: Path, content: _File, factors: Factors) -> Iterator[Cell]:
-    """Every combination of levels but those of `without`."""
+    """Every combination of levels except those of `without`."""
     for entry in content.without:
         _check_levels(file, "without", content.factor, entry)
     for combination in product(*(levels.items() for levels in factors.values())):
@@ -261,7 +261,7 @@ def _cells(file: Path, content: _File, factors: Factors) -> Iterator[Cell]:
 def _comparisons(
     file: Path, content: _File, factors: Factors, cells: Sequence[Cell], *, quick: bool
 ) -> tuple[Comparison, ...]:
-    """The file's comparisons or, without any, every level minus the first of its factor."""
+    """The file's comparisons; if it has none, every level minus the first level of its factor."""
     entries = content.compare
     for entry in entries:
         for where, levels in (("first", entry.first), ("second", entry.second), ("within", entry.within)):
@@ -270,7 +270,7 @@ def _comparisons(
         if entry.first.keys() != entry.second.keys() or entry.first == entry.second:
             raise UserError(
                 f"{file}: compare: first {shown(entry.first)} and second {shown(entry.second)} must have the same "
-                "factors and differ in a level"
+                "factors and differ in at least one level"
             )
     if not entries:
         entries = [
@@ -284,7 +284,7 @@ def _comparisons(
         if comparison is not None:
             comparisons.append(comparison)
         elif not quick:
-            raise UserError(f"{file}: compare {_name(entry)}: no two cells differ in that alone; see `without`")
+            raise UserError(f"{file}: compare {_name(entry)}: no two cells differ only in these factors; see `without`")
     if not comparisons:
         raise UserError(f"{file}: --quick leaves nothing to compare; keep two levels of a factor in [quick.levels]")
     return tuple(comparisons)

@@ -13,9 +13,9 @@ from cai_base.studies.plan import PlannedRun
 
 PLAN, RESULTS, RUNS = "plan.json", "study.json", "runs"
 NICE = 10
-"""The niceness of a study's processes: it may run for hours beside other work."""
+"""The niceness of a study's processes, because a study may run for hours beside other work."""
 REFUSED, STOPPED = "cai-base: refused: ", "cai-base: stopped: "
-"""Before the last line of a worker's log, which says why it ended early."""
+"""Prefixes of the last line of a worker's log, which says why it ended early."""
 
 
 def run_folder(study: Path, name: str) -> Path:
@@ -24,18 +24,18 @@ def run_folder(study: Path, name: str) -> Path:
 
 
 def watch(study: Path, name: str) -> Run | None:
-    """One run, on which its process may be working; None if it has not begun."""
+    """One run, opened without its lock, because its process may be working on it; None if it has not begun."""
     directory = run_folder(study, name)
     return Run.watch(directory) if (directory / MANIFEST).exists() else None
 
 
 def log_file(study: Path, name: str) -> Path:
-    """What the process of a run said."""
+    """The output of a run's process."""
     return study / RUNS / f"{name}.log"
 
 
 class StoredPlan:
-    """A study's plan as it is stored."""
+    """The stored plan of a study."""
 
     def __init__(self, record: StudyPlan) -> None:
         self.record = record
@@ -54,14 +54,14 @@ def read_plan(study: Path) -> StoredPlan:
     """The plan of a study.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder has no plan.
     """
-    remedy = "give the folder of a study, or begin one in a new folder"
+    remedy = "give the folder of a study, or start one in a new folder"
     return StoredPlan(read_record(study / PLAN, StudyPlan, "the plan of a study", remedy))
 
 
 def plan_record(design: Design, runs: tuple[PlannedRun, ...]) -> StudyPlan:
-    """The plan of a study, to be stored."""
+    """The plan of a study in its stored form."""
     names = {place: run.name for run in runs for place in run.cells}
     return StudyPlan(
         schema=1,
@@ -83,10 +83,10 @@ def plan_record(design: Design, runs: tuple[PlannedRun, ...]) -> StudyPlan:
 
 
 def open_folder(study: Path, record: StudyPlan) -> bool:
-    """Begin a study in this folder, or go on with the one that is there; whether it is there already.
+    """Start a study in this folder, or continue the one in it. Returns whether it continues one.
 
     Raises:
-        UserError: the folder holds something else, or a study of another plan.
+        UserError: the folder has other files, or a study with another plan.
     """
     path = study / PLAN
     if path.exists():
@@ -94,17 +94,17 @@ def open_folder(study: Path, record: StudyPlan) -> bool:
         different = _difference(stored.dump(), record.dump())
         if different is not None:
             raise UserError(
-                f"--out {study}: holds a study whose {different} is another; give the flags that it began with, or a "
+                f"--out {study}: has a study with another {different}; give the flags with which it was started, or a "
                 "new folder"
             )
         return True
     if study.exists() and any(study.iterdir()):
-        raise UserError(f"--out {study}: exists and is not a study's folder; give a new one")
+        raise UserError(f"--out {study}: exists and is not the folder of a study; give a new folder")
     try:
         study.mkdir(parents=True, exist_ok=True)
         write_atomic(path, to_json(record.dump()))
     except OSError as error:
-        raise UserError(f"--out {study}: cannot be made ({error.strerror}); give a writable place") from error
+        raise UserError(f"--out {study}: cannot be created ({error.strerror}); give a writable location") from error
     return False
 
 

@@ -1,4 +1,4 @@
-"""From a study's cells to its runs: cells with equal settings are arms of one run."""
+"""Plans the runs for a study's cells: cells with equal settings are arms of one run."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from cai_base.settings.validation import Source, validated
 from cai_base.studies.design import Cell, Design
 
 ONE_THREAD = {"threads": 1}
-"""Runs in parallel have one thread each, and equal threads give equal bytes."""
+"""Parallel runs have one thread each; results are reproducible for an equal number of threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class PlannedRun:
     """One run of a study.
 
     Attributes:
-        name: of its folder under `runs/`.
-        table: what the study sets, of which `settings` are made.
-        cells: indices of the cells that are arms of it.
+        name: the name of its folder under `runs/`.
+        table: the settings that the study gives; `settings` is complete.
+        cells: indices of the cells that are its arms.
     """
 
     name: str
@@ -38,7 +38,7 @@ def plan(design: Design, flags: Table) -> tuple[PlannedRun, ...]:
     """The runs of a study, in the order of their first cells.
 
     Args:
-        flags: settings of every run, in place of those of the file.
+        flags: settings of all runs, which override the file's.
 
     Raises:
         UserError: a setting is wrong, or a flag sets what a factor varies.
@@ -63,7 +63,7 @@ def _planned(design: Design, flags: Table, name: str, members: Sequence[int]) ->
 
 
 def _arms(table: Table, cells: Sequence[Cell]) -> dict[str, str]:
-    """The settings `arms` and `control` of a run that has all its cells' arms, those of the file included."""
+    """The settings `arms` and `control` of a run: the arms of all its cells and those of the file."""
     given = [name.strip() for key in ("arms", "control") for name in str(table.get(key) or "").split(",")]
     wanted = arms.in_order({arms.BASELINE, *filter(None, given), *(cell.arm for cell in cells)} - {arms.BASE})
     controls = [name for name in wanted if arms.arm(name).control]
@@ -89,7 +89,7 @@ def _leaves(table: Table, prefix: str = "") -> list[str]:
 
 
 def _names(design: Design, groups: Sequence[Sequence[int]]) -> list[str]:
-    """A folder's name for each run: the levels that tell it from the others."""
+    """A folder name for each run: the levels that distinguish it from the others."""
     firsts = [design.cells[members[0]].levels for members in groups]
     telling = [factor for factor in design.factors if len({levels[factor] for levels in firsts}) > 1]
     names: list[str] = []

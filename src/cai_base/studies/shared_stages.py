@@ -1,11 +1,11 @@
-"""The stages that runs of a study have in common are made once: what one run stored is copied into the others.
+"""Makes the common stages of a study's runs only once: the files that one run stored are copied into the others.
 
-A stage is a phase of the method. It is the same in two runs if both phases are equal (their settings, prompts,
-constitution and all else that they hold), if the phases that it needs are the same, and if the runs have equal seeds,
-base model and evaluation. Every random draw has an address, so equal stages write equal bytes.
+A stage is a phase of the method. It is the same in two runs if the phases have equal content (settings, prompts,
+constitution and all other fields), if the phases that it needs are the same, and if the runs have equal seeds, base
+model and evaluation. Every random draw has an address, so equal stages write equal bytes.
 
-A stored file or piece of work that belongs to no phase by its name would make a copy incomplete: then nothing is
-copied, and the stage is made again.
+If the name of a stored file or of a piece of work does not say to which phase it belongs, a copy could be incomplete.
+Then nothing is copied, and the stage is made again.
 """
 
 import re
@@ -25,9 +25,9 @@ from cai_base.settings.validation import section_models
 from cai_base.store import CONFIG, Run
 
 OF_PHASES = ("arms", "control", "accept", "constitution", "principles", "prompts", "prompts-column", "interpreter")
-"""Settings that reach a stage only through what its phase holds; the interpreter reaches those that it works in."""
+"""Settings that affect a stage only through the fields of its phase. The interpreter affects the stages that use it."""
 SECTIONS = section_models(RunSettings).keys() - {"lora", "evaluation", "judging"}
-"""The sections of settings that reach a stage only through what its phase holds."""
+"""Sections of settings that affect a stage only through the fields of its phase."""
 OF_RUNS = {
     CONFIG,
     paths.INPUTS,
@@ -48,9 +48,9 @@ class Stages:
     """The stages of one run.
 
     Attributes:
-        context: what all of them depend on beside what their phases hold.
-        phases: by name, in order.
-        interpreter: as the settings name it; it counts for the phases of which a part is its work.
+        context: everything on which all of them depend, in addition to the fields of their phases.
+        phases: the phases by name, in order.
+        interpreter: the value of `--interpreter`; it matters for the phases that use it.
     """
 
     context: Table
@@ -58,7 +58,7 @@ class Stages:
     interpreter: str
 
     def equal(self, other: "Stages") -> list[str]:
-        """The names of the stages that are the same in another run, in order."""
+        """The names of the stages that are equal in another run, in order."""
         same: list[str] = []
         if self.context != other.context:
             return same
@@ -79,7 +79,7 @@ def stages(settings: RunSettings, inputs: Inputs) -> Stages:
 
 
 def finished(run: Run | None, mine: Stages) -> list[str]:
-    """The stages that a run has finished. A stage is, once its adapters are exported or a later one has begun."""
+    """The stages that a run has finished: its adapters are exported, or a later stage has begun."""
     if run is None:
         return []
     names = list(mine.phases)
@@ -91,7 +91,7 @@ def finished(run: Run | None, mine: Stages) -> list[str]:
 
 
 def copy_stages(run: Run, mine: Stages, donor: Run, theirs: Stages) -> list[str]:
-    """Copy what another run has finished and this one has not begun; the names of these stages.
+    """Copy the stages that another run has finished and this run has not begun. Returns their names.
 
     Raises:
         UserError: a file of the donor was changed.
@@ -115,9 +115,9 @@ def _works_of(run: Run, name: str, mine: Stages) -> dict[str, int]:
 
 
 def _all_known(run: Run, theirs: Stages) -> bool:
-    """Whether it is known of every stored file and piece of work which stage it belongs to, or that it belongs to none.
+    """Whether every stored file and piece of work is known to belong to a stage, or to none.
 
-    The answers of arms that no phase trains (the base model, the instruct model) belong to none.
+    The answers of untrained arms (the base model, the instruct model) belong to none.
     """
     untrained = {arm.name for arm in ARMS.values() if arm.folder is None}
     files = (
@@ -136,13 +136,13 @@ def _evaluation_of(arm: str) -> str:
 
 
 def _arm_of_work(work: str) -> str | None:
-    """The arm of an evaluation, at the end or at a step."""
+    """The arm of an evaluation's work, at the end or at a step."""
     match = re.fullmatch(rf"{EVALUATION} of (.+?)( at step \d+)?", work)
     return match[1] if match else None
 
 
 def _phase_of_work(work: str, mine: Stages) -> str | None:
-    """The phase that a piece of work of this name belongs to."""
+    """The phase to which a piece of work belongs, by its name."""
     arm = _arm_of_work(work)
     if arm is not None:
         return _phase_of_arm(arm, mine)
@@ -159,14 +159,14 @@ def _phase_of_arm(arm: str, mine: Stages) -> str | None:
 
 
 def _arm_of_file(file: str) -> str | None:
-    """The arm whose answers a file holds."""
+    """The arm whose answers are in a file."""
     parts = file.split("/")
     is_answers = len(parts) > 3 and parts[1] == EVALUATION and parts[-1].removesuffix(".jsonl") in ANSWER_FILES
     return parts[2] if is_answers else None
 
 
 def _phase_of_file(file: str, mine: Stages) -> str | None:
-    """The phase that a stored file of this path belongs to."""
+    """The phase to which a stored file belongs, by its path."""
     arm = _arm_of_file(file)
     if arm is not None:
         return _phase_of_arm(arm, mine)
@@ -181,7 +181,7 @@ def _phase_of_file(file: str, mine: Stages) -> str | None:
 
 
 def sharing(planned: Sequence[Stages]) -> list[dict[str, int]]:
-    """For every run, the stages that an earlier run of the list makes, each with that run's index."""
+    """For every run, the stages that an earlier run in the list makes, each with the index of that run."""
     shared: list[dict[str, int]] = []
     for place, mine in enumerate(planned):
         first: dict[str, int] = {}

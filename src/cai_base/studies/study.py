@@ -1,4 +1,4 @@
-"""A study from its file to `study.json`: what it will cost and can detect, its runs, its results."""
+"""A study from its file to `study.json`: its cost, the differences it can detect, its runs, its results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from cai_base.studies.shared_stages import Stages, sharing, stages
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study whose inputs are read and checked, before anything is done.
+    """A study with its inputs read and checked.
 
     Attributes:
-        stages: of every run.
-        shared: for every run the stages that an earlier one makes, with that one's index.
-        usages: an upper bound on the tokens of every run's own work.
-        jailbreaks: the number of jailbreak prompts that every arm is asked.
+        stages: the stages of every run.
+        shared: for every run, the stages that an earlier run makes, each with the index of that run.
+        usages: for every run, an upper bound on the tokens of the stages that it makes itself.
+        jailbreaks: the number of jailbreak prompts.
     """
 
     design: Design
@@ -45,7 +45,7 @@ class Study:
 
     @property
     def shared_with(self) -> dict[str, dict[str, str]]:
-        """`shared` by the names of the runs."""
+        """`shared`, with names of runs instead of indices."""
         return {
             run.name: {stage: self.runs[donor].name for stage, donor in of_run.items()}
             for run, of_run in zip(self.runs, self.shared, strict=True)
@@ -53,7 +53,7 @@ class Study:
 
 
 def prepare(design: Design, flags: Table) -> Study:
-    """Read and check all that the runs of a study need. Of the models only the tokenizer is loaded.
+    """Read and check all inputs of the runs. Loads only the tokenizer of each model.
 
     Raises:
         UserError: an input or a setting is wrong.
@@ -77,7 +77,7 @@ def _one_by_model(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 def outlook(study: Study) -> str:
-    """What the study will do, what it costs at most, and which difference it can detect, in lines."""
+    """The plan, an upper bound on the cost, and the detectable difference, as lines of text."""
     settings = study.runs[0].settings
     cells, runs = len(study.design.cells), len(study.runs)
     copied = sum(len(of_run) for of_run in study.shared)
@@ -99,7 +99,7 @@ def _dollars(study: Study) -> str:
     settings = study.runs[0].settings
     prices = Prices.of_models(settings.models, settings.price)
     if not prices.models:
-        return "; no service is paid"
+        return "; no paid service"
     price = prices.of_model(prices.base)
     if price is None:
         return f"; no price is known for {prices.base}: give --price"
@@ -107,17 +107,17 @@ def _dollars(study: Study) -> str:
 
 
 def _detectable(study: Study) -> str:
-    """The least difference of two cells that is detected, by the variance components that preflight assumes."""
+    """The smallest detectable difference between two cells, with the variance components that preflight assumes."""
     settings, prompts = study.runs[0].settings, study.jailbreaks
     if settings.seeds < 2 or prompts < 2:
         return (
-            f"With {settings.seeds} seeds and {prompts} jailbreak prompts no difference in attack success can be told "
-            "from chance, other seeds and prompts considered."
+            f"With {settings.seeds} seeds and {prompts} jailbreak prompts no difference in attack success can be "
+            "distinguished from chance over seeds and prompts."
         )
     expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if is_embedded(settings.model) else SEED_ODDS)
     least = 100 * power.minimum_detectable(expected, settings.seeds, prompts, width=1.0)
     size = (
-        f"of about {least:.0f} points, four times of five, before correction" if least < 100 else "of no size reliably"
+        f"of about {least:.0f} points with power 0.8, before correction" if least < 100 else "of no size with power 0.8"
     )
     return (
         f"{settings.seeds} seeds x {prompts} jailbreak prompts: a comparison of two cells detects a difference in "
@@ -126,16 +126,16 @@ def _detectable(study: Study) -> str:
 
 
 def do(study: Study, out: Path, progress: Progress, *, processes: int, most: int | None) -> None:
-    """Do the runs of a study that are not finished, and write `study.json`.
+    """Execute the unfinished runs of a study, and write `study.json`.
 
     Args:
-        out: a new folder, or that of the same study, which is continued.
-        processes: runs at a time.
-        most: do at most so many runs now; None for all.
+        out: a new folder, or the folder of the same study, to continue it.
+        processes: the number of concurrent runs.
+        most: finish at most this many runs; None for all.
 
     Raises:
-        UserError: `out` holds something else, or a run was refused.
-        Stopped: a run stopped, or `most` leaves some to do.
+        UserError: `out` has other files, or a run raised it.
+        Stopped: a run stopped, or `most` leaves unfinished runs.
     """
     folder.open_folder(out, folder.plan_record(study.design, study.runs))
     works = [

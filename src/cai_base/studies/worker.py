@@ -1,6 +1,6 @@
-"""One run of a study, in a process of its own: `python -m cai_base.studies.worker STUDY RUN`.
+"""Executes one run of a study in a separate process: `python -m cai_base.studies.worker STUDY RUN`.
 
-The study's folder has the plan. What other runs have finished is copied first; then the run goes to its results.
+The study's folder has the plan. First the stages that other runs have finished are copied; then the run is finished.
 """
 
 import os
@@ -18,11 +18,11 @@ from cai_base.studies import folder
 from cai_base.studies.shared_stages import Stages, copy_stages, stages
 
 COPIED = "copied stages"
-"""The name under which a run records the stages that it copied, each with the run that made it."""
+"""The key under which a run records the stages that it copied, each with the run that made it."""
 
 
 def work(study: Path, name: str, progress: Progress) -> None:
-    """Take one run to its results.
+    """Finish one run.
 
     Raises:
         UserError: a setting is wrong, or a check of preflight failed.
@@ -54,7 +54,7 @@ def _stages(run: Run) -> Stages:
 
 
 def main() -> int:
-    """Do one run; the exit code of the command that began the study says how it ended."""
+    """Execute one run. Returns the exit code with which the study's command would end."""
     study, name = sys.argv[1:]
     os.nice(max(0, folder.NICE - os.getpriority(os.PRIO_PROCESS, 0)))
     try:

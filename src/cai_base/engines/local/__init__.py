@@ -168,7 +168,7 @@ class LocalEngine:
         """Restore the layout recorded by the interrupted run."""
         if findings.model != self._digest:
             reason = "its weights differ from those that this run began with"
-            raise EngineError("model", self.model, reason, "put those back, or begin a new run")
+            raise EngineError("model", self.model, reason, "put those back, or start a new run")
         own = LocalFindings.model_validate(findings.model_dump())
         self._layout, self._checked, self.notes = own.layout, own.checked, own.notes
 

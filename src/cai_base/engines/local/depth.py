@@ -1,7 +1,7 @@
-"""A model cut down, for a while, to the first layers that have every kind of layer it has.
+"""Temporarily reduces a model to its first layers, as few as include every kind of layer.
 
-Whether packing is valid depends on how a layer attends, not on how many such layers there are. Checking it on six
-layers in place of eighteen, or on two in place of thirty, takes that part of the time.
+Whether packing is valid depends on the kinds of layers, not on their number. Checking it on six layers instead of
+eighteen, or on two instead of thirty, takes proportionally less time.
 """
 
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from transformers import PreTrainedModel
 from cai_base.engines.local.model import text_decoder
 
 LEAST = 2
-"""Layers that are left of any model: what a layer makes of another one's output counts, too."""
+"""The smallest number of layers to keep, so that a layer also reads the output of another layer."""
 PLACE = "layer_idx"
-"""The attribute of a layer that says where it stands."""
+"""The attribute of a layer with its index."""
 
 
 @contextmanager
 def every_kind_of_layer(model: PreTrainedModel) -> Iterator[None]:
-    """Within it the model has its first layers alone, as few as have every kind.
+    """A context in which the model has only its first layers, as few as include every kind.
 
-    A model whose layers are not a list named `layers`, as long as its config says, stays whole.
+    A model is unchanged if its layers are not a list named `layers` of the length in its config.
     """
     decoder = text_decoder(model)
     layers = getattr(decoder, "layers", None)
@@ -40,7 +40,7 @@ def every_kind_of_layer(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _kind(layer: nn.Module, place: int, types: list[str] | None) -> object:
-    """What tells a layer from others: its type in the config, its modules and their plain attributes."""
+    """The features that distinguish kinds of layers: the type in the config, the modules and their plain attributes."""
     modules = []
     for name, module in layer.named_modules():
         plain = {

@@ -237,7 +237,7 @@ class Endpoint:
             return (
                 f"the judge's endpoint {self._url} does not know the model {self._model}: HTTP 404"
                 f"{self._quoted(_words(error))}; serve it there, see that the URL is the endpoint's base (most end in "
-                "/v1), or begin a new run with another --judge"
+                "/v1), or start a new run with another --judge"
             )
         complaint = "declined the key" if self._key else "asks for a key"
         return f"the judge's endpoint {self._url} {complaint} (HTTP {status}); put a valid one into {KEY} or .env"

@@ -138,7 +138,7 @@ def _json(text: str) -> object:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = {whole(name): whole(value) if isinstance(value, str) else value for name, value in pairs}
     if len(fields) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return fields
 
 

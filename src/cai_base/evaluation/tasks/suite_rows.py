@@ -74,7 +74,7 @@ def _refuse_repeats(names: Sequence[str], where: str) -> None:
     plain = [name.strip().casefold() for name in names]
     twice = next((name for name in plain if name and plain.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"{where}: the field {shown(twice)} stands twice, upper and lower case apart; keep one of them")
+        raise UserError(f"{where}: the field {shown(twice)} occurs twice, upper and lower case apart; keep one of them")
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, object]]]:

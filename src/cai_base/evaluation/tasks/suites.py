@@ -77,7 +77,7 @@ def read(name: str | None, files: Sequence[Path]) -> Suite:
             if isinstance(item, str):
                 left_out[item] += 1
             elif item.prompt.id in prompts:
-                raise UserError(f"{row.where}: the id {shown(item.prompt.id)} stands twice; give each one of its own")
+                raise UserError(f"{row.where}: the id {shown(item.prompt.id)} occurs twice; give each one of its own")
             else:
                 prompts[item.prompt.id] = item
         digest.update(path.read_bytes())

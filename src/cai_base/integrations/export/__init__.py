@@ -1,1 +1,1 @@
-"""Takes an arm of a finished run elsewhere: a PEFT adapter, a merged Hugging Face folder, a GGUF file, or its pairs."""
+"""Exports an arm of a finished run: PEFT adapter, merged Hugging Face folder, GGUF file, or preference pairs."""

@@ -1,4 +1,4 @@
-"""`cai-base export`: which arm, in which form, with what a user of it needs beside the weights."""
+"""`cai-base export`: writes an arm in a format for other programs, with tokenizer, template, settings and card."""
 
 import json
 import shutil
@@ -25,20 +25,20 @@ from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing
 
 BASE_FOLDER = "base-model"
-"""Where the embedded base model lies beside its adapter: it is on no hub."""
+"""The folder for a copy of the embedded base model beside its adapter, because it is on no hub."""
 
 TRIED_PROMPTS = 20
-"""So many of the run's prompts are laid out by the template and by the run, and compared."""
+"""The number of the run's prompts for which the template's tokens are compared with the run's."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What `cai-base export` was given.
+    """The arguments of `cai-base export`.
 
     Attributes:
-        seed: None takes the run's first.
+        seed: None for the run's first seed.
         form: `adapter`, `merged`, `gguf` or `preferences`.
-        dtype: of merged weights.
+        dtype: the dtype of merged weights.
     """
 
     run: Path
@@ -50,10 +50,10 @@ class ExportRequest:
 
 
 def export(request: ExportRequest, progress: Progress) -> list[str]:
-    """Write the export; what its user should know, a sentence each.
+    """Write the export. Returns notes for its user, a sentence each.
 
     Raises:
-        UserError: the run is not finished, has no such arm or seed, or the arm cannot be written in this form.
+        UserError: the run is not finished or has no such arm or seed, or the arm cannot be written in this format.
     """
     refuse_existing(request.out)
     run = Run.open(request.run)
@@ -98,7 +98,7 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What is exported, and from where."""
+    """The source of an export."""
 
     run: Run
     base: ModelChoice
@@ -129,11 +129,11 @@ def _arm(request: ExportRequest, evaluated: Sequence[str], instruct: str | None)
     arm = ARMS[request.arm]
     if arm.inference is not None:
         raise UserError(
-            f"--arm {request.arm}: has the adapters of {arm.adapters_of} and differs in how it is asked, which no "
-            f"export holds; export {arm.adapters_of}"
+            f"--arm {request.arm}: has the adapters of {arm.adapters_of} and differs only in its prompts, which an "
+            f"export does not contain; export {arm.adapters_of}"
         )
     if arm.group == "other":
-        raise UserError(f"--arm {arm.name}: was not made here; take it from where it came ({instruct or 'cai-base'})")
+        raise UserError(f"--arm {arm.name}: was not trained by this run; use the original ({instruct or 'cai-base'})")
     if arm.group == "start" and request.form == "adapter":
         raise UserError(f"--arm {arm.name}: is the base model, and has no adapter; give --merged or --gguf")
     return arm
@@ -153,7 +153,7 @@ class _Exported:
 
     Attributes:
         base: the base model's name as a reader of the export finds it.
-        licence: of the base model, where that is known.
+        licence: the base model's licence, if known.
         notes: what its user should know, a sentence each.
     """
 
@@ -168,7 +168,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
     if served and form != "adapter":
         raise UserError(
             f"--{form}: the weights of {model_name} are on a service; export the adapter, and merge it with PEFT "
-            "where the base model lies"
+            "on a machine that has the base model"
         )
     from cai_base.integrations.export import weights
 
@@ -185,7 +185,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
             base = str((out / BASE_FOLDER).resolve())
             notes.append(
                 "The base model is in the folder `base-model` here. adapter_config.json has its path at the time of "
-                "the export: if you move it, give PEFT the base model by hand"
+                "the export: if you move it, load the base model yourself and pass it to PEFT"
             )
         weights.copy_adapter(adapter, new, base)
         shown = f"FOLDER/{BASE_FOLDER}" if embedded.is_embedded(model_name) else base
@@ -213,7 +213,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
 
 
 def _write_layout(source: _Source, files: str, new: Path) -> tuple[Any, list[str]]:
-    """Write tokenizer, chat template and generation settings; the tokenizer, and what its user should know."""
+    """Write tokenizer, chat template and generation settings. Returns the tokenizer, and notes for its user."""
     from transformers import AutoTokenizer
 
     from cai_base.engines.tokenizer import HubTokenizer
@@ -229,24 +229,24 @@ def _write_layout(source: _Source, files: str, new: Path) -> tuple[Any, list[str
     (new / "generation_config.json").write_text(json.dumps(drawing, indent=2) + "\n")
     return tokenizer, [
         "The chat template is the few-shot layout in which the arm was trained and evaluated. A system message, for "
-        "which a base model has no place, stands before the first question",
+        "which a base model has no slot, is put before the first question",
     ]
 
 
 def _ends(files: str, own: frozenset[int]) -> list[int]:
-    """The tokens that end a text: the tokenizer's, and those of the base model's own generation settings."""
+    """The end-of-text tokens: the tokenizer's, and those of the base model's generation settings."""
     from transformers import GenerationConfig
 
     try:
         stored = GenerationConfig.from_pretrained(files).eos_token_id
-    except OSError:  # a base model need not have such settings
+    except OSError:  # the base model has no generation settings
         stored = None
     ends = stored if isinstance(stored, list) else [] if stored is None else [stored]
     return sorted({*own, *map(int, ends)})
 
 
 def _texts(source: _Source) -> Sequence[str]:
-    """Texts of the run: every prompt in its layout, and the arm's answers in theirs."""
+    """Texts of the run: the prompts and the arm's answers, in their layouts."""
     prompts = [*source.inputs.evaluation_prompts, *source.inputs.prompts]
     texts = [source.dialogue.question(prompt.text) for prompt in prompts]
     for file in sorted((source.run.directory / paths.evaluation(source.seed, source.arm.name)).glob("*.jsonl")):
@@ -256,13 +256,13 @@ def _texts(source: _Source) -> Sequence[str]:
 
 
 def _base_name(model: str) -> str:
-    """The base model as PEFT and a reader find it: a hub id, or the path of a folder that is here."""
+    """The base model's name for PEFT and for readers: a hub id, or the path of a local folder."""
     path = Path(model).expanduser()
     return str(path.resolve()) if path.exists() and not embedded.is_embedded(model) else model
 
 
 def _licence(model: str, files: str | None) -> str | None:
-    """The licence in the base model's own card, if its folder has one."""
+    """The licence from the base model's card, if its folder has one."""
     if embedded.is_embedded(model):
         return "apache-2.0"
     card = None if files is None else Path(files) / "README.md"

@@ -13,15 +13,15 @@ from cai_base.settings.schema import LoraSettings, Revision, Training
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """What a card says beside the results.
+    """The facts on a card that are not in the results.
 
     Attributes:
         form: `adapter`, `merged` or `gguf`.
-        base: the base model's name as a reader finds it.
-        licence: of the base model, where that is known.
-        notes: what a user should know about this export, a sentence each.
-        versions: by which the run was made.
-        sft, dpo, revision, lora: how it was trained.
+        base: the base model's name for readers.
+        licence: the base model's licence, if known.
+        notes: notes about this export, a sentence each.
+        versions: the versions with which the run was made.
+        sft, dpo, revision, lora: the settings of its training.
     """
 
     arm: Arm
@@ -38,7 +38,7 @@ class CardFacts:
 
 
 def model_card(results: Results, facts: CardFacts) -> str:
-    """The card as Markdown, with the hub's fields before it."""
+    """The card as Markdown, with the hub's metadata at the top."""
     arm = facts.arm
     return "\n".join(
         [
@@ -50,7 +50,7 @@ def model_card(results: Results, facts: CardFacts) -> str:
             *(["", ORGANISM] if results.model_organism else []),
             *(f"\n**{sentence}**" for sentence in failure_sentences(results)),
             "",
-            "## Ask it",
+            "## Use it",
             *_usage(facts),
             "",
             *(f"- {note}" for note in facts.notes),
@@ -71,7 +71,7 @@ def model_card(results: Results, facts: CardFacts) -> str:
             "## Limits",
             *(f"- {warning}" for warning in results.warnings),
             "- Intervals are over seeds and prompts of this run. Other attacks, languages and longer conversations "
-            "were not tested: the model has seen single questions alone.",
+            "were not tested: the model was trained on single questions only.",
             "- It may comply with harmful requests and refuse harmless ones at the rates above.",
             f"- The base model's licence ({facts.licence or 'not known here: read its card'}) governs these weights.",
             "",
@@ -102,8 +102,9 @@ def _usage(facts: CardFacts) -> list[str]:
         'text = tokenizer.decode(answer, skip_special_tokens=True).partition("\\nUser:")[0].strip()',
     ]
     stops = (
-        "The arm ends an answer by beginning the next turn. `generation_config.json` has these ends for transformers, "
-        'which needs the tokenizer for them; for vLLM and llama.cpp give them with each request: `stop=["\\nUser:"]`.'
+        "The arm ends an answer by beginning the next turn. `generation_config.json` has these stop strings; "
+        "transformers "
+        'needs the tokenizer for them. For vLLM and llama.cpp, pass them in each request: `stop=["\\nUser:"]`.'
     )
     if facts.form == "gguf":
         return [stops, "", "```", "llama-server -m model.gguf --jinja", "```"]
@@ -141,7 +142,7 @@ def _figures(results: Results, arm: Arm, seed: int) -> list[str]:
         cells = [_cell(metric, results.arms[name].get(metric)) for name in names]
         own = results.arms[arm.name][metric].per_seed[place]
         lines.append(f"| {heading(measure)} | {' | '.join(cells)} | {NONE if own is None else number(measure, own)} |")
-    return [*lines, "", "In brackets 95 % intervals; each row is over what its metric is about (see results.json)."]
+    return [*lines, "", "Brackets are 95 % intervals; results.json says which prompts each metric is over."]
 
 
 def _cell(metric: str, figure: Figure | None) -> str:

@@ -1,7 +1,7 @@
-"""An arm as a GGUF file for llama.cpp, where its architecture and its tokenizer can be written exactly.
+"""Writes an arm as a GGUF file for llama.cpp, if its architecture and tokenizer can be represented exactly.
 
-llama.cpp knows byte-level BPE tokenizers by the name of the rule that cuts a text before BPE. A rule is taken only if
-it gives the tokens of this tokenizer for every text that the run stored.
+llama.cpp identifies a byte-level BPE tokenizer by the name of its pre-tokenisation rule. A rule is used only if it
+gives this tokenizer's tokens for every text that the run stored.
 """
 
 import copy
@@ -16,7 +16,7 @@ import torch
 from cai_base.errors import UserError
 
 ELSEWHERE = (
-    "export it with --merged and convert that folder with llama.cpp's convert_hf_to_gguf.py, which knows more of them"
+    "export with --merged and convert that folder with llama.cpp's convert_hf_to_gguf.py, which supports more models"
 )
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -27,21 +27,21 @@ RULES = {
     "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
     "bloom": r" ?[^(\s|.,!?…。，、।۔،)]+",
 }
-"""The rules of llama.cpp that are tried, and the expression that each cuts a text with (llama.cpp, llama-vocab.cpp)."""
+"""The pre-tokenisation rules of llama.cpp to try, with their regular expressions (llama.cpp, llama-vocab.cpp)."""
 
 
 def write_gguf(model: Any, tokenizer: Any, out: Path, name: str, texts: Iterable[str]) -> str:
     """Write a merged model.
 
     Args:
-        model: of transformers.
-        tokenizer: of transformers, with the chat template.
+        model: a transformers model.
+        tokenizer: a transformers tokenizer with the chat template.
         out: the file.
-        name: the model's, for its metadata.
-        texts: on which the tokenizer's rule is tried.
+        name: the model's name, for the metadata.
+        texts: the texts on which the tokenizer's rule is checked.
 
     Returns:
-        What a reader should know about the tokenizer, in a sentence.
+        A sentence for the reader about the tokenizer.
 
     Raises:
         UserError: the architecture or the tokenizer cannot be written exactly, or the package is missing.
@@ -92,7 +92,7 @@ def write_gguf(model: Any, tokenizer: Any, out: Path, name: str, texts: Iterable
 def _refuse_other_architectures(model: Any) -> None:
     kind = type(model).__name__
     if kind != "LlamaForCausalLM":
-        raise UserError(f"--gguf: {kind} is not written here, only LlamaForCausalLM; {ELSEWHERE}")
+        raise UserError(f"--gguf: {kind} is not supported, only LlamaForCausalLM; {ELSEWHERE}")
     config = model.config
     rope = config.rope_parameters.get("rope_type", "default")
     for what, stands in (
@@ -100,16 +100,16 @@ def _refuse_other_architectures(model: Any) -> None:
         ("biases in attention or MLP", config.attention_bias or config.mlp_bias),
     ):
         if stands:
-            raise UserError(f"--gguf: a Llama with {what} is not written here; {ELSEWHERE}")
+            raise UserError(f"--gguf: a Llama with {what} is not supported; {ELSEWHERE}")
 
 
 def _rule(tokenizer: Any, texts: Sequence[str]) -> tuple[str, str]:
-    """The first rule of llama.cpp that cuts every text into this tokenizer's tokens, and what is known of it."""
+    """The first rule of llama.cpp that gives this tokenizer's tokens for every text, and a sentence about it."""
     from tokenizers import Tokenizer
 
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     if content["model"]["type"] != "BPE" or not _byte_level(content):
-        raise UserError(f"--gguf: its tokenizer is no byte-level BPE, the one kind that is written here; {ELSEWHERE}")
+        raise UserError(f"--gguf: its tokenizer is not byte-level BPE, the only supported kind; {ELSEWHERE}")
     own = Tokenizer.from_str(json.dumps(content))
     for name, expression in RULES.items():
         changed = copy.deepcopy(content)
@@ -119,10 +119,10 @@ def _rule(tokenizer: Any, texts: Sequence[str]) -> tuple[str, str]:
         other = Tokenizer.from_str(json.dumps(changed))
         if all(own.encode(text).ids == other.encode(text).ids for text in texts):
             return name, (
-                f"llama.cpp cuts texts by its rule {name}, which gave this tokenizer's tokens for all of {len(texts)} "
-                "texts of the run; another text may be cut otherwise"
+                f"llama.cpp pre-tokenises by its rule {name}, which gave this tokenizer's tokens for all {len(texts)} "
+                "texts of the run; for other texts the tokens may differ"
             )
-    raise UserError(f"--gguf: no rule of llama.cpp that is known here cuts texts as its tokenizer does; {ELSEWHERE}")
+    raise UserError(f"--gguf: no known rule of llama.cpp gives its tokenizer's tokens; {ELSEWHERE}")
 
 
 def _byte_level(content: dict[str, Any]) -> bool:
@@ -151,6 +151,6 @@ def _add_tokenizer(writer: Any, tokenizer: Any, size: int, rule: str, kinds: Any
 
 
 def _interleaved(values: Any, heads: int) -> Any:
-    """Rows of a query or key matrix in llama.cpp's order: it rotates neighbours, transformers the halves of a head."""
+    """The rows of a query or key matrix in llama.cpp's order: its RoPE rotates neighbours, transformers' the halves."""
     rows, columns = values.shape
     return values.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -1,4 +1,4 @@
-"""The few-shot layout of an arm as a chat template, and how its answers are drawn, for other programs."""
+"""An arm's few-shot layout as a chat template, and its generation settings, for other programs."""
 
 import json
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from cai_base.settings.schema import Evaluation
 
 
 def chat_template(dialogue: Dialogue, *, first_token: bool) -> str:
-    """The Jinja template that lays a conversation out as `Dialogue.question` does.
+    """The Jinja template that formats a conversation as `Dialogue.question` does.
 
-    A base model has no place for a system message: its text stands before the first question.
+    A base model has no slot for a system message: its text is put before the first question.
 
     Args:
-        first_token: whether the model expects its first token before every text.
+        first_token: whether the model expects a beginning-of-text token.
     """
     shots = [part for shot in dialogue.few_shot for part in ((USER, shot.prompt), (ASSISTANT, shot.response))]
     indented = "".join(f" | replace({_literal(chr(10) + one)}, {_literal(chr(10) + ' ' + one)})" for one in HEADINGS)
@@ -36,7 +36,7 @@ def chat_template(dialogue: Dialogue, *, first_token: bool) -> str:
         "{%- elif message.role == 'assistant' -%}",
         f"{{{{- state.gap + (({_literal(ASSISTANT + ' ')} + escaped(message.content)) | trim) -}}}}",
         "{%- else -%}",
-        "{{- raise_exception('a base model knows the roles system, user and assistant') -}}",
+        "{{- raise_exception('the roles are system, user and assistant') -}}",
         "{%- endif -%}",
         "{%- endfor -%}",
         f"{{%- if add_generation_prompt -%}}{{{{- state.gap + {_literal(ASSISTANT)} -}}}}{{%- endif -%}}",
@@ -49,7 +49,7 @@ def _literal(text: str) -> str:
 
 
 def generation_settings(evaluation: Evaluation, ends: Sequence[int], first_token: int | None) -> dict[str, Any]:
-    """The content of `generation_config.json`: answers as the run drew them. Greedy only where its temperature is 0."""
+    """The content of `generation_config.json`: the run's sampling of answers; greedy only if its temperature is 0."""
     sampled = evaluation.temperature > 0
     drawing = {"temperature": evaluation.temperature, "top_k": 0, "top_p": 1.0} if sampled else {}
     return {
@@ -64,21 +64,21 @@ def generation_settings(evaluation: Evaluation, ends: Sequence[int], first_token
 
 
 def check_template(tokenizer: Any, wrapped: HubTokenizer, dialogue: Dialogue, prompts: Sequence[str]) -> None:
-    """See that the template gives the tokens that the arm reads.
+    """Check that the template gives the same tokens as the run's layout.
 
     Args:
-        tokenizer: of transformers, with the template.
-        wrapped: the same as an engine uses it.
-        prompts: to try it on.
+        tokenizer: a transformers tokenizer with the template.
+        wrapped: the same tokenizer, as used by an engine.
+        prompts: the prompts to check.
 
     Raises:
-        UserError: it gives others.
+        UserError: the tokens differ.
     """
     for prompt in prompts:
         message = [{"role": "user", "content": prompt}]
         given = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
         if tuple(given) != dialogue.question_tokens(wrapped, prompt):
             raise UserError(
-                f"the tokenizer of {tokenizer.name_or_path} cannot be given the few-shot layout as a chat template: "
-                f"the prompt {prompt[:60]!r} becomes other tokens than the arm reads; use cai-base serve RUN instead"
+                f"the tokenizer of {tokenizer.name_or_path} cannot express the few-shot layout as a chat template: "
+                f"the prompt {prompt[:60]!r} gives other tokens than in the run; use cai-base serve RUN instead"
             )

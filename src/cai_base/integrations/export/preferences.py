@@ -1,4 +1,4 @@
-"""The preference pairs of an arm as a folder that `datasets` loads, in TRL's columns, with a data card."""
+"""Writes the preference pairs of an arm as a folder for `datasets`, with TRL's columns and a data card."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from cai_base.store import JsonObject, Run, to_lines
 def write_preferences(
     run: Run, seeds: Sequence[int], rounds: int, results: Results, arm: Arm, dialogue: Dialogue, out: Path
 ) -> int:
-    """Write the pairs of every seed, those that were held out as the split `test`; how many there are.
+    """Write the pairs of all seeds; held-out pairs are the split `test`. Returns the number of pairs.
 
     Args:
         rounds: of revision.
@@ -39,7 +39,7 @@ def write_preferences(
             responses = {name: f" {escape(texts[name])}{END}" for name in ("chosen", "rejected")}
             laid_out[split].append({"prompt": dialogue.question(pair.prompt), **responses, **about})
     if not splits["train"]:
-        raise UserError(f"--arm {arm.name}: no seed has a preference pair to train on; read `revision` in results.json")
+        raise UserError(f"--arm {arm.name}: no seed has a preference pair to train on; see `revision` in results.json")
     present = [split for split, records in splits.items() if records]
     for name, records in (("plain", splits), ("dialogue", laid_out)):
         (out / name).mkdir(parents=True)
@@ -58,7 +58,7 @@ def _card(rounds: int, results: Results, arm: Arm, splits: dict[str, list[JsonOb
     filtered = ", ".join(f"{count} {reason}" for reason, count in results.revision.filtered.items())
     organism = (
         "\nThe base model is a model organism: a small model of a synthetic world in which harm is fictional. These "
-        "texts are of no use for training a model of English.\n"
+        "texts are useless for training a model of English.\n"
         if results.model_organism
         else ""
     )
@@ -82,11 +82,11 @@ def _card(rounds: int, results: Results, arm: Arm, splits: dict[str, list[JsonOb
             organism,
             "## Columns",
             "`prompt`, `chosen` and `rejected` are TRL's; `seed` is the replicate, `id` and `kind` are the prompt's, "
-            "`principles` are those drawn for its chain.",
+            "`principles` are those drawn for its revision chain.",
             "",
-            "- `plain`: the texts alone.",
-            "- `dialogue`: the texts as the arm was trained on them: the few-shot turns before the prompt, and the end "
-            "of the response behind it.",
+            "- `plain`: only the texts.",
+            "- `dialogue`: the texts as in training: with the few-shot turns before the prompt, and the end "
+            "of the response after it.",
             "",
             "```python",
             "from datasets import load_dataset",
@@ -95,10 +95,10 @@ def _card(rounds: int, results: Results, arm: Arm, splits: dict[str, list[JsonOb
             "```",
             "",
             "## Limits",
-            f"- Of {results.revision.chains} chains, those gave no pair that were {filtered}.",
-            "- A revision is not always better than the original: read results.json of the run, `revision`.",
+            f"- Of {results.revision.chains} chains, these gave no pair: {filtered}.",
+            "- A revision is not always better than the original: see `revision` in the run's results.json.",
             "- Prompts may ask for harmful things, and rejected answers may be harmful.",
-            "- Nothing here was read or corrected by a person.",
+            "- No person has checked or corrected these texts.",
             "",
         ]
     )

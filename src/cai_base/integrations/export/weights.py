@@ -1,4 +1,4 @@
-"""The weights of an exported arm: its adapter as it is, or added to the base model's."""
+"""The weights of an exported arm: its adapter, or the base model with the adapter merged."""
 
 import json
 import shutil
@@ -16,16 +16,16 @@ from cai_base.errors import UserError
 from cai_base.reading import RESTORE, parse_json, read_text
 
 SMALL = 1_000_000_000
-"""Up to this number of parameters, `auto` writes merged weights in float32, which loses no precision in the sum."""
+"""Up to this number of parameters, `auto` writes merged weights in float32, so the sum loses no precision."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_base(folder: str, dtype: str) -> Any:
-    """The base model, in the precision that is written.
+    """The base model, in the dtype to write.
 
     Args:
-        folder: of the model, or its hub id.
-        dtype: one of `DTYPES`, or `auto`: float32 for a model of up to `SMALL` parameters, else what is stored.
+        folder: the model's folder or hub id.
+        dtype: one of `DTYPES`, or `auto`: float32 for up to `SMALL` parameters, else the stored dtype.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     kind: Any = DTYPES.get(dtype, "auto")
@@ -40,7 +40,7 @@ def merge(model: Any, adapter: Path) -> None:
     """Add an adapter's product `alpha / r * B A` to each layer that it adapts. The sum is taken in float32.
 
     Raises:
-        UserError: the adapter is of other layers.
+        UserError: the adapter has layers that the model does not have.
     """
     config = _config(adapter)
     tensors = load_file(adapter / ADAPTER_WEIGHTS)
@@ -49,7 +49,7 @@ def merge(model: Any, adapter: Path) -> None:
     for name in sorted({name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in tensors}):
         if name not in modules:
             raise UserError(
-                f"{adapter / ADAPTER_WEIGHTS}: adapts {name}, which the base model does not have; it is of another"
+                f"{adapter / ADAPTER_WEIGHTS}: adapts {name}, which the base model does not have; it belongs to another"
             )
         a, b = (tensors[f"{PREFIX}{name}.lora_{half}.weight"].float() for half in "AB")
         weight = modules[name].weight
@@ -73,5 +73,5 @@ def _config(adapter: Path) -> dict[str, Any]:
     file = adapter / ADAPTER_CONFIG
     config = parse_json(file, read_text(file, "an adapter's settings"))
     if not isinstance(config, dict):
-        raise UserError(f"{file}: is not a table of settings; {RESTORE}")
+        raise UserError(f"{file}: must be a JSON object of settings; {RESTORE}")
     return config

@@ -1,1 +1,1 @@
-"""An OpenAI-compatible server on loopback: every arm of a run is a model of it."""
+"""An OpenAI-compatible server on loopback, with every arm of a run as a model."""

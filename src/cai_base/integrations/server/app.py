@@ -1,4 +1,4 @@
-"""The server's routes: which models there are, completions and chat, in the forms of OpenAI's API."""
+"""The server's routes, in the formats of OpenAI's API: the list of models, completions and chat."""
 
 import asyncio
 import json
@@ -33,15 +33,15 @@ from cai_base.integrations.server.models import Models
 from cai_base.run.talk import Sampling, Speaker, certain_text, check_room, request
 
 LARGEST_BODY = 4 << 20
-"""Bytes of a request."""
+"""The most bytes of a request."""
 HOSTS = ["127.0.0.1", "localhost"]
-"""The names under which the server answers: a page of another site cannot reach it by a name of its own."""
+"""Host names that the server accepts. Other names are refused, against DNS rebinding by other sites."""
 COMPLETION_TOKENS = 16
-"""The longest completion where none is call for, as in OpenAI's API."""
+"""The default length of a completion in tokens, as in OpenAI's API."""
 
 
 def make_app(models: Models, desk: Desk) -> Starlette:
-    """The server for these models."""
+    """The server application for these models."""
     began = int(time.time())
 
     async def listed(_: Request) -> Response:
@@ -74,20 +74,20 @@ def make_app(models: Models, desk: Desk) -> Starlette:
 
 
 def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """The route, with what goes wrong in OpenAI's form, and refused to the pages of other sites."""
+    """Wrap a route: errors have OpenAI's format, and requests from pages of other sites are refused."""
 
     async def guarded(call: Request) -> Response:
         origin = call.headers.get("origin")
         try:
             if origin is not None and urlsplit(origin).hostname not in HOSTS:
-                raise WrongRequest("pages of other sites may not ask this server", status=403)
+                raise WrongRequest("pages of other sites may not use this server", status=403)
             return await handle(call)
         except WrongRequest as error:
             return _error(str(error), error.status, error.param, error.code)
         except UserError as error:
             return _error(str(error), 400, None, "context_length_exceeded" if "context" in str(error) else None)
         except Busy:
-            text = "too many requests wait already; ask again in a moment"
+            text = "too many requests are waiting; try again in a moment"
             return _error(text, 429, None, "rate_limit_exceeded", {"Retry-After": "1"})
 
     return guarded
@@ -95,7 +95,7 @@ def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
 
 async def _no_such_path(call: Request, _: Exception) -> Response:
     paths = "GET /v1/models, POST /v1/completions, POST /v1/chat/completions"
-    return _error(f"{call.method} {call.url.path[:80]}: there is no such thing here; there are {paths}", 404)
+    return _error(f"{call.method} {call.url.path[:80]}: no such path; the paths are {paths}", 404)
 
 
 def _error(
@@ -114,12 +114,12 @@ async def _body(call: Request) -> bytes:
     async for part in call.stream():
         body += part
         if len(body) > LARGEST_BODY:
-            raise WrongRequest(f"the body has more than {LARGEST_BODY:,} bytes; ask for less at a time", status=413)
+            raise WrongRequest(f"the body has more than {LARGEST_BODY:,} bytes; send less per request", status=413)
     return bytes(body)
 
 
 def _seed(given: int | None, *place: int) -> int:
-    """The seed of one response: decided by the request's, and by its place in it; drawn where none is given."""
+    """The seed of one response: derived from the request's seed and the response's index; random without a seed."""
     return secrets.randbits(60) if given is None else randomness.seed(given, "served", *place)
 
 
@@ -129,9 +129,9 @@ async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Respons
     temperature = models.sampling.temperature if form.temperature is None else form.temperature
     most = COMPLETION_TOKENS if form.max_tokens is None else form.max_tokens
     if most == 0 and not form.echo:
-        raise WrongRequest("max_tokens: 0 is for echo, which this request does not ask for", "max_tokens")
+        raise WrongRequest("max_tokens: 0 needs echo, which this request does not have", "max_tokens")
     if form.stream and (form.logprobs is not None or form.echo):
-        raise WrongRequest("stream: is not for requests with logprobs or echo here; leave one out", "stream")
+        raise WrongRequest("stream: cannot be combined with logprobs or echo here; leave one out", "stream")
     requests: list[SampleRequest] = []
     prompts: list[tuple[int, ...]] = []
     for number, prompt in enumerate(form.prompts):
@@ -166,7 +166,7 @@ async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
     temperature = models.sampling.temperature if form.temperature is None else form.temperature
     most = form.longest or models.sampling.max_tokens
     if form.stream and form.logprobs:
-        raise WrongRequest("stream: is not for requests with logprobs here; leave one out", "stream")
+        raise WrongRequest("stream: cannot be combined with logprobs here; leave one out", "stream")
     requests = []
     for choice in range(form.n or 1):
         one = request(speaker, question, before, Sampling(temperature, most, _seed(form.seed, 0, choice)))
@@ -193,7 +193,7 @@ async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
 def _given_tokens(speaker: Speaker, tokens: list[int]) -> tuple[int, ...]:
     size = getattr(speaker.engine.tokenizer, "vocabulary", None)
     if min(tokens) < 0 or (size is not None and max(tokens) >= size):
-        raise WrongRequest(f"prompt: a token is none of the model's {size}", "prompt")
+        raise WrongRequest(f"prompt: a token is not in the model's vocabulary of {size}", "prompt")
     return tuple(tokens)
 
 
@@ -207,18 +207,18 @@ def _usage(requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict
 
 
 class _Frame:
-    """What stands around every response."""
+    """The fields common to all responses."""
 
     def __init__(self, kind: str, prefix: str, model: str) -> None:
         self.kind = kind
         self.head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
 
     def whole(self, choices: Sequence[Any], usage: Mapping[str, int]) -> dict[str, Any]:
-        """A response at once."""
+        """A complete response."""
         return {**self.head, "object": self.kind, "choices": list(choices), "usage": dict(usage)}
 
     def part(self, choices: Sequence[Any], usage: Mapping[str, int] | None = None) -> bytes:
-        """A part of a streamed response."""
+        """One event of a streamed response."""
         kind = f"{self.kind}.chunk" if self.kind.startswith("chat") else self.kind
         content = {**self.head, "object": kind, "choices": list(choices), "usage": usage}
         return f"data: {json.dumps(content, ensure_ascii=False)}\n\n".encode()
@@ -227,7 +227,7 @@ class _Frame:
 def _streamed(
     frame: _Frame, speaker: Speaker, requests: Sequence[SampleRequest], desk: Desk, usage_at_end: bool, *, chat: bool
 ) -> Response:
-    """A response in parts, as its tokens are drawn. In chat the space around an answer is left out."""
+    """A response streamed while its tokens are sampled. In chat, whitespace around an answer is removed."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[tuple[int, str | None]] = asyncio.Queue()
 

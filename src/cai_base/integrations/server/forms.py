@@ -1,4 +1,4 @@
-"""What a request may hold: the fields of OpenAI's API that a run's models can honour; all others are refused."""
+"""The fields of OpenAI's API that requests may have. Fields that a run's models cannot honour are refused."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ class WrongRequest(Exception):
 
 
 class _Form(BaseModel):
-    """The fields that both kinds of request share."""
+    """The fields common to both kinds of request."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -30,7 +30,7 @@ class _Form(BaseModel):
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     user: str | None = None
-    # These change nothing at the values that are taken.
+    # Accepted only with values that have no effect.
     top_p: Literal[1] | None = None
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
@@ -103,7 +103,7 @@ class ChatMessage(BaseModel):
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """The text of all its parts."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
@@ -120,15 +120,15 @@ class ChatForm(_Form):
 
     @property
     def longest(self) -> int | None:
-        """The longest answer, in tokens."""
+        """The most tokens of the answer."""
         return self.max_completion_tokens or self.max_tokens
 
 
 def read_form(kind: type[CompletionForm] | type[ChatForm], body: bytes) -> Any:
-    """A request's content.
+    """Parse a request's body.
 
     Raises:
-        WrongRequest: it is no JSON, or a field is wrong or cannot be honoured.
+        WrongRequest: it is not JSON, or a field is wrong or cannot be honoured.
     """
     try:
         return kind.model_validate_json(body)
@@ -137,15 +137,15 @@ def read_form(kind: type[CompletionForm] | type[ChatForm], body: bytes) -> Any:
         field = ".".join(str(part) for part in first["loc"]) or None
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            reason = "is not something that a run's models can honour here; leave it out"
+            reason = "cannot be honoured by a run's models; leave it out"
         raise WrongRequest(f"{field or 'the body'}: {reason}", field) from None
 
 
 def turns_of(messages: list[ChatMessage]) -> tuple[list[tuple[str, str]], str]:
     """The earlier turns of a conversation, and its last question.
 
-    A base model has no place for a system message: its text stands before the first question. Messages of one role
-    that follow one another are one.
+    A base model has no slot for a system message: its text is put before the first question. Consecutive messages of
+    one role are joined.
 
     Raises:
         WrongRequest: the conversation does not begin and end with the user.
@@ -160,7 +160,7 @@ def turns_of(messages: list[ChatMessage]) -> tuple[list[tuple[str, str]], str]:
         else:
             joined.append((one.role, one.text))
     if not joined or joined[0][0] != "user" or joined[-1][0] != "user":
-        raise WrongRequest("messages: must begin and end with a message of the user", "messages")
+        raise WrongRequest("messages: must begin and end with a user message", "messages")
     if system:
         joined[0] = ("user", f"{system}\n\n{joined[0][1]}")
     texts = [text for _, text in joined]

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens in the two forms of OpenAI's API."""
+"""Log-probabilities of tokens in the two formats of OpenAI's API."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from cai_base.integrations.server.forms import WrongRequest
 from cai_base.run.talk import Speaker
 
 Places = Sequence[TokenLogprobs | None]
-"""For each token of a text what is known of its place; None for the first."""
+"""For each token of a text, its log-probabilities; None for the first token."""
 
 
 class _Reads(Protocol):
@@ -23,11 +23,11 @@ def read_logprobs(speaker: Speaker, tokens: Sequence[int], most: int) -> Places:
     """The log-probability of every token of a text under a model.
 
     Raises:
-        WrongRequest: its engine gives none.
+        WrongRequest: its engine does not provide them.
     """
     engine: Any = speaker.engine
     if not hasattr(engine, "token_logprobs"):
-        raise WrongRequest("logprobs: a Tinker service gives none here; leave it out", "logprobs")
+        raise WrongRequest("logprobs: not available on a Tinker service; leave it out", "logprobs")
     reads: _Reads = engine
     return reads.token_logprobs(speaker.adapter, tokens, most)
 
@@ -35,7 +35,7 @@ def read_logprobs(speaker: Speaker, tokens: Sequence[int], most: int) -> Places:
 def completion_logprobs(
     tokenizer: Tokenizer, tokens: Sequence[int], places: Places, start: int, most: int
 ) -> dict[str, Any]:
-    """From the token `start` on, in the form of completions."""
+    """The log-probabilities from the token `start` on, in the format of completions."""
     texts = [tokenizer.decode([token]) for token in tokens]
     offsets = [sum(map(len, texts[start:n])) for n in range(start, len(tokens))]
     return {
@@ -47,7 +47,7 @@ def completion_logprobs(
 
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[int], places: Places, start: int, most: int) -> dict[str, Any]:
-    """From the token `start` on, in the form of chat."""
+    """The log-probabilities from the token `start` on, in the format of chat."""
     content = []
     for token, place in zip(tokens[start:], places[start:], strict=True):
         if place is not None:
@@ -62,7 +62,7 @@ def _one(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
 
 
 def _top(tokenizer: Tokenizer, place: TokenLogprobs, most: int) -> dict[str, float]:
-    """The most probable tokens by their texts; of two with one text, such as halves of a character, the likelier."""
+    """The most probable tokens, by their texts; of tokens with equal texts (incomplete characters), the likeliest."""
     top: dict[str, float] = {}
     for token, logprob in place.top[: max(most, 1)]:
         top.setdefault(tokenizer.decode([token]), logprob)

@@ -1,4 +1,4 @@
-"""The models of a finished run, by the names under which they are asked."""
+"""The models of a finished run, by the names used in requests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from cai_base.store import Run
 
 
 class Models:
-    """The models of the server, by the names that a request uses, and how their answers are drawn by default."""
+    """The models of the server, by the names used in requests, and the default sampling."""
 
     def __init__(self, speakers: Sequence[Speaker], sampling: Sampling) -> None:
         self.sampling = sampling
@@ -24,7 +24,7 @@ class Models:
         """The model of this name.
 
         Raises:
-            WrongRequest: there is none.
+            WrongRequest: there is no such model.
         """
         if name not in self.by_name:
             have = ", ".join(self.by_name)
@@ -35,10 +35,10 @@ class Models:
 
 
 def run_models(directory: Path, arms: Sequence[str] | None, threads: int | None, progress: Progress) -> Models:
-    """The models of a finished run, drawn from as in its evaluation unless a request says otherwise.
+    """The models of a finished run; the default sampling is that of its evaluation.
 
     Raises:
-        UserError: it is no finished run, or it has no such arm.
+        UserError: the run is not finished, or it has no such arm.
     """
     settings = stored_settings(Run.open(directory))
     if arms is None:

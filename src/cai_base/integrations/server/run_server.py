@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def serve(models: Models, port: int, progress: Progress) -> None:
-    """Answer until stopped.
+    """Serve until stopped.
 
     Raises:
         UserError: the port is taken.
@@ -22,10 +22,10 @@ def serve(models: Models, port: int, progress: Progress) -> None:
     try:
         listening = socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise UserError(f"--port {port}: cannot be used ({error.strerror}); give another") from None
+        raise UserError(f"--port {port}: cannot be used ({error.strerror}); give another port") from None
     desk = Desk()
     address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/v1"
-    progress.say(f"Serving {', '.join(models.by_name)} at {address} (no key needed); Ctrl-C ends it")
+    progress.say(f"Serving {', '.join(models.by_name)} at {address} (no key needed); Ctrl-C stops it")
     config = uvicorn.Config(make_app(models, desk), log_level="warning", access_log=False, timeout_keep_alive=30)
     try:
         uvicorn.Server(config).run(sockets=[listening])

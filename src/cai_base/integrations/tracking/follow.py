@@ -1,4 +1,4 @@
-"""Sends a run to its trackers while it works, from one process for each: the run never waits for a tracker."""
+"""Sends a run to its trackers during the run, from one process per tracker, so that the run never waits for one."""
 
 import os
 import select
@@ -15,18 +15,18 @@ from cai_base.integrations.tracking.send import Sender, trackers_of
 from cai_base.progress import Progress
 
 INTERVAL = 2.0
-"""Seconds between two looks at the run's folder."""
+"""Seconds between two reads of the run's folder."""
 PATIENCE = 30.0
-"""Seconds that the end of a run waits for its trackers to have everything."""
+"""Seconds that a finished run waits for its trackers to receive everything."""
 RETRY = 30.0
-"""Seconds before a tracker that failed is tried again."""
+"""Seconds before a failed tracker is retried."""
 
 
 @contextmanager
 def following(directory: Path, progress: Progress) -> Iterator[None]:
-    """While the block works on the run, send it to its trackers; nothing is started for a run without any.
+    """Send the run to its trackers, if it has any, while the block is executed.
 
-    A tracker that does not have everything at the end is named, with the command that sends the rest.
+    At the end, incomplete trackers are named, with the command that sends the rest.
     """
     followers = {name: _start(directory, name) for name in trackers_of(directory)}
     try:
@@ -34,20 +34,20 @@ def following(directory: Path, progress: Progress) -> Iterator[None]:
     finally:
         for process in followers.values():
             assert process.stdin is not None
-            process.stdin.close()  # it sends the rest, and ends; so it does if this process is killed
+            process.stdin.close()  # it then sends the rest and ends, also if this process is killed
         end = time.monotonic() + PATIENCE
         for name, process in followers.items():
             if not _ended_well(process, end - time.monotonic()):
                 progress.say(
-                    f"{name} does not have everything (see {_log(directory, name)}); send the rest with: "
+                    f"{name} is incomplete (see {_log(directory, name)}); send the rest with: "
                     f"cai-base track {directory}"
                 )
 
 
 def follow(directory: Path, tracker: str) -> bool:
-    """Send a run to one tracker until standard input ends; whether the tracker has everything.
+    """Send a run to one tracker until standard input ends. Returns whether the tracker has everything.
 
-    An error is printed and the tracker is tried again later.
+    After an error, it is printed and the tracker is retried later.
     """
     sender: Sender | None = None
     wait, ended = 0.0, False
@@ -59,7 +59,7 @@ def follow(directory: Path, tracker: str) -> bool:
             if ended:
                 sender.close()
             wait = INTERVAL
-        except Exception:  # a tracker's library may raise anything, and none of it may reach the run
+        except Exception:  # a tracker's library may raise anything, which must not affect the run
             traceback.print_exc()
             if ended:
                 return False
@@ -70,7 +70,7 @@ def follow(directory: Path, tracker: str) -> bool:
 def _start(directory: Path, tracker: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "cai_base.integrations.tracking", str(directory), tracker]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with _log(directory, tracker).open("ab") as log:  # in a session of its own, so that Ctrl-C is not for it
+    with _log(directory, tracker).open("ab") as log:  # in a new session, so that Ctrl-C does not reach it
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
         )

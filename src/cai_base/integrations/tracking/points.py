@@ -1,4 +1,4 @@
-"""What trackers show of a run: the points of its curves, read from its folder."""
+"""The points of a run's curves, read from its folder, for trackers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Point:
     """Values at one step of one curve.
 
     Attributes:
-        step: the training step, counted from 1; 0 for a model that the run does not train.
-        values: by name, such as `dpo/margin` or `eval/cai/attack_success_rate`.
+        step: the training step, counted from 1; 0 for an untrained model.
+        values: the values by name, such as `dpo/margin` or `eval/cai/attack_success_rate`.
     """
 
     step: int
@@ -28,13 +28,13 @@ class Point:
 def stored_points(
     run: Run, evaluated: Sequence[str], steps: Mapping[str, int], every: int, seed: int
 ) -> dict[str, list[Point]]:
-    """Every point of a seed that is stored so far, by curve; a curve only ever grows at its end.
+    """Every stored point of a seed, by curve. Points are only ever appended to a curve.
 
     The curves are those of the training phases (their folder's name) and of the arms' evaluations (`eval/ARM`).
 
     Args:
         evaluated: the arms of the run.
-        steps: the steps that each arm trains for; none for an arm that the run does not train.
+        steps: the training steps of each trained arm.
         every: steps between evaluations.
     """
     arms = [ARMS[name] for name in evaluated]
@@ -60,7 +60,7 @@ def _numbers(step: TrainingStep) -> Iterator[tuple[str, float]]:
 def _evaluations(run: Run, last: int, every: int, seed: int, arm: Arm) -> Iterator[Point]:
     """The arm's metrics at every evaluated step, and at the end of its training.
 
-    Those of full CAI are also called `eval/METRIC`, without the arm's name, as other programs call them.
+    Those of full CAI also have the name `eval/METRIC`, without the arm, as is usual in other programs.
     """
     interim = range(every, last, every) if arm.curve else ()
     for step in (*interim, last):

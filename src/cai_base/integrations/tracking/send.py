@@ -1,8 +1,8 @@
-"""Sends what a tracker does not have yet, and remembers what it has.
+"""Sends the points that a tracker does not have yet, and records what was sent.
 
-A run's folder has `trackers/NAME.json` for each tracker: for each seed and curve, how many points were sent. It is none
-of the run's artifacts. Before a batch is sent the file says how far it will reach: if the process dies in between, the
-next one asks the tracker what it has, and no step is sent twice.
+For each tracker, a run's folder has `trackers/NAME.json` with the number of sent points of each seed and curve. It is
+not an artifact of the run. Before a batch is sent, the file records the counts after the batch: if the process dies
+during the batch, the next one asks the tracker what it has, so that no step is sent twice.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ from cai_base.store import Run, to_json, write_atomic
 REMEDY = "delete it to send everything again, to new tracked runs"
 
 Counts = dict[str, int]
-"""By curve, a number of points."""
+"""A number of points for each curve."""
 
 
 class Sent(Stored):
@@ -31,7 +31,7 @@ class Sent(Stored):
 
     Attributes:
         points: the points that it has, by curve.
-        sending: the points that it will have once the batch under way has been sent; None if none is.
+        sending: the points that it will have after the batch being sent; None if no batch is being sent.
         files: whether it has the tables and pages of the finished run.
     """
 
@@ -44,8 +44,8 @@ class Tracking(Stored):
     """What one tracker has of a run.
 
     Attributes:
-        experiment: the name that groups the run's seeds in the tracker; it stays when the folder is renamed.
-        seeds: by the seed's number.
+        experiment: the name that groups the run's seeds in the tracker; renaming the folder does not change it.
+        seeds: what was sent, by the seed's number.
     """
 
     experiment: str
@@ -53,7 +53,7 @@ class Tracking(Stored):
 
 
 def begin(directory: Path, trackers: Iterable[str]) -> None:
-    """Note that a run is sent to these trackers from now on, beside those to which it is sent already.
+    """Add trackers to those of a run.
 
     Raises:
         UserError: a tracker is unknown, or its package is not installed.
@@ -74,7 +74,7 @@ def trackers_of(directory: Path) -> list[str]:
 
 
 class Sender:
-    """Sends a run's new points to one tracker, one tracked run a seed.
+    """Sends a run's new points to one tracker, as one tracked run per seed.
 
     Args:
         directory: the run's.
@@ -88,13 +88,13 @@ class Sender:
         self._sinks: dict[int, Sink] = {}
 
     def send(self, *, files: bool) -> int:
-        """Send all that is stored and not yet sent; the number of points sent.
+        """Send everything that is stored and was not sent yet. Returns the number of points sent.
 
         Args:
-            files: also the answers and pages of a finished run, which must be written by now.
+            files: also send the answers and pages of a finished run, which must exist.
 
         Raises:
-            Exception: whatever the tracker's library raises. The next call goes on where this one stopped.
+            Exception: anything that the tracker's library raises. The next call continues where this one stopped.
         """
         run, settings, total = Run.watch(self._directory), self._settings, 0
         for seed in settings.seed_numbers:
@@ -105,7 +105,7 @@ class Sender:
         return total
 
     def close(self) -> None:
-        """Have the tracker take what it still holds back."""
+        """Flush and close the connections to the tracker."""
         for sink in self._sinks.values():
             sink.close()
         self._sinks = {}
@@ -119,9 +119,9 @@ class Sender:
         known = number = sum(before.values())
         if sent.sending is None:
             self._note(seed, sent.model_copy(update={"sending": reach}))
-        else:  # an earlier process died while it sent: the first points of its batch may have arrived
+        else:  # an earlier process died while sending: the first points of its batch may have arrived
             reach, known = sent.sending, sink.recover()
-            if known < number:  # the tracker has lost what it had
+            if known < number:  # the tracker has lost points
                 before, number = {}, 0
         for name, count in reach.items():
             for point in curves[name][before.get(name, 0) : count]:
@@ -161,7 +161,7 @@ def _file(directory: Path, tracker: str) -> Path:
 def _read(directory: Path, tracker: str) -> Tracking:
     file = _file(directory, tracker)
     if not file.exists():
-        raise UserError(f"{directory}: is not sent to {tracker}; name it: cai-base track {directory} --to {tracker}")
+        raise UserError(f"{directory}: has no tracker {tracker}; add it: cai-base track {directory} --to {tracker}")
     return read_record(file, Tracking, "what a tracker has of a run", REMEDY)
 
 

@@ -1,7 +1,7 @@
-"""The trackers: how each takes a point, and the tables and pages of a finished run.
+"""The interfaces of the trackers: sending points, and the tables and pages of a finished run.
 
-Each is an extra of its name, imported when it is used. They work without an account: TensorBoard and trackio write to
-this machine, and Weights & Biases does with `WANDB_MODE=offline`.
+Each is an optional dependency (an extra of the same name), imported when used. None needs an account: TensorBoard and
+trackio write to this machine, and so does Weights & Biases with `WANDB_MODE=offline`.
 """
 
 import os
@@ -18,7 +18,7 @@ from cai_base.reading import read_records, unknown
 from cai_base.records import Answer
 
 PROJECT = "cai-base"
-"""The project of all runs in a tracker. WANDB_PROJECT or TRACKIO_PROJECT in the environment gives another."""
+"""The default project of all runs in a tracker; WANDB_PROJECT or TRACKIO_PROJECT in the environment overrides it."""
 
 COLUMNS = ("arm", "kind", "family", "prompt", "response", "complied", "refused", "helpfulness", "unscored")
 """The columns of the table of answers."""
@@ -26,12 +26,12 @@ COLUMNS = ("arm", "kind", "family", "prompt", "response", "complied", "refused",
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """What a tracker is told of one seed.
+    """The description of one seed's tracked run.
 
     Attributes:
         experiment: the group of all seeds of a run.
         config: the run's settings and the seed.
-        folder: where the tracker may keep files of its own.
+        folder: a folder for the tracker's own files.
     """
 
     experiment: str
@@ -46,19 +46,19 @@ class TrackedRun:
 
 
 class Sink(Protocol):
-    """One tracked run of one tracker. Its methods raise whatever the tracker's library raises."""
+    """One tracked run in one tracker. Its methods may raise anything that the tracker's library raises."""
 
     def log(self, point: Point, number: int) -> None:
-        """Send a point, which is the `number`th of this seed, counted from 0."""
+        """Send a point; `number` is its index among this seed's points, from 0."""
 
     def recover(self) -> int:
-        """How many points the tracker has, after a process was stopped while it sent some.
+        """The number of points that the tracker has, after a process was stopped while sending.
 
-        Fewer than were sent before that: then everything is sent again.
+        If it is lower than the number recorded as sent, everything is sent again.
         """
 
     def flush(self) -> None:
-        """Return when the points so far will reach the tracker whatever becomes of this process."""
+        """Return when the points so far are safe, even if this process is killed."""
 
     def finish(self, directory: Path) -> None:
         """Send the answers and pages of the finished run in `directory`."""
@@ -68,7 +68,7 @@ class Sink(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run's folder, one folder a seed; steps are training steps."""
+    """Event files in the run's folder, one folder per seed; steps are training steps."""
 
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -83,7 +83,7 @@ class TensorBoard:
             self._writer.add_scalar(name, value, point.step)
 
     def recover(self) -> int:
-        """Delete what there is: a file that was cut short cannot be told from a whole one."""
+        """Delete the files, because a truncated file cannot be distinguished from a complete one. Returns 0."""
         self._writer.close()
         for file in self._folder.glob("events.out.tfevents.*"):
             file.unlink()
@@ -137,11 +137,11 @@ class WeightsAndBiases:
         self._run.log({**axes, **point.values}, step=number)
 
     def recover(self) -> int:
-        """The step at which the service goes on. An offline run does not know, and says 0: all points go again."""
+        """The next step of the service. For an offline run it is 0, so that all points are sent again."""
         return int(self._run.step)
 
     def flush(self) -> None:
-        """Nothing: the library has its own process, to which every point has been handed."""
+        """Do nothing: every point is already with the library's own process."""
 
     def finish(self, directory: Path) -> None:
         seed = int(self._name.rpartition("-")[2])
@@ -177,7 +177,7 @@ class Trackio:
         return 0 if last is None else last + 1
 
     def flush(self) -> None:
-        """End this session of the run: only then is everything in the database."""
+        """Finish the library's session of the run: only then is everything in the database."""
         self.close()
 
     def finish(self, directory: Path) -> None:
@@ -217,11 +217,11 @@ KINDS: Mapping[str, Kind] = {
     "trackio": Kind("trackio", Trackio),
     "tensorboard": Kind("tensorboard", TensorBoard),
 }
-"""Every tracker by its name, which is also that of the extra."""
+"""Every tracker by its name, which is also the name of the extra."""
 
 
 def sink_kind(name: str) -> Callable[[TrackedRun], Sink]:
-    """What makes a sink of this tracker.
+    """The constructor of a tracker's sink.
 
     Raises:
         UserError: there is no such tracker, or its package is not installed.

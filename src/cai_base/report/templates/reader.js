@@ -9,7 +9,7 @@
   let shown = [];
   let place = 0;
 
-  // Control characters, and those that are invisible or turn the direction of text, are written out.
+  // Control characters, invisible characters and those that change the direction of text are written out.
   const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
   const visible = (text) =>
     text.replace(hidden, (one) => `\u27e8U+${one.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
@@ -33,7 +33,7 @@
     return node;
   }
 
-  // Words of both texts in order: equal, taken out, or put in. Long texts are compared by their whole.
+  // A word diff of two texts: equal, deleted, inserted. Very long texts are one deletion and one insertion.
   function difference(before, after) {
     const [a, b] = [before, after].map((text) => text.match(/\S+\s*|\s+/g) ?? []);
     if (a.length * b.length > 4e6) return [["del", before], ["ins", after]];
@@ -66,7 +66,7 @@
   function show() {
     const place_ = element("item");
     place_.replaceChildren();
-    element("count").textContent = shown.length ? `${place + 1} of ${shown.length}` : "nothing fits";
+    element("count").textContent = shown.length ? `${place + 1} of ${shown.length}` : "no match";
     element("before").disabled = place <= 0;
     element("after").disabled = place >= shown.length - 1;
     if (!shown.length) return;
@@ -89,7 +89,7 @@
       place_.append(two);
       return;
     }
-    const opener = item.opener ? `, made to begin with \u201c${item.opener}\u201d` : "";
+    const opener = item.opener ? `, prefilled with \u201c${item.opener}\u201d` : "";
     place_.append(withMarks(`Original${opener}`, item.original.marks), quote(item.original.text));
     let before = item.original.text;
     item.rounds.forEach((round, index) => {
@@ -97,7 +97,7 @@
       block.append(make("p", `Round ${index + 1}, principle: ${round.principle}`, "label"));
       if (principles[round.principle]) block.append(make("p", principles[round.principle], "about"));
       block.append(make("p", "Critique", "label"), quote(round.critique));
-      block.append(withMarks("Revision, against what came before", round.marks), changed(before, round.text));
+      block.append(withMarks("Revision, with changes marked", round.marks), changed(before, round.text));
       place_.append(block);
       before = round.text;
     });
@@ -118,7 +118,7 @@
       ? Object.entries(item.answers).filter(([name]) => !arm || name === arm).flatMap(([, one]) => one.marks)
       : [item.original, ...item.rounds].flatMap((one) => one.marks);
 
-  function fits(item, words) {
+  function matches(item, words) {
     if (filters.what && item.what !== filters.what) return false;
     if (filters.kind && item.kind !== filters.kind) return false;
     if (filters.seed && String(item.seed) !== filters.seed) return false;
@@ -132,7 +132,7 @@
   function choose(keep) {
     const words = element("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     shown = [];
-    items.forEach((item, number) => { if (fits(item, words)) shown.push(number); });
+    items.forEach((item, number) => { if (matches(item, words)) shown.push(number); });
     place = Math.max(0, shown.indexOf(keep));
     show();
   }

@@ -1,4 +1,4 @@
-// Values under the pointer, or at the arrow keys, of the figures: the nearest point of every line.
+// Shows the figures' values under the pointer or by arrow keys: the nearest point of every line.
 (() => {
   const { figures } = JSON.parse(document.getElementById("reader-data").textContent);
   const NEAR = 0.02; // of the width: points further away than this belong to another place

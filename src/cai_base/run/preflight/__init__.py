@@ -1,5 +1,5 @@
-"""Preflight: the checks that are made before anything is spent, and what becomes of one that fails.
+"""Preflight: the checks before anything is spent, and what happens if one fails.
 
-`outcome` says what a check is; `judges`, `models`, `design` and `resources` have the checks; `checks` makes all of them
-in order.
+`outcome` defines a check; `judges`, `models`, `critique`, `feedback`, `design` and `resources` have the checks;
+`checks` makes all of them in order.
 """

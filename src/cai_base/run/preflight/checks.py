@@ -35,7 +35,7 @@ from cai_base.settings.schema import RunSettings
 
 
 def make_checks(checks: Iterable[Check], progress: Progress) -> list[Check]:
-    """Make checks, in order; a warning is shown as soon as its check is made."""
+    """Make checks in order; each warning is shown at once."""
     made = []
     for check in checks:
         made.append(check)
@@ -56,15 +56,15 @@ def every_check(
     phases: Sequence[Phase],
     pilot: list[Answer],
 ) -> Iterator[Check]:
-    """Every check of a run, each made as it is taken.
+    """Every check of a run. Each is made when the iterator reaches it.
 
     Args:
-        engine: with the base model.
-        judges: by the flag that names each.
-        instruct: what the instruct model answered, if it is among the arms.
-        out: where the run is to lie.
-        phases: whose cost is added up.
-        pilot: is given the base model's answers of the check of its rate.
+        engine: the engine with the base model.
+        judges: the judges, by the flag that names each.
+        instruct: the instruct model's answers, if it is an arm.
+        out: the run's directory.
+        phases: the phases, for their cost.
+        pilot: receives the base model's answers from the check of its rate.
     """
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     known = probes(settings.data)
@@ -77,7 +77,7 @@ def every_check(
     )
     pilot += pilot_answers
     yield rate
-    known_weights = not engine_kind(settings.engine).served  # a service says no more of its model than a name
+    known_weights = not engine_kind(settings.engine).served  # a service tells only its model's name
     yield check_critique(
         interpreter.engine,
         dialogue,
@@ -98,7 +98,7 @@ def every_check(
         yield check_feedback(
             untrained, inputs, settings.feedback, known_comparisons(settings.data), settings.start_seed
         )
-    if not engine_kind(settings.engine).served:  # elsewhere the states lie with the service
+    if not engine_kind(settings.engine).served:  # a service stores the states itself
         trained = [arm for arm in (*settings.trained_arms, *settings.controls) if arms.arm(arm).folder is not None]
         yield check_disk(engine, settings.seeds, len(trained), out)
     prices = Prices.of_models(settings.models, settings.price)

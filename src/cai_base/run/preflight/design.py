@@ -1,4 +1,4 @@
-"""Can the design answer the question? Whether prompts are held out, and which differences can be detected."""
+"""Checks the design: whether prompts are held out, and which differences can be detected."""
 
 from cai_base.evaluation.statistics import power
 from cai_base.inputs import Inputs
@@ -11,15 +11,15 @@ EFFECT = 0.05
 ENOUGH = 0.6
 """`check_power` warns if a run cannot detect a difference in attack success of this size."""
 MANY_PROMPTS = 400
-"""The number of prompts for which the needed seeds are given if neither more seeds nor more prompts alone suffice."""
+"""If neither more seeds nor more prompts alone suffice, the needed seeds are given for this number of prompts."""
 SEED_ODDS, SEED_ODDS_EMBEDDED = 0.3, 0.05
 """The variance between seeds of a difference in log-odds: as in the original experiment (89 ± 3.3 and 88 ± 4.7 %), and
 as in most studies on the embedded model (docs/organism.md)."""
 
 
 def check_disjoint(inputs: Inputs, protocol: str) -> Check:
-    """Whether no evaluation prompt is trained on. Unless the protocol allows it, `inputs.read` has refused that
-    already."""
+    """Check that no evaluation prompt is a prompt of the method. `inputs.read` has already raised an error for overlap,
+    unless the protocol allows it."""
     trained = {prompt.id: prompt.text for prompt in inputs.prompts}
     shared = overlap(trained, {prompt.id: prompt.text for prompt in inputs.evaluation_prompts})
     finding = f"{len(shared)} of the method's {len(trained)} prompts are among the {len(inputs.evaluation_prompts)} "
@@ -31,9 +31,9 @@ def check_disjoint(inputs: Inputs, protocol: str) -> Check:
 
 
 def check_power(inputs: Inputs, seeds: int, *, embedded: bool) -> Check:
-    """The smallest difference in attack success that these seeds and prompts detect, by `power.assumed_components`.
+    """Check the smallest detectable difference in attack success, with the variances of `power.assumed_components`.
 
-    Both rates are assumed to be 1/2, where the variance is largest.
+    Both rates are assumed to be 1/2, which maximises the variance.
     """
     prompts = sum(prompt.kind == JAILBREAK for prompt in inputs.evaluation_prompts)
     if prompts < 2 or seeds == 1:

@@ -1,4 +1,4 @@
-"""Can the interpreter compare? It is asked which of two responses is better where that is known."""
+"""Checks whether the interpreter can compare: it gets pairs of responses of which the better one is known."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -22,13 +22,13 @@ from cai_base.run.preflight.outcome import Check
 from cai_base.settings.feedback import Feedback
 
 RIGHT = 0.75
-"""Below this share of known orders a label says little."""
+"""Below this share of correct comparisons, labels are mostly noise."""
 BIAS = 0.15
-"""A letter whose mean probability is further than this from one half is preferred whatever it stands for."""
+"""There is a position bias if the mean probability of (A) differs from 1/2 by more than this."""
 
 
 def known_comparisons(data: str) -> list[SolvedComparison]:
-    """The packaged comparisons whose order is known, in `english` or in the embedded `world`'s language."""
+    """The packaged comparisons with known answers, in `english` or in the embedded `world`'s language."""
     text = (resources.files("cai_base") / "data" / data / "known_comparisons.jsonl").read_text(encoding="utf-8")
     return [SolvedComparison.model_validate_json(line) for line in text.splitlines()]
 
@@ -37,9 +37,9 @@ class Comparing(Entry):
     """How well a model compares.
 
     Attributes:
-        known, right: comparisons whose order is known, and those in which the better response is the more probable.
-        first_letter: mean probability of (A) in the single comparisons; 0.5 is no position bias.
-        order_agreement: share of questions that both orders answer alike.
+        known, right: the number of comparisons, and of those in which the better response is the more probable.
+        first_letter: mean probability of (A) over single comparisons; 0.5 means no position bias.
+        order_agreement: share of questions with the same answer in both orders.
     """
 
     known: int
@@ -51,7 +51,7 @@ class Comparing(Entry):
 def measure(
     interpreter: Interpreter, inputs: Inputs, settings: Feedback, known: Sequence[SolvedComparison], seed: int
 ) -> Comparing:
-    """Ask about the known comparisons, each under as many of the run's requests as label a pair."""
+    """Measure the known comparisons, each under as many of the run's requests as are used to label a pair."""
     number = min(settings.principles, len(inputs.comparison_requests))
     questions = []
     for place, one in enumerate(known):
@@ -88,19 +88,19 @@ def feedback_cost(inputs: Inputs, settings: Feedback, known: Sequence[SolvedComp
 def check_feedback(
     interpreter: Interpreter, inputs: Inputs, settings: Feedback, known: Sequence[SolvedComparison], seed: int
 ) -> Check:
-    """Whether the interpreter finds the better of two responses, and whether it prefers a letter.
+    """Check whether the interpreter prefers the better of two responses, and whether it has a position bias.
 
-    An SFT adapter that is to interpret is not trained yet: the base model is asked in its place.
+    If the interpreter is the SFT adapter, which is not trained yet, the base model is checked instead.
     """
     result = measure(interpreter, inputs, settings, known, seed)
     finding = (
-        f"{result.right} of {result.known} known comparisons right; (A) has {result.first_letter:.0%} on average, and "
+        f"{result.right} of {result.known} known comparisons right; mean probability of (A) {result.first_letter:.0%}; "
         f"both orders agree in {result.order_agreement:.0%}"
     )
     if result.right < RIGHT * result.known:
-        do = "labels of this interpreter are mostly chance: give another --interpreter, or other --feedback.examples"
+        do = "labels of this interpreter are mostly noise: give another --interpreter, or other --feedback.examples"
         return Check("feedback", "warned", finding, do)
     if abs(result.first_letter - 0.5) > BIAS:
-        do = "both orders are averaged, but a label is weaker than it could be: give other --feedback.examples"
+        do = "both orders are averaged, but the labels are weaker for it: give other --feedback.examples"
         return Check("feedback", "warned", finding, do)
     return Check("feedback", "passed", finding)

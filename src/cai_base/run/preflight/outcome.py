@@ -1,4 +1,4 @@
-"""What a check is, how it is shown, and what becomes of one that did not pass."""
+"""A check, how it is shown, and what happens if it does not pass."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Check:
     """One check.
 
     Attributes:
-        finding: what was seen, in numbers; nothing that differs between equal runs.
-        do: what to do about it; empty if it passed.
+        finding: the measurement, in numbers; equal between equal runs.
+        do: advice; empty if the check passed.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Check:
     do: str = ""
 
     def dump(self) -> dict[str, str]:
-        """As it is stored in `preflight.json`."""
+        """The entry in `preflight.json`."""
         return {"name": self.name, "outcome": self.outcome, "found": self.finding, "do": self.do}
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Check:
 
 
 def refuse(checks: Sequence[Check], accepted: Sequence[str]) -> list[str]:
-    """A warning for every check that warned, or that failed and is accepted.
+    """The warnings of checks that warned, or that failed and are accepted.
 
     Raises:
         UserError: a check failed, and `--accept` does not name it.
@@ -42,7 +42,7 @@ def refuse(checks: Sequence[Check], accepted: Sequence[str]) -> list[str]:
     if refused:
         lines = "\n".join(f"preflight, {check}" for check in refused)
         names = ",".join([*accepted, *(check.name for check in refused)])
-        raise UserError(f"{lines}\nnothing was begun; put it right, or begin all the same with --accept {names}")
+        raise UserError(f"{lines}\nnothing was started; fix this, or start anyway with --accept {names}")
     return [
         f"preflight, {check.name} {'failed and was accepted' if check.outcome == 'failed' else 'warned'}: "
         f"{check.finding}"
@@ -58,7 +58,7 @@ def by_outcome(checks: Sequence[Check]) -> Mapping[Outcome, list[str]]:
 
 
 def table(checks: Sequence[Check]) -> str:
-    """The checks for a terminal."""
+    """The checks as a table for the terminal."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
@@ -69,5 +69,5 @@ def table(checks: Sequence[Check]) -> str:
 
 
 def as_json(checks: Sequence[Check]) -> str:
-    """The checks for a program."""
+    """The checks as JSON."""
     return to_json([check.dump() for check in checks]).decode()

@@ -1,4 +1,4 @@
-"""Is there room, and money? Disk for the adapters, and what a paid service can cost at most."""
+"""Checks the resources: disk space for the adapters, and an upper bound on the cost of a paid service."""
 
 import math
 import shutil
@@ -12,18 +12,18 @@ from cai_base.run.preflight.outcome import Check
 from cai_base.run.prices import Prices
 
 STATES = 3
-"""States of a phase that lie on the disk at once: the last, the one that is being written, and the exported adapter."""
+"""States of a phase on disk at the same time: the last one, the one being written, and the exported adapter."""
 ROOM = 2
-"""A warning is given if the free disk space is less than this many times a run's greatest need."""
+"""There is a warning if the free disk space is less than this many times the run's largest need."""
 MEGABYTE = 1 << 20
 
 
 def check_disk(engine: Engine, seeds: int, arms: int, out: Path) -> Check:
-    """Whether the adapters of all seeds and phases fit on the disk, from the size of one that is written and deleted.
+    """Check whether the adapters of all seeds and phases fit on the disk, from the size of one written as a test.
 
     Args:
-        arms: how many are trained, controls included.
-        out: where the run is to lie.
+        arms: the number of trained arms, including controls.
+        out: the run's directory.
     """
     name = "preflight/0"
     place = next(folder for folder in out.absolute().parents if folder.exists())
@@ -37,20 +37,20 @@ def check_disk(engine: Engine, seeds: int, arms: int, out: Path) -> Check:
     of_seeds = "1 seed" if seeds == 1 else f"{seeds} seeds"
     finding = f"adapters of {of_seeds} and {arms} arms take up to {math.ceil(needed / MEGABYTE)} MB"
     if free < needed:
-        return Check("disk", "failed", f"{finding}; {free // MEGABYTE} MB are free", f"make room at {place}")
+        return Check("disk", "failed", f"{finding}; {free // MEGABYTE} MB are free", f"free disk space at {place}")
     if free < ROOM * needed:
-        return Check("disk", "warned", f"{finding}, and there is little more than that", f"make room at {place}")
+        return Check("disk", "warned", f"{finding}, and little more is free", f"free disk space at {place}")
     return Check("disk", "passed", finding)
 
 
 def check_cost(usages: Mapping[str, Usage], prices: Prices, max_cost: float | None) -> Check:
-    """What the run can cost at most on a service, and whether its limit is below that."""
+    """Check the upper bound of the run's cost on a service against its limit."""
     most, dollars = cost.total(usages.values()), prices.dollars(usages)
     finding = f"at most {most.prefilled:,} tokens read, {most.sampled:,} sampled and {most.trained:,} trained on"
     if dollars is None:
         return Check("cost", "warned", f"{finding}; no price is known for {prices.unknown[0]}", "give --price")
     finding += f": {dollars:,.2f} dollars"
     if max_cost is not None and dollars > max_cost:
-        do = "it may stop before its end, resumable with a higher limit"
+        do = "the run may stop early; resume it with a higher limit"
         return Check("cost", "warned", f"{finding}, above --max-cost {max_cost:g}", do)
     return Check("cost", "passed", finding)
