@@ -288,7 +288,7 @@ def test_what_cannot_work_is_said_in_one_sentence(
         connect(server, model="Qwen/Qwen3.5-9B-Base")
     with pytest.raises(EngineError, match=r"rank 9: .*refused.*between 1 and 8"):
         connect(server, lora=Lora(9, 32.0))
-    with pytest.raises(EngineError, match=r"alpha 16: a Tinker service trains with alpha 32"):
+    with pytest.raises(EngineError, match=r"alpha 16: a Tinker service always trains with alpha 32"):
         connect(server, lora=Lora(16, 16.0))
     with pytest.raises(EngineError, match=r"tokenizer .* cannot be loaded"):
         connect(server, tokenizer=tmp_path)

@@ -89,7 +89,7 @@ def test_three_seeds_from_the_base_model_to_the_results(server: Server, tmp_path
     """With an instruct arm, for which the base model stands in: the server has one model."""
     run = tmp_path / "run"
     instruct = ["--arms", "sft,cai,instruct", "--instruct", "organism", "--instruct-tokenizer", str(embedded.sibling())]
-    instruct += ["--accept", "arms,instruct,rate", "--evaluate-every", "4"]
+    instruct += ["--accept", "arms,instruct", "--evaluate-every", "4"]
     ended = finish(["run", *SMALL, *instruct, "--seeds", "3", "--tinker-url", server.url, "--out", str(run)])
     assert ended.returncode == 0, ended.stderr
     assert_whole(run, 3)

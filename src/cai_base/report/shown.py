@@ -49,13 +49,13 @@ class ShownChain:
     """A revision chain: each response with its marks, each round with its principle's request.
 
     Attributes:
-        story: why it is among those that are shown.
+        pattern: why it is among those that are shown.
         kind: of the prompt, in words.
         opener: the refusal opener that the original was made to begin with, if any.
         last: the last revision.
     """
 
-    story: str
+    pattern: str
     seed: int
     id: str
     kind: str
@@ -72,11 +72,11 @@ class ShownAnswers:
     """The arms' answers to one prompt.
 
     Attributes:
-        story: why it is among those that are shown.
+        pattern: why it is among those that are shown.
         kind: of the prompt, in words.
     """
 
-    story: str
+    pattern: str
     seed: int
     id: str
     kind: str
@@ -110,7 +110,7 @@ def _chain(stored: StoredRun, candidate: examples.Candidate[Chain]) -> ShownChai
         for text, verdict, unscored in zip(chain.responses, chain.verdicts, chain.unscored, strict=True)
     ]
     return ShownChain(
-        story=candidate.story,
+        pattern=candidate.pattern,
         seed=candidate.seed,
         id=chain.id,
         kind=kind_label(chain),
@@ -129,7 +129,7 @@ def _chain(stored: StoredRun, candidate: examples.Candidate[Chain]) -> ShownChai
 def _answers(stored: StoredRun, candidate: examples.Candidate[Answer]) -> ShownAnswers:
     first = candidate.first
     return ShownAnswers(
-        story=candidate.story,
+        pattern=candidate.pattern,
         seed=candidate.seed,
         id=first.id,
         kind=kind_label(first),
