@@ -42,4 +42,4 @@ def test_before_a_short_run_nothing_is_timed() -> None:
 def test_evaluations_are_counted_as_a_run_makes_them(finished: Path) -> None:
     settings = RunSettings.model_validate_json((finished / "config.json").read_bytes())
     made = json.loads((finished / "manifest.json").read_bytes())["progress"]
-    assert evaluations(settings) == sum(name.startswith("evaluation of ") for name in made)
+    assert evaluations(settings.scope) == sum(name.startswith("evaluation of ") for name in made)
