@@ -14,6 +14,7 @@ import pytest
 
 from cai_base.report import page, reader
 from cai_base.report.load import StoredRun, load
+from cai_base.store import Run
 
 MakeRun = Callable[..., Path]
 HOSTILE = (
@@ -25,6 +26,7 @@ HOSTILE = (
 def stored(make_run: MakeRun) -> StoredRun:
     """A run in whose texts the first words of each answer and each critique are hostile."""
     directory = make_run(seeds=2)
+    run = Run.watch(directory)
     for file in [*directory.glob("seed-*/evaluation/*/*.jsonl"), *directory.glob("seed-*/revision.jsonl")]:
         lines = []
         for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
@@ -34,6 +36,8 @@ def stored(make_run: MakeRun) -> StoredRun:
                 one["critique"] = f"{HOSTILE} {one['critique']}"
             lines.append(json.dumps(line))
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        run.accept(file.relative_to(directory).as_posix())
+    run.commit()
     return load(directory)
 
 
