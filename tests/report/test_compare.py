@@ -63,7 +63,7 @@ def test_one_run_or_the_same_twice_is_refused(runs: tuple[Path, Path], capsys: p
     assert main(["compare", str(runs[0])]) == 2
     assert "give at least two runs" in capsys.readouterr().err
     assert main(["compare", str(runs[0]), str(runs[0])]) == 2
-    assert "given twice" in capsys.readouterr().err
+    assert "named twice" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_a_run_is_named(
