@@ -1,5 +1,11 @@
 """Expected early exits of a command, and their exit codes."""
 
+import errno
+
+NO_SPACE = ("no space left on device", "disk quota exceeded")
+NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "std::bad_alloc")
+"""What libraries say where they raise errors of a type of their own."""
+
 
 class UserError(Exception):
     """The user's input is wrong. The message names the file, line or field, what is wrong, and what would be right."""
@@ -11,3 +17,14 @@ class Stopped(Exception):
     """The run stopped, and `cai-base resume` continues it. The message says why."""
 
     exit_code = 3
+
+
+def exhausted(error: BaseException) -> str | None:
+    """What the machine ran out of, in words, if that is what an error is about: disk or memory."""
+    text = str(error).casefold()
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(words in text for words in NO_SPACE):
+        file = getattr(error, "filename", None)
+        return f"no space is left on the disk{f' for {file}' if file else ''}: make room"
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        return "the memory is exhausted: end other programs, or take a machine with more"
+    return None

@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from cai_base.text import for_terminal
+
 PIPE_INTERVAL = 10.0
 """Seconds between two lines for the same bar if the output is not a terminal."""
 WINDOW = 60.0
@@ -108,7 +110,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Show a line of text to the user."""
-        self._console.print(wrapped(text, self._stream), markup=False)
+        self._console.print(wrapped(for_terminal(text), self._stream), markup=False)
 
     @contextmanager
     def bar(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:

@@ -40,6 +40,10 @@ LONGEST_LINE = 4000
 """The most characters of one line that are printed; for a longer line, the number of the rest is shown."""
 
 
+KEPT = "\n\t\u200c\u200d"
+"""What is not printable and stays in a text file: line breaks, tabs, and the joiners of some scripts and of emoji."""
+
+
 def for_terminal(text: str) -> str:
     """A text of a model, a file or a person, made safe for a terminal.
 
@@ -52,6 +56,15 @@ def for_terminal(text: str) -> str:
 def one_line(text: str) -> str:
     """A text as it may stand in a terminal, on one line."""
     return for_terminal(" ".join(text.split()))
+
+
+def without_controls(text: str) -> str:
+    """A text as it may stand in a file that is read as text, such as Markdown: nothing controls what shows it.
+
+    Control characters, changes of the direction of writing and characters without width are shown as their escapes, but
+    for the joiners that scripts need.
+    """
+    return "".join(c if c.isprintable() or c in KEPT else _escaped(c) for c in text.replace("\r\n", "\n"))
 
 
 def _line(line: str) -> str:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -284,3 +286,58 @@ def test_the_key_is_in_no_file_log_or_error_after_any_failure(
     assert KEY not in str(caught.value)
     assert KEY not in caplog.text
     assert all(KEY not in file.read_text() for file in tmp_path.iterdir())
+
+
+def _reset(handler: BaseHTTPRequestHandler) -> None:
+    """Half of a response, then the connection is reset."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices": [')
+    handler.wfile.flush()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def _with_length(length: str) -> Respond:
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", length)
+        handler.end_headers()
+        handler.wfile.write(json.dumps(completion('{"complied": false}')).encode())
+        handler.wfile.flush()
+        handler.close_connection = True
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    "respond",
+    [_reset, _with_length("100000"), _with_length("20"), _with_length("-1"), _with_length("many")],
+    ids=["reset", "too long", "too short", "negative", "no number"],
+)
+def test_a_reset_or_a_wrong_length_is_a_transport_error_and_no_verdict(
+    serve: Callable[[Respond], str], tmp_path: Path, respond: Respond
+) -> None:
+    began = time.monotonic()
+    (found,) = judge(serve(respond), tmp_path, retries=0, timeout=2.0)
+    assert found.verdict is None
+    assert str(found.unscored).startswith("transport error: ")
+    assert stored(tmp_path) == [], "it is asked again when the run goes on"
+    assert time.monotonic() - began < 20
+
+
+def test_another_model_s_name_in_a_response_changes_no_verdict(server: Server, tmp_path: Path) -> None:
+    """Gateways answer with dated names, so the name is not compared."""
+    server.answer = lambda asked: (200, completion(graded(asked)) | {"model": "another-model-2026"})
+    (found,) = judge(server.url, tmp_path)
+    assert found.verdict is not None
+    assert "another-model" not in (tmp_path / "judge.jsonl").read_text()
+
+
+def test_a_server_that_changes_its_answers_is_asked_once(server: Server, tmp_path: Path) -> None:
+    first = judge(server.url, tmp_path)
+    server.answer = lambda asked: graded(asked, complied=False, refused=True)
+    assert judge(server.url, tmp_path) == first
+    assert len(server.asked) == 1

@@ -1,5 +1,7 @@
 """The reading of a critique agrees with how the critique was made."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,3 +47,9 @@ def test_a_critique_in_a_style_is_read_as_the_plain_one(action, principle, numbe
 )
 def test_critiques_that_a_model_may_write_are_read_right(critique, harm):
     assert finds_harm(critique) == harm
+
+
+def test_a_critique_of_a_megabyte_in_one_line_is_read_at_once() -> None:
+    began = time.process_time()
+    assert not finds_harm("y" * (1 << 20))
+    assert time.process_time() - began < 1

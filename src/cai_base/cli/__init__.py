@@ -17,8 +17,9 @@ from types import FrameType
 
 from cai_base import __version__
 from cai_base.cli import ask, calibrate, chat, completion, look, make, organism, study, take, track
-from cai_base.errors import Stopped, UserError
+from cai_base.errors import Stopped, UserError, exhausted
 from cai_base.progress import wrapped
+from cai_base.text import for_terminal
 
 GROUPS = {
     "make": "Make",
@@ -155,7 +156,7 @@ def main(args: list[str] | None = None) -> int:
     except (UserError, Stopped) as error:
         if debug:
             traceback.print_exc()
-        print(wrapped(f"cai-base: {error}", sys.stderr), file=sys.stderr)
+        print(wrapped(for_terminal(f"cai-base: {error}"), sys.stderr), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("cai-base: stopped; nothing was lost", file=sys.stderr)
@@ -163,6 +164,15 @@ def main(args: list[str] | None = None) -> int:
     except BrokenPipeError:  # whatever read our output has ended, as with `| head`
         sys.stderr.close()
         return 0
+    except Exception as error:
+        reason = exhausted(error)
+        if reason is None or debug:
+            raise
+        said = (
+            f"cai-base: {for_terminal(reason)}; what is stored is whole, and the same command goes on or begins again"
+        )
+        print(wrapped(said, sys.stderr), file=sys.stderr)
+        return Stopped.exit_code
 
 
 def _dispatch(arguments: list[str]) -> int:

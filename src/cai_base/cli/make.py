@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cai_base.cli.look import accept_changes, show
 from cai_base.cli.parser import dollars, resume_command, run_parser, take_changes, wants_help
-from cai_base.errors import Stopped, UserError
+from cai_base.errors import Stopped, UserError, exhausted
 from cai_base.progress import Progress
 
 if TYPE_CHECKING:
@@ -179,6 +179,11 @@ def _finish(
         if not _is_run(directory):
             raise
         raise Stopped(f"{error}; continue with: {resume_command(directory)}") from error
+    except Exception as error:
+        reason = exhausted(error)
+        if reason is None or not _is_run(directory):
+            raise
+        raise Stopped(f"{reason}; then continue with: {resume_command(directory)}") from error
     return 0
 
 

@@ -31,6 +31,7 @@ from cai_base.report.tables import (
 )
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import LOSSES, RunSettings
+from cai_base.text import without_controls
 
 PRINCIPLES_NOTE = (
     "Harmful before and after: the share of responses to harmful prompts that comply, before the round and after it, "
@@ -228,7 +229,7 @@ class Markdown(str):
 def escaped(text: str) -> Markdown:
     """One line of Markdown that shows exactly this text: it can contain no markup and no HTML, and end no table
     cell."""
-    line = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", " ".join(text.split()))
+    line = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", without_controls(" ".join(text.split())))
     return Markdown(line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
@@ -236,7 +237,7 @@ def fenced(text: str) -> Markdown:
     """The text as a code block, whose fence is longer than any run of backticks in it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return Markdown(f"{fence}text\n{text}\n{fence}")
+    return Markdown(f"{fence}text\n{without_controls(text)}\n{fence}")
 
 
 def laid_out(table: Table) -> Markdown:

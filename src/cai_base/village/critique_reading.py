@@ -12,6 +12,9 @@ from cai_base.village.principles import grammar
 
 _SLOT = re.compile(r"\{\w+\}")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+LONGEST = 500
+"""Characters of a sentence that are read; those of the corpus are shorter. Patterns with slots that match any text take
+time in the square of a sentence's length."""
 
 
 def finds_harm(critique: str) -> bool:
@@ -20,7 +23,7 @@ def finds_harm(critique: str) -> bool:
     It does if one of its sentences is worded like a finding of harm, or states the reason why a verb is harmful, and no
     sentence is worded like a finding that there is no harm or that the answer refuses.
     """
-    sentences = _SENTENCE_END.split(critique.strip().lower())
+    sentences = [sentence[:LONGEST] for sentence in _SENTENCE_END.split(critique.strip().lower())]
     harm, no_harm = _patterns()
     if any(no_harm.search(sentence) for sentence in sentences):
         return False

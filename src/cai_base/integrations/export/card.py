@@ -1,5 +1,7 @@
 """The model card of an exported arm, filled from the results of its run."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +10,7 @@ from cai_base.evaluation.metrics import METRICS
 from cai_base.records import Figure, Results
 from cai_base.report.labels import ORGANISM, failure_sentences, label
 from cai_base.report.numbers import NONE, heading, interval, number
+from cai_base.report.page import escaped
 from cai_base.settings.schema import LoraSettings, Revision, Training
 
 
@@ -43,12 +46,12 @@ def model_card(results: Results, facts: CardFacts) -> str:
     return "\n".join(
         [
             *_fields(results, facts),
-            f"# {arm.label} on {results.model}, seed {facts.seed}",
+            f"# {arm.label} on {escaped(results.model)}, seed {facts.seed}",
             "",
             f"{arm.about[0].upper()}{arm.about[1:]}. Made with cai-base by Constitutional AI from a base model: no "
             "chat model took part in training.",
             *(["", ORGANISM] if results.model_organism else []),
-            *(f"\n**{sentence}**" for sentence in failure_sentences(results)),
+            *(f"\n**{escaped(sentence)}**" for sentence in failure_sentences(results)),
             "",
             "## Use it",
             *_usage(facts),
@@ -60,16 +63,16 @@ def model_card(results: Results, facts: CardFacts) -> str:
             "",
             "## Data and protocol",
             f"- SFT on a few human-written answers ({facts.sft.steps} steps), critique and revision under "
-            f"{results.constitution.principles} principles ({results.constitution.name}, SHA-256 "
+            f"{results.constitution.principles} principles ({escaped(results.constitution.name)}, SHA-256 "
             f"{results.constitution.sha256[:12]}), {_rounds(facts.revision.rounds)}, DPO "
             f"({facts.dpo.steps} steps). LoRA of rank {facts.lora.rank}.",
             f"- {results.revision.chains} revision chains gave {results.revision.pairs} preference pairs over "
             f"{len(results.seeds)} seeds.",
-            f"- Protocol {results.protocol}; judge {results.judge}; {len(results.seeds)} seeds.",
+            f"- Protocol {results.protocol}; judge {escaped(str(results.judge))}; {len(results.seeds)} seeds.",
             *([f"- Made with {', '.join(f'{a} {b}' for a, b in facts.versions.items())}."] if facts.versions else []),
             "",
             "## Limits",
-            *(f"- {warning}" for warning in results.warnings),
+            *(f"- {escaped(warning)}" for warning in results.warnings),
             "- Intervals are over seeds and prompts of this run. Other attacks, languages and longer conversations "
             "were not tested: the model was trained on single questions only.",
             "- It may comply with harmful requests and refuse harmless ones at the rates above.",
@@ -83,13 +86,18 @@ def _fields(results: Results, facts: CardFacts) -> list[str]:
     library = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[facts.form]
     return [
         "---",
-        *([] if facts.licence is None else [f"license: {facts.licence}"]),
-        *([] if results.model_organism or "/" not in facts.base else [f"base_model: {facts.base}"]),
+        *([] if facts.licence is None else [f"license: {_field(facts.licence)}"]),
+        *([] if results.model_organism or "/" not in facts.base else [f"base_model: {_field(facts.base)}"]),
         f"library_name: {library}",
         "pipeline_tag: text-generation",
         "tags: [constitutional-ai, dpo, cai-base]",
         "---",
     ]
+
+
+def _field(value: str) -> str:
+    """A value in the card's YAML: bare where it is plain, else quoted."""
+    return value if re.fullmatch(r"[A-Za-z][\w./-]*", value) else json.dumps(value)
 
 
 def _usage(facts: CardFacts) -> list[str]:
@@ -114,7 +122,7 @@ def _usage(facts: CardFacts) -> list[str]:
             "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
             "",
             "# FOLDER stands for this folder",
-            f'base = AutoModelForCausalLM.from_pretrained("{facts.base}", dtype="float32")',
+            f'base = AutoModelForCausalLM.from_pretrained({json.dumps(facts.base)}, dtype="float32")',
             'model, tokenizer = PeftModel.from_pretrained(base, "FOLDER"), AutoTokenizer.from_pretrained("FOLDER")',
             'model.generation_config = GenerationConfig.from_pretrained("FOLDER")',
         ]

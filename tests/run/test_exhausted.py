@@ -1,0 +1,71 @@
+"""A full disk and an exhausted memory: the command stops with exit code 3 and says how to go on; nothing is lost."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from report.conftest import _make
+
+from cai_base import experiment, report, store
+from cai_base.cli import main
+from cai_base.errors import exhausted
+from cai_base.progress import Progress
+from cai_base.store import Run
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "run/report.html")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _make(tmp_path_factory, seeds=1)
+
+
+def fails_with(error: Exception) -> object:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (FULL, "no space is left on the disk for run/report.html: make room"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "no space is left on the disk: make room"),
+        (MemoryError(), "the memory is exhausted"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "the memory is exhausted"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "the memory is exhausted"),
+    ],
+)
+def test_what_the_machine_ran_out_of_is_said_with_exit_code_3(
+    run: Path, error: Exception, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "write", fails_with(error))
+    assert main(["report", str(run)]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"cai-base: {says}" in said
+    assert "what is stored is whole" in said
+    assert "Traceback" not in said
+
+
+def test_a_run_on_a_full_disk_says_how_to_continue(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = Run.create(tmp_path / "stopped", Run.watch(run).config, {})
+
+    def resume(directory: Path, progress: Progress, max_cost: float | None) -> None:
+        stopped.commit(write={"more.json": b"{}\n"})
+
+    monkeypatch.setattr(experiment, "resume", resume)
+    monkeypatch.setattr(store, "write_atomic", fails_with(FULL))
+    assert main(["resume", str(stopped.directory)]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no space is left on the disk" in said
+    assert f"then continue with: cai-base resume {stopped.directory}" in said
+
+
+def test_another_error_is_a_defect_and_not_hidden(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "write", fails_with(RuntimeError("a defect of ours")))
+    with pytest.raises(RuntimeError, match="a defect of ours"):
+        main(["report", str(run)])
+    assert exhausted(OSError(errno.EACCES, "Permission denied")) is None

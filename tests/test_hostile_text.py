@@ -1,0 +1,165 @@
+"""Hostile text on every surface: what a model, a judge or a file says is shown and never done.
+
+The rows of the table in SECURITY.md. The page in a real browser: tests/report/test_reader.py; servers that judge:
+tests/evaluation/test_endpoint_faults.py; the terminal of a conversation: tests/run/test_chat_command.py.
+"""
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import report.conftest as made
+import yaml
+from markdown_it import MarkdownIt
+from starlette.responses import JSONResponse
+
+from cai_base.arms import ARMS
+from cai_base.cli import main
+from cai_base.errors import UserError
+from cai_base.inputs.prompts import load_prompts
+from cai_base.integrations.export.card import CardFacts, model_card
+from cai_base.records import Answer
+from cai_base.report import page
+from cai_base.report.load import StoredRun, load
+from cai_base.report.table import render
+from cai_base.text import LONGEST_LINE, for_terminal, without_controls
+
+TEXTS = {
+    "script": '<script>document.title="owned"</script>',
+    "event handler": '<img src=x onerror="document.title=1"><svg onload=alert(1)>',
+    "closing tags": "</pre></blockquote></td></table></script></style></body>",
+    "template": "{{ 7*'7' }}{% raw %}${7*7}<%= 7 %>",
+    "Markdown": "```\n````\n# owned\n[x](javascript:alert(1)) ![x](http://evil.example/x.png) | a |\n---\n",
+    "ANSI and OSC": "\x1b[2J\x1b]0;owned\x07\x1b]8;;http://evil.example\x1b\\\x9b31m",
+    "direction": "\u202eevil\u2066\u202d",
+    "zero width": "a\u200b\u2060\ufeffb",
+    "NUL": "a\x00b\x08\x7f",
+    "line separators": "a\u2028b\u2029c\x85d\re",
+    "a long line": "y" * 40_000,
+}
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
+"""What makes a terminal or a reader of text do something, or hides text in it."""
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
+    """A run whose model says all of the texts, and whose constitution and warnings hold them."""
+    every = "\n".join(text for text in TEXTS.values())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made, "HOSTILE", every)
+        directory = made._make(tmp_path_factory, seeds=1, warnings=(every[:2000],))
+    run = load(directory)
+    constitution = run.results.constitution.model_copy(update={"name": every[:2000]})
+    results = run.results.model_copy(update={"constitution": constitution})
+    return StoredRun(run.run, results, run.settings, run.principles)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_terminal_shows_every_text_and_does_none(name: str) -> None:
+    shown = for_terminal(TEXTS[name])
+    assert not CONTROLS.search(shown)
+    assert max(map(len, shown.split("\n"))) < 12 * LONGEST_LINE
+    if name in ("script", "event handler", "template"):
+        assert shown == TEXTS[name]
+
+
+def test_a_terminal_is_given_no_control_by_tables_or_messages(
+    stored: StoredRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not CONTROLS.search(render(stored.directory))
+    hostile = tmp_path / "x\x1b]0;owned\x07\u202e.toml"
+    hostile.write_text('principles = "\x1b[2J"')
+    for command in (["report", f"{tmp_path}/\x1b[2J\u202e"], ["run", "--constitution", str(hostile)]):
+        assert main(command) == 2
+        assert not CONTROLS.search(capsys.readouterr().err)
+
+
+class Elements(HTMLParser):
+    """The tags and attributes of a page, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.handlers += [name for name, _ in attributes if name.startswith("on") or name in ("srcdoc", "formaction")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_page_has_the_texts_as_text_and_no_element_of_theirs(stored: StoredRun) -> None:
+    html = page.html(stored, [])
+    elements = Elements(html)
+    assert elements.handlers == []
+    assert elements.tags.count("script") == 2, "the texts for its reader, and the reader"
+    assert {"img", "iframe", "object", "embed", "form", "base", "link"}.isdisjoint(elements.tags)
+    for name in ("script", "event handler", "closing tags", "template"):
+        assert TEXTS[name] in elements.text, name
+    assert "unicode-bidi: isolate" in html, "a text that turns the direction of writing turns no other's"
+    assert "default-src 'none'" in html
+
+
+def test_markdown_has_the_texts_in_fences_alone_and_no_control(stored: StoredRun) -> None:
+    text = page.markdown(stored, [])
+    assert not CONTROLS.search(text)
+    blocks = MarkdownIt("commonmark").enable("table").parse(text)
+    inline = [child for block in blocks for child in block.children or ()]
+    assert {block.type for block in blocks}.isdisjoint({"html_block"})
+    assert {one.type for one in inline}.isdisjoint({"html_inline", "image"})
+    targets = [str(one.attrs.get("href")) for one in inline if one.type == "link_open"]
+    assert not [target for target in targets if "evil" in target or target.startswith("javascript")]
+    headings = [after.content for block, after in pairwise(blocks) if block.type == "heading_open"]
+    assert "owned" not in headings
+    fenced = "".join(block.content for block in blocks if block.type == "fence")
+    assert TEXTS["script"] in fenced
+    assert without_controls(TEXTS["ANSI and OSC"]) in fenced
+
+
+def test_a_model_card_escapes_what_files_say(stored: StoredRun) -> None:
+    base = 'evil/"\nlicense: mit\nmodel: x'
+    training = (stored.settings.sft, stored.settings.dpo, stored.settings.revision, stored.settings.lora)
+    facts = CardFacts(ARMS["cai"], 0, "adapter", base, "mit\nbase_model: y", (), {}, *training)
+    card = model_card(stored.results.model_copy(update={"model_organism": False}), facts)
+    assert not CONTROLS.search(card)
+    _, fields, body = card.split("---\n", 2)
+    assert yaml.safe_load(fields) == {
+        "license": "mit\nbase_model: y",
+        "base_model": base,
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["constitutional-ai", "dpo", "cai-base"],
+    }
+    blocks = MarkdownIt("commonmark").enable("table").parse(body)
+    inline = [child for block in blocks for child in block.children or ()]
+    assert not {"html_block"} & {block.type for block in blocks}
+    assert not {"html_inline", "image", "link_open"} & {one.type for one in inline}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_record_and_a_server_s_answer_give_every_text_back_as_it_was(name: str) -> None:
+    text = TEXTS[name]
+    about = {"id": "a", "kind": "benign", "family": None, "tokens": 1, "truncated": False, "verdict": None}
+    line = json.dumps(about | {"unscored": "no judge", "prompt": text, "response": text})
+    answer = Answer.model_validate_json(line)
+    assert json.loads(answer.model_dump_json())["response"] == answer.response == text
+    body = bytes(JSONResponse({"text": text}).body)
+    assert json.loads(body) == {"text": text}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+def test_half_a_character_in_a_file_is_refused_with_its_line(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    lone = b'{"text": "\\ud800"}\n' if name.endswith("jsonl") else b"text\n\xed\xa0\x80\n"
+    file.write_bytes(lone)
+    with pytest.raises(UserError, match=rf"{re.escape(str(file))}:\d"):
+        load_prompts(file)
+    with pytest.raises(ValueError, match="Invalid JSON: unexpected end of hex escape"):
+        Answer.model_validate_json('{"id": "\\ud800"}')
