@@ -40,7 +40,7 @@ LONGEST_LINE = 4000
 """The most characters of one line that are printed; for a longer line, the number of the rest is shown."""
 
 
-KEPT = "\n\t\u200c\u200d"
+UNPRINTABLE = "\n\t\u200c\u200d"
 """What is not printable and stays in a text file: line breaks, tabs, and the joiners of some scripts and of emoji."""
 
 
@@ -64,7 +64,7 @@ def without_controls(text: str) -> str:
     Control characters, changes of the direction of writing and characters without width are shown as their escapes, but
     for the joiners that scripts need.
     """
-    return "".join(c if c.isprintable() or c in KEPT else _escaped(c) for c in text.replace("\r\n", "\n"))
+    return "".join(c if c.isprintable() or c in UNPRINTABLE else _escaped(c) for c in text.replace("\r\n", "\n"))
 
 
 def _line(line: str) -> str:

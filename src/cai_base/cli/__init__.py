@@ -171,7 +171,7 @@ def main(args: list[str] | None = None) -> int:
         said = (
             f"cai-base: {for_terminal(reason)}; what is stored is whole, and the same command goes on or begins again"
         )
-        print(wrapped(said, sys.stderr), file=sys.stderr)
+        print(wrapped(message, sys.stderr), file=sys.stderr)
         return Stopped.exit_code
 
 
