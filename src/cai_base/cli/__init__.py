@@ -168,7 +168,7 @@ def main(args: list[str] | None = None) -> int:
         reason = exhausted(error)
         if reason is None or debug:
             raise
-        said = (
+        message = (
             f"cai-base: {for_terminal(reason)}; what is stored is whole, and the same command goes on or begins again"
         )
         print(wrapped(message, sys.stderr), file=sys.stderr)
