@@ -19,8 +19,8 @@ from cai_base.report.labels import kind_label, label, marks
 from cai_base.report.load import StoredRun
 from cai_base.report.plotting import Picture
 
-LARGEST = 12_000_000
-"""The most bytes of text in a page. A page of this size opens in seconds and can be sent by email."""
+LARGEST = 18_000_000
+"""The most bytes of text in a page, which with its figures stays under 20 MB: it opens in seconds and can be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,14 @@ class Reader:
     """The reader's part of the page.
 
     Attributes:
-        data: the items and the values of the figures, as JSON that is safe inside a page: it has no `<`.
+        data: the items as JSON that is safe inside a page: it has no `<`.
+        readings: the values of the figures, likewise.
         script: the page's script, for the reader and for values under the pointer.
         left_out: the number of items that do not fit.
     """
 
     data: str
+    readings: str
     script: str
     left_out: int
 
@@ -105,10 +107,10 @@ def read(stored: StoredRun, pictures: Sequence[Picture] = (), largest: int = LAR
         "principles": dict(stored.principles),
     }
     figures = {one.name: one.readings for one in pictures if one.readings is not None}
-    data = f'{{"head":{_as_json(head)},"figures":{_as_json(figures)},"items":[{",".join(chosen)}]}}'
+    data = f'{{"head":{_as_json(head)},"items":[{",".join(chosen)}]}}'
     templates = files("cai_base.report").joinpath("templates")
     script = "".join(templates.joinpath(name).read_text(encoding="utf-8") for name in ("reader.js", "readings.js"))
-    return Reader(data, script, left_out)
+    return Reader(data, _as_json(figures), script, left_out)
 
 
 def _items(stored: StoredRun) -> Iterator[_Prompt | _Chain]:

@@ -1,6 +1,6 @@
 // Shows the figures' values under the pointer or by arrow keys: the nearest point of every line.
 (() => {
-  const { figures } = JSON.parse(document.getElementById("reader-data").textContent);
+  const figures = JSON.parse(document.getElementById("readings-data").textContent);
   const NEAR = 0.02; // of the width: points further away than this belong to another place
   const FEW = 4; // of more lines in a group, only the least and the greatest value are told
 
