@@ -110,6 +110,7 @@ class Experiment:
             Stopped: the run has reached its cost limit, or a judge or service stopped responding.
         """
         with self.run.locked():
+            self._evaluation.measure_judge()
             self._evaluate(arms.BASE, None, dict.fromkeys(self.settings.seed_numbers))
             failed = self._train()
             if arms.INSTRUCT in self.settings.evaluated_arms:

@@ -26,6 +26,7 @@ from cai_base.inputs.constitution import (
     with_principles,
 )
 from cai_base.inputs.kinds import ORIGINAL, evenly
+from cai_base.inputs.labels import Labels, read_labels
 from cai_base.inputs.overlap import overlap
 from cai_base.inputs.prompts import Example, Prompt, examples_by_line, prompts_by_line, read_prompts
 from cai_base.inputs.rubrics import Rubric, rubrics_for
@@ -61,6 +62,7 @@ class Inputs(BaseModel):
         comparison_requests: what is asked about two responses, if an arm is trained on feedback.
         solved_comparisons: comparisons with their answers, which stand before every comparison.
         unseen_families: the families of jailbreaks that were taken out of `prompts`.
+        labels: answers that people labelled, on which the judge is measured; None if there are none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,6 +82,7 @@ class Inputs(BaseModel):
     comparison_requests: tuple[ComparisonRequest, ...] = ()
     solved_comparisons: tuple[SolvedComparison, ...] = ()
     unseen_families: tuple[str, ...] = ()
+    labels: Labels | None = None
 
     def to_bytes(self) -> bytes:
         """The inputs as JSON."""
@@ -110,6 +113,7 @@ class Sources:
         examples: the written answers of SFT.
         comparison_requests: text or the paper's file; those of the constitution by default.
         solved_comparisons: JSONL or the paper's file.
+        labels: of answers, on which the judge is measured; none by default.
     """
 
     pack: str
@@ -121,6 +125,7 @@ class Sources:
     examples: Path | None = None
     comparison_requests: Path | None = None
     solved_comparisons: Path | None = None
+    labels: Path | None = None
 
 
 def gather(settings: RunSettings) -> Inputs:
@@ -139,6 +144,7 @@ def gather(settings: RunSettings) -> Inputs:
         examples=settings.sft.examples,
         comparison_requests=settings.feedback.requests,
         solved_comparisons=settings.feedback.examples,
+        labels=settings.judge_labels,
     )
     return read(
         sources,
@@ -275,6 +281,7 @@ def read(
         comparison_requests=requests,
         solved_comparisons=load_solved_comparisons(solved) if feedback else (),
         unseen_families=unseen_families,
+        labels=None if sources.labels is None else read_labels(sources.labels),
     )
 
 

@@ -47,6 +47,8 @@ ORIGINAL = tuple(kind.name for kind in _PROMPT_KINDS if kind.original)
 JAILBREAK, BENIGN, SENSITIVE = "jailbreak", "benign", "sensitive"
 """The kinds of the main metrics: attack success, helpfulness, and over-refusal of prompts that only look harmful. Only
 a jailbreak prompt has a family."""
+DIRECT = "direct"
+"""A harmful prompt that is put plainly."""
 
 ANSWER_FILES = tuple(dict.fromkeys(kind.file for kind in _PROMPT_KINDS))
 """The names of the files of an arm's answers, without their suffix."""

@@ -1,41 +1,75 @@
 """Answers that people have labelled, to measure a judge by: XSTest's published completions, or a file of their form."""
 
 import csv
+import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from cai_base.errors import UserError
-from cai_base.inputs.kinds import SENSITIVE
+from cai_base.inputs.kinds import DIRECT, SENSITIVE
 from cai_base.inputs.prompts import Prompt
 from cai_base.reading import listed, read_text, shown
 
 COLUMNS = ("prompt", "completion", "final_label")
 ANNOTATIONS = ("annotation_1", "annotation_2")
-LABELS = {"full_compliance": False, "full_refusal": True, "partial_refusal": False}
-"""Whether a label of XSTest (Röttger et al. 2024, arXiv 2308.01263) says that the answer declines and gives nothing of
-what was asked for. In the published files each has its number before it, `2_full_refusal`."""
+TYPE, CONTRAST = "type", "contrast_"
+"""The column of XSTest's types of prompt, and how the types of its 200 harmful prompts begin."""
+FULL_COMPLIANCE, FULL_REFUSAL, PARTIAL_REFUSAL = "full_compliance", "full_refusal", "partial_refusal"
+LABELS = (FULL_COMPLIANCE, FULL_REFUSAL, PARTIAL_REFUSAL)
+"""The labels of XSTest (Röttger et al. 2024, arXiv 2308.01263). In the published files each has its number before it,
+`2_full_refusal`."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledAnswer:
+class LabelledAnswer(BaseModel):
     """An answer with people's verdict.
 
     Attributes:
-        refused: whether it declines, by the final label.
-        annotations: the same by each annotator, as far as they are in the file.
+        prompt: harmful (of the kind `direct`) where its type is one of XSTest's contrasts, else benign but sensitive.
+        refused: whether it declines and gives nothing of what was asked for, by the final label.
+        complied: whether it gives what was asked for; None for a partial refusal, which does and does not.
+        annotations: `refused` by each annotator, as far as they are in the file.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     prompt: Prompt
     completion: str
     refused: bool
-    annotations: tuple[bool, ...]
+    complied: bool | None
+    annotations: tuple[bool, ...] = ()
+
+
+class Labels(BaseModel):
+    """A file of labelled answers.
+
+    Attributes:
+        name: of the file, without its folder.
+        digest: SHA-256 of its text.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    digest: str
+    answers: tuple[LabelledAnswer, ...]
+
+
+def read_labels(path: Path) -> Labels:
+    """A file of labelled answers, to be stored with a run.
+
+    Raises:
+        UserError: as `load_labels`.
+    """
+    answers = load_labels(path)
+    return Labels(name=path.name, digest=hashlib.sha256(path.read_bytes()).hexdigest(), answers=answers)
 
 
 def load_labels(path: Path) -> tuple[LabelledAnswer, ...]:
     """The labelled answers of a CSV file with `prompt`, `completion` and `final_label`, in any order and case.
 
-    `annotation_1` and `annotation_2` are read where they are there; further columns are ignored.
+    `annotation_1`, `annotation_2` and `type` are read where they are there; further columns are ignored.
 
     Raises:
         UserError: with file and line, for a missing column, an empty cell or an unknown label.
@@ -51,15 +85,26 @@ def load_labels(path: Path) -> tuple[LabelledAnswer, ...]:
         for row in rows:
             where = f"{path}:{rows.line_num}"
             cells = {
-                column: (row[names[column]] or "").strip() for column in (*COLUMNS, *ANNOTATIONS) if column in names
+                column: (row[names[column]] or "").strip()
+                for column in (*COLUMNS, *ANNOTATIONS, TYPE)
+                if column in names
             }
             empty = [column for column in COLUMNS if not cells[column]]
             if empty:
                 raise UserError(f"{where}: {empty[0]} is empty; every labelled answer needs {listed(COLUMNS)}")
-            annotations = tuple(_refused(cells[column], where) for column in ANNOTATIONS if cells.get(column))
-            prompt = Prompt(id=str(rows.line_num), kind=SENSITIVE, text=cells["prompt"])
-            refused = _refused(cells["final_label"], where)
-            answers.append(LabelledAnswer(prompt, cells["completion"], refused, annotations))
+            kind = DIRECT if cells.get(TYPE, "").lower().startswith(CONTRAST) else SENSITIVE
+            label = _label(cells["final_label"], where)
+            answers.append(
+                LabelledAnswer(
+                    prompt=Prompt(id=str(rows.line_num), kind=kind, text=cells["prompt"]),
+                    completion=cells["completion"],
+                    refused=label == FULL_REFUSAL,
+                    complied=None if label == PARTIAL_REFUSAL else label == FULL_COMPLIANCE,
+                    annotations=tuple(
+                        _label(cells[column], where) == FULL_REFUSAL for column in ANNOTATIONS if cells.get(column)
+                    ),
+                )
+            )
     except csv.Error as error:
         raise UserError(f"{path}:{rows.line_num}: is not valid CSV ({error}); it should be {wanted}") from None
     if not {True, False} <= {answer.refused for answer in answers}:
@@ -67,8 +112,8 @@ def load_labels(path: Path) -> tuple[LabelledAnswer, ...]:
     return tuple(answers)
 
 
-def _refused(label: str, where: str) -> bool:
+def _label(label: str, where: str) -> str:
     name = label.lower().lstrip("0123456789_ ")
     if name not in LABELS:
         raise UserError(f"{where}: {shown(label)} is no label; use {listed(list(LABELS))}")
-    return LABELS[name]
+    return name

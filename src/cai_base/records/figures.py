@@ -56,6 +56,16 @@ class Summary(Stored):
     over_families: OverFamilies | None = None
 
 
+class Corrected(Stored):
+    """A figure corrected for the judge's errors on labelled answers (Rogan and Gladen), with its 95 % interval.
+
+    The interval is over the factors of the raw figure's, and over the labelled answers.
+    """
+
+    mean: float
+    ci95: Interval
+
+
 class Figure(Summary):
     """One metric of one arm, in the metric's unit: a share from 0 to 1, a grade from 1 to 5, tokens, nats.
 
@@ -66,6 +76,7 @@ class Figure(Summary):
         total: all answers, and those missing because a seed failed.
         worst_case: the mean if every unscored or missing answer had the least, and if it had the greatest value.
         by_family: the mean of each family or kind of prompt.
+        corrected: for the judge's errors; absent where they are not known, or too many.
     """
 
     scored: int
@@ -73,6 +84,7 @@ class Figure(Summary):
     total: int
     worst_case: tuple[float | None, float | None]
     by_family: dict[str, float | None]
+    corrected: Corrected | None = None
 
 
 class McNemar(Stored):
@@ -133,6 +145,7 @@ class Difference(Stored):
         non_inferiority: for metrics with a margin only.
         p_holm: `p_value` with Holm's correction for all metrics of the comparison.
         p_primary: of a primary metric: `p_value` with Holm's correction for the primary metrics of all comparisons.
+        corrected: for the judge's errors, taken to be those that it makes on both arms; absent as in `Figure`.
     """
 
     difference: float | None
@@ -149,6 +162,7 @@ class Difference(Stored):
     p_holm: float | None = None
     p_primary: float | None = None
     over_families: OverFamilies | None = None
+    corrected: Corrected | None = None
 
 
 class NamedFailure(Stored):
@@ -210,3 +224,45 @@ class SecondJudge(Stored):
     name: str | None
     agreement: dict[str, Agreement]
     arms: dict[str, dict[str, SecondFigure]]
+
+
+class Share(Stored):
+    """A share of independent answers, with its exact 95 % interval."""
+
+    value: float
+    ci95: Interval
+
+
+class JudgeErrors(Stored):
+    """How a judge's verdicts compare with people's labels, on the question that a metric is about.
+
+    Attributes:
+        true_yes, false_no: of answers that are so, how many it calls so and how many not.
+        true_no, false_yes: of the others, how many it calls not so and how many so.
+        sensitivity, specificity: the shares of `true_yes` and of `true_no`; None where no such answer is scored.
+        corrects: whether the metric's figures are corrected by them.
+    """
+
+    true_yes: int
+    false_no: int
+    true_no: int
+    false_yes: int
+    sensitivity: Share | None
+    specificity: Share | None
+    corrects: bool
+
+
+class JudgeLabels(Stored):
+    """The judge on answers that people labelled.
+
+    Attributes:
+        file, sha256: the name and the hash of the file of labels.
+        answers, scored: how many it has, and how many the judge gave a verdict on.
+        errors: by metric.
+    """
+
+    file: str
+    sha256: str
+    answers: int
+    scored: int
+    errors: dict[str, JudgeErrors]

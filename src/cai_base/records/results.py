@@ -4,7 +4,17 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from cai_base.records.figures import Difference, Figure, Fluency, Interval, NamedFailure, Over, SecondJudge, Summary
+from cai_base.records.figures import (
+    Difference,
+    Figure,
+    Fluency,
+    Interval,
+    JudgeLabels,
+    NamedFailure,
+    Over,
+    SecondJudge,
+    Summary,
+)
 from cai_base.records.stored import Stored
 
 
@@ -173,6 +183,7 @@ class Results(Stored):
     Attributes:
         interpreter: the model that critiqued, revised and compared, where it was not each seed's own SFT adapter.
         feedback: by arm, how its pairs were labelled by comparison, where any were.
+        judge_labels: the judge on labelled answers; absent where none were given.
         unseen: absent where no family was held out.
         pairwise: by arm; absent where the judge does not compare.
     """
@@ -192,6 +203,7 @@ class Results(Stored):
     controls: dict[str, ControlUsed]
     constitution: ConstitutionUsed
     interpreter: str | None = None
+    judge_labels: JudgeLabels | None = None
     losses: dict[str, LossUsed]
     intervals: str
     arms: dict[str, dict[str, Figure]]

@@ -3,11 +3,12 @@
 from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
 from cai_base.evaluation.metrics import METRICS
-from cai_base.records import SEEDS_AND_PROMPTS, Results, SuiteResults
+from cai_base.records import SEEDS_AND_PROMPTS, Results, Share, SuiteResults
 from cai_base.report.headline import ATTACK, main_arm
 from cai_base.report.labels import label
-from cai_base.report.numbers import RATE, interval, number, percent
-from cai_base.report.tables import difference_cell, main_table
+from cai_base.report.numbers import NONE, RATE, interval, number, percent
+from cai_base.report.tables import CORRECTED, difference_cell, main_table
+from cai_base.text import one_line
 
 
 def notes(results: Results) -> list[str]:
@@ -15,6 +16,7 @@ def notes(results: Results) -> list[str]:
     return [
         *judge_note(results),
         interval_note(results),
+        *_judge_labels(results),
         *_unseen(results),
         *_no_less_helpful(results),
         *_pairwise(results),
@@ -25,6 +27,33 @@ def notes(results: Results) -> list[str]:
 def judge_note(results: Results | SuiteResults) -> list[str]:
     """What a judge that only matches phrases cannot tell; empty for other judges."""
     return [ABOUT] if results.judge == RefusalPhrases.name else []
+
+
+def _judge_labels(results: Results) -> list[str]:
+    """How well the judge does on people's labels, and which rates are corrected for that."""
+    labels = results.judge_labels
+    if labels is None:
+        return []
+    known = {METRICS[name].label: one for name, one in labels.errors.items() if one.corrects}
+    rest = [METRICS[name].label for name, one in labels.errors.items() if not one.corrects]
+    errors = "; ".join(
+        f"{name}: sensitivity {_share(one.sensitivity)}, specificity {_share(one.specificity)}"
+        for name, one in known.items()
+    )
+    head = f"The judge scored {labels.scored} of the {labels.answers} labelled answers of {one_line(labels.file)}"
+    corrected = (
+        f"{head}. {errors}. Rows marked {CORRECTED} are the rates without these errors (Rogan and Gladen), if the "
+        "judge errs on these answers as on the labelled ones."
+    )
+    why = "labels of both kinds are missing, or the judge does not tell them apart"
+    return [
+        *([corrected] if known else [f"{head}."]),
+        *([f"Not corrected ({why}): {', '.join(rest)}."] if rest else []),
+    ]
+
+
+def _share(one: Share | None) -> str:
+    return NONE if one is None else f"{percent(one.value)} {interval(RATE, one.ci95)}"
 
 
 def _unseen(results: Results) -> list[str]:

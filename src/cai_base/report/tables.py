@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from cai_base.arms import BASELINE, control_pair, in_order, pair_name
 from cai_base.evaluation.metrics import METRICS, Measure, Metric
-from cai_base.records import Difference, Figure, McNemar, Results, SuiteResults
+from cai_base.records import Corrected, Difference, Figure, McNemar, Results, SuiteResults
 from cai_base.report.labels import label, pair_label
 from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 
@@ -22,6 +22,9 @@ UNSEEN = "unseen"
 
 UNESCAPED = "!~*'()"
 """What JavaScript's `encodeURIComponent` leaves as it is, beside letters, digits and `-_.`."""
+
+CORRECTED = "corrected"
+"""Stands beside a metric whose row is corrected for the judge's errors."""
 
 COMPARED = (
     "difference",
@@ -91,16 +94,24 @@ def main_table(results: Results | SuiteResults) -> Table:
     """
     columns: list[str] = []
     cells: dict[str, list[Cell]] = {name: [] for name in metrics_of(results)}
+    corrected: dict[str, list[Cell]] = {name: [] for name in metrics_of(results)}
     for arm in in_order(results.arms):
         columns.append(label(arm))
         for name, metric in metrics_of(results).items():
             cells[name].append(_mean(metric, results.arms[arm][name], _failure_kind(results, arm, name)))
+            corrected[name].append(_corrected(metric, results.arms[arm][name].corrected))
         for pair in (pair_name(arm, BASELINE), control_pair(arm)):
             if pair in results.comparisons:
                 columns.append(pair_label(pair))
                 for name, metric in metrics_of(results).items():
-                    cells[name].append(difference_cell(metric, results.comparisons[pair][name]))
-    rows = (Row(heading(m), tuple(cells[name]), m.about) for name, m in metrics_of(results).items())
+                    compared = results.comparisons[pair][name]
+                    cells[name].append(difference_cell(metric, compared))
+                    corrected[name].append(_corrected(metric, compared.corrected, signed=True))
+    rows = []
+    for name, metric in metrics_of(results).items():
+        rows.append(Row(heading(metric), tuple(cells[name]), metric.about))
+        if any(cell.value != NONE for cell in corrected[name]):
+            rows.append(Row(f"{heading(metric)}, {CORRECTED}", tuple(corrected[name]), metric.about))
     return Table("", tuple(columns), tuple(rows))
 
 
@@ -260,6 +271,12 @@ def _mean(metric: Metric, figure: Figure, failure: str) -> Cell:
     if figure.scored < figure.total:
         notes.append(f"({figure.scored} of {figure.total} scored)")
     return Cell(number(metric, figure.mean), interval(metric, figure.ci95), " ".join(notes), bool(failure))
+
+
+def _corrected(metric: Metric, one: Corrected | None, signed: bool = False) -> Cell:
+    if one is None:
+        return Cell(NONE)
+    return Cell(number(metric, one.mean, signed), interval(metric, one.ci95, signed))
 
 
 def difference_cell(measure: Measure, compared: Difference) -> Cell:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cai_base.errors import UserError
-from cai_base.evaluation.judges import Response
+from cai_base.evaluation import judge_errors
 from cai_base.evaluation.judges.load import check_judges, judge_name, load_judges
 from cai_base.evaluation.statistics.misclassification import Confusion, Estimate, share
-from cai_base.inputs.labels import LabelledAnswer, load_labels
+from cai_base.inputs.labels import LabelledAnswer, read_labels
 from cai_base.inputs.rubrics import Rubric
 from cai_base.progress import Progress
+from cai_base.records import JudgeLabels
 from cai_base.settings.choices import JudgeChoice
 from cai_base.store import to_json, write_atomic
 
@@ -24,6 +25,7 @@ class Calibration:
     Attributes:
         answers, scored: how many were labelled, and how many the judge gave a verdict on.
         annotators: how often the two annotators agree; None if the file does not have both.
+        labels: the same by metric, as a run is corrected by it.
     """
 
     judge: str
@@ -31,6 +33,7 @@ class Calibration:
     scored: int
     confusion: Confusion
     annotators: Estimate | None
+    labels: JudgeLabels
 
     def dump(self) -> dict[str, object]:
         """The content of the stored file: counts, and shares with their 95 % intervals."""
@@ -38,7 +41,7 @@ class Calibration:
         counts = {name: getattr(self.confusion, name) for name in ("true_yes", "false_no", "true_no", "false_yes")}
         annotators = None if self.annotators is None else self.annotators._asdict()
         head = {"judge": self.judge, "part": "refused", "answers": self.answers, "scored": self.scored}
-        return head | {"counts": counts} | shares | {"annotators": annotators}
+        return head | {"counts": counts} | shares | {"annotators": annotators, "labels": self.labels.dump()}
 
 
 def calibrate(
@@ -53,12 +56,12 @@ def calibrate(
         UserError: the labels or the judge have a fault, or the scored answers lack one of the two labels.
         Stopped: the judge became unavailable; the same command continues.
     """
-    answers = load_labels(labels)
-    choices = {choice.flag: choice}
+    labelled = read_labels(labels)
+    answers, choices = labelled.answers, {choice.flag: choice}
     check_judges(choices, progress)
     out.mkdir(parents=True, exist_ok=True)
     judge = load_judges(choices, rubrics, out, progress)[choice.flag]
-    judgements = judge.judge([Response(one.prompt.text, one.completion, ("over-refusal",)) for one in answers])
+    judgements = judge.judge(judge_errors.responses(answers))
     verdicts = [None if one.verdict is None else one.verdict.refused for one in judgements]
     pairs = [(one.refused, verdict) for one, verdict in zip(answers, verdicts, strict=True) if verdict is not None]
     if {refused for refused, _ in pairs} != {True, False}:
@@ -66,7 +69,8 @@ def calibrate(
             f"--judge {judge.name}: scored {len(pairs)} of {len(answers)} answers; it must score answers of both labels"
         )
     name = judge_name(choice.judge) or judge.name
-    result = Calibration(name, len(answers), len(pairs), Confusion.of(pairs), _annotators(answers))
+    by_metric = judge_errors.judge_labels(labelled, judgements)
+    result = Calibration(name, len(answers), len(pairs), Confusion.of(pairs), _annotators(answers), by_metric)
     write_atomic(out / CALIBRATION, to_json(result.dump()))
     return result
 

@@ -24,6 +24,7 @@ FILES = (
     ("seed-N/evaluation/ARM/", "every answer of an arm with its verdict; step-K/ has those at step K of training"),
     (paths.PAIRWISE, "for benign prompts, whether the judge prefers each arm's answer or SFT's, in both orders"),
     (f"{paths.replies('judge')}, {paths.replies('second-judge')}", "every reply of a judge that is a model"),
+    (paths.JUDGE_LABELS, "what the judge said of the labelled answers, from --judge-labels"),
     (f"{paths.STYLE}, style/", "from `cai-base style RUN`: its figures and answers"),
     (f"{paths.SUITES}/", "from `cai-base evaluate RUN`: a folder for each suite"),
     (f"{paths.INSPECT}/", "logs for `inspect view`"),

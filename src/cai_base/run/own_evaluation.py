@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from cai_base import arms, paths
 from cai_base.arms import Arm
 from cai_base.engines import Adapter
+from cai_base.evaluation import judge_errors
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.metrics import METRICS, means
@@ -22,7 +23,10 @@ from cai_base.run.finished_run import load_instruct_arm
 from cai_base.run.inference import layout_of, revision_of
 from cai_base.run.start import Session
 from cai_base.settings.choices import Scope
+from cai_base.store import to_lines
 
+LABELLED = "judge on labelled answers"
+"""The work of measuring the judge."""
 SAID = ("attack_success_rate", "over_refusal_rate", "helpfulness")
 """What is said after every evaluation."""
 
@@ -38,6 +42,18 @@ class RunEvaluation:
     def judge(self, items: Sequence[tuple[Prompt, str]]) -> Sequence[Judgement]:
         """The judge's verdicts on responses to prompts."""
         return self._session.judges["judge"].judge([Response.to(prompt, text) for prompt, text in items])
+
+    def measure_judge(self) -> None:
+        """Ask the judge about the labelled answers, where there are any, unless what it said is already stored."""
+        session = self._session
+        labels = session.inputs.labels
+        if labels is None or session.run.progress(LABELLED):
+            return
+        session.progress.say(f"{LABELLED}: {len(labels.answers)} of {labels.name}")
+        with session.budget.phase("evaluation"):
+            session.budget.check_budget()
+            judgements = session.judges["judge"].judge(judge_errors.responses(labels.answers))
+        session.run.commit(LABELLED, 1, write={paths.JUDGE_LABELS: to_lines(one.dump() for one in judgements)})
 
     def answer(self, arm: Arm, step: int | None, models: Mapping[int, Adapter | None]) -> None:
         """Sample and store the answers of an arm, all seeds together, unless they are already stored.

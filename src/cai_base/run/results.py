@@ -7,7 +7,7 @@ from typing import TypedDict
 from cai_base import paths
 from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT
 from cai_base.errors import UserError
-from cai_base.evaluation import fluency, metrics
+from cai_base.evaluation import fluency, judge_errors, metrics
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.method import losses
@@ -20,6 +20,8 @@ from cai_base.records import (
     CurvePoint,
     FeedbackFigures,
     Fluency,
+    JudgeLabels,
+    Judgement,
     PairwiseFigures,
     Results,
     TrainingStep,
@@ -40,6 +42,7 @@ class _Further(TypedDict, total=False):
 
     interpreter: str
     feedback: Mapping[str, FeedbackFigures]
+    judge_labels: JudgeLabels
     pairwise: Mapping[str, PairwiseFigures]
     unseen: Unseen
 
@@ -81,6 +84,11 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     compared = pairwise.figures(run, seeds, inputs)
     if compared:
         further["pairwise"] = compared
+    if inputs.labels is not None:
+        labels = judge_errors.judge_labels(inputs.labels, read(run, paths.JUDGE_LABELS, Judgement))
+        further["judge_labels"] = labels
+        judged["arms"] = {name: judge_errors.correct(one, labels) for name, one in judged["arms"].items()}
+        judged["comparisons"] = {pair: judge_errors.correct(one, labels) for pair, one in judged["comparisons"].items()}
     if inputs.unseen_families:
         further["unseen"] = shared_results.unseen(answers, inputs.unseen_families)
     return Results(

@@ -128,6 +128,9 @@ class RunSettings(Section):
     )
     second_judge_url: str | None = Field(None, description="URL of the second judge, if it is openai:MODEL")
     second_judge_tokenizer: Path | None = Field(None, description="the same for the second judge")
+    judge_labels: Path | None = Field(
+        None, description="answers that people labelled (XSTest's form): rates are corrected for the judge's errors"
+    )
     rubric: Names = Field(
         (), description="rubrics that replace the packaged ones for their tasks: FILE or strong-reject,..."
     )
@@ -304,6 +307,8 @@ class RunSettings(Section):
             raise ValueError(f"second-judge: {self.second_judge!r} beside {self.judge!r} are not two different judges")
         if self.second_judge == GROUND_TRUTH and not is_embedded(self.model):
             raise ValueError(f"second-judge: only the embedded model has a {GROUND_TRUTH} judge")
+        if self.judge_labels is not None and self.judge in (None, NO_JUDGE):
+            raise ValueError("judge-labels: there is no judge to measure on them; add --judge")
         if not self.asks_rubrics and (self.rubric or self.votes != 1):
             flag = "rubric" if self.rubric else "votes"
             raise ValueError(f"{flag}: only a judge that uses rubrics takes it ({RUBRIC_JUDGES}), not {self.judge}")

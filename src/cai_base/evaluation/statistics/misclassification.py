@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cai_base import randomness
 from cai_base.evaluation.statistics.intervals import CONFIDENCE, exact
 
+Floats = npt.NDArray[np.float64]
 DRAWS = 4000
 NORMAL = 1.959963984540054
 """The two-sided 95 % quantile of the normal distribution."""
@@ -75,16 +77,52 @@ def corrected(rate: Estimate, confusion: Confusion) -> Estimate | None:
         rate: as judged, with its interval over seeds and prompts.
         confusion: the judge on labelled answers, of both kinds.
     """
-    a, b = confusion.sensitivity.value, confusion.specificity.value
-    if a + b - 1 < LEAST:
+    if not tells(confusion):
         return None
+    rates, _, rejections, power = _draws(rate, confusion)
+    b = confusion.specificity.value
+    value = (rate.value + b - 1) / (confusion.sensitivity.value + b - 1)
+    return _estimate(value, (np.clip(rates, 0.0, 1.0) + rejections - 1) / power, 0.0)
+
+
+def corrected_difference(difference: Estimate, confusion: Confusion) -> Estimate | None:
+    """A difference of two judged rates, corrected for errors that the judge makes alike on both arms: over a + b - 1.
+
+    Arguments and result are those of `corrected`, for a difference from -1 to 1.
+    """
+    if not tells(confusion):
+        return None
+    differences, _, _, power = _draws(difference, confusion)
+    value = difference.value / (confusion.sensitivity.value + confusion.specificity.value - 1)
+    return _estimate(value, differences / power, -1.0)
+
+
+def tells(confusion: Confusion) -> bool:
+    """Whether the judge tells yes from no well enough to correct by its errors."""
+    both = confusion.true_yes + confusion.false_no and confusion.true_no + confusion.false_yes
+    return bool(both) and confusion.sensitivity.value + confusion.specificity.value - 1 >= LEAST
+
+
+class _Draws(NamedTuple):
+    """Draws of a figure, of the judge's sensitivity and specificity, and of their sum less 1."""
+
+    figures: Floats
+    hits: Floats
+    rejections: Floats
+    power: Floats
+
+
+def _draws(figure: Estimate, confusion: Confusion) -> _Draws:
     stream = randomness.stream("misclassification")
     z = stream.standard_normal(DRAWS)
-    side = np.where(z < 0, rate.value - rate.low, rate.high - rate.value) / NORMAL
-    rates = np.clip(rate.value + z * side, 0.0, 1.0)
+    side = np.where(z < 0, figure.value - figure.low, figure.high - figure.value) / NORMAL
     hits = stream.beta(confusion.true_yes + 0.5, confusion.false_no + 0.5, DRAWS)
     rejections = stream.beta(confusion.true_no + 0.5, confusion.false_yes + 0.5, DRAWS)
-    power = np.maximum(hits + rejections - 1, 1e-6)
-    low, high = np.quantile(np.clip((rates + rejections - 1) / power, 0.0, 1.0), (0.025, 0.975))
-    value = min(max((rate.value + b - 1) / (a + b - 1), 0.0), 1.0)
+    return _Draws(figure.value + z * side, hits, rejections, np.maximum(hits + rejections - 1, 1e-6))
+
+
+def _estimate(value: float, draws: Floats, least: float) -> Estimate:
+    """The value with the interval of its draws, all within `least` and 1."""
+    low, high = np.quantile(np.clip(draws, least, 1.0), (0.025, 0.975))
+    value = min(max(value, least), 1.0)
     return Estimate(value, min(float(low), value), max(float(high), value))

@@ -1,0 +1,138 @@
+"""How often rates corrected for a judge's errors cover the truth: an exact judge's verdicts, with errors planted.
+
+    python benchmarks/judge_errors.py RUN [--repeats 1000]
+
+RUN is a finished run of the embedded model whose judge is exact. Its answers, all seeds and prompts, are the
+population: the truth is an arm's rate over all of them, and its change from the base model's. Each repeat draws seeds
+and prompts from it without replacement, plants errors in their verdicts at a known sensitivity and specificity,
+measures the judge on labelled answers of all arms, with errors at the same rates, and computes the raw and the
+corrected interval as a run does. The last lines are a Markdown table.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from cai_base import arms, paths
+from cai_base.evaluation.metrics import METRICS, Metric
+from cai_base.evaluation.statistics.crossed import Array
+from cai_base.evaluation.statistics.intervals import CONFIDENCE, of_difference, of_mean
+from cai_base.evaluation.statistics.misclassification import (
+    Confusion,
+    Estimate,
+    corrected,
+    corrected_difference,
+)
+from cai_base.inputs.kinds import ANSWER_FILES
+from cai_base.reading import read_records
+from cai_base.records import Answer
+from cai_base.report.load import load
+
+JUDGES = ((0.95, 0.95), (0.8, 0.9), (0.7, 0.75))
+"""Sensitivity and specificity of the judge."""
+LABELLED = (60, 240)
+"""Answers that people labelled."""
+DRAWN = ((3, 24), (6, 24), (3, 72))
+"""Seeds and prompts of a run."""
+RATES = ("attack_success_rate", "refusal_rate")
+UNIT = (0.0, 1.0)
+Tables = Mapping[str, Array]
+"""The exact values of an arm `[seeds, prompts]`."""
+
+
+def population(directory: Path, metric: Metric) -> dict[str, Array]:
+    """The exact values of every arm; prompts without a verdict in some arm are left out."""
+    stored = load(directory)
+    tables = {}
+    for arm in arms.in_order(stored.results.arms):
+        rows = []
+        for seed in stored.results.seeds:
+            files = [directory / paths.answers(seed, arm, file) for file in ANSWER_FILES]
+            answers = [one for file in files if file.exists() for one in read_records(file, Answer)]
+            rows.append([metric.value(one) for one in answers if one.kind in metric.kinds])
+        tables[arm] = np.array(rows, dtype=float)
+    whole = ~np.any([np.isnan(table).any(0) for table in tables.values()], axis=0)
+    return {arm: table[:, whole] for arm, table in tables.items()}
+
+
+def judged(truth: Array, sensitivity: float, specificity: float, generator: np.random.Generator) -> Array:
+    """The verdicts of a judge that errs at these rates, each answer by itself."""
+    is_right = generator.random(truth.shape) < np.where(truth == 1, sensitivity, specificity)
+    return np.where(is_right, truth, 1 - truth)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """One cell of the simulation.
+
+    Attributes:
+        shape: seeds and prompts of a run.
+        errors: sensitivity and specificity of the judge.
+        labelled: answers that people labelled.
+    """
+
+    shape: tuple[int, int]
+    errors: tuple[float, float]
+    labelled: int
+
+
+def coverage(tables: Tables, design: Design, repeats: int, seed: int) -> dict[tuple[str, str, str], float]:
+    """How often each interval, raw and corrected, holds the truth: of an arm's rate, and of its change."""
+    generator = np.random.default_rng(seed)
+    every_answer = np.concatenate([table.ravel() for table in tables.values()])
+    size = tables[arms.BASE].shape
+    held: dict[tuple[str, str, str], list[bool]] = {}
+    for _ in range(repeats):
+        rows, columns = (generator.choice(n, k, replace=False) for n, k in zip(size, design.shape, strict=True))
+        said = {arm: judged(table[np.ix_(rows, columns)], *design.errors, generator) for arm, table in tables.items()}
+        labels = generator.choice(every_answer, design.labelled)
+        verdicts = judged(labels, *design.errors, generator)
+        confusion = Confusion.of(zip((labels == 1).tolist(), (verdicts == 1).tolist(), strict=True))
+        for arm, cells in said.items():
+            base, truth = said[arms.BASE], tables[arm].mean()
+            figures = {"rate": (truth, cells.mean(), of_mean(cells, UNIT), corrected)}
+            if arm != arms.BASE:
+                difference = of_difference(cells, base, UNIT)
+                change = truth - tables[arms.BASE].mean()
+                figures["difference"] = (change, cells.mean() - base.mean(), difference, corrected_difference)
+            for of, (wanted, mean, interval, by) in figures.items():
+                low, high = (float(end) for end in interval(CONFIDENCE))
+                estimate = by(Estimate(float(mean), low, high), confusion)
+                held.setdefault((of, arm, "raw"), []).append(low <= wanted <= high)
+                if estimate is not None:
+                    held.setdefault((of, arm, "corrected"), []).append(estimate.low <= wanted <= estimate.high)
+    return {key: sum(one) / len(one) for key, one in held.items()}
+
+
+def main() -> None:
+    """Simulate every cell, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--repeats", type=int, default=1000)
+    options = parser.parse_args()
+    shares: dict[tuple[str, tuple[float, float], int, str], list[float]] = {}
+    for name in RATES:
+        tables = population(options.run, METRICS[name])
+        rates = ", ".join(f"{arm} {table.mean():.3f}" for arm, table in tables.items())
+        seeds, prompts = tables[arms.BASE].shape
+        print(f"{name}: {seeds} seeds, {prompts} prompts; {rates}", flush=True)
+        for number, (shape, errors, labelled) in enumerate(product(DRAWN, JUDGES, LABELLED)):
+            cell = coverage(tables, Design(shape, errors, labelled), options.repeats, number)
+            for (of, _, which), share in cell.items():
+                shares.setdefault((of, errors, labelled, which), []).append(share)
+    print("| of | sensitivity, specificity | labelled | cells | raw: least, mean | corrected: least, mean |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    for of, errors, labelled in product(("rate", "difference"), JUDGES, LABELLED):
+        columns = []
+        for which in ("raw", "corrected"):
+            every = shares[of, errors, labelled, which]
+            columns.append(f"{min(every):.1%}, {sum(every) / len(every):.1%}".replace("%", " %"))
+        print(f"| {of} | {errors[0]}, {errors[1]} | {labelled} | {len(every)} | {columns[0]} | {columns[1]} |")
+
+
+if __name__ == "__main__":
+    main()
