@@ -198,12 +198,9 @@ class Chat:
         return chat_tokens(tokenizer, before, prompt)
 
     def answer_tokens(self, tokenizer: "Encoder", prompt: str, response: str, before: Turns = ()) -> "Split":
-        """The tokens of a question and of its answer, without its end.
-
-        They are encoded separately: the template ends the question with special tokens, and the answer starts after
-        them.
-        """
-        return self.question_tokens(tokenizer, prompt, before), tuple(tokenizer.encode(response))
+        """The tokens of a question and of its answer, without its end."""
+        question, answer = tokenizer.chat_answer(_messages(before, prompt), response)
+        return tuple(question), tuple(answer)
 
 
 class Encoder(Protocol):
@@ -217,6 +214,10 @@ class Encoder(Protocol):
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The tokens of a conversation in the model's chat template, up to the start of the assistant's reply."""
+        ...
+
+    def chat_answer(self, messages: Sequence[Mapping[str, str]], answer: str) -> tuple[list[int], list[int]]:
+        """The same, and the tokens of the assistant's reply behind them, without its end."""
         ...
 
 
@@ -239,9 +240,12 @@ class Layout(Protocol):
 
 def chat_tokens(tokenizer: Encoder, before: Turns, prompt: str) -> tuple[int, ...]:
     """The tokens of earlier turns (prompt, reply) and a question in the model's chat template, before the answer."""
+    return tuple(tokenizer.chat(_messages(before, prompt)))
+
+
+def _messages(before: Turns, prompt: str) -> list[dict[str, str]]:
     messages = [message for turn in before for message in zip(("user", "assistant"), turn, strict=True)]
-    conversation = [{"role": role, "content": text} for role, text in (*messages, ("user", prompt))]
-    return tuple(tokenizer.chat(conversation))
+    return [{"role": role, "content": text} for role, text in (*messages, ("user", prompt))]
 
 
 def prompt_tokens(tokenizer: Encoder, text: str) -> tuple[int, ...]:

@@ -201,7 +201,9 @@ def load_instruct(instruct: InstructChoice, progress: Progress) -> tuple[Engine,
     if not engine_kind(base.engine).served:
         check_instruct(instruct, progress)  # again, because files may have changed before a run was resumed
     mismatch = f"give an adapter that was trained on {base.model}"
-    return _load(base.engine, base.host, _instruct(instruct), progress, mismatch)
+    engine, adapter = _load(base.engine, base.host, _instruct(instruct), progress, mismatch)
+    engine.tokenizer.end_turns()
+    return engine, adapter
 
 
 def interpreter_engine(choice: InterpreterChoice) -> str:
@@ -286,10 +288,12 @@ def load_chat_model(choice: JudgeChoice, progress: Progress) -> Engine:
     Raises:
         UserError: as `check_chat_model`, or the model cannot be loaded.
     """
-    engine = _engine_of(choice)
-    if not engine_kind(engine).served:
+    name = _engine_of(choice)
+    if not engine_kind(name).served:
         progress.say(f"Loading {choice.judge.name}")
-    return _load(engine, choice.host, _judge(choice), progress)[0]
+    engine = _load(name, choice.host, _judge(choice), progress)[0]
+    engine.tokenizer.end_turns()
+    return engine
 
 
 def base_of(adapter: Path) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_tokenizers import KINDS, tokenizer_of_kind
 from transformers import AutoTokenizer
 
 from cai_base.dialogue import Chat, chat_tokens
@@ -47,6 +48,51 @@ def test_text_that_spells_a_special_token_ends_nothing(chat_folder: Callable[...
     tokenizer = HubTokenizer(AutoTokenizer.from_pretrained(chat_folder()), frozenset({1}))
     tokens = chat_tokens(tokenizer, (), "bread</s><s> corn")
     assert (tokens.count(0), tokens.count(1)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "answered"),
+    [
+        ("<s>[INST] {} [/INST]", " {} </s>"),  # Llama 2 and Mistral
+        ("<s>[INST] {} [/INST]", "{}</s>"),
+        ("<s>user\n{}</s>\nassistant\n", "{}</s>\n"),  # Zephyr, TinyLlama
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_has_the_tokens_that_the_template_gives_it(kind: str, start: str, answered: str) -> None:
+    """Llama 2's tokenizer puts a space before every text, so an answer encoded by itself begins with one too many."""
+    before, after = start.split("{}")
+    written = answered.replace("{}", "' + messages[1].content + '")
+    ours = tokenizer_of_kind(kind)
+    reference = ours._tokenizer
+    reference.chat_template = (
+        f"{{{{ '{before}' + messages[0].content + '{after}' }}}}"
+        f"{{% if messages | length > 1 %}}{{{{ '{written}' }}}}{{% endif %}}"
+    ).replace("\n", "\\n")
+    for text in ("Fold it, and wait.", "1. Fold it."):
+        turns = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": text}]
+        whole = reference.apply_chat_template(turns, return_dict=False)
+        question, answer = Chat().answer_tokens(ours, "One?", text)
+        assert (*question, *answer) == tuple(whole[: len(question) + len(answer)])
+        asked = reference.apply_chat_template(turns[:1], add_generation_prompt=True, return_dict=False)
+        assert question == tuple(asked[: len(question)])
+        assert ours.decode(answer).strip() == text
+
+
+def test_the_token_that_ends_an_assistants_turn_ends_an_answer(folder: Callable[[str], str], tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder("llama"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    tokenizer.chat_template = (
+        "{% for message in messages %}[{{ message.role }}] {{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    ours = HubTokenizer(tokenizer, frozenset({1}))
+    ours.end_turns()
+    assert ours.eos == {1, tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", " Over.")
+    ours = HubTokenizer(tokenizer, frozenset({1}))
+    ours.end_turns()
+    assert ours.eos == {1}, "words end no text"
 
 
 @pytest.mark.parametrize(

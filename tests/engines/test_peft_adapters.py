@@ -67,6 +67,7 @@ def here(base: str, folder: Path) -> float:
         {"init_lora_weights": "gaussian"},
         {"init_lora_weights": "orthogonal"},
         {"init_lora_weights": "mica"},
+        {"init_lora_weights": "eva", "rank_pattern": {"q_proj": 2}},
         {"lora_dropout": 0.5, "revision": "main"},
     ],
     ids=str,

@@ -10,8 +10,11 @@ import pytest
 
 from cai_base.cli import main
 from cai_base.errors import UserError
+from cai_base.evaluation.judges.refusal_phrases import ABOUT
 from cai_base.evaluation.statistics import paired
 from cai_base.progress import Progress
+from cai_base.report import style
+from cai_base.report.load import load_style
 from cai_base.report.style_table import render
 from cai_base.run import style_results, targets
 from cai_base.run.evaluate import evaluate
@@ -135,6 +138,13 @@ def test_the_page_shows_it(styled: Path) -> None:
         assert "Style flexibility" in text
         assert "Distinctiveness" in text
         assert "Does base-derived CAI keep more style than the instruct model?" in text
+
+
+def test_the_table_of_styles_says_of_a_judge_that_matches_strings_what_it_cannot_tell(styled: Path) -> None:
+    results = load_style(styled)
+    assert results is not None
+    assert ABOUT not in style.notes(results)
+    assert style.notes(results.model_copy(update={"judge": "refusal-phrases"}))[0] == ABOUT
 
 
 def test_the_page_of_a_run_without_styles_has_no_section_on_styles(unstyled: Path) -> None:

@@ -88,3 +88,11 @@ class Tokenizer(Protocol):
             EngineError: there is no chat template, or it does not accept these messages.
         """
         ...
+
+    def chat_answer(self, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]]:
+        """The tokens of `chat` and those of the answer behind them, without its end, from one whole text."""
+        ...
+
+    def end_turns(self) -> None:
+        """Have the token with which the chat template ends an assistant's turn end a text from now on."""
+        ...

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, cast
 
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cai_base.engines import EngineError, Message
@@ -15,6 +17,8 @@ the same prompts. Llama 3's templates use this day if they are given none."""
 NO_THINKING: dict[str, Any] = {"enable_thinking": False, "thinking": False}
 """Template variables that switch off a model's thinking before its answer; a template without such a switch ignores
 them."""
+_PLAIN = AddedToken("")
+"""In the place of a token that was learned, and not added."""
 CHAT_REMEDY = "give an instruct model that stores its chat template with its tokenizer"
 VOCABULARY_REMEDY = "give the model that the tokenizer was made for, with embeddings for all of its tokens"
 
@@ -68,21 +72,53 @@ class HubTokenizer:
         return str(self._tokenizer.convert_ids_to_tokens(token))
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
+        return self._chat_tokens(self._conversation(messages))
+
+    def chat_answer(self, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]]:
+        before = self._conversation(messages)
+        start, _ = self._around_answer(messages, before)
+        alone, whole = self._chat_tokens(before), self._chat_tokens(f"{before}{start}{self._escape(answer)}")
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(alone, whole, strict=False)))
+        return whole[:shared], whole[shared:]
+
+    def end_turns(self) -> None:
+        question: list[Message] = [{"role": "user", "content": "Hello!"}]
+        _, end = self._around_answer(question, self._conversation(question))
+        tokens = self._chat_tokens(end.strip())
+        if tokens and self._tokenizer.added_tokens_decoder.get(tokens[0], _PLAIN).special:
+            self.eos |= {tokens[0]}
+
+    def _around_answer(self, messages: Sequence[Message], before: str) -> tuple[str, str]:
+        """What the template writes between `before`, its text of a conversation, and the answer, and after the answer.
+
+        Of the former only spaces and line breaks count: anything else is not what a model has to write.
+        """
+        answer = "Hello."
+        whole = self._conversation([*messages, {"role": "assistant", "content": answer}], reply=False)
+        start, _, _ = whole.removeprefix(before).partition(answer)
+        return "" if start.strip() else start, whole.rpartition(answer)[2]
+
+    def _conversation(self, messages: Sequence[Message], *, reply: bool = True) -> str:
+        """The text that the chat template makes of messages, up to the start of the next reply if `reply`."""
         template = self._template()
         escaped = [{**message, "content": self._escape(message["content"])} for message in messages]
         try:
-            tokens = self._tokenizer.apply_chat_template(
+            text = self._tokenizer.apply_chat_template(
                 escaped,
                 chat_template=template,
-                add_generation_prompt=True,
-                return_dict=False,
+                add_generation_prompt=reply,
+                tokenize=False,
                 date_string=f"{TEMPLATE_DAY:%d %b %Y}",
                 **self._switches,
             )
         except Exception as error:  # a template is a program, so it can fail in any way
             reason = f"its chat template does not accept a plain question ({one_line(error) or type(error).__name__})"
             raise self._no_chat(reason) from error
-        return self._embedded(cast(list[int], tokens))
+        return cast(str, text)
+
+    def _chat_tokens(self, text: str) -> list[int]:
+        """The tokens of a text with special tokens, as transformers makes them of what a template wrote."""
+        return self._embedded(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def check_chat(self, messages: Sequence[Message]) -> None:
         """Check that the chat template accepts `messages` and includes the text of each.

@@ -3,7 +3,7 @@
 from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
 from cai_base.evaluation.metrics import METRICS
-from cai_base.records import SEEDS_AND_PROMPTS, Results, Share, SuiteResults
+from cai_base.records import SEEDS_AND_PROMPTS, Results, Share, StyleResults, SuiteResults
 from cai_base.report.headline import ATTACK, main_arm
 from cai_base.report.labels import label
 from cai_base.report.numbers import NONE, RATE, interval, number, percent
@@ -24,7 +24,7 @@ def notes(results: Results) -> list[str]:
     ]
 
 
-def judge_note(results: Results | SuiteResults) -> list[str]:
+def judge_note(results: Results | SuiteResults | StyleResults) -> list[str]:
     """What a judge that only matches phrases cannot tell; empty for other judges."""
     return [ABOUT] if results.judge == RefusalPhrases.name else []
 

@@ -12,6 +12,7 @@ from cai_base.paths import styled_answers
 from cai_base.records import StyleArm, StyledAnswer, StyleResults, Summary
 from cai_base.report.labels import label, pair_label
 from cai_base.report.load import stored_records
+from cai_base.report.notes import judge_note
 from cai_base.report.numbers import NONE, heading, interval, number, p_value
 from cai_base.report.shown import ArmText, ShownStyle
 from cai_base.report.tables import UNSCORED, Cell, Row, Table, difference_cell, plain_cell
@@ -116,7 +117,7 @@ def notes(results: StyleResults) -> list[str]:
     truncated = [f"{name} {arm.truncated} of {arm.answers}" for name, arm in arms.items() if arm.truncated]
     if truncated:
         sentences.append(f"Truncated at the length limit: {', '.join(truncated)}.")
-    return sentences
+    return [*judge_note(results), *sentences]
 
 
 @dataclass(frozen=True, slots=True)

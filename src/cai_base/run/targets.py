@@ -213,6 +213,8 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
         notes = engine.notes
         if request.layout == "auto" and isinstance(layout, Chat) and not _ends_turns(engine):
             notes += (BASE_IN_TEMPLATE,)
+        if isinstance(layout, Chat):
+            engine.tokenizer.end_turns()
         for note in notes:
             progress.say(f"warning: {note}")
         yield LoadedArm(

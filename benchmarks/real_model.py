@@ -1,0 +1,295 @@
+"""Speed on a real base model, google/gemma-3-270m: load, draw, SFT, DPO and revision, beside their peers.
+
+    scripts/real install
+    python benchmarks/real_model.py [--rows load,draw,sft,dpo,revision] [--small] [--threads 2] [--padded WORKTREE]
+                                    [--model FILE|FOLDER] [--out FOLDER]
+
+All contenders of a row take turns in one run. Peers: `from_pretrained` of weights and tokenizer; TRL at its best
+(`training.py`); `transformers.generate` on the same requests; with `--padded`, a git worktree of commit 488aaaf,
+this project's engine of that time, which pads sliding windows, in a process of its own. --small takes 2 prompts
+and one round. Each row writes `real-<row>.json`. On a busy machine read the ratios of CPU seconds.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import generation
+import torch
+import training
+from frame import RESULTS, Comparison, Steps, Taken, save, steps_of
+from training import BATCH, LORA, Peer
+from workload import Workload, workload
+
+from cai_base.cache import cache_folder
+from cai_base.engines import Sample, SampleRequest
+from cai_base.engines.local import LocalEngine
+from cai_base.engines.local.gguf import converted, is_gguf
+from cai_base.engines.local.sampling import draw
+
+BASE = cache_folder() / "real" / "gemma-3-270m-q4_k_m.gguf"
+LENGTH = 1792
+"""The longest sequence of a run on the packaged inputs, in tokens."""
+ROWS_DRAWN = 24
+TRL, GENERATE, PADDED = "TRL and PEFT", "generate", "padded engine of commit 488aaaf"
+ADAPTER = "0"
+CHILD = Path(__file__).parent / "real_model_child.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured: rounds of turns, steps a turn, and of revision the prompts and the tokens of its texts."""
+
+    rounds: int
+    steps: int
+    prompts: int
+    response: int
+    critique: int
+
+
+FULL, SMALL = Scale(3, 2, 10, 48, 32), Scale(1, 1, 2, 8, 8)
+
+
+@dataclass
+class Bench:
+    """What the rows share.
+
+    Attributes:
+        folder: of the model.
+        scratch: a folder for adapters and caches.
+        padded: a worktree of the old commit, if there is one.
+    """
+
+    folder: Path
+    scratch: Path
+    scale: Scale
+    threads: int
+    padded: Path | None
+
+    @cached_property
+    def work(self) -> Workload:
+        """The packaged inputs."""
+        return workload()
+
+    @cached_property
+    def engine(self) -> LocalEngine:
+        """The engine, with one adapter."""
+        engine = LocalEngine(str(self.folder), LORA, sequence_length=LENGTH, threads=self.threads)
+        engine.create({ADAPTER: 0})
+        engine.export({ADAPTER: self.scratch / "adapter"})
+        return engine
+
+    @cached_property
+    def peer(self) -> Peer:
+        """TRL on the same model and adapter."""
+        assert self.engine.packed, self.engine.notes
+        return Peer(self.folder, self.scratch / "adapter", "cpu")
+
+
+class Child:
+    """A process that does one thing over and over, and says what it took: one line asks, one line answers."""
+
+    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, str(CHILD), *arguments]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+        )
+
+    def once(self) -> Taken:
+        """Do it once."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{CHILD.name} ended with {self._process.wait()}")
+        return Taken(**json.loads(line))
+
+    def take(self, n: int) -> list[Taken]:
+        """The child as a contender."""
+        return [self.once() for _ in range(n)]
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def load(bench: Bench) -> Comparison:
+    """A new process for each load; importing the libraries does not count."""
+
+    def fresh(what: str, cache: Path) -> Steps:
+        def take(n: int) -> list[Taken]:
+            taken = []
+            for _ in range(n):
+                child = Child(what, str(bench.folder), str(bench.threads), environment={"CAI_BASE_CACHE": str(cache)})
+                taken += child.take(1)
+                child.close()
+            return taken
+
+        return take
+
+    known = bench.scratch / "known"
+    fresh("engine", known)(1)  # what it finds out about the model is remembered from now on
+    row = Comparison(
+        "real-load",
+        f"loading Gemma-3-270M from a folder for sequences of {LENGTH} tokens; goal: at most 2.5 times from_pretrained",
+        ours="engine",
+        goals={"from_pretrained": 1 / 2.5},
+    )
+    for number in range(bench.scale.rounds):
+        contenders = {
+            "from_pretrained": fresh("transformers", known),
+            "engine": fresh("engine", known),
+            "engine, first time": fresh("engine", bench.scratch / f"new {number}"),
+        }
+        row.measure(contenders, 1, 1)
+    for name in ("engine", "engine, first time"):
+        times = row.median(name, "cpu") / row.median("from_pretrained", "cpu")
+        row.figures[f"{name}: times the CPU seconds of from_pretrained"] = round(times, 2)
+    return row
+
+
+def drawing(bench: Bench) -> Comparison:
+    """The draw of a token beside what a decoding step takes at least: every weight times every row."""
+    model = bench.engine._model
+    vocabulary, generator = int(model.get_output_embeddings().weight.shape[0]), torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(ROWS_DRAWN, vocabulary, generator=generator)
+    temperatures = torch.full((ROWS_DRAWN,), 0.7, dtype=torch.float64)
+    uniforms = torch.rand(ROWS_DRAWN, dtype=torch.float64, generator=generator)
+    tokens = torch.randint(0, vocabulary, (ROWS_DRAWN, 1), generator=generator)
+
+    @torch.inference_mode()
+    def step() -> object:
+        return model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+
+    row = Comparison(
+        "real-draw",
+        f"the draw of {ROWS_DRAWN} tokens from a vocabulary of {vocabulary:,}; goal: at most 10 % of a decoding step",
+        ours="draw",
+        goals={"decoding step without a cache": 10},
+    )
+    contenders = {
+        "decoding step without a cache": steps_of(step),
+        "draw": steps_of(lambda: draw(logits, temperatures, uniforms)),
+    }
+    row.measure(contenders, max(3, bench.scale.rounds), 3)
+    return row
+
+
+def sft(bench: Bench) -> Comparison:
+    """An SFT step on the packaged examples."""
+    trainer = bench.peer.sft(bench.work.examples() * 2)
+    data = training.as_examples(trainer.train_dataset)[: len(bench.work.examples())]
+    row = Comparison("real-sft-step", f"one SFT step: {BATCH} packaged examples, LoRA 32, Gemma-3-270M", ours="engine")
+    row.goals = {TRL: 2.5}
+    ours = training.ours(bench.engine, [ADAPTER], training.sft_batches(data, [ADAPTER]))
+    row.measure({TRL: training.laps(trainer), "engine": ours}, bench.scale.rounds, bench.scale.steps)
+    return row
+
+
+def dpo(bench: Bench) -> Comparison:
+    """A DPO step; both know the reference before."""
+    trainer = bench.peer.dpo(bench.work.pairs(BATCH))
+    pairs = training.as_pairs(trainer.train_dataset)
+    row = Comparison("real-dpo-step", f"one DPO step: {BATCH} few-shot CAI pairs, LoRA 32, Gemma-3-270M", ours="engine")
+    row.goals = {TRL: 4}
+    ours = training.ours(bench.engine, [ADAPTER], training.dpo_batches(bench.engine, pairs, [ADAPTER]))
+    row.measure({TRL: training.laps(trainer), "engine": ours}, bench.scale.rounds, bench.scale.steps)
+    return row
+
+
+class Recorder:
+    """An engine that keeps what it was asked, in the batches in which it was asked."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine, self.tokenizer = engine, engine.tokenizer
+        self.batches: list[list[SampleRequest]] = []
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+        """The responses."""
+        self.batches.append(list(requests))
+        return self.engine.sample(requests)
+
+
+def revision(bench: Bench) -> Comparison:
+    """One round of revision of the packaged prompts by one adapter: the same requests to all contenders."""
+    scale = bench.scale
+    settings = generation.settings_of(scale.response, scale.critique, 1, 0.7)
+    recorder = Recorder(bench.engine)
+    generation.chains(recorder, bench.work, settings, [ADAPTER], scale.prompts)
+    # Without stops, so that every contender draws as many tokens of every text.
+    batches = [[replace(request, stop=()) for request in batch] for batch in recorder.batches]
+    generate = generation.Generate(bench.folder, None, "cpu", bench.engine.tokenizer, bench.peer.model)
+    row = Comparison(
+        "real-revision",
+        f"one round of revision, {scale.prompts} packaged prompts, {scale.response} and {scale.critique} tokens, "
+        "Gemma-3-270M",
+        ours="engine",
+        goals={GENERATE: 5} | ({PADDED: 5} if bench.padded else {}),
+        notes=["No text ends before its length, so all draw the same number of tokens."],
+    )
+    row.figures["tokens of the prompts, as given"] = sum(len(one.prompt) for batch in batches for one in batch)
+    contenders = {
+        GENERATE: steps_of(lambda: [generate.sample(batch) for batch in batches], 0),
+        "engine": steps_of(lambda: [bench.engine.sample(batch) for batch in batches], 0),
+    }
+    child = None
+    if bench.padded is not None:
+        file = bench.scratch / "requests.json"
+        file.write_text(json.dumps([[asdict(request) for request in batch] for batch in batches]))
+        place = {"PYTHONPATH": str(bench.padded / "src")}
+        child = Child("sample", str(bench.folder), str(bench.threads), str(file), environment=place)
+        contenders[PADDED] = child.take
+    row.measure(contenders, scale.rounds, 1)
+    if child is not None:
+        child.close()
+    return row
+
+
+ROWS: Mapping[str, Callable[[Bench], Comparison]] = {
+    "load": load,
+    "draw": drawing,
+    "sft": sft,
+    "dpo": dpo,
+    "revision": revision,
+}
+
+
+def main() -> None:
+    """Run the rows that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--padded", type=Path)
+    parser.add_argument("--model", type=Path, default=BASE)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    training.quiet()
+    torch.set_num_threads(options.threads)
+    folder = Path(converted(str(options.model))) if is_gguf(str(options.model)) else options.model
+    with tempfile.TemporaryDirectory() as scratch:
+        scale = SMALL if options.small else FULL
+        bench = Bench(folder, Path(scratch), scale, options.threads, options.padded)
+        for name in options.rows.split(","):
+            began = time.perf_counter()
+            row = ROWS[name](bench)
+            row.notes.append(f"{scale.rounds} rounds; the row took {time.perf_counter() - began:.0f} s.")
+            save(row, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The path on a real base model at its smallest: a GGUF file in, a report out. Minutes; see docs/real-base-model.md."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from cai_base.cache import cache_folder
+from cai_base.cli import main
+
+CACHE = cache_folder()
+"""The user's own: the tests have another one, in which the converted weights would be made again."""
+BASE = CACHE / "real" / "gemma-3-270m-q4_k_m.gguf"
+SMALLEST = (
+    "--arms sft,cai --judge refusal-phrases --seeds 2 --threads 1 --lora.rank 4 --lora.alpha 4 --revision.rounds 1 "
+    "--revision.response-tokens 16 --revision.critique-tokens 8 --sft.steps 2 --sft.batch-size 1 --dpo.steps 2 "
+    "--dpo.batch-size 1 --dpo.held-out 0 --evaluation.response-tokens 16 --evaluate-every 1000 "
+    "--accept base,rate,judge,power,critique"
+).split()
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(not BASE.is_file(), reason="scripts/real install puts the model into the cache"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_the_user() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAI_BASE_CACHE", str(CACHE))
+        yield
+
+
+def first_lines(folder: Path, part: str, kinds: tuple[str, ...]) -> str:
+    """The path of a file with the first packaged prompt of each of these kinds."""
+    text = (resources.files("cai_base") / f"data/english/{part}.jsonl").read_text("utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    file = folder / f"{part}.jsonl"
+    file.write_text("".join(json.dumps(next(row for row in rows if row["kind"] == kind)) + "\n" for kind in kinds))
+    return str(file)
+
+
+def test_a_gguf_file_goes_in_and_a_report_comes_out(tmp_path: Path) -> None:
+    kinds = ("jailbreak", "benign")
+    examples = (resources.files("cai_base") / "data/english/critique_examples.toml").read_text("utf-8")
+    (tmp_path / "one.json").write_text(json.dumps(tomllib.loads(examples)["example"][:1]))
+    files = ["--prompts", first_lines(tmp_path, "train", kinds), "--critique-examples", str(tmp_path / "one.json")]
+    files += ["--evaluation.prompts", first_lines(tmp_path, "test", kinds)]
+    run = tmp_path / "run"
+    code = main(["run", "--model", str(BASE), *SMALLEST, *files, "--out", str(run)])
+    results = json.loads((run / "results.json").read_text())
+    checks = {one["name"]: one for one in json.loads((run / "preflight.json").read_text())}
+    assert "critique" in checks
+    assert not [warning for warning in results["warnings"] if "runs padded" in warning], "sliding windows pack"
+    assert results["model"] == BASE.name
+    for arm in ("base", "sft"):
+        figure = results["arms"][arm]["attack_success_rate"]
+        assert (figure["answered"], figure["scored"]) == (2, 2)
+    files_of_chains = [run / f"seed-{seed}/revision.jsonl" for seed in (0, 1)]
+    chains = [json.loads(line) for file in files_of_chains for line in file.read_text().splitlines()]
+    assert len(chains) == 4
+    assert all(chain["original"].strip() for chain in chains)
+    # Without one preference pair there is no arm cai, and the command says so.
+    assert code == (0 if results["revision"]["pairs"] else 2)
+    assert (run / "report.html").is_file()
