@@ -93,6 +93,7 @@ CHANGES: dict[str, Change] = {
     "protocol: 'secret' is unknown to this version": lambda c: c.update(protocol="secret"),
     "losses: 'robot' is unknown": lambda c: c["losses"].update(robot=c["losses"]["cai"]),
     "losses.cai.name: 'kto' is unknown": lambda c: c["losses"]["cai"].update(name="kto"),
+    "pairwise: 'robot' is unknown": lambda c: c["pairwise"].update(robot=c["pairwise"]["cai"]),
     "controls: 'robot' is unknown": lambda c: c["controls"].update(robot={}),
     "engine: 'abacus' is unknown": lambda c: c.update(engine="abacus"),
     "judge: 'oracle' is unknown": lambda c: c.update(judge="oracle:m"),

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cai_base.records.figures import Difference, Figure
+from cai_base.records.results import PairwiseFigures
 from cai_base.records.stored import Stored
 
 
@@ -62,6 +63,7 @@ class CellResults(Stored):
     Attributes:
         figures: by metric; empty if no seed of its arm finished.
         minus_sft: the cell's arm minus SFT of the same run; empty for SFT itself.
+        pairwise: the help of its answers beside those of SFT of the same run; absent where the judge does not compare.
     """
 
     levels: dict[str, str]
@@ -69,6 +71,7 @@ class CellResults(Stored):
     run: str
     figures: dict[str, Figure]
     minus_sft: dict[str, Difference]
+    pairwise: PairwiseFigures | None = None
 
 
 class ComparisonResults(Stored):

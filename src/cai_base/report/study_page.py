@@ -13,7 +13,7 @@ from cai_base.evaluation.metrics import METRICS, Metric
 from cai_base.reading import read_record
 from cai_base.records import CellResults, ComparisonResults, Difference, StudyResults
 from cai_base.report.labels import ORGANISM, label
-from cai_base.report.numbers import NONE, heading, interval, number, p_value
+from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
 from cai_base.report.table import draw, page
 from cai_base.report.tables import Cell, Row, Table, difference_cell, families_cell, plain_cell
@@ -124,15 +124,21 @@ def further_table(results: StudyResults) -> Table:
 def cell_table(results: StudyResults) -> Table:
     """For every cell's arm: the primary metrics, and their differences from SFT in the same run."""
     columns = [heading(METRICS[name]) for name in (*results.primary, *_beside(results))]
+    compared = any(cell.pairwise is not None for cell in results.cells)
     return Table(
         "cell",
-        (*columns, *(f"{METRICS[name].label}, minus SFT" for name in results.primary)),
+        (
+            *columns,
+            *(f"{METRICS[name].label}, minus SFT" for name in results.primary),
+            *(["Preferred to SFT (%)"] if compared else []),
+        ),
         tuple(
             Row(
                 ", ".join(f"{factor} {level}" for factor, level in cell.levels.items()),
                 (
                     *(_figure(name, cell) for name in (*results.primary, *_beside(results))),
                     *(_minus_sft(name, cell) for name in results.primary),
+                    *([_preferred(cell)] if compared else []),
                 ),
                 label(cell.arm),
             )
@@ -155,6 +161,13 @@ def _figure(name: str, cell: CellResults) -> Cell:
 
 def _minus_sft(name: str, cell: CellResults) -> Cell:
     return difference_cell(METRICS[name], cell.minus_sft[name]) if name in cell.minus_sft else Cell(NONE)
+
+
+def _preferred(cell: CellResults) -> Cell:
+    """How often the judge prefers its answers to benign prompts to those of SFT."""
+    if cell.pairwise is None or cell.pairwise.preferred.mean is None:
+        return Cell(NONE)
+    return Cell(number(RATE, cell.pairwise.preferred.mean), interval(RATE, cell.pairwise.preferred.ci95))
 
 
 def _primary(results: StudyResults, compared: ComparisonResults) -> list[tuple[str, Difference]]:
@@ -199,8 +212,8 @@ def _notes(results: StudyResults) -> list[str]:
         f"p, Holm: corrected over all {len(results.comparisons)} comparisons and the primary metrics ({primary}), "
         "which the settings name before the study begins. All other figures are descriptive, without correction.",
         "Over families: with the jailbreak families as a random sample too, for families that were not tested. All "
-        "other "
-        "figures are for these families.",
+        "other figures are for these families.",
+        "Preferred to SFT: pairwise helpfulness on benign prompts, both orders, a tie one half; 50 is no difference.",
         "A comparison averages over the levels of the other factors, cell by cell with the same seeds and prompts.",
     ]
 

@@ -19,10 +19,11 @@ from cai_base.records import (
     Difference,
     Figure,
     Results,
+    StudyCell,
     StudyContrast,
     StudyResults,
 )
-from cai_base.run.shared_results import INTERVALS, every_answer, head
+from cai_base.run.shared_results import INTERVALS, every_answer, head, model_name
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 from cai_base.studies import folder
@@ -48,7 +49,7 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
     differences = [_compared(contrast, cells, margins) for contrast in record.contrasts]
     corrected = metrics.correct_primary(differences, record.primary)
     return StudyResults(
-        **head(settings.model, settings.seed_numbers),
+        **head(settings.model, settings.seed_numbers, _models(runs)),
         study=record.study,
         question=record.question,
         about=record.about,
@@ -59,17 +60,7 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
         primary=record.primary,
         intervals=INTERVALS,
         cells=tuple(
-            CellResults(
-                levels=cell.levels,
-                arm=cell.arm,
-                run=cell.run,
-                figures=_figures(answers, kinds, one_model=ARMS[cell.arm].one_model),
-                minus_sft=(
-                    {}
-                    if cell.arm == BASELINE or _empty(answers)
-                    else metrics.compare(answers, runs[cell.run].answers(BASELINE), metrics.METRICS, margins)
-                ),
-            )
+            _cell(cell, answers, runs[cell.run], kinds, margins)
             for cell, answers in zip(record.cells, cells, strict=True)
         ),
         comparisons=tuple(
@@ -118,6 +109,23 @@ class _StoredRun:
         ]
 
 
+def _cell(
+    cell: StudyCell, answers: metrics.PerSeed, run: _StoredRun, kinds: Sequence[str], margins: Mapping[str, float]
+) -> CellResults:
+    compared = {}
+    if cell.arm != BASELINE and not _empty(answers):
+        compared = metrics.compare(answers, run.answers(BASELINE), metrics.METRICS, margins)
+    result = CellResults(
+        levels=cell.levels,
+        arm=cell.arm,
+        run=cell.run,
+        figures=_figures(answers, kinds, one_model=ARMS[cell.arm].one_model),
+        minus_sft=compared,
+    )
+    pairwise = (run.results.pairwise or {}).get(cell.arm)
+    return result if pairwise is None else result.model_copy(update={"pairwise": pairwise})
+
+
 def _empty(answers: metrics.PerSeed) -> bool:
     return all(of_seed is None for of_seed in answers)
 
@@ -138,6 +146,11 @@ def _compared(
         return {}
     differences = metrics.compare_means(first, second, contrast.scale, margins)
     return {name: one for name, one in differences.items() if one.difference is not None}
+
+
+def _models(runs: Mapping[str, _StoredRun]) -> str:
+    """The base models of the runs, which a study may vary."""
+    return ", ".join(dict.fromkeys(model_name(stored.settings.model) for stored in runs.values()))
 
 
 def _warnings(runs: Mapping[str, _StoredRun]) -> dict[str, tuple[str, ...]]:
