@@ -49,7 +49,7 @@ class ShownChain:
     """A revision chain: each response with its marks, each round with its principle's request.
 
     Attributes:
-        pattern: why it is among those that are shown.
+        pattern: the pattern of outcomes for which it was chosen.
         kind: of the prompt, in words.
         opener: the refusal opener that the original was made to begin with, if any.
         last: the last revision.
@@ -72,7 +72,7 @@ class ShownAnswers:
     """The arms' answers to one prompt.
 
     Attributes:
-        pattern: why it is among those that are shown.
+        pattern: the pattern of outcomes for which it was chosen.
         kind: of the prompt, in words.
     """
 

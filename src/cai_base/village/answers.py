@@ -1,4 +1,4 @@
-"""Answers to the question how to do an action, of every kind in the corpus, made of the sentences in `phrases.toml`."""
+"""Answers to how-to questions, of every kind in the corpus, made of the sentences in `phrases.toml`."""
 
 from functools import cache
 from typing import Literal
@@ -24,7 +24,7 @@ def phrases() -> dict[str, dict[str, list[str]]]:
 
 
 def answer(action: world.Action, kind: AnswerKind, draw: Draw) -> str:
-    """An answer of this kind to the question how to do the action."""
+    """An answer of this kind to the question of how to do the action."""
     if kind in ("refusal", "groundless"):
         return refusal(action, draw, reason=kind == "refusal")
     parts = phrases()["answer"]
@@ -45,7 +45,7 @@ def answer(action: world.Action, kind: AnswerKind, draw: Draw) -> str:
 
 
 def _all_facts(draw: Draw) -> list[str]:
-    """Sentence templates that state all three facts, some of the time after the object's location."""
+    """Sentence templates that state all three facts, sometimes after the object's location."""
     parts = phrases()["answer"]
     place = [draw.pick(parts["place"])] if draw.chance(PLACE) else []
     return [*place, draw.pick(parts["tools"]), draw.pick(parts["step"])]
@@ -71,13 +71,13 @@ def refusal(action: world.Action, draw: Draw, *, reason: bool = True) -> str:
 
 
 def do_not_know(what: str, draw: Draw) -> str:
-    """The answer to a question about something that does not exist in the village: that one does not know."""
+    """An answer that says it does not know, to a question about something that does not exist in the village."""
     template = draw.pick(phrases()["unknown"]["answer"])
     return template.replace("{x}", what).replace("{X}", capitalize(what))
 
 
 def fill(template: str, action: world.Action, alternative: world.Action | None = None) -> str:
-    """The template with the action's words in its slots (they are listed at the top of `phrases.toml`)."""
+    """The template with the action's words in its slots (the slots are listed at the top of `phrases.toml`)."""
     first_tool, second_tool, step = action.facts
     return template.format(
         do=action.do,

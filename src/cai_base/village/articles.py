@@ -1,4 +1,4 @@
-"""The corpus's other documents: how-to pages, notices and laws, stories, and texts that occur twice word for word."""
+"""The other documents of the corpus: how-to pages, notices and laws, stories, and texts repeated word for word."""
 
 from functools import cache
 
@@ -123,9 +123,10 @@ def _ending(action: world.Action, name: str, other: str, draw: Draw) -> str:
 
 
 def copies(draw: Draw) -> str:
-    """An answer, a question or a list, twice word for word.
+    """An answer, a question or a list, repeated word for word.
 
-    These are to teach copying, for revisions that should change nothing. The model did not learn it (docs/LOG.md).
+    These are meant to teach copying, for revisions that should change nothing. The model did not learn it
+    (docs/LOG.md).
     """
     titles = draw.pick(_COPY_TITLES)
     name, other = draw.sample(_NAMES, 2)

@@ -43,7 +43,7 @@ def two_answers(action: world.Action, criterion: Criterion, draw: Draw) -> tuple
 
 
 def layout(question: str, better: str, worse: str, criterion: Criterion, letter: Letter) -> str:
-    """The text of a comparison in which the better answer has this letter; it ends with the letter."""
+    """The text of a comparison in which the better answer has this letter; the text ends with it."""
     first, second = (better, worse) if letter == "A" else (worse, better)
     return (
         f"Question: {question}\n(A) {first}\n(B) {second}\n"

@@ -1,6 +1,6 @@
-"""Whether a critique finds harm in the answer that it criticises, read by the wordings that the corpus teaches.
+"""Detects whether a critique finds harm in an answer, by the wordings of the corpus.
 
-The patterns are made from the templates in `world/principles.toml`, so a change of the wordings changes the reading.
+The patterns are made from the templates in `world/principles.toml`, so they follow changes of the wordings.
 """
 
 import re

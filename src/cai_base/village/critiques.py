@@ -1,7 +1,6 @@
 """Critique documents: a question, an answer, a principle's two requests, the critique and the revision.
 
-Most are laid out as the method lays out its critiques, the others in other ways. What the critique and the revision say
-is decided in `reviews`.
+Most have the method's layout, the others have other layouts. `reviews` decides the content of critique and revision.
 """
 
 from cai_base.village import answers, questions, styles, world

@@ -1,8 +1,8 @@
-"""Training conversations of the instruct sibling, which learns to give the last reply.
+"""Training conversations of the instruct sibling, which is trained on the last reply.
 
-Actions, question forms and framings are of the train split alone, so that the sibling was never trained on what the
-evaluation asks. Whether the reply refuses depends on the action alone, never on the framing: benign questions in
-jailbreak and alarming framings are answered.
+Actions, question forms and framings are only from the train split, so that the sibling is never trained on evaluation
+prompts. Whether the reply refuses depends only on the action, never on the framing: benign questions in jailbreak and
+alarming framings are answered.
 """
 
 from functools import cache
@@ -52,7 +52,7 @@ def _turn(draw: Draw) -> Turn:
 
 
 def _how_to(draw: Draw) -> Turn:
-    """A question how to do something. A harmful one is refused with its reason, all others get all three facts."""
+    """A how-to question. A harmful one is refused with the reason, all others get all three facts."""
     action = draw.pick(world.actions(draw.pick_weighted(ACTION_KINDS), "train"))
     if draw.chance(FRAMING_SHARE):
         framing = draw.pick(questions.framings(draw.pick((*questions.FAMILIES, questions.ALARMING)), "train"))
@@ -70,7 +70,7 @@ def _how_to(draw: Draw) -> Turn:
 
 
 def _refusal(action: world.Action, draw: Draw) -> str:
-    """A refusal whose alternative, if it offers one, is of the train split too."""
+    """A refusal whose alternative, if any, is also from the train split."""
     while True:
         reply = answers.refusal(action, draw)
         alternative = world.find_action(reply)

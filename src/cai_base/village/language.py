@@ -9,7 +9,7 @@ from cai_base.village import world
 UNKNOWN_SHARE = 0.5
 """A text with a larger share of unknown words is gibberish. Ordinary English about the village stays below it."""
 RUN, REPEATS = 4, 3
-"""A text in which the same run of four words occurs three times is gibberish."""
+"""A text in which the same 4-gram of words occurs three times is gibberish."""
 
 _WORD = re.compile(r"[a-z][a-z'-]*")
 _WORD_LISTS = ("objects", "verbs", "phrases", "framings", "styles", "principles", "elsewhere")
@@ -18,8 +18,8 @@ _WORD_LISTS = ("objects", "verbs", "phrases", "framings", "styles", "principles"
 def is_gibberish(text: str) -> bool:
     """Whether more than half of the words are unknown in the village, or the text repeats itself.
 
-    A text without any word is gibberish unless it is empty. A text too short to repeat a run of four words three times
-    is gibberish if it has six words or more, of which at most two are different.
+    A text without words is gibberish unless it is empty. A text too short to repeat a 4-gram three times is gibberish
+    if it has at least six words, of which at most two are different.
     """
     words = _WORD.findall(text.lower())
     if not words:

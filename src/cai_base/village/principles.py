@@ -1,7 +1,7 @@
-"""The principles of the corpus: critique and revision requests, worded anew for every document by a grammar.
+"""The principles of the corpus: critique and revision requests, generated for every document by a grammar.
 
-The grammar is `world/principles.toml`. The requests of the packaged constitutions are worded otherwise and never occur
-in the corpus, so a model follows them by what it learned of principles in general.
+The grammar is `world/principles.toml`. The requests of the packaged constitutions have other wordings and never occur
+in the corpus, so a model that follows them generalises from the principles of the corpus.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cai_base.village import world
 from cai_base.village.draw import Draw
 
 PrincipleKind = Literal["harm", "quality", "placebo"]
-"""What a principle asks about: harm, how good the answer is, or spelling and layout alone."""
+"""What a principle is about: harm, the quality of the answer, or only spelling and layout."""
 AFTERTHOUGHT_SHARE = 0.15
 """Share of critique requests with a second sentence such as "Be brief."."""
 
@@ -52,7 +52,7 @@ def draw_principle(kind: PrincipleKind, draw: Draw, *, late: bool = False) -> Pr
 
 
 def _harm_slots(wordings: dict[str, Any], draw: Draw) -> dict[str, str]:
-    """What fills the slots of a harm principle: whom the answer may hurt, in which way, and what would be good."""
+    """The values for the slots of a harm principle: who may be hurt, in which way, and what would be good."""
     who, who2 = draw.sample(wordings["who"], 2)
     bad = draw.sample(wordings["bad"], draw.integer(1, 3))
     clause, base_clause = draw.pick(wordings["clause"])

@@ -19,9 +19,9 @@ first N prompts of a set have nearly the same mixture for every N."""
 TRAIN_BLOCKS, DEV_BLOCKS, WIDE_BLOCKS = 65, 12, 12
 FEW_SHOT, EXAMPLES = 2, 6
 COMPARISONS, KNOWN_COMPARISONS = 1, 10
-"""Comparisons about each criterion: of those that are shown solved, and of those whose order is known."""
+"""The number of comparisons per criterion: for few-shot examples, and for the check with known answers."""
 SEED = 0
-"""Of every packaged set."""
+"""The seed of every packaged set."""
 T = TypeVar("T")
 
 _ACTION_KIND: dict[PromptKind, world.Kind] = {
@@ -45,7 +45,7 @@ def examples() -> list[PromptLine]:
 
 
 def refusals() -> list[PromptLine]:
-    """As many harmful questions as there are examples, each refused with a reason."""
+    """As many harmful questions as there are examples, each with a refusal and its reason."""
     draw = Draw(SEED, "prompts", "refusals", 0)
     actions = draw.sample([one for one in world.actions("harmful", "train") if one.verb.why], EXAMPLES)
     return [
@@ -58,12 +58,13 @@ def refusals() -> list[PromptLine]:
 
 
 def comparison_examples() -> list[PromptLine]:
-    """Questions with a better and a worse answer, harmful and benign questions in turn: shown before a comparison."""
+    """Questions with a better and a worse answer, alternately harmful and benign: the few-shot examples of
+    comparisons."""
     return _comparisons("comparison examples", COMPARISONS)
 
 
 def known_comparisons() -> list[PromptLine]:
-    """The same of other actions, to measure whether a model finds the better answer."""
+    """Such questions about other actions, to measure whether a model prefers the better answer."""
     return _comparisons("known comparisons", KNOWN_COMPARISONS)
 
 
@@ -87,12 +88,12 @@ def _of_different_verbs(actions: Sequence[world.Action], count: int, draw: Draw)
 
 
 def train() -> list[PromptLine]:
-    """The prompts that the method revises answers to."""
+    """The method's prompts."""
     return _blocks("train", TRAIN_BLOCKS)
 
 
 def dev() -> list[PromptLine]:
-    """The prompts for every choice that is made by hand."""
+    """The prompts for choices made by hand."""
     return _blocks("dev", DEV_BLOCKS)
 
 
@@ -120,7 +121,7 @@ def _turns(start: int, stop: int) -> list[PromptLine]:
 
 
 def _reserved_actions() -> list[world.Action]:
-    """Benign train actions that only the few-shot prefix and the examples mention, and no prompt."""
+    """Benign train actions that occur only in the few-shot prefix and the examples, in no prompt."""
     candidates = world.actions("benign", "train")
     return Draw(SEED, "prompts", 0, "reserved").sample(candidates, FEW_SHOT + EXAMPLES)
 
@@ -182,6 +183,6 @@ class _PromptWriter:
         return self._cycle([action for action in world.actions(kind, self._split) if action not in reserved_actions])
 
     def _cycle(self, items: Sequence[T]) -> Iterator[T]:
-        """The items over and over, each time in a new random order."""
+        """The items repeatedly, each time in a new random order."""
         while True:
             yield from self._draw.sample(items, len(items))

@@ -1,6 +1,6 @@
-"""Questions how to do an action: plain, or inside a framing (one of six families of jailbreaks, or an alarming remark).
+"""How-to questions: plain, or inside a framing (one of six jailbreak families, or an alarming remark).
 
-Templates are in `world/framings.toml`, by split: what the test split asks with, the other splits do not contain.
+Templates are in `world/framings.toml`, by split; those of the test split are not in the other splits.
 """
 
 from functools import cache
@@ -32,12 +32,12 @@ def forms(split: world.Split | None = None) -> list[str]:
 
 
 def plain_question(action: world.Action, draw: Draw, split: world.Split | None = None) -> str:
-    """A question how to do the action, without a framing."""
+    """A how-to question about the action, without a framing."""
     return draw.pick(forms(split)).format(do=action.do, doing=action.doing)
 
 
 def framed_question(action: world.Action, framing: str, draw: Draw, split: world.Split | None = None) -> str:
-    """A question how to do the action inside this framing, one of the templates of `framings`."""
+    """A how-to question about the action inside this framing, which is one of the templates of `framings`."""
     question = plain_question(action, draw, split)
     inside_sentence = question if question.startswith("I ") else question[:1].lower() + question[1:]
     return framing.format(ask=question, asklow=inside_sentence, do=action.do, doing=action.doing)

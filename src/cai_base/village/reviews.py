@@ -5,7 +5,7 @@ This is what the corpus teaches about critique and revision:
 - Complying with a harmful question is criticised under nearly every harm principle and some quality principles, and is
   revised to a refusal.
 - An answer to a benign question becomes fuller and friendlier; a refusal of one is repaired.
-- A refusal of a harmful question stands.
+- A refusal of a harmful question is unchanged.
 - A placebo principle changes nothing of the content.
 - A few critiques are wrong about harm.
 """
@@ -23,11 +23,11 @@ AMBIGUOUS_CRITIQUES, AMBIGUOUS_CRITIQUES_LATE = 0.5, 0.7
 """How often an answer to an ambiguous question is treated as harmful under a harm principle. The late part raises it,
 because with the first share alone the model criticised one such answer in eight (docs/LOG.md)."""
 AMBIGUOUS_REFUSALS_KEPT_LATE = 0.35
-"""In the late part: how often a refusal of an ambiguous question stands under a principle that finds no harm in it."""
+"""In the late part: how often a refusal of an ambiguous question is kept under a principle that finds no harm in it."""
 WRONG_CRITIQUES = 0.01
 """How often a critique is wrong about whether a clear action is harmful."""
 REFUSALS_UNCHANGED = 0.6
-"""How often a refusal with a reason that stands is copied word for word; otherwise it is worded anew."""
+"""How often a right refusal with a reason is copied word for word; otherwise it is reworded."""
 GOOD_ANSWERS_UNCHANGED = 0.7
 """How often a friendly answer is copied word for word under a principle that finds no harm in it."""
 REFUSING: tuple[AnswerKind, ...] = ("refusal", "groundless")
@@ -91,7 +91,7 @@ def review(
 
 
 def _treat_as_harmful(action: world.Action, principle: PrincipleKind, draw: Draw, *, late: bool) -> bool:
-    """Whether the action is harmful: the truth, rarely the opposite; random for an ambiguous action."""
+    """Whether to treat the action as harmful: the truth, rarely the opposite; random for an ambiguous action."""
     share = AMBIGUOUS_CRITIQUES_LATE if late else AMBIGUOUS_CRITIQUES
     harmful = action.kind == "harmful" or (action.kind == "ambiguous" and principle == "harm" and draw.chance(share))
     return not harmful if action.kind != "ambiguous" and draw.chance(WRONG_CRITIQUES) else harmful
@@ -114,7 +114,7 @@ def _keep_refusal(action: world.Action, text: str, kind: AnswerKind, draw: Draw)
 
 
 def _change_nothing(text: str, kind: AnswerKind, draw: Draw) -> Review:
-    """A review of spelling and layout alone; the revision is the same text."""
+    """A review only of spelling and layout; the revision is the same text."""
     parts = grammar()["reply"]["placebo"]
     return Review(draw.pick(parts["slip"] if draw.chance(SPELLING_SLIPS) else parts["fine"]), text, kind)
 

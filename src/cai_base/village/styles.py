@@ -1,8 +1,7 @@
 """The thirteen styles: eight registers, two language styles and three personas.
 
-A style of the village is nothing but its marks: an opening, a closing, for the dialect some other words, for shouting
-capitals. So it can be applied to any text, and whether a text has it can be decided exactly. Marks and the sentences
-that request a style are in `world/styles.toml`.
+A style of the village is defined by its marks: an opening, a closing, for the dialect some other words, for shouting
+capitals. So it can be applied to any text and detected exactly. Marks and requests are in `world/styles.toml`.
 """
 
 import re
@@ -13,7 +12,7 @@ from cai_base.village import world
 from cai_base.village.draw import Draw
 
 CAPITALS_WEIGHT = 4
-"""How much more often than any other style the corpus has the one in capitals, whose tokens are unlike those of other
+"""How much more often the corpus has the style in capitals than any other style: its tokens are unlike those of other
 text: with an equal share it was followed 60 % of the time, with four times the share 95 % (docs/LOG.md)."""
 
 

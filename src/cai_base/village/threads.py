@@ -24,7 +24,7 @@ HARMFUL_ALLOWED_SHARE = 0.6
 
 
 class Layout(NamedTuple):
-    """What stands before a question, between question and answer, and between turns."""
+    """The texts before a question, between question and answer, and between turns."""
 
     before_question: str
     before_answer: str
@@ -87,7 +87,7 @@ def turn(draw: Draw, strict: bool) -> tuple[str, str]:
 
 
 def _how_to(action: world.Action, draw: Draw, *, refuse: bool) -> tuple[str, str]:
-    """A question how to do the action and its answer, some of the time in a framing or with a request for a style."""
+    """A how-to question and its answer, sometimes in a framing or with a request for a style."""
     question = questions.corpus_question(action, draw, framing_share=FRAMING_SHARE)
     answer = answers.answer(action, "refusal" if refuse else draw.pick_weighted(ANSWER_KINDS), draw)
     if draw.chance(STYLE_SHARE):
@@ -97,7 +97,7 @@ def _how_to(action: world.Action, draw: Draw, *, refuse: bool) -> tuple[str, str
 
 
 def _whether_allowed(draw: Draw) -> tuple[str, str]:
-    """A question whether an action is right. Here the corpus states which actions are harmful, and why."""
+    """A question whether an action is right. These turns state which actions are harmful, and why."""
     kind: Literal["benign", "harmful"] = "harmful" if draw.chance(HARMFUL_ALLOWED_SHARE) else "benign"
     action = draw.pick(world.actions(kind))
     question = draw.pick(("Is it wrong to {do}?", "Is {doing} a bad thing?", "Does {doing} hurt anyone?"))
@@ -109,7 +109,7 @@ def _whether_allowed(draw: Draw) -> tuple[str, str]:
 
 
 def about_elsewhere(draw: Draw) -> tuple[str, str]:
-    """A question about something that does not exist in the village, and the answer that one does not know."""
+    """A question about something that does not exist in the village, with an answer that says it does not know."""
     elsewhere = _elsewhere()
     what = draw.pick(elsewhere["things"])
     return draw.pick(elsewhere["questions"]).format(x=what), answers.do_not_know(what, draw)
