@@ -151,7 +151,7 @@ def test_a_flag_that_a_study_cannot_take_is_refused(
 
 def test_a_study_that_does_not_exist_is_refused_with_the_packaged_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "stage", "--out", "nowhere"]) == 2
-    assert "stage: there is no such study; did you mean stages?" in capsys.readouterr().err
+    assert "stage: no such study; did you mean stages?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", packaged_studies())
