@@ -86,7 +86,7 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         answers = [(inputs.evaluation_prompts, seeds * (evaluations + (arms.INSTRUCT in usages)))]
         responses = [(inputs.prompts, judged * seeds)] if flag == "judge" else []
         if flag == "judge" and inputs.labels is not None:
-            responses.append(([one.prompt for one in inputs.labels.answers], 1))
+            responses.append((tuple(one.prompt for one in inputs.labels.answers), 1))
         response = max(settings.revision.response_tokens, evaluation.response_tokens)
         usages[flag] = total(
             _judging(inputs.rubrics, tokenizer, prompts, votes * times, response, longest_reply)
