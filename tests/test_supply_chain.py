@@ -115,3 +115,18 @@ def test_an_audit_never_passes_in_silence(tmp_path: Path, answer: str, code: int
         ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert ended.returncode == expected, ended.stderr
         assert says.format(n=2) in ended.stdout
+
+
+def test_what_was_not_checked_is_said_again_on_the_same_day_without_asking_again(tmp_path: Path) -> None:
+    (tmp_path / "pip_audit.py").write_text("open('calls', 'a').write('x'); raise SystemExit('no route to host')\n")
+    for folder in ("scripts", "locks", ".venv"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "scripts/audit").write_bytes((ROOT / "scripts/audit").read_bytes())
+    for name in ("requirements.txt", "torch.txt"):
+        (tmp_path / "locks" / name).write_text("idna==3.20 \\\n    --hash=sha256:0\n")
+    command = [sys.executable, str(tmp_path / "scripts/audit")]
+    about = {"capture_output": True, "text": True, "cwd": tmp_path, "env": {"PYTHONPATH": str(tmp_path)}}
+    first, second = (subprocess.run(command, check=False, **about) for _ in range(2))  # type: ignore[call-overload]
+    assert "NOT CHECKED. None of 2 packages" in first.stdout
+    assert second.stdout == first.stdout.replace("\n", " (asked today)\n")
+    assert (tmp_path / "calls").read_text() == "x"
