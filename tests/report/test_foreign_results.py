@@ -67,6 +67,14 @@ def attack(content: dict[str, Any], arm: str = "sft") -> dict[str, Any]:
     return figure
 
 
+def compared(content: dict[str, Any]) -> dict[str, Any]:
+    """Figures of pairwise helpfulness in the right form."""
+    fields = ("mean", "per_seed", "std", "ci95_seeds", "ci95", "ci95_over")
+    counts = dict.fromkeys(("wins", "ties", "losses", "scored", "total"), 1)
+    preferred = {name: attack(content)[name] for name in fields}
+    return {"compared_with": "sft", "preferred": preferred, "first_shown": 0.5, **counts}
+
+
 CHANGES: dict[str, Change] = {
     "the field 'comparisons' is missing": lambda c: c.pop("comparisons"),
     "the field 'colour' is unknown": lambda c: c.update(colour="red"),
@@ -93,7 +101,7 @@ CHANGES: dict[str, Change] = {
     "protocol: 'secret' is unknown to this version": lambda c: c.update(protocol="secret"),
     "losses: 'robot' is unknown": lambda c: c["losses"].update(robot=c["losses"]["cai"]),
     "losses.cai.name: 'kto' is unknown": lambda c: c["losses"]["cai"].update(name="kto"),
-    "pairwise: 'robot' is unknown": lambda c: c["pairwise"].update(robot=c["pairwise"]["cai"]),
+    "pairwise: 'robot' is unknown": lambda c: c.update(pairwise={"robot": compared(c)}),
     "controls: 'robot' is unknown": lambda c: c["controls"].update(robot={}),
     "engine: 'abacus' is unknown": lambda c: c.update(engine="abacus"),
     "judge: 'oracle' is unknown": lambda c: c.update(judge="oracle:m"),
