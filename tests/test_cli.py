@@ -170,3 +170,12 @@ def test_other_shells_get_every_command(capsys: pytest.CaptureFixture[str], shel
     script = capsys.readouterr().out
     assert all(name in script for name in COMMANDS)
     assert ("bashcompinit" in script) == (shell == "zsh")
+
+
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert main(["--version"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["--version"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"

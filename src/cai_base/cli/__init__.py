@@ -147,6 +147,8 @@ COMMANDS = {command.name: command for command in (*_COMMANDS, _COMPLETION)}
 def main(args: list[str] | None = None) -> int:
     """Run one command. Returns its exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
+    # Read when torch is loaded. Threads that wait by spinning take the cores from each other beside another job.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
