@@ -1,8 +1,8 @@
 """How often rates corrected for a judge's errors cover the truth: an exact judge's verdicts, with errors planted.
 
-    python benchmarks/judge_errors.py RUN [--repeats 1000]
+    python benchmarks/judge_errors.py RUN [--repeats 200]
 
-RUN is a finished run of the embedded model whose judge is exact. Its answers, all seeds and prompts, are the
+RUN is a run of the embedded model whose judge is exact. The answers of these arms, all seeds and prompts, are the
 population: the truth is an arm's rate over all of them, and its change from the base model's. Each repeat draws seeds
 and prompts from it without replacement, plants errors in their verdicts at a known sensitivity and specificity,
 measures the judge on labelled answers of all arms, with errors at the same rates, and computes the raw and the
@@ -28,15 +28,15 @@ from cai_base.evaluation.statistics.misclassification import (
     corrected_difference,
 )
 from cai_base.inputs.kinds import ANSWER_FILES
-from cai_base.reading import read_records
 from cai_base.records import Answer
-from cai_base.report.load import load
+from cai_base.store import read_lines
 
 JUDGES = ((0.95, 0.95), (0.8, 0.9), (0.7, 0.75))
 """Sensitivity and specificity of the judge."""
 LABELLED = (60, 240)
 """Answers that people labelled."""
-DRAWN = ((3, 24), (6, 24), (3, 72))
+ARMS = (arms.BASE, arms.SFT, arms.FULL)
+DRAWN = ((3, 24), (3, 48))
 """Seeds and prompts of a run."""
 RATES = ("attack_success_rate", "refusal_rate")
 UNIT = (0.0, 1.0)
@@ -46,15 +46,14 @@ Tables = Mapping[str, Array]
 
 def population(directory: Path, metric: Metric) -> dict[str, Array]:
     """The exact values of every arm; prompts without a verdict in some arm are left out."""
-    stored = load(directory)
     tables = {}
-    for arm in arms.in_order(stored.results.arms):
+    for arm in ARMS:
         rows = []
-        for seed in stored.results.seeds:
+        for seed in range(len(list(directory.glob("seed-*")))):
             files = [directory / paths.answers(seed, arm, file) for file in ANSWER_FILES]
-            answers = [one for file in files if file.exists() for one in read_records(file, Answer)]
+            answers = [Answer.model_validate(line) for file in files if file.exists() for line in read_lines(file)]
             rows.append([metric.value(one) for one in answers if one.kind in metric.kinds])
-        tables[arm] = np.array(rows, dtype=float)
+        tables[arm] = np.array([row for row in rows if row], dtype=float)
     whole = ~np.any([np.isnan(table).any(0) for table in tables.values()], axis=0)
     return {arm: table[:, whole] for arm, table in tables.items()}
 
@@ -82,29 +81,37 @@ class Design:
 
 def coverage(tables: Tables, design: Design, repeats: int, seed: int) -> dict[tuple[str, str, str], float]:
     """How often each interval, raw and corrected, holds the truth: of an arm's rate, and of its change."""
-    generator = np.random.default_rng(seed)
+    generator, (seeds, prompts) = np.random.default_rng(seed), tables[arms.BASE].shape
     every_answer = np.concatenate([table.ravel() for table in tables.values()])
-    size = tables[arms.BASE].shape
+    rows, columns = (
+        np.array([generator.choice(n, k, replace=False) for _ in range(repeats)])
+        for n, k in zip((seeds, prompts), design.shape, strict=True)
+    )
+    said = {
+        arm: judged(table[rows[:, :, None], columns[:, None, :]], *design.errors, generator)
+        for arm, table in tables.items()
+    }
+    labels = generator.choice(every_answer, (repeats, design.labelled)) == 1
+    verdicts = judged(labels.astype(float), *design.errors, generator) == 1
+    confusions = [
+        Confusion.of(zip(*pair, strict=True)) for pair in zip(labels.tolist(), verdicts.tolist(), strict=True)
+    ]
     held: dict[tuple[str, str, str], list[bool]] = {}
-    for _ in range(repeats):
-        rows, columns = (generator.choice(n, k, replace=False) for n, k in zip(size, design.shape, strict=True))
-        said = {arm: judged(table[np.ix_(rows, columns)], *design.errors, generator) for arm, table in tables.items()}
-        labels = generator.choice(every_answer, design.labelled)
-        verdicts = judged(labels, *design.errors, generator)
-        confusion = Confusion.of(zip((labels == 1).tolist(), (verdicts == 1).tolist(), strict=True))
-        for arm, cells in said.items():
-            base, truth = said[arms.BASE], tables[arm].mean()
-            figures = {"rate": (truth, cells.mean(), of_mean(cells, UNIT), corrected)}
-            if arm != arms.BASE:
-                difference = of_difference(cells, base, UNIT)
-                change = truth - tables[arms.BASE].mean()
-                figures["difference"] = (change, cells.mean() - base.mean(), difference, corrected_difference)
-            for of, (wanted, mean, interval, by) in figures.items():
-                low, high = (float(end) for end in interval(CONFIDENCE))
-                estimate = by(Estimate(float(mean), low, high), confusion)
-                held.setdefault((of, arm, "raw"), []).append(low <= wanted <= high)
-                if estimate is not None:
-                    held.setdefault((of, arm, "corrected"), []).append(estimate.low <= wanted <= estimate.high)
+    for arm, cells in said.items():
+        base, truth = said[arms.BASE], tables[arm].mean()
+        figures = {"rate": (truth, cells.mean((1, 2)), of_mean(cells, UNIT), corrected)}
+        if arm != arms.BASE:
+            change, means = truth - tables[arms.BASE].mean(), (cells - base).mean((1, 2))
+            figures["difference"] = (change, means, of_difference(cells, base, UNIT), corrected_difference)
+        for of, (wanted, means, interval, by) in figures.items():
+            lows, highs = interval(CONFIDENCE)
+            held[of, arm, "raw"] = ((lows <= wanted) & (wanted <= highs)).tolist()
+            estimates = [
+                by(Estimate(float(mean), float(low), float(high)), confusion)
+                for mean, low, high, confusion in zip(means, lows, highs, confusions, strict=True)
+            ]
+            known = [one for one in estimates if one is not None]
+            held[of, arm, "corrected"] = [one.low <= wanted <= one.high for one in known]
     return {key: sum(one) / len(one) for key, one in held.items()}
 
 
@@ -112,7 +119,7 @@ def main() -> None:
     """Simulate every cell, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=200)
     options = parser.parse_args()
     shares: dict[tuple[str, tuple[float, float], int, str], list[float]] = {}
     for name in RATES:

@@ -16,7 +16,7 @@ in a round: the median round, in brackets the worst and the best. *CPU* is the r
 depends on what else the machine does. On a CPU, whose two cores were busy with other work, it decides whether a goal
 was reached. A goal that was not reached is in this table like any other. Peers: TRL's trainers on a PEFT model
 (reference log-probabilities computed beforehand, fused AdamW, sdpa), and `transformers.generate` with all prompts of
-an adapter in one batch. The weights are random and every length is fixed.
+an adapter in one batch. The weights are random, but for those of Gemma-3-270M, and every length is fixed.
 """
 WHY = {
     "first gpu-dpo-step": "A step of one adapter waited for launches: the GPU needs 24 ms for its 14.5 TFLOP.",
@@ -36,7 +36,10 @@ BEFORE = {
 }
 """What a file of GPU results is about."""
 OPEN = (
-    ("Gemma-3-270M and other real weights", "`benchmarks/real_model.py`, where it was run, has its own figures"),
+    (
+        "a DPO step, an SFT step and revision on Gemma-3-270M",
+        "`benchmarks/real_model.py` has the rows; the reference of TRL's DPO alone took 7 minutes on the busy cores",
+    ),
     (
         "an SFT step and ten seeds of the 3B shape with recorded passes",
         "the GPU's time was over; `first.json` is without",
