@@ -48,7 +48,8 @@ def compare(run: Run, scope: Scope, inputs: Inputs, judge: Judge) -> list[Pairwi
 
     A seed without answers of either is left out.
     """
-    places, responses = [], []
+    places: list[tuple[int, str, str]] = []
+    responses: list[Response] = []
     prompts = {prompt.id: prompt.text for prompt in compared_prompts(inputs)}
     for arm in compared_arms(scope.arms):
         for seed in scope.seeds:

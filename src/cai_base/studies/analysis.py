@@ -112,7 +112,7 @@ class _StoredRun:
 def _cell(
     cell: StudyCell, answers: metrics.PerSeed, run: _StoredRun, kinds: Sequence[str], margins: Mapping[str, float]
 ) -> CellResults:
-    compared = {}
+    compared: dict[str, Difference] = {}
     if cell.arm != BASELINE and not _empty(answers):
         compared = metrics.compare(answers, run.answers(BASELINE), metrics.METRICS, margins)
     result = CellResults(
