@@ -112,7 +112,7 @@ def _of_run(stored: StoredRun) -> Iterator[Evaluation]:
     """Each arm's evaluations during training, then its final one."""
     for arm, final in stored.results.arms.items():
         for step in (*stored.evaluated_steps(arm), None):
-            answers = {seed: list(stored.answers(arm, seed, step)) for seed in stored.seeds}
+            answers = {seed: stored.answers(arm, seed, step) for seed in stored.seeds}
             label, figures = arm, final
             if step is not None:
                 label = f"{arm}-step-{step}"

@@ -9,7 +9,6 @@ from cai_base.arms import ARMS
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks.comparisons import NAME as COMPARISONS
 from cai_base.inputs import Inputs
-from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.reading import RESTORE, Model, parse_json, read_record, read_records, read_text
 from cai_base.records import (
     Answer,
@@ -21,6 +20,7 @@ from cai_base.records import (
     TrainingStep,
 )
 from cai_base.report.check import check_comparisons, check_figures, check_run, check_style
+from cai_base.run.stored import answer_files, answers_of
 from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
 
@@ -72,10 +72,15 @@ class StoredRun:
                     )
                 yield seed, chain
 
-    def answers(self, arm: str, seed: int, step: int | None = None) -> Iterator[Answer]:
-        """An arm's final answers for one seed, or its answers at a training step; none if the seed failed earlier."""
-        for file in ANSWER_FILES:
-            yield from stored_records(self.run, paths.answers(seed, arm, file, step), Answer)
+    def answers(self, arm: str, seed: int, step: int | None = None) -> list[Answer]:
+        """An arm's final answers for one seed, or its answers at a training step; none if the seed failed earlier.
+
+        Raises:
+            UserError: a line is not an answer, or the run did not store one of the files.
+        """
+        for name in answer_files(seed, arm, step):
+            self.run.vouched(name)
+        return answers_of(self.run, seed, arm, step)
 
     def evaluated_steps(self, arm: str) -> list[int]:
         """The training steps at which an arm was evaluated, in at least one seed."""

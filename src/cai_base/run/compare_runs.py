@@ -9,10 +9,10 @@ from pathlib import Path
 from cai_base import paths
 from cai_base.errors import UserError
 from cai_base.evaluation import metrics
-from cai_base.inputs.kinds import ANSWER_FILES
-from cai_base.reading import RESTORE, read_record, typed
+from cai_base.reading import RESTORE, read_record
 from cai_base.records import Answer, Results
 from cai_base.records.compared import Against, ComparedRun, RunsCompared
+from cai_base.run.stored import answers_of
 from cai_base.store import Run
 
 NOT_COMPARED = ("threads", "accept", "max-cost", "tinker-timeout")
@@ -31,8 +31,7 @@ class _Loaded:
 
     def answers(self, arm: str, seed: int) -> list[Answer]:
         """The final answers of an arm and seed; none if that seed failed."""
-        files = (paths.answers(seed, arm, task) for task in ANSWER_FILES)
-        return [one for name in files for one in typed(Answer, self.run.lines(name), f"{self.run.directory / name}")]
+        return answers_of(self.run, seed, arm)
 
 
 def compare(directories: Sequence[Path]) -> RunsCompared:

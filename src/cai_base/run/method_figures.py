@@ -15,7 +15,6 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import HARMFUL, HARMLESS, PROMPT_KINDS
 from cai_base.method.comparing import probability
 from cai_base.method.pairs import count_filtered
-from cai_base.reading import Model, typed
 from cai_base.records import (
     Chain,
     ControlUsed,
@@ -28,16 +27,12 @@ from cai_base.records import (
     TwoResponses,
     Verdict,
 )
+from cai_base.run.stored import records_of
 from cai_base.settings.choices import InterpreterChoice
 from cai_base.settings.schema import Revision
 from cai_base.store import Run
 
 SHARE = (0.0, 1.0)
-
-
-def read(run: Run, name: str, kind: type[Model]) -> list[Model]:
-    """The records of a stored file; empty if there is no such file."""
-    return typed(kind, run.lines(name), f"{run.directory / name}")
 
 
 def control(
@@ -78,8 +73,8 @@ def revision_figures(
     """
     # The embedded model writes critiques in the wordings of its world, so one that finds harm is known.
     critiques_are_known = interpreter.base.model == EMBEDDED and not interpreter.other
-    chains = [chain for seed in seeds for chain in read(run, paths.chains(seed, owner), Chain)]
-    pairs = [pair for seed in seeds for pair in read(run, paths.pairs(seed, owner), Pair)]
+    chains = [chain for seed in seeds for chain in records_of(run, paths.chains(seed, owner), Chain)]
+    pairs = [pair for seed in seeds for pair in records_of(run, paths.pairs(seed, owner), Pair)]
     free = [chain for chain in chains if chain.refusal_opener is None]
     prefilled = [chain for chain in chains if chain.refusal_opener is not None]
     principles = Counter(one.principle for chain in chains for one in chain.rounds)
@@ -141,7 +136,7 @@ def feedback_figures(run: Run, arm: Arm, seeds: Sequence[int], principles: int, 
     Args:
         principles: the most comparison requests for each pair.
     """
-    per_seed = [read(run, paths.responses(seed, arm.owner), TwoResponses) for seed in seeds]
+    per_seed = [records_of(run, paths.responses(seed, arm.owner), TwoResponses) for seed in seeds]
     every = [two for of_seed in per_seed for two in of_seed]
     requests = [[one.name, one.text] for one in inputs.comparison_requests]
 

@@ -13,10 +13,10 @@ from cai_base.arms import BASELINE
 from cai_base.evaluation.judges import PAIRWISE, Judge, Response
 from cai_base.evaluation.statistics import mean, summary
 from cai_base.inputs import Inputs
-from cai_base.inputs.kinds import BENIGN, PROMPT_KINDS
+from cai_base.inputs.kinds import BENIGN
 from cai_base.inputs.prompts import Prompt
-from cai_base.reading import typed
 from cai_base.records import Answer, Judgement, PairwiseFigures, PairwiseVerdict
+from cai_base.run.stored import answers_of, records_of
 from cai_base.settings.choices import Scope
 from cai_base.settings.judges import JudgeName
 from cai_base.store import Run, to_lines
@@ -70,7 +70,7 @@ def store(run: Run, verdicts: Sequence[PairwiseVerdict]) -> None:
 
 def stored(run: Run) -> list[PairwiseVerdict]:
     """What a run stored; nothing if it compared nothing."""
-    return typed(PairwiseVerdict, run.lines(paths.PAIRWISE), str(run.directory / paths.PAIRWISE))
+    return records_of(run, paths.PAIRWISE, PairwiseVerdict)
 
 
 def figures(run: Run, seeds: Sequence[int], inputs: Inputs) -> dict[str, PairwiseFigures]:
@@ -84,8 +84,7 @@ def figures(run: Run, seeds: Sequence[int], inputs: Inputs) -> dict[str, Pairwis
 
 
 def _answers(run: Run, seed: int, arm: str) -> Iterator[Answer]:
-    file = paths.answers(seed, arm, PROMPT_KINDS[BENIGN].file)
-    return (answer for answer in typed(Answer, run.lines(file), str(run.directory / file)) if answer.kind == BENIGN)
+    return (answer for answer in answers_of(run, seed, arm) if answer.kind == BENIGN)
 
 
 def _verdict(place: tuple[int, str, str], first: Judgement, second: Judgement) -> PairwiseVerdict:

@@ -9,12 +9,10 @@ from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, judge_errors, metrics
 from cai_base.inputs import Inputs
-from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.method import losses
 from cai_base.method.pairs import NO_PAIRS
 from cai_base.reading import read_record
 from cai_base.records import (
-    Answer,
     Chain,
     ConstitutionUsed,
     CurvePoint,
@@ -30,7 +28,8 @@ from cai_base.records import (
 )
 from cai_base.run import pairwise, shared_results
 from cai_base.run import result_warnings as warnings
-from cai_base.run.method_figures import control, feedback_figures, read, revision_figures
+from cai_base.run.method_figures import control, feedback_figures, revision_figures
+from cai_base.run.stored import answers_of, records_of
 from cai_base.settings.choices import InstructChoice
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import SELF, RunSettings
@@ -55,7 +54,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     """
     seeds = list(settings.seed_numbers)
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
-    stored = {name: [_answers(run, seed, name) for seed in seeds] for name in settings.evaluated_arms}
+    stored = {name: [answers_of(run, seed, name) or None for seed in seeds] for name in settings.evaluated_arms}
     of_base = shared_results.every_answer({BASE: stored[BASE]})
     floor = fluency.floor(fluency.likelihood(answer) for answer in of_base)
     answers = {
@@ -85,7 +84,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     if compared:
         further["pairwise"] = compared
     if inputs.labels is not None:
-        labels = judge_errors.judge_labels(inputs.labels, read(run, paths.JUDGE_LABELS, Judgement))
+        labels = judge_errors.judge_labels(inputs.labels, records_of(run, paths.JUDGE_LABELS, Judgement))
         further["judge_labels"] = labels
         judged["arms"] = {name: judge_errors.correct(one, labels) for name, one in judged["arms"].items()}
         judged["comparisons"] = {pair: judge_errors.correct(one, labels) for pair, one in judged["comparisons"].items()}
@@ -167,7 +166,7 @@ def tokens(run: Run, seeds: Sequence[int], evaluated: Sequence[str]) -> dict[str
     arms = [arm for arm in ARMS.values() if arm.group != "control" or arm.name in evaluated]
     trained = {
         arm.folder: {
-            str(seed): sum(step.tokens for step in read(run, paths.metrics(seed, arm.folder), TrainingStep))
+            str(seed): sum(step.tokens for step in records_of(run, paths.metrics(seed, arm.folder), TrainingStep))
             for seed in seeds
         }
         for arm in arms
@@ -176,13 +175,15 @@ def tokens(run: Run, seeds: Sequence[int], evaluated: Sequence[str]) -> dict[str
     owners = [arm.folder if arm.control else None for arm in arms if arm.constitution is not None]
     chains = {
         str(seed): sum(
-            chain.sampled_tokens for owner in owners for chain in read(run, paths.chains(seed, owner), Chain)
+            chain.sampled_tokens for owner in owners for chain in records_of(run, paths.chains(seed, owner), Chain)
         )
         for seed in seeds
     }
     compared = {
         f"responses of {arm.folder}": {
-            str(seed): sum(two.sampled_tokens for two in read(run, paths.responses(seed, arm.owner), TwoResponses))
+            str(seed): sum(
+                two.sampled_tokens for two in records_of(run, paths.responses(seed, arm.owner), TwoResponses)
+            )
             for seed in seeds
         }
         for arm in arms
@@ -193,12 +194,6 @@ def tokens(run: Run, seeds: Sequence[int], evaluated: Sequence[str]) -> dict[str
 
 def _instruct_name(instruct: InstructChoice) -> str:
     return Path(instruct.model).name if instruct.model else f"the {instruct.base.model}'s instruct sibling"
-
-
-def _answers(run: Run, seed: int, arm: str, step: int | None = None) -> list[Answer] | None:
-    """All answers of one arm and seed; None if the seed failed before its evaluation."""
-    answers = [answer for task in ANSWER_FILES for answer in read(run, paths.answers(seed, arm, task, step), Answer)]
-    return answers or None
 
 
 def _curves(run: Run, steps: Mapping[str, int], seeds: Sequence[int], every: int) -> dict[str, tuple[CurvePoint, ...]]:
@@ -223,11 +218,11 @@ def _curve(run: Run, seeds: Sequence[int], evaluated: Sequence[int], before: str
     All points are over the same seeds, those that finished: a seed that fails midway would cause a jump in the curve
     without any change of a model.
     """
-    finished = [seed for seed in seeds if _answers(run, seed, arm) is not None]
+    finished = [seed for seed in seeds if answers_of(run, seed, arm)]
     points = []
     for step in evaluated:
         name, interim = (before, None) if step == 0 else (arm, None if step == evaluated[-1] else step)
-        figures = metrics.figures([_answers(run, seed, name, interim) for seed in finished])
+        figures = metrics.figures([answers_of(run, seed, name, interim) or None for seed in finished])
         means = {metric: figures[metric].mean for metric in metrics.CURVES}
         points.append(CurvePoint.model_validate({"step": step, **means}))
     return tuple(points)

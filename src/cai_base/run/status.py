@@ -10,10 +10,10 @@ from cai_base import paths
 from cai_base.arms import ARMS, SFT, Arm
 from cai_base.evaluation.metrics import means
 from cai_base.inputs import Inputs
-from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.reading import typed
 from cai_base.records import Answer, Chain, TrainingStep
 from cai_base.records.spending import Spending
+from cai_base.run.stored import answers_of
 from cai_base.settings.choices import Scope
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
@@ -147,8 +147,7 @@ def _answers(run: Run, scope: Scope, arm: Arm, seed: int) -> list[Answer]:
     """The newest answers of an arm: those at the end of its training, or at the last evaluated step."""
     interim = range(scope.every, scope.steps.get(arm.name, 0), scope.every) if arm.curve else range(0)
     for step in (None, *reversed(interim)):
-        files = [paths.answers(seed, arm.name, file, step) for file in ANSWER_FILES]
-        answers = [one for name in files for one in typed(Answer, run.lines(name), f"{run.directory / name}")]
+        answers = answers_of(run, seed, arm.name, step)
         if answers:
             return answers
     return []

@@ -15,14 +15,14 @@ from cai_base.errors import UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.load import load_judges
 from cai_base.inputs import Inputs
-from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.pairs import NO_PAIRS
 from cai_base.progress import Progress
-from cai_base.reading import parse_json, read_text, shortened, typed
+from cai_base.reading import parse_json, read_text, shortened
 from cai_base.records import Answer, Chain, Failure, Pair, Results
 from cai_base.run import pairwise, results
 from cai_base.run.session_facts import commit, versions
+from cai_base.run.stored import answers_of, records_of
 from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.validation import stored_settings
@@ -115,8 +115,7 @@ def failures(run: Run, scope: Scope, most_pairs: int) -> dict[str, dict[int, str
             continue
         file = paths.failures(arm.folder)
         of_phase = {
-            int(failure.adapter.rpartition("/")[2]): failure.reason
-            for failure in typed(Failure, run.lines(file), str(run.directory / file))
+            int(failure.adapter.rpartition("/")[2]): failure.reason for failure in records_of(run, file, Failure)
         }
         if arm.starts_from != BASE:
             before = ARMS[arm.starts_from].folder or SFT
@@ -131,7 +130,7 @@ def failures(run: Run, scope: Scope, most_pairs: int) -> dict[str, dict[int, str
 
 def _training_pairs(run: Run, seed: int, owner: str | None, limit: int) -> list[Pair]:
     file = paths.pairs(seed, owner)
-    pairs = typed(Pair, run.lines(file), str(run.directory / file))
+    pairs = records_of(run, file, Pair)
     return [pair for pair in pairs if not pair.held_out][: limit or None]
 
 
@@ -167,9 +166,7 @@ def _answers(run: Run, scope: Scope) -> Iterator[tuple[str, list[Answer]]]:
     """The final answers of every arm and seed, with the folder of each."""
     for arm in scope.arms:
         for seed in scope.seeds:
-            files = [paths.answers(seed, arm, task) for task in ANSWER_FILES]
-            records = [one for file in files for one in typed(Answer, run.lines(file), str(run.directory / file))]
-            yield paths.evaluation(seed, arm), records
+            yield paths.evaluation(seed, arm), answers_of(run, seed, arm)
 
 
 def _chains(run: Run, scope: Scope) -> Iterator[tuple[str, int, str | None, list[Chain]]]:
@@ -178,14 +175,14 @@ def _chains(run: Run, scope: Scope) -> Iterator[tuple[str, int, str | None, list
     for owner in dict.fromkeys([None, *owners]):
         for seed in scope.seeds:
             file = paths.chains(seed, owner)
-            yield file, seed, owner, typed(Chain, run.lines(file), str(run.directory / file))
+            yield file, seed, owner, records_of(run, file, Chain)
 
 
 def _check_pairs(run: Run, scope: Scope) -> None:
     """Check every preference pair against its chain: the original is rejected, the last revision is chosen."""
     for _, seed, owner, chains in _chains(run, scope):
         file = paths.pairs(seed, owner)
-        pairs = typed(Pair, run.lines(file), str(run.directory / file))
+        pairs = records_of(run, file, Pair)
         expected = [
             (chain.id, chain.prompt, chain.responses[-1], chain.original) for chain in chains if chain.outcome == "pair"
         ]

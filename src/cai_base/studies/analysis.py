@@ -10,10 +10,8 @@ from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.inputs import Inputs
-from cai_base.inputs.kinds import ANSWER_FILES
-from cai_base.reading import read_record, typed
+from cai_base.reading import read_record
 from cai_base.records import (
-    Answer,
     CellResults,
     ComparisonResults,
     Difference,
@@ -24,6 +22,7 @@ from cai_base.records import (
     StudyResults,
 )
 from cai_base.run.shared_results import INTERVALS, every_answer, head, model_name
+from cai_base.run.stored import answers_of
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 from cai_base.studies import folder
@@ -100,13 +99,7 @@ class _StoredRun:
         return [None if of_seed is None else fluency.mark_broken(of_seed, self._floor) for of_seed in self._read(arm)]
 
     def _read(self, arm: str) -> metrics.PerSeed:
-        return [self._answers(seed, arm) or None for seed in self.settings.seed_numbers]
-
-    def _answers(self, seed: int, arm: str) -> list[Answer]:
-        files = (paths.answers(seed, arm, task) for task in ANSWER_FILES)
-        return [
-            answer for file in files for answer in typed(Answer, self.run.lines(file), str(self.run.directory / file))
-        ]
+        return [answers_of(self.run, seed, arm) or None for seed in self.settings.seed_numbers]
 
 
 def _cell(

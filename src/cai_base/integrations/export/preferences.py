@@ -7,8 +7,8 @@ from cai_base import paths
 from cai_base.arms import Arm
 from cai_base.dialogue import END, Dialogue, escape
 from cai_base.errors import UserError
-from cai_base.reading import typed
 from cai_base.records import Pair, Results
+from cai_base.run.stored import records_of
 from cai_base.store import JsonObject, Run, to_lines
 
 
@@ -30,8 +30,7 @@ def write_preferences(
     splits: dict[str, list[JsonObject]] = {"train": [], "test": []}
     laid_out: dict[str, list[JsonObject]] = {"train": [], "test": []}
     for seed in seeds:
-        file = paths.pairs(seed, arm.owner)
-        for pair in typed(Pair, run.lines(file), str(run.directory / file)):
+        for pair in records_of(run, paths.pairs(seed, arm.owner), Pair):
             split = "test" if pair.held_out else "train"
             about = {"seed": seed, "id": pair.id, "kind": pair.kind, "principles": list(pair.principles)}
             texts = {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from cai_base import paths
 from cai_base.arms import ARMS, FULL, Arm
 from cai_base.evaluation.metrics import means
-from cai_base.inputs.kinds import ANSWER_FILES
-from cai_base.reading import typed
-from cai_base.records import Answer, TrainingStep
+from cai_base.records import TrainingStep
+from cai_base.run.stored import answers_of, records_of
 from cai_base.store import Run
 
 
@@ -46,8 +45,7 @@ def stored_points(
 
 
 def _training(run: Run, seed: int, phase: str) -> list[Point]:
-    name = paths.metrics(seed, phase)
-    steps = typed(TrainingStep, run.lines(name), f"{run.directory / name}")
+    steps = records_of(run, paths.metrics(seed, phase), TrainingStep)
     return [Point(one.step + 1, {f"{phase}/{key}": value for key, value in _numbers(one)}) for one in steps]
 
 
@@ -64,14 +62,9 @@ def _evaluations(run: Run, last: int, every: int, seed: int, arm: Arm) -> Iterat
     """
     interim = range(every, last, every) if arm.curve else ()
     for step in (*interim, last):
-        answers = _answers(run, seed, arm.name, None if step == last else step)
+        answers = answers_of(run, seed, arm.name, None if step == last else step)
         if not answers:
             return
         figures = means(answers)
         names = [f"eval/{arm.name}/", *(["eval/"] if arm.name == FULL else [])]
         yield Point(step, {f"{name}{metric}": value for name in names for metric, value in figures.items()})
-
-
-def _answers(run: Run, seed: int, arm: str, step: int | None) -> Sequence[Answer]:
-    files = (paths.answers(seed, arm, file, step) for file in ANSWER_FILES)
-    return [one for name in files for one in typed(Answer, run.lines(name), f"{run.directory / name}")]
