@@ -175,7 +175,7 @@ def _significant_seeds(tests: Sequence[McNemar | None]) -> str:
     if not tested:
         return NONE
     more = [test.first_only > test.second_only for test in tested if test.p_value < 0.05]
-    counts = [f"{more.count(way)} {sign}" for way, sign in ((True, "+"), (False, "−")) if more.count(way)]
+    counts = [f"{more.count(way)} {sign}" for way, sign in ((True, "higher"), (False, "lower")) if more.count(way)]
     return f"{' and '.join(counts) or 0} of {len(tested)}"
 
 
