@@ -99,7 +99,7 @@ def test_a_page_has_the_texts_as_text_and_no_element_of_theirs(stored: StoredRun
     html = page.html(stored, [])
     elements = Elements(html)
     assert elements.handlers == []
-    assert elements.tags.count("script") == 2, "the texts for its reader, and the reader"
+    assert elements.tags.count("script") == 3, "the figures' values, the reader's texts, and the one script"
     assert {"img", "iframe", "object", "embed", "form", "base", "link"}.isdisjoint(elements.tags)
     for name in ("script", "event handler", "closing tags", "template"):
         assert TEXTS[name] in elements.text, name

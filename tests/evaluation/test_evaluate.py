@@ -66,9 +66,9 @@ def test_a_base_model_that_ships_a_chat_template_is_asked_in_it_with_a_warning(
     save(folder, {"So.": {"sweep": 1.0}}, turns)
     out = ["--judge", "none", *SMALL, "--limit", "1", "--out", "out"]
     assert main(["evaluate", str(folder), "--suite", f"xstest:{xstest}", *out]) == 0
-    warnings = [text for text in results("out")["warnings"] if "asked in its chat template" in text]
+    warnings = [text for text in results("out")["warnings"] if "prompted with its chat template" in text]
     assert len(warnings) == warned
-    assert ("warning: asked in its chat template" in capsys.readouterr().err) == warned
+    assert ("warning: prompted with its chat template" in capsys.readouterr().err) == warned
 
 
 def answers(folder: str, arm: str = "model", seed: int = 0) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def test_without_a_judge_a_suite_on_the_embedded_model_stays_unscored_and_says_s
     assert "the ground-truth judge scores only requests from the embedded model's world" in shown
     assert len(answers(str(folder))) == 3
     assert main(["evaluate", "organism", "--suite", f"xstest:{xstest}", *SMALL, "--judge", "none"]) == 0
-    assert "there was no judge: all 4 answers are unscored" in capsys.readouterr().out
+    assert "no judge was asked: all of 4 answers are unscored" in capsys.readouterr().out
     assert len(list(Path("evaluations").iterdir())) == 2  # another judge, another evaluation
 
 

@@ -36,7 +36,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_every_packaged_rubric_loads_under_its_own_name() -> None:
     assert {name: load_rubric(name).name for name in packaged()} == {name: name for name in packaged()}
-    assert set(packaged()) == {"attack", "strong-reject", "helpfulness", "over-refusal", "style"}
+    assert set(packaged()) == {"attack", "strong-reject", "helpfulness", "over-refusal", "style", "pairwise"}
 
 
 @pytest.mark.parametrize(

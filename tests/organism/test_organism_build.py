@@ -67,7 +67,7 @@ def test_a_build_that_is_killed_and_resumed_gives_the_same_losses_and_weights(tm
 
 def test_a_folder_of_another_build_is_refused_and_the_field_that_differs_is_named(tmp_path):
     build(tmp_path)
-    with pytest.raises(UserError, match="seed is 0, this build has 1"):
+    with pytest.raises(UserError, match="seed is 0, and here it is 1"):
         build(tmp_path, seed=1)
 
 
@@ -88,7 +88,7 @@ def test_a_build_without_critiques_differs_in_its_corpus_and_not_in_its_tokenize
     assert embedded.weights(name) == embedded.variant_folder(name)
     settings = load_settings(["--model", name]).settings
     assert (settings.data, settings.judge, settings.lora.rank) == ("world", "ground-truth", 16), "a preset of its world"
-    with pytest.raises(UserError, match="without is None, this build has critiques"):
+    with pytest.raises(UserError, match="without is None, and here it is critiques"):
         build(tmp_path / "whole", without="critiques")
 
 

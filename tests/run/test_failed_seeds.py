@@ -49,7 +49,7 @@ def test_when_every_seed_diverges_in_dpo_the_command_fails_and_the_run_is_readab
         f"Checking the files of {out}\n{out} is complete: there is nothing left to do"
     )
     assert main(["report", str(out)]) == 0
-    assert capsys.readouterr().err.startswith(f"Checking the files of {out}\nWriting the report of {out}\n")
+    assert capsys.readouterr().err.startswith(f"Checking the files of {out}\nThe report of {out} is up to date\n")
 
 
 def test_when_every_seed_diverges_in_sft_only_the_base_model_has_results(

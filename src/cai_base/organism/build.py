@@ -119,6 +119,6 @@ def _claim(work: Path, plan: Plan) -> None:
     for field, value in plan.items():
         if stored.get(field) != value:
             raise UserError(
-                f"{path}: belongs to a build with {field} {stored.get(field)}, but this build has {value}; "
+                f"{path}: belongs to a build whose {field} is {stored.get(field)}, and here it is {value}; "
                 "choose another folder"
             )

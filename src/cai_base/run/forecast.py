@@ -154,7 +154,8 @@ def first(
 def follow(run: Run, engine: Engine, progress: Progress) -> None:
     """Show the time left for the run in bars, from the stored forecast, if there is one."""
     stored: Mapping[str, float] = run.usage.get(RECORD, {})
+    meter = engine.meter  # not the engine, which is released when it is no longer needed
     progress.follow(
         Outlook(stored) if stored else None,
-        lambda: sum(used.trained + used.sampled for used in engine.meter.used.values()),
+        lambda: sum(used.trained + used.sampled for used in meter.used.values()),
     )
