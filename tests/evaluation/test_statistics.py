@@ -349,3 +349,12 @@ def test_intervals_over_families_cover_where_those_for_these_families_do_not() -
 def test_p_values_are_at_most_one_and_at_least_the_numerical_floor() -> None:
     assert p_value(lambda confidence: (np.array(-1.0), np.array(1.0))) == 1
     assert p_value(lambda confidence: (np.array(0.5), np.array(1.0))) == intervals.LEAST_P
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_where_all_answers_are_equal_the_interval_is_wilsons_over_prompts(value: float, seeds: int) -> None:
+    """Ties of pairwise helpfulness are 0.5: no variance is estimated there, as at 0 and 1."""
+    low, high = of_mean(np.full((seeds, 12), value), (0.0, 1.0))(0.95)
+    wilson = stats.binomtest(round(value * 12), 12).proportion_ci(method="wilson")
+    assert (float(low), float(high)) == pytest.approx((wilson.low, wilson.high), abs=1e-6)

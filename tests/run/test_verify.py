@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_run import RUN
 
+import cai_base
 from cai_base.cli import main
 
 
@@ -91,3 +93,20 @@ def test_a_changed_file_is_named_by_its_hash(copy: Path, capsys: pytest.CaptureF
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert main(["verify", str(copy)]) == 2
     assert f"{weights}: differs from what this run stored" in capsys.readouterr().err
+
+
+def test_an_evaluation_prompt_may_have_the_id_of_another_prompt_of_the_method(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the packaged prompts do: `benign-1` is one question in training and another in the evaluation."""
+    packaged = (Path(cai_base.__file__).parent / "data/world/test.jsonl").read_text().splitlines()
+    asked = [one for one in map(json.loads, packaged) if one["kind"] == "benign"]
+    lines = [json.dumps(one | {"id": f"direct-{number}"}) + "\n" for number, one in enumerate(asked, start=1)]
+    (tmp_path / "asked.jsonl").write_text("".join(lines))
+    flags = "--seeds 1 --arms sft --control shuffled --accept rate,power,base".split()
+    small = [part for part in RUN[2:] if part not in ("--control", "shuffled,resample", "--arms", "sft,cai,instruct")]
+    prompts = ["--evaluation.prompts", str(tmp_path / "asked.jsonl")]
+    assert main(["run", *flags, *small, *prompts, "--out", str(tmp_path / "run")]) == 0
+    inputs = json.loads((tmp_path / "run/inputs.json").read_bytes())
+    assert {one["id"] for one in inputs["prompts"]} & {one["id"] for one in inputs["evaluation_prompts"]}
+    assert main(["verify", str(tmp_path / "run")]) == 0, capsys.readouterr().err

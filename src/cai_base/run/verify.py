@@ -4,7 +4,7 @@ Each check names the first thing that differs. What needs a model or a judge is 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,9 +202,10 @@ def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs,
         not_checked.insert(0, f"the verdicts{whose}")
         return 0
     judge, count = load_judges({choice.flag: choice}, (), None, Progress.quiet())[choice.flag], 0
-    prompts: Mapping[str, Prompt] = {prompt.id: prompt for prompt in (*inputs.evaluation_prompts, *inputs.prompts)}
+    # An evaluation prompt and a prompt of the method may have the same id.
+    asked, revised = _by_id(inputs.evaluation_prompts), _by_id(inputs.prompts)
     for name, answers in _answers(run, scope):
-        judgements = judge.judge([Response.to(prompts[one.id], one.response) for one in answers])
+        judgements = judge.judge([Response.to(asked[one.id], one.response) for one in answers])
         for one, judgement in zip(answers, judgements, strict=True):
             if (one.verdict, one.unscored) != (judgement.verdict, judgement.unscored):
                 raise UserError(f"{run.directory / name}: the verdict on {one.id!r} is not the judge's; {CHANGED}")
@@ -215,7 +216,7 @@ def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs,
     count += 2 * len(compared)
     for name, _, _, chains in _chains(run, scope):
         texts = [(chain, text) for chain in chains for text in chain.responses]
-        judged = iter(judge.judge([Response.to(prompts[chain.id], text) for chain, text in texts]))
+        judged = iter(judge.judge([Response.to(revised[chain.id], text) for chain, text in texts]))
         for chain in chains:
             again = [next(judged) for _ in chain.responses]
             if [one.verdict for one in again] != list(chain.verdicts):
@@ -224,6 +225,10 @@ def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs,
                 )
         count += len(texts)
     return count
+
+
+def _by_id(prompts: Iterable[Prompt]) -> dict[str, Prompt]:
+    return {prompt.id: prompt for prompt in prompts}
 
 
 def _check_figures(run: Run, computed: Results, done: Verification) -> None:

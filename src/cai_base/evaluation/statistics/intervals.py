@@ -119,21 +119,20 @@ def score(table: Crossed, confidence: float) -> Interval:
       would seem low in all seeds.
 
     V(m) is never below the variance of as many independent yes-or-no answers as the table has cells. Where all values
-    are 0 or all are 1, it is that of as many answers as the table has prompts.
+    are equal, it is that of as many answers as the table has prompts.
     """
     mean, size = table.mean, table.size
-    spread = mean * (1 - mean)
-    inside = spread > 1e-12
-    scale = np.where(inside, spread, 1.0) * size
-    prompts_share = np.where(inside, np.maximum(table.between_prompts / scale, 1 / size), 1 / table.prompts)
-    seeds_share = np.where(inside, (table.between_seeds - table.rest) / scale, 0.0)
+    varied = table.between_seeds + table.between_prompts + table.rest > 0
+    scale = np.where(varied, mean * (1 - mean), 1.0) * size
+    prompts_share = np.where(varied, np.maximum(table.between_prompts / scale, 1 / size), 1 / table.prompts)
+    seeds_share = np.where(varied, (table.between_seeds - table.rest) / scale, 0.0)
     yes = table.seed_means * table.prompts
     no = table.prompts - yes
     # All seeds answer the same prompts, so chance adds only the rest to their log-odds, not the full binomial variance.
-    by_chance = (1 / (yes + 0.5) + 1 / (no + 0.5)).mean(-1) * np.where(inside, table.rest * size / scale, 1.0)
+    by_chance = (1 / (yes + 0.5) + 1 / (no + 0.5)).mean(-1) * np.where(varied, table.rest * size / scale, 1.0)
     odds = np.maximum(np.log((yes + 0.5) / (no + 0.5)).var(-1, ddof=1) - by_chance, 0.0) / table.seeds
     # Where all answers are equal no variance was estimated, so the quantile is the normal distribution's.
-    t = np.where(inside, _t(confidence, table.freedom), special.ndtri(0.5 + confidence / 2))
+    t = np.where(varied, _t(confidence, table.freedom), special.ndtri(0.5 + confidence / 2))
 
     def contains(m: Array) -> Array:
         binomial = m * (1 - m)
