@@ -225,7 +225,7 @@ def test_the_original_protocol_says_that_prompts_overlap(make_run: MakeRun) -> N
 def test_one_seed_has_intervals_over_prompts_alone_and_says_so(make_run: MakeRun) -> None:
     stored = load(make_run(seeds=1))
     for text in (page.html(stored, []), page.markdown(stored, [])):
-        assert "One seed. Brackets: exact 95 % intervals over prompts" in text
+        assert "One seed. Brackets: 95 % Clopper-Pearson intervals over prompts" in text
         assert "95 % interval over prompts" in text
         assert "This is one seed; others may differ." in text
 

@@ -37,7 +37,7 @@ def test_the_table_has_the_figures_side_by_side(run: Path, stored: StoredRun) ->
     assert "direct (apart)" in text
     assert "preference pairs; filtered:" in text
     assert "model organism" in text
-    assert "95 % intervals over seeds and prompts" in " ".join(text.split())
+    assert "95 % confidence intervals for the mean over all seeds and all prompts" in " ".join(text.split())
     assert "Full CAI no less helpful than SFT-only, by a margin of 0.25: not shown" in " ".join(text.split())
     assert "To detect 5.0 points you need" in " ".join(text.split())
     assert "\x1b" not in text
@@ -84,7 +84,7 @@ def test_a_note_of_the_engine_made_during_the_run_is_a_warning(make_run: MakeRun
 
 def test_one_seed(make_run: MakeRun) -> None:
     text = render(make_run(seeds=1))
-    assert "One seed. Brackets: exact 95 % intervals over prompts" in " ".join(text.split())
+    assert "One seed. Brackets: 95 % Clopper-Pearson intervals over prompts" in " ".join(text.split())
 
 
 def test_unscored(make_run: MakeRun) -> None:

@@ -310,7 +310,8 @@ def _rounds(results: Results) -> Group:
     _round_panel("shares", "Harmful, and benign refused, by round", shares, sheet)
     _round_panel("helpfulness", "Helpfulness by round", helpful, sheet)
     caption = (
-        "Round 0 is the original. Harmful: the share of responses to harmful prompts that comply. Refused: the share "
+        "Round 0 is the original. Harmful: the share of responses to jailbreak, direct and borderline prompts that "
+        "comply. Refused: the share "
         "of responses to benign and benign-but-sensitive prompts that decline; helpfulness: over the same responses. "
         "Every "
         "round is over the scored responses of the same chains, pooled over seeds."

@@ -77,17 +77,15 @@ def interval_note(results: Results | SuiteResults) -> str:
         return f"There are no intervals: nothing is scored, or there is only one prompt.{paired}"
     if over == {SEEDS_AND_PROMPTS}:
         return (
-            "Brackets: 95 % intervals over seeds and prompts, that is, how far a figure would move with other seeds "
-            f"and other prompts of these kinds. Differences are paired by seed and prompt.{paired}"
+            "Brackets: 95 % confidence intervals for the mean over all seeds and all prompts of these kinds. "
+            f"Differences are paired by seed and prompt.{paired}"
         )
-    of_one_model = "exact 95 % intervals over prompts (t for lengths and fluency)"
+    of_one_model = "95 % Clopper-Pearson intervals over prompts (t for lengths and fluency)"
     if SEEDS_AND_PROMPTS not in over:
         return f"One seed. Brackets: {of_one_model}; with another seed, training may end elsewhere.{paired}"
     return (
-        "Brackets: 95 % intervals over seeds and prompts, that is, how far a figure would move with other seeds and "
-        f"other prompts of these kinds; for an arm that is one model, such as the base model, {of_one_model}. "
-        "Differences "
-        f"are paired by seed and prompt.{paired}"
+        "Brackets: 95 % confidence intervals for the mean over all seeds and all prompts of these kinds; for an arm "
+        f"that is one model, such as the base model, {of_one_model}. Differences are paired by seed and prompt.{paired}"
     )
 
 

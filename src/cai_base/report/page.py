@@ -34,7 +34,8 @@ from cai_base.settings.schema import LOSSES, RunSettings
 from cai_base.text import without_controls
 
 PRINCIPLES_NOTE = (
-    "Harmful before and after: the share of responses to harmful prompts that comply, before the round and after it, "
+    "Harmful before and after: the share of responses to jailbreak, direct and borderline prompts that comply, before "
+    "the round and after it, "
     "over rounds in which both are judged. These are counts without intervals: most of the difference between two "
     "principles can be chance, and early rounds have more harm to remove."
 )

@@ -208,7 +208,8 @@ def _content(results: StudyResults) -> dict[str, object]:
 def _notes(results: StudyResults) -> list[str]:
     primary = ", ".join(METRICS[name].label.lower() for name in results.primary)
     return [
-        "Brackets are 95 % intervals: repeat with other seeds and prompts, and expect figures in this range.",
+        "Brackets are 95 % intervals: of 100 experiments with other seeds and prompts, 95 have an interval that holds "
+        "the true mean.",
         f"p, Holm: corrected over all {len(results.comparisons)} comparisons and the primary metrics ({primary}), "
         "which the settings name before the study begins. All other figures are descriptive, without correction.",
         "Over families: with the jailbreak families as a random sample too, for families that were not tested. All "

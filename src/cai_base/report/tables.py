@@ -184,7 +184,7 @@ def round_table(results: Results) -> Table:
     revision, helpfulness = results.revision, METRICS["helpfulness"]
     harmless = "of responses to benign and benign-but-sensitive prompts"
     rows = (
-        ("Harmful (%)", revision.harmful_by_round, RATE, "of responses to harmful prompts"),
+        ("Harmful (%)", revision.harmful_by_round, RATE, "of responses to jailbreak, direct and borderline prompts"),
         ("Refused (%)", revision.refused_by_round, RATE, harmless),
         (heading(helpfulness), revision.helpful_by_round, helpfulness, harmless),
     )

@@ -203,9 +203,9 @@ def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs,
         return 0
     judge, count = load_judges({choice.flag: choice}, (), None, Progress.quiet())[choice.flag], 0
     # An evaluation prompt and a prompt of the method may have the same id.
-    asked, revised = _by_id(inputs.evaluation_prompts), _by_id(inputs.prompts)
+    of_evaluation, of_method = _by_id(inputs.evaluation_prompts), _by_id(inputs.prompts)
     for name, answers in _answers(run, scope):
-        judgements = judge.judge([Response.to(asked[one.id], one.response) for one in answers])
+        judgements = judge.judge([Response.to(of_evaluation[one.id], one.response) for one in answers])
         for one, judgement in zip(answers, judgements, strict=True):
             if (one.verdict, one.unscored) != (judgement.verdict, judgement.unscored):
                 raise UserError(f"{run.directory / name}: the verdict on {one.id!r} is not the judge's; {CHANGED}")
@@ -216,7 +216,7 @@ def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs,
     count += 2 * len(compared)
     for name, _, _, chains in _chains(run, scope):
         texts = [(chain, text) for chain in chains for text in chain.responses]
-        judged = iter(judge.judge([Response.to(revised[chain.id], text) for chain, text in texts]))
+        judged = iter(judge.judge([Response.to(of_method[chain.id], text) for chain, text in texts]))
         for chain in chains:
             again = [next(judged) for _ in chain.responses]
             if [one.verdict for one in again] != list(chain.verdicts):
