@@ -104,6 +104,7 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--arms", "[sft"], "--arms: "),
         (["--arms", "sft,sft"], "--arms 'sft,sft' has 'sft' twice; give it once"),
         (["--control", ","], "--control ',' has an empty name; give names with one comma between them"),
+        (["--track", "trackio,trackio"], "--track 'trackio,trackio' has 'trackio' twice; give it once"),
         (["--sft.steps.x", "1"], "unknown arguments: --sft.steps.x 1; did you mean --sft.steps?"),
         (
             ["--rubric", "strong-reject"],

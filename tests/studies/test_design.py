@@ -98,6 +98,10 @@ FAULTS = {
         TWO.replace('"shuffled"', '"shuffeld"'),
         "two.toml: factor.preference.shuffled.arm 'shuffeld': is not an arm; the arms are sft, cai",
     ),
+    "an arm named twice": (
+        TWO.replace("seeds = 2", 'seeds = 2\narms = "sft,sft"'),
+        "two.toml: arms 'sft,sft' has 'sft' twice; give it once",
+    ),
     "a wrong value": (TWO.replace("= 0.25", "= 2.5"), "prefill with: revision.refusal-prefill 2.5: must be at most 1"),
     "an unknown factor": (
         TWO + '[[without]]\nprefil = "with"\n',

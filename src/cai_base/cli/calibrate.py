@@ -38,10 +38,10 @@ def calibrate(arguments: list[str]) -> int:
     from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE
 
     settings = load_settings(flags).settings
-    if settings.judge in (None, GROUND_TRUTH, NO_JUDGE):
-        raise UserError(f"--judge {settings.judge}: reads no English; give the judge to measure, such as gguf:FILE")
-    kind, _, name = str(settings.judge).partition(":")
-    folder = "-".join(filter(None, (kind, Path(name).stem, args.labels.stem)))
+    judge = settings.judge
+    if judge is None or judge in (GROUND_TRUTH, NO_JUDGE):
+        raise UserError(f"--judge {judge}: reads no English; give the judge to measure, such as gguf:FILE")
+    folder = "-".join(filter(None, (judge.kind_name, Path(judge.name).stem, args.labels.stem)))
     out = args.out or Path("calibrations") / folder
     rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()
     result = measure(settings.judge_choices["judge"], rubrics, args.labels, out, Progress())

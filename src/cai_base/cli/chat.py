@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cai_base.cli.parser import Parser, count, wants_help
+from cai_base.cli.parser import Parser, count, names, wants_help
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 
@@ -49,7 +49,7 @@ def chat(arguments: list[str]) -> int:
     if target.startswith("-"):
         raise UserError(f"{target}: the run or the model comes first: cai-base chat RUN|MODEL")
     parser = Parser(prog="cai-base chat", usage=CHAT_USAGE, add_help=False)
-    parser.add_argument("--arm", type=lambda text: tuple(name.strip() for name in text.split(",")), default=None)
+    parser.add_argument("--arm", type=names, default=None)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--temperature", type=float, default=None)
     parser.add_argument("--max-tokens", type=count, default=None)

@@ -4,7 +4,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-from cai_base.cli.parser import count, run_parser
+from cai_base.cli.parser import count, names, run_parser
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.text import for_terminal
@@ -98,9 +98,7 @@ def serve(arguments: list[str]) -> int:
         "Serve every arm of a finished run as a model of an OpenAI-compatible server, on this machine only: "
         "/v1/models, /v1/completions and /v1/chat/completions. Base-derived arms use the few-shot layout.",
     )
-    parser.add_argument(
-        "--arms", type=lambda text: tuple(text.split(",")), default=None, help="comma-separated; all by default"
-    )
+    parser.add_argument("--arms", type=names, default=None, help="comma-separated; all by default")
     parser.add_argument("--port", type=int, default=8017, help="8017 by default; 0 for a free one")
     parser.add_argument("--threads", type=count, default=None, help="CPU threads; the run's by default")
     args = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """The command that sends a run's curves to trackers: `track`."""
 
-from cai_base.cli.parser import run_parser
+from cai_base.cli.parser import names, run_parser
 from cai_base.errors import UserError
 from cai_base.paths import REPORT_HTML
 from cai_base.progress import Progress
@@ -10,7 +10,7 @@ def track(arguments: list[str]) -> int:
     """Send missing points to the run's trackers, or to the named ones."""
     parser = run_parser("track", "Send a run's curves, or the missing points, to its trackers or to a new tracker.")
     parser.add_argument(
-        "--to", metavar="NAMES", default="", help="comma-separated trackers: wandb, trackio, tensorboard"
+        "--to", metavar="NAMES", type=names, default=(), help="comma-separated trackers: wandb, trackio, tensorboard"
     )
     args = parser.parse_args(arguments)
     from cai_base.integrations.tracking.send import Sender, begin, trackers_of
@@ -19,11 +19,11 @@ def track(arguments: list[str]) -> int:
     progress = Progress()
     progress.say(f"Checking the files of {args.run}")
     Run.open(args.run)
-    begin(args.run, [name.strip() for name in args.to.split(",") if name.strip()])
-    names = trackers_of(args.run)
-    if not names:
+    begin(args.run, args.to)
+    trackers = trackers_of(args.run)
+    if not trackers:
         raise UserError(f"{args.run}: has no tracker; name one, such as --to tensorboard")
-    for name in names:
+    for name in trackers:
         progress.say(f"Sending to {name}")
         sender = Sender(args.run, name)
         sent = sender.send(files=(args.run / REPORT_HTML).exists())

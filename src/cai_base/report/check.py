@@ -22,7 +22,7 @@ from cai_base.records import (
     StyleResults,
     SuiteResults,
 )
-from cai_base.settings.judges import JUDGE_KINDS
+from cai_base.settings.judges import JUDGE_KINDS, JudgeName
 from cai_base.settings.schema import LOSSES, RunSettings
 
 
@@ -82,7 +82,7 @@ def check_judge_names(file: Path, judge: str | None, second: SecondJudge | None 
     """Raise UserError if a judge is of an unknown kind, or the second one judged an unknown arm."""
     for field, name in (("judge", judge), ("second_judge.name", None if second is None else second.name)):
         if name is not None:
-            _check_known(file, field, name.partition(":")[0], JUDGE_KINDS)
+            _check_known(file, field, JudgeName(name).kind_name, JUDGE_KINDS)
     if second is not None:
         check_arms(file, second.arms)
 

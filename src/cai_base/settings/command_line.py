@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.reading import argparse_in_words, parse_json, parse_toml, read_text, suggestion
+from cai_base.reading import argparse_in_words, parse_json, parse_toml, read_text, shown, suggestion
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import RunSettings
@@ -31,6 +31,7 @@ from cai_base.settings.validation import (
 )
 from cai_base.settings.values import OneOf, TokenPrices
 from cai_base.store import CONFIG, Run
+from cai_base.text import split_names
 
 MOVABLE = ("model", "tokenizer", "instruct", "judge-url", "second-judge-url", "tinker-url")
 """The flags that can be combined with `--from`: they change the location of something, not what it is."""
@@ -69,7 +70,7 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     flags = _flags(args)
     out, config, repeats = _taken(flags, "out"), _taken(flags, "config"), _taken(flags, "from")
     as_json = str(flags.pop("json", "")).lower() == "true"
-    trackers = tuple(name.strip() for name in str(flags.pop("track", "")).split(",") if name.strip())
+    trackers = _trackers(_taken(flags, "track"))
     if repeats:
         settings = _repeated(Path(repeats), flags, config)
         return RunCommand(settings, Path(out) if out else None, as_json, trackers, Path(repeats))
@@ -87,6 +88,13 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     check_folder(source.place("model"), model)  # first: a wrong path would otherwise cause a message about the judge
     settings = validated(merge(merge(defaults(model, protocol, loss), under or {}), given), source)
     return RunCommand(settings, Path(out) if out else None, as_json, trackers)
+
+
+def _trackers(given: str | None) -> tuple[str, ...]:
+    try:
+        return () if given is None else split_names(given)
+    except ValueError as error:
+        raise UserError(f"--track {shown(given)} {error}") from None
 
 
 def _taken(flags: dict[str, object], name: str) -> str | None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from cai_base import arms
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
+from cai_base.reading import shown
 from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import Source, validated
 from cai_base.studies.design import Cell, Design
+from cai_base.text import split_names
 
 ONE_THREAD = {"threads": 1}
 """Parallel runs have one thread each; results are reproducible for an equal number of threads."""
@@ -54,7 +56,7 @@ def plan(design: Design, flags: Table) -> tuple[PlannedRun, ...]:
 def _planned(design: Design, flags: Table, name: str, members: Sequence[int]) -> PlannedRun:
     cells = [design.cells[place] for place in members]
     table = merge(merge(merge(ONE_THREAD, design.run), cells[0].settings), flags)
-    table = table | _arms(table, cells)
+    table = table | _arms(design.file, table, cells)
     model, protocol = str(table.get("model", EMBEDDED)), str(table.get("protocol", ""))
     levels = ", ".join(f"{factor} {level}" for factor, level in cells[0].levels.items())
     file = Path(f"{design.file}: {levels}")
@@ -62,13 +64,20 @@ def _planned(design: Design, flags: Table, name: str, members: Sequence[int]) ->
     return PlannedRun(name, table, settings, tuple(members))
 
 
-def _arms(table: Table, cells: Sequence[Cell]) -> dict[str, str]:
+def _arms(file: Path, table: Table, cells: Sequence[Cell]) -> dict[str, str]:
     """The settings `arms` and `control` of a run: the arms of all its cells and those of the file."""
-    given = [name.strip() for key in ("arms", "control") for name in str(table.get(key) or "").split(",")]
-    wanted = arms.in_order({arms.BASELINE, *filter(None, given), *(cell.arm for cell in cells)} - {arms.BASE})
+    given = [name for key in ("arms", "control") for name in _names_in(file, key, table.get(key))]
+    wanted = arms.in_order({arms.BASELINE, *given, *(cell.arm for cell in cells)} - {arms.BASE})
     controls = [name for name in wanted if arms.arm(name).control]
     result = {"arms": ",".join(name for name in wanted if name not in controls)}
     return result | ({"control": ",".join(controls)} if controls else {})
+
+
+def _names_in(file: Path, key: str, given: object) -> tuple[str, ...]:
+    try:
+        return split_names(str(given)) if given else ()
+    except ValueError as error:
+        raise UserError(f"{file}: {key} {shown(given)} {error}") from None
 
 
 def _refuse_varied(design: Design, flags: Table) -> None:
