@@ -20,13 +20,11 @@ from cai_base.evaluation.tasks.prompts import METRICS as METRICS
 from cai_base.evaluation.tasks.prompts import SEPARATE as SEPARATE
 from cai_base.inputs.kinds import JAILBREAK
 from cai_base.reading import listed, shown, suggestion
-from cai_base.records import Answer, Difference, Figure, Interval
+from cai_base.records import HELPFULNESS, Answer, Difference, Figure, Interval
+from cai_base.settings.schema import Evaluation
 
 PerSeed = Sequence[Sequence[Answer] | None]
 """Every seed's answers of one arm; None in place of a seed that failed."""
-
-
-ATTACK = "attack_success_rate"
 
 CURVES = tuple(name for name, metric in METRICS.items() if metric.curve)
 """The metrics whose curves over training are stored."""
@@ -51,6 +49,11 @@ def figures(per_seed: PerSeed, kinds: Sequence[str] = (), *, one_model: bool = F
         one_model: all seeds sample from the same weights, as for the base model.
     """
     return {name: _figure(metric, per_seed, kinds, one_model) for name, metric in METRICS.items()}
+
+
+def margins(settings: Evaluation) -> dict[str, float]:
+    """The non-inferiority margin of each metric that is tested for non-inferiority, in the metric's unit."""
+    return {HELPFULNESS: settings.helpfulness_margin}
 
 
 def means(answers: Sequence[Answer]) -> dict[str, float]:

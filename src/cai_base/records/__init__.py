@@ -7,6 +7,10 @@ the results, `results` the contents of every results file, `study` what a study 
 
 from cai_base.records.answers import Answer, AskedArm, AskedTarget, ComparedAnswers, PairwiseVerdict, StyledAnswer
 from cai_base.records.figures import (
+    ATTACK,
+    HELPFULNESS,
+    MAIN_METRICS,
+    OVER_REFUSAL,
     PROMPTS,
     SEEDS_AND_PROMPTS,
     Agreement,
@@ -76,7 +80,11 @@ from cai_base.records.study import (
 )
 
 __all__ = [
+    "ATTACK",
+    "HELPFULNESS",
+    "MAIN_METRICS",
     "NOTHING",
+    "OVER_REFUSAL",
     "PROMPTS",
     "RESULTS_FILES",
     "SEEDS_AND_PROMPTS",

@@ -4,6 +4,10 @@ from typing import Literal
 
 from cai_base.records.stored import Stored
 
+ATTACK, OVER_REFUSAL, HELPFULNESS = "attack_success_rate", "over_refusal_rate", "helpfulness"
+MAIN_METRICS = (ATTACK, OVER_REFUSAL, HELPFULNESS)
+"""The names of the main metrics, as in every results file; `evaluation.tasks.prompts` defines what they are."""
+
 Interval = tuple[float, float]
 """The lower and the upper end."""
 

@@ -1,12 +1,10 @@
 """The result in a sentence or two, made only from the figures; it claims no more than their intervals allow."""
 
 from cai_base.arms import ARMS, BASELINE, in_order, pair_name
-from cai_base.records import PROMPTS, Difference, Results
+from cai_base.records import ATTACK, OVER_REFUSAL, PROMPTS, Difference, Results
 from cai_base.report.labels import label
 from cai_base.report.numbers import RATE, number, percent
 from cai_base.settings.judges import NO_JUDGE
-
-ATTACK, OVER_REFUSAL = "attack_success_rate", "over_refusal_rate"
 
 
 def main_arm(results: Results) -> str | None:

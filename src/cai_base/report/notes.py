@@ -3,8 +3,8 @@
 from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
 from cai_base.evaluation.metrics import METRICS
-from cai_base.records import SEEDS_AND_PROMPTS, Results, Share, StyleResults, SuiteResults
-from cai_base.report.headline import ATTACK, main_arm
+from cai_base.records import ATTACK, HELPFULNESS, SEEDS_AND_PROMPTS, Results, Share, StyleResults, SuiteResults
+from cai_base.report.headline import main_arm
 from cai_base.report.labels import label
 from cai_base.report.numbers import NONE, RATE, interval, number, percent
 from cai_base.report.tables import CORRECTED, difference_cell, main_table
@@ -102,10 +102,10 @@ def _intervals_over(results: Results | SuiteResults) -> set[str | None]:
 
 def _no_less_helpful(results: Results) -> list[str]:
     """For each arm that started from SFT, whether non-inferiority in helpfulness is shown, given the margin."""
-    metric = METRICS["helpfulness"]
+    metric = METRICS[HELPFULNESS]
     sentences = []
     for arm in results.arms:
-        compared = results.comparisons.get(pair_name(arm, BASELINE), {}).get("helpfulness")
+        compared = results.comparisons.get(pair_name(arm, BASELINE), {}).get(HELPFULNESS)
         test = None if compared is None else compared.non_inferiority
         if compared is None or compared.ci95 is None or test is None or ARMS[arm].group != "trained":
             continue

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cai_base.evaluation.metrics import METRICS, Measure, Scale
+from cai_base.records import ATTACK
 
 UNITS: Mapping[Scale, str] = {"rate": "%", "score": "1–5", "share": "0–1", "count": "tokens", "nats": "nats per token"}
 
@@ -12,7 +13,7 @@ DIGITS: Mapping[Scale, int] = {"rate": 1, "score": 2, "share": 2, "count": 1, "n
 NONE = "–"
 """Shown where there is no figure."""
 
-RATE = METRICS["attack_success_rate"]
+RATE = METRICS[ATTACK]
 """A measure in per cent, for rates that are not the value of a metric."""
 
 

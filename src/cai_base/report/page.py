@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base import __version__
 from cai_base.arms import in_order
-from cai_base.records import FeedbackFigures, LossUsed, Prefilled, Results, SecondJudge, Summary
+from cai_base.records import ATTACK, FeedbackFigures, LossUsed, Prefilled, Results, SecondJudge, Summary
 from cai_base.report import reader, style
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
@@ -180,11 +180,7 @@ def _second_judge(second: SecondJudge | None) -> list[tuple[str, str]]:
         f"{part} {NONE if one.alpha is None else format(one.alpha, '.2f')} ({one.answers} answers)"
         for part, one in second.agreement.items()
     )
-    means = {
-        arm: figures["attack_success_rate"].mean
-        for arm, figures in second.arms.items()
-        if "attack_success_rate" in figures
-    }
+    means = {arm: figures[ATTACK].mean for arm, figures in second.arms.items() if ATTACK in figures}
     rates = ", ".join(f"{label(arm)} {percent(mean)}" for arm, mean in means.items() if mean is not None)
     text = f"{second.name}; Krippendorff's alpha with the first: {alphas or 'no answer was scored by both'}"
     return [("Second judge", f"{text}. Its attack success rate: {rates or NONE}")]

@@ -11,7 +11,7 @@ from rich.text import Text
 from cai_base import __version__
 from cai_base.evaluation.metrics import METRICS, Metric
 from cai_base.reading import read_record
-from cai_base.records import CellResults, ComparisonResults, Difference, StudyResults
+from cai_base.records import HELPFULNESS, CellResults, ComparisonResults, Difference, StudyResults
 from cai_base.report.labels import ORGANISM, label
 from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
@@ -149,7 +149,7 @@ def cell_table(results: StudyResults) -> Table:
 
 def _beside(results: StudyResults) -> tuple[str, ...]:
     """Metrics shown with the primary ones: a model that refuses everything, or breaks, also has no attack success."""
-    return tuple(name for name in ("helpfulness", "broken_rate") if name not in results.primary)
+    return tuple(name for name in (HELPFULNESS, "broken_rate") if name not in results.primary)
 
 
 def _figure(name: str, cell: CellResults) -> Cell:

@@ -10,7 +10,7 @@ from cai_base.evaluation.metrics import METRICS, SEPARATE
 from cai_base.evaluation.tasks.comparisons import ACCURACY, VALUES
 from cai_base.evaluation.tasks.suite_files import published
 from cai_base.reading import listed
-from cai_base.records import Accuracy, ComparisonsResults, Difference, SuiteResults
+from cai_base.records import ATTACK, OVER_REFUSAL, Accuracy, ComparisonsResults, Difference, SuiteResults
 from cai_base.report.labels import ORGANISM, label, pair_label
 from cai_base.report.load import load_suite
 from cai_base.report.notes import interval_note, judge_note
@@ -80,7 +80,7 @@ def _suite(console: Console, results: SuiteResults) -> None:
         console.print(Text(" ".join([over, *judge_note(results), _interval_note(results)]), style="dim"))
         if incomplete(results):
             draw(console, coverage_table(results))
-    for name in ("attack_success_rate", "over_refusal_rate"):
+    for name in (ATTACK, OVER_REFUSAL):
         if name in metrics_of(results):
             draw(console, _by_category(results, name))
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from cai_base.arms import BASELINE, control_pair, in_order, pair_name
 from cai_base.evaluation.metrics import METRICS, Measure, Metric
-from cai_base.records import Corrected, Difference, Figure, McNemar, Results, SuiteResults
+from cai_base.records import ATTACK, HELPFULNESS, Corrected, Difference, Figure, McNemar, Results, SuiteResults
 from cai_base.report.labels import label, pair_label
 from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 
@@ -134,8 +134,8 @@ def incomplete(results: Results | SuiteResults) -> bool:
 def family_table(results: Results) -> Table:
     """Attack success by family; families outside the rate come last. They and unseen families are marked."""
     unseen = () if results.unseen is None else results.unseen.families
-    arms, metric = in_order(results.arms), METRICS["attack_success_rate"]
-    by_arm = {arm: results.arms[arm]["attack_success_rate"].by_family for arm in arms}
+    arms, metric = in_order(results.arms), METRICS[ATTACK]
+    by_arm = {arm: results.arms[arm][ATTACK].by_family for arm in arms}
     names = dict.fromkeys(name for families in by_arm.values() for name in families)
     rows = [
         Row(
@@ -181,7 +181,7 @@ def _significant_seeds(tests: Sequence[McNemar | None]) -> str:
 
 def round_table(results: Results) -> Table:
     """Harm, refusal and helpfulness of the originals and of the revisions of every round."""
-    revision, helpfulness = results.revision, METRICS["helpfulness"]
+    revision, helpfulness = results.revision, METRICS[HELPFULNESS]
     harmless = "of responses to benign and benign-but-sensitive prompts"
     rows = (
         ("Harmful (%)", revision.harmful_by_round, RATE, "of responses to jailbreak, direct and borderline prompts"),

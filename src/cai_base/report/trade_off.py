@@ -3,8 +3,7 @@
 from matplotlib.axes import Axes
 
 from cai_base.arms import arm, in_order
-from cai_base.records import Figure, Results
-from cai_base.report.headline import ATTACK, OVER_REFUSAL
+from cai_base.records import ATTACK, OVER_REFUSAL, Figure, Results
 from cai_base.report.labels import label
 from cai_base.report.plotting import FAINT, Sheet, spread
 

@@ -7,11 +7,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai_base.evaluation.metrics import METRICS
 from cai_base.progress import duration
+from cai_base.records import MAIN_METRICS
 from cai_base.report.labels import label
 from cai_base.report.numbers import NONE, heading
 from cai_base.report.plotting import arm_colours
 from cai_base.report.tables import Cell, Row, Table, plain_cell
-from cai_base.run.status import EVALUATION, TRAINING, Status
+from cai_base.run.status import TRAINING, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,6 @@ def _rates(status: Status) -> Table:
             heading(METRICS[name]),
             tuple(plain_cell(METRICS[name], one[name]) if name in one else Cell(NONE) for one in status.rates.values()),
         )
-        for name in EVALUATION
+        for name in MAIN_METRICS
     ]
     return Table("", tuple(label(arm) for arm in status.rates), tuple(rows))

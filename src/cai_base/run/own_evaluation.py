@@ -16,7 +16,7 @@ from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.progress import Progress
-from cai_base.records import Judgement
+from cai_base.records import MAIN_METRICS, Judgement
 from cai_base.run import pairwise
 from cai_base.run.evaluation import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
@@ -27,7 +27,6 @@ from cai_base.store import to_lines
 
 LABELLED = "judge on labelled answers"
 """The work of measuring the judge."""
-SAID = ("attack_success_rate", "over_refusal_rate", "helpfulness")
 """What is said after every evaluation."""
 
 
@@ -131,7 +130,7 @@ class RunEvaluation:
         session.progress.say(f"{_work(arm.name, step)}: {len(loaded.models) * len(self._items)} answers")
         ask(evaluation, loaded, session.settings.evaluation, judges, Progress.quiet())
         answers = [one for of_seed in evaluation.stored(arm.name, list(loaded.models)) for one in of_seed or ()]
-        figures = ", ".join(_in_words(name, value) for name, value in means(answers).items() if name in SAID)
+        figures = ", ".join(_in_words(name, value) for name, value in means(answers).items() if name in MAIN_METRICS)
         session.progress.say(f"{_work(arm.name, step)}: {figures or 'unscored'}")
 
 

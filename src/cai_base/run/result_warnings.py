@@ -9,7 +9,7 @@ from cai_base import paths
 from cai_base.arms import ARMS, pair_name
 from cai_base.engines.files import ADAPTER_WEIGHTS
 from cai_base.evaluation.metrics import CURVES, METRICS
-from cai_base.records import Difference, Figure
+from cai_base.records import ATTACK, Difference, Figure
 from cai_base.run.findings import stored_findings
 from cai_base.store import ACCEPT, Run
 
@@ -23,7 +23,7 @@ LOW_ATTACK_SUCCESS = 0.2
 def uncovered(arms: Mapping[str, Mapping[str, Figure]], *, judged: bool) -> list[str]:
     """Warn of every metric for which too few answers of an arm are scored; names the arm with the lowest coverage."""
     if not judged:
-        answers = sum(arm["attack_success_rate"].answered for arm in arms.values())
+        answers = sum(arm[ATTACK].answered for arm in arms.values())
         return [f"only 0 of {answers} answers to jailbreak prompts were scored; unscored is not safe"]
     short = []
     for metric in next(iter(arms.values())):

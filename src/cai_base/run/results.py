@@ -13,6 +13,7 @@ from cai_base.method import losses
 from cai_base.method.pairs import NO_PAIRS
 from cai_base.reading import read_record
 from cai_base.records import (
+    ATTACK,
     Chain,
     ConstitutionUsed,
     CurvePoint,
@@ -123,7 +124,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
                     *warnings.accepted_changes(run),
                     *warnings.uncovered(judged["arms"], judged=settings.judge != NO_JUDGE),
                     *warnings.stored_warnings(run),
-                    *warnings.at_the_floor(judged["arms"][BASELINE]["attack_success_rate"].mean),
+                    *warnings.at_the_floor(judged["arms"][BASELINE][ATTACK].mean),
                     *warnings.no_safer_revisions(revision.harmful_by_round),
                     *warnings.same_weights(run.directory, from_another, seeds),
                     *warnings.differs_from_itself(judged["comparisons"]),

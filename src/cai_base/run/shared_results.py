@@ -17,6 +17,7 @@ from cai_base.evaluation.judges.load import judge_name
 from cai_base.inputs import Inputs
 from cai_base.inputs.rubrics import Rubric
 from cai_base.records import (
+    ATTACK,
     Answer,
     AskedArm,
     AskedTarget,
@@ -128,7 +129,7 @@ def judged(
     )
     names = [name for name in next(iter(figures.values())) if unanswerable or _is_answered(name, figures)]
     by_arm = {arm: {name: by_metric[name] for name in names} for arm, by_metric in figures.items()}
-    margins = {"helpfulness": evaluation.helpfulness_margin}
+    margins = metrics.margins(evaluation)
     pairs = arms.comparisons(answers)
     comparisons = [metrics.compare(answers[a], answers[b], names, margins) for a, b in pairs]
     corrected = metrics.correct_primary(comparisons, evaluation.primary)
@@ -154,19 +155,18 @@ def unseen(by_arm: Mapping[str, metrics.PerSeed], families: Sequence[str]) -> Un
         }
         for part in ("unseen", "seen")
     }
-    metric = metrics.ATTACK
     return Unseen(
         families=tuple(families),
         arms={
             name: {
-                part: metrics.figures(answers[name], one_model=arms.arm(name).one_model)[metric]
+                part: metrics.figures(answers[name], one_model=arms.arm(name).one_model)[ATTACK]
                 for part, answers in parts.items()
             }
             for name in by_arm
         },
         comparisons={
             arms.pair_name(a, b): {
-                part: metrics.compare(answers[a], answers[b], (metric,), {})[metric] for part, answers in parts.items()
+                part: metrics.compare(answers[a], answers[b], (ATTACK,), {})[ATTACK] for part, answers in parts.items()
             }
             for a, b in arms.comparisons(by_arm)
         },

@@ -11,7 +11,7 @@ from cai_base.arms import ARMS, SFT, Arm
 from cai_base.evaluation.metrics import means
 from cai_base.inputs import Inputs
 from cai_base.reading import typed
-from cai_base.records import Answer, Chain, TrainingStep
+from cai_base.records import MAIN_METRICS, Answer, Chain, TrainingStep
 from cai_base.records.spending import Spending
 from cai_base.run.stored import answers_of
 from cai_base.settings.choices import Scope
@@ -20,8 +20,6 @@ from cai_base.store import Run
 
 TRAINING = ("loss", "margin", "accuracy", "held_out_accuracy")
 """The fields of a training step that are shown, if its loss has them."""
-EVALUATION = ("attack_success_rate", "over_refusal_rate", "helpfulness")
-"""The metrics of an interim evaluation that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def _rates(run: Run, scope: Scope) -> dict[str, dict[str, float]]:
     for name in scope.arms:
         arm = ARMS[name]
         answers = [one for seed in scope.seeds for one in _answers(run, scope, arm, seed)]
-        figures = {metric: value for metric, value in means(answers).items() if metric in EVALUATION}
+        figures = {metric: value for metric, value in means(answers).items() if metric in MAIN_METRICS}
         if figures:
             rates[name] = figures
     return rates

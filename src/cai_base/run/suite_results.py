@@ -10,6 +10,7 @@ from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.evaluation.tasks.suites import Suite
 from cai_base.inputs.kinds import HARMLESS
 from cai_base.records import (
+    ATTACK,
     Answer,
     AskedArm,
     ComparedAnswers,
@@ -67,7 +68,7 @@ def collect(
             sha256=suite.sha256,
             prompts=len(suite.prompts),
             asked=len(items),
-            attacks=sum(kind in metrics.METRICS[metrics.ATTACK].kinds for kind in kinds),
+            attacks=sum(kind in metrics.METRICS[ATTACK].kinds for kind in kinds),
             apart=sum(kind in metrics.SEPARATE for kind in kinds),
             safe=sum(kind in HARMLESS for kind in kinds),
             left_out=dict(suite.left_out),

@@ -10,6 +10,7 @@ from pydantic_settings import CliImplicitFlag
 from cai_base import arms
 from cai_base.arms import Section as ArmSection
 from cai_base.embedded import EMBEDDED, is_embedded
+from cai_base.records import ATTACK, OVER_REFUSAL
 from cai_base.settings import numbers
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice, Models, Scope
 from cai_base.settings.feedback import Feedback
@@ -75,9 +76,9 @@ class Evaluation(Section):
         0, description="number of jailbreak families to hold out: evaluated, but removed from the method's prompts"
     )
     primary: Annotated[Names, Field(min_length=1)] = Field(
-        ("attack_success_rate", "over_refusal_rate"),
+        (ATTACK, OVER_REFUSAL),
         description="comma-separated primary metrics; p values are corrected over these and all comparisons; "
-        "attack_success_rate,over_refusal_rate by default",
+        f"{ATTACK},{OVER_REFUSAL} by default",
     )
 
 

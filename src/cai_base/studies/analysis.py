@@ -43,7 +43,7 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
     first = next(iter(runs.values()))
     settings, inputs = first.settings, first.inputs
     cells = [runs[cell.run].answers(cell.arm) for cell in record.cells]
-    margins = {"helpfulness": settings.evaluation.helpfulness_margin}
+    margins = metrics.margins(settings.evaluation)
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
     differences = [_compared(contrast, cells, margins) for contrast in record.contrasts]
     corrected = metrics.correct_primary(differences, record.primary)

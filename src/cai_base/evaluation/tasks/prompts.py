@@ -17,7 +17,7 @@ from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, Revise, sample_a
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.kinds import BENIGN, EVERY, HARMFUL, HARMLESS, JAILBREAK, SENSITIVE
 from cai_base.inputs.prompts import Prompt
-from cai_base.records import Answer
+from cai_base.records import ATTACK, HELPFULNESS, OVER_REFUSAL, Answer
 from cai_base.settings.schema import Evaluation
 
 UNIT = 64
@@ -26,7 +26,7 @@ TOO_LONG = "the prompt is too long for the model's context"
 
 SEPARATE = tuple(kind for kind in HARMFUL if kind != JAILBREAK)
 METRICS: Mapping[str, Metric] = {
-    "attack_success_rate": Metric(
+    ATTACK: Metric(
         "Attack success rate",
         "rate",
         "jailbreak prompts; lower is safer",
@@ -47,7 +47,7 @@ METRICS: Mapping[str, Metric] = {
         families=SEPARATE,
         optional=True,
     ),
-    "over_refusal_rate": Metric(
+    OVER_REFUSAL: Metric(
         "Over-refusal rate",
         "rate",
         "benign and benign-but-sensitive prompts; lower is better",
@@ -67,7 +67,7 @@ METRICS: Mapping[str, Metric] = {
         families=SEPARATE,
         binary=True,
     ),
-    "helpfulness": Metric(
+    HELPFULNESS: Metric(
         "Helpfulness",
         "score",
         "benign prompts; higher is better",
