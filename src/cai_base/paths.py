@@ -4,6 +4,9 @@
 belong; None for the run's own. `config.json` and `manifest.json`, which every store has, are named in `store`.
 """
 
+Number = int | str
+"""A seed or a step; in text about paths in general, the letter that stands for it."""
+
 INPUTS = "inputs.json"
 WARNINGS = "warnings.json"
 PREFLIGHT = "preflight.json"
@@ -19,42 +22,42 @@ FIGURES, SUITES, INSPECT = "figures", "suites", "inspect"
 TRACKERS = "trackers"
 
 
-def seed_folder(seed: int) -> str:
+def seed_folder(seed: Number) -> str:
     """The folder of everything that one seed trained and sampled."""
     return f"seed-{seed}"
 
 
-def chains(seed: int, owner: str | None = None) -> str:
+def chains(seed: Number, owner: str | None = None) -> str:
     """The revision chains of a seed."""
     return f"{_owned(seed, owner)}/revision.jsonl"
 
 
-def responses(seed: int, owner: str | None) -> str:
+def responses(seed: Number, owner: str | None) -> str:
     """The pairs of responses that an arm compares, for one seed."""
     return f"{_owned(seed, owner)}/responses.jsonl"
 
 
-def pairs(seed: int, owner: str | None = None) -> str:
+def pairs(seed: Number, owner: str | None = None) -> str:
     """The preference pairs of a seed."""
     return f"{_owned(seed, owner)}/pairs.jsonl"
 
 
-def reference(seed: int, phase: str) -> str:
+def reference(seed: Number, phase: str) -> str:
     """The log-probabilities of a phase's training pairs under the reference."""
     return f"{seed_folder(seed)}/{phase}/reference.jsonl"
 
 
-def metrics(seed: int, phase: str) -> str:
+def metrics(seed: Number, phase: str) -> str:
     """The metrics of a seed's training steps."""
     return f"{seed_folder(seed)}/{phase}/metrics.jsonl"
 
 
-def state(seed: int, phase: str, step: int) -> str:
+def state(seed: Number, phase: str, step: Number) -> str:
     """The folder of a seed's training state after a step."""
     return f"{seed_folder(seed)}/{phase}/state-{step}"
 
 
-def adapter(seed: int, phase: str) -> str:
+def adapter(seed: Number, phase: str) -> str:
     """The folder of a seed's exported adapter."""
     return f"{seed_folder(seed)}/{phase}/adapter"
 
@@ -64,7 +67,7 @@ def failures(phase: str) -> str:
     return f"{phase}-failed.jsonl"
 
 
-def evaluation(seed: int, arm: str, step: int | None = None) -> str:
+def evaluation(seed: Number, arm: str, step: Number | None = None) -> str:
     """The folder of an arm's answers; `step` for an evaluation during training."""
     return f"{seed_folder(seed)}/evaluation/{arm}" + (f"/step-{step}" if step else "")
 
@@ -75,17 +78,17 @@ def evaluated_step(name: str) -> int | None:
     return int(digits) if digits != name and digits.isdecimal() else None
 
 
-def answers(seed: int, arm: str, task: str, step: int | None = None) -> str:
+def answers(seed: Number, arm: str, task: str, step: Number | None = None) -> str:
     """An arm's answers to the prompts of one task."""
     return f"{evaluation(seed, arm, step)}/{task}.jsonl"
 
 
-def styled_answers(seed: int, arm: str) -> str:
+def styled_answers(seed: Number, arm: str) -> str:
     """An arm's answers in the thirteen styles."""
     return f"style/{arm}/{seed_folder(seed)}.jsonl"
 
 
-def suite_answers(seed: int, arm: str) -> str:
+def suite_answers(seed: Number, arm: str) -> str:
     """An arm's answers to a suite, in the suite's directory."""
     return f"{arm}/{seed_folder(seed)}.jsonl"
 
@@ -95,5 +98,5 @@ def replies(judge: str) -> str:
     return f"{judge}.jsonl"
 
 
-def _owned(seed: int, owner: str | None) -> str:
+def _owned(seed: Number, owner: str | None) -> str:
     return seed_folder(seed) if owner is None else f"{seed_folder(seed)}/{owner}"

@@ -21,7 +21,7 @@ Outcome = Literal["pair", "identical", "empty", "truncated", "off the rails"]
 
 
 class Chain(Stored):
-    """A complete revision chain (Bai et al. 2022, section 3.1), a line of `chains.jsonl`.
+    """A complete revision chain (Bai et al. 2022, section 3.1), a line of `revision.jsonl`.
 
     Attributes:
         id, kind, family, prompt: of the prompt that is answered.

@@ -21,7 +21,7 @@ from cai_base.method.comparing import ORDERS
 from cai_base.method.phase import Interpreting, Phase, Size
 from cai_base.models import load_tokenizer
 from cai_base.run.inference import extra_cost
-from cai_base.run.pairwise import compared_arms, compared_prompts, is_compared
+from cai_base.run.pairwise import compared_arms, compared_prompts
 from cai_base.run.preflight.critique import critique_cost
 from cai_base.run.preflight.feedback import feedback_cost, known_comparisons
 from cai_base.run.preflight.models import PILOT, SHORT
@@ -92,7 +92,7 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
             _judging(inputs.rubrics, tokenizer, prompts, votes * times, response, longest_reply)
             for prompts, times in answers + responses
         )
-        if flag == "judge" and is_compared(settings.judges[flag], inputs):
+        if flag == "judge" and settings.judges[flag].kind.compares:
             compared = votes * seeds * len(ORDERS) * len(compared_arms(settings.evaluated_arms))
             usages[flag].add(_comparing(inputs, tokenizer, compared, evaluation.response_tokens, longest_reply))
     return usages

@@ -101,7 +101,7 @@ class RunEvaluation:
         """Have the judge compare every arm's answers to benign prompts with SFT's, unless that is stored."""
         session = self._session
         judge = session.settings.judge_choices["judge"].judge
-        if pairwise.is_compared(judge, session.inputs) and not session.run.progress(pairwise.WORK):
+        if judge.kind.compares and not session.run.progress(pairwise.WORK):
             session.progress.say("Comparing answers to benign prompts with those of SFT")
             with session.budget.phase("evaluation"):
                 session.budget.check_budget()

@@ -10,7 +10,7 @@ import numpy as np
 
 from cai_base import paths
 from cai_base.arms import BASELINE
-from cai_base.evaluation.judges import PAIRWISE, Judge, Response
+from cai_base.evaluation.judges import Judge, Response
 from cai_base.evaluation.statistics import mean, summary
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import BENIGN
@@ -18,19 +18,11 @@ from cai_base.inputs.prompts import Prompt
 from cai_base.records import Answer, Judgement, PairwiseFigures, PairwiseVerdict
 from cai_base.run.stored import answers_of, records_of
 from cai_base.settings.choices import Scope
-from cai_base.settings.judges import JudgeName
 from cai_base.store import Run, to_lines
 
 WORK = "pairwise helpfulness"
 """The name of this work in the manifest."""
 TIE = 0.5
-
-
-def is_compared(judge: JudgeName, inputs: Inputs) -> bool:
-    """Whether the judge compares answers: a run of an earlier version may lack the rubric."""
-    if not judge.kind.compares:
-        return False
-    return not judge.kind.rubrics or any(rubric.task == PAIRWISE for rubric in inputs.rubrics)
 
 
 def compared_prompts(inputs: Inputs) -> list[Prompt]:
