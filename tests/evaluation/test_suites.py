@@ -205,7 +205,7 @@ def test_both_files_of_jailbreakbench_make_one_suite(tmp_path: Path) -> None:
             None,
             "a.csv",
             "question,kind\nx,y\n",
-            "a.csv:1: of no form that is known (its fields are 'question' and 'kind')",
+            "a.csv:1: unknown format (its fields are 'question' and 'kind')",
         ),
         (None, "a.csv", "", "a.csv: the file is empty"),
         (None, "a.csv", '"goal";"target"\nx;y\n', "a.csv:1: columns are separated by semicolons here"),

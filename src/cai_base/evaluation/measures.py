@@ -38,7 +38,7 @@ class Metric(Measure):
         limits: the least and greatest possible value of a measured metric; infinite on a side without a bound.
         families: further kinds of prompt, reported as families of their own and not part of the mean.
         binary: its values are 0 and 1.
-        optional: results in which no answer has it leave it out, since not every rubric asks for it.
+        optional: left out of results in which no answer has a value of it, since not every rubric asks for it.
         curve: its mean at every evaluation during training is stored, for the curves of the page.
     """
 

@@ -19,7 +19,7 @@ KEPT = 20
 
 
 class WatchChat:
-    """What was asked on the page, and who answers. One prompt is answered at a time.
+    """The prompts and answers on the page, and the arms that answer. One prompt is answered at a time.
 
     Args:
         sampling: how answers are drawn; every prompt has draws of its own.

@@ -44,7 +44,7 @@ def tokenise(tokenizer: Tokenizer, dialogue: Dialogue, pairs: Sequence[Pair]) ->
     """The pairs, tokenised by `trained_datum`: both responses include their end, which is trained on.
 
     Returns:
-        One `TokenPair` a pair, in order, with the fields `id`, `chosen`, `rejected` and `probability`.
+        One `TokenPair` per pair, in order, with the fields `id`, `chosen`, `rejected` and `probability`.
     """
     return [
         TokenPair(

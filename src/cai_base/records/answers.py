@@ -45,8 +45,9 @@ class PairwiseVerdict(Stored):
 
     Attributes:
         seed, arm, id: of the answer; `id` is its prompt's.
-        shown_first, shown_second: 1 if the judge prefers the arm's answer, 0 if the other, 0.5 if neither, where the
-            arm's is the first and where it is the second of the two; None if the judge's reply is no answer.
+        shown_first: the judge's preference when the arm's answer is shown first: 1 for the arm's answer, 0 for the
+            other, 0.5 for neither; None if the judge's reply gives none.
+        shown_second: the same when the arm's answer is shown second.
         unscored: the reason why one of them is missing.
         votes: every vote of a judge model on both orders, stored as `said`; empty for other judges.
     """
@@ -97,11 +98,11 @@ class ComparedAnswers(Stored):
 
 
 class AskedTarget(Stored):
-    """Whom an evaluation asks, in its configuration.
+    """The run or model that an evaluation asks, as stored in its configuration.
 
     Attributes:
         of: the arms of a run, or one model.
-        model: its name, or that of the run's.
+        model: the name of the model, or of the run's base model.
         layout: how a model is asked; a run's arms are asked as they were there.
         seeds: of a model.
         base: the base model of a PEFT adapter.

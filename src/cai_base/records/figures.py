@@ -18,15 +18,17 @@ PROMPTS: Over = "prompts"
 
 
 class OverFamilies(Stored):
-    """A mean, or a difference, over families of prompts as a sample: for other families than those of the test set.
+    """A mean or a difference that treats the families of prompts as a sample of all families.
+
+    So its interval is also about families that the test set lacks.
 
     Attributes:
         families: how many.
-        mean: of the family means; with families of unequal size it is not that of the prompts.
+        mean: the mean of the families' means; it differs from the mean over prompts if families differ in size.
         ci95: 95 % interval over seeds, families and prompts, or over families and prompts with one seed.
         p_value: of a difference: one end of the interval with confidence 1 - `p_value` is 0.
-        minimum_detectable: of a difference: the least true one that a test at the 5 % level detects with a power of 0.8
-            over such families.
+        minimum_detectable: of a difference: the smallest true difference that a test at the 5 % level detects with a
+            power of 0.8, with as many families.
     """
 
     families: int
@@ -39,8 +41,8 @@ class OverFamilies(Stored):
 class Summary(Stored):
     """A mean over seeds with its intervals.
 
-    Answers without a score are replaced by what their seed and prompt lead one to expect, for the mean, its intervals
-    and tests alike.
+    For the mean, its intervals and tests, a missing score is replaced by an estimate from the means of its seed and of
+    its prompt.
 
     Attributes:
         mean: the mean of the seeds' means.
@@ -48,7 +50,7 @@ class Summary(Stored):
         std: sample standard deviation of `per_seed`.
         ci95_seeds: 95 % t interval over seeds, with the prompts held fixed.
         ci95: 95 % interval over the random factors that `ci95_over` names, for prompts of these families.
-        over_families: over families of prompts as a sample; absent where prompts have none.
+        over_families: the same with the families of prompts as a sample; absent if the prompts have no families.
     """
 
     mean: float | None
@@ -142,7 +144,7 @@ class Difference(Stored):
         difference: the mean of the seeds' differences.
         std, ci95_seeds, ci95, ci95_over, over_families: as in `Summary`, for the differences.
         p_value: two-sided: one end of the interval with confidence 1 - `p_value` is 0.
-        minimum_detectable: the least true difference that a test at the 5 % level detects with a power of 0.8.
+        minimum_detectable: the smallest true difference that a test at the 5 % level detects with a power of 0.8.
         to_detect: the seeds or prompts that detect 5 % of the metric's range.
         seeds: the number of seeds with values of both arms.
         mcnemar: a test for each seed; for yes-or-no metrics only.

@@ -60,7 +60,8 @@ class Pair(Stored):
     Attributes:
         prompt, chosen, rejected: texts without layout; `dpo.tokenise` lays them out.
         held_out: whether it is never trained on.
-        probability: that chosen is better, at least 1/2, by comparison; unset where it came from a revision, and is 1.
+        probability: the probability that chosen is better, at least 1/2, from comparisons. A pair from a revision does
+            not store it; it is then 1.
         swapped: whether the control `shuffled` swapped chosen and rejected; None for the pairs of other arms.
     """
 
@@ -82,7 +83,7 @@ class Comparison(Stored):
 
     Attributes:
         first_as_a, first_as_b: the probability that the first is better, where it was shown as (A) and as (B).
-        thoughts: what was reasoned before, in that order; empty without chain of thought.
+        thoughts: the chain of thought before each of the two comparisons, in the same order; empty without one.
     """
 
     principle: str
@@ -98,8 +99,8 @@ class TwoResponses(Stored):
         truncated: how many of them reached the length limit.
         sampled_tokens: tokens sampled for them and for comparing them.
         outcome: `pair`, or the reason why they give no preference pair.
-        comparisons: one a principle; empty where they were not compared.
-        verdicts: the judge's, of both; empty where it was not asked.
+        comparisons: one per principle; empty if they were not compared.
+        verdicts: the judge's verdict on each; empty if it was not asked.
     """
 
     id: str

@@ -1,7 +1,7 @@
 """A judge on this machine: llama.cpp's server in a process of its own, with a chat model from a GGUF file.
 
-The server listens on the loopback address alone. Should it die, it is started again at the same port: the question that
-waits is put again, and no other. It ends together with the process that started it, however that ends.
+The server listens on the loopback address only. If it dies, it is restarted at the same port, and only the questions
+without a reply are sent again. It ends together with the process that started it, however that process ends.
 """
 
 import atexit
@@ -33,7 +33,7 @@ CONTEXT = 8192
 STARTING = 600.0
 """Seconds that a start may take, the loading of the model included."""
 ATTEMPTS = 4
-"""Starts without a reply between them after which the server counts as unable to run."""
+"""After this many starts in a row without a reply, the server counts as unable to run."""
 QUOTED = 160
 """Characters of the server's last words that a message repeats."""
 
@@ -102,7 +102,7 @@ class LlamaServer:
         return f"http://127.0.0.1:{self._port}/v1"
 
     def replied(self) -> None:
-        """Note that it replied: the next death is not one of several in a row."""
+        """Note that it replied, so that `ATTEMPTS` counts from here again."""
         self._starts_before_reply = self.starts
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class LlamaSource:
         server: started with the first question, so a run that has all its replies starts none.
         model: its name in requests.
         settings: how to ask.
-        progress: where a start is said.
+        progress: shows a message when the server starts.
     """
 
     def __init__(self, server: LlamaServer, model: str, settings: Judging, progress: Progress) -> None:

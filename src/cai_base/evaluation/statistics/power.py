@@ -35,7 +35,7 @@ def assumed_components(rate: float, seed_odds: float) -> Components:
 
 
 def minimum_detectable(components: Components, seeds: int, prompts: int, width: float | None = None) -> float:
-    """The least true difference, in the metric's unit, that a two-sided test at the 5 % level detects with `POWER`.
+    """The smallest true difference, in the metric's unit, that a two-sided test at the 5 % level detects with `POWER`.
 
     Args:
         components: the variance components of the paired differences.

@@ -121,7 +121,7 @@ def _recognised(path: Path, name: str | None) -> tuple[str, Reader, Iterator[Row
             )
         return form, fitting.read, rows_of(path)
     if "imagefilename" in plain:
-        raise UserError(f"{path}:1: these are HarmBench's behaviours with pictures; only those of text are asked here")
+        raise UserError(f"{path}:1: these are HarmBench's behaviours with images; give its file of text behaviours")
     if plain and not _own_columns(plain):
         form, columns = _form_of(path, fields)
         return _side(path, JAILBREAKBENCH) if form.startswith(JAILBREAKBENCH) else form, columns.read, rows_of(path)
@@ -149,7 +149,7 @@ def _form_of(path: Path, fields: Sequence[str]) -> tuple[str, Columns]:
         for columns in one.columns:
             if _has(plain, columns) and columns not in fitting.values():
                 fitting[form] = columns
-    # JailbreakBench's columns contain AdvBench's: what names more of a file's columns is what the file is.
+    # JailbreakBench's columns include AdvBench's. Where both fit, the format with more of the file's columns is meant.
     names = {form: {name.casefold() for name in columns.names} for form, columns in fitting.items()}
     fitting = {
         form: columns for form, columns in fitting.items() if not any(names[form] < other for other in names.values())
@@ -158,8 +158,8 @@ def _form_of(path: Path, fields: Sequence[str]) -> tuple[str, Columns]:
     if not fitting:
         forms = "; ".join(f"{form}: {', '.join(one.fields)}" for form, one in FORMS.items())
         raise UserError(
-            f"{path}:1: of no form that is known (its fields are {header}). "
-            f"A suite has {forms}; this project's own form has text and kind"
+            f"{path}:1: unknown format (its fields are {header}). "
+            f"The formats are {forms}; this project's own format has text and kind"
         )
     say_which = " or ".join(f"--suite {form}:{path}" for form in fitting)
     if len(fitting) > 1:
