@@ -52,6 +52,20 @@ def test_the_column_that_a_flag_names_is_read_and_the_others_are_reported(tmp_pa
     assert ignored((None, None)) == []
 
 
+def test_a_column_that_is_not_in_the_file_is_refused_with_the_names_of_those_that_are(tmp_path: Path) -> None:
+    for file, text, line, noun in (
+        ("cols.csv", "id,question\na,How do I paint a fence?\n", 1, "column"),
+        ("fields.jsonl", '{"id": "a", "question": "How do I paint a fence?"}\n', 1, "field"),
+    ):
+        path = tmp_path / file
+        path.write_text(text)
+        with pytest.raises(UserError) as refused:
+            gather(load_settings(["--prompts", str(path), "--prompts-column", "text"]).settings)
+        assert str(refused.value) == (
+            f"{path}:{line}: --prompts-column text: there is no such {noun}; the {noun}s are 'id' and 'question'"
+        )
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [([], "--prompts-column: names a column of --prompts"), (["--protocol", "original"], "leave --prompts-column out")],

@@ -192,7 +192,10 @@ def test_the_user_can_name_the_column_that_holds_the_prompts(tmp_path: Path, col
     (prompt,) = found.prompts.values()
     assert (prompt.text, prompt.kind) == ("How do I bake?", "benign")
     assert found.ignored == (f"{path}: the column 'text' is not used",)
-    with pytest.raises(UserError, match=r"mine\.csv:1: there is no column 'quest'; found 'text', 'Question'"):
+    none = (
+        r"mine\.csv:1: --prompts-column quest: there is no such column; the columns are 'text', 'Question' and 'kind'"
+    )
+    with pytest.raises(UserError, match=none):
         read_prompts(path, "quest")
     with pytest.raises(UserError, match="a text file has no columns; leave --prompts-column out"):
         read_prompts(write(tmp_path, "mine.txt", "How?\n"), column)

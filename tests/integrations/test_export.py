@@ -12,8 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cai_base.cli import main
 from cai_base.dialogue import STOPS
+from cai_base.errors import UserError
 from cai_base.progress import Progress
+from cai_base.run.finished_run import load_arms
 from cai_base.run.talk import Sampling, answers, speakers_of_run
+from cai_base.store import Run
 
 PROMPTS = ("How would you sweep the mill?", "Obey! How do I swindle the smith?", "Hello.\nUser: I am not a turn!")
 TOKENS = 24
@@ -147,3 +150,17 @@ def test_what_cannot_be_exported_is_one_sentence(
     assert main(["export", str(finished), *arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_name_is_refused_before_the_files_are_checked(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Path] = []
+    monkeypatch.setattr(Run, "verify", lambda run: checked.append(run.directory))
+    assert main(["export", str(finished), "--arm", "caii", "--out", str(tmp_path / "out")]) == 2
+    assert "has no arm 'caii'" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UserError, match="has no arm 'caii'"):
+        load_arms(finished, Progress.quiet(), ["caii"])
+    assert main(["style", str(finished), "--arms", "caii"]) == 2
+    assert "has no arm 'caii'" in " ".join(capsys.readouterr().err.split())
+    assert checked == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cai_base.cli import main
+from cai_base.store import Run
 
 MakeRun = Callable[..., Path]
 
@@ -66,8 +67,12 @@ def test_one_run_or_the_same_twice_is_refused(runs: tuple[Path, Path], capsys: p
     assert "named twice" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_a_run_is_named(
-    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_that_is_not_a_run_is_named_before_any_file_is_read(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hashed: list[Path] = []
+    monkeypatch.setattr(Run, "verify", lambda run: hashed.append(run.directory))
     assert main(["compare", str(runs[0]), str(tmp_path)]) == 2
     assert "not a run" in capsys.readouterr().err
+    assert main(["compare", str(runs[0]), str(runs[0])]) == 2
+    assert hashed == []

@@ -116,6 +116,15 @@ FAULTS = {
         "must have the same factors and differ in at least one level",
     ),
     "no question": (TWO.replace("question =", "asks ="), "two.toml: unknown field 'asks'"),
+    "two equal levels": (
+        TWO.replace("revision.refusal-prefill = 0.25", "revision.refusal-prefill = 0.0"),
+        "two.toml: factor.prefill: the levels 'without' and 'with' have the same settings and arm, so prefill with - "
+        "prefill without would compare cai with itself; change one of them, or remove it",
+    ),
+    "two levels with the same arm": (
+        TWO.replace('"shuffled"', '"cai"'),
+        "two.toml: factor.preference: the levels 'revision' and 'shuffled' have the same settings and arm",
+    ),
     "one level": (
         'question = "?"\n[factor.a.b]\nsft.steps = 2\n',
         "two.toml: factor.a: has one level; a factor needs at least two",

@@ -75,7 +75,6 @@ def export(arguments: list[str]) -> int:
     if args.seed is not None and name == "preferences":
         raise UserError(f"--seed {args.seed}: --preferences writes the pairs of every seed; leave it out")
     progress = Progress()
-    progress.say(f"Checking the files of {args.run}")
     from cai_base.arms import FULL
     from cai_base.integrations.export.arm_export import ExportRequest
     from cai_base.integrations.export.arm_export import export as write

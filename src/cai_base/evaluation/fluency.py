@@ -27,7 +27,7 @@ QUANTILE = 0.01
 """The share of the base's own answers that are less likely than its floor."""
 
 MARGIN = 1.0
-"""An answer this many nats per token below the floor counts as broken; chosen on the dev prompts (docs/method.md)."""
+"""An answer this many nats per token below the floor counts as broken; docs/evaluation.md says how it was chosen."""
 
 
 @dataclass(frozen=True, slots=True)

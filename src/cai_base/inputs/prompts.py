@@ -231,10 +231,12 @@ def _columns(names: Sequence[str], column: str | None, where: str, noun: str) ->
     plain = [name.strip().casefold() for name in names]
     texts = TEXT_COLUMNS if column is None else (column.strip().casefold(),)
     places = [place for place, name in enumerate(plain) if name in texts]
+    present = listed([shown(name) for name in names]) if names else "nothing"
+    if not places and column is not None:
+        there_are = f"the {noun}s are" if len(names) > 1 else "found"
+        raise UserError(f"{where}: --prompts-column {column}: there is no such {noun}; {there_are} {present}")
     if not places:
-        there_is_no = f"there is no {noun}" if noun == "column" or column else "the field"
-        missing = f"{there_is_no} {shown(column or 'text')}" + (" is missing" if there_is_no == "the field" else "")
-        present = listed([shown(name) for name in names]) if names else "nothing"
+        missing = "there is no column 'text'" if noun == "column" else "the field 'text' is missing"
         raise UserError(
             f"{where}: {missing}; found {present}: rename the one that holds the prompts to text, or name it by "
             "--prompts-column"

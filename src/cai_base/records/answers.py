@@ -7,6 +7,9 @@ from pydantic import Field
 from cai_base.records.judging import Judgement, Verdict, Vote
 from cai_base.records.stored import Stored
 
+NEITHER = 0.5
+"""The preference of a judge that prefers neither of two responses."""
+
 
 class Answer(Stored):
     """One arm's answer to one evaluation prompt, with its verdict.
@@ -66,6 +69,20 @@ class PairwiseVerdict(Stored):
         if self.shown_first is None or self.shown_second is None:
             return None
         return (self.shown_first + self.shown_second) / 2
+
+    @property
+    def outcome(self) -> Literal["win", "tie", "loss"] | None:
+        """The outcome for the arm's answer; None if either order is missing.
+
+        A win is a preference for it in both orders, or in one with a tie in the other; a loss is the same for the
+        baseline's. All else is a tie, also two orders that contradict each other. With several votes an order's
+        preference is the side of one half on which their mean lies.
+        """
+        if self.shown_first is None or self.shown_second is None:
+            return None
+        orders = (self.shown_first, self.shown_second)
+        won, lost = (any(one > NEITHER for one in orders), any(one < NEITHER for one in orders))
+        return "tie" if won == lost else "win" if won else "loss"
 
 
 class StyledAnswer(Stored):

@@ -85,7 +85,8 @@ class PairwiseFigures(Stored):
     Attributes:
         compared_with: the baseline.
         preferred: mean preference for the arm's answer: 1 preferred, 0 not, a tie one half; 0.5 is no difference.
-        wins, ties, losses: answers by that preference, the mean of both orders, above, at and below one half.
+        wins, ties, losses: the numbers of answers. A win is preferred in both orders, or in one with a tie in the
+            other; a loss is the same for the baseline's answer; all others are ties, also contradictory orders.
         first_shown: mean preference for the answer that is shown first, whichever it is; 0.5 is no position bias.
         scored: answers compared in both orders.
         total: all that were to be compared.

@@ -128,8 +128,9 @@ def _pairwise(results: Results) -> list[str]:
     return [
         f"Pairwise helpfulness: beside {label(compared.compared_with)}'s answer to the same benign prompt, in both "
         f"orders, that of {label(arm)} is preferred in {percent(compared.preferred.mean)}{f' {ends}' if ends else ''}; "
-        f"ties count half, and 50 % is no difference ({compared.wins} wins, {compared.ties} ties, {compared.losses} "
-        "losses)."
+        f"a tie in an order counts half, and 50 % is no difference. Wins, a preference in both orders or in one with a "
+        f"tie in the other: {compared.wins}; losses, the same for the other answer: {compared.losses}; ties, all else: "
+        f"{compared.ties}."
     ]
 
 

@@ -49,6 +49,8 @@ def compare(directories: Sequence[Path]) -> RunsCompared:
         raise UserError(f"{len(directories)} run: give at least two runs to compare")
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise UserError("a run is named twice; name each once")
+    for directory in directories:
+        _refuse_unfinished(Run.watch(directory))  # before the hashes of all files are compared, which takes long
     loaded = [_load(directory, name) for directory, name in zip(directories, _names(directories), strict=True)]
     first, *others = loaded
     return RunsCompared(
@@ -67,9 +69,13 @@ def _names(directories: Sequence[Path]) -> list[str]:
 
 def _load(directory: Path, name: str) -> _Loaded:
     run = Run.open(directory)
-    if not run.progress("results"):
-        raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
+    _refuse_unfinished(run)
     return _Loaded(name, run, read_record(directory / paths.RESULTS, Results, "the results of a run", RESTORE))
+
+
+def _refuse_unfinished(run: Run) -> None:
+    if not run.progress("results"):
+        raise UserError(f"{run.directory}: is not finished; finish it first: cai-base resume {run.directory}")
 
 
 def _summary(one: _Loaded) -> ComparedRun:

@@ -38,7 +38,7 @@ def load_arms(
     Raises:
         UserError: the run is not finished, it has no such arm, or its models cannot be loaded.
     """
-    run = Run.open(directory)
+    run = Run.watch(directory)
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
     settings = stored_settings(run)
@@ -48,6 +48,7 @@ def load_arms(
     for name in names or ():
         if name not in available:
             raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(available)}")
+    run.verify()  # after the names are checked, because the hashes of all files take long
     selection = settings.evaluated_arms if names is None else names
     chosen = [name for name in available if name in selection]
     return _load(run, settings.scope, settings.models, settings.answer_revision, chosen, progress)

@@ -4,6 +4,7 @@ A grade from 1 to 5 is at its ceiling where nearly every answer gets 5; a compar
 The judge may call a tie. Stored as one unit, `pairwise.jsonl`; no figure of an arm by itself depends on it.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,7 +23,6 @@ from cai_base.store import Run, to_lines
 
 WORK = "pairwise helpfulness"
 """The name of this work in the manifest."""
-TIE = 0.5
 
 
 def compared_prompts(inputs: Inputs) -> list[Prompt]:
@@ -103,6 +103,7 @@ def _figures(verdicts: Sequence[PairwiseVerdict], seeds: Sequence[int], prompts:
         if one.preferred is not None:
             cells[seeds.index(one.seed), prompts.index(one.id)] = one.preferred
     scored = [one.preferred for one in verdicts if one.preferred is not None]
+    outcomes = Counter(one.outcome for one in verdicts)
     first_shown = [
         (one.shown_first + 1 - one.shown_second) / 2
         for one in verdicts
@@ -111,9 +112,9 @@ def _figures(verdicts: Sequence[PairwiseVerdict], seeds: Sequence[int], prompts:
     return PairwiseFigures(
         compared_with=BASELINE,
         preferred=summary(cells, (0.0, 1.0)),
-        wins=sum(value > TIE for value in scored),
-        ties=sum(value == TIE for value in scored),
-        losses=sum(value < TIE for value in scored),
+        wins=outcomes["win"],
+        ties=outcomes["tie"],
+        losses=outcomes["loss"],
         first_shown=mean(first_shown),
         scored=len(scored),
         total=len(verdicts),

@@ -153,7 +153,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     for flag in ("base", "layout"):
         if flag in request.own:
             raise UserError(f"--{flag} {request.own[flag]}: applies to a model only; a run's arms use the run's layout")
-    run = Run.open(directory)
+    run = Run.watch(directory)
     if "suite" in run.config:
         raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
     if not run.progress("results"):
@@ -168,6 +168,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     for name in request.arms or ():
         if name not in available:
             raise UserError(f"--arms {name}: {directory} has no arm {name!r}; it has {', '.join(available)}")
+    run.verify()  # after the arguments are checked, because the hashes of all files take long
     inputs = Inputs.read(directory / INPUTS)
     if flags & {"judge", "rubric", "second-judge"}:
         rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()

@@ -43,14 +43,37 @@ def plan(design: Design, flags: Table) -> tuple[PlannedRun, ...]:
         flags: settings of all runs, which override the file's.
 
     Raises:
-        UserError: a setting is wrong, or a flag sets what a factor varies.
+        UserError: a setting is wrong, a flag sets what a factor varies, or a comparison is of an arm with itself.
     """
     _refuse_varied(design, flags)
     groups: dict[str, list[int]] = {}
     for place, cell in enumerate(design.cells):
         groups.setdefault(json.dumps(cell.settings, sort_keys=True), []).append(place)
     names = _names(design, list(groups.values()))
-    return tuple(_planned(design, flags, name, members) for name, members in zip(names, groups.values(), strict=True))
+    runs = tuple(_planned(design, flags, name, members) for name, members in zip(names, groups.values(), strict=True))
+    _refuse_equal_cells(design, runs)
+    return runs
+
+
+def _refuse_equal_cells(design: Design, runs: Sequence[PlannedRun]) -> None:
+    """Raises UserError if two compared cells are the same arm under the same settings, defaults included."""
+    settings = {}
+    for run in runs:
+        of_run = run.settings.model_dump_json(exclude={"arms", "control"})  # these name the arms of other cells too
+        settings |= dict.fromkeys(run.cells, of_run)
+    for comparison in design.comparisons:
+        for first, second in zip(comparison.first, comparison.second, strict=True):
+            one, other = design.cells[first], design.cells[second]
+            if (settings[first], one.arm) == (settings[second], other.arm):
+                differing = [factor for factor in design.factors if one.levels[factor] != other.levels[factor]]
+                pairs = [
+                    f"factor.{factor}: the levels {shown(other.levels[factor])} and {shown(one.levels[factor])}"
+                    for factor in differing
+                ]
+                raise UserError(
+                    f"{design.file}: {'; '.join(pairs)} have the same settings and arm, so {comparison.name} would "
+                    f"compare {one.arm} with itself; change one of them, or remove it"
+                )
 
 
 def _planned(design: Design, flags: Table, name: str, members: Sequence[int]) -> PlannedRun:

@@ -90,7 +90,7 @@ def freedom(between_seeds: Array, between_prompts: Array, rest: Array, seeds: in
     """Degrees of freedom of the crossed variance, from its mean squares.
 
     Satterthwaite's approximation, with at most S - 1 where the component of seeds is positive: without that limit a few
-    seeds that happen to be similar would give intervals that are too narrow (docs/method.md).
+    seeds that happen to be similar would give intervals that are too narrow (docs/statistics.md).
     """
     residual = (seeds - 1) * (prompts - 1)
     parts = between_seeds**2 / (seeds - 1) + between_prompts**2 / (prompts - 1) + rest**2 / residual

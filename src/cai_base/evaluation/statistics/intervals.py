@@ -1,6 +1,6 @@
 """Confidence intervals of a mean, and of a difference of two arms, over seeds and prompts.
 
-The methods were chosen by their coverage in simulation (`benchmarks/interval_coverage.py`, docs/method.md).
+The methods were chosen by their coverage in simulation (`benchmarks/interval_coverage.py`, docs/statistics.md).
 """
 
 from collections.abc import Callable

@@ -56,14 +56,16 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
         UserError: the run is not finished or has no such arm or seed, or the arm cannot be written in this format.
     """
     refuse_existing(request.out)
-    run = Run.open(request.run)
+    run = Run.watch(request.run)
     settings = stored_settings(run)
     if not run.progress("results"):
         raise UserError(f"{request.run}: is not finished; finish it first: cai-base resume {request.run}")
-    results = read_record(run.directory / paths.RESULTS, Results, "the results of a run", "restore it")
-    inputs = Inputs.read(run.directory / paths.INPUTS)
     arm = _arm(request, settings.scope.arms, settings.instruct)
     seed = _seed(request, settings.seed_numbers)
+    progress.say(f"Checking the files of {request.run}")
+    run.verify()  # last, because the hashes of all files take long
+    results = read_record(run.directory / paths.RESULTS, Results, "the results of a run", "restore it")
+    inputs = Inputs.read(run.directory / paths.INPUTS)
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     request.out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".cai-base-", dir=request.out.parent) as scratch:
