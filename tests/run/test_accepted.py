@@ -80,15 +80,37 @@ def test_accepting_one_file_does_not_accept_another(run: Path, capsys: pytest.Ca
     assert main(["report", str(run), "--accept-changed", ANSWERS, "--accept-changed", other]) == 0
 
 
-def test_results_that_were_edited_are_computed_again(run: Path) -> None:
-    path = run / "results.json"
-    before = json.loads(path.read_bytes())
-    path.write_bytes(to_json(before | {"model": "a better model"}))
-    assert main(["report", str(run), "--accept-changed", "results.json"]) == 0
-    after = json.loads(path.read_bytes())
-    assert after.pop("warnings")[0].startswith("results.json was changed")
-    del before["warnings"]
-    assert after == before
+def test_an_edit_of_what_is_computed_is_not_accepted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, manifest = run / "results.json", (run / "manifest.json").read_bytes()
+    path.write_bytes(to_json(json.loads(path.read_bytes()) | {"model": "a better model"}))
+    edited = path.read_bytes()
+    said = refused(capsys, "report", str(run), "--accept-changed", "results.json")
+    assert "--accept-changed results.json: is computed from the stored answers, so an edit of it is not taken" in said
+    assert (path.read_bytes(), (run / "manifest.json").read_bytes()) == (edited, manifest)
+    assert "is computed from the stored answers" in refused(
+        capsys, "report", str(run), "--accept-changed", "suites/mine/results.json"
+    )
+
+
+def test_answers_that_are_missing_doubled_or_foreign_are_not_accepted(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, manifest = run / ANSWERS, (run / "manifest.json").read_bytes()
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    first, second = (json.loads(line)["id"] for line in lines[:2])
+    foreign = lines[0].replace(json.dumps(first), '"elsewhere"', 1)
+    for content, why in (
+        (lines[1:], f"'{first}' without an answer"),
+        ([*lines, lines[1]], f"'{second}' with several answers"),
+        ([*lines, foreign], "'elsewhere' not a prompt of this file"),
+        ([foreign, *lines[1:]], f"'{first}' without an answer; 'elsewhere' not a prompt of this file"),
+        ([], f"'{first}', '{second}'"),
+    ):
+        path.write_text("".join(content), encoding="utf-8")
+        said = refused(capsys, "report", str(run), "--accept-changed", ANSWERS)
+        assert f"{path}: must have one answer to each of its prompts, and has" in said
+        assert why in said
+    assert (run / "manifest.json").read_bytes() == manifest
 
 
 def test_what_cannot_be_accepted_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,11 @@ import pytest
 
 from cai_base import embedded
 from cai_base.cli import main
+from cai_base.errors import Stopped
+from cai_base.progress import Progress
 from cai_base.store import Run
+from cai_base.studies import conduct
+from cai_base.studies.shared_stages import Stages
 
 SCHEMA = Path(__file__).parents[2] / "docs/results.schema.json"
 PROMPTS = (
@@ -176,3 +183,15 @@ def test_a_run_of_a_study_has_the_results_of_the_same_run_alone(study: Path, tmp
     names = ("results.json", "seed-0/dpo/adapter/adapter_model.safetensors", "seed-1/evaluation/shuffled/attack.jsonl")
     for name in names:
         assert (tmp_path / "alone" / name).read_bytes() == (study / "runs/nll-with" / name).read_bytes()
+
+
+def test_a_signal_that_reaches_the_workers_too_stops_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(study: Path, name: str) -> "subprocess.Popen[bytes]":
+        (study / "runs").mkdir(parents=True, exist_ok=True)
+        (study / "runs" / f"{name}.log").write_text("Training\n")
+        code = f"import os; os.kill(os.getpid(), {int(signal.SIGTERM)})"
+        return subprocess.Popen([sys.executable, "-S", "-c", code])
+
+    monkeypatch.setattr(conduct, "start_worker", terminated)
+    with pytest.raises(Stopped, match="one: was stopped"):
+        conduct.conduct(tmp_path, [conduct.Work("one", Stages({}, {}, "self"), 1)], Progress.quiet(), processes=1)

@@ -1,16 +1,23 @@
 """Accepts files of a run that were changed after the run. This is recorded, and the results say so."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from cai_base import paths
 from cai_base.errors import UserError
 from cai_base.inputs import Inputs
+from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.progress import Progress
+from cai_base.reading import shown, typed
+from cai_base.records import Answer
 from cai_base.run import results
 from cai_base.run.verify import failures
 from cai_base.settings.validation import stored_settings
 from cai_base.store import ACCEPT, MANIFEST, Run, to_json
+
+COMPUTED = (paths.RESULTS, paths.STYLE)
+"""The names of files of figures, which a command computes from other files."""
 
 
 def accept_changed(directory: Path, names: Sequence[str], progress: Progress) -> None:
@@ -20,12 +27,16 @@ def accept_changed(directory: Path, names: Sequence[str], progress: Progress) ->
         names: paths inside the run, also of its suites, such as `suites/harmbench/results.json`.
 
     Raises:
-        UserError: the run stored no such file, it or another file is missing or changed, or no
-            figures can be computed from it.
+        UserError: the run stored no such file, it is computed from others, it or another file is missing or changed,
+            its answers are not exactly those to the run's prompts, or no figures can be computed from it.
     """
     owners: dict[Path, list[str]] = {}
     for name in names:
         folder, inside = _owner(directory, name)
+        if Path(inside).name in COMPUTED:
+            raise UserError(
+                f"{ACCEPT} {name}: is computed from the stored answers, so an edit of it is not taken; restore it"
+            )
         owners.setdefault(folder, []).append(inside)
     for folder, files in owners.items():
         run = Run.watch(folder)
@@ -36,10 +47,38 @@ def accept_changed(directory: Path, names: Sequence[str], progress: Progress) ->
             if not changed:
                 continue
             run.verify()  # the figures depend on the other files too
+            for name in changed:
+                _refuse_other_ids(run, name)
             finished = run.progress("results") and "suite" not in run.config
             run.commit(write={paths.RESULTS: _results_again(run)} if finished else {})
             for name in changed:
                 progress.say(f"{folder / name} is taken as it is; the results say so")
+
+
+def _refuse_other_ids(run: Run, name: str) -> None:
+    """Raises UserError if a file of a run's answers lacks an answer, or has one twice or to another prompt.
+
+    The denominators of the figures would change without a word.
+    """
+    path = Path(name)
+    if "suite" in run.config or "evaluation" not in path.parts or path.stem not in ANSWER_FILES:
+        return
+    prompts = Inputs.read(run.directory / paths.INPUTS).evaluation_prompts
+    prompts_of_file = {one.id: one.text for one in prompts if one.kind and PROMPT_KINDS[one.kind].file == path.stem}
+    answers = typed(Answer, run.lines(name), str(run.directory / name))
+    count = Counter(answer.id for answer in answers)
+    faults = {
+        "without an answer": [one for one in prompts_of_file if not count[one]],
+        "with several answers": [one for one, number in count.items() if number > 1],
+        "not a prompt of this file": [one for one in count if one not in prompts_of_file],
+        "with another prompt": [one.id for one in answers if prompts_of_file.get(one.id, one.prompt) != one.prompt],
+    }
+    said = [f"{', '.join(map(shown, ids))} {fault}" for fault, ids in faults.items() if ids]
+    if said:
+        raise UserError(
+            f"{run.directory / name}: must have one answer to each of its prompts, and has {'; '.join(said)}; restore "
+            "these lines: only what is inside an answer can be changed"
+        )
 
 
 def _results_again(run: Run) -> bytes:

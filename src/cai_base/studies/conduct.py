@@ -4,6 +4,7 @@ A run waits while another run is making a stage that both need, and copies it af
 time; every run resumes after its last stored unit.
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -128,7 +129,7 @@ def _failure(study: Path, name: str, code: int) -> UserError | Stopped | Runtime
         _, separator, reason = text.rpartition(mark)
         if separator and code == kind.exit_code:
             return kind(f"{name}: {reason.strip()}")
-    if code == Stopped.exit_code:
+    if code in (Stopped.exit_code, -signal.SIGTERM, -signal.SIGINT):  # a signal may come before it can be handled
         return Stopped(f"{name}: was stopped")
     last = text.strip().splitlines()[-1:] or ["no output"]
     return RuntimeError(f"{name}: ended with code {code}: {last[0]}; see {log}")
