@@ -57,7 +57,7 @@ def plan(design: Design, flags: Table) -> tuple[PlannedRun, ...]:
 
 def _refuse_equal_cells(design: Design, runs: Sequence[PlannedRun]) -> None:
     """Raises UserError if two compared cells are the same arm under the same settings, defaults included."""
-    settings = {}
+    settings: dict[int, str] = {}
     for run in runs:
         of_run = run.settings.model_dump_json(exclude={"arms", "control"})  # these name the arms of other cells too
         settings |= dict.fromkeys(run.cells, of_run)
