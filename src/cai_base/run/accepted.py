@@ -73,10 +73,10 @@ def _refuse_other_ids(run: Run, name: str) -> None:
         "not a prompt of this file": [one for one in count if one not in prompts_of_file],
         "with another prompt": [one.id for one in answers if prompts_of_file.get(one.id, one.prompt) != one.prompt],
     }
-    said = [f"{', '.join(map(shown, ids))} {fault}" for fault, ids in faults.items() if ids]
-    if said:
+    faulty = [f"{', '.join(map(shown, ids))} {fault}" for fault, ids in faults.items() if ids]
+    if faulty:
         raise UserError(
-            f"{run.directory / name}: must have one answer to each of its prompts, and has {'; '.join(said)}; restore "
+            f"{run.directory / name}: must have one answer to each of its prompts, and has {'; '.join(faulty)}; restore "
             "these lines: only what is inside an answer can be changed"
         )
 
