@@ -76,8 +76,8 @@ def _refuse_other_ids(run: Run, name: str) -> None:
     faulty = [f"{', '.join(map(shown, ids))} {fault}" for fault, ids in faults.items() if ids]
     if faulty:
         raise UserError(
-            f"{run.directory / name}: must have one answer to each of its prompts, and has {'; '.join(faulty)}; restore "
-            "these lines: only what is inside an answer can be changed"
+            f"{run.directory / name}: must have one answer to each of its prompts, and has {'; '.join(faulty)}; "
+            "restore these lines: only what is inside an answer can be changed"
         )
 
 
