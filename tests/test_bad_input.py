@@ -12,7 +12,7 @@ import pytest
 from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.inputs import gather
-from cai_base.run import limits
+from cai_base.run.spending import limits
 from cai_base.run.start import foreign_text
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings

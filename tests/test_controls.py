@@ -16,7 +16,7 @@ from cai_base.report.labels import label
 from cai_base.report.load import load
 from cai_base.report.tables import main_table
 from cai_base.run.finished_run import load_arms
-from cai_base.run.result_warnings import differs_from_itself, same_weights
+from cai_base.run.results.warnings import differs_from_itself, same_weights
 from cai_base.settings.schema import RunSettings
 
 RUN = (

@@ -28,7 +28,7 @@ from cai_base.records import Answer, Verdict
 from cai_base.run.preflight.design import check_power
 from cai_base.run.preflight.models import check_instruct, check_rate
 from cai_base.run.preflight.outcome import Check, refuse
-from cai_base.run.result_warnings import no_safer_revisions, same_weights, uncovered
+from cai_base.run.results.warnings import no_safer_revisions, same_weights, uncovered
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import Evaluation
 from cai_base.store import Run

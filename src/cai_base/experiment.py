@@ -22,9 +22,11 @@ from cai_base.method.revision import RevisionPhase
 from cai_base.method.sft import Sft, SftOnPairs
 from cai_base.method.training import Start
 from cai_base.progress import Progress
-from cai_base.run import cost, results, start
-from cai_base.run.own_evaluation import RunEvaluation
+from cai_base.run import start
+from cai_base.run.evaluation.own import RunEvaluation
 from cai_base.run.repeat import Repeated
+from cai_base.run.results import run as results
+from cai_base.run.spending import cost
 from cai_base.settings.feedback import Feedback
 from cai_base.settings.schema import Revision, RunSettings
 from cai_base.store import to_json, write_atomic

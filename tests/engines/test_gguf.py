@@ -17,7 +17,7 @@ from cai_base.engines import Datum, EngineError, Lora
 from cai_base.engines.local import LocalEngine, gguf
 from cai_base.errors import UserError
 from cai_base.progress import Progress
-from cai_base.run.targets import check_target
+from cai_base.run.evaluation.targets import check_target
 from cai_base.settings.command_line import load_settings
 
 if importlib.util.find_spec("gguf") is None:

@@ -16,9 +16,10 @@ from cai_base.progress import Progress
 from cai_base.report import style
 from cai_base.report.load import load_style
 from cai_base.report.style_table import render
-from cai_base.run import style_results, targets
-from cai_base.run.evaluate import evaluate
-from cai_base.run.targets import Request
+from cai_base.run.evaluation import targets
+from cai_base.run.evaluation.evaluate import evaluate
+from cai_base.run.evaluation.targets import Request
+from cai_base.run.results import style as style_results
 from cai_base.store import Run, read_lines
 
 RUN = (

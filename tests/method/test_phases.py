@@ -13,8 +13,8 @@ from cai_base.method.losses import FORMULAS
 from cai_base.models import load_engine
 from cai_base.progress import Progress
 from cai_base.report.labels import GLOSSARY
-from cai_base.run.cost import estimate, run_size, times, total
 from cai_base.run.preflight.feedback import check_feedback, feedback_cost, known_comparisons
+from cai_base.run.spending.cost import estimate, run_size, times, total
 from cai_base.settings.command_line import help_text
 from cai_base.settings.feedback import Feedback
 from cai_base.settings.schema import LOSSES

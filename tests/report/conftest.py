@@ -11,7 +11,7 @@ from cai_base import paths
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
-from cai_base.run import results
+from cai_base.run.results import run as results
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
 from cai_base.store import JsonObject, Run, to_json, to_lines

@@ -8,8 +8,8 @@ import pytest
 from cai_base.engines import Meter, SampleRequest, Usage, sampling_usage
 from cai_base.errors import Stopped
 from cai_base.paths import SPENDING
-from cai_base.run.budget import Budget
-from cai_base.run.prices import Prices
+from cai_base.run.spending.budget import Budget
+from cai_base.run.spending.prices import Prices
 from cai_base.settings import command_line as flags
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run

@@ -13,8 +13,9 @@ from cai_base.engines.local import LocalEngine
 from cai_base.errors import Stopped, UserError
 from cai_base.inputs import gather
 from cai_base.progress import Progress
-from cai_base.run import cost, start
-from cai_base.run.prices import Prices
+from cai_base.run import start
+from cai_base.run.spending import cost
+from cai_base.run.spending.prices import Prices
 from cai_base.settings import command_line as flags
 from cai_base.settings.schema import RunSettings
 

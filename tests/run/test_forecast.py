@@ -10,8 +10,8 @@ from cai_base.experiment import phases
 from cai_base.inputs import gather
 from cai_base.models import load_engine
 from cai_base.progress import Progress
-from cai_base.run.forecast import forecast
-from cai_base.run.own_evaluation import evaluations
+from cai_base.run.evaluation.own import evaluations
+from cai_base.run.spending.forecast import forecast
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
 

@@ -12,7 +12,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth, Judge, Response
 from cai_base.inputs import Inputs
 from cai_base.records import Judgement, PairwiseVerdict, Verdict
-from cai_base.run import pairwise
+from cai_base.run.evaluation import pairwise
 from cai_base.run.verify import verify
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run

@@ -60,8 +60,8 @@ def evaluate(arguments: list[str]) -> int:
         raise UserError(f"--accept-changed {args.accept_changed[0]}: {target} is no run; leave it out")
     accept_changes(Path(target), args.accept_changed)
     del args.accept_changed
-    from cai_base.run.evaluate import evaluate as ask
-    from cai_base.run.targets import STYLE, Request
+    from cai_base.run.evaluation.evaluate import evaluate as ask
+    from cai_base.run.evaluation.targets import STYLE, Request
 
     as_json = args.json
     del args.json
@@ -92,8 +92,8 @@ def style(arguments: list[str]) -> int:
     take_changes(parser)
     args = parser.parse_args(arguments)
     accept_changes(args.run, args.accept_changed)
-    from cai_base.run.evaluate import evaluate as ask
-    from cai_base.run.targets import STYLE, Request
+    from cai_base.run.evaluation.evaluate import evaluate as ask
+    from cai_base.run.evaluation.targets import STYLE, Request
 
     threads = () if args.threads is None else ("--threads", str(args.threads))
     request = Request(

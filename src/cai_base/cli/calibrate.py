@@ -32,8 +32,8 @@ def calibrate(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     args, flags = parser.parse_known_args(arguments)
     from cai_base.inputs.rubrics import rubrics_for
-    from cai_base.run.calibrate import CALIBRATION
-    from cai_base.run.calibrate import calibrate as measure
+    from cai_base.run.evaluation.calibrate import CALIBRATION
+    from cai_base.run.evaluation.calibrate import calibrate as measure
     from cai_base.settings.command_line import load_settings
     from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE
 

@@ -59,7 +59,7 @@ def chat(arguments: list[str]) -> int:
     args = parser.parse_args(rest)
     if args.temperature is not None and not 0 <= args.temperature < float("inf"):
         raise UserError(f"--temperature {args.temperature}: must be a number of at least 0")
-    from cai_base.run.targets import check_target
+    from cai_base.run.evaluation.targets import check_target
 
     check_target(target)
     from cai_base.cli.conversation import ChatFlags, open_conversation

@@ -23,8 +23,8 @@ from cai_base.inputs.constitution import Constitution, Principle
 from cai_base.progress import Progress
 from cai_base.reading import suggestion
 from cai_base.run import talk
+from cai_base.run.evaluation.targets import Request, is_run, model_target
 from cai_base.run.talk import Sampling, Speaker
-from cai_base.run.targets import Request, is_run, model_target
 from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
 from cai_base.store import JsonObject, Run, to_lines

@@ -31,7 +31,7 @@ def compare(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON instead of tables")
     args = parser.parse_args(arguments)
     from cai_base.report.compare import html, render
-    from cai_base.run.compare_runs import compare as compare_runs
+    from cai_base.run.results.compare_runs import compare as compare_runs
     from cai_base.store import to_json, write_atomic
 
     compared = compare_runs(args.runs)

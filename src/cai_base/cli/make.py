@@ -109,7 +109,7 @@ def resume(arguments: list[str]) -> int:
     if stored.progress("results"):
         progress.say(f"{args.run} is complete: there is nothing left to do; these are its results")
         show(args.run, as_json=args.json)
-        from cai_base.run.results import refuse_lost_arms
+        from cai_base.run.results.run import refuse_lost_arms
 
         refuse_lost_arms(args.run)
         return 0
@@ -132,7 +132,7 @@ def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:
     The files are read again later.
     """
     from cai_base.inputs import gather
-    from cai_base.run.limits import check_limits
+    from cai_base.run.spending.limits import check_limits
     from cai_base.store import refuse_existing
 
     if out is not None:
@@ -161,7 +161,7 @@ def _finish(
     try:
         from cai_base.integrations.tracking.follow import following
         from cai_base.integrations.tracking.send import begin as begin_tracking
-        from cai_base.run.results import refuse_lost_arms
+        from cai_base.run.results.run import refuse_lost_arms
 
         progress = Progress()
         experiment = open_run(progress)

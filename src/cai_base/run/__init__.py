@@ -1,1 +1,1 @@
-"""A run's life: start and resume, preflight, budget and cost, context fit, results."""
+"""A run's life: start and resume, status, verify, repeat; its preflight, spending, evaluation and results."""

@@ -11,7 +11,7 @@ from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.progress import Progress
 from cai_base.reading import shown, typed
 from cai_base.records import Answer
-from cai_base.run import results
+from cai_base.run.results import run as results
 from cai_base.run.verify import failures
 from cai_base.settings.validation import stored_settings
 from cai_base.store import ACCEPT, MANIFEST, Run, to_json

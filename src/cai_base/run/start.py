@@ -23,19 +23,19 @@ from cai_base.method.phase import Phase
 from cai_base.models import check_instruct, engine_kind, load_engine
 from cai_base.progress import Progress
 from cai_base.records import Answer
-from cai_base.run import cost, forecast
-from cai_base.run.budget import Budget
 from cai_base.run.context_fit import fit
 from cai_base.run.findings import ENGINE, INTERPRETER, record_of, stored_findings
 from cai_base.run.folder_guide import folder_guide
 from cai_base.run.inference import interpreter_of
-from cai_base.run.limits import check_limits
 from cai_base.run.preflight.checks import every_check, make_checks
 from cai_base.run.preflight.models import ask_instruct
 from cai_base.run.preflight.outcome import Check, refuse
-from cai_base.run.prices import Prices
 from cai_base.run.repeat import Repeated
 from cai_base.run.session_facts import session_facts
+from cai_base.run.spending import cost, forecast
+from cai_base.run.spending.budget import Budget
+from cai_base.run.spending.limits import check_limits
+from cai_base.run.spending.prices import Prices
 from cai_base.settings.schema import LOSSES, Dpo, RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json, write_atomic

@@ -20,7 +20,8 @@ from cai_base.method.pairs import NO_PAIRS
 from cai_base.progress import Progress
 from cai_base.reading import parse_json, read_text, shortened
 from cai_base.records import Answer, Chain, Failure, Pair, Results
-from cai_base.run import pairwise, results
+from cai_base.run.evaluation import pairwise
+from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, versions
 from cai_base.run.stored import answers_of, records_of
 from cai_base.settings.choices import JudgeChoice, Scope

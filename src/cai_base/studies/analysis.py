@@ -21,7 +21,7 @@ from cai_base.records import (
     StudyContrast,
     StudyResults,
 )
-from cai_base.run.shared_results import INTERVALS, every_answer, head, model_name
+from cai_base.run.results.shared import INTERVALS, every_answer, head, model_name
 from cai_base.run.stored import answers_of
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run

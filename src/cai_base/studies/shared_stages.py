@@ -18,7 +18,7 @@ from cai_base.experiment import phases
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.method.phase import Interpreting, Phase
-from cai_base.run.pairwise import WORK as PAIRWISE
+from cai_base.run.evaluation.pairwise import WORK as PAIRWISE
 from cai_base.settings.presets import Table
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import section_models

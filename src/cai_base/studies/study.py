@@ -13,9 +13,9 @@ from cai_base.inputs import gather
 from cai_base.inputs.kinds import JAILBREAK
 from cai_base.models import load_tokenizer
 from cai_base.progress import Progress
-from cai_base.run import cost
 from cai_base.run.preflight.design import SEED_ODDS, SEED_ODDS_EMBEDDED
-from cai_base.run.prices import Prices
+from cai_base.run.spending import cost
+from cai_base.run.spending.prices import Prices
 from cai_base.settings.presets import Table
 from cai_base.store import to_json, write_atomic
 from cai_base.studies import analysis, folder

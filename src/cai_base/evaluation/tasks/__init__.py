@@ -1,7 +1,7 @@
 """Evaluation tasks: the questions to an arm, how they are asked, and what is stored of each answer. One file per task.
 
 `prompts` are judged answers to prompts, a run's own or a suite's; `styles` are answers in thirteen styles;
-`comparisons` are given answers, whose log-probabilities are compared. `run.evaluation` asks any of them of any arm.
+`comparisons` are given answers, whose log-probabilities are compared. `cai_base.run.evaluation` asks them of any arm.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -15,7 +15,6 @@ from cai_base.method.phase import Phase
 from cai_base.models import engine_kind
 from cai_base.progress import Progress
 from cai_base.records import Answer
-from cai_base.run import cost
 from cai_base.run.preflight.critique import check_critique
 from cai_base.run.preflight.design import check_disjoint, check_power
 from cai_base.run.preflight.feedback import check_feedback, known_comparisons
@@ -30,7 +29,8 @@ from cai_base.run.preflight.models import (
 )
 from cai_base.run.preflight.outcome import Check, by_outcome
 from cai_base.run.preflight.resources import check_cost, check_disk
-from cai_base.run.prices import Prices
+from cai_base.run.spending import cost
+from cai_base.run.spending.prices import Prices
 from cai_base.settings.schema import RunSettings
 
 

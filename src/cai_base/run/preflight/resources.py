@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cai_base.engines import Engine, Usage
-from cai_base.run import cost
 from cai_base.run.preflight.outcome import Check
-from cai_base.run.prices import Prices
+from cai_base.run.spending import cost
+from cai_base.run.spending.prices import Prices
 
 STATES = 3
 """States of a phase on disk at the same time: the last one, the one being written, and the exported adapter."""

@@ -24,11 +24,8 @@ from cai_base.evaluation.tasks.suites import Suite, draw_items
 from cai_base.inputs.overlap import overlap
 from cai_base.progress import Progress
 from cai_base.records import AskedArm, Stored
-from cai_base.run import style_results, suite_results
-from cai_base.run.evaluation import Evaluation, Files, ask
-from cai_base.run.result_warnings import accepted_changes
-from cai_base.run.shared_results import EvaluationContext
-from cai_base.run.targets import (
+from cai_base.run.evaluation.flow import Evaluation, Files, ask
+from cai_base.run.evaluation.targets import (
     JUDGING_FLAGS,
     SAMPLING_FLAGS,
     STYLE,
@@ -39,6 +36,10 @@ from cai_base.run.targets import (
     model_target,
     run_target,
 )
+from cai_base.run.results import style as style_results
+from cai_base.run.results import suite as suite_results
+from cai_base.run.results.shared import EvaluationContext
+from cai_base.run.results.warnings import accepted_changes
 from cai_base.store import MANIFEST, JsonObject, Run, to_json
 
 LEAST_QUESTIONS = 3

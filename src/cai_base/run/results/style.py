@@ -12,8 +12,8 @@ from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks.style_sets import STYLE_KINDS
 from cai_base.evaluation.tasks.styles import StylesTask
 from cai_base.records import Difference, StyleAnswer, StyleArm, StyledAnswer, StyleResults
-from cai_base.run import shared_results
-from cai_base.run.shared_results import EvaluationContext
+from cai_base.run.results import shared as shared_results
+from cai_base.run.results.shared import EvaluationContext
 
 KEEPS = arms.pair_name(arms.FULL, arms.INSTRUCT)
 """The comparison that answers the question of every style evaluation."""

@@ -27,9 +27,10 @@ from cai_base.records import (
     TwoResponses,
     Unseen,
 )
-from cai_base.run import pairwise, shared_results
-from cai_base.run import result_warnings as warnings
-from cai_base.run.method_figures import control, feedback_figures, revision_figures
+from cai_base.run.evaluation import pairwise
+from cai_base.run.results import shared as shared_results
+from cai_base.run.results import warnings
+from cai_base.run.results.method_figures import control, feedback_figures, revision_figures
 from cai_base.run.stored import answers_of, records_of
 from cai_base.settings.choices import InstructChoice
 from cai_base.settings.judges import NO_JUDGE

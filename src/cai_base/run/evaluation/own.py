@@ -17,8 +17,8 @@ from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.progress import Progress
 from cai_base.records import MAIN_METRICS, Judgement
-from cai_base.run import pairwise
-from cai_base.run.evaluation import Evaluation, Files, ask
+from cai_base.run.evaluation import pairwise
+from cai_base.run.evaluation.flow import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
 from cai_base.run.inference import layout_of, revision_of
 from cai_base.run.start import Session

@@ -20,12 +20,12 @@ from cai_base.inputs.rubrics import Rubric
 from cai_base.method.comparing import ORDERS
 from cai_base.method.phase import Interpreting, Phase, Size
 from cai_base.models import load_tokenizer
+from cai_base.run.evaluation.pairwise import compared_arms, compared_prompts
 from cai_base.run.inference import extra_cost
-from cai_base.run.pairwise import compared_arms, compared_prompts
 from cai_base.run.preflight.critique import critique_cost
 from cai_base.run.preflight.feedback import feedback_cost, known_comparisons
 from cai_base.run.preflight.models import PILOT, SHORT
-from cai_base.run.prices import Prices
+from cai_base.run.spending.prices import Prices
 from cai_base.settings.schema import Revision, RunSettings
 from cai_base.store import to_json
 

@@ -16,8 +16,8 @@ from cai_base.engines import Adapter, Meter, Usage
 from cai_base.errors import Stopped
 from cai_base.reading import RESTORE, build, read_record
 from cai_base.records import NOTHING, Spending, TokensUsed
-from cai_base.run import cost
-from cai_base.run.prices import FREE, Prices
+from cai_base.run.spending import cost
+from cai_base.run.spending.prices import FREE, Prices
 from cai_base.store import MANIFEST, Run, to_json, write_atomic
 
 

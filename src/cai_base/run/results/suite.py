@@ -20,9 +20,9 @@ from cai_base.records import (
     SuiteAsked,
     SuiteResults,
 )
-from cai_base.run import shared_results
-from cai_base.run.result_warnings import uncovered
-from cai_base.run.shared_results import EvaluationContext
+from cai_base.run.results import shared as shared_results
+from cai_base.run.results.shared import EvaluationContext
+from cai_base.run.results.warnings import uncovered
 from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE, JudgeName
 
 NAMED = 5

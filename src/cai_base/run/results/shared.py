@@ -1,6 +1,6 @@
 """Parts common to the results of a run, a suite and the styles: the head, and the figures of judged answers.
 
-`results`, `suite_results` and `style_results` add the rest.
+`run`, `suite` and `style` add the rest.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The flow of every evaluation: an arm answers the items of a task, and each unit of answers is judged and stored.
 
-A run's own evaluation (`run.own_evaluation`), a suite and the styles (`run.evaluate`) all go through `ask`.
+A run's own evaluation (`own`), a suite and the styles (`evaluate`) all go through `ask`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

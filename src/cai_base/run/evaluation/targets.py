@@ -19,7 +19,7 @@ from cai_base.paths import INPUTS, SUITES
 from cai_base.progress import Progress
 from cai_base.records import AskedTarget
 from cai_base.run.finished_run import available_arms, load_arms
-from cai_base.run.shared_results import model_name
+from cai_base.run.results.shared import model_name
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
