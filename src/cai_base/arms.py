@@ -99,6 +99,20 @@ class Arm:
         """Whether all its seeds sample from the same weights, because the run does not train it."""
         return self.group in ("start", "other")
 
+    def evaluations(self, steps: Mapping[str, int], every: int) -> int:
+        """How often it answers the evaluation prompts: at every interval of its training, and at its end.
+
+        Args:
+            steps: the training steps of each trained arm, by its name.
+            every: the steps of an interval.
+        """
+        return intervals(steps[self.name], every) if self.curve and self.name in steps else 1
+
+
+def intervals(steps: int, every: int) -> int:
+    """The number of intervals in so many steps; the last may be shorter."""
+    return -(-steps // every)
+
 
 _ARMS = (
     Arm(

@@ -5,6 +5,7 @@ import pytest
 from cai_base import default_settings
 from cai_base.arms import named
 from cai_base.embedded import weights
+from cai_base.engines import Usage
 from cai_base.engines.tokenizer import load_tokenizer
 from cai_base.experiment import phases
 from cai_base.inputs import gather
@@ -14,7 +15,7 @@ from cai_base.models import load_engine
 from cai_base.progress import Progress
 from cai_base.report.labels import GLOSSARY
 from cai_base.run.preflight.feedback import check_feedback, feedback_cost, known_comparisons
-from cai_base.run.spending.cost import estimate, run_size, times, total
+from cai_base.run.spending.cost import estimate, run_size
 from cai_base.settings.command_line import help_text
 from cai_base.settings.feedback import Feedback
 from cai_base.settings.schema import LOSSES
@@ -54,9 +55,9 @@ def test_the_check_of_feedback_takes_at_most_what_was_foreseen(reasons: bool) ->
     inputs, known = gather(EVERYTHING), known_comparisons("world")[:2]
     settings = Feedback().model_copy(update={"principles": 2, "chain_of_thought": reasons, "thought_tokens": 8})
     foreseen = feedback_cost(inputs, settings, known, engine.tokenizer)
-    before = total(engine.meter.used.values())
+    before = sum(engine.meter.used.values(), Usage())
     check_feedback(Interpreter(engine, own=False), inputs, settings, known, 0)
-    taken = total([*engine.meter.used.values(), times(before, -1)])
+    taken = sum(engine.meter.used.values(), Usage()) - before
     assert 0.8 * foreseen.prefilled < taken.prefilled <= foreseen.prefilled
     assert (taken.sampled > 0) == reasons
     assert taken.sampled <= foreseen.sampled

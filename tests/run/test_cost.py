@@ -62,14 +62,14 @@ def test_a_run_stays_below_its_estimated_cost_and_reports_its_cost(
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert set(spent["tokens"]) == set(foreseen) == {"preflight", "sft", "revision", "evaluation", "dpo"}
     assert before_any_phase["found"]["spent"]["tokens"]["preflight"] == spent["tokens"]["preflight"]
-    everything = cost.total(Usage(**usage) for seeds in spent["tokens"].values() for usage in seeds.values())
+    everything = sum((Usage(**usage) for seeds in spent["tokens"].values() for usage in seeds.values()), Usage())
     for phase, seeds in spent["tokens"].items():
-        taken, bound = cost.total(Usage(**usage) for usage in seeds.values()), foreseen[phase]
+        taken, bound = sum((Usage(**usage) for usage in seeds.values()), Usage()), foreseen[phase]
         for kind, tokens in asdict(taken).items():
             assert tokens <= 1.05 * asdict(bound)[kind], (phase, kind)
             assert tokens > 0 or asdict(bound)[kind] == 0 or kind == "prefilled", (phase, kind)
         assert set(seeds) <= {"0", "1", "base"}
-    assert everything.trained >= 0.5 * cost.total(foreseen.values()).trained
+    assert everything.trained >= 0.5 * sum(foreseen.values(), Usage()).trained
     dollars = (everything.prefilled * 0.1 + everything.sampled * 0.4 + everything.trained * 0.5) / 1e6
     assert spent["dollars"] == pytest.approx(dollars, abs=1e-5)
 

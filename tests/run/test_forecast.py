@@ -10,7 +10,6 @@ from cai_base.experiment import phases
 from cai_base.inputs import gather
 from cai_base.models import load_engine
 from cai_base.progress import Progress
-from cai_base.run.evaluation.own import evaluations
 from cai_base.run.spending.forecast import forecast
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
@@ -42,4 +41,4 @@ def test_before_a_short_run_nothing_is_timed() -> None:
 def test_evaluations_are_counted_as_a_run_makes_them(finished: Path) -> None:
     settings = RunSettings.model_validate_json((finished / "config.json").read_bytes())
     made = json.loads((finished / "manifest.json").read_bytes())["progress"]
-    assert evaluations(settings.scope) == sum(name.startswith("evaluation of ") for name in made)
+    assert settings.scope.evaluations == sum(name.startswith("evaluation of ") for name in made)

@@ -21,6 +21,15 @@ class Usage:
     prefilled: int = 0
     sampled: int = 0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.trained + other.trained, self.prefilled + other.prefilled, self.sampled + other.sampled)
+
+    def __mul__(self, number: int) -> "Usage":
+        return Usage(number * self.trained, number * self.prefilled, number * self.sampled)
+
+    def __sub__(self, part: "Usage") -> "Usage":
+        return self + part * -1
+
     def add(self, other: "Usage") -> None:
         """Add the counts of `other` to this one."""
         self.trained += other.trained

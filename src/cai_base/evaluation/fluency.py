@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cai_base.dialogue import Dialogue
-from cai_base.engines import Datum, Engine
+from cai_base.engines import Datum, Engine, Usage
 from cai_base.records import Answer, Floor
 from cai_base.text import repeats_itself
 
@@ -64,6 +64,16 @@ def measure(engine: Engine, dialogue: Dialogue, texts: Sequence[tuple[str, str]]
     means = engine.compute_logprobs({None: data})[None] if data else []
     by_part = {part: round(mean, 4) for part, mean in zip(parts, means, strict=True)}
     return [Likelihood(by_part.get((index, 0)), by_part.get((index, 1))) for index in range(len(texts))]
+
+
+def fluency_cost(questions: Sequence[int], response_tokens: int) -> Usage:
+    """An upper bound on the base model's tokens for `measure` of one response to each question.
+
+    Args:
+        questions: tokens of each question with the few-shot prefix before it.
+        response_tokens: tokens of the longest response.
+    """
+    return Usage(prefilled=2 * sum(questions) + len(questions) * (response_tokens + OPENING))  # the answer, its opening
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import paths
-from cai_base.arms import Arm
+from cai_base.arms import Arm, intervals
 from cai_base.dialogue import Dialogue
 from cai_base.engines import Adapter, Batch, Datum, Engine, Tokenizer, Usage
 from cai_base.errors import UserError
@@ -164,7 +164,7 @@ class DpoPhase:
         pair = 2 * size.answered_question
         in_batches = size.seeds * self.settings.steps * self.settings.batch_size
         all_pairs = size.seeds * len(size.prompts)  # as if no chain were filtered
-        held_out = all_pairs * self.settings.held_out * size.evaluations(self.settings.steps)
+        held_out = all_pairs * self.settings.held_out * intervals(self.settings.steps, size.evaluate_every)
         reference = all_pairs if LOSSES[self.settings.loss].reference else 0
         # The loss is not linear in the log-probabilities: a forward pass comes before the one that is differentiated.
         return Usage(trained=round(in_batches * pair), prefilled=round((in_batches + reference + held_out) * pair))

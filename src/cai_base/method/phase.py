@@ -94,10 +94,6 @@ class Size:
         end = len(self.tokenizer.encode(END))
         return mean([question + self.response_tokens + end for question in self.questions])
 
-    def evaluations(self, steps: int) -> int:
-        """How often an arm that trains for this many steps is evaluated: at every interval, and at its end."""
-        return -(-steps // self.evaluate_every)
-
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -6,6 +6,7 @@ Each check names the first thing that differs. What needs a model or a judge is 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from cai_base.arms import ARMS, BASE, SFT
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.load import load_judges
+from cai_base.evaluation.tasks.pairwise import PairwiseTask
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.pairs import NO_PAIRS
 from cai_base.progress import Progress
 from cai_base.reading import parse_json, read_text, shortened
-from cai_base.records import Answer, Chain, Failure, Pair, Results
-from cai_base.run.evaluation import pairwise
+from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results
 from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, versions
 from cai_base.run.stored import answers_of, records_of
@@ -211,8 +212,9 @@ def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs,
             if (one.verdict, one.unscored) != (judgement.verdict, judgement.unscored):
                 raise UserError(f"{run.directory / name}: the verdict on {one.id!r} is not the judge's; {CHANGED}")
         count += len(answers)
-    compared = pairwise.stored(run)
-    if compared and compared != pairwise.compare(run, scope, inputs, judge):
+    compared = records_of(run, paths.PAIRWISE, PairwiseVerdict)
+    task = PairwiseTask.of(scope.arms, scope.seeds, inputs.evaluation_prompts)
+    if compared and compared != task.verdicts(partial(answers_of, run), judge):
         raise UserError(f"{run.directory / paths.PAIRWISE}: a comparison is not the judge's; {CHANGED}")
     count += 2 * len(compared)
     for name, _, _, chains in _chains(run, scope):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cai_base.arms import arm
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.training import LoraSettings
 
@@ -133,3 +134,8 @@ class Scope:
     seeds: range
     steps: Mapping[str, int]
     every: int
+
+    @property
+    def evaluations(self) -> int:
+        """How often its arms answer the evaluation prompts."""
+        return sum(arm(name).evaluations(self.steps, self.every) for name in self.arms)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from cai_base import paths
 from cai_base.arms import ARMS, BASE, FULL
+from cai_base.evaluation.tasks import pairwise
 from cai_base.experiment import phases
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.method.phase import Interpreting, Phase
-from cai_base.run.evaluation.pairwise import WORK as PAIRWISE
 from cai_base.settings.presets import Table
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import section_models
@@ -125,7 +125,9 @@ def _all_known(run: Run, theirs: Stages) -> bool:
         for file in run.files
     )
     works = (
-        work in ("results", PAIRWISE) or _arm_of_work(work) in untrained or _phase_of_work(work, theirs) is not None
+        work in ("results", pairwise.NAME)
+        or _arm_of_work(work) in untrained
+        or _phase_of_work(work, theirs) is not None
         for work in run.works
     )
     return all(files) and all(works)

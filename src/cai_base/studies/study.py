@@ -67,7 +67,7 @@ def prepare(design: Design, flags: Table) -> Study:
     usages = []
     for run, of_run, mine, copied in zip(runs, inputs, of_runs, shared, strict=True):
         usage = cost.estimate(run.settings, of_run, tokenizers[run.settings.model], tuple(mine.phases.values()))
-        usages.append(cost.total(tokens for work, tokens in usage.items() if work not in copied))
+        usages.append(sum((tokens for work, tokens in usage.items() if work not in copied), Usage()))
     jailbreaks = sum(prompt.kind == JAILBREAK for prompt in inputs[0].evaluation_prompts)
     return Study(design, runs, tuple(of_runs), tuple(shared), tuple(usages), jailbreaks)
 
@@ -82,7 +82,7 @@ def outlook(study: Study) -> str:
     cells, runs = len(study.design.cells), len(study.runs)
     copied = sum(len(of_run) for of_run in study.shared)
     total = sum(len(mine.phases) for mine in study.stages)
-    usage = cost.total(study.usages)
+    usage = sum(study.usages, Usage())
     lines = [
         study.design.question,
         f"{cells} cells in {runs} runs of {settings.seeds} seeds; {copied} of {total} stages are shared and made once.",

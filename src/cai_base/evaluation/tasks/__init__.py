@@ -2,6 +2,7 @@
 
 `prompts` are judged answers to prompts, a run's own or a suite's; `styles` are answers in thirteen styles;
 `comparisons` are given answers, whose log-probabilities are compared. `cai_base.run.evaluation` asks them of any arm.
+`pairwise` asks no arm: it has a judge compare two arms' stored answers.
 """
 
 from collections.abc import Callable, Mapping, Sequence

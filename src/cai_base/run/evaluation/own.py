@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from cai_base import arms, paths
 from cai_base.arms import Arm
@@ -10,24 +11,23 @@ from cai_base.evaluation import judge_errors
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.metrics import METRICS, means
-from cai_base.evaluation.tasks import LoadedArm
+from cai_base.evaluation.tasks import LoadedArm, pairwise
+from cai_base.evaluation.tasks.pairwise import PairwiseTask
 from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
 from cai_base.progress import Progress
 from cai_base.records import MAIN_METRICS, Judgement
-from cai_base.run.evaluation import pairwise
 from cai_base.run.evaluation.flow import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
 from cai_base.run.inference import layout_of, revision_of
 from cai_base.run.start import Session
-from cai_base.settings.choices import Scope
+from cai_base.run.stored import answers_of
 from cai_base.store import to_lines
 
 LABELLED = "judge on labelled answers"
 """The work of measuring the judge."""
-"""What is said after every evaluation."""
 
 
 class RunEvaluation:
@@ -36,7 +36,7 @@ class RunEvaluation:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._items = [SuitePrompt(prompt, prompt.family) for prompt in session.inputs.evaluation_prompts]
-        self._number, self._times = 0, evaluations(session.settings.scope)
+        self._number, self._times = 0, session.settings.scope.evaluations
 
     def judge(self, items: Sequence[tuple[Prompt, str]]) -> Sequence[Judgement]:
         """The judge's verdicts on responses to prompts."""
@@ -101,14 +101,14 @@ class RunEvaluation:
         """Have the judge compare every arm's answers to benign prompts with SFT's, unless that is stored."""
         session = self._session
         judge = session.settings.judge_choices["judge"].judge
-        if judge.kind.compares and not session.run.progress(pairwise.WORK):
+        if judge.kind.compares and not session.run.progress(pairwise.NAME):
             session.progress.say("Comparing answers to benign prompts with those of SFT")
             with session.budget.phase("evaluation"):
                 session.budget.check_budget()
-                verdicts = pairwise.compare(
-                    session.run, session.settings.scope, session.inputs, session.judges["judge"]
-                )
-                pairwise.store(session.run, verdicts)
+                scope = session.settings.scope
+                task = PairwiseTask.of(scope.arms, scope.seeds, session.inputs.evaluation_prompts)
+                verdicts = task.verdicts(partial(answers_of, session.run), session.judges["judge"])
+                session.run.commit(pairwise.NAME, 1, write={paths.PAIRWISE: to_lines(one.dump() for one in verdicts)})
 
     def _done(self, arm: Arm, step: int | None) -> bool:
         return bool(self._session.run.progress(_work(arm.name, step)))
@@ -132,14 +132,6 @@ class RunEvaluation:
         answers = [one for of_seed in evaluation.stored(arm.name, list(loaded.models)) for one in of_seed or ()]
         figures = ", ".join(_in_words(name, value) for name, value in means(answers).items() if name in MAIN_METRICS)
         session.progress.say(f"{_work(arm.name, step)}: {figures or 'unscored'}")
-
-
-def evaluations(scope: Scope) -> int:
-    """How often the arms of a run answer the evaluation prompts, the base model included."""
-    times = 0
-    for arm in map(arms.arm, scope.arms):
-        times += -(-scope.steps[arm.name] // scope.every) if arm.curve and arm.name in scope.steps else 1
-    return times
 
 
 def _in_words(metric: str, value: float) -> str:

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 from cai_base.engines import Engine, Usage
 from cai_base.run.preflight.outcome import Check
-from cai_base.run.spending import cost
 from cai_base.run.spending.prices import Prices
 
 STATES = 3
@@ -45,7 +44,7 @@ def check_disk(engine: Engine, seeds: int, arms: int, out: Path) -> Check:
 
 def check_cost(usages: Mapping[str, Usage], prices: Prices, max_cost: float | None) -> Check:
     """Check the upper bound of the run's cost on a service against its limit."""
-    most, dollars = cost.total(usages.values()), prices.dollars(usages)
+    most, dollars = sum(usages.values(), Usage()), prices.dollars(usages)
     finding = f"at most {most.prefilled:,} tokens read, {most.sampled:,} sampled and {most.trained:,} trained on"
     if dollars is None:
         return Check("cost", "warned", f"{finding}; no price is known for {prices.unknown[0]}", "give --price")

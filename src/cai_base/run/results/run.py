@@ -8,6 +8,7 @@ from cai_base import paths
 from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, judge_errors, metrics
+from cai_base.evaluation.tasks.pairwise import PairwiseTask
 from cai_base.inputs import Inputs
 from cai_base.method import losses
 from cai_base.method.pairs import NO_PAIRS
@@ -22,12 +23,12 @@ from cai_base.records import (
     JudgeLabels,
     Judgement,
     PairwiseFigures,
+    PairwiseVerdict,
     Results,
     TrainingStep,
     TwoResponses,
     Unseen,
 )
-from cai_base.run.evaluation import pairwise
 from cai_base.run.results import shared as shared_results
 from cai_base.run.results import warnings
 from cai_base.run.results.method_figures import control, feedback_figures, revision_figures
@@ -82,9 +83,10 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         further["feedback"] = {
             arm.name: feedback_figures(run, arm, seeds, settings.feedback.principles, inputs) for arm in labelled
         }
-    compared = pairwise.figures(run, seeds, inputs)
+    compared = records_of(run, paths.PAIRWISE, PairwiseVerdict)
     if compared:
-        further["pairwise"] = compared
+        task = PairwiseTask.of(settings.evaluated_arms, seeds, inputs.evaluation_prompts)
+        further["pairwise"] = task.figures(compared)
     if inputs.labels is not None:
         labels = judge_errors.judge_labels(inputs.labels, records_of(run, paths.JUDGE_LABELS, Judgement))
         further["judge_labels"] = labels

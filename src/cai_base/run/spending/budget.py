@@ -16,7 +16,6 @@ from cai_base.engines import Adapter, Meter, Usage
 from cai_base.errors import Stopped
 from cai_base.reading import RESTORE, build, read_record
 from cai_base.records import NOTHING, Spending, TokensUsed
-from cai_base.run.spending import cost
 from cai_base.run.spending.prices import FREE, Prices
 from cai_base.store import MANIFEST, Run, to_json, write_atomic
 
@@ -131,7 +130,7 @@ def _tokens(usage: Usage) -> TokensUsed:
 
 
 def _total(spending: Spending) -> Usage:
-    return cost.total(_usage(tokens) for seeds in spending.tokens.values() for tokens in seeds.values())
+    return sum((_usage(tokens) for seeds in spending.tokens.values() for tokens in seeds.values()), Usage())
 
 
 def _difference(first: Usage, second: Usage) -> Usage:

@@ -8,29 +8,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from cai_base import arms
-from cai_base.dialogue import Dialogue, prompt_tokens
+from cai_base.dialogue import Dialogue
 from cai_base.engines import Tokenizer, Usage
-from cai_base.evaluation.fluency import OPENING
-from cai_base.evaluation.judges import PAIRWISE
-from cai_base.evaluation.judges.question import question
+from cai_base.evaluation.fluency import fluency_cost
+from cai_base.evaluation.judges import Response
+from cai_base.evaluation.judges.cost import judging_cost
+from cai_base.evaluation.tasks.pairwise import PairwiseTask
 from cai_base.inputs import Inputs, gather
-from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
-from cai_base.inputs.rubrics import Rubric
-from cai_base.method.comparing import ORDERS
 from cai_base.method.phase import Interpreting, Phase, Size
 from cai_base.models import load_tokenizer
-from cai_base.run.evaluation.pairwise import compared_arms, compared_prompts
+from cai_base.run.findings import INTERPRETER
 from cai_base.run.inference import extra_cost
 from cai_base.run.preflight.critique import critique_cost
 from cai_base.run.preflight.feedback import feedback_cost, known_comparisons
-from cai_base.run.preflight.models import PILOT, SHORT
+from cai_base.run.preflight.models import models_cost
 from cai_base.run.spending.prices import Prices
 from cai_base.settings.schema import Revision, RunSettings
 from cai_base.store import to_json
-
-BARE = 8 * 2 * SHORT
-"""Tokens of preflight's eight bare questions, and of their answers."""
 
 
 def run_size(seeds: int, revision: Revision, evaluate_every: int, inputs: Inputs, tokenizer: Tokenizer) -> Size:
@@ -44,119 +39,87 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
 
     Preflight, evaluations and judges are entries beside the phases.
     """
-    evaluation, seeds = settings.evaluation, settings.seeds
-    size = run_size(seeds, settings.revision, settings.evaluate_every, inputs, tokenizer)
+    size = run_size(settings.seeds, settings.revision, settings.evaluate_every, inputs, tokenizer)
     questions = [size.length(size.dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
-    usages = {
-        "preflight": Usage(
-            prefilled=BARE + (PILOT + 3) * max(questions), sampled=PILOT * evaluation.response_tokens + BARE + 3 * SHORT
-        )
-    }
+    usages = {"preflight": models_cost(max(questions), settings.evaluation.response_tokens)}
     interpreted = Usage()
-    checked = critique_cost(size.dialogue, settings.data, settings.revision, tokenizer)
+    checks = critique_cost(size.dialogue, settings.data, settings.revision, tokenizer)
     if inputs.comparison_requests:
-        checked.add(feedback_cost(inputs, settings.feedback, known_comparisons(settings.data), tokenizer))
-    (interpreted if settings.other_interpreter else usages["preflight"]).add(checked)
+        checks += feedback_cost(inputs, settings.feedback, known_comparisons(settings.data), tokenizer)
+    (interpreted if settings.other_interpreter else usages["preflight"]).add(checks)
     for phase in phases:
         cost = phase.cost(size)
         if settings.other_interpreter and isinstance(phase, Interpreting):
-            of_interpreter = phase.interpreter_cost(size)
-            cost, interpreted = _difference(cost, of_interpreter), total([interpreted, of_interpreter])
+            cost -= phase.interpreter_cost(size)
+            interpreted += phase.interpreter_cost(size)
         if cost != Usage():
             usages[phase.name] = cost
-    evaluations = _evaluations(settings.training_steps, settings.controls, size)
-    fluency = 2 * sum(questions) + len(questions) * (evaluation.response_tokens + OPENING)  # the answer, its opening
-    usages["evaluation"] = Usage(
-        # At the end, the base model computes the log-probability of every answer and of its opening.
-        prefilled=seeds * (evaluations * sum(questions) + len(settings.evaluated_arms) * fluency),
-        sampled=seeds * evaluations * len(questions) * evaluation.response_tokens,
-    )
-    for arm in map(arms.arm, settings.evaluated_arms):
-        extra = times(extra_cost(arm, settings.answer_revision, inputs, size), seeds)
-        (interpreted if settings.other_interpreter and arm.inference == "revision" else usages["evaluation"]).add(extra)
+    for name, by_arm in _evaluation(settings, inputs, size, questions).items():
+        if name == INTERPRETER:
+            interpreted += by_arm
+        else:
+            usages[name] = by_arm
     if interpreted != Usage():
-        usages["interpreter"] = interpreted
-    if arms.INSTRUCT in settings.evaluated_arms:
-        sampled = seeds * len(questions) * evaluation.response_tokens
-        usages[arms.INSTRUCT] = Usage(prefilled=seeds * sum(questions), sampled=sampled)
-    paid_judges = [flag for flag in settings.judges if flag in Prices.of_models(settings.models, settings.price).models]
-    judged = sum(phase.judged_responses for phase in phases)
-    votes, longest_reply = settings.votes, settings.judging.max_tokens
-    for flag in paid_judges:
-        answers = [(inputs.evaluation_prompts, seeds * (evaluations + (arms.INSTRUCT in usages)))]
-        responses = [(inputs.prompts, judged * seeds)] if flag == "judge" else []
-        if flag == "judge" and inputs.labels is not None:
-            responses.append((tuple(one.prompt for one in inputs.labels.answers), 1))
-        response = max(settings.revision.response_tokens, evaluation.response_tokens)
-        usages[flag] = total(
-            _judging(inputs.rubrics, tokenizer, prompts, votes * times, response, longest_reply)
-            for prompts, times in answers + responses
-        )
-        if flag == "judge" and settings.judges[flag].kind.compares:
-            compared = votes * seeds * len(ORDERS) * len(compared_arms(settings.evaluated_arms))
-            usages[flag].add(_comparing(inputs, tokenizer, compared, evaluation.response_tokens, longest_reply))
-    return usages
+        usages[INTERPRETER] = interpreted
+    judged = settings.seeds * sum(phase.judged_responses for phase in phases)
+    paid = Prices.of_models(settings.models, settings.price).models
+    return usages | {
+        flag: _judging(settings, flag, inputs, tokenizer, judged) for flag in settings.judges if flag in paid
+    }
 
 
-def _evaluations(steps: Mapping[str, int], controls: Sequence[str], size: Size) -> int:
-    """How often each seed answers the evaluation prompts, over all arms and the base model.
+def _evaluation(settings: RunSettings, inputs: Inputs, size: Size, questions: Sequence[int]) -> dict[str, Usage]:
+    """What the arms' answers to the evaluation prompts take: of the run's model, the interpreter, the instruct model.
 
     Args:
-        steps: the training steps of each trained arm, including controls.
-        controls: all controls, including untrained ones.
+        questions: tokens of each evaluation prompt with the few-shot prefix before it.
     """
-    times = 1
-    for arm in map(arms.arm, dict.fromkeys([*steps, *controls])):
-        times += size.evaluations(steps[arm.name]) if arm.curve else 1
-    return times
+    response, scope, seeds = settings.evaluation.response_tokens, settings.scope, settings.seeds
+    once = Usage(prefilled=sum(questions), sampled=len(questions) * response)
+    own = fluency_cost(questions, response) * len(scope.arms)  # of every arm's answers, once, at its end
+    usages: dict[str, Usage] = {}
+    for arm in map(arms.arm, scope.arms):
+        answers = once * arm.evaluations(scope.steps, scope.every)
+        extra = extra_cost(arm, settings.answer_revision, inputs, size)
+        if arm.name == arms.INSTRUCT:
+            usages[arm.name] = answers * seeds
+            continue
+        own += answers
+        if settings.other_interpreter and arm.inference == "revision":
+            usages[INTERPRETER] = extra * seeds
+        else:
+            own += extra
+    return {"evaluation": own * seeds, **usages}
 
 
-def _judging(
-    rubrics: Sequence[Rubric], tokenizer: Tokenizer, prompts: Sequence[Prompt], times: int, response: int, reply: int
-) -> Usage:
-    """The tokens for judging `times` responses to each prompt, with the rubrics of the prompt's kind.
+def _judging(settings: RunSettings, flag: str, inputs: Inputs, tokenizer: Tokenizer, of_method: int) -> Usage:
+    """What a judge reads and writes.
 
     Args:
-        response: tokens of the longest response.
-        reply: tokens of the judge's longest reply.
+        of_method: how many responses to each of the method's prompts are judged; by the first judge only.
     """
-    by_task = {rubric.task: rubric for rubric in rubrics}
-    requests = [
-        question(by_task[task], {"prompt": prompt.text, "response": ""})
-        for prompt in prompts
-        if prompt.kind is not None
-        for task in PROMPT_KINDS[prompt.kind].rubrics
-    ]
-    read = sum(len(prompt_tokens(tokenizer, text)) + response for text in requests)
-    return Usage(prefilled=times * read, sampled=times * len(requests) * reply)
+    scope, judging, rubrics = settings.scope, settings.judging, inputs.rubrics
+    answer = settings.evaluation.response_tokens
+
+    def cost(responses: Iterable[Response], longest: int) -> Usage:
+        return judging_cost(rubrics, responses, tokenizer, longest, judging.max_tokens) * settings.votes
+
+    longest = max(settings.revision.response_tokens, answer)
+    usage = cost(_blank(inputs.evaluation_prompts), longest) * (scope.evaluations * settings.seeds)
+    if flag != "judge":
+        return usage
+    usage += cost(_blank(inputs.prompts), longest) * of_method
+    if inputs.labels is not None:
+        usage += cost(_blank([one.prompt for one in inputs.labels.answers]), longest)
+    if settings.judges[flag].kind.compares:
+        task = PairwiseTask.of(scope.arms, scope.seeds, inputs.evaluation_prompts)
+        usage += cost(task.blank, answer) * task.times
+    return usage
 
 
-def _comparing(inputs: Inputs, tokenizer: Tokenizer, times: int, response: int, reply: int) -> Usage:
-    """The tokens for comparing two responses to each benign evaluation prompt so often."""
-    (rubric,) = (one for one in inputs.rubrics if one.task == PAIRWISE)
-    texts = [
-        question(rubric, {"prompt": prompt.text, "first response": "", "second response": ""})
-        for prompt in compared_prompts(inputs)
-    ]
-    read = sum(len(prompt_tokens(tokenizer, text)) + 2 * response for text in texts)
-    return Usage(prefilled=times * read, sampled=times * len(texts) * reply)
-
-
-def times(usage: Usage, number: int) -> Usage:
-    """The usage multiplied by a number."""
-    return Usage(number * usage.trained, number * usage.prefilled, number * usage.sampled)
-
-
-def _difference(usage: Usage, part: Usage) -> Usage:
-    return total([usage, times(part, -1)])
-
-
-def total(usages: Iterable[Usage]) -> Usage:
-    """The sum of usages."""
-    result = Usage()
-    for usage in usages:
-        result.add(usage)
-    return result
+def _blank(prompts: Iterable[Prompt]) -> list[Response]:
+    """What a judge is asked about these prompts, before there are responses."""
+    return [Response.to(prompt, "") for prompt in prompts]
 
 
 def render(usages: Mapping[str, Usage], prices: Prices) -> str:
@@ -167,7 +130,7 @@ def render(usages: Mapping[str, Usage], prices: Prices) -> str:
         money[work] = None if price is None else price.of(usage)
     money["all"] = prices.dollars(usages)
     lines = [f"{'phase':<20}{'read':>15}{'sampled':>15}{'trained on':>15}{'dollars':>12}"]
-    for name, usage in {**usages, "all": total(usages.values())}.items():
+    for name, usage in {**usages, "all": sum(usages.values(), Usage())}.items():
         costs = "-" if money[name] is None else f"{money[name]:,.2f}"
         lines.append(f"{name:<20}{usage.prefilled:>15,}{usage.sampled:>15,}{usage.trained:>15,}{costs:>12}")
     lines.append("")

@@ -56,7 +56,7 @@ def forecast(
     """
     usages = cost.estimate(settings, inputs, engine.tokenizer, phases)
     usages = {name: usages[name] for name in usages if name != "preflight" and name not in settings.judges}
-    whole = cost.total(usages.values())
+    whole = sum(usages.values(), Usage())
     if whole.trained + whole.sampled < LONG:
         return None
     speed = measure(settings, inputs, engine)

@@ -2,20 +2,28 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cai_base import paths
 from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import GroundTruth, Judge, Response
+from cai_base.evaluation.tasks.pairwise import NAME, PairwiseTask
 from cai_base.inputs import Inputs
 from cai_base.records import Judgement, PairwiseVerdict, Verdict
-from cai_base.run.evaluation import pairwise
+from cai_base.run.stored import answers_of
 from cai_base.run.verify import verify
 from cai_base.settings.validation import stored_settings
-from cai_base.store import Run
+from cai_base.store import Run, to_lines
+
+
+def task_of(run: Run) -> PairwiseTask:
+    settings, inputs = stored_settings(run), Inputs.read(run.directory / "inputs.json")
+    return PairwiseTask.of(settings.evaluated_arms, settings.seed_numbers, inputs.evaluation_prompts)
 
 
 def compared(prompt: str, first: str, second: str) -> float | None:
@@ -47,12 +55,10 @@ class Places(Judge):
         return [Judgement(verdict=Verdict(preferred=self.first), unscored=None) for _ in responses]
 
 
-def test_a_judge_that_likes_the_first_place_gives_ties_and_its_bias_is_reported(finished: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    run = Run.open(tmp_path / "run")
-    settings, inputs = stored_settings(run), Inputs.read(run.directory / "inputs.json")
-    pairwise.store(run, pairwise.compare(run, settings.scope, inputs, Places(1.0)))
-    figures = pairwise.figures(run, settings.seed_numbers, inputs)
+def test_a_judge_that_likes_the_first_place_gives_ties_and_its_bias_is_reported(finished: Path) -> None:
+    run = Run.open(finished)
+    task = task_of(run)
+    figures = task.figures(task.verdicts(partial(answers_of, run), Places(1.0)))
     assert set(figures) == {"base", "cai", "shuffled", "resample", "instruct"}
     for one in figures.values():
         assert (one.wins, one.ties, one.losses) == (0, 2, 0)
@@ -74,15 +80,13 @@ OUTCOMES: dict[tuple[float, float], str] = {
 }
 
 
-def test_a_win_is_a_preference_in_both_orders_or_in_one_with_a_tie_in_the_other(finished: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    run = Run.open(tmp_path / "run")
-    settings, inputs = stored_settings(run), Inputs.read(run.directory / "inputs.json")
-    (prompt,) = pairwise.compared_prompts(inputs)
+def test_a_win_is_a_preference_in_both_orders_or_in_one_with_a_tie_in_the_other(finished: Path) -> None:
+    task = task_of(Run.open(finished))
+    (prompt,) = task.prompts
     for orders, outcome in OUTCOMES.items():
         verdict = PairwiseVerdict(seed=0, arm="cai", id=prompt.id, shown_first=orders[0], shown_second=orders[1])
-        pairwise.store(run, [verdict, verdict.model_copy(update={"seed": 1, "shown_first": None, "unscored": "none"})])
-        figures = pairwise.figures(run, settings.seed_numbers, inputs)["cai"]
+        unscored = verdict.model_copy(update={"seed": 1, "shown_first": None, "unscored": "none"})
+        figures = task.figures([verdict, unscored])["cai"]
         counts = {"win": figures.wins, "tie": figures.ties, "loss": figures.losses}
         assert counts == {**dict.fromkeys(counts, 0), outcome: 1}, orders
         assert (figures.scored, figures.total) == (1, 2)
@@ -104,7 +108,7 @@ def test_a_run_compares_its_benign_answers_and_its_pages_say_so(finished: Path, 
     run = Run.open(tmp_path / "run")
     other = [PairwiseVerdict.model_validate(line) for line in lines]
     turned = [one.model_copy(update={"shown_first": 0.25, "shown_second": 0.25}) for one in other]
-    pairwise.store(run, turned)
+    run.commit(NAME, 1, write={paths.PAIRWISE: to_lines(one.dump() for one in turned)})
     with pytest.raises(UserError, match=r"pairwise\.jsonl: a comparison is not the judge's"):
         verify(tmp_path / "run")
     assert main(["report", str(finished), "--json"]) == 0
