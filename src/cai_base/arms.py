@@ -90,9 +90,14 @@ class Arm:
         return self.group == "control"
 
     @property
+    def phase(self) -> str:
+        """The name of its training phase, whose adapters are its own."""
+        return self.folder or self.name
+
+    @property
     def owner(self) -> str | None:
         """The folder of its own chains and pairs; None if it uses the run's."""
-        return self.folder if self.pairs is not None and self.constitution != "run" else None
+        return self.phase if self.pairs is not None and self.constitution != "run" else None
 
     @property
     def one_model(self) -> bool:

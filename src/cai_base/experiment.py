@@ -9,88 +9,31 @@ All seeds go through a phase together, and each finished unit of work is stored.
 from collections.abc import Mapping
 from pathlib import Path
 
-from cai_base import arms, paths
-from cai_base.arms import Arm
+from cai_base import arms
 from cai_base.engines import Adapter
 from cai_base.inputs import Inputs
-from cai_base.method.dpo import DpoPhase
-from cai_base.method.feedback import FeedbackPhase
+from cai_base.method.arm_phases import phases_of
 from cai_base.method.pairs import Pairs
 from cai_base.method.phase import Phase, Workbench
-from cai_base.method.responses import UnrevisedResponses
 from cai_base.method.revision import RevisionPhase
-from cai_base.method.sft import Sft, SftOnPairs
-from cai_base.method.training import Start
 from cai_base.progress import Progress
 from cai_base.run import start
 from cai_base.run.evaluation.own import RunEvaluation
 from cai_base.run.repeat import Repeated
 from cai_base.run.results import run as results
 from cai_base.run.spending import cost
-from cai_base.settings.feedback import Feedback
-from cai_base.settings.schema import Revision, RunSettings
-from cai_base.store import to_json, write_atomic
+from cai_base.settings.schema import RunSettings
 
 
 def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
     """The phases of a run, in order."""
-    arms_to_train = [arms.arm(name) for name in (*settings.trained_arms, *settings.controls)]
+    others = (arms.arm(name) for name in (*settings.trained_arms, *settings.controls) if name != arms.BASELINE)
     return [
-        Sft(arms.arm(arms.BASELINE), settings.sft, inputs.examples),
-        RevisionPhase(settings.revision, inputs.prompts, inputs.constitution, inputs.refusal_openers),
+        *phases_of(arms.arm(arms.BASELINE), settings, inputs),
+        RevisionPhase.of_run(settings.revision, inputs),
         Pairs("revisions", None, "chains", held_out=settings.dpo.held_out),
-        *(phase for arm in arms_to_train for phase in _phases_of(arm, settings, inputs)),
+        *(phase for arm in others for phase in phases_of(arm, settings, inputs)),
     ]
-
-
-def _phases_of(arm: Arm, settings: RunSettings, inputs: Inputs) -> list[Phase]:
-    """The phases that an arm needs in addition to SFT and the run's own chains and pairs."""
-    own: list[Phase] = []
-    steps, pairs = settings.sft.steps, settings.dpo.pairs
-    if arm.pairs is not None and arm.owner is not None:
-        if arm.source is not None:
-            own.append(_source(arm, arm.owner, settings.revision, settings.feedback, inputs))
-        own.append(Pairs(arm.pairs, arm.owner, arm.source, held_out=settings.dpo.held_out))
-    match arm.section:
-        case "sft" if arm.name != arms.BASELINE:
-            draws, refusals = arm.name if arm.null_of else arms.SFT, inputs.refusals if arm.replaces else ()
-            own.append(Sft(arm, settings.sft, inputs.examples, draws, refusals))
-        case "dpo" if arm.chosen_only:
-            own.append(SftOnPairs(arm, settings.dpo, steps, pairs, draws="dpo"))
-        case "dpo":
-            before = arms.arm(arm.starts_from)
-            start = Start(before.folder or before.name, settings.training(before.section or "sft").steps)
-            own.append(DpoPhase(arm, settings.dpo, start))
-        case "sl_cai":
-            draws = "dpo" if settings.sl_cai.as_dpo else arm.folder or arm.name
-            own.append(SftOnPairs(arm, settings.training("sl_cai"), steps, pairs, draws))
-    return own
-
-
-def _source(arm: Arm, owner: str, revision: Revision, feedback: Feedback, inputs: Inputs) -> Phase:
-    """The phase that makes the source of an arm's pairs: chains, responses or comparisons."""
-    prompts, openers = inputs.prompts, inputs.refusal_openers
-    if arm.source == "chains":
-        constitution, examples = {
-            arms.PLACEBO: (inputs.placebo, inputs.placebo_examples),
-            arms.NO_PRINCIPLE: (inputs.no_principle, None),
-        }[arm.constitution or ""]
-        assert constitution is not None
-        return RevisionPhase(revision, prompts, constitution, openers, owner, examples)
-    if arm.source == "responses":
-        return UnrevisedResponses(revision, prompts, openers, owner)
-    requests, solved = inputs.comparison_requests, inputs.solved_comparisons
-    answering = arms.arm(arm.starts_from)
-    return FeedbackPhase(
-        feedback,
-        prompts,
-        requests,
-        solved,
-        revision.response_tokens,
-        revision.unit,
-        answering.folder or answering.name,
-        owner,
-    )
 
 
 class Experiment:
@@ -118,7 +61,8 @@ class Experiment:
             if arms.INSTRUCT in self.settings.evaluated_arms:
                 self._evaluation.instruct()
             self._evaluation.compare_helpfulness()
-            self._summarise(failed)
+            results.write(self.run, self.settings, self.session.inputs, failed, self.session.budget.spending())
+            self.session.budget.close()
 
     def _train(self) -> Mapping[str, Mapping[int, str]]:
         """Run every phase in order. Returns the seeds that failed in each phase, with the reasons."""
@@ -146,16 +90,6 @@ class Experiment:
     def _evaluate(self, arm: str, step: int | None, models: Mapping[int, Adapter | None]) -> None:
         """Evaluate an arm at a step of its training, or, with None, at its end."""
         self._evaluation.answer(arms.arm(arm), step, models)
-
-    def _summarise(self, failed: Mapping[str, Mapping[int, str]]) -> None:
-        """Write `results.json` and `usage.json`."""
-        session = self.session
-        tokens = results.tokens(self.run, self.settings.seed_numbers, self.settings.evaluated_arms)
-        usage = {**self.run.usage, "tokens": tokens, "spent": session.budget.spending().dump()}
-        write_atomic(self.run.directory / paths.USAGE, to_json(usage))
-        content = results.collect(self.run, self.settings, session.inputs, failed)
-        self.run.commit("results", 1, write={paths.RESULTS: to_json(content.dump())})
-        session.budget.close()
 
 
 def begin(settings: RunSettings, out: Path, progress: Progress, repeated: Repeated | None = None) -> Experiment:

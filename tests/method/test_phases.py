@@ -7,6 +7,7 @@ from cai_base.arms import named
 from cai_base.embedded import weights
 from cai_base.engines import Usage
 from cai_base.engines.tokenizer import load_tokenizer
+from cai_base.errors import UserError
 from cai_base.experiment import phases
 from cai_base.inputs import gather
 from cai_base.method.interpreter import Interpreter
@@ -33,6 +34,13 @@ def test_every_phase_finds_what_it_needs_already_done() -> None:
     assert done[0] == "sft"
     assert {"revision", "pairs", "dpo", "sl-cai", "shuffled", "placebo", "revision of placebo"} <= set(done)
     assert {"responses of feedback", "pairs of sl-cai-feedback", "a-a", "refusals", "nll-only"} <= set(done)
+
+
+@pytest.mark.parametrize("control", ["placebo", "examples-only"])
+def test_inputs_that_were_gathered_without_a_control_cannot_make_its_phases(control: str) -> None:
+    inputs = gather(default_settings("organism"))
+    with pytest.raises(UserError, match=f"no constitution for the arm '{control}'; gather them from the settings"):
+        phases(default_settings("organism", "--control", control), inputs)
 
 
 def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:

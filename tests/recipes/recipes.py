@@ -108,15 +108,14 @@ clip-norm = 1.0
 """,
     ),
     (
-        "experiment.py",
-        "from cai_base.method.dpo import DpoPhase\n",
+        "method/arm_phases.py",
+        "from cai_base.method.feedback import FeedbackPhase\n",
         "from cai_base.method.originals import Originals\n",
     ),
     (
-        "experiment.py",
-        "    own: list[Phase] = []\n",
-        """    if arm.section == "originals":
-        own.append(Originals(arm, settings.originals, settings.sft.steps))
+        "method/arm_phases.py",
+        "TRAINING: Mapping[Section, Maker] = {\n",
+        """    "originals": lambda arm, settings, inputs: Originals(arm, settings.originals, settings.sft.steps),
 """,
     ),
 ]

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from cai_base import arms
+from cai_base.arms import Arm
 from cai_base.errors import UserError
 from cai_base.inputs.comparisons import (
     ComparisonRequest,
@@ -83,6 +84,23 @@ class Inputs(BaseModel):
     solved_comparisons: tuple[SolvedComparison, ...] = ()
     unseen_families: tuple[str, ...] = ()
     labels: Labels | None = None
+
+    def requests_for(self, arm: Arm) -> tuple[Constitution, tuple[CritiqueExample, ...] | None]:
+        """The constitution of an arm's own revision chains, and the worked examples before its requests, None for the
+        run's.
+
+        Raises:
+            UserError: these inputs do not have it.
+        """
+        constitution, examples = {
+            arms.PLACEBO: (self.placebo, self.placebo_examples),
+            arms.NO_PRINCIPLE: (self.no_principle, None),
+        }.get(arm.constitution or "", (None, None))
+        if constitution is None:
+            raise UserError(
+                f"the inputs have no constitution for the arm {arm.name!r}; gather them from the settings that name it"
+            )
+        return constitution, examples
 
     def to_bytes(self) -> bytes:
         """The inputs as JSON."""

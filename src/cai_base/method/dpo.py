@@ -120,7 +120,7 @@ class DpoPhase:
 
     @property
     def name(self) -> str:
-        return self.arm.folder or self.arm.name
+        return self.arm.phase
 
     @property
     def needs(self) -> tuple[str, ...]:

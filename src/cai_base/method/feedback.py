@@ -10,11 +10,13 @@ responses, the comparisons and the judge's verdicts of every prompt, one unit of
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from cai_base import dialogue, randomness
-from cai_base.arms import SFT
+from cai_base import arms, dialogue, randomness
+from cai_base.arms import SFT, Arm
 from cai_base.dialogue import Compared
 from cai_base.engines import Usage
+from cai_base.inputs import Inputs
 from cai_base.inputs.comparisons import ComparisonRequest, SolvedComparison
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.comparing import Question, compare, comparing_cost
@@ -23,6 +25,7 @@ from cai_base.method.responses import Sampling, in_units, two_responses, two_res
 from cai_base.progress import Bar
 from cai_base.records import TwoResponses
 from cai_base.settings.feedback import Feedback
+from cai_base.settings.schema import Revision
 
 ANSWERS = ("first response", "second response")
 """The second parts of the addresses of the two responses."""
@@ -51,6 +54,20 @@ class FeedbackPhase:
     unit: int
     answering: str
     owner: str
+
+    @classmethod
+    def of_arm(cls, arm: Arm, settings: Feedback, revision: Revision, inputs: Inputs) -> Self:
+        """The responses and comparisons that the arm's own pairs are made from; its starting point answers."""
+        return cls(
+            settings,
+            inputs.prompts,
+            inputs.comparison_requests,
+            inputs.solved_comparisons,
+            revision.response_tokens,
+            revision.unit,
+            arms.arm(arm.starts_from).phase,
+            arm.phase,
+        )
 
     @property
     def name(self) -> str:

@@ -5,11 +5,13 @@ Needs the adapters that answer. Stores both responses, one unit of prompts at a 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from cai_base import paths
-from cai_base.arms import SFT
+from cai_base.arms import SFT, Arm
 from cai_base.dialogue import Dialogue
 from cai_base.engines import Adapter, Engine, Usage
+from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.phase import Request, Size, Workbench
 from cai_base.method.revision import OpenChain, answer_first, draw_opener, outcome_of
@@ -123,6 +125,11 @@ class UnrevisedResponses:
     openers: Sequence[str]
     owner: str
     needs: tuple[str, ...] = (SFT,)
+
+    @classmethod
+    def of_arm(cls, arm: Arm, settings: Revision, inputs: Inputs) -> Self:
+        """The responses that the arm's own pairs are made from."""
+        return cls(settings, inputs.prompts, inputs.refusal_openers, arm.phase)
 
     @property
     def name(self) -> str:

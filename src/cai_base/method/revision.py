@@ -8,11 +8,13 @@ Needs SFT's adapters. Stores each complete chain with a verdict on every respons
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from cai_base import paths, randomness
-from cai_base.arms import SFT
+from cai_base.arms import SFT, Arm
 from cai_base.dialogue import STOPS, Dialogue, prompt_tokens
 from cai_base.engines import Adapter, Engine, SampleRequest, Usage
+from cai_base.inputs import Inputs
 from cai_base.inputs.constitution import Constitution, CritiqueExample, Principle
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.interpreter import Interpreter, itself
@@ -234,6 +236,21 @@ class RevisionPhase:
     owner: str | None = None
     examples: tuple[CritiqueExample, ...] | None = None
     needs: tuple[str, ...] = (SFT,)
+
+    @classmethod
+    def of_run(cls, settings: Revision, inputs: Inputs) -> Self:
+        """The run's own chains."""
+        return cls(settings, inputs.prompts, inputs.constitution, inputs.refusal_openers)
+
+    @classmethod
+    def of_arm(cls, arm: Arm, settings: Revision, inputs: Inputs) -> Self:
+        """An arm's own chains, under a constitution that is not the run's.
+
+        Raises:
+            UserError: the inputs do not have it.
+        """
+        constitution, examples = inputs.requests_for(arm)
+        return cls(settings, inputs.prompts, constitution, inputs.refusal_openers, arm.phase, examples)
 
     @property
     def name(self) -> str:

@@ -8,10 +8,12 @@ Needs nothing but the base model. Stores the adapters, their metrics, and the ar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from cai_base import randomness
 from cai_base.arms import SFT, Arm
 from cai_base.engines import Adapter, Batch, Datum, LinearLoss, Loss, Usage
+from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Example
 from cai_base.method import pairs as preference
 from cai_base.method.phase import Request, Size, Workbench, mean
@@ -83,9 +85,15 @@ class Sft:
     refusals: Sequence[Example] = ()
     needs: tuple[str, ...] = ()
 
+    @classmethod
+    def of_arm(cls, arm: Arm, settings: SftSettings, inputs: Inputs) -> Self:
+        """SFT itself, or the control of it that the arm is."""
+        refusals = inputs.refusals if arm.replaces else ()
+        return cls(arm, settings, inputs.examples, arm.name if arm.null_of else SFT, refusals)
+
     @property
     def name(self) -> str:
-        return self.arm.folder or self.arm.name
+        return self.arm.phase
 
     def written(self, seed: int) -> list[Example]:
         """The answers that a seed is trained on."""
@@ -138,7 +146,7 @@ class SftOnPairs:
 
     @property
     def name(self) -> str:
-        return self.arm.folder or self.arm.name
+        return self.arm.phase
 
     def run(self, bench: Workbench) -> None:
         data = {
@@ -172,10 +180,9 @@ def _train(
     draws: str,
 ) -> None:
     """Train on each seed's own examples, in an order drawn at the address `draws`."""
-    phase = arm.folder or arm.name
 
     def step_batch(adapter: Adapter, step: int) -> Batch:
         seed = adapters[adapter]
         return sft_batch(data[seed], seed, draws, step, settings.batch_size)
 
-    train_arm(bench, TrainingPlan(phase, arm.name, arm.curve, settings, adapters, step_batch))
+    train_arm(bench, TrainingPlan(arm.phase, arm.name, arm.curve, settings, adapters, step_batch))

@@ -1,4 +1,4 @@
-"""Computes `results.json` from the stored files of a finished run. Equal runs give equal bytes."""
+"""Computes `results.json` from the stored files of a finished run, and writes it. Equal runs give equal bytes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +25,7 @@ from cai_base.records import (
     PairwiseFigures,
     PairwiseVerdict,
     Results,
+    Spending,
     TrainingStep,
     TwoResponses,
     Unseen,
@@ -36,7 +37,7 @@ from cai_base.run.stored import answers_of, records_of
 from cai_base.settings.choices import InstructChoice
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import SELF, RunSettings
-from cai_base.store import CONFIG, Run
+from cai_base.store import CONFIG, Run, to_json, write_atomic
 
 
 class _Further(TypedDict, total=False):
@@ -47,6 +48,21 @@ class _Further(TypedDict, total=False):
     judge_labels: JudgeLabels
     pairwise: Mapping[str, PairwiseFigures]
     unseen: Unseen
+
+
+def write(
+    run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]], spent: Spending
+) -> None:
+    """Write `results.json`, and beside it `usage.json`, on which no result depends.
+
+    Args:
+        failed: as for `collect`.
+        spent: what the run has taken.
+    """
+    tokens = _tokens(run, settings.seed_numbers, settings.evaluated_arms)
+    usage = {**run.usage, "tokens": tokens, "spent": spent.dump()}
+    write_atomic(run.directory / paths.USAGE, to_json(usage))
+    run.commit("results", 1, write={paths.RESULTS: to_json(collect(run, settings, inputs, failed).dump())})
 
 
 def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]]) -> Results:
@@ -165,7 +181,7 @@ def refuse_lost_arms(directory: Path) -> None:
         )
 
 
-def tokens(run: Run, seeds: Sequence[int], evaluated: Sequence[str]) -> dict[str, dict[str, int]]:
+def _tokens(run: Run, seeds: Sequence[int], evaluated: Sequence[str]) -> dict[str, dict[str, int]]:
     """Tokens trained on or sampled, by phase and seed, for `usage.json`. A prefix shared in a batch counts once."""
     arms = [arm for arm in ARMS.values() if arm.group != "control" or arm.name in evaluated]
     trained = {
