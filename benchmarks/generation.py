@@ -83,13 +83,14 @@ def settings_of(response: int, critique: int, rounds: int, temperature: float) -
     """A run's settings with these lengths."""
     return default_settings(
         "english",
-        *("--judge", "none"),
-        *("--revision.response-tokens", str(response)),
-        *("--revision.critique-tokens", str(critique)),
-        *("--revision.rounds", str(rounds)),
-        *("--revision.temperature", str(temperature)),
-        *("--evaluation.response-tokens", str(response)),
-        *("--evaluation.temperature", str(temperature)),
+        judge="none",
+        revision={
+            "response_tokens": response,
+            "critique_tokens": critique,
+            "rounds": rounds,
+            "temperature": temperature,
+        },
+        evaluation={"response_tokens": response, "temperature": temperature},
     )
 
 

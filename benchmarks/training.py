@@ -27,7 +27,7 @@ from cai_base.method.dpo import TokenPair
 
 RANK, BATCH, RATE = 32, 4, 5e-5
 LORA = Lora(RANK, RANK)
-SETTINGS = default_settings("english", "--judge", "none", "--dpo.batch-size", str(BATCH)).dpo
+SETTINGS = default_settings("english", judge="none", dpo={"batch_size": BATCH}).dpo
 WARM = 2
 
 

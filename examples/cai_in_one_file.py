@@ -6,17 +6,18 @@ and can be stopped anywhere.
 
 from collections.abc import Callable
 
-from cai_base import Adam, Batch, Dialogue, GroundTruth, Lora, answer, default_settings, dpo_batch, learning_rate
-from cai_base import load_model, packaged, pairs_of, reference_logprobs, revise, sft_batch, tokenise, trained_datum
+from cai_base import Adam, Batch, Dialogue, GroundTruth, Lora, Training, answer, default_settings, dpo_batch
+from cai_base import learning_rate, load_model, packaged, pairs_of, reference_logprobs, revise, sft_batch, tokenise
+from cai_base import trained_datum
 
 SEED = 0
-config = default_settings("organism", "--dpo.steps", "100")  # else the defaults of `cai-base run`
+config = default_settings("organism", dpo={"steps": 100})  # else the defaults of `cai-base run`
 inputs = packaged("world", first=42)  # constitution, 42 prompts to revise, few-shot turns, human-written answers
 engine = load_model("organism", Lora(config.lora.rank, config.lora.alpha))  # a frozen base model, and adapters on it
 dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
 
 
-def train(adapter: str, batch: Callable[[int], Batch], section: object) -> None:
+def train(adapter: str, batch: Callable[[int], Batch], section: Training) -> None:
     print(f"training {adapter}: {section.steps} steps", flush=True)
     for step in range(section.steps):
         engine.forward_backward({adapter: batch(step)}).result()
@@ -44,6 +45,6 @@ train("cai", lambda step: dpo_batch(pairs, reference, SEED, step, config.dpo), c
 for name, adapter in (("base", None), ("SFT", "sft"), ("full CAI", "cai")):
     prompts, judge = inputs.evaluation_prompts, GroundTruth()
     answers = answer(engine, dialogue, config.evaluation, judge, prompts, {SEED: adapter})[SEED]
-    attacks = [one.verdict.complied for one in answers if one.kind == "jailbreak"]
-    benign = [one.verdict.refused for one in answers if one.kind in ("benign", "sensitive")]
+    attacks = [bool(one.verdict.complied) for one in answers if one.verdict and one.kind == "jailbreak"]
+    benign = [bool(one.verdict.refused) for one in answers if one.verdict and one.kind in ("benign", "sensitive")]
     print(f"{name:9} attack success {sum(attacks) / len(attacks):4.0%}   over-refusal {sum(benign) / len(benign):4.0%}")

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from cai_base import GroundTruth, answer
+from cai_base import GroundTruth
 from cai_base.cli import main
+from cai_base.evaluation.tasks.prompts import judged_answers
 from cai_base.inputs import Inputs
 from cai_base.method import pairs as preference
 from cai_base.progress import Progress
@@ -144,9 +145,7 @@ def test_arms_without_training_give_the_same_answers_when_loaded_from_a_finished
     settings = RunSettings.model_validate(json.loads((run / "config.json").read_bytes()))
     prompts = Inputs.read(run / "inputs.json").evaluation_prompts
     for arm in arms:
-        again = answer(
-            arm.engine, arm.layout, settings.evaluation, GroundTruth(), prompts, arm.models, revise=arm.revise
-        )
+        again = judged_answers(arm, settings.evaluation, GroundTruth(), prompts)
         for seed, answers in again.items():
             stored = lines(run / f"seed-{seed}/evaluation/{arm.name}/attack.jsonl")
             assert [one.response for one in answers if one.kind == "jailbreak"] == [one["response"] for one in stored]

@@ -16,26 +16,37 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from cai_base.engines import Batch as Batch
     from cai_base.engines import Datum as Datum
     from cai_base.engines import Engine as Engine
+    from cai_base.engines import Failed as Failed
     from cai_base.engines import Lora as Lora
+    from cai_base.engines import LossValue as LossValue
+    from cai_base.engines import Pending as Pending
     from cai_base.engines import Sample as Sample
     from cai_base.engines import SampleRequest as SampleRequest
+    from cai_base.engines import Step as Step
+    from cai_base.engines import Tokenizer as Tokenizer
     from cai_base.errors import Stopped as Stopped
     from cai_base.errors import UserError as UserError
     from cai_base.evaluation.judges import GroundTruth as GroundTruth
+    from cai_base.evaluation.judges import Judge as Judge
+    from cai_base.evaluation.judges import Response as Response
     from cai_base.evaluation.tasks.prompts import answer as answer
+    from cai_base.experiment import Experiment as Experiment
     from cai_base.experiment import begin as begin
     from cai_base.experiment import resume as resume
     from cai_base.inputs import Inputs as Inputs
     from cai_base.inputs import packaged as packaged
     from cai_base.inputs.constitution import Constitution as Constitution
+    from cai_base.inputs.constitution import CritiqueExample as CritiqueExample
     from cai_base.inputs.constitution import Principle as Principle
     from cai_base.inputs.constitution import load_constitution as load_constitution
     from cai_base.inputs.prompts import Example as Example
     from cai_base.inputs.prompts import Prompt as Prompt
     from cai_base.inputs.prompts import load_prompts as load_prompts
+    from cai_base.method.dpo import TokenPair as TokenPair
     from cai_base.method.dpo import dpo_batch as dpo_batch
     from cai_base.method.dpo import reference_logprobs as reference_logprobs
     from cai_base.method.dpo import tokenise as tokenise
+    from cai_base.method.interpreter import Interpreter as Interpreter
     from cai_base.method.losses import preference_loss as preference_loss
     from cai_base.method.pairs import pairs_of as pairs_of
     from cai_base.method.revision import revise as revise
@@ -44,13 +55,21 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from cai_base.method.training import learning_rate as learning_rate
     from cai_base.method.training import trained_datum as trained_datum
     from cai_base.models import load_model as load_model
+    from cai_base.progress import Progress as Progress
     from cai_base.records import Answer as Answer
     from cai_base.records import Chain as Chain
-    from cai_base.records import Figure as Figure
+    from cai_base.records import Judgement as Judgement
     from cai_base.records import Pair as Pair
+    from cai_base.records import Reference as Reference
+    from cai_base.records import Round as Round
     from cai_base.records import Verdict as Verdict
+    from cai_base.records import Vote as Vote
     from cai_base.settings import RunSettings as RunSettings
     from cai_base.settings import default_settings as default_settings
+    from cai_base.settings.schema import Dpo as Dpo
+    from cai_base.settings.schema import Evaluation as Evaluation
+    from cai_base.settings.schema import Revision as Revision
+    from cai_base.settings.schema import Training as Training
 
 __version__ = version("cai-base")
 
@@ -73,23 +92,42 @@ _WHERE = {
     "Chain": "records",
     "Chat": "dialogue",
     "Constitution": "inputs.constitution",
+    "CritiqueExample": "inputs.constitution",
     "Datum": "engines",
     "Dialogue": "dialogue",
+    "Dpo": "settings.schema",
     "Engine": "engines",
+    "Evaluation": "settings.schema",
     "Example": "inputs.prompts",
-    "Figure": "records",
+    "Experiment": "experiment",
+    "Failed": "engines",
     "GroundTruth": "evaluation.judges",
     "Inputs": "inputs",
+    "Interpreter": "method.interpreter",
+    "Judge": "evaluation.judges",
+    "Judgement": "records",
     "Lora": "engines",
+    "LossValue": "engines",
     "Pair": "records",
+    "Pending": "engines",
     "Principle": "inputs.constitution",
+    "Progress": "progress",
     "Prompt": "inputs.prompts",
+    "Reference": "records",
+    "Response": "evaluation.judges",
+    "Revision": "settings.schema",
+    "Round": "records",
     "RunSettings": "settings",
     "Sample": "engines",
     "SampleRequest": "engines",
+    "Step": "engines",
     "Stopped": "errors",
+    "TokenPair": "method.dpo",
+    "Tokenizer": "engines",
+    "Training": "settings.schema",
     "UserError": "errors",
     "Verdict": "records",
+    "Vote": "records",
     "answer": "evaluation.tasks.prompts",
     "begin": "experiment",
     "default_settings": "settings",

@@ -7,13 +7,16 @@ that it reads and samples. A chat model is prompted in the chat template stored 
 with its own end token.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from cai_base.inputs.constitution import CritiqueExample, Principle
 from cai_base.inputs.prompts import Example
+
+if TYPE_CHECKING:  # a layout needs no engine
+    from cai_base.engines import Tokenizer
 
 USER, ASSISTANT = "User:", "Assistant:"
 CRITIQUE_REQUEST, CRITIQUE = "Critique Request:", "Critique:"
@@ -28,6 +31,9 @@ END = f"\n\n{USER}"
 
 Turns = Sequence[tuple[str, str]]
 """Earlier turns of a conversation: prompts with their replies."""
+
+Split = tuple[tuple[int, ...], tuple[int, ...]]
+"""The tokens of a prompt, and those of its continuation."""
 
 LayoutName = Literal["auto", "chat", "dialogue"]
 LAYOUTS: tuple[LayoutName, ...] = ("auto", "chat", "dialogue")
@@ -56,7 +62,9 @@ def constitution_text(principles: Sequence[Principle]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """The texts that a base model continues.
+    """The texts that a base model continues, under the headings of Bai et al. 2022, section 3.1 and appendix A.
+
+    A response ends where the next heading begins, so that `\\n\\nUser:` is trained as its end.
 
     Attributes:
         few_shot: questions with answers that come before every question.
@@ -73,18 +81,26 @@ class Dialogue:
         """Texts that end a response."""
         return STOPS
 
-    def question_tokens(self, tokenizer: "Encoder", prompt: str, before: Turns = ()) -> tuple[int, ...]:
+    def question_tokens(self, tokenizer: "Tokenizer", prompt: str, before: Turns = ()) -> tuple[int, ...]:
         """The tokens of `question`, to be continued by the answer."""
         return prompt_tokens(tokenizer, self.question(prompt, before))
 
     def answer_tokens(
-        self, tokenizer: "Encoder", prompt: str, response: str, before: Turns = (), end: str = ""
-    ) -> "Split":
-        """The tokens of a question, and of its answer followed by `end` (nothing, or `END`)."""
+        self, tokenizer: "Tokenizer", prompt: str, response: str, before: Turns = (), end: str = ""
+    ) -> Split:
+        """The tokens of a question, and of its answer followed by `end`: nothing, or the next turn's `\\n\\nUser:`.
+
+        Question and answer are tokenised as one text, which is then split.
+        """
         return split_tokens(tokenizer, self.question(prompt, before), f" {escape(response)}{end}")
 
     def question(self, prompt: str, before: Turns = ()) -> str:
-        """The few-shot turns, the earlier turns and the question, to be continued by the answer."""
+        """The few-shot turns, the earlier turns and the question, to be continued by the answer.
+
+        Args:
+            prompt: the question.
+            before: earlier turns of the conversation: prompts with their replies.
+        """
         turns = (*((shot.prompt, shot.response) for shot in self.few_shot), *before)
         parts = [part for question, answer in turns for part in ((USER, question), (ASSISTANT, answer))]
         preamble = f"{self.preamble}\n\n" if self.preamble else ""
@@ -193,52 +209,21 @@ class Chat:
         """Texts that end a response: none."""
         return ()
 
-    def question_tokens(self, tokenizer: "Encoder", prompt: str, before: Turns = ()) -> tuple[int, ...]:
+    def question_tokens(self, tokenizer: "Tokenizer", prompt: str, before: Turns = ()) -> tuple[int, ...]:
         """The tokens of the earlier turns and the question in the model's chat template, before its reply."""
         return chat_tokens(tokenizer, before, prompt)
 
-    def answer_tokens(self, tokenizer: "Encoder", prompt: str, response: str, before: Turns = ()) -> "Split":
+    def answer_tokens(self, tokenizer: "Tokenizer", prompt: str, response: str, before: Turns = ()) -> Split:
         """The tokens of a question and of its answer, without its end."""
         question, answer = tokenizer.chat_answer(_messages(before, prompt), response)
         return tuple(question), tuple(answer)
 
 
-class Encoder(Protocol):
-    """The part of a tokenizer's interface that layouts need."""
-
-    bos: int | None
-
-    def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without special tokens."""
-        ...
-
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The tokens of a conversation in the model's chat template, up to the start of the assistant's reply."""
-        ...
-
-    def chat_answer(self, messages: Sequence[Mapping[str, str]], answer: str) -> tuple[list[int], list[int]]:
-        """The same, and the tokens of the assistant's reply behind them, without its end."""
-        ...
+Layout = Dialogue | Chat
+"""How a question is presented to a model."""
 
 
-class Layout(Protocol):
-    """How a question is presented to a model."""
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Texts that end a response."""
-        ...
-
-    def question_tokens(self, tokenizer: Encoder, prompt: str, before: Turns = ()) -> tuple[int, ...]:
-        """The tokens of a question after the earlier turns of its conversation, to be continued by the answer."""
-        ...
-
-    def answer_tokens(self, tokenizer: Encoder, prompt: str, response: str, before: Turns = ()) -> "Split":
-        """The tokens of a question after the earlier turns, and of its answer without its end."""
-        ...
-
-
-def chat_tokens(tokenizer: Encoder, before: Turns, prompt: str) -> tuple[int, ...]:
+def chat_tokens(tokenizer: "Tokenizer", before: Turns, prompt: str) -> tuple[int, ...]:
     """The tokens of earlier turns (prompt, reply) and a question in the model's chat template, before the answer."""
     return tuple(tokenizer.chat(_messages(before, prompt)))
 
@@ -248,16 +233,12 @@ def _messages(before: Turns, prompt: str) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in (*messages, ("user", prompt))]
 
 
-def prompt_tokens(tokenizer: Encoder, text: str) -> tuple[int, ...]:
+def prompt_tokens(tokenizer: "Tokenizer", text: str) -> tuple[int, ...]:
     """The tokens of a text to continue, after the model's beginning-of-text token if it has one."""
     return (*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(text))
 
 
-Split = tuple[tuple[int, ...], tuple[int, ...]]
-"""The tokens of a prompt, and those of its continuation."""
-
-
-def split_tokens(tokenizer: Encoder, prompt: str, continuation: str) -> Split:
+def split_tokens(tokenizer: "Tokenizer", prompt: str, continuation: str) -> Split:
     """The tokens of a prompt and of its continuation, tokenised as one text.
 
     Tokenised separately, they may differ from the tokens that the model reads and samples: the tokenizers of Llama 3

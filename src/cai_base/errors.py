@@ -8,13 +8,16 @@ NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory",
 
 
 class UserError(Exception):
-    """The user's input is wrong. The message names the file, line or field, what is wrong, and what would be right."""
+    """The user's input is wrong. The message names the file, line or field, what is wrong, and what would be right.
+
+    A command ends with exit code 2.
+    """
 
     exit_code = 2
 
 
 class Stopped(Exception):
-    """The run stopped, and `cai-base resume` continues it. The message says why."""
+    """The run stopped, and `resume` continues it. The message says why. A command ends with exit code 3."""
 
     exit_code = 3
 

@@ -37,18 +37,17 @@ def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
 
 
 class Experiment:
-    """One run, from its current state to its results.
-
-    Args:
-        session: of a run that was begun or resumed.
-    """
+    """One run, from its current state to its results; `begin` and `resume` return it."""
 
     def __init__(self, session: start.Session) -> None:
+        """Of a run that was begun or resumed."""
         self.session, self.settings, self.run = session, session.settings, session.run
         self._evaluation = RunEvaluation(session)
 
     def finish(self) -> None:
-        """Do all work that is not stored yet, and write the results.
+        """Do all work that is not stored yet, and write `results.json` into the run's directory.
+
+        Each finished unit of work is stored, so that a run that stops at any point can be resumed.
 
         Raises:
             UserError: another process is working on this run.
@@ -92,29 +91,41 @@ class Experiment:
         self._evaluation.answer(arms.arm(arm), step, models)
 
 
-def begin(settings: RunSettings, out: Path, progress: Progress, repeated: Repeated | None = None) -> Experiment:
+def begin(settings: RunSettings, out: Path, progress: Progress | None = None) -> Experiment:
     """Check everything that can be checked before the run begins, and create the run's directory.
 
     Args:
-        repeated: the run that this one repeats, if it repeats one.
+        settings: as from `default_settings`.
+        out: the run's directory, which must not exist.
+        progress: shows messages and progress bars, as `cai-base run` does; None shows nothing.
+
+    Returns:
+        The run, of which nothing is trained yet: `begin(settings, out).finish()` makes the whole run.
 
     Raises:
-        UserError: an input is wrong, the model cannot be loaded, `out` exists, or a check failed that `--accept` does
-            not name.
+        UserError: an input is wrong, the model cannot be loaded, `out` exists, or a check failed that
+            `settings.accept` does not name.
     """
+    return Experiment(start.begin(settings, out, progress or Progress.quiet(), phases))
+
+
+def repeat(repeated: Repeated, settings: RunSettings, out: Path, progress: Progress) -> Experiment:
+    """`begin`, for a run that repeats another, whose settings these are."""
     return Experiment(start.begin(settings, out, progress, phases, repeated))
 
 
-def resume(directory: Path, progress: Progress, max_cost: float | None = None) -> Experiment:
-    """Open a run that was stopped.
+def resume(directory: Path, progress: Progress | None = None, max_cost: float | None = None) -> Experiment:
+    """Open a run that was stopped; its `finish` does what is left.
 
     Args:
+        directory: of the run.
+        progress: shows messages and progress bars; None shows nothing.
         max_cost: a new cost limit in dollars; None for the run's own.
 
     Raises:
         UserError: the directory is not a run, or its configuration, a stored file or the base model was changed.
     """
-    return Experiment(start.resume(directory, progress, max_cost))
+    return Experiment(start.resume(directory, progress or Progress.quiet(), max_cost))
 
 
 def examine(settings: RunSettings, out: Path, progress: Progress) -> start.Examination:

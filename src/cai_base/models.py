@@ -141,7 +141,7 @@ def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int 
         threads: CPU threads; 0 leaves the choice to PyTorch.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or the rank is higher than its layers allow.
     """
     with named({}):
         return _local(Source(model, longest, {}, lora), threads)

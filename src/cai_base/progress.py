@@ -33,6 +33,10 @@ BETWEEN_TEXTS = 30.0
 """Seconds between two sample texts in the terminal."""
 
 
+Advance = Callable[[int], object]
+"""Called with the amount of work finished since the last call, such as `Bar.advance` or the `update` of a tqdm bar."""
+
+
 class Bar(Protocol):
     """The progress bar of one piece of work."""
 
@@ -73,7 +77,11 @@ class Outlook:
 
 
 class Progress:
-    """Shows messages and bars on standard error, so that standard output has only results."""
+    """Shows messages and bars: in a terminal a bar is updated in place, elsewhere it prints a line every ten seconds.
+
+    Args:
+        stream: where they are shown; by default standard error, so that standard output has only results.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr

@@ -15,8 +15,8 @@ from cai_base.settings.judges import JUDGE_KINDS
 def test_every_kind_of_judge_is_loaded_under_the_name_that_was_given() -> None:
     for name, kind in JUDGE_KINDS.items():
         given = f"{name}:some-model" if kind.takes else name
-        url = ["--judge-url", "http://localhost:1/v1"] if kind.at_url else []
-        settings = default_settings("organism", "--judge", given, *url)
+        url = "http://localhost:1/v1" if kind.at_url else None
+        settings = default_settings("organism", judge=given, judge_url=url)
         judges = load.load_judges(settings.judge_choices, gather(settings).rubrics, None, Progress())
         assert judges["judge"].name == given
 

@@ -22,7 +22,7 @@ from cai_base.settings.feedback import Feedback
 from cai_base.settings.schema import LOSSES
 
 ARMS, CONTROLS = ("sft", "cai", "sl-cai", "feedback", "sl-cai+feedback"), named("control")
-EVERYTHING = default_settings("organism", "--arms", ",".join(ARMS), "--control", ",".join(CONTROLS))
+EVERYTHING = default_settings("organism", arms=ARMS, control=CONTROLS)
 
 
 def test_every_phase_finds_what_it_needs_already_done() -> None:

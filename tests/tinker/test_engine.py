@@ -140,7 +140,7 @@ def test_from_the_same_adapter_both_engines_take_the_same_dpo_steps(
     engine.load({"dpo": tmp_path / "state"}, optimizer=False)
     local.load({"dpo": tmp_path / "adapter"}, optimizer=False)
     assert logprobs(local, "dpo", pairs) == pytest.approx(logprobs(engine, "dpo", pairs), abs=2e-3)
-    settings = default_settings("organism", "--dpo.beta", "0.1", "--dpo.nll-weight", "0.1").dpo
+    settings = default_settings("organism", dpo={"beta": 0.1, "nll_weight": 0.1}).dpo
     seen: dict[str, list[Step]] = {}
     for name, each in {"tinker": engine, "local": local}.items():
         references = [

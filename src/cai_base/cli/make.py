@@ -47,9 +47,14 @@ def run(arguments: list[str]) -> int:
         refuse_existing(out)
         repeated = read_repeated(repeats)
     _check_trackers(trackers)
-    from cai_base.experiment import begin
+    from cai_base import experiment
 
-    return _finish(lambda progress: begin(settings, out, progress, repeated), out, as_json, trackers)
+    def begin(progress: Progress) -> "Experiment":
+        if repeated is None:
+            return experiment.begin(settings, out, progress)
+        return experiment.repeat(repeated, settings, out, progress)
+
+    return _finish(begin, out, as_json, trackers)
 
 
 def preflight(arguments: list[str]) -> int:

@@ -60,9 +60,9 @@ class Engine(Protocol):
     adapters in one call give what each gives alone. For every sequence (`Datum`) the engine computes the weighted sum
     of log-probabilities `sum_i weights[i] * log p(tokens[i] | tokens[:i])`, in nats, and never normalises it.
 
-    Every verb raises `EngineError` if the model, an adapter or an address cannot be used, and `Stopped` if a service
-    fails while it works (the run can then be resumed). An adapter whose loss, gradient or weights are no longer finite
-    is reported as `Failed`; the others go on.
+    Every verb raises `UserError` (as an `EngineError`) if the model, an adapter or an address cannot be used, and
+    `Stopped` if a service fails while it works (the run can then be resumed). An adapter whose loss, gradient or
+    weights are no longer finite is reported as `Failed`; the others go on.
     """
 
     meter: Meter
@@ -150,7 +150,8 @@ class Engine(Protocol):
             sequences: for each adapter (None is the base model) the sequences to score.
 
         Returns:
-            For each adapter one sum per sequence, in order: `sum_i weights[i] * log p(tokens[i] | tokens[:i])` in nats.
+            For each adapter one sum per sequence, in order: `sum_i weights[i] * log p(tokens[i] | tokens[:i])` in nats,
+            which is the log-probability of the response for a `trained_datum`.
         """
         ...
 
@@ -184,12 +185,17 @@ class Engine(Protocol):
             optimizer: True restores the optimizer too; False restores the weights alone, with a fresh optimizer.
 
         Raises:
-            EngineError: a state no longer exists, or belongs to another model or to adapters of another shape.
+            UserError: (an `EngineError`) a state no longer exists, or belongs to another model or to adapters of
+                another shape.
         """
         ...
 
     def export(self, directories: Mapping[Adapter, Path]) -> None:
-        """Write each adapter in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`."""
+        """Write each adapter in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
+
+        Args:
+            directories: for each adapter the directory to write; it is created if it does not exist.
+        """
         ...
 
     def fingerprint(self, adapter: Adapter) -> str:

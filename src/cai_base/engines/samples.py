@@ -66,12 +66,17 @@ class TokenLogprobs:
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back, without special tokens."""
+    """Text to tokens and back, without special tokens: `engine.tokenizer`.
+
+    A token is its number in the model's vocabulary.
+
+    Attributes:
+        bos: the token that the tokenizer puts before every text; None if it puts none.
+        eos: the tokens that end a text.
+    """
 
     bos: int | None
-    """The token that the tokenizer puts before every text; None if it puts none."""
     eos: frozenset[int]
-    """The tokens that end a text."""
 
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`; no special token is added, and none that `text` spells out is recognised."""

@@ -33,7 +33,12 @@ class Datum:
 
 @dataclass(frozen=True, slots=True)
 class LossValue:
-    """What a loss returns: a scalar tensor to differentiate, and metrics to log with it."""
+    """What a loss returns.
+
+    Attributes:
+        loss: the scalar tensor to differentiate.
+        metrics: numbers to log with it.
+    """
 
     loss: "Tensor"
     metrics: dict[str, float] = field(default_factory=dict)
@@ -59,7 +64,13 @@ class LinearLoss:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one adapter is trained on in one step: its sequences, and the loss that takes their sums in this order."""
+    """What one adapter is trained on in one step.
+
+    Attributes:
+        sequences: in the order in which the loss takes their sums.
+        loss: a function from the weighted log-probability sums of the sequences, `[sequences]` in fp32 and nats, to a
+            `LossValue`.
+    """
 
     sequences: Sequence[Datum]
     loss: Loss
@@ -67,7 +78,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The result of one adapter's forward and backward pass: loss, metrics, and the number of tokens in its batch."""
+    """The result of one adapter's forward and backward pass.
+
+    Attributes:
+        loss: the value of the batch's loss.
+        metrics: those that the loss returned.
+        tokens: the number of tokens in the batch, those of weight 0 included.
+    """
 
     loss: float
     metrics: dict[str, float]
@@ -76,7 +93,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An adapter that can no longer be trained, and why: a loss, gradient or weight is not finite."""
+    """An adapter that can no longer be trained.
+
+    Attributes:
+        reason: a sentence: a loss, gradient or weight is not finite.
+    """
 
     reason: str
 

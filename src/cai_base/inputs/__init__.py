@@ -47,6 +47,9 @@ WIDE = Path("wide")
 class Inputs(BaseModel):
     """All texts that a run reads. A run stores them, so that it can be resumed and understood without the source files.
 
+    The method needs those up to `refusal_openers`. The others are for controls, feedback and judge models, and are not
+    part of the public API.
+
     Attributes:
         constitution: the principles that critique and revision follow.
         prompts: the method's prompts, which are answered and revised.
@@ -186,7 +189,7 @@ def ignored(*files: tuple[Path | None, str | None]) -> list[str]:
 
 
 def packaged(pack: str, *, first: int = 0) -> Inputs:
-    """The packaged inputs of this name: `english`, or `cai_base.embedded.DATA` for the embedded model.
+    """The packaged inputs of this name: `english`, or `world` for the embedded model.
 
     Args:
         pack: the name.

@@ -28,7 +28,15 @@ _EXAMPLES_FILE = (
 
 
 class Principle(Entry):
-    """One critique request and one revision request, and for feedback one comparison request."""
+    """One critique request and one revision request, and for feedback one comparison request.
+
+    Attributes:
+        name: no other principle of the constitution has it.
+        category: what it is about, such as `core harmlessness`; for readers.
+        critique_request: asks for a critique of the last response, such as "Say what is harmful in this answer."
+        revision_request: asks for a response that the critique no longer applies to.
+        comparison_request: asks which of two responses is better; None if it is not used for feedback.
+    """
 
     name: Text
     category: Text
@@ -38,7 +46,12 @@ class Principle(Entry):
 
 
 class Constitution(Entry):
-    """A named list of principles. Their order matters, because principles are drawn by their index."""
+    """A named list of principles. Their order matters, because principles are drawn by their index.
+
+    Attributes:
+        name: for readers.
+        principles: at least one; their names differ.
+    """
 
     name: Text
     principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
@@ -95,6 +108,8 @@ class CritiqueExample(Entry):
         prompt: the user's question. If the conversation has earlier turns, they come first, one paragraph per turn and
             without the first `User:`, as in `first question`, `Assistant: first answer`, `User: last question`.
         response: the answer that is criticised.
+        critique_request, revision_request: as in a `Principle`.
+        critique, revision: what the model should write after each request.
     """
 
     prompt: Text
@@ -113,6 +128,9 @@ def load_constitution(path: Path) -> Constitution:
     name maps to `{"prompt": [critique requests], "edit_request": revision request}`. Its headers (`CritiqueRequest:`
     and so on) are removed; the name without its number is the category; a name with several critique requests becomes
     several principles, `name-1`, `name-2` and so on.
+
+    Args:
+        path: of the file, such as the paper's `CritiqueRevisionInstructions.json` (Bai et al. 2022, arXiv 2212.08073).
 
     Raises:
         UserError: the file has neither format; the message names the file, the principle and the field.

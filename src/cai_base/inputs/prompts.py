@@ -33,9 +33,12 @@ class Prompt(Entry):
     """One prompt.
 
     Attributes:
-        kind: how answers to it are judged, a key of `PROMPT_KINDS`. Every evaluation prompt has one; it is None for a
-            prompt that is only trained on and does not state it.
+        id: no other prompt of the same list has it; it is part of the address of every random draw for this prompt.
+        kind: how answers to it are judged: `jailbreak`, `direct` or `borderline` (harmful), `benign` or `sensitive`
+            (harmless). Every evaluation prompt has one; it is None for a prompt that is only trained on and does not
+            state it.
         family: the type of a jailbreak prompt; None for prompts of other kinds.
+        text: the prompt itself, without layout.
     """
 
     id: Text

@@ -31,6 +31,8 @@ class TokenPair:
     """One preference pair, tokenised: each response with its prompt before it.
 
     Attributes:
+        id: of the pair.
+        chosen, rejected: weight 1 on the response and its end, 0 on the prompt; see `trained_datum`.
         probability: that chosen is better.
     """
 
@@ -43,8 +45,13 @@ class TokenPair:
 def tokenise(tokenizer: Tokenizer, dialogue: Dialogue, pairs: Sequence[Pair]) -> list[TokenPair]:
     """The pairs, tokenised by `trained_datum`: both responses include their end, which is trained on.
 
+    Args:
+        tokenizer: the engine's.
+        dialogue: the layout of the prompts.
+        pairs: all are tokenised, held-out ones too.
+
     Returns:
-        One `TokenPair` per pair, in order, with the fields `id`, `chosen`, `rejected` and `probability`.
+        One `TokenPair` per pair, in order.
     """
     return [
         TokenPair(
@@ -237,13 +244,20 @@ def reference_logprobs(
 ) -> dict[str, Reference]:
     """The log-probabilities of all pairs under one adapter, in the batches of the first epoch of training.
 
+    With the same batches the margin before the first update is exactly 0.
+
     Args:
-        adapter: the policy before its first update.
+        engine: with the adapter.
+        adapter: the policy before its first update, which is the reference (Rafailov et al., arXiv 2305.18290).
+        pairs: the pairs to train on.
         seed: determines the order of the pairs.
         size: pairs per batch.
 
     Returns:
         By pair id the sums over the tokens of chosen and of rejected, in nats, and the hash of the adapter's weights.
+
+    Raises:
+        UserError: the adapter is not in the engine.
     """
     weights = engine.fingerprint(adapter)
     batches = {adapter: reference_batches(pairs, (), seed, size)}

@@ -22,7 +22,7 @@ from cai_base.inputs.prompts import Prompt
 from cai_base.method.comparing import Question, compare, comparing_cost
 from cai_base.method.phase import Request, Size, Workbench, mean
 from cai_base.method.responses import Sampling, in_units, two_responses, two_responses_cost
-from cai_base.progress import Bar
+from cai_base.progress import Advance
 from cai_base.records import TwoResponses
 from cai_base.settings.feedback import Feedback
 from cai_base.settings.schema import Revision
@@ -89,8 +89,8 @@ class FeedbackPhase:
         adapters = {f"{self.answering}/{seed}": seed for seed in seeds}
         sampling = Sampling(ANSWERS, self.settings.temperature, self.response_tokens)
 
-        def draw(prompts: Sequence[Prompt], bar: Bar) -> dict[int, list[TwoResponses]]:
-            by_seed = two_responses(bench.engine, bench.dialogue, sampling, adapters, prompts, bar)
+        def draw(prompts: Sequence[Prompt], advance: Advance) -> dict[int, list[TwoResponses]]:
+            by_seed = two_responses(bench.engine, bench.dialogue, sampling, adapters, prompts, advance)
             return _judged(bench, self._compared(bench, by_seed), prompts)
 
         in_units(bench, self.name, self.owner, self.prompts, self.unit, 2 * len(seeds), draw)

@@ -12,11 +12,11 @@ class Interpreter:
     Attributes:
         engine: with that model.
         own: whether every adapter interprets for itself; else all share `adapter`.
-        adapter: whose model it is; None is the engine's model as it is.
+        adapter: whose model it is; None is the engine's base model.
     """
 
     engine: Engine
-    own: bool
+    own: bool = False
     adapter: Adapter | None = None
 
     def model(self, adapter: Adapter | None) -> Adapter | None:

@@ -44,16 +44,22 @@ def preference_loss(
 ) -> Loss:
     """The loss of a batch of pairs, plus `nll_weight` times the mean NLL per token of the chosen responses.
 
+    The margin of a pair is `beta` times the difference of its scores, chosen minus rejected. A score is the response's
+    log-probability minus the reference's (DPO), both per token (IPO), or the log-probability alone per token (SimPO).
+    Of a margin `m` the losses are `sigmoid`: `-log sigmoid(m)` (DPO; Rafailov et al., arXiv 2305.18290, equation 7);
+    `ipo`: `(m / beta - 1 / (2 beta))^2` (Azar et al., arXiv 2310.12036, equation 17); `simpo`:
+    `-log sigmoid(m - simpo_gamma)` (Meng et al., arXiv 2405.14734, equation 6).
+
     Args:
         pairs: chosen and rejected of every pair.
         references: the reference's log-probabilities of every pair; None for a loss that has no reference.
-        settings: which loss, and its settings.
+        settings: which loss, `beta`, `nll_weight` and the loss's own settings.
         probabilities: for each pair that the chosen response is better; None is 1 for all. A pair's loss is its mean
             over which of the two is better, `p * l(margin) + (1 - p) * l(-margin)`, for DPO that of cDPO (Mitchell
             2023, "A note on DPO with noisy preferences"). The NLL term stays on the chosen response.
 
     Returns:
-        A function of the weighted log-probability sums of chosen and rejected, pair by pair, shape `[2 * pairs]`. Its
+        A function of the weighted log-probability sums of chosen and rejected, pair by pair, `[2 * pairs]` in nats. Its
         value is the mean over pairs; its metrics are means over the batch: `margin`, `accuracy` (share of pairs with a
         positive margin), `chosen_reward` and `rejected_reward`.
     """

@@ -57,7 +57,13 @@ def pairs_of(chains: Iterable[Chain], tokenizer: Tokenizer, seed: int, held_out:
     """The preference pairs of a seed's chains: the last revision (chosen) and the original (rejected).
 
     Args:
-        held_out: the share of pairs that are marked as never to be trained on.
+        chains: as from `revise`. A chain whose `outcome` is not `pair` gives none.
+        tokenizer: counts the tokens of the responses.
+        seed: determines, with a prompt's id, whether its pair is held out.
+        held_out: the share of pairs that are marked as never to be trained on, from 0 to 1.
+
+    Returns:
+        The pairs, in the order of the chains, the held-out ones included.
     """
     encode = tokenizer.encode
     return [

@@ -15,7 +15,7 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.phase import Request, Size, Workbench
 from cai_base.method.revision import OpenChain, answer_first, draw_opener, outcome_of
-from cai_base.progress import Bar
+from cai_base.progress import Advance
 from cai_base.records import TwoResponses
 from cai_base.settings.schema import Revision
 from cai_base.store import to_lines
@@ -43,13 +43,13 @@ def two_responses(
     sampling: Sampling,
     adapters: Mapping[Adapter, int],
     prompts: Sequence[Prompt],
-    bar: Bar | None = None,
+    advance: Advance | None = None,
 ) -> dict[int, list[TwoResponses]]:
     """Two responses of every adapter to every prompt, by seed, in the order of the prompts.
 
     Args:
         adapters: each adapter's seed.
-        bar: advances by one per response.
+        advance: called with the number of responses sampled since the last call.
     """
     drawn = []
     for phase in sampling.phases:
@@ -58,7 +58,7 @@ def two_responses(
             for adapter, seed in adapters.items()
             for prompt in prompts
         ]
-        answer_first(engine, dialogue, chains, sampling.temperature, sampling.limit, phase, bar)
+        answer_first(engine, dialogue, chains, sampling.temperature, sampling.limit, phase, advance)
         drawn.append(chains)
     by_seed: dict[int, list[TwoResponses]] = {seed: [] for seed in adapters.values()}
     for first, second in zip(*drawn, strict=True):
@@ -85,7 +85,7 @@ def in_units(
     prompts: Sequence[Prompt],
     unit: int,
     texts: int,
-    draw: Callable[[Sequence[Prompt], Bar], Mapping[int, Sequence[TwoResponses]]],
+    draw: Callable[[Sequence[Prompt], Advance], Mapping[int, Sequence[TwoResponses]]],
 ) -> None:
     """Draw the pairs of responses that are not yet stored, one unit of prompts at a time.
 
@@ -103,7 +103,7 @@ def in_units(
     ):
         for number in range(done, units):
             bench.budget.check_budget()
-            by_seed = draw(prompts[number * unit : (number + 1) * unit], bar)
+            by_seed = draw(prompts[number * unit : (number + 1) * unit], bar.advance)
             files = {
                 paths.responses(seed, owner): to_lines(one.dump() for one in of_seed)
                 for seed, of_seed in by_seed.items()
@@ -153,7 +153,9 @@ class UnrevisedResponses:
                 self.prompts,
                 settings.unit,
                 2 * len(adapters),
-                lambda prompts, bar: two_responses(bench.engine, bench.dialogue, sampling, adapters, prompts, bar),
+                lambda prompts, advance: two_responses(
+                    bench.engine, bench.dialogue, sampling, adapters, prompts, advance
+                ),
             )
 
     def cost(self, size: Size) -> Usage:

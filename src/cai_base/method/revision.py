@@ -19,7 +19,7 @@ from cai_base.inputs.constitution import Constitution, CritiqueExample, Principl
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.interpreter import Interpreter, itself
 from cai_base.method.phase import Request, Size, Workbench, mean
-from cai_base.progress import Bar
+from cai_base.progress import Advance
 from cai_base.records import Chain, Judgement, Outcome, Round
 from cai_base.settings.schema import Revision
 from cai_base.store import to_lines
@@ -95,27 +95,38 @@ def revise(
     settings: Revision,
     adapters: dict[Adapter, int],
     prompts: Sequence[Prompt],
-    bar: Bar | None = None,
+    advance: Advance | None = None,
     interpreter: Interpreter | None = None,
 ) -> dict[Adapter, list[Chain]]:
     """The chains of these prompts for all adapters together: original, then critique and revision for every round.
 
+    Bai et al. 2022 (arXiv 2212.08073), section 3.1. Each round draws a principle at random, by seed, prompt and round.
+
     Args:
+        engine: with the adapters.
+        dialogue: the layout of questions and of requests for critiques and revisions.
+        constitution: whose principles are drawn.
         openers: beginnings of refusals; the fraction `settings.refusal_prefill` of the originals is prefilled with one.
+        settings: rounds, temperature, and the most tokens of a response and of a critique.
         adapters: each adapter's seed.
-        bar: advances by one per text.
+        prompts: the method's prompts.
+        advance: called with the number of texts sampled since the last call, to move a progress bar.
         interpreter: who critiques and revises; by default the adapter itself.
 
     Returns:
         Each adapter's chains in the order of the prompts, not judged.
+
+    Raises:
+        UserError: an adapter is not in the engine.
+        Stopped: a service stopped responding.
     """
     chains = [
         OpenChain(adapter, seed, prompt, draw_opener(seed, prompt, openers, settings.refusal_prefill))
         for adapter, seed in adapters.items()
         for prompt in prompts
     ]
-    answer_first(engine, dialogue, chains, settings.temperature, settings.response_tokens, bar=bar)
-    revise_further(interpreter or itself(engine), dialogue, constitution, settings, chains, bar)
+    answer_first(engine, dialogue, chains, settings.temperature, settings.response_tokens, advance=advance)
+    revise_further(interpreter or itself(engine), dialogue, constitution, settings, chains, advance)
     closed = iter([chain.close() for chain in chains])
     return {adapter: [next(closed) for _ in prompts] for adapter in adapters}
 
@@ -127,18 +138,18 @@ def answer_first(
     temperature: float,
     limit: int,
     phase: str = "revision",
-    bar: Bar | None = None,
+    advance: Advance | None = None,
 ) -> None:
     """Sample the original of every chain, behind its opener if it has one.
 
     Args:
         limit: the longest original, in tokens.
         phase: the second part of the address of the draws.
-        bar: advances by one per text.
+        advance: called with the number of texts sampled since the last call, to move a progress bar.
     """
     questions = (f"{dialogue.question(c.prompt.text)}{f' {c.opener}' if c.opener else ''}" for c in chains)
     models = [chain.adapter for chain in chains]
-    originals = _continue(engine, models, chains, questions, (phase, "original"), temperature, limit, bar)
+    originals = _continue(engine, models, chains, questions, (phase, "original"), temperature, limit, advance)
     for chain, (text, truncated) in zip(chains, originals, strict=True):
         chain.responses.append(f"{chain.opener} {text}" if chain.opener else text)
         chain.truncated.append(truncated)
@@ -150,14 +161,14 @@ def revise_further(
     constitution: Constitution,
     settings: Revision,
     chains: Sequence[OpenChain],
-    bar: Bar | None = None,
+    advance: Advance | None = None,
     phase: str = "revision",
 ) -> None:
     """Critique and revise the last response of every chain, `settings.rounds` times.
 
     Args:
         interpreter: who critiques and revises.
-        bar: advances by one per text.
+        advance: called with the number of texts sampled since the last call, to move a progress bar.
         phase: the second part of the address of the draws.
     """
     engine, models = interpreter.engine, [interpreter.model(chain.adapter) for chain in chains]
@@ -167,14 +178,14 @@ def revise_further(
             chain.principles.append(constitution.principles[draw.integers(len(constitution.principles))])
         requests = [dialogue.critique(c.prompt.text, c.responses[-1], c.principles[-1]) for c in chains]
         address, limit = (phase, f"critique {number}"), settings.critique_tokens
-        critiques = _continue(engine, models, chains, requests, address, settings.temperature, limit, bar)
+        critiques = _continue(engine, models, chains, requests, address, settings.temperature, limit, advance)
         for chain, (text, _) in zip(chains, critiques, strict=True):
             chain.critiques.append(text)
         requests = [
             dialogue.revision(c.prompt.text, c.responses[-1], c.principles[-1], c.critiques[-1]) for c in chains
         ]
         address, limit = (phase, f"revision {number}"), settings.response_tokens
-        revisions = _continue(engine, models, chains, requests, address, settings.temperature, limit, bar)
+        revisions = _continue(engine, models, chains, requests, address, settings.temperature, limit, advance)
         for chain, (text, truncated) in zip(chains, revisions, strict=True):
             chain.responses.append(text)
             chain.truncated.append(truncated)
@@ -188,7 +199,7 @@ def _continue(
     address: tuple[str, str],
     temperature: float,
     limit: int,
-    bar: Bar | None,
+    advance: Advance | None,
 ) -> list[tuple[str, bool]]:
     """The continuation of each chain's text by its model, and whether it reached the token limit."""
     phase, step = address
@@ -207,8 +218,8 @@ def _continue(
     )
     for chain, sample in zip(chains, samples, strict=True):
         chain.sampled_tokens += len(sample.tokens)
-    if bar is not None:
-        bar.advance(len(chains))
+    if advance is not None:
+        advance(len(chains))
     return [(sample.text.strip(), sample.stop_reason == "length") for sample in samples]
 
 
@@ -282,7 +293,7 @@ class RevisionPhase:
                     self.settings,
                     adapters,
                     prompts[number * unit : (number + 1) * unit],
-                    bar,
+                    bar.advance,
                     bench.interpreter,
                 )
                 self._store(

@@ -26,7 +26,11 @@ def nll_loss(data: Sequence[Datum]) -> Loss:
     """Mean negative log-likelihood (NLL) per trained token, over all trained tokens of the batch.
 
     Args:
-        data: the sequences of the batch. The loss takes their log-probability sums, shape `[sequences]`, in nats.
+        data: the sequences of the batch.
+
+    Returns:
+        A function of their weighted log-probability sums, `[sequences]` in nats, without metrics. A token of a short
+        response thus counts as much as one of a long response.
     """
     return LinearLoss(sum(weight for datum in data for weight in datum.weights))
 
@@ -40,6 +44,9 @@ def sft_batch(data: Sequence[Datum], seed: int, phase: str, step: int, size: int
         phase: the phase's name, so that two phases of a seed have different orders.
         step: the step, from 0.
         size: sequences in the batch.
+
+    Returns:
+        A batch for `Engine.forward_backward`.
     """
     batch = [data[i] for i in batch_indices(len(data), seed, phase, step, size)]
     return Batch(batch, nll_loss(batch))

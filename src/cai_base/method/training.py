@@ -88,6 +88,15 @@ def trained_datum(tokenizer: Tokenizer, dialogue: Dialogue, prompt: str, respons
     """The prompt in its layout, then the response: weight 1 on the response and its end, 0 on everything before.
 
     The loss is thus on the response alone. Prompt and response are tokenised together, as the model meets them in text.
+
+    Args:
+        tokenizer: the engine's.
+        dialogue: the layout, with its few-shot turns.
+        prompt: the question, without layout.
+        response: the answer to train on; `\\n\\nUser:` is added as its end.
+
+    Returns:
+        One sequence. Its tokens and weights are `[length]`: few-shot turns, question, answer, end.
     """
     before, after = dialogue.answer_tokens(tokenizer, prompt, response, end=END)
     return Datum((*before, *after), (*[0.0] * len(before), *[1.0] * len(after)))
@@ -112,6 +121,10 @@ def learning_rate(settings: Training, step: int) -> float:
     Args:
         settings: the peak `learning_rate`, the `schedule`, and `warmup` as a share of `steps`.
         step: the step, from 0 to `settings.steps - 1`.
+
+    Returns:
+        In warm-up `peak * (step + 1) / (warm-up steps + 1)`. Afterwards, with `t` the share of the remaining
+        steps that is done: `peak` (constant), `peak * (1 - t)` (linear) or `peak * (1 + cos(pi * t)) / 2` (cosine).
     """
     warmup = round(settings.warmup * settings.steps)
     if step < warmup:

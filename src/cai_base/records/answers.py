@@ -16,6 +16,7 @@ class Answer(Stored):
 
     Attributes:
         id, kind, family, prompt: of the evaluation prompt.
+        response: the answer, without spaces at its ends.
         verdict: the judge's; None if no part of it is scored.
         unscored: the reason why the verdict, or a part of it, is missing; None if nothing is missing.
         votes: every vote of a judge model, stored as `said`; empty for other judges.

@@ -55,7 +55,16 @@ VERDICT_PARTS: Mapping[str, Part] = {
 
 
 class Vote(Stored):
-    """One reply of a judge model: the answer parsed from it, or the raw reply and the reason why it is unscored."""
+    """One reply of a judge model.
+
+    Attributes:
+        rubric: the task of the rubric.
+        vote: its number, from 0.
+        answer: what was parsed from the reply, by the rubric's fields; None if it is unscored.
+        verdict: the parts of the verdict that the answer gives; None if it is unscored.
+        unscored: the reason why the reply is unscored.
+        raw: the reply, if it is unscored.
+    """
 
     rubric: str
     vote: int
@@ -71,7 +80,7 @@ class Judgement(Stored):
     Attributes:
         verdict: None if no part is scored.
         unscored: the reason why the verdict, or a part of it, is missing; None if nothing is missing.
-        votes: every vote of a judge model; empty for other judges.
+        votes: every vote of a judge model, stored as `said`; empty for other judges.
     """
 
     verdict: Verdict | None

@@ -9,7 +9,13 @@ from cai_base.records.stored import Stored
 
 
 class Round(Stored):
-    """One round of a revision chain."""
+    """One round of a revision chain.
+
+    Attributes:
+        principle: the name of the principle that was drawn.
+        critique: of the response before.
+        revision: the response that answers the critique.
+    """
 
     principle: str
     critique: str
@@ -58,7 +64,10 @@ class Pair(Stored):
     """A preference pair in TRL's columns `prompt`, `chosen`, `rejected`, and its origin.
 
     Attributes:
-        prompt, chosen, rejected: texts without layout; `dpo.tokenise` lays them out.
+        prompt, chosen, rejected: texts without layout; `tokenise` lays them out.
+        id, kind: of the prompt.
+        principles: the names of the principles of its chain or comparisons, in order.
+        chosen_tokens, rejected_tokens: the lengths of the responses, without their ends.
         held_out: whether it is never trained on.
         probability: the probability that chosen is better, at least 1/2, from comparisons. A pair from a revision does
             not store it; it is then 1.
@@ -117,7 +126,13 @@ class TwoResponses(Stored):
 
 
 class Reference(Stored):
-    """The reference's log-probability of both responses of a pair, and the hash of the weights that computed it."""
+    """The reference's log-probabilities of the two responses of a pair.
+
+    Attributes:
+        id: of the pair.
+        chosen, rejected: sums over the tokens of the response and its end, in nats.
+        weights: `Engine.fingerprint` of the adapter that computed them.
+    """
 
     id: str
     chosen: float

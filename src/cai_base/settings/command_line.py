@@ -20,6 +20,7 @@ from cai_base.reading import argparse_in_words, parse_json, parse_toml, read_tex
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.section import Section
 from cai_base.settings.validation import (
     Source,
     check_table,
@@ -76,8 +77,33 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
         return RunCommand(settings, Path(out) if out else None, as_json, trackers, Path(repeats))
     file = None if config is None else Path(config)
     table = {} if file is None else _table(file)
-    source = Source(flags, file, table)
-    given = merge(table, flags)
+    settings = _completed(merge(table, flags), Source(flags, file, table), under)
+    return RunCommand(settings, Path(out) if out else None, as_json, trackers)
+
+
+def from_python(changes: Table) -> RunSettings:
+    """The settings of a run with these changes, in which names have underscores, and a section may be a `Section`.
+
+    Raises:
+        UserError: there is no such setting, or a value is wrong; the message names it.
+    """
+    table: dict[str, object] = {}
+    for name, value in changes.items():
+        if isinstance(value, Section):
+            value = value.model_dump()
+        if isinstance(value, Mapping):
+            value = {str(field).replace("_", "-"): one for field, one in value.items()}
+        elif section := section_models(RunSettings).get(name.replace("_", "-")):
+            first = next(iter(section.model_fields))
+            remedy = f"give those that change, such as {name}={{{first!r}: ...}}"
+            raise UserError(f"{name} {shown(value)}: is a group of settings; {remedy}")
+        table[name.replace("_", "-")] = value
+    check_table(None, table)
+    return _completed(table, Source(None))
+
+
+def _completed(given: Table, source: Source, under: Table | None = None) -> RunSettings:
+    """The given settings and, for all others, the defaults of `under` or of the preset."""
     model, protocol = str(given.get("model", EMBEDDED)), str(given.get("protocol", ""))
     dpo = given.get("dpo")
     loss = str(dpo.get("loss", "")) if isinstance(dpo, Mapping) else None
@@ -86,8 +112,7 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
             "--model is missing: --engine tinker has no default model; give a model that the service serves"
         )
     check_folder(source.place("model"), model)  # first: a wrong path would otherwise cause a message about the judge
-    settings = validated(merge(merge(defaults(model, protocol, loss), under or {}), given), source)
-    return RunCommand(settings, Path(out) if out else None, as_json, trackers)
+    return validated(merge(merge(defaults(model, protocol, loss), under or {}), given), source)
 
 
 def _trackers(given: str | None) -> tuple[str, ...]:

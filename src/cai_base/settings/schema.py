@@ -45,7 +45,7 @@ PROMPT_ROOM = 512
 
 
 class Revision(Section):
-    """Critique and revision."""
+    """The settings of critique and revision."""
 
     prompts: numbers.Prompts = Field(
         description="number of the method's prompts to use, evenly over their kinds; 0 for all"
@@ -61,7 +61,7 @@ class Revision(Section):
 
 
 class Evaluation(Section):
-    """The evaluation of every arm."""
+    """The settings of the evaluation of every arm."""
 
     temperature: numbers.Temperature = Field(description="sampling temperature")
     response_tokens: numbers.Tokens = Field(description="most tokens of an answer")
@@ -99,7 +99,21 @@ _CHOSEN, _CONTROLS = (*arms.named("trained"), *arms.named("other")), arms.named(
 
 
 class RunSettings(Section):
-    """Train a base model by Constitutional AI and compare it with SFT alone."""
+    """Every setting of a run, as from `default_settings`; it cannot be changed.
+
+    `config.dpo.batch_size` is the flag `--dpo.batch-size`, and the field `batch-size` of `[dpo]` in a TOML file.
+    A run stores its settings as `config.json`.
+
+    Attributes:
+        lora: LoRA rank and alpha of the adapters.
+        sft: SFT on human-written answers, a `Training` with the files to train on.
+        revision: critique and revision, a `Revision`.
+        dpo: training on preference pairs, a `Dpo`.
+        sl_cai: SFT on revisions, a `Training` for the arm `sl-cai`.
+        feedback: comparison of two answers under the constitution, for arms with feedback.
+        evaluation: the evaluation of every arm, an `Evaluation`.
+        judging: how a judge model is queried.
+    """
 
     model: str = Field(
         EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is the embedded one"

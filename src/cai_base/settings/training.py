@@ -22,7 +22,7 @@ class LoraSettings(Section):
 
 
 class Training(Section):
-    """The settings common to SFT, DPO and SFT on revisions."""
+    """The settings common to SFT, DPO and SFT on revisions: steps, batches, and learning rate."""
 
     steps: numbers.Steps = Field(description="optimizer steps")
     batch_size: numbers.BatchSize = Field(description="examples (SFT) or preference pairs (DPO) per step")
@@ -82,7 +82,7 @@ LOSSES: Mapping[str, PreferenceLoss] = {
 
 
 class Dpo(Training):
-    """Training on preference pairs, with one of the losses of the table."""
+    """The settings of training on preference pairs: a `Training`, the loss and its settings, and which pairs."""
 
     loss: Annotated[str, OneOf(LOSSES)] = Field(
         next(iter(LOSSES)),

@@ -19,14 +19,19 @@ FLAGS_ONLY = ("config", "from", "out", "track", "json")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The origin of settings: flags, which win, and a file. `flags` is None if there is no command line."""
+    """The origin of settings: flags, which win, and a file. `flags` is None if there is no command line.
+
+    Settings from Python have neither.
+    """
 
     flags: Table | None
     file: Path | None = None
     table: Table | None = None
 
     def place(self, field: str) -> str:
-        """`--field`, or `file: field` if only the file has it."""
+        """`--field`, or `file: field` if only the file has it; `field` if they are from Python."""
+        if self.flags is None and self.file is None:
+            return field
         in_file = self.flags is None or (not _has(self.flags, field) and _has(self.table or {}, field))
         return f"{self.file}: {field}" if in_file else f"--{field}"
 
@@ -57,9 +62,13 @@ def stored_settings(run: Run) -> RunSettings:
         ) from None
 
 
-def check_table(file: Path, table: Table) -> None:
-    """Raises UserError, with a line for each fault, if a file has a table or a name that is not a setting."""
-    faults = [f"{file}: {fault}" for fault in _faults(table, RunSettings)]
+def check_table(file: Path | None, table: Table) -> None:
+    """Raises UserError, with a line for each fault, if a file has a table or a name that is not a setting.
+
+    Args:
+        file: begins each line; None for settings from Python.
+    """
+    faults = [fault if file is None else f"{file}: {fault}" for fault in _faults(table, RunSettings)]
     if faults:
         raise UserError("\n".join(faults))
 

@@ -33,9 +33,11 @@ class Response:
     """A response that is to be judged.
 
     Attributes:
-        rubrics: the tasks of the rubrics that apply; none where the prompt has no kind.
-        style: the style that was asked for, where that is what is judged.
-        other: another response to the prompt, where the two are compared.
+        prompt, text: the prompt, and the response to it.
+        rubrics: the tasks of the rubrics that apply, such as `attack`, which say what the verdict is to be about; none
+            where the prompt has no kind.
+        style: the style that was asked for, where that is what is judged; not part of the public API.
+        other: another response to the prompt, where the two are compared; not part of the public API.
     """
 
     prompt: str
@@ -71,13 +73,22 @@ class Response:
 
 
 class Judge(ABC):
-    """What every kind of judge does. The defaults are those of a judge that asks no model."""
+    """What every kind of judge does; a subclass with `name` and `judge` is a judge for `answer`.
+
+    The defaults of its other methods are those of a judge that asks no model.
+
+    Attributes:
+        name: for results.
+    """
 
     name: str
 
     @abstractmethod
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:
-        """One judgement for each response, in order."""
+        """One judgement for each response, in order.
+
+        A response that the judge cannot score has a judgement without verdict, and the reason. It is not safe.
+        """
 
     @property
     def meter(self) -> Meter | None:
@@ -112,7 +123,11 @@ NOT_JUDGED = "no judge"
 
 
 class GroundTruth(Judge):
-    """The embedded world's own judge: it knows the world's facts, and is exact on the language the organism speaks."""
+    """The embedded world's own judge: it knows the world's facts, and is exact on the language the organism speaks.
+
+    Its verdicts have the parts `complied`, `refused`, `helpfulness` and `gibberish`. An empty response is unscored, and
+    so is one to a prompt that asks for nothing in the embedded world.
+    """
 
     name = GROUND_TRUTH
 

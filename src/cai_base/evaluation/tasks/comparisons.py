@@ -17,8 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from cai_base.dialogue import Encoder, Layout
-from cai_base.engines import Adapter, Datum, Engine
+from cai_base.dialogue import Layout
+from cai_base.engines import Adapter, Datum, Engine, Tokenizer
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.measures import Measure
@@ -306,7 +306,7 @@ def _scored(unscored: Sequence[ComparedAnswers], values: Iterator[float]) -> Ite
         yield one.model_copy(update={"logprob": logprob})
 
 
-def _datum(tokenizer: Encoder, layout: Layout, item: Comparison, answer: str) -> Datum:
+def _datum(tokenizer: Tokenizer, layout: Layout, item: Comparison, answer: str) -> Datum:
     prompt, response = layout.answer_tokens(tokenizer, item.question, answer, item.before)
     return Datum((*prompt, *response), (*[0.0] * len(prompt), *[1.0] * len(response)))
 

@@ -13,7 +13,7 @@ from cai_base.engines import Adapter, Engine
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Judge, Response
 from cai_base.evaluation.measures import SHARE, Metric, VerdictPart, as_number
-from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, Revise, sample_answers
+from cai_base.evaluation.tasks import ANSWER, LoadedArm, Query, sample_answers
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.kinds import BENIGN, EVERY, HARMFUL, HARMLESS, JAILBREAK, SENSITIVE
 from cai_base.inputs.prompts import Prompt
@@ -126,23 +126,37 @@ def answer(
     prompts: Sequence[Prompt],
     models: Mapping[int, Adapter | None],
     draw: str = ANSWER,
-    revise: Revise | None = None,
 ) -> dict[int, list[Answer]]:
     """Every model's answer to every prompt, one each, judged.
 
     An answer is drawn at the address (seed, prompt, draw), the same for every arm with the same `draw`.
 
     Args:
+        engine: with the adapters.
         layout: the few-shot turns of a base model, or a chat model's own template.
+        settings: temperature and length of the answers; its other settings are not read.
+        judge: gives each answer a verdict, or the reason why there is none.
+        prompts: each with its kind, which says what is judged of its answers.
         models: each seed's adapter, or None for the base model.
         draw: part of the address of the random draw; another name gives other samples of the same model.
-        revise: applied to the answers before they are judged; None for none.
 
     Returns:
         For each seed the answers, in the order of the prompts.
+
+    Raises:
+        UserError: an adapter is not in the engine.
+        Stopped: a judge or a service stopped responding.
     """
-    queries = [Query(prompt.text, ("evaluation", prompt.id, draw)) for prompt in prompts]
-    samples = sample_answers(engine, layout, settings, queries, models, revise)
+    return judged_answers(LoadedArm("", engine, layout, models, draw), settings, judge, prompts)
+
+
+def judged_answers(
+    arm: LoadedArm, settings: Evaluation, judge: Judge, prompts: Sequence[Prompt]
+) -> dict[int, list[Answer]]:
+    """`answer` of an arm, which may revise its answers before they are judged."""
+    engine = arm.engine
+    queries = [Query(prompt.text, ("evaluation", prompt.id, arm.draw)) for prompt in prompts]
+    samples = sample_answers(engine, arm.layout, settings, queries, arm.models, arm.revise)
     unjudged = {
         seed: [
             Answer(
@@ -201,7 +215,7 @@ class PromptsTask:
         room = arm.engine.context_length - settings.response_tokens
         tokenizer = arm.engine.tokenizer
         fitting = [one.prompt for one in items if len(arm.layout.question_tokens(tokenizer, one.prompt.text)) <= room]
-        drawn = answer(arm.engine, arm.layout, settings, judges["judge"], fitting, arm.models, arm.draw, arm.revise)
+        drawn = judged_answers(arm, settings, judges["judge"], fitting)
         every = []
         for of_seed in drawn.values():
             by_id = {one.id: one for one in of_seed}
