@@ -48,7 +48,7 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--revision.rounds", "0"], "--revision.rounds '0'"),
         (["--evaluation.temperature", "-1"], "--evaluation.temperature '-1'"),
         (["--protocol", "mine"], "--protocol 'mine': must be 'heldout' or 'original'"),
-        (["--engine", "cloud"], "--engine cloud: there is no such engine; choose from local, tinker"),
+        (["--engine", "cloud"], "--engine 'cloud': must be 'local' or 'tinker'"),
         (["--sft.schedule", "step"], "--sft.schedule 'step': must be 'constant', 'linear' or 'cosine'"),
         (["--arms", "cai"], "'sft' is missing"),
         (["--model", "./no-such"], "--model ./no-such: there is no such folder"),

@@ -5,26 +5,26 @@ field of a file, that the user wrote.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from cai_base import embedded
 from cai_base.arms import INSTRUCT
 from cai_base.dialogue import chat_tokens
 from cai_base.embedded import EMBEDDED
-from cai_base.engines import Adapter, Engine, EngineError, Findings, Lora, Tokenizer
+from cai_base.engines import Adapter, Engine, EngineError, EngineSpec, Findings, Lora, Tokenizer
 from cai_base.engines.files import ADAPTER_CONFIG
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.reading import shown
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
+from cai_base.settings.engines import LOCAL, EngineKind, engine_kind, engine_prefix
 
 SIBLING = f"{EMBEDDED}:instruct"
 """The value of `--interpreter` for the embedded model's instruct sibling."""
-TINKER = "tinker:"
-"""The prefix of an interpreter on a Tinker service, for a run with any engine."""
 _QUESTION = {"role": "user", "content": "Hello!"}
 _ANSWER = {"role": "assistant", "content": "Goodbye!"}
 
@@ -58,79 +58,6 @@ class Source:
     thinking: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class EngineKind:
-    """One engine that a run can use.
-
-    Attributes:
-        load: constructs the engine.
-        served: whether models and states are on a service. Then `save` stores references to states instead of the
-            states, and PEFT adapters cannot be loaded.
-        paid: whether its tokens cost money.
-    """
-
-    load: Callable[[Host, Source, Progress], Engine]
-    served: bool
-    paid: bool
-
-
-def _load_local(host: Host, source: Source, progress: Progress) -> Engine:
-    return _local(source, host.threads)
-
-
-def _local(source: Source, threads: int) -> Engine:
-    from cai_base.engines.local import LocalEngine, peft_format  # imported here: it takes seconds
-
-    engine = LocalEngine(
-        model_files(source.model),
-        peft_format.shape(source.adapter) if source.adapter else source.lora or Lora(rank=1, alpha=1.0),
-        name=source.model,
-        sequence_length=source.longest,
-        threads=threads,
-        findings=source.findings,
-        tokenizer_of=None if source.tokenizer is None else str(source.tokenizer),
-        thinking=source.thinking,
-    )
-    layer = engine.narrowest
-    largest = min(layer.inputs, layer.outputs)
-    if source.lora is not None and source.adapter is None and source.lora.rank > largest:
-        reason = f"{layer.name} has {layer.inputs} inputs and {layer.outputs} outputs, whose update has no higher rank"
-        raise EngineError("rank", source.lora.rank, reason, f"give at most {largest}")
-    return engine
-
-
-def _load_tinker(host: Host, source: Source, progress: Progress) -> Engine:
-    from cai_base.engines.tinker import TinkerEngine
-
-    return TinkerEngine(
-        source.model,
-        source.lora,
-        url=host.url,
-        tokenizer=source.tokenizer,
-        timeout=host.timeout,
-        thinking=source.thinking,
-        say=progress.say,
-    )
-
-
-ENGINES: dict[str, EngineKind] = {
-    "local": EngineKind(_load_local, served=False, paid=False),
-    "tinker": EngineKind(_load_tinker, served=True, paid=True),
-}
-"""Every engine by its name in `--engine`. A new engine is a package and an entry here."""
-
-
-def engine_kind(name: str) -> EngineKind:
-    """The engine of this name.
-
-    Raises:
-        UserError: there is no such engine.
-    """
-    if name not in ENGINES:
-        raise UserError(f"--engine {name}: there is no such engine; choose from {', '.join(ENGINES)}")
-    return ENGINES[name]
-
-
 def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int = 1024, threads: int = 0) -> Engine:
     """Load a model into this process for training and sampling, on CUDA if there is a GPU.
 
@@ -143,8 +70,7 @@ def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int 
     Raises:
         UserError: it cannot be loaded, or the rank is higher than its layers allow.
     """
-    with named({}):
-        return _local(Source(model, longest, {}, lora), threads)
+    return _load(LOCAL, Host(threads, None, 0.0), Source(model, longest, {}, lora), Progress.quiet())[0]
 
 
 def load_engine(base: ModelChoice, progress: Progress, findings: Findings | None = None) -> Engine:
@@ -208,9 +134,8 @@ def load_instruct(instruct: InstructChoice, progress: Progress) -> tuple[Engine,
 
 def interpreter_engine(choice: InterpreterChoice) -> str:
     """The name of the engine for a separate interpreter."""
-    if choice.name.startswith(TINKER):
-        return "tinker"
-    return "local" if choice.name in (EMBEDDED, SIBLING) else choice.base.engine
+    embedded_model = choice.name in (EMBEDDED, SIBLING)
+    return engine_prefix(choice.name)[0] or (LOCAL if embedded_model else choice.base.engine)
 
 
 def load_interpreter(
@@ -236,7 +161,7 @@ def load_interpreter(
         source = Source(base, longest, names, None, adapter, "interpreter", tokenizer, findings)
     else:
         tokenizer = embedded.weights() if name == EMBEDDED else None
-        source = Source(name.removeprefix(TINKER), longest, names, tokenizer=tokenizer, findings=findings)
+        source = Source(engine_prefix(name)[1], longest, names, tokenizer=tokenizer, findings=findings)
     mismatch = f"give an adapter that was trained on {choice.base.model}"
     return _load(engine, choice.base.host, source, progress, mismatch)
 
@@ -357,13 +282,32 @@ def _load(
     if source.adapter is not None and kind.served:
         raise UserError(f"{source.adapter}: --engine {engine} cannot load a PEFT adapter; leave --engine {engine} out")
     with named(source.names, mismatch):
-        loaded = kind.load(host, source, progress)
+        loaded = _construct(kind, host, source, progress)
         if source.chat and kind.served:  # for other engines, checked before loading the weights
             chat_tokens(loaded.tokenizer, (), _QUESTION["content"])
         if source.adapter is None:
             return loaded, None
         loaded.load({source.adapter_name: source.adapter}, optimizer=False)
         return loaded, source.adapter_name
+
+
+def _construct(kind: EngineKind, host: Host, source: Source, progress: Progress) -> Engine:
+    spec = EngineSpec(
+        source.model if kind.served else model_files(source.model),
+        source.model,
+        source.longest,
+        source.lora,
+        source.adapter,
+        source.tokenizer,
+        source.findings,
+        source.thinking,
+        host.threads,
+        host.url,
+        host.timeout,
+        progress.say,
+    )
+    engine: Engine = import_module(kind.package).construct(spec)  # imported here: it takes seconds
+    return engine
 
 
 def _check_chat(engine: str, host: Host, source: Source, messages: list[dict[str, str]], progress: Progress) -> None:
@@ -406,8 +350,7 @@ def _judge(choice: JudgeChoice) -> Source:
 
 def _engine_of(choice: JudgeChoice) -> str:
     """The name of the engine for a judge's chat model."""
-    assert choice.judge.kind.runs is not None
-    return choice.judge.kind.runs
+    return choice.judge.kind.runs or LOCAL
 
 
 def _chat_names(flag: str, engine: str) -> dict[str, str]:

@@ -1,9 +1,16 @@
 """Functions on text: names in a list, repetition, and escaping for a terminal."""
 
+from collections.abc import Sequence
+
 REPEATED = 0.5
 """A text counts as repetitive if more than this share of its 4-grams of words occurred earlier in it."""
 LEAST_RUNS = 8
 """A text with fewer 4-grams may repeat itself by chance."""
+
+
+def either(choices: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
 def split_names(given: str) -> tuple[str, ...]:

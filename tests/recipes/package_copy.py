@@ -86,9 +86,9 @@ class Copy:
             text = text[end:].lstrip()
         return dict(zip(runs, tokens, strict=True))
 
-    def text(self, name: str) -> str:
-        """A file of the run."""
-        return (self.folder / "run" / name).read_text(encoding="utf-8")
+    def text(self, name: str, run: str = "run") -> str:
+        """A file of a run."""
+        return (self.folder / run / name).read_text(encoding="utf-8")
 
 
 def assert_in_contributing(code: str) -> None:

@@ -252,27 +252,9 @@ url = "https://example.org/household.csv"
 
 ENGINE = [
     (
-        "models.py",
-        "ENGINES: dict[str, EngineKind] = {\n",
-        '    "counting": EngineKind(_load_counting, served=False, paid=False),\n',
-    ),
-    (
-        "models.py",
-        "    return _local(source, host.threads)\n",
-        """
-
-def _load_counting(host: Host, source: Source, progress: Progress) -> Engine:
-    from cai_base.engines.counting import CountingEngine
-
-    return CountingEngine(
-        str(embedded.weights()) if source.model == EMBEDDED else source.model,
-        source.lora or Lora(rank=1, alpha=1.0),
-        name=source.model,
-        sequence_length=source.longest,
-        threads=host.threads,
-        findings=source.findings,
-    )
-""",
+        "settings/engines.py",
+        "ENGINES: Mapping[str, EngineKind] = {\n",
+        '    "counting": EngineKind("cai_base.engines.counting", served=False, paid=False),\n',
     ),
 ]
 ENGINE_NEW = {
@@ -280,7 +262,7 @@ ENGINE_NEW = {
 
 from collections.abc import Sequence
 
-from cai_base.engines import Sample, SampleListener, SampleRequest
+from cai_base.engines import EngineSpec, Lora, Sample, SampleListener, SampleRequest
 from cai_base.engines.local import LocalEngine
 
 
@@ -293,5 +275,32 @@ class CountingEngine(LocalEngine):
         self.responses += len(requests)
         self.notes = (f"The engine drew {self.responses} responses.",)
         return super().sample(requests, listener)
+
+
+def construct(spec: EngineSpec) -> CountingEngine:
+    """The engine of a run."""
+    return CountingEngine(
+        spec.model,
+        spec.lora or Lora(rank=1, alpha=1.0),
+        name=spec.name,
+        sequence_length=spec.longest,
+        threads=spec.threads,
+        findings=spec.findings,
+    )
+'''
+}
+
+
+SERVICE = [
+    (
+        "settings/engines.py",
+        "ENGINES: Mapping[str, EngineKind] = {\n",
+        '    "rented": EngineKind("cai_base.engines.rented", served=True, paid=True),\n',
+    ),
+]
+SERVICE_NEW = {
+    "engines/rented/__init__.py": '''"""The engine that counts, as if it were on a service that charges for tokens."""
+
+from cai_base.engines.counting import construct as construct
 '''
 }

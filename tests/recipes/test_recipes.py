@@ -59,6 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, judge_url: str) -> Made:
         "phase": copy.change(recipes.PHASE, {"method/originals.py": recipes.ORIGINALS}),
         "suite": copy.change(recipes.SUITE),
         "engine": copy.change(recipes.ENGINE, recipes.ENGINE_NEW),
+        "service": copy.change(recipes.SERVICE, recipes.SERVICE_NEW),
     }
     plain = copy.folder / "plain.jsonl"
     plain.write_text(copy.prompts.read_text(encoding="utf-8"), encoding="utf-8")
@@ -161,10 +162,27 @@ def test_a_new_suite_touches_two_files_and_its_answers_are_counted(made: Made) -
 
 
 def test_a_new_engine_is_its_own_package_and_one_entry(made: Made) -> None:
-    assert [file for file in made.files["engine"] if not file.startswith("engines/counting/")] == ["models.py"]
+    assert made.files["engine"] == {"settings/engines.py", "engines/counting/__init__.py"}
     assert made.results["engine"] == "counting"
     assert any("The engine drew" in warning for warning in made.results["warnings"])
     for page in PAGES:
         assert "counting" in made.copy.text(page)
     assert made.costs["engine"] == made.costs["opinions"]
     assert "counting" in made.copy.cai_base("run", "--engine", "cloud", code=2)
+
+
+def test_a_new_engine_on_a_service_that_charges_is_one_entry_and_its_cost_is_bounded(made: Made) -> None:
+    assert made.files["service"] == {"settings/engines.py", "engines/rented/__init__.py"}
+    copy = made.copy
+    weights = str(copy.folder / "src/cai_base/organism/weights")
+    rented = ("--engine", "rented", "--model", weights, "--data", "world", "--judge", "refusal-phrases")
+    limit = ("--price", "1,1,1", "--max-cost", "5", "--evaluation.prompts", str(copy.folder / "plain.jsonl"))
+    copy.cai_base("run", *TINY, *rented, *limit, "--out", "rented")
+    assert json.loads(copy.text("results.json", "rented"))["engine"] == "rented"
+    usage, cost = json.loads(copy.text("usage.json", "rented")), copy.cai_base("cost", *TINY, *rented, *limit, "--json")
+    assert 0 < usage["spent"]["dollars"] <= json.loads(cost)["dollars"]
+    copy.cai_base("evaluate", "rented", "--suite", str(copy.folder / "plain.jsonl"), "--arms", "cai")
+    refused = copy.cai_base("run", "--engine", "rented", code=2)
+    assert "--engine rented has no default model" in refused
+    refused = copy.cai_base("run", "--price", "1,1,1", code=2)
+    assert "price: applies only to --engine rented or tinker" in refused

@@ -106,5 +106,9 @@ def test_a_price_is_three_numbers(settings: RunSettings) -> None:
 def test_a_cost_limit_needs_a_paid_service() -> None:
     with pytest.raises(UserError, match="--max-cost: applies only to --engine tinker"):
         flags.load_settings(["--max-cost", "3"])
+    with pytest.raises(UserError, match="--tinker-url: applies only to --engine tinker"):
+        flags.load_settings(["--tinker-url", "http://localhost:8000"])
+    of_interpreter = flags.load_settings(["--interpreter", "tinker:some/model", "--max-cost", "3"]).settings
+    assert Prices.of_models(of_interpreter.models, None).models == {"interpreter": "some/model"}
     with pytest.raises(UserError, match="--model is missing: --engine tinker has no default model"):
         flags.load_settings(["--engine", "tinker"])

@@ -143,7 +143,7 @@ def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:
     if out is not None:
         refuse_existing(out)
     gather(settings)
-    check_limits(settings)
+    check_limits(settings.base_model, settings.seeds)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

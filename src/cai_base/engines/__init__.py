@@ -9,7 +9,8 @@ log-probabilities** `sum_i weights[i] * log p(tokens[i] | tokens[:i])`, in nats.
 in its loss, a plain function from the sums of a batch to a scalar and metrics, which is called once per adapter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +52,39 @@ class Findings(BaseModel):
 
     model: str
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an engine is constructed from. An engine reads the fields that concern it.
+
+    Attributes:
+        model: folder or hub id of the model's files, or its name on a service.
+        name: the model's name, as the user gave it.
+        longest: tokens of the longest sequence that it will process.
+        lora: rank and alpha of the adapters to train; None if the model is not trained.
+        adapter: folder of a PEFT adapter that will be loaded, with its shape; None for no such adapter.
+        tokenizer: folder of the tokenizer; None for the model's own.
+        findings: the stored findings of a resumed run's engine about the model.
+        thinking: False switches its thinking off, if its chat template has a switch.
+        threads: CPU threads of an engine in this process; 0 leaves the choice to PyTorch.
+        url: the address of the service; None for its default.
+        timeout: seconds without any reply from a service after which a wait ends with `Stopped`.
+        say: shows a line of text to the user.
+    """
+
+    model: str
+    name: str
+    longest: int
+    lora: Lora | None = None
+    adapter: Path | None = None
+    tokenizer: Path | None = None
+    findings: Findings | None = None
+    thinking: bool = True
+    threads: int = 0
+    url: str | None = None
+    timeout: float = 1800.0
+    say: Callable[[str], None] = print
 
 
 class Engine(Protocol):

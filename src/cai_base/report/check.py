@@ -11,7 +11,6 @@ from cai_base.arms import ARMS, BASE, BASELINE, SFT, arm, comparisons, named, pa
 from cai_base.errors import UserError
 from cai_base.evaluation.metrics import CURVES, METRICS, Metric
 from cai_base.evaluation.tasks.comparisons import VALUES
-from cai_base.models import ENGINES
 from cai_base.reading import RESTORE
 from cai_base.records import (
     ComparisonsResults,
@@ -22,6 +21,7 @@ from cai_base.records import (
     StyleResults,
     SuiteResults,
 )
+from cai_base.settings.engines import ENGINES
 from cai_base.settings.judges import JUDGE_KINDS, JudgeName
 from cai_base.settings.schema import LOSSES, RunSettings
 

@@ -13,11 +13,12 @@ from cai_base.errors import UserError
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs
 from cai_base.method.interpreter import itself
-from cai_base.models import engine_kind, load_engine, load_instruct
+from cai_base.models import load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.run.findings import stored_findings
 from cai_base.run.inference import interpreter_of, layout_of, revision_of
 from cai_base.settings.choices import InstructChoice, ModelChoice, Models, Scope
+from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Revision
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run

@@ -20,7 +20,7 @@ from cai_base.evaluation.judges.load import check_judges, keep_replies, load_jud
 from cai_base.inputs import Inputs, gather, ignored
 from cai_base.method.interpreter import Interpreter
 from cai_base.method.phase import Phase
-from cai_base.models import check_instruct, engine_kind, load_engine
+from cai_base.models import check_instruct, load_engine
 from cai_base.progress import Progress
 from cai_base.records import Answer
 from cai_base.run.context_fit import fit
@@ -148,9 +148,8 @@ def examine(
     """
     refuse_existing(out)
     metrics.check_primary(settings.evaluation.primary)
-    engine_kind(settings.engine)  # raises for an unknown engine
     inputs = gather(settings) if repeated is None else repeated.inputs
-    check_limits(settings)
+    check_limits(settings.base_model, settings.seeds)
     Prices.of_models(settings.models, settings.price).check_limit(settings.max_cost)
     check_judges(settings.judge_choices, progress)
     settings = settings.model_copy(update={"threads": settings.threads or len(os.sched_getaffinity(0))})

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.reading import argparse_in_words, parse_json, parse_toml, read_text, shown, suggestion
+from cai_base.settings.engines import ENGINES
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import RunSettings
@@ -107,9 +108,10 @@ def _completed(given: Table, source: Source, under: Table | None = None) -> RunS
     model, protocol = str(given.get("model", EMBEDDED)), str(given.get("protocol", ""))
     dpo = given.get("dpo")
     loss = str(dpo.get("loss", "")) if isinstance(dpo, Mapping) else None
-    if given.get("engine") == "tinker" and "model" not in given:
+    engine = str(given.get("engine", ""))
+    if engine in ENGINES and ENGINES[engine].served and "model" not in given:
         raise UserError(
-            "--model is missing: --engine tinker has no default model; give a model that the service serves"
+            f"--model is missing: --engine {engine} has no default model; give a model that the service serves"
         )
     check_folder(source.place("model"), model)  # first: a wrong path would otherwise cause a message about the judge
     return validated(merge(merge(defaults(model, protocol, loss), under or {}), given), source)

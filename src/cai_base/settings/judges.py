@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic_core import CoreSchema, core_schema
 
+from cai_base.settings.engines import ENGINES, LOCAL, TINKER, EngineKind
 from cai_base.settings.values import is_endpoint
+from cai_base.text import either
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +18,15 @@ class JudgeKind:
     Attributes:
         about: its description in `--help`.
         takes: the name after the colon: MODEL, or PATH for a local folder; empty if there is no name.
-        runs: where its model runs: at a URL, in a separate process, or in an engine of `models.ENGINES`;
-            None for a judge that is not a model.
+        runs: where its model runs: at a URL, in a separate process, or in an engine, by its name in `ENGINES`; None
+            for a judge that is not a model.
         grades: how it grades: by rubrics, in a guard's own format, from the embedded world's facts, by phrases in the
             text, or not at all.
     """
 
     about: str
     takes: Literal["MODEL", "PATH", ""]
-    runs: Literal["url", "process", "local", "tinker"] | None
+    runs: str | None
     grades: Literal["rubrics", "guard", "facts", "phrases", "nothing"]
 
     @property
@@ -43,17 +45,27 @@ class JudgeKind:
         return self.grades in ("rubrics", "facts")
 
     @property
+    def engine(self) -> EngineKind | None:
+        """The engine that its model runs in; None if it runs elsewhere, or is not a model."""
+        return ENGINES.get(self.runs or "")
+
+    @property
     def served(self) -> bool:
-        """Whether its model is on a Tinker service, which charges for tokens."""
-        return self.runs == "tinker"
+        """Whether its model is in an engine on a service, which charges for tokens."""
+        return self.engine is not None and self.engine.served
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether its model is a folder or file of this machine."""
+        return self.runs == "process" or (self.engine is not None and not self.engine.served)
 
 
 JUDGE_KINDS: Mapping[str, JudgeKind] = {
     "openai": JudgeKind("any OpenAI-compatible endpoint", "MODEL", "url", "rubrics"),
-    "tinker": JudgeKind("on a Tinker service", "MODEL", "tinker", "rubrics"),
-    "hf": JudgeKind("a chat model", "PATH", "local", "rubrics"),
+    "tinker": JudgeKind("on a Tinker service", "MODEL", TINKER, "rubrics"),
+    "hf": JudgeKind("a chat model", "PATH", LOCAL, "rubrics"),
     "gguf": JudgeKind("a chat model in llama.cpp's server on this machine", "PATH", "process", "rubrics"),
-    "hf-guard": JudgeKind("Llama Guard, Qwen3Guard-Gen", "PATH", "local", "guard"),
+    "hf-guard": JudgeKind("Llama Guard, Qwen3Guard-Gen", "PATH", LOCAL, "guard"),
     "ground-truth": JudgeKind("the embedded model only", "", None, "facts"),
     "refusal-phrases": JudgeKind("string matching, no model", "", None, "phrases"),
     "none": JudgeKind("", "", None, "nothing"),
@@ -72,11 +84,6 @@ def kind_that(grades: str) -> str:
 
 GROUND_TRUTH = kind_that("facts")
 NO_JUDGE = kind_that("nothing")
-
-
-def either(choices: list[str]) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
 _MODELS = [f"{_FORMS[name]} with --judge-url" if one.at_url else _FORMS[name] for name, one in _ROWS if one.takes]

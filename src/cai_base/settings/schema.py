@@ -13,6 +13,7 @@ from cai_base.embedded import EMBEDDED, is_embedded
 from cai_base.records import ATTACK, OVER_REFUSAL
 from cai_base.settings import numbers
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice, Models, Scope
+from cai_base.settings.engines import ENGINES, LOCAL, PAID, SERVED, TINKER, engine_prefix
 from cai_base.settings.feedback import Feedback
 from cai_base.settings.judges import (
     GROUND_TRUTH,
@@ -31,7 +32,7 @@ from cai_base.settings.training import PreferenceLoss as PreferenceLoss
 from cai_base.settings.training import Sft as Sft
 from cai_base.settings.training import SlCai as SlCai
 from cai_base.settings.training import Training as Training
-from cai_base.settings.values import Names, TokenPrices, is_endpoint
+from cai_base.settings.values import Names, OneOf, TokenPrices, is_endpoint
 
 CHECKS = (
     *("judge", "second-judge", "base", "rate", "critique", "instruct", "arms"),
@@ -118,7 +119,7 @@ class RunSettings(Section):
     model: str = Field(
         EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is the embedded one"
     )
-    engine: str = Field("local", min_length=1, description="engine that trains and samples: local or tinker")
+    engine: Annotated[str, OneOf(ENGINES)] = Field(LOCAL, description="engine that trains and samples")
     tinker_url: str | None = Field(None, description="URL of your own Tinker-API server; the hosted service by default")
     tinker_timeout: numbers.Seconds = Field(
         1800.0, description="stop, resumable, after this many seconds without a response from the Tinker service"
@@ -128,7 +129,7 @@ class RunSettings(Section):
     )
     max_cost: numbers.Dollars | None = Field(None, description="stop the run, resumable, after this many dollars")
     tokenizer: Path | None = Field(
-        None, description="for --engine tinker: folder of the model's tokenizer; by default from the service"
+        None, description=f"for {SERVED}: folder of the model's tokenizer; by default from the service"
     )
     judge: JudgeName | None = Field(None, description=f"judge of the answers: {JUDGE_HELP}")
     judge_url: str | None = Field(
@@ -167,7 +168,7 @@ class RunSettings(Section):
         "not needed for the embedded model; on a Tinker service, a model that it serves",
     )
     instruct_tokenizer: Path | None = Field(
-        None, description="for --engine tinker: folder of the instruct model's tokenizer; by default from the service"
+        None, description=f"for {SERVED}: folder of the instruct model's tokenizer; by default from the service"
     )
     instruct_thinking: CliImplicitFlag[bool] = Field(
         False, description="let a chat model think before it answers; by default off, if its template has a switch"
@@ -297,6 +298,12 @@ class RunSettings(Section):
         return (*arms.named("start"), *self.trained_arms, *self.controls, *elsewhere)
 
     @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines of its models: the base model's, and those of an interpreter and of judges on a service."""
+        others = (engine_prefix(self.interpreter)[0], *(judge.kind.runs for judge in self.judges.values()))
+        return (self.engine, *(name for name in others if name and name in ENGINES and ENGINES[name].served))
+
+    @property
     def training_steps(self) -> dict[str, int]:
         """The number of training steps of each arm, by its name."""
         trained = (arms.ARMS[name] for name in (*self.trained_arms, *self.controls))
@@ -378,17 +385,23 @@ class RunSettings(Section):
             field = f"{flag.replace('-', '_')}_tokenizer"
             if flag not in served and getattr(self, field) is not None:
                 raise ValueError(f"{flag}-tokenizer: applies only to a judge tinker:MODEL")
-        trained = () if self.engine == "tinker" else ("tokenizer", "instruct_tokenizer")
-        for field in (*trained, *(() if self.engine == "tinker" or served else ("tinker_url", "price", "max_cost"))):
-            if getattr(self, field) is not None:
-                raise ValueError(
-                    f"{field.replace('_', '-')}: applies only to --engine tinker; add that, or leave it out"
-                )
+        read_by = {
+            "tokenizer": (ENGINES[self.engine].served, SERVED),
+            "instruct_tokenizer": (ENGINES[self.engine].served, SERVED),
+            "tinker_url": (TINKER in self.engines, f"--engine {TINKER}"),
+            "price": (any(ENGINES[name].paid for name in self.engines), PAID),
+            "max_cost": (any(ENGINES[name].paid for name in self.engines), PAID),
+        }
+        for field, (read, engine) in read_by.items():
+            if not read and getattr(self, field) is not None:
+                raise ValueError(f"{field.replace('_', '-')}: applies only to {engine}; add that, or leave it out")
         if self.tinker_url is not None and not is_endpoint(self.tinker_url):
             raise ValueError(
                 "tinker-url: must be the address of a Tinker-API server, such as http://localhost:8000, without user, "
                 "key, query or space; put the key into TINKER_API_KEY or .env"
             )
-        if self.engine == "tinker" and arms.INSTRUCT in self.arms and self.instruct is None:
-            raise ValueError("arms: for 'instruct' with --engine tinker, give --instruct: a model on the service")
+        if ENGINES[self.engine].served and arms.INSTRUCT in self.arms and self.instruct is None:
+            raise ValueError(
+                f"arms: for 'instruct' with --engine {self.engine}, give --instruct: a model on the service"
+            )
         return self

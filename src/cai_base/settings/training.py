@@ -9,9 +9,9 @@ from pydantic import Field
 from pydantic_settings import CliImplicitFlag
 
 from cai_base.settings import numbers
-from cai_base.settings.judges import either
 from cai_base.settings.section import Section
 from cai_base.settings.values import OneOf
+from cai_base.text import either
 
 
 class LoraSettings(Section):

@@ -20,6 +20,7 @@ from cai_base.engines import (
     Batch,
     Datum,
     EngineError,
+    EngineSpec,
     Failed,
     Findings,
     Lora,
@@ -371,3 +372,27 @@ def _pieces(batch: Sequence[Datum]) -> list[Sequence[Datum]]:
     """A batch divided, in order, into pieces of at most `FORWARD_TOKENS` tokens or a single sequence."""
     turns = _turns([(None, [sequence]) for sequence in batch])
     return [[sequence for _, (sequence,) in turn] for turn in turns]
+
+
+def construct(spec: EngineSpec) -> LocalEngine:
+    """The engine of a run.
+
+    Raises:
+        EngineError: as `LocalEngine`, or no update of a layer has the rank of the adapters to train.
+    """
+    engine = LocalEngine(
+        spec.model,
+        peft_format.shape(spec.adapter) if spec.adapter else spec.lora or Lora(rank=1, alpha=1.0),
+        name=spec.name,
+        sequence_length=spec.longest,
+        threads=spec.threads,
+        findings=spec.findings,
+        tokenizer_of=None if spec.tokenizer is None else str(spec.tokenizer),
+        thinking=spec.thinking,
+    )
+    layer = engine.narrowest
+    largest = min(layer.inputs, layer.outputs)
+    if spec.lora is not None and spec.adapter is None and spec.lora.rank > largest:
+        reason = f"{layer.name} has {layer.inputs} inputs and {layer.outputs} outputs, whose update has no higher rank"
+        raise EngineError("rank", spec.lora.rank, reason, f"give at most {largest}")
+    return engine

@@ -22,6 +22,7 @@ from cai_base.engines import (
     Batch,
     Datum,
     EngineError,
+    EngineSpec,
     Failed,
     Findings,
     Lora,
@@ -336,3 +337,20 @@ def _offer(served: list[str], *, base: bool) -> str:
     """Names the models that are served; with `base` only those whose name says that they are base models, if any."""
     names = sorted(name for name in served if "base" in name.lower()) if base else []
     return f"the base models it serves are {', '.join(names)}" if names else f"it serves {', '.join(sorted(served))}"
+
+
+def construct(spec: EngineSpec) -> TinkerEngine:
+    """The engine of a run.
+
+    Raises:
+        EngineError: as `TinkerEngine`.
+    """
+    return TinkerEngine(
+        spec.model,
+        spec.lora,
+        url=spec.url,
+        tokenizer=spec.tokenizer,
+        timeout=spec.timeout,
+        thinking=spec.thinking,
+        say=spec.say,
+    )

@@ -140,4 +140,4 @@ def judge_name(judge: JudgeName | None) -> str | None:
     """What a judge is called in results: a local model without the folders that lead to it."""
     if judge is None:
         return None
-    return f"{judge.kind_name}:{Path(judge.name).name}" if judge.kind.runs in ("local", "process") else str(judge)
+    return f"{judge.kind_name}:{Path(judge.name).name}" if judge.kind.on_this_machine else str(judge)

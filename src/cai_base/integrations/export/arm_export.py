@@ -15,11 +15,12 @@ from cai_base.errors import UserError
 from cai_base.inputs import Inputs
 from cai_base.integrations.export.card import CardFacts, model_card
 from cai_base.integrations.export.preferences import write_preferences
-from cai_base.models import engine_kind, model_files
+from cai_base.models import model_files
 from cai_base.progress import Progress
 from cai_base.reading import read_record
 from cai_base.records import Results
 from cai_base.settings.choices import ModelChoice
+from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing

@@ -12,7 +12,6 @@ from cai_base.evaluation.judges import Judge
 from cai_base.inputs import Inputs
 from cai_base.method.interpreter import Interpreter
 from cai_base.method.phase import Phase
-from cai_base.models import engine_kind
 from cai_base.progress import Progress
 from cai_base.records import Answer
 from cai_base.run.preflight.critique import check_critique
@@ -31,6 +30,7 @@ from cai_base.run.preflight.outcome import Check, by_outcome
 from cai_base.run.preflight.resources import check_cost, check_disk
 from cai_base.run.spending import cost
 from cai_base.run.spending.prices import Prices
+from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import RunSettings
 
 

@@ -24,6 +24,7 @@ from cai_base.run.preflight.critique import critique_cost
 from cai_base.run.preflight.feedback import feedback_cost, known_comparisons
 from cai_base.run.preflight.models import models_cost
 from cai_base.run.spending.prices import Prices
+from cai_base.settings.engines import PAID
 from cai_base.settings.schema import Revision, RunSettings
 from cai_base.store import to_json
 
@@ -136,7 +137,7 @@ def render(usages: Mapping[str, Usage], prices: Prices) -> str:
     lines.append("")
     lines.append("An upper bound: every response has the maximal length, and no chain is filtered.")
     if not prices.models:
-        lines.append("This run uses no paid service; for its price on one, add --engine tinker --model MODEL.")
+        lines.append(f"This run uses no paid service; for its price on one, add {PAID} --model MODEL.")
     for model in dict.fromkeys(prices.models.values() or [prices.base]):
         price = prices.of_model(model)
         if price is None and prices.models:

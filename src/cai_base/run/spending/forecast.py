@@ -11,10 +11,10 @@ from cai_base.dialogue import prompt_tokens
 from cai_base.engines import Adam, Batch, Datum, Engine, LinearLoss, SampleRequest, Usage
 from cai_base.inputs import Inputs
 from cai_base.method.phase import Phase
-from cai_base.models import engine_kind
 from cai_base.progress import Outlook, Progress, duration
 from cai_base.records import Answer
 from cai_base.run.spending import cost
+from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import RunSettings
 from cai_base.store import Run
 from cai_base.text import for_terminal

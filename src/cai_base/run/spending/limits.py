@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from cai_base import embedded
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.choices import ModelChoice
+from cai_base.settings.engines import engine_kind
 
 ADAPTED = tuple(f"{name}_proj.weight" for name in ("q", "k", "v", "o", "gate", "up", "down"))
 """Ends of names of weights that are linear layers of a decoder, in most architectures."""
@@ -36,31 +37,31 @@ class Layer:
     inputs: int
 
 
-def check_limits(settings: RunSettings) -> None:
-    """Check the settings that the base model limits, if its files are local.
+def check_limits(base: ModelChoice, seeds: int) -> None:
+    """Check the rank and the number of seeds, which the base model limits, if its files are local.
 
     Raises:
         UserError: the rank is greater than a layer's smaller side, or the adapters of all seeds exceed the memory.
     """
-    if settings.engine != "local":  # a service checks its own limits
+    if base.lora is None or engine_kind(base.engine).served:  # a service checks its own limits
         return
-    folder = embedded.weights() if settings.model == EMBEDDED else Path(settings.model)
+    folder = embedded.weights() if base.model == EMBEDDED else Path(base.model)
     layers = list(_layers(folder)) if folder.is_dir() else []
     if not layers:
         return
-    rank = settings.lora.rank
+    rank = base.lora.rank
     narrow = min(layers, key=lambda layer: min(layer.outputs, layer.inputs))
     largest = min(narrow.outputs, narrow.inputs)
     if rank > largest:
         raise UserError(
-            f"--lora.rank {rank}: the largest rank for {settings.model} is {largest}, since {narrow.name} has "
+            f"--lora.rank {rank}: the largest rank for {base.model} is {largest}, since {narrow.name} has "
             f"{narrow.inputs} inputs and {narrow.outputs} outputs, and an update of it has no higher rank"
         )
     adapter = rank * sum(layer.outputs + layer.inputs for layer in layers)
-    needed, memory = settings.seeds * adapter * STORED, memory_of_machine()
+    needed, memory = seeds * adapter * STORED, memory_of_machine()
     if memory is not None and needed > memory:
         raise UserError(
-            f"--seeds {settings.seeds} with --lora.rank {rank}: adapters of {adapter:,} weights in training take at "
+            f"--seeds {seeds} with --lora.rank {rank}: adapters of {adapter:,} weights in training take at "
             f"least {needed / GIGABYTE:.1f} GiB together, and this machine has {memory / GIGABYTE:.1f}; give fewer "
             f"seeds ({memory // (adapter * STORED)} at most) or a lower rank"
         )

@@ -12,8 +12,9 @@ from importlib import resources
 from cai_base.arms import INSTRUCT
 from cai_base.engines import Usage
 from cai_base.errors import UserError
-from cai_base.models import TINKER, engine_kind, interpreter_engine
+from cai_base.models import interpreter_engine
 from cai_base.settings.choices import Models
+from cai_base.settings.engines import engine_kind, engine_prefix
 from cai_base.settings.values import TokenPrices
 
 
@@ -62,7 +63,7 @@ class Prices:
         if paid and models.instruct.model is not None:
             paid[INSTRUCT] = models.instruct.model
         if interpreter.other and engine_kind(interpreter_engine(interpreter)).paid:
-            paid["interpreter"] = interpreter.name.removeprefix(TINKER)
+            paid["interpreter"] = engine_prefix(interpreter.name)[1]
         paid |= {flag: one.judge.name for flag, one in models.judges.items() if one.judge.kind.served}
         override = None if given is None else Price(given.read, given.sampled, given.trained, "--price")
         return cls(paid, base.model, tuple(models.judges), override)
