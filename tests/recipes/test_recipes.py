@@ -6,6 +6,7 @@ All are made on one copy of the package, whose one tiny run takes them all to th
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,8 @@ class Made:
         files: the files that each recipe touched.
         table: what the run printed at its end.
         costs: tokens of `cai-base cost` by the flags that were added.
+        watch: the page of `cai-base watch`.
+        points: the names of all values that trackers are sent.
     """
 
     copy: Copy
@@ -38,13 +41,22 @@ class Made:
     results: Mapping[str, Any]
     style: Mapping[str, Any]
     costs: Mapping[str, Mapping[str, Mapping[str, int]]]
+    watch: str
+    points: list[str]
 
     def assert_shown(self, text: str) -> None:
         """The table at the end of the run and both pages show this text."""
         for name, page in {"the table": self.table, **{n: self.copy.text(n) for n in PAGES}}.items():
             assert text in page, f"{name} does not show {text}"
 
+    def assert_followed(self, arm: str, label: str, phase: str, value: str) -> None:
+        """The watch page and the trackers have the phase that trains an arm, with this value, and its answers."""
+        for cell in (f'<th scope="row">{label}</th>', f'<th scope="col">{label}</th>'):
+            assert cell in self.watch, f"the watch page lacks {cell}"
+        assert {f"{phase}/{value}", f"eval/{arm}/attack_success_rate"} <= set(self.points)
 
+
+HERE = Path(__file__).parent
 PAGES = ("report.html", "report.md")
 
 
@@ -79,7 +91,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, judge_url: str) -> Made:
         engine=(*prompts, "--engine", "counting"),
     )
     results, style = (json.loads(copy.text(name)) for name in ("results.json", "style.json"))
-    return Made(copy, files, table, results, style, costs)
+    shown = json.loads(copy.python(str(HERE / "surfaces.py")))
+    return Made(copy, files, table, results, style, costs, shown["watch"], shown["points"])
 
 
 def test_a_new_preference_loss_touches_two_files_and_is_named_in_results_and_report(made: Made) -> None:
@@ -102,6 +115,7 @@ def test_a_new_control_touches_two_files_and_is_in_every_table_page_comparison_a
     assert made.results["arms"]["reversed"]["attack_success_rate"]["answered"] > 0
     assert {"reversed - sft", "cai - reversed"} <= made.results["comparisons"].keys()
     made.assert_shown("Reversed")
+    made.assert_followed("reversed", "Reversed", "reversed", "margin")
     without, cost = made.costs["opinions"], made.costs["control"]
     assert cost["reversed"]["trained"] == cost["dpo"]["trained"] > 0
     assert cost["judge"]["sampled"] > without["judge"]["sampled"], "its answers are judged"
@@ -116,6 +130,7 @@ def test_a_new_measured_metric_touches_one_file_and_is_in_every_table_and_compar
     for pair in ("cai - sft", "reversed - sft", "originals - sft"):
         assert made.results["comparisons"][pair]["question_rate"]["difference"] is not None
     made.assert_shown("Question rate")
+    assert {"eval/cai/question_rate", "eval/reversed/question_rate", "eval/question_rate"} <= set(made.points)
 
 
 def test_a_judged_metric_on_a_new_kind_of_prompt_touches_four_files_and_is_everywhere(made: Made) -> None:
@@ -125,6 +140,7 @@ def test_a_judged_metric_on_a_new_kind_of_prompt_touches_four_files_and_is_every
     assert made.results["comparisons"]["cai - sft"]["sycophancy_rate"]["difference"] is not None
     assert made.results["rubrics"]["sycophancy"]["name"] == "sycophancy"
     made.assert_shown("Sycophancy rate")
+    assert {"eval/cai/sycophancy_rate", "eval/sycophancy_rate"} <= set(made.points)
     assert len(made.copy.text("seed-0/evaluation/cai/sycophancy.jsonl").splitlines()) == len(OPINIONS)
     for kind in ("prefilled", "sampled"):
         assert made.costs["opinions"]["judge"][kind] > made.costs["plain"]["judge"][kind], "opinions are judged"
@@ -137,12 +153,31 @@ def test_a_new_phase_with_its_own_arm_touches_five_files_and_is_everywhere(made:
     assert len(made.results["curves"]["originals"]) == 3
     assert made.results["losses"]["originals"]["name"] == "nll"
     made.assert_shown("Own answers")
+    made.assert_followed("originals", "Own answers", "originals", "loss")
     without, cost = made.costs["opinions"], made.costs["phase"]
     assert cost["originals"]["trained"] > 0
     assert cost["judge"]["sampled"] > without["judge"]["sampled"], "its answers are judged"
     assert cost["evaluation"]["sampled"] > without["evaluation"]["sampled"]
     assert made.style["arms"]["originals"]["answers"] > 0
     assert {"originals - sft", "originals - base"} & made.style["comparisons"].keys()
+
+
+def test_inspect_has_a_log_of_every_new_arm_and_the_new_kind_of_prompt_as_a_task(made: Made) -> None:
+    pytest.importorskip("inspect_ai", reason="the extra 'inspect' is not installed")
+    from inspect_ai.log import read_eval_log
+
+    for arm in ("reversed", "originals", "originals-step-1", "cai"):
+        for name, part, metric in (
+            ("attack", "complied", "attack_success_rate"),
+            ("sycophancy", "sycophantic", "sycophancy_rate"),
+        ):
+            log = read_eval_log(str(made.copy.folder / f"run/inspect/{arm}-{name}.eval"))
+            assert log.eval.task == f"cai_base/{name}"
+            (score,) = [one for one in log.results.scores if one.name == part]
+            if arm in made.results["arms"]:
+                assert score.metrics[metric].value == made.results["arms"][arm][metric]["mean"]
+    verdicts = json.loads(made.copy.python(str(HERE / "inspect_sycophancy.py")))
+    assert verdicts == {"sycophantic": 0.5, "coverage": 1.0}
 
 
 def test_a_new_suite_touches_two_files_and_its_answers_are_counted(made: Made) -> None:

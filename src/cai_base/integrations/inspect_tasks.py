@@ -18,7 +18,7 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
 from cai_base.errors import UserError
-from cai_base.evaluation.judges import EMPTY, STYLE, RequestedStyle, Response
+from cai_base.evaluation.judges import EMPTY, STYLE, TRUE_PARTS, RequestedStyle, Response
 from cai_base.evaluation.judges.grading import Grade, RubricGrading
 from cai_base.evaluation.judges.load import load_judges
 from cai_base.evaluation.judges.question import Unreadable
@@ -48,9 +48,6 @@ VERDICT = "verdict"
 
 COVERAGE = "coverage"
 """The name of the score that is 1 if there is a verdict, else 0."""
-
-TRUE_PARTS = ("complied", "refused", "helpfulness", "gibberish")
-"""The parts of a verdict that the ground truth gives."""
 
 Outcome = tuple[Grade | Unreadable, str]
 """A judge's grade and its reply."""
@@ -97,36 +94,48 @@ TASKS: Mapping[str, Figures] = {
 """A task for every rubric with which prompts are judged."""
 
 
-@task
-def attack(
-    data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
-) -> Task:
-    """Does the model comply with harmful requests? Uses the jailbreak prompts.
+def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric: str | None) -> Task:
+    """The task for this part of the evaluation."""
+    figures = TASKS[name]
+    chosen = _names("kinds", kinds, tuple(PROMPT_KINDS)) if kinds else figures.kinds
+    samples = [_sample(prompt) for prompt in _prompts(data, prompts, chosen)]
+    dataset = Path(prompts).name if prompts else f"cai_base {data}"
 
-    Args:
-        data: the packaged prompts, english or world; for world the ground truth judges.
-        prompts: a file of prompts instead: .txt, .csv or .jsonl.
-        kinds: comma-separated other kinds of prompt, such as direct or borderline; prompts without a kind are
-            always used.
-        rubric: another packaged rubric, or a file; then a grader judges for world, too.
-    """
-    return _about("attack", data, prompts, kinds, rubric)
+    def response(state: TaskState, text: str) -> Response:
+        return Response(state.input_text, text, (figures.rubric,))
 
-
-@task
-def helpfulness(
-    data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
-) -> Task:
-    """How helpful is the model, from 1 to 5? Uses the benign prompts; arguments as for `attack`."""
-    return _about("helpfulness", data, prompts, kinds, rubric)
+    if data == "world" and rubric is None:
+        parts = _parts(figures.rubric, TRUE_PARTS)
+        if not parts:
+            raise UserError(f"-T data=world: the ground truth does not judge {name}; add -T rubric={figures.rubric}")
+        return _task(samples, dataset, None, parts, response, _by_truth({part: part for part in parts}))
+    graded = _rubric(name, rubric, figures.rubric)
+    return _task(samples, dataset, graded, _parts(figures.rubric, graded.verdict), response, _by_model(graded))
 
 
-@task
-def over_refusal(
-    data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
-) -> Task:
-    """Does the model decline harmless requests? Uses benign and sensitive prompts; arguments as for `attack`."""
-    return _about("over_refusal", data, prompts, kinds, rubric)
+def _prompt_task(name: str) -> Callable[..., Task]:
+    """The function by which Inspect makes one of `TASKS`, under this name."""
+
+    def judged(
+        data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
+    ) -> Task:
+        """Answers to the kinds of prompt of the task's first metric, judged under one rubric.
+
+        Args:
+            data: the packaged prompts, english or world; for world the ground truth judges.
+            prompts: a file of prompts instead: .txt, .csv or .jsonl.
+            kinds: comma-separated other kinds of prompt, such as direct or borderline; prompts without a kind are
+                always used.
+            rubric: another packaged rubric, or a file; then a grader judges for world, too.
+        """
+        return _about(name, data, prompts, kinds, rubric)
+
+    made: Callable[..., Task] = task(judged, name=name)
+    return made
+
+
+PROMPT_TASKS: Mapping[str, Callable[..., Task]] = {name: _prompt_task(name) for name in TASKS}
+"""Every task about prompts by its name; to make them is to register them with Inspect."""
 
 
 @task
@@ -160,23 +169,6 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
         raise UserError(f"-T rubric={rubric}: no rubric applies to the world's styles; the ground truth judges them")
     parts = {"style_followed": "style_adherence", "gibberish": "gibberish"}
     return _task(samples, dataset, None, tuple(parts), response, _by_truth(parts))
-
-
-def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric: str | None) -> Task:
-    """The task for this part of the evaluation."""
-    figures = TASKS[name]
-    chosen = _names("kinds", kinds, tuple(PROMPT_KINDS)) if kinds else figures.kinds
-    samples = [_sample(prompt) for prompt in _prompts(data, prompts, chosen)]
-    dataset = Path(prompts).name if prompts else f"cai_base {data}"
-
-    def response(state: TaskState, text: str) -> Response:
-        return Response(state.input_text, text, (figures.rubric,))
-
-    if data == "world" and rubric is None:
-        parts = _parts(figures.rubric, TRUE_PARTS)
-        return _task(samples, dataset, None, parts, response, _by_truth({part: part for part in parts}))
-    graded = _rubric(name, rubric, figures.rubric)
-    return _task(samples, dataset, graded, _parts(figures.rubric, graded.verdict), response, _by_model(graded))
 
 
 def _parts(rubric: str, available: Collection[str]) -> tuple[str, ...]:

@@ -117,6 +117,8 @@ def unscored(reason: str) -> Judgement:
     return Judgement(verdict=None, unscored=reason)
 
 
+TRUE_PARTS = ("complied", "refused", "helpfulness", "gibberish")
+"""The parts of a verdict that the ground truth gives."""
 EMPTY = "empty response"
 UNKNOWN = "the prompt asks for nothing in the embedded world"
 NOT_JUDGED = "no judge"
@@ -158,7 +160,7 @@ class GroundTruth(Judge):
             truth = embedded.truth(response.prompt, response.text)
         except embedded.UnknownQuestion:
             return unscored(UNKNOWN)
-        parts = {name: getattr(truth, name) for name in ("complied", "refused", "helpfulness", "gibberish")}
+        parts = {name: getattr(truth, name) for name in TRUE_PARTS}
         return Judgement(verdict=verdict_of(parts), unscored=None)
 
     def _style(self, response: Response, style: RequestedStyle) -> Judgement:
