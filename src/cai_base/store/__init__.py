@@ -16,50 +16,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from cai_base.errors import UserError
-from cai_base.manifest import Manifest, StoredFile
-from cai_base.reading import build, decoded, parse_json, read_bytes, shortened
+from cai_base.reading import build, decoded, parse_json, read_bytes
+from cai_base.store.files import JsonObject as JsonObject
+from cai_base.store.files import differences, fsync, sha256
+from cai_base.store.files import read_lines as read_lines
+from cai_base.store.files import to_json as to_json
+from cai_base.store.files import to_lines as to_lines
+from cai_base.store.files import write_atomic as write_atomic
+from cai_base.store.manifest import Manifest, StoredFile
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 
-JsonObject = dict[str, Any]
-"""A JSON object. The records of the method and the evaluation have types in `records`."""
 
 REMEDY = "restore it, or start a new run"
 ACCEPT = "--accept-changed"
 """The flag of commands that read a run: a file is taken as it is, though the run stored it otherwise."""
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` atomically: at any time, `path` has either its old content or the complete new content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _fsync(path.parent)
-
-
-def to_json(value: Any) -> bytes:
-    """Readable JSON, with equal bytes for equal values. NaN raises an error."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def to_lines(records: Iterable[JsonObject]) -> bytes:
-    """Records as JSON lines."""
-    return "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records).encode()
-
-
-def read_lines(path: Path) -> Iterator[JsonObject]:
-    """The records of a JSON-lines file."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 def refuse_existing(directory: Path) -> None:
@@ -105,7 +79,7 @@ class Run:
                 new = Path(folder) / "run"
                 cls(new, manifest).commit(write={CONFIG: to_json(config), **files})
                 new.rename(directory)
-            _fsync(directory.parent)
+            fsync(directory.parent)
         except OSError as error:
             raise UserError(
                 f"--out {directory}: cannot be created ({error.strerror}); give a writable location"
@@ -151,7 +125,7 @@ class Run:
         path = self.directory / CONFIG
         config = _json(path)
         try:
-            changes = list(_differences(self._manifest.config, config))
+            changes = list(differences(self._manifest.config, config))
         except RecursionError:
             raise UserError(f"{path}: nested too deeply to be read; {REMEDY}") from None
         for field, was, now in changes:
@@ -173,7 +147,7 @@ class Run:
                 raise FileNotFoundError
             size = path.stat().st_size
             torn = file.appended and size > file.bytes  # the next append drops the tail
-            return (size != file.bytes and not torn) or _sha256(path, file.bytes) != file.sha256
+            return (size != file.bytes and not torn) or sha256(path, file.bytes) != file.sha256
         except FileNotFoundError:
             raise UserError(f"{path}: was stored by this run and is missing; {REMEDY}") from None
         except OSError as error:
@@ -203,7 +177,7 @@ class Run:
         path = self.directory / name
         size = path.stat().st_size
         self._manifest.accepted.setdefault(name, stored)
-        self._manifest.files[name] = StoredFile(bytes=size, sha256=_sha256(path, size), appended=stored.appended)
+        self._manifest.files[name] = StoredFile(bytes=size, sha256=sha256(path, size), appended=stored.appended)
         return True
 
     @property
@@ -273,10 +247,10 @@ class Run:
         for name in adopt:
             for path in sorted(p for p in (self.directory / name).rglob("*") if p.is_file()):
                 relative = path.relative_to(self.directory).as_posix()
-                _fsync(path)
-                _fsync(path.parent)
+                fsync(path)
+                fsync(path.parent)
                 size = path.stat().st_size
-                files[relative] = StoredFile(bytes=size, sha256=_sha256(path, size), appended=False)
+                files[relative] = StoredFile(bytes=size, sha256=sha256(path, size), appended=False)
         folders = tuple(f"{name}/" for name in forget)
         for name in [name for name in files if name.startswith(folders)] if folders else []:
             del files[name]
@@ -300,7 +274,7 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         end = start + len(content)
-        self._manifest.files[name] = StoredFile(bytes=end, sha256=_sha256(path, end), appended=True)
+        self._manifest.files[name] = StoredFile(bytes=end, sha256=sha256(path, end), appended=True)
 
     @property
     def works(self) -> Mapping[str, int]:
@@ -396,39 +370,3 @@ def _json(path: Path) -> object:
         return parse_json(path, decoded(path, read_bytes(path, "a file of a run"), "a file of a run"))
     except UserError as error:
         raise UserError(f"{error}; {REMEDY}") from None
-
-
-def _sha256(path: Path, length: int) -> str:
-    """SHA-256 of the first `length` bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while length > 0 and (part := file.read(min(length, 1 << 20))):
-            digest.update(part)
-            length -= len(part)
-    return digest.hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    """Flush a file, or the entries of a directory, to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _differences(was: Any, now: Any, field: str = "") -> Iterator[tuple[str, str, str]]:
-    """Each leaf that differs between two JSON values: its dotted name, and both values."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in {**was, **now}:
-            name = f"{field}.{key}" if field else key
-            yield from _differences(was.get(key, _ABSENT), now.get(key, _ABSENT), name)
-    elif was != now:
-        yield field, _in_words(was), _in_words(now)
-
-
-def _in_words(value: Any) -> str:
-    return "absent" if value is _ABSENT else shortened(json.dumps(value))
-
-
-_ABSENT = object()

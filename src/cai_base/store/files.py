@@ -1,0 +1,78 @@
+"""Files of a run as bytes: atomic writes, JSON with equal bytes for equal values, hashes, and how two values differ."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cai_base.reading import shortened
+
+JsonObject = dict[str, Any]
+"""A JSON object. The records of the method and the evaluation have types in `records`."""
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` atomically: at any time, `path` has either its old content or the complete new content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync(path.parent)
+
+
+def to_json(value: Any) -> bytes:
+    """Readable JSON, with equal bytes for equal values. NaN raises an error."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def to_lines(records: Iterable[JsonObject]) -> bytes:
+    """Records as JSON lines."""
+    return "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records).encode()
+
+
+def read_lines(path: Path) -> Iterator[JsonObject]:
+    """The records of a JSON-lines file."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def sha256(path: Path, length: int) -> str:
+    """SHA-256 of the first `length` bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while length > 0 and (part := file.read(min(length, 1 << 20))):
+            digest.update(part)
+            length -= len(part)
+    return digest.hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Flush a file, or the entries of a directory, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def differences(was: Any, now: Any, field: str = "") -> Iterator[tuple[str, str, str]]:
+    """Each leaf that differs between two JSON values: its dotted name, and both values."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in {**was, **now}:
+            name = f"{field}.{key}" if field else key
+            yield from differences(was.get(key, _ABSENT), now.get(key, _ABSENT), name)
+    elif was != now:
+        yield field, _in_words(was), _in_words(now)
+
+
+def _in_words(value: Any) -> str:
+    return "absent" if value is _ABSENT else shortened(json.dumps(value))
+
+
+_ABSENT = object()
