@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from cai_base import paths
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
+from cai_base.records import SuiteResults
 from cai_base.run.results import run as results
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
@@ -32,6 +34,23 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
 def run(make_run: MakeRun) -> Path:
     """Two seeds with verdicts."""
     return make_run(seeds=2)
+
+
+def results_of_a_suite(of_run: dict[str, Any]) -> dict[str, Any]:
+    """A suite's results with the run's figures of SFT."""
+    asked = {"prompts": 24, "asked": 24, "attacks": 24, "apart": 0, "safe": 0, "left_out": {}}
+    shared = {
+        field: value for field, value in of_run.items() if field in SuiteResults.model_fields or field == "schema"
+    }
+    return shared | {
+        "suite": {"name": "mine", "files": ["mine.jsonl"], "sha256": "0"} | asked,
+        "of": "run",
+        "base": None,
+        "layouts": {"sft": "few-shot dialogue"},
+        "arms": {"sft": of_run["arms"]["sft"]},
+        "comparisons": {},
+        "failures": [],
+    }
 
 
 def _make(

@@ -15,8 +15,9 @@ from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log
 from cai_base import cli
 from cai_base.cli import look
 from cai_base.integrations.inspect_logs import write
-from cai_base.records import SuiteResults
 from cai_base.store import Run, to_json
+
+from .conftest import results_of_a_suite
 
 MakeRun = Callable[..., Path]
 
@@ -137,23 +138,6 @@ def test_suites_that_the_arms_were_asked_have_logs_too(make_run: MakeRun) -> Non
     assert headline(log) == ("attack_success_rate", results["arms"]["sft"]["attack_success_rate"]["mean"])
     (alone,) = write(folder)
     assert alone == folder / "inspect/mine-sft-attack.eval"
-
-
-def results_of_a_suite(of_run: dict[str, Any]) -> dict[str, Any]:
-    """A suite's results with the run's figures of SFT."""
-    asked = {"prompts": 24, "asked": 24, "attacks": 24, "apart": 0, "safe": 0, "left_out": {}}
-    shared = {
-        field: value for field, value in of_run.items() if field in SuiteResults.model_fields or field == "schema"
-    }
-    return shared | {
-        "suite": {"name": "mine", "files": ["mine.jsonl"], "sha256": "0"} | asked,
-        "of": "run",
-        "base": None,
-        "layouts": {"sft": "few-shot dialogue"},
-        "arms": {"sft": of_run["arms"]["sft"]},
-        "comparisons": {},
-        "failures": [],
-    }
 
 
 def test_where_it_is_not_the_command_says_what_to_install(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,6 +65,8 @@ def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pyt
     shown = capsys.readouterr()
     assert "answers of base" in shown.err
     assert "answers of cai" not in shown.err
+    assert "suites/village" in (finished / "report.html").read_text("utf-8"), "the run's page has the suite"
+    assert str(finished / "report.html") in shown.out
     found = json.loads(results.read_bytes())
     assert list(found["arms"]) == ["base", "sft", "cai", "shuffled", "resample", "instruct"]
     assert found["layouts"]["cai"] == "few-shot dialogue"

@@ -6,13 +6,15 @@ from cai_base.cli import look
 from cai_base.cli.look import accept_changes, refuse_unfinished, write_logs
 from cai_base.cli.parser import Parser, names, run_parser, take_changes, wants_help
 from cai_base.errors import UserError
+from cai_base.paths import SUITES
 from cai_base.progress import Progress
 
 EVALUATE_USAGE = """\
 usage: cai-base evaluate RUN|MODEL --suite NAME|FILE [flags]
 
 Evaluate the arms of a finished run on a suite, or a model: organism, a folder, a hub id, or the folder of any PEFT
-adapter. Answers and verdicts are stored as they arrive; the same command continues an interrupted evaluation.
+adapter. Answers and verdicts are stored as they arrive; the same command continues an interrupted evaluation. A run's
+page shows its suites.
 
   --suite NAME|FILE|NAME:FILE  harmbench, advbench, jailbreakbench, strongreject, xstest, hh-red-team (their authors'
                                files, downloaded once), hhh (the CAI paper's comparisons, by log-probability), style
@@ -68,10 +70,22 @@ def evaluate(arguments: list[str]) -> int:
     results = ask(Request(target, flags=flags, **vars(args)), Progress())
     if args.suite == STYLE:
         return _show_styles(results, as_json)
+    run = Path(target).resolve()
+    pages = _rewrite_pages(Path(target)) if results.resolve().parent.parent == run / SUITES else []
     from cai_base.report.suite_table import render
 
-    print(results.read_text(encoding="utf-8") if as_json else f"{render(results.parent)}{results}\n", end="")
+    print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
+    for path in () if as_json else (results, *pages):
+        print(path)
     return 0
+
+
+def _rewrite_pages(run: Path) -> list[Path]:
+    """Write a run's pages with what was just evaluated. Returns their paths."""
+    Progress().say(f"Writing the report of {run}")
+    from cai_base.report import write
+
+    return write(run)
 
 
 def style(arguments: list[str]) -> int:
@@ -104,10 +118,9 @@ def style(arguments: list[str]) -> int:
 
 def _show_styles(results: Path, as_json: bool) -> int:
     """Rewrite the run's pages, and show the figures of its styles."""
-    from cai_base.report import write
+    pages = _rewrite_pages(results.parent)
     from cai_base.report.style_table import render
 
-    pages = write(results.parent)
     print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
     for path in () if as_json else (results, *pages):
         print(path)

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cai_base import __version__
 from cai_base.arms import in_order
 from cai_base.records import ATTACK, FeedbackFigures, LossUsed, Prefilled, Results, SecondJudge, Summary
-from cai_base.report import reader, style
+from cai_base.report import reader, style, suites
 from cai_base.report.figures import Group
 from cai_base.report.headline import headline
 from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, label
@@ -95,6 +95,7 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
         "opened": _opened(results.revision.prefilled),
         "chains": shown_chains(stored),
         "answers": shown_answers(stored),
+        "suites": suites.sections(stored.directory),
         "style": _style(stored),
         "command": command(stored.settings),
         "version": __version__,
