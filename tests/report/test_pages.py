@@ -16,6 +16,7 @@ from cai_base.inputs.kinds import HARMFUL
 from cai_base.records import Verdict
 from cai_base.report import page, write
 from cai_base.report.figures import Group, draw
+from cai_base.report.headline import headline
 from cai_base.report.labels import marks
 from cai_base.report.load import StoredRun, load
 from cai_base.settings.command_line import load_settings
@@ -169,6 +170,13 @@ def test_numbers_are_those_of_the_results(stored: StoredRun, html: str, markdown
     for text in (html, markdown):
         for number in expected:
             assert number.replace("-", "−") in text.replace("\\", "")
+
+
+def test_no_line_of_the_page_begins_with_the_sign_of_a_rate(stored: StoredRun, html: str) -> None:
+    (shown,) = re.findall(r'<p class="headline">(.*?)</p>', html)
+    assert "\u00a0%" in shown
+    assert " %" not in shown
+    assert shown.replace("\u00a0", " ") == headline(stored.results)
 
 
 def test_filtered_reasons_are_counted(stored: StoredRun, html: str, markdown: str) -> None:

@@ -49,6 +49,14 @@ def test_a_line_never_leaves_the_width(make_run: MakeRun) -> None:
     assert "Base model" in text
 
 
+def test_no_line_begins_with_the_sign_of_a_rate(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in range(80, 121):
+        monkeypatch.setattr("cai_base.report.table.PIPE_WIDTH", width)
+        text = render(run)
+        assert " %" in text
+        assert [line for line in text.splitlines() if line.startswith("%")] == []
+
+
 @pytest.mark.parametrize("width", [44, 60, 80, 100])
 def test_a_narrow_terminal_gets_every_column(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setattr("cai_base.report.table.PIPE_WIDTH", width)

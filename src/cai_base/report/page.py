@@ -15,7 +15,7 @@ from cai_base.report.headline import headline
 from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, label
 from cai_base.report.load import StoredRun, load_style
 from cai_base.report.notes import notes
-from cai_base.report.numbers import NONE, percent
+from cai_base.report.numbers import NONE, percent, unbroken
 from cai_base.report.plotting import arm_colours
 from cai_base.report.shown import shown_answers, shown_chains
 from cai_base.report.tables import (
@@ -50,6 +50,7 @@ def html(stored: StoredRun, groups: Sequence[Group]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = unbroken
     glance = [picture for group in groups[:1] for picture in group.pictures]
     pictures = [picture for group in groups for picture in group.pictures]
     content = _content(stored, groups[1:]) | {"glance": glance, "reader": reader.read(stored, pictures)}

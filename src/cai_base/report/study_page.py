@@ -13,9 +13,9 @@ from cai_base.evaluation.metrics import METRICS, Metric
 from cai_base.reading import read_record
 from cai_base.records import HELPFULNESS, CellResults, ComparisonResults, Difference, StudyResults
 from cai_base.report.labels import ORGANISM, label
-from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
+from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value, unbroken
 from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
-from cai_base.report.table import draw, page
+from cai_base.report.table import draw, page, prose
 from cai_base.report.tables import Cell, Row, Table, difference_cell, families_cell, plain_cell
 from cai_base.store import write_atomic
 from cai_base.studies import folder
@@ -60,7 +60,7 @@ def table(study: Path) -> str:
     def print_to(console: Console) -> None:
         for warning, runs in results.warnings.items():
             console.print(Text(f"warning: {one_line(warning)} ({len(runs)} runs)", style="bold yellow"))
-        console.print(Text(answer(results), style="bold"))
+        prose(console, answer(results), "bold")
         draw(console, comparison_table(results))
         draw(console, cell_table(results))
         if results.model_organism:
@@ -186,7 +186,7 @@ def _content(results: StudyResults) -> dict[str, object]:
     return {
         "results": results,
         "colours": arm_colours(),
-        "answer": answer(results),
+        "answer": unbroken(answer(results)),
         "organism": ORGANISM,
         "facts": [
             ("Model", f"{results.model} (a model organism)" if results.model_organism else results.model),

@@ -11,7 +11,7 @@ from cai_base.records import StyleResults
 from cai_base.report import style
 from cai_base.report.labels import ORGANISM
 from cai_base.report.load import load_style
-from cai_base.report.table import draw, page
+from cai_base.report.table import draw, page, prose
 from cai_base.text import one_line
 
 
@@ -33,12 +33,12 @@ def render(directory: Path) -> str:
 
 
 def _write(console: Console, results: StyleResults) -> None:
-    console.print(Text(style.answer(results), style="bold"))
+    prose(console, style.answer(results), "bold")
     table = style.style_table(results)
     draw(console, table)
     console.print(Text("; ".join(f"{row.name}: {row.about}" for row in table.rows) + ".", style="dim"))
     for note in style.notes(results):
-        console.print(Text(one_line(note), style="dim"))
+        prose(console, one_line(note), "dim")
     if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))
     draw(console, style.by_style_table(results))

@@ -9,7 +9,7 @@ from cai_base.records import ComparisonsResults, SuiteResults
 from cai_base.report.labels import ORGANISM
 from cai_base.report.load import load_suite
 from cai_base.report.suites import section
-from cai_base.report.table import draw, page, warn
+from cai_base.report.table import draw, page, prose, warn
 
 
 def render(directory: Path) -> str:
@@ -32,10 +32,10 @@ def _write(console: Console, results: SuiteResults | ComparisonsResults) -> None
     console.print(Text(f"{suite.title}: {suite.about}", style="bold"))
     draw(console, suite.main)
     for note in suite.notes:
-        console.print(Text(note, style="dim"))
+        prose(console, note, "dim")
     for table in suite.details:
         draw(console, table)
     for difference in suite.differences:
-        console.print(Text(difference))
+        prose(console, difference)
     if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))

@@ -34,6 +34,8 @@ from cai_base.text import one_line
 PIPE_WIDTH, UNBOUNDED = 120, 10_000
 NAMES = 16
 """Width of a table's first column where space is short."""
+GLUE = "\ue000"
+"""Stands for a space at which no line ends; rich breaks a line at every space that Unicode has."""
 
 
 def render(directory: Path) -> str:
@@ -57,16 +59,21 @@ def page(write: Callable[[Console], None]) -> str:
     )
     write(console)
     text = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
-    return "".join(line.rstrip() + "\n" for line in text.splitlines())
+    return "".join(line.rstrip() + "\n" for line in text.replace(GLUE, " ").splitlines())
+
+
+def prose(console: Console, text: str, style: str = "") -> None:
+    """Print sentences on a `page`. No line ends between a number and its per cent sign."""
+    console.print(Text(text.replace(" %", f"{GLUE}%"), style=style))
 
 
 def _write(console: Console, results: Results) -> None:
     warn(console, results)
-    console.print(Text(headline(results), style="bold"))
+    prose(console, headline(results), "bold")
     draw(console, main_table(results))
     console.print(Text(about_note(results), style="dim"))
     for note in notes(results):
-        console.print(Text(note, style="dim"))
+        prose(console, note, "dim")
     if results.model_organism:
         console.print(Text(ORGANISM, style="dim"))
     if incomplete(results) and results.judge != NO_JUDGE:
@@ -81,9 +88,9 @@ def warn(console: Console, results: Results | SuiteResults | ComparisonsResults)
     """Print failures and warnings."""
     failures = failure_sentences(results)
     for failure in failures:
-        console.print(Text(f"FAILURE: {one_line(failure)}", style="bold red"))
+        prose(console, f"FAILURE: {one_line(failure)}", "bold red")
     for warning in results.warnings:
-        console.print(Text(f"warning: {one_line(warning)}", style="bold yellow"))
+        prose(console, f"warning: {one_line(warning)}", "bold yellow")
     if results.warnings or failures:
         console.print()
 
