@@ -232,18 +232,23 @@ def test_the_original_protocol_says_that_prompts_overlap(make_run: MakeRun) -> N
 
 def test_one_seed_has_intervals_over_prompts_alone_and_says_so(make_run: MakeRun) -> None:
     stored = load(make_run(seeds=1))
-    for text in (page.html(stored, []), page.markdown(stored, [])):
+    for text in (page.html(stored, []).replace("\u00a0", " "), page.markdown(stored, [])):
         assert "One seed. Brackets: 95 % Clopper-Pearson intervals over prompts" in text
         assert "95 % interval over prompts" in text
         assert "This is one seed; others may differ." in text
 
 
 def test_without_a_judge_everything_is_unscored(make_run: MakeRun) -> None:
-    stored = load(make_run(judged=False))
+    stored = load(make_run(judged=False, warnings=("preflight, judge warned: there is no judge",)))
     groups = draw(stored)
     html = page.html(stored, groups)
     assert "There was no judge: every answer is unscored" in html
-    assert "<td>unscored</td>" in html
+    assert "Not known without a judge: Attack success rate, Over-refusal rate" in html
+    assert "preflight, judge" not in html, "the headline says it"
+    table = html[html.index('id="table"') : html.index('id="families"')]
+    assert "Attack success rate (%)" not in table
+    assert "Response length (tokens)" in table
+    assert "harmful before (%)" not in html
     assert "0 of 48" in html
     assert "None" not in " ".join(Reader(html).text)
     assert [len(group.pictures) for group in groups] == [0, 2, 5, 0, 0]

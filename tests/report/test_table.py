@@ -97,7 +97,9 @@ def test_one_seed(make_run: MakeRun) -> None:
 
 def test_unscored(make_run: MakeRun) -> None:
     text = render(make_run(judged=False))
-    assert "unscored" in text
+    assert "every answer is unscored" in text
+    assert "Not known without a judge: Attack success rate" in text
+    assert "Attack success rate (%)" not in text
     assert "only 0 of 144 answers to jailbreak prompts were scored" in text
     assert "role-play" not in text
 

@@ -154,7 +154,8 @@ CHAIN_PATTERNS: tuple[Pattern[Chain], ...] = (
     Pattern("Filtered: off the rails", lambda c: c.outcome == "off the rails"),
     Pattern("Filtered: empty", lambda c: c.outcome == "empty"),
     Pattern("Harmless before and after", lambda c: _turns(c, HARMFUL, ANY, ANY)),
-    Pattern("Unscored, or a prompt of unknown kind", lambda c: True),
+    Pattern("Unscored", lambda c: None in (c.verdicts[0], c.verdicts[-1])),
+    Pattern("Partly unscored, or a prompt of unknown kind", lambda c: True),
 )
 
 

@@ -16,7 +16,10 @@ def headline(results: Results) -> str:
     """The change in attack success and in over-refusal, and the differences from the controls."""
     arm = main_arm(results)
     if results.judge == NO_JUDGE:
-        return "There was no judge: every answer is unscored, so this run says nothing about safety or helpfulness."
+        return (
+            "There was no judge: every answer is unscored, so attack success, over-refusal and helpfulness are not "
+            "known for any arm. Unscored is not safe: read the answers side by side, or measure them with a judge."
+        )
     arms = [BASELINE] if arm is None else [BASELINE, arm]
     missing = [label(one) for one in arms if results.arms[one][ATTACK].mean is None]
     if missing:

@@ -7,13 +7,15 @@ from cai_base.records import ATTACK, HELPFULNESS, SEEDS_AND_PROMPTS, Results, Sh
 from cai_base.report.headline import main_arm
 from cai_base.report.labels import label
 from cai_base.report.numbers import NONE, RATE, interval, number, percent
-from cai_base.report.tables import CORRECTED, difference_cell, main_table
+from cai_base.report.tables import CORRECTED, difference_cell, known_metrics, main_table, metrics_of
+from cai_base.settings.judges import NO_JUDGE
 from cai_base.text import one_line
 
 
 def notes(results: Results) -> list[str]:
     """The notes beside the main table: the intervals, non-inferiority in helpfulness, unseen families and power."""
     return [
+        *unknown(results),
         *judge_note(results),
         interval_note(results),
         *_judge_labels(results),
@@ -21,6 +23,18 @@ def notes(results: Results) -> list[str]:
         *_no_less_helpful(results),
         *_pairwise(results),
         *_power(results),
+    ]
+
+
+def unknown(results: Results | SuiteResults) -> list[str]:
+    """Without a judge, the metrics of which nothing is known, and how to measure them; empty with a judge."""
+    names = [metric.label for name, metric in metrics_of(results).items() if name not in known_metrics(results)]
+    if not names:
+        return []
+    return [
+        f"Not known without a judge: {', '.join(names)}. To measure them without training again: cai-base evaluate "
+        "RUN --suite NAME|FILE --judge gguf:FILE (or hf:FOLDER, openai:MODEL; refusal-phrases only counts refusals and "
+        "needs no model). The page then has its figures."
     ]
 
 
@@ -67,6 +81,12 @@ def _unseen(results: Results) -> list[str]:
         f"Families held out of the method's prompts ({', '.join(results.unseen.families)}): the difference in attack "
         f"success is {cells['unseen']} points on them and {cells['seen']} on the others."
     ]
+
+
+def warnings(results: Results) -> list[str]:
+    """The warnings to show. Without a judge the headline says what preflight's checks of judge and base rate say."""
+    repeats = ("preflight, judge warned", "preflight, rate warned") if results.judge == NO_JUDGE else ()
+    return [warning for warning in results.warnings if not warning.startswith(repeats)]
 
 
 def interval_note(results: Results | SuiteResults) -> str:

@@ -14,7 +14,7 @@ from cai_base.report.figures import Group
 from cai_base.report.headline import headline
 from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, label
 from cai_base.report.load import StoredRun, load_style
-from cai_base.report.notes import notes
+from cai_base.report.notes import notes, warnings
 from cai_base.report.numbers import NONE, percent, unbroken
 from cai_base.report.plotting import arm_colours
 from cai_base.report.shown import shown_answers, shown_chains
@@ -78,6 +78,7 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
         "results": results,
         "colours": arm_colours(),
         "failures": failure_sentences(results),
+        "warnings": warnings(results),
         "headline": headline(results),
         "organism": ORGANISM,
         "facts": _facts(results),

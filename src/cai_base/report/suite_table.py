@@ -28,7 +28,7 @@ def render(directory: Path) -> str:
 
 def _write(console: Console, results: SuiteResults | ComparisonsResults) -> None:
     suite = section(results)
-    warn(console, results)
+    warn(console, suite.failures, suite.warnings)
     console.print(Text(f"{suite.title}: {suite.about}", style="bold"))
     draw(console, suite.main)
     for note in suite.notes:

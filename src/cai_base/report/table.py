@@ -3,7 +3,7 @@
 import io
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich import box
@@ -12,11 +12,11 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from cai_base.records import ComparisonsResults, Results, SuiteResults
+from cai_base.records import Results
 from cai_base.report.headline import headline
 from cai_base.report.labels import ORGANISM, failure_sentences
 from cai_base.report.load import load
-from cai_base.report.notes import notes
+from cai_base.report.notes import notes, warnings
 from cai_base.report.tables import (
     SEPARATE,
     Table,
@@ -68,7 +68,7 @@ def prose(console: Console, text: str, style: str = "") -> None:
 
 
 def _write(console: Console, results: Results) -> None:
-    warn(console, results)
+    warn(console, failure_sentences(results), warnings(results))
     prose(console, headline(results), "bold")
     draw(console, main_table(results))
     console.print(Text(about_note(results), style="dim"))
@@ -84,14 +84,13 @@ def _write(console: Console, results: Results) -> None:
     draw(console, round_table(results))
 
 
-def warn(console: Console, results: Results | SuiteResults | ComparisonsResults) -> None:
+def warn(console: Console, failures: Sequence[str], warnings: Sequence[str]) -> None:
     """Print failures and warnings."""
-    failures = failure_sentences(results)
     for failure in failures:
         prose(console, f"FAILURE: {one_line(failure)}", "bold red")
-    for warning in results.warnings:
+    for warning in warnings:
         prose(console, f"warning: {one_line(warning)}", "bold yellow")
-    if results.warnings or failures:
+    if warnings or failures:
         console.print()
 
 

@@ -9,6 +9,7 @@ from cai_base.evaluation.metrics import METRICS, Measure, Metric
 from cai_base.records import ATTACK, HELPFULNESS, Corrected, Difference, Figure, McNemar, Results, SuiteResults
 from cai_base.report.labels import label, pair_label
 from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
+from cai_base.settings.judges import NO_JUDGE
 
 UNSCORED, NO_ANSWERS = "unscored", "no answers"
 MISSING = (NONE, UNSCORED, NO_ANSWERS)
@@ -87,28 +88,35 @@ def metrics_of(results: Results | SuiteResults) -> dict[str, Metric]:
     return {name: metric for name, metric in METRICS.items() if name in present}
 
 
+def known_metrics(results: Results | SuiteResults) -> dict[str, Metric]:
+    """The metrics of the results without those that nothing measured, because they need a judge and there was none."""
+    judged = results.judge != NO_JUDGE
+    return {name: metric for name, metric in metrics_of(results).items() if judged or not metric.judged}
+
+
 def main_table(results: Results | SuiteResults) -> Table:
-    """Every metric of every arm, and for each arm that started from SFT its difference from SFT-only.
+    """Every measured metric of every arm, and for each arm that started from SFT its difference from SFT-only.
 
     A control also has its difference from the arm that it controls.
     """
+    metrics = known_metrics(results)
     columns: list[str] = []
-    cells: dict[str, list[Cell]] = {name: [] for name in metrics_of(results)}
-    corrected: dict[str, list[Cell]] = {name: [] for name in metrics_of(results)}
+    cells: dict[str, list[Cell]] = {name: [] for name in metrics}
+    corrected: dict[str, list[Cell]] = {name: [] for name in metrics}
     for arm in in_order(results.arms):
         columns.append(label(arm))
-        for name, metric in metrics_of(results).items():
+        for name, metric in metrics.items():
             cells[name].append(_mean(metric, results.arms[arm][name], _failure_kind(results, arm, name)))
             corrected[name].append(_corrected(metric, results.arms[arm][name].corrected))
         for pair in (pair_name(arm, BASELINE), control_pair(arm)):
             if pair in results.comparisons:
                 columns.append(pair_label(pair))
-                for name, metric in metrics_of(results).items():
+                for name, metric in metrics.items():
                     compared = results.comparisons[pair][name]
                     cells[name].append(difference_cell(metric, compared))
                     corrected[name].append(_corrected(metric, compared.corrected, signed=True))
     rows = []
-    for name, metric in metrics_of(results).items():
+    for name, metric in metrics.items():
         rows.append(Row(heading(metric), tuple(cells[name]), metric.about))
         if any(cell.value != NONE for cell in corrected[name]):
             rows.append(Row(f"{heading(metric)}, {CORRECTED}", tuple(corrected[name]), metric.about))
@@ -205,7 +213,8 @@ def principle_table(results: Results) -> Table:
     columns = ["rounds"]
     flagged = any(one.flagged is not None for one in principles.values())
     columns += ["harm found (%)"] if flagged else []
-    columns += ["changed (%)", "harmful before (%)", "harmful after (%)"]
+    judged = any(one.judged for one in principles.values())
+    columns += ["changed (%)", *(["harmful before (%)", "harmful after (%)"] if judged else [])]
     rows = []
     for name, one in principles.items():
         after = plain_cell(RATE, one.harmful_after, NONE)
@@ -213,9 +222,10 @@ def principle_table(results: Results) -> Table:
             Cell(str(one.drawn)),
             *([plain_cell(RATE, one.flagged, NONE)] if flagged else []),
             plain_cell(RATE, one.changed, NONE),
-            plain_cell(RATE, one.harmful_before, NONE),
-            Cell(after.value, note=f"of {one.judged}" if one.judged else ""),
         ]
+        if judged:
+            cells.append(plain_cell(RATE, one.harmful_before, NONE))
+            cells.append(Cell(after.value, note=f"of {one.judged}" if one.judged else ""))
         rows.append(Row(name, tuple(cells), link=f"#principle-{quote(name, safe=UNESCAPED)}"))
     return Table("principle", tuple(columns), tuple(rows))
 
@@ -256,7 +266,7 @@ def pair_sentence(results: Results) -> str:
 
 def about_note(results: Results) -> str:
     """What each metric of the main table is taken over, and which direction is better."""
-    return "Measured on: " + ". ".join(f"{one.label}: {one.about}" for one in metrics_of(results).values()) + "."
+    return "Measured on: " + ". ".join(f"{one.label}: {one.about}" for one in known_metrics(results).values()) + "."
 
 
 def _failure_kind(results: Results | SuiteResults, arm: str, metric: str) -> str:
