@@ -76,16 +76,18 @@ def test_a_run_stays_below_its_estimated_cost_and_reports_its_cost(
 
 @pytest.mark.usefixtures("local")
 def test_a_run_stops_at_its_limit_and_continues_with_a_higher_one(
-    settings: RunSettings, tmp_path: Path, quiet: Progress
+    settings: RunSettings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Without a `Progress`, which Python does not need to give: nothing is shown."""
     limited = settings.model_copy(update={"max_cost": 0.003})
     with pytest.raises(Stopped, match=r"has cost 0\.00\d\d of the 0\.003 dollars of --max-cost"):
-        experiment.begin(limited, tmp_path / "run", quiet).finish()
+        experiment.begin(limited, tmp_path / "run").finish()
     before = json.loads((tmp_path / "run/manifest.json").read_bytes())
     assert 0 < before["progress"]["sft"] <= 4
     with pytest.raises(Stopped, match="give resume a higher --max-cost"):
-        experiment.resume(tmp_path / "run", quiet).finish()
-    experiment.resume(tmp_path / "run", quiet, max_cost=10.0).finish()
+        experiment.resume(tmp_path / "run").finish()
+    experiment.resume(tmp_path / "run", max_cost=10.0).finish()
+    assert capfd.readouterr() == ("", "")
     spent = json.loads((tmp_path / "run/usage.json").read_bytes())["spent"]
     assert spent["dollars"] > 0.003
     assert set(spent["tokens"]["sft"]) == {"0", "1"}
