@@ -13,10 +13,11 @@ import pytest
 
 from cai_base import embedded
 from cai_base.cli import main
-from cai_base.errors import Stopped
+from cai_base.errors import Stopped, UserError
 from cai_base.progress import Progress
 from cai_base.store import Run
 from cai_base.studies import conduct
+from cai_base.studies.folder import open_folder, read_plan
 from cai_base.studies.shared_stages import Stages
 
 SCHEMA = Path(__file__).parents[2] / "docs/results.schema.json"
@@ -144,6 +145,19 @@ def test_a_study_is_not_continued_with_other_settings(
 
 
 @pytest.mark.slow
+def test_a_study_that_was_killed_while_its_plan_was_written_begins_in_the_same_folder(
+    study: Path, tmp_path: Path
+) -> None:
+    record = read_plan(study).record
+    (tmp_path / ".plan.json.new").write_bytes(b'{"schema')
+    assert not open_folder(tmp_path, record), "nothing to continue"
+    assert open_folder(tmp_path, record)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not the folder of a study"):
+        open_folder(tmp_path / "other", record)
+
+
 def test_the_study_of_what_was_planted_compares_three_organisms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,13 +16,18 @@ JsonObject = dict[str, Any]
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` atomically: at any time, `path` has either its old content or the complete new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
+    new = unfinished(path)
+    with new.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    new.replace(path)
     fsync(path.parent)
+
+
+def unfinished(path: Path) -> Path:
+    """The file that a `write_atomic` of this path leaves behind if it is interrupted."""
+    return path.with_name(f".{path.name}.new")
 
 
 def to_json(value: Any) -> bytes:

@@ -8,6 +8,7 @@ from cai_base.reading import read_record
 from cai_base.records import StudyCell, StudyContrast, StudyPlan
 from cai_base.settings.schema import RunSettings
 from cai_base.store import MANIFEST, Run, to_json, write_atomic
+from cai_base.store.files import unfinished
 from cai_base.studies.design import Design
 from cai_base.studies.plan import PlannedRun
 
@@ -98,7 +99,7 @@ def open_folder(study: Path, record: StudyPlan) -> bool:
                 "new folder"
             )
         return True
-    if study.exists() and any(study.iterdir()):
+    if study.exists() and {*study.iterdir()} - {unfinished(path)}:
         raise UserError(f"--out {study}: exists and is not the folder of a study; give a new folder")
     try:
         study.mkdir(parents=True, exist_ok=True)
