@@ -110,6 +110,16 @@ def test_a_bar_says_the_time_left_for_the_whole_the_newest_values_and_the_speed(
     assert stream.getvalue() == "sft: 2 of 4, elapsed 0:20, about 0:20 left, run 3:40; loss 0.693; 100 tokens/s\n"
 
 
+def test_a_bar_shows_the_newest_result_of_the_run(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    with progress.bar("dpo", 4) as bar:
+        progress.standing = "cai attack success rate 41.7 %"
+        clock.now = 20.0
+        bar.advance(2, "loss 0.693")
+    assert stream.getvalue() == "dpo: 2 of 4, elapsed 0:20, about 0:20 left; loss 0.693; cai attack success rate 41.7 %\n"
+
+
 def test_the_time_left_for_the_whole_follows_the_speed_and_not_what_was_done_before(clock: Clock) -> None:
     outlook = Outlook({"sft": 100.0, "dpo": 1000.0})
     assert outlook.left() == 1100

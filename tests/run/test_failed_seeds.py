@@ -38,8 +38,8 @@ def test_when_every_seed_diverges_in_dpo_the_command_fails_and_the_run_is_readab
     assert "Start a new run with a lower learning rate" in said.err
     assert "There is no result for Full CAI" in said.out
     asked = 2 * len(PROMPTS.read_text().splitlines())
-    assert f"evaluation of base: {asked} answers" in said.err
-    assert f"evaluation of sft: {asked} answers" in said.err
+    assert f"answers of base: {asked} of {asked}" in said.err
+    assert f"answers of sft: {asked} of {asked}" in said.err
     assert f"Writing the report of {out}" in said.err
     results = json.loads((out / "results.json").read_bytes())
     assert results["arms"]["sft"]["helpfulness"]["answered"] > 0

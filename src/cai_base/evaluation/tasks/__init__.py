@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from cai_base import randomness
 from cai_base.dialogue import Layout
-from cai_base.engines import Adapter, Engine, Sample, SampleRequest
+from cai_base.engines import Adapter, Engine, Sample, SampleListener, SampleRequest
 from cai_base.evaluation.judges import Judge
 from cai_base.records import Stored
 from cai_base.settings.schema import Evaluation
@@ -35,6 +35,7 @@ class LoadedArm:
         draw: the purpose in the address of its answers' draws.
         notes: sentences about how it is asked that a reader of the results should know.
         revise: what it does with its answers before they count; None for an arm whose first answer counts.
+        listener: hears of every token of its answers.
     """
 
     name: str
@@ -44,6 +45,7 @@ class LoadedArm:
     draw: str = ANSWER
     notes: tuple[str, ...] = ()
     revise: Revise | None = None
+    listener: SampleListener | None = None
 
 
 Item = TypeVar("Item")
@@ -99,6 +101,7 @@ def sample_answers(
     queries: Sequence[Query],
     models: Mapping[int, Adapter | None],
     revise: Revise | None = None,
+    listener: SampleListener | None = None,
 ) -> dict[int, list[Sample]]:
     """Every model's answer to every query, one each, in the same layout.
 
@@ -108,6 +111,7 @@ def sample_answers(
         layout: the few-shot turns of a base model, or a chat model's own template.
         models: each seed's adapter, or None for the base model.
         revise: what is done with the answers before they count.
+        listener: hears of every token that is drawn, but for those of revisions.
 
     Returns:
         For each seed the samples, in the order of the queries.
@@ -124,7 +128,7 @@ def sample_answers(
         for seed, adapter in models.items()
         for query in queries
     ]
-    samples = engine.sample(requests)
+    samples = engine.sample(requests, listener)
     if revise is not None:
         adapters, seeds = [request.adapter for request in requests], [seed for seed in models for _ in queries]
         samples = revise(adapters, seeds, [query for _ in models for query in queries], samples)

@@ -156,7 +156,7 @@ def judged_answers(
     """`answer` of an arm, which may revise its answers before they are judged."""
     engine = arm.engine
     queries = [Query(prompt.text, ("evaluation", prompt.id, arm.draw)) for prompt in prompts]
-    samples = sample_answers(engine, arm.layout, settings, queries, arm.models, arm.revise)
+    samples = sample_answers(engine, arm.layout, settings, queries, arm.models, arm.revise, arm.listener)
     unjudged = {
         seed: [
             Answer(

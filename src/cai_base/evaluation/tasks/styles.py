@@ -111,7 +111,7 @@ class StylesTask:
     ) -> dict[int, list[StyledAnswer]]:
         """Each model's answers in the arm's own layout, scored."""
         queries = [item.query(arm.draw) for item in items]
-        samples = sample_answers(arm.engine, arm.layout, settings, queries, arm.models, arm.revise)
+        samples = sample_answers(arm.engine, arm.layout, settings, queries, arm.models, arm.revise, arm.listener)
         unscored = [
             StyledAnswer(
                 style=item.prompt.style,

@@ -3,17 +3,63 @@
 A run's own evaluation (`own`), a suite and the styles (`evaluate`) all go through `ask`.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.tasks import LoadedArm, Task
-from cai_base.progress import Progress
+from cai_base.progress import Bar, Progress
 from cai_base.reading import typed
 from cai_base.records import Stored
 from cai_base.settings import schema
 from cai_base.store import Run, to_lines
+
+BETWEEN_COUNTS = 0.5
+"""Seconds between two counts of the answers that are being sampled."""
+
+
+class AnswerCount:
+    """Turns the tokens that an engine tells of into finished answers on a bar.
+
+    Nothing says that an answer has ended. The answers of a batch grow together, so one that is shorter than the newest
+    has ended, and a shorter newest one begins a batch. One that grows counts by its share of the longest answer.
+
+    Args:
+        answers: their number.
+        longest: tokens of the longest possible answer.
+    """
+
+    def __init__(self, bar: Bar, answers: int, longest: int) -> None:
+        self._bar, self._answers, self._longest = bar, answers, longest
+        self._batch: dict[int, int] = {}
+        self._ended, self._newest, self._tokens, self._shown = 0, 0, 0, 0
+        self._start = self._counted = time.monotonic()
+
+    def hear(self, number: int, tokens: Sequence[int]) -> None:
+        """A token of an answer was drawn; these are its tokens so far."""
+        if len(tokens) < self._newest:
+            self._ended += len(self._batch)
+            self._batch.clear()
+        self._newest = len(tokens)
+        self._tokens += len(tokens) - self._batch.get(number, 0)
+        self._batch[number] = len(tokens)
+        now = time.monotonic()
+        if now - self._counted >= BETWEEN_COUNTS:
+            self._counted = now
+            grown = sum(1 if n < self._newest - 1 else n / self._longest for n in self._batch.values())
+            self._show(min(int(self._ended + grown), self._answers - 1))
+
+    def finish(self) -> None:
+        """All answers are sampled and stored."""
+        self._show(self._answers)
+
+    def _show(self, answers: int) -> None:
+        seconds = time.monotonic() - self._start
+        speed = f"{self._tokens / seconds:,.0f} sampled tokens/s" if self._tokens and seconds else ""
+        self._bar.advance(max(0, answers - self._shown), speed)
+        self._shown = max(answers, self._shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +140,11 @@ def ask(
         for unit in range(done, evaluation.units):
             items = task.items[unit * task.unit : (unit + 1) * task.unit]
             contents: dict[str, bytes] = {}
-            for seed, answers in task.answer(arm, items, settings, judges).items():
+            count = AnswerCount(bar, len(items) * models, settings.response_tokens)
+            for seed, answers in task.answer(replace(arm, listener=count.hear), items, settings, judges).items():
                 contents |= evaluation.files.contents(seed, arm.name, answers)
             if unit == 0:  # stored answers, if any, are to other items
                 evaluation.run.commit(work, 1, write=contents)
             else:
                 evaluation.run.commit(work, unit + 1, append=contents)
-            bar.advance(len(items) * models)
+            count.finish()

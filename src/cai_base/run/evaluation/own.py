@@ -17,8 +17,7 @@ from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
-from cai_base.progress import Progress
-from cai_base.records import MAIN_METRICS, Judgement
+from cai_base.records import ATTACK, MAIN_METRICS, Judgement
 from cai_base.run.evaluation.flow import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
 from cai_base.run.inference import layout_of, revision_of
@@ -127,10 +126,12 @@ class RunEvaluation:
                 lambda answer: PROMPT_KINDS[answer.kind].file,
             ),
         )
-        session.progress.say(f"{_work(arm.name, step)}: {len(loaded.models) * len(self._items)} answers")
-        ask(evaluation, loaded, session.settings.evaluation, judges, Progress.quiet())
+        ask(evaluation, loaded, session.settings.evaluation, judges, session.progress)
         answers = [one for of_seed in evaluation.stored(arm.name, list(loaded.models)) for one in of_seed or ()]
-        figures = ", ".join(_in_words(name, value) for name, value in means(answers).items() if name in MAIN_METRICS)
+        values = means(answers)
+        if ATTACK in values:
+            session.progress.standing = f"{arm.name} {_in_words(ATTACK, values[ATTACK])}"
+        figures = ", ".join(_in_words(name, value) for name, value in values.items() if name in MAIN_METRICS)
         session.progress.say(f"{_work(arm.name, step)}: {figures or 'unscored'}")
 
 
