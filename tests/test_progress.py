@@ -1,6 +1,7 @@
 """Progress of a command: the finished work, the elapsed time and the time left."""
 
 import io
+import re
 
 import pytest
 
@@ -114,10 +115,28 @@ def test_a_bar_shows_the_newest_result_of_the_run(clock: Clock) -> None:
     stream = io.StringIO()
     progress = Progress(stream)
     with progress.bar("dpo", 4) as bar:
-        progress.standing = "cai attack success rate 41.7 %"
+        progress.standing = "attack success rate 41.7 % (cai)"
         clock.now = 20.0
         bar.advance(2, "loss 0.693")
-    assert stream.getvalue() == "dpo: 2 of 4, elapsed 0:20, about 0:20 left; loss 0.693; cai attack success rate 41.7 %\n"
+    assert (
+        stream.getvalue()
+        == "dpo: 2 of 4, elapsed 0:20, about 0:20 left; loss 0.693; attack success rate 41.7 % (cai)\n"
+    )
+
+
+def test_a_bar_in_a_narrow_terminal_breaks_between_statements(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    progress = Progress(stream)
+    with progress.bar("dpo", 4) as bar:
+        progress.standing = "attack success rate 41.7 % (cai)"
+        clock.now = 20.0
+        bar.advance(2, "loss 0.693, margin 0.012")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    lines = [line.strip() for line in shown.splitlines()]
+    assert any(line.endswith("2/4 elapsed 0:20, about 0:20 left") for line in lines)
+    assert "loss 0.693, margin 0.012" in lines
+    assert "attack success rate 41.7 % (cai)" in lines
 
 
 def test_the_time_left_for_the_whole_follows_the_speed_and_not_what_was_done_before(clock: Clock) -> None:

@@ -29,6 +29,8 @@ WARM_UP = 3
 """The first update is ignored after this many updates, because a model is slower until it has warmed up."""
 PRIOR = 20.0
 """The weight of the first estimate of the whole, in seconds of measured time."""
+NAME = 16
+"""Columns of a bar's name; a longer name takes more."""
 BETWEEN_TEXTS = 30.0
 """Seconds between two sample texts in the terminal."""
 
@@ -83,7 +85,7 @@ class Progress:
         stream: where they are shown; by default standard error, so that standard output has only results.
 
     Attributes:
-        standing: the newest result of a run, such as `sft attack success rate 70.8 %`, which its bars show.
+        standing: the newest result of a run, such as `attack success rate 70.8 % (sft)`, which its bars show.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -131,7 +133,9 @@ class Progress:
         if not self._console.is_terminal:
             yield _Lines(self, name, total, done, pace)
             return
-        columns = (TextColumn("{task.description:<20}"), BarColumn(10), MofNCompleteColumn(), _Times(pace))
+        before = max(NAME, len(name)) + 2 * len(str(total)) + 15
+        times = _Times(pace, lambda: self._console.width - before)
+        columns = (TextColumn(f"{{task.description:<{NAME}}}"), BarColumn(10), MofNCompleteColumn(), times)
         with RichProgress(*columns, console=self._console) as rich:
             yield _RichBar(rich, rich.add_task(name, total=total, completed=done), pace)
 
@@ -228,8 +232,8 @@ class Pace:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def in_words(self) -> str:
-        """Such as `elapsed 0:12, about 1:30 left, run 12:30; loss 0.693, margin 0.012; 5,210 tokens/s; sft attack
-        success rate 70.8 %`."""
+        """Such as `elapsed 0:12, about 1:30 left, run 12:30; loss 0.693, margin 0.012; attack success rate 70.8 %
+        (sft); 5,210 tokens/s`."""
         left = self.left()
         if self.finished:
             return "; ".join(filter(None, (f"done in {duration(self.elapsed())}", self._values)))
@@ -237,21 +241,36 @@ class Pace:
         if left is not None:
             text += f", about {duration(left)} left"
             text += "" if self._outlook is None else f", run {duration(max(self._outlook.left(), left))}"
-        return "; ".join(filter(None, (text, self._values, self._speed(), self._standing())))
+        return "; ".join(filter(None, (text, self._values, self._standing(), self._speed())))
 
     def _speed(self) -> str:
-        """Tokens per second since the work began; empty if tokens are not counted."""
+        """Tokens per second since the work began; empty if they are not counted, or the newest values have them."""
+        if self._values.endswith("tokens/s"):
+            return ""
         tokens, seconds = (self._tokens() - self._tokens_before if self._tokens else 0), self.elapsed()
         return f"{tokens / seconds:,.0f} tokens/s" if tokens and seconds else ""
 
 
 class _Times(ProgressColumn):
-    def __init__(self, pace: Pace) -> None:
+    """What a pace says, in as many lines as the space takes; a line ends between two statements.
+
+    Args:
+        space: returns the columns that are left for it.
+    """
+
+    def __init__(self, pace: Pace, space: Callable[[], int]) -> None:
         super().__init__()
-        self._pace = pace
+        self._pace, self._space = pace, space
 
     def render(self, task: Task) -> Text:
-        return Text(self._pace.in_words())
+        first, *rest = self._pace.in_words().split("; ")
+        lines = [first]
+        for part in rest:
+            if len(lines[-1]) + len(part) + 2 <= self._space():
+                lines[-1] += f"; {part}"
+            else:
+                lines.append(part)
+        return Text("\n".join(lines))
 
 
 class _RichBar:

@@ -43,7 +43,7 @@ def test_answers_that_ended_count_whole_and_growing_ones_by_their_share(clock: S
     assert bar.total == 2, "two ended, and half of each of the others is not yet a whole answer behind the newest token"
     draw(count, clock, 4, [1, 1])
     assert bar.total == 4, "a shorter answer begins a batch, so all of the one before ended"
-    assert bar.values == "2 sampled tokens/s"
+    assert bar.values == "2 tokens/s"
 
 
 def test_all_answers_count_only_when_they_are_stored(clock: SimpleNamespace) -> None:

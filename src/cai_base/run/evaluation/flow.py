@@ -57,7 +57,7 @@ class AnswerCount:
 
     def _show(self, answers: int) -> None:
         seconds = time.monotonic() - self._start
-        speed = f"{self._tokens / seconds:,.0f} sampled tokens/s" if self._tokens and seconds else ""
+        speed = f"{self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds else ""
         self._bar.advance(max(0, answers - self._shown), speed)
         self._shown = max(answers, self._shown)
 

@@ -130,7 +130,7 @@ class RunEvaluation:
         answers = [one for of_seed in evaluation.stored(arm.name, list(loaded.models)) for one in of_seed or ()]
         values = means(answers)
         if ATTACK in values:
-            session.progress.standing = f"{arm.name} {_in_words(ATTACK, values[ATTACK])}"
+            session.progress.standing = f"{_in_words(ATTACK, values[ATTACK])} ({arm.name})"
         figures = ", ".join(_in_words(name, value) for name, value in values.items() if name in MAIN_METRICS)
         session.progress.say(f"{_work(arm.name, step)}: {figures or 'unscored'}")
 
