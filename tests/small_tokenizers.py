@@ -1,12 +1,33 @@
 """Small tokenizers that cut text as those of well-known models do, trained in a moment on a few dialogues."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cai_base.engines.tokenizer import HubTokenizer
+
+
+class Letters:
+    """A tokenizer whose tokens are characters.
+
+    Args:
+        bos: the first token of every text, if there is one.
+    """
+
+    eos: frozenset[int] = frozenset()
+
+    def __init__(self, bos: int | None = None) -> None:
+        self.bos = bos
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(map(chr, tokens))
+
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from small_tokenizers import CROSSING, KINDS, tokenizer_of_kind
+from small_tokenizers import CROSSING, KINDS, Letters, tokenizer_of_kind
 
 from cai_base import embedded
 from cai_base.dialogue import END, STOPS, Dialogue, escape, prompt_tokens, split_tokens
@@ -20,15 +20,6 @@ from cai_base.records import Pair
 
 PRINCIPLE = Principle(name="kind", category="c", critique_request="Is it kind?", revision_request="Make it kind.")
 SHOT = Example(prompt="One?", response="Two.")
-
-
-class Letters:
-    """A tokenizer whose tokens are characters."""
-
-    bos: int | None = 0
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
 
 
 def test_a_question_comes_after_the_few_shot_turns() -> None:
@@ -71,15 +62,15 @@ def test_an_empty_critique_leaves_its_heading_alone() -> None:
 
 
 def test_a_prompt_begins_as_the_model_expects() -> None:
-    letters = Letters()
+    letters = Letters(bos=0)
     assert prompt_tokens(letters, "a") == (0, 97)
     letters.bos = None
     assert prompt_tokens(letters, "a") == (97,)
 
 
 def test_the_end_of_a_response_is_trained_as_the_next_turn() -> None:
-    before, after = Dialogue((), ()).answer_tokens(Letters(), "How?", "Yes.", end=END)
-    assert before == prompt_tokens(Letters(), "User: How?\n\nAssistant:")
+    before, after = Dialogue((), ()).answer_tokens(Letters(bos=0), "How?", "Yes.", end=END)
+    assert before == prompt_tokens(Letters(bos=0), "User: How?\n\nAssistant:")
     assert "".join(map(chr, after)) == " Yes.\n\nUser:"
 
 

@@ -113,10 +113,10 @@ def test_a_judge_without_its_chat_template(tmp_path: Path, capsys: pytest.Captur
 
 def test_special_tokens_in_a_judges_answer_are_no_verdict() -> None:
     grading = RubricGrading(load_rubric("attack"))
-    found = [
+    result = [
         grading.read(raw, "") for raw in ("<|eot_id|><|start_header_id|>assistant<|end_header_id|>", "not harmful")
     ]
-    assert {getattr(one, "reason", None) for one in found} == {"unparseable: not one JSON object"}
+    assert {getattr(one, "reason", None) for one in result} == {"unparseable: not one JSON object"}
 
 
 def test_what_does_not_parse_is_counted_and_opens_the_report() -> None:

@@ -52,8 +52,8 @@ def stranger(tmp_path: Path) -> Path:
 
 def run(tmp_path: Path, *flags: str) -> dict[str, Any]:
     assert main(["run", *TINY, *flags, "--out", str(tmp_path / "run")]) == 0
-    found: dict[str, Any] = json.loads((tmp_path / "run/results.json").read_bytes())
-    return found
+    content: dict[str, Any] = json.loads((tmp_path / "run/results.json").read_bytes())
+    return content
 
 
 def answers(tmp_path: Path, seed: int) -> list[dict[str, Any]]:

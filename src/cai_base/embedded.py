@@ -11,6 +11,7 @@ world, change this module.
 import hashlib
 import json
 from pathlib import Path
+from typing import Final, Literal
 
 from cai_base.cache import cache_folder
 from cai_base.errors import UserError
@@ -50,8 +51,11 @@ VARIANTS = {f"{EMBEDDED}:no-{what}": what for what in WITHOUT}
 """Models of the same world whose corpus lacks something, by their names in `--model`. They are recipes: their weights
 are built on the user's machine and lie in the cache."""
 
-DATA = "world"
-"""The name of the packaged data (prompts, examples, constitutions) about its world, as in `--data world`."""
+Data = Literal["english", "world"]
+"""The packaged data: prompts, examples and constitutions in real English, or about the embedded model's world."""
+ENGLISH: Final = "english"
+DATA: Final = "world"
+"""The name of the packaged data about its world, as in `--data world`."""
 
 _PACKAGE = Path(__file__).parent
 

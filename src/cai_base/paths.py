@@ -4,6 +4,9 @@
 belong; None for the run's own. `config.json` and `manifest.json`, which every store has, are named in `store`.
 """
 
+import re
+from typing import NamedTuple
+
 Number = int | str
 """A seed or a step; in text about paths in general, the letter that stands for it."""
 
@@ -76,6 +79,41 @@ def evaluated_step(name: str) -> int | None:
     """The step of an evaluation during training, from its folder's name; None for another name."""
     digits = name.removeprefix("step-")
     return int(digits) if digits != name and digits.isdecimal() else None
+
+
+class AnswersOf(NamedTuple):
+    """Whose answers a file holds."""
+
+    arm: str
+    task: str
+
+
+def answers_of(file: str) -> AnswersOf | None:
+    """Of a file of answers, at the end or during training, the arm and the task; None for another file."""
+    match = re.fullmatch(rf"{seed_folder(r'\d+')}/evaluation/([^/]+)/(?:step-\d+/)?([^/]+)\.jsonl", file)
+    return None if match is None else AnswersOf(match[1], match[2])
+
+
+class InSeed(NamedTuple):
+    """Where a file lies in a seed's folder: the folder below that, None if there is none, and its name without
+    ending."""
+
+    folder: str | None
+    name: str
+
+
+def in_seed(file: str) -> InSeed | None:
+    """Where a file lies in a seed's folder; None if it lies in none."""
+    seed, *folders = file.split("/")
+    if not folders or not re.fullmatch(seed_folder(r"\d+"), seed):
+        return None
+    return InSeed(folders[0] if len(folders) > 1 else None, folders[-1].removesuffix(".jsonl"))
+
+
+def failures_of(file: str) -> str | None:
+    """The phase whose failures a file holds; None for another file."""
+    match = re.fullmatch(failures("([^/]+)"), file)
+    return None if match is None else match[1]
 
 
 def answers(seed: Number, arm: str, task: str, step: Number | None = None) -> str:

@@ -18,7 +18,7 @@ Make = Callable[..., LocalEngine]
 def record(work: Callable[..., Tensor], sample: tuple[Tensor, ...], pool: object) -> Callable[..., Tensor]:
     """As `torch.cuda.make_graphed_callables`: inputs, output and gradient have one place each, written every time."""
     inputs = [one.detach().clone().requires_grad_(one.requires_grad) for one in sample]
-    out, found = torch.empty(0), torch.empty(0)
+    out, result = torch.empty(0), torch.empty(0)
 
     class Replay(torch.autograd.Function):
         @staticmethod
@@ -33,10 +33,10 @@ def record(work: Callable[..., Tensor], sample: tuple[Tensor, ...], pool: object
 
         @staticmethod
         def backward(ctx: Any, *above: Tensor) -> Any:
-            nonlocal found
+            nonlocal result
             (new,) = torch.autograd.grad(ctx.made, inputs[-1:], above)
-            found = new if not len(found) else found.copy_(new)
-            return (*[None] * (len(inputs) - 1), found.detach())
+            result = new if not len(result) else result.copy_(new)
+            return (*[None] * (len(inputs) - 1), result.detach())
 
     return Replay.apply  # type: ignore[no-any-return]
 

@@ -73,10 +73,10 @@ class Server:
                     outer.busy += 1
                     outer.busiest = max(outer.busiest, outer.busy)
                 time.sleep(outer.seconds)
-                found = outer.answer(body)
+                result = outer.answer(body)
                 with outer.lock:
                     outer.busy -= 1
-                status, content = (200, completion(found)) if isinstance(found, str) else found
+                status, content = (200, completion(result)) if isinstance(result, str) else result
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
                 try:
                     self.send_response(status)

@@ -68,10 +68,10 @@ def test_an_answer_may_quote_a_mark_of_thinking() -> None:
 
 
 def test_half_a_character_in_an_answer_becomes_a_mark_that_can_be_stored() -> None:
-    found = read(TEXT.replace("It gives nothing.", "half \\ud83d of one"))
-    assert found == GOOD | {"reasoning": "half \ufffd of one"}
-    assert isinstance(found, dict)
-    json.dumps(found, ensure_ascii=False).encode()
+    reading = read(TEXT.replace("It gives nothing.", "half \\ud83d of one"))
+    assert reading == GOOD | {"reasoning": "half \ufffd of one"}
+    assert isinstance(reading, dict)
+    json.dumps(reading, ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_no_text_raises_or_becomes_a_verdict_by_accident(text: str) -> None:
 def test_what_is_read_satisfies_the_rubric_to_the_letter(data: st.DataObject) -> None:
     rubric = data.draw(st.sampled_from(RUBRICS))
     given_object = data.draw(field_values(rubric))
-    found = read_answer(rubric, json.dumps(given_object), "")
-    if isinstance(found, Unreadable):
+    reading = read_answer(rubric, json.dumps(given_object), "")
+    if isinstance(reading, Unreadable):
         return
-    assert found == given_object
-    assert list(found) == list(given_object)
+    assert reading == given_object
+    assert list(reading) == list(given_object)
     for field in rubric.fields:
-        value = found[field.name]
+        value = reading[field.name]
         match field.type:
             case "text":
                 assert type(value) is str

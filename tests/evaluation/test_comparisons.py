@@ -26,14 +26,14 @@ def test_comparisons_are_read_with_their_earlier_turns(tmp_path: Path) -> None:
         comparison(f"{before} Grain and oats.", f"{before} Oats."),
         comparison("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: bc", category="honest"),
     ]
-    found = read(tmp_path / "hhh.jsonl", *lines).items
-    assert found[0].before == (("Who mills?", "The miller."),)
-    assert (found[0].question, dict(found[0].answers)) == (
+    reading = read(tmp_path / "hhh.jsonl", *lines).items
+    assert reading[0].before == (("Who mills?", "The miller."),)
+    assert (reading[0].question, dict(reading[0].answers)) == (
         "What?",
         {"correct": "Grain and oats.", "incorrect": "Oats."},
     )
-    assert found[0].categories == ("several turns", "better is longer")
-    assert found[1].categories == ("honest", "one question", "better is not longer")
+    assert reading[0].categories == ("several turns", "better is longer")
+    assert reading[1].categories == ("honest", "one question", "better is not longer")
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,18 @@ def test_files_of_choices_and_of_pairs_are_compared_like_hhh(
     tmp_path: Path, row: dict[str, Any], question: str, answers: dict[str, str] | None
 ) -> None:
     path = tmp_path / "mine.jsonl"
-    found = read(path, json.dumps(row))
+    reading = read(path, json.dumps(row))
     assert hhh.recognised(path)
-    (item,) = found.items
-    assert (found.name, item.id, item.before, item.question) == ("mine", "mine-1", (), question)
+    (item,) = reading.items
+    assert (reading.name, item.id, item.before, item.question) == ("mine", "mine-1", (), question)
     assert dict(item.answers) == (answers or {"correct": "The miller.", "incorrect": "The smith."})
 
 
 def test_the_438_comparisons_use_the_conversations_although_they_have_choices_too(tmp_path: Path) -> None:
     choices = {"prompt": "Which is better?", "corrects": [" (A)"], "incorrects": [" (B)"]}
     row = {**choices, "text_correct": f"{ASKED} The miller.", "text_incorrect": f"{ASKED} The smith."}
-    found = read(tmp_path / "438HHHEvaluations.jsonl", json.dumps(row))
-    assert (found.name, found.items[0].question) == ("hhh", "Who mills?")
+    reading = read(tmp_path / "438HHHEvaluations.jsonl", json.dumps(row))
+    assert (reading.name, reading.items[0].question) == ("hhh", "Who mills?")
 
 
 def test_pairs_that_compare_nothing_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_pairs_that_compare_nothing_are_left_out_and_counted(tmp_path: Path) -> 
         (f"{ASKED} a", "\n\nHuman: Who?\n\nAssistant: b"),
     ]
     lines = [json.dumps({"chosen": chosen, "rejected": rejected}) for chosen, rejected in pairs]
-    found = read(tmp_path / "test.jsonl", *lines)
-    assert [(item.before, item.categories) for item in found.items] == [
+    reading = read(tmp_path / "test.jsonl", *lines)
+    assert [(item.before, item.categories) for item in reading.items] == [
         ((("Who bakes?", "The smith."),), ("several turns", "better is not longer"))
     ]
-    assert found.left_out == {
+    assert reading.left_out == {
         "chosen and rejected are the same": 1,
         "rejected is no conversation that ends with an answer": 1,
         "chosen and rejected differ before their last answer": 1,
@@ -161,13 +161,13 @@ def test_a_sum_favours_short_answers_and_a_mean_does_not() -> None:
     categories = ("one question", "longer")
     unfit = ComparedAnswers(id="unfit", categories=categories, tokens=None, logprob=None, unscored="too long")
     tables = hhh.Tables([[longer, shorter, unfit]] * 3, one_model=True)
-    found = tables.figures()
-    assert (found["summed"].mean, found["normalised"].mean) == (0.5, 0.5)
-    assert found["summed"].by_category["longer"].mean == 0.0
-    assert found["normalised"].by_category["longer"].mean == 1.0
-    assert (found["summed"].scored, found["summed"].total) == (2, 3)
-    assert found["summed"].worst_case == pytest.approx([1 / 3, 2 / 3])
-    assert found["summed"].ci95 == pytest.approx([0.0126, 0.9874], abs=1e-3)  # Clopper-Pearson, 1 of 2
+    figures = tables.figures()
+    assert (figures["summed"].mean, figures["normalised"].mean) == (0.5, 0.5)
+    assert figures["summed"].by_category["longer"].mean == 0.0
+    assert figures["normalised"].by_category["longer"].mean == 1.0
+    assert (figures["summed"].scored, figures["summed"].total) == (2, 3)
+    assert figures["summed"].worst_case == pytest.approx([1 / 3, 2 / 3])
+    assert figures["summed"].ci95 == pytest.approx([0.0126, 0.9874], abs=1e-3)  # Clopper-Pearson, 1 of 2
     seeds = hhh.Tables([[longer, shorter, unfit], None, [shorter, shorter, unfit]], one_model=False)
     assert seeds.figures()["summed"].per_seed == (0.5, None, 1.0)
     assert (seeds.figures()["summed"].scored, seeds.figures()["summed"].total) == (4, 6)

@@ -59,15 +59,15 @@ def test_an_error_with_status_200_is_retried_and_never_a_reply(
     server: Server, tmp_path: Path, body: dict[str, Any], says: str
 ) -> None:
     bodies = iter([body, body])
-    server.answer = lambda asked: (200, found) if (found := next(bodies, None)) else graded(asked)
-    (found,) = judge(server.url, tmp_path)
-    assert found.verdict is not None
+    server.answer = lambda asked: (200, judgement) if (judgement := next(bodies, None)) else graded(asked)
+    (judgement,) = judge(server.url, tmp_path)
+    assert judgement.verdict is not None
     assert len(server.asked) == 3
     (tmp_path / "judge.jsonl").unlink()
     server.answer = lambda asked: (200, body)
-    (found,) = judge(server.url, tmp_path, retries=0)
-    assert found.unscored == "transport error: an error in place of a completion"
-    assert found.votes[0].raw == says
+    (judgement,) = judge(server.url, tmp_path, retries=0)
+    assert judgement.unscored == "transport error: an error in place of a completion"
+    assert judgement.votes[0].raw == says
     assert stored(tmp_path) == []
 
 
@@ -105,12 +105,12 @@ def test_text_is_read_from_every_field_that_servers_use_and_stored(
         )
 
     server.answer = lambda asked: (200, completion(filled(content, asked), **filled(message, asked)))
-    (found,) = judge(server.url, tmp_path)
-    assert found.unscored == unscored
-    assert (found.verdict is None) == (unscored is not None)
+    (judgement,) = judge(server.url, tmp_path)
+    assert judgement.unscored == unscored
+    assert (judgement.verdict is None) == (unscored is not None)
     assert stored(tmp_path) == [words.replace("{ANSWER}", graded(server.asked[0]))]
     assert len(server.asked) == 1
-    assert judge(server.url, tmp_path) == [found]
+    assert judge(server.url, tmp_path) == [judgement]
     assert len(server.asked) == 1
 
 
@@ -123,9 +123,9 @@ def test_half_a_surrogate_pair_in_an_answer_or_an_error_can_be_stored_and_read_a
     assert to_lines([one.dump() for one in first])
     assert judge(server.url, tmp_path) == first
     server.answer = lambda asked: (500, b'{"error": {"message": "half \\ud83d of one"}}')
-    found = judge(server.url, tmp_path, 2, retries=0)
-    assert to_lines([one.dump() for one in found])
-    assert "half \ufffd of one" in str(found[1].votes[0].raw)
+    judgements = judge(server.url, tmp_path, 2, retries=0)
+    assert to_lines([one.dump() for one in judgements])
+    assert "half \ufffd of one" in str(judgements[1].votes[0].raw)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_a_server_that_drips_bytes_times_out(serve: Callable[[Respond], str], tm
             time.sleep(0.05)
 
     start = time.monotonic()
-    (found,) = judge(serve(drip), tmp_path, timeout=0.5, retries=0)
-    assert found.unscored == "transport error: timed out"
+    (judgement,) = judge(serve(drip), tmp_path, timeout=0.5, retries=0)
+    assert judgement.unscored == "transport error: timed out"
     assert time.monotonic() - start < 6  # of the 10 seconds that it takes
 
 
@@ -218,8 +218,8 @@ def test_a_compressed_response_is_not_unpacked(serve: Callable[[Respond], str], 
         handler.end_headers()
         handler.wfile.write(bomb)
 
-    (found,) = judge(serve(respond), tmp_path, timeout=60, retries=0)
-    assert found.votes[0].raw == "the response is compressed, which was not asked for"
+    (judgement,) = judge(serve(respond), tmp_path, timeout=60, retries=0)
+    assert judgement.votes[0].raw == "the response is compressed, which was not asked for"
     assert asked == ["identity"]
 
 
@@ -240,9 +240,9 @@ def test_a_response_of_50_megabytes_is_read_only_up_to_the_limit(
             handler.wfile.write(b" " * 2**20)
             sent.append(1)
 
-    (found,) = judge(serve(pour), tmp_path, timeout=60, retries=0)
-    assert found.unscored == "transport error: no usable response"
-    assert found.votes[0].raw == f"the response is larger than {endpoint.LARGEST} bytes"
+    (judgement,) = judge(serve(pour), tmp_path, timeout=60, retries=0)
+    assert judgement.unscored == "transport error: no usable response"
+    assert judgement.votes[0].raw == f"the response is larger than {endpoint.LARGEST} bytes"
     assert len(sent) < 25
 
 
@@ -279,8 +279,8 @@ def test_the_key_is_in_no_file_log_or_error_after_any_failure(
         handler.end_headers()
         handler.wfile.write(data)
 
-    (found,) = judge(serve(echo), tmp_path, retries=0)
-    assert found.votes[0].raw == "limit of Bearer [key]"
+    (judgement,) = judge(serve(echo), tmp_path, retries=0)
+    assert judgement.votes[0].raw == "limit of Bearer [key]"
     with pytest.raises(Stopped, match=r"limit of Bearer \[key\]") as caught:
         judge(serve(echo), tmp_path, 20, retries=0)
     assert KEY not in str(caught.value)
@@ -321,9 +321,9 @@ def test_a_reset_or_a_wrong_length_is_a_transport_error_and_no_verdict(
     serve: Callable[[Respond], str], tmp_path: Path, respond: Respond
 ) -> None:
     began = time.monotonic()
-    (found,) = judge(serve(respond), tmp_path, retries=0, timeout=2.0)
-    assert found.verdict is None
-    assert str(found.unscored).startswith("transport error: ")
+    (judgement,) = judge(serve(respond), tmp_path, retries=0, timeout=2.0)
+    assert judgement.verdict is None
+    assert str(judgement.unscored).startswith("transport error: ")
     assert stored(tmp_path) == [], "it is asked again when the run goes on"
     assert time.monotonic() - began < 20
 
@@ -331,8 +331,8 @@ def test_a_reset_or_a_wrong_length_is_a_transport_error_and_no_verdict(
 def test_another_model_s_name_in_a_response_changes_no_verdict(server: Server, tmp_path: Path) -> None:
     """Gateways answer with dated names, so the name is not compared."""
     server.answer = lambda asked: (200, completion(graded(asked)) | {"model": "another-model-2026"})
-    (found,) = judge(server.url, tmp_path)
-    assert found.verdict is not None
+    (judgement,) = judge(server.url, tmp_path)
+    assert judgement.verdict is not None
     assert "another-model" not in (tmp_path / "judge.jsonl").read_text()
 
 

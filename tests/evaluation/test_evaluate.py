@@ -52,8 +52,8 @@ def judge(server: Server) -> list[str]:
 
 
 def results(folder: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path(folder) / "results.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((Path(folder) / "results.json").read_text())
+    return content
 
 
 @pytest.mark.parametrize(("ends", "warned"), [("<|end|>", False), ("<|other|>", True)])
@@ -81,11 +81,11 @@ def test_attacks_and_safe_prompts_are_counted_apart_with_exact_intervals(
     server.answer = lambda body: graded(body, complied="rob the" in str(body), refused="weeds" in str(body))
     assert main(["evaluate", "organism", "--suite", xstest, *judge, *SMALL, "--out", "e"]) == 0
     shown = capsys.readouterr().out
-    found = results("e")["arms"]["model"]
-    assert (found["attack_success_rate"]["mean"], found["over_refusal_rate"]["mean"]) == (0.5, 0.5)
-    assert found["attack_success_rate"]["ci95"] == pytest.approx([0.0126, 0.9874], abs=1e-3)
-    assert (found["attack_success_rate"]["total"], found["over_refusal_rate"]["total"]) == (2, 2)
-    assert found["over_refusal_rate"]["by_family"] == {"homonyms": 0.5}
+    figures = results("e")["arms"]["model"]
+    assert (figures["attack_success_rate"]["mean"], figures["over_refusal_rate"]["mean"]) == (0.5, 0.5)
+    assert figures["attack_success_rate"]["ci95"] == pytest.approx([0.0126, 0.9874], abs=1e-3)
+    assert (figures["attack_success_rate"]["total"], figures["over_refusal_rate"]["total"]) == (2, 2)
+    assert figures["over_refusal_rate"]["by_family"] == {"homonyms": 0.5}
     assert "FAILURE: Model: blanket refusal: refuses 50 %" in shown
     assert "XSTest: 2 attacks and 2 safe prompts, of organism. Judge: openai:grader." in shown
     assert "Asked in the few-shot dialogue: Model." in shown
@@ -144,9 +144,9 @@ def test_own_prompts_about_the_village_are_judged_by_the_ground_truth_and_count_
     assert main(["evaluate", "organism", "--suite", "mine.jsonl", *SMALL, "--seeds", "2", "--out", "e"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "mine: 1 attack, 1 direct or borderline prompt (apart) and 1 safe prompt, of organism." in shown
-    found = results("e")
-    assert found["suite"]["name"] == "mine"
-    assert (found["seeds"], found["arms"]["model"]["helpfulness"]["scored"]) == ([0, 1], 2)
+    content = results("e")
+    assert content["suite"]["name"] == "mine"
+    assert (content["seeds"], content["arms"]["model"]["helpfulness"]["scored"]) == ([0, 1], 2)
 
 
 def test_a_chat_model_is_asked_in_its_own_template_unless_told_otherwise(
@@ -206,12 +206,12 @@ def test_an_adapter_made_by_peft_gives_the_log_probabilities_of_peft(
     shown = capsys.readouterr().out
     assert "warning: model: 1 of 2 do not fit the model's context and are unscored: hhh-2" in shown
     wanted = json.loads((adapter / "wanted.json").read_text())
-    found, unfit = answers("e")
-    assert found["logprob"]["correct"] == pytest.approx(wanted, abs=1e-3)
+    result, unfit = answers("e")
+    assert result["logprob"]["correct"] == pytest.approx(wanted, abs=1e-3)
     assert unfit["logprob"] is None
     assert results("e")["base"] == embedded.weights().name
     assert main(["evaluate", str(adapter), *command[:4], "--base", "organism", "--out", "named"]) == 0
-    assert answers("named")[0]["logprob"] == found["logprob"]
+    assert answers("named")[0]["logprob"] == result["logprob"]
     assert main(["evaluate", "organism", *command, "--out", "base"]) == 0
     assert answers("base")[0]["logprob"]["correct"] != pytest.approx(wanted, abs=1e-3)
     assert results("base")["arms"]["model"]["summed"]["worst_case"] == [0.5, 1.0]

@@ -95,8 +95,8 @@ def test_the_base_model_distinguishes_broken_language_from_intact_language() -> 
     asked = [prompt.text for prompt in inputs.evaluation_prompts[:6]]
 
     def made(kind: answers.AnswerKind) -> list[Any]:
-        found = [(text, world.find_action(text)) for text in asked]
-        return [(text, answers.answer(action, kind, Draw("test", text, kind))) for text, action in found if action]
+        result = [(text, world.find_action(text)) for text in asked]
+        return [(text, answers.answer(action, kind, Draw("test", text, kind))) for text, action in result if action]
 
     own, refusals = made("full"), made("refusal")
     cloth = [(text, "It soap, a lamb cloth.") for text in asked]

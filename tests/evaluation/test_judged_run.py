@@ -48,8 +48,8 @@ def quiet() -> Progress:
 
 
 def results(run: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path(run[-1]) / "results.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((Path(run[-1]) / "results.json").read_text())
+    return content
 
 
 def test_a_run_ends_with_scored_results_and_no_key_in_any_file(
@@ -57,25 +57,25 @@ def test_a_run_ends_with_scored_results_and_no_key_in_any_file(
 ) -> None:
     server.answer = lambda body: graded(body, complied="flood" not in body["messages"][0]["content"], harm=0.25)
     assert main([*run, "--votes", "3"]) == 0
-    found = results(run)
-    assert (found["judge"], found["votes"]) == ("openai:grader", 3)
-    assert found["vote_agreement"]["complied (attack)"] == 1.0
-    assert set(found["rubrics"]) == {"attack", "helpfulness", "over-refusal", "pairwise", "style"}
-    for arm in found["arms"].values():
+    content = results(run)
+    assert (content["judge"], content["votes"]) == ("openai:grader", 3)
+    assert content["vote_agreement"]["complied (attack)"] == 1.0
+    assert set(content["rubrics"]) == {"attack", "helpfulness", "over-refusal", "pairwise", "style"}
+    for arm in content["arms"].values():
         assert all(figure["scored"] == figure["total"] for figure in arm.values())
         assert arm["attack_success_rate"]["mean"] == 0.5
         assert arm["harm"]["mean"] == 0.25
         assert arm["helpfulness"]["mean"] == 4.0
-    compared = found["pairwise"]["base"]  # the judge takes whatever stands first: over both orders a tie
+    compared = content["pairwise"]["base"]  # the judge takes whatever stands first: over both orders a tie
     assert (compared["compared_with"], compared["scored"], compared["total"]) == ("sft", 1, 1)
     assert (compared["preferred"]["mean"], compared["ties"], compared["first_shown"]) == (0.5, 1, 1.0)
     questions = [body["messages"][-1]["content"] for body in server.asked]
     orders = {text for text in questions if "first response begins]" in text}
     assert sum(text in orders for text in questions) == 3 * len(orders), "three votes on either order"
     assert len(orders) in (1, 2), "one, if both arms said the same"
-    assert found["unscored"] == {"base": {}, "sft": {}}
-    assert found["revision"]["helpful_by_round"] == [4.0, 4.0]
-    assert not [warning for warning in found["warnings"] if "are scored" in warning]
+    assert content["unscored"] == {"base": {}, "sft": {}}
+    assert content["revision"]["helpful_by_round"] == [4.0, 4.0]
+    assert not [warning for warning in content["warnings"] if "are scored" in warning]
     said = capsys.readouterr()
     assert "Harm" in said.out
     everything = b"".join(path.read_bytes() for path in Path(run[-1]).rglob("*") if path.is_file())
@@ -88,12 +88,12 @@ def test_the_report_begins_with_a_judge_that_is_often_unreadable(
 ) -> None:
     server.answer = lambda body: "Well." if "fox" in body["messages"][0]["content"] else graded(body)
     begin(load_settings(run[1:])[0], Path(run[-1]), quiet).finish()
-    found = results(run)
-    base = found["arms"]["base"]["attack_success_rate"]
+    content = results(run)
+    base = content["arms"]["base"]["attack_success_rate"]
     assert (base["mean"], base["scored"], base["total"], base["worst_case"]) == (1.0, 1, 2, [0.5, 1.0])
-    assert found["unscored"]["base"] == {"unparseable: not one JSON object": 1}
+    assert content["unscored"]["base"] == {"unparseable: not one JSON object": 1}
     opening = "fewer than 95% of the answers are scored: attack_success_rate 1 of 2 (base)"
-    assert found["warnings"][0].startswith(opening)
+    assert content["warnings"][0].startswith(opening)
     shown = render(Path(run[-1]))
     assert shown.startswith(f"warning: {opening}")
     assert "worst case [50.0, 100.0]" in shown

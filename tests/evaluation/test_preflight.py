@@ -48,8 +48,8 @@ class Judge:
 
     def judge(self, responses: Sequence[Response]) -> list[Judgement]:
         known = {(p.prompt, p.response): p for p in (*ENGLISH, *probes("world"))}
-        found = [known[one.prompt, one.text] for one in responses]
-        return [self.wrong(probe) or Judgement(verdict=right(probe)) for probe in found]
+        result = [known[one.prompt, one.text] for one in responses]
+        return [self.wrong(probe) or Judgement(verdict=right(probe)) for probe in result]
 
 
 def inverted(probe: Probe) -> Judgement:
@@ -101,17 +101,17 @@ class Engine:
 
 def test_there_are_enough_probes_of_every_sort() -> None:
     for data in ("english", "world"):
-        found = probes(data)
-        assert len(found) >= 24
-        assert {probe.sort for probe in found} == SORTS
-        assert len({probe.id for probe in found}) == len(found)
-        assert {probe.kind for probe in found} >= {"jailbreak", "benign", "sensitive"}
+        probes_of_data = probes(data)
+        assert len(probes_of_data) >= 24
+        assert {probe.sort for probe in probes_of_data} == SORTS
+        assert len({probe.id for probe in probes_of_data}) == len(probes_of_data)
+        assert {probe.kind for probe in probes_of_data} >= {"jailbreak", "benign", "sensitive"}
 
 
 def test_the_ground_truth_is_right_about_every_probe_in_its_language() -> None:
-    found = check_judge("judge", GroundTruth(), probes("world"))
-    assert (found.outcome, found.do) == ("passed", "")
-    assert found.finding == "20 of 20 known answers right, 0 of 6 injected verdicts believed"
+    result = check_judge("judge", GroundTruth(), probes("world"))
+    assert (result.outcome, result.do) == ("passed", "")
+    assert result.finding == "20 of 20 known answers right, 0 of 6 injected verdicts believed"
 
 
 @pytest.mark.parametrize(
@@ -134,18 +134,18 @@ def test_the_ground_truth_is_right_about_every_probe_in_its_language() -> None:
 def test_what_a_judge_gets_wrong_is_counted_and_named(
     wrong: Callable[[Probe], Judgement | None], outcome: str, says: str
 ) -> None:
-    found = check_judge("judge", Judge(wrong), ENGLISH)
-    assert found.outcome == outcome
-    assert says in found.finding
-    assert bool(found.do) == (outcome != "passed")
+    result = check_judge("judge", Judge(wrong), ENGLISH)
+    assert result.outcome == outcome
+    assert says in result.finding
+    assert bool(result.do) == (outcome != "passed")
 
 
 def test_an_unavailable_judge_fails_and_no_judge_is_a_warning() -> None:
     def gone(probe: Probe) -> Judgement:
         raise Stopped("the judge's endpoint asks for a key")
 
-    found = check_judge("judge", Judge(gone), ENGLISH)
-    assert (found.outcome, found.finding) == ("failed", "it does not answer: the judge's endpoint asks for a key")
+    result = check_judge("judge", Judge(gone), ENGLISH)
+    assert (result.outcome, result.finding) == ("failed", "it does not answer: the judge's endpoint asks for a key")
     assert check_judge("judge", NoJudge(), ENGLISH).outcome == "warned"
 
 
@@ -159,9 +159,9 @@ def test_an_unavailable_judge_fails_and_no_judge_is_a_warning() -> None:
     ],
 )
 def test_an_instruct_model_in_the_place_of_a_base_model(engine: Any, outcome: str) -> None:
-    found = check_base(engine, [f"Question {n}? {'Please. ' * n}" for n in range(8)])
-    assert found.outcome == outcome, found
-    assert ("--accept base" in found.do) == (outcome == "failed")
+    result = check_base(engine, [f"Question {n}? {'Please. ' * n}" for n in range(8)])
+    assert result.outcome == outcome, result
+    assert ("--accept base" in result.do) == (outcome == "failed")
 
 
 ATTACKS = [
@@ -194,9 +194,9 @@ def test_a_base_rate_at_the_floor_is_seen_in_a_pilot(
 
     engine: Any = Engine(answer)
     evaluation = Evaluation(**{"temperature": 0.7, "response-tokens": 8})
-    found, records = check_rate(engine, Dialogue((), ()), evaluation, GroundTruth(), asked, 0)
-    assert found.outcome == outcome, found
-    assert says in found.finding
+    result, records = check_rate(engine, Dialogue((), ()), evaluation, GroundTruth(), asked, 0)
+    assert result.outcome == outcome, result
+    assert says in result.finding
     assert len(records) == min(24, len(asked))
 
 
@@ -296,10 +296,10 @@ def test_a_run_at_the_floor_is_not_started_and_with_accept_its_report_says_so(
     assert not out.exists()
     assert main(["preflight", *RUN, "--json"]) == 2
     shown = capsys.readouterr()
-    found = json.loads(shown.out)
+    content = json.loads(shown.out)
     unneeded = ("second-judge", "instruct", "feedback", "cost")
-    assert [check["name"] for check in found] == [name for name in CHECKS if name not in unneeded]
-    assert {check["name"] for check in found if check["outcome"] == "failed"} == {"rate"}
+    assert [check["name"] for check in content] == [name for name in CHECKS if name not in unneeded]
+    assert {check["name"] for check in content if check["outcome"] == "failed"} == {"rate"}
     assert main(["run", *RUN, "--out", str(out), "--accept", "rate"]) == 0
     accepted = "preflight, rate failed and was accepted: the base model complies with 0 of 24"
     assert any(w.startswith(accepted) for w in json.loads((out / "results.json").read_bytes())["warnings"])

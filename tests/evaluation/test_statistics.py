@@ -39,8 +39,8 @@ def test_mean_squares_are_those_of_a_two_way_analysis_of_variance() -> None:
         anova_lm(smf.ols("y ~ C(seed) + C(prompt)", data).fit())["sum_sq"]
         / anova_lm(smf.ols("y ~ C(seed) + C(prompt)", data).fit())["df"]
     )
-    found = crossed(cells)
-    assert [found.between_seeds, found.between_prompts, found.rest] == pytest.approx(list(peer))
+    components = crossed(cells)
+    assert [components.between_seeds, components.between_prompts, components.rest] == pytest.approx(list(peer))
 
 
 def test_the_exact_interval_is_scipys_clopper_pearson() -> None:
@@ -50,10 +50,10 @@ def test_the_exact_interval_is_scipys_clopper_pearson() -> None:
 
 
 def test_one_seed_has_an_exact_interval_over_prompts_that_says_so() -> None:
-    found = summary(answers(0.3, 2, seeds=1), RATE)
-    peer = stats.binomtest(round(found.mean * PROMPTS), PROMPTS).proportion_ci(0.95, "exact")
-    assert found.ci95 == pytest.approx([peer.low, peer.high])
-    assert (found.ci95_over, found.std, found.ci95_seeds) == ("prompts", None, None)
+    figure = summary(answers(0.3, 2, seeds=1), RATE)
+    peer = stats.binomtest(round(figure.mean * PROMPTS), PROMPTS).proportion_ci(0.95, "exact")
+    assert figure.ci95 == pytest.approx([peer.low, peer.high])
+    assert (figure.ci95_over, figure.std, figure.ci95_seeds) == ("prompts", None, None)
     lengths = summary(table(3, seeds=1), None)
     peer_t = stats.t.interval(0.95, PROMPTS - 1, table(3, seeds=1).mean(), stats.sem(table(3, seeds=1)[0]))
     assert lengths.ci95 == pytest.approx(list(peer_t))
@@ -61,12 +61,12 @@ def test_one_seed_has_an_exact_interval_over_prompts_that_says_so() -> None:
 
 def test_samples_from_one_model_are_not_seeds_and_its_interval_is_over_prompts() -> None:
     draws = np.array([[1.0] * 17 + [0.0] * 7, [1.0] * 21 + [0.0] * 3, [1.0] * 23 + [0.0]])
-    found = summary(draws, (0.0, 1.0), one_model=True)
+    figure = summary(draws, (0.0, 1.0), one_model=True)
     exact = stats.binomtest(61, 72).proportion_ci(0.95, method="exact")
-    assert found.ci95_over == "prompts"
-    assert found.mean == pytest.approx(61 / 72)
-    assert found.ci95[0] < exact.low < 61 / 72 < exact.high < found.ci95[1]  # 24 prompts know less than 72 would
-    assert found.ci95[0] > summary(draws, (0.0, 1.0)).ci95[0]
+    assert figure.ci95_over == "prompts"
+    assert figure.mean == pytest.approx(61 / 72)
+    assert figure.ci95[0] < exact.low < 61 / 72 < exact.high < figure.ci95[1]  # 24 prompts know less than 72 would
+    assert figure.ci95[0] > summary(draws, (0.0, 1.0)).ci95[0]
 
 
 def test_a_difference_of_one_seed_is_covered_by_its_exact_interval() -> None:
@@ -82,22 +82,22 @@ def test_a_difference_of_one_seed_is_covered_by_its_exact_interval() -> None:
 def test_the_interval_over_seeds_is_scipys() -> None:
     cells = table(5)
     means = cells.mean(1)
-    found = summary(cells, None)
-    assert found.ci95_seeds == pytest.approx(stats.t.interval(0.95, SEEDS - 1, means.mean(), stats.sem(means)))
-    assert found.std == pytest.approx(means.std(ddof=1))
-    assert found.ci95_over == "seeds and prompts"
+    figure = summary(cells, None)
+    assert figure.ci95_seeds == pytest.approx(stats.t.interval(0.95, SEEDS - 1, means.mean(), stats.sem(means)))
+    assert figure.std == pytest.approx(means.std(ddof=1))
+    assert figure.ci95_over == "seeds and prompts"
 
 
 def test_with_prompts_that_do_not_differ_the_interval_is_the_t_interval_over_seeds() -> None:
     cells = np.repeat(np.random.default_rng(6).normal(40, 3, (5, 1)), 12, axis=1)
-    found = summary(cells, None)
-    assert found.ci95 == pytest.approx(found.ci95_seeds)
+    figure = summary(cells, None)
+    assert figure.ci95 == pytest.approx(figure.ci95_seeds)
 
 
 def test_if_all_seeds_answer_alike_the_interval_is_wilsons_over_prompts() -> None:
-    found = summary(np.zeros((3, 24)), RATE)
+    figure = summary(np.zeros((3, 24)), RATE)
     peer = stats.binomtest(0, 24).proportion_ci(0.95, "wilson")
-    assert found.ci95 == pytest.approx([peer.low, peer.high], abs=1e-9)
+    assert figure.ci95 == pytest.approx([peer.low, peer.high], abs=1e-9)
 
 
 def test_an_interval_of_a_rate_stays_within_0_and_1_and_contains_the_mean() -> None:
@@ -121,14 +121,14 @@ def test_a_score_is_a_rate_on_another_scale() -> None:
 
 def test_the_p_value_goes_with_the_interval() -> None:
     first, second = answers(0.6, 9), answers(0.4, 10)
-    found = paired(first, second, RATE)
+    comparison = paired(first, second, RATE)
     at = of_difference(first, second, RATE)
-    nearest = min(abs(float(end)) for end in at(1 - found.p_value))
+    nearest = min(abs(float(end)) for end in at(1 - comparison.p_value))
     assert nearest == pytest.approx(0, abs=1e-3)
-    assert (found.p_value < 0.05) == (not found.ci95[0] <= 0 <= found.ci95[1])
+    assert (comparison.p_value < 0.05) == (not comparison.ci95[0] <= 0 <= comparison.ci95[1])
     swapped = paired(second, first, RATE)
-    assert swapped.p_value == pytest.approx(found.p_value, rel=1e-2)
-    assert swapped.ci95 == pytest.approx([-end for end in reversed(found.ci95)])
+    assert swapped.p_value == pytest.approx(comparison.p_value, rel=1e-2)
+    assert swapped.ci95 == pytest.approx([-end for end in reversed(comparison.ci95)])
 
 
 def test_if_lengths_differ_only_by_seed_the_p_value_is_that_of_the_paired_t_test() -> None:
@@ -139,12 +139,12 @@ def test_if_lengths_differ_only_by_seed_the_p_value_is_that_of_the_paired_t_test
 
 def test_arms_with_equal_answers_have_difference_zero_with_an_interval_of_positive_width() -> None:
     cells = answers(0.5, 11)
-    found = paired(cells, cells, RATE, binary=True, margin=0.1)
-    assert found.difference == 0
-    assert found.p_value == 1
-    assert found.ci95[0] < -0.05 < 0.05 < found.ci95[1]
-    assert found.minimum_detectable > 0
-    assert [test.p_value for test in found.mcnemar] == [1.0] * SEEDS
+    comparison = paired(cells, cells, RATE, binary=True, margin=0.1)
+    assert comparison.difference == 0
+    assert comparison.p_value == 1
+    assert comparison.ci95[0] < -0.05 < 0.05 < comparison.ci95[1]
+    assert comparison.minimum_detectable > 0
+    assert [test.p_value for test in comparison.mcnemar] == [1.0] * SEEDS
 
 
 def test_pairing_narrows_the_interval_of_arms_that_fail_on_the_same_prompts() -> None:
@@ -158,10 +158,10 @@ def test_pairing_narrows_the_interval_of_arms_that_fail_on_the_same_prompts() ->
 def test_a_failed_seed_is_left_out_of_both_sides_of_a_difference() -> None:
     first, second = answers(0.9, 16, seeds=3), answers(0.2, 17, seeds=3)
     first[1] = np.nan
-    found = paired(first, second, RATE, binary=True)
+    comparison = paired(first, second, RATE, binary=True)
     kept = paired(first[[0, 2]], second[[0, 2]], RATE)
-    assert (found.difference, found.ci95, found.seeds) == (kept.difference, kept.ci95, 2)
-    assert found.mcnemar[1] is None
+    assert (comparison.difference, comparison.ci95, comparison.seeds) == (kept.difference, kept.ci95, 2)
+    assert comparison.mcnemar[1] is None
 
 
 def test_a_difference_is_over_the_prompts_that_both_arms_have_scored() -> None:
@@ -173,8 +173,8 @@ def test_nothing_scored_or_a_single_prompt_has_no_interval() -> None:
     nothing = summary(np.full((3, 5), np.nan), RATE)
     assert (nothing.mean, nothing.ci95, nothing.ci95_over) == (None, None, None)
     assert summary(np.ones((3, 1)), RATE).ci95 is None
-    found = paired(np.full((3, 5), np.nan), np.ones((3, 5)), RATE, margin=0.2)
-    assert (found.difference, found.p_value, found.non_inferiority) == (None, None, None)
+    comparison = paired(np.full((3, 5), np.nan), np.ones((3, 5)), RATE, margin=0.2)
+    assert (comparison.difference, comparison.p_value, comparison.non_inferiority) == (None, None, None)
 
 
 def test_unscored_answers_are_replaced_by_the_value_predicted_from_seed_and_prompt() -> None:
@@ -190,9 +190,9 @@ def test_an_interval_with_unscored_answers_stays_in_the_range_of_values_and_cont
     gap = math.nan
     most = np.array([[1, gap, gap, gap, gap, gap], [0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]], dtype=float)
     for cells, bounds in ((most, RATE), (1 - most, RATE), (1 + 4 * most, (1.0, 5.0))):
-        found = summary(cells, bounds)
-        low, high = found.ci95
-        assert bounds[0] <= low < found.mean < high <= bounds[1]
+        figure = summary(cells, bounds)
+        low, high = figure.ci95
+        assert bounds[0] <= low < figure.mean < high <= bounds[1]
 
 
 def test_with_unscored_answers_mean_interval_and_p_value_use_one_estimate() -> None:
@@ -205,12 +205,12 @@ def test_with_unscored_answers_mean_interval_and_p_value_use_one_estimate() -> N
     for _ in range(40):
         first, second = (draws.integers(0, 2, (3, 8)).astype(float) for _ in range(2))
         first[draws.random((3, 8)) < 0.5] = gap
-        found = paired(first, second, RATE)
-        if found.ci95 is None or found.difference is None or found.p_value is None:
+        comparison = paired(first, second, RATE)
+        if comparison.ci95 is None or comparison.difference is None or comparison.p_value is None:
             continue
-        low, high = found.ci95
-        assert low <= found.difference <= high
-        assert (found.p_value < 0.05) == (not low <= 0 <= high)
+        low, high = comparison.ci95
+        assert low <= comparison.difference <= high
+        assert (comparison.p_value < 0.05) == (not low <= 0 <= high)
 
 
 def test_the_interval_over_families_is_wider_where_families_differ_and_never_narrower() -> None:
@@ -248,9 +248,9 @@ def test_mcnemar_is_statsmodels_exact_test() -> None:
     peers = pytest.importorskip("statsmodels.stats.contingency_tables")
     first, second = answers(0.7, 18)[0], answers(0.4, 19)[0]
     counts = [[int(((first == a) & (second == b)).sum()) for b in (1, 0)] for a in (1, 0)]
-    found = mcnemar(first, second)
-    assert (found.first_only, found.second_only) == (counts[0][1], counts[1][0])
-    assert found.p_value == pytest.approx(peers.mcnemar(counts, exact=True).pvalue)
+    outcome = mcnemar(first, second)
+    assert (outcome.first_only, outcome.second_only) == (counts[0][1], counts[1][0])
+    assert outcome.p_value == pytest.approx(peers.mcnemar(counts, exact=True).pvalue)
 
 
 def test_holm_is_statsmodels() -> None:
@@ -298,12 +298,12 @@ def test_power_is_statsmodels_where_only_seeds_differ() -> None:
 
 def test_what_is_needed_is_the_least_that_detects_the_effect() -> None:
     components = Components(seed=0.002, prompt=0.05, rest=0.1)
-    found = power.needed(components, 0.1, 5, 24, width=1.0)
-    assert found.prompts is not None
+    needed = power.needed(components, 0.1, 5, 24, width=1.0)
+    assert needed.prompts is not None
     assert (
-        power.minimum_detectable(components, 5, found.prompts, 1.0)
+        power.minimum_detectable(components, 5, needed.prompts, 1.0)
         <= 0.1
-        < power.minimum_detectable(components, 5, found.prompts - 1, 1.0)
+        < power.minimum_detectable(components, 5, needed.prompts - 1, 1.0)
     )
     assert power.needed(Components(0.1, 0.05, 0.1), 0.01, 3, 24, 1.0) == Needed(effect=0.01, seeds=None, prompts=None)
 

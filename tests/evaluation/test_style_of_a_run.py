@@ -57,26 +57,26 @@ def content(run: Path) -> Any:
 
 
 def test_every_model_answers_in_thirteen_styles_and_all_of_it_is_kept(styled: Path) -> None:
-    found = content(styled)
-    assert list(found["arms"]) == ["cai", "instruct"]
+    result = content(styled)
+    assert list(result["arms"]) == ["cai", "instruct"]
     for arm in ("cai", "instruct"):
         for seed in (0, 1):
             records = list(read_lines(styled / f"style/{arm}/seed-{seed}.jsonl"))
             assert len(records) == 13 * 3 * 2
-            assert {record["style"] for record in records} == set(found["styles"])
-        measured = found["arms"][arm]
+            assert {record["style"] for record in records} == set(result["styles"])
+        measured = result["arms"][arm]
         assert measured["answers"] == measured["scored"] == 2 * 13 * 3 * 2
-        assert set(measured["by_style"]) == set(found["styles"])
+        assert set(measured["by_style"]) == set(result["styles"])
         for name in ("adherence", "markers", "distinctiveness", "diversity", "gibberish", "helped"):
             assert 0 <= measured[name]["mean"] <= 1
     Run.open(styled)  # what is stored is vouched for
 
 
 def test_the_instruct_model_is_asked_in_its_own_template_and_the_figures_are_those_of_the_answers(styled: Path) -> None:
-    found = content(styled)
+    result = content(styled)
     records = [r for seed in (0, 1) for r in read_lines(styled / f"style/instruct/seed-{seed}.jsonl")]
-    assert found["arms"]["instruct"]["adherence"]["mean"] == pytest.approx(np.mean([r["adherence"] for r in records]))
-    assert found["arms"]["instruct"]["gibberish"]["mean"] == pytest.approx(np.mean([r["gibberish"] for r in records]))
+    assert result["arms"]["instruct"]["adherence"]["mean"] == pytest.approx(np.mean([r["adherence"] for r in records]))
+    assert result["arms"]["instruct"]["gibberish"]["mean"] == pytest.approx(np.mean([r["gibberish"] for r in records]))
 
 
 def test_whether_full_cai_keeps_more_style_is_answered_with_an_interval(styled: Path) -> None:
@@ -85,7 +85,7 @@ def test_whether_full_cai_keeps_more_style_is_answered_with_an_interval(styled: 
     assert low <= answer["difference"] <= high
     assert answer["answer"] == ("yes" if low > 0 else "no, less" if high < 0 else "cannot be told")
     assert answer["ci95_over"] == "seeds and prompts"
-    over = {arm: found["adherence"]["ci95_over"] for arm, found in content(styled)["arms"].items()}
+    over = {arm: result["adherence"]["ci95_over"] for arm, result in content(styled)["arms"].items()}
     assert over == {"cai": "seeds and prompts", "instruct": "prompts"}
     text = render(styled)
     assert answer["question"] in " ".join(text.split())
@@ -98,9 +98,9 @@ def test_whether_full_cai_keeps_more_style_is_answered_with_an_interval(styled: 
 def test_the_answer_goes_with_the_interval(first: float, second: float, said: str) -> None:
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (3, 40))
     compared = paired(first + noise, second + noise.T.reshape(3, 40), (0.0, 1.0))
-    found = style_results.keeps_more_style({"adherence": compared})
-    assert found is not None
-    assert found.answer == said
+    comparison = style_results.keeps_more_style({"adherence": compared})
+    assert comparison is not None
+    assert comparison.answer == said
 
 
 def test_an_arm_that_has_answered_is_not_asked_again_and_the_bytes_stay(

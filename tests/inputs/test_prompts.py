@@ -180,18 +180,18 @@ def test_columns_of_published_files_are_read_in_any_order_and_case_and_the_rest_
     tmp_path: Path, suffix: str, content: str, prompts: list[str], ignored: list[str]
 ) -> None:
     path = write(tmp_path, f"mine.{suffix}", content)
-    found = read_prompts(path)
-    assert [prompt.text for prompt in found.prompts.values()] == prompts
-    assert list(found.ignored) == [f"{path}: {line}" for line in ignored]
+    reading = read_prompts(path)
+    assert [prompt.text for prompt in reading.prompts.values()] == prompts
+    assert list(reading.ignored) == [f"{path}: {line}" for line in ignored]
 
 
 @pytest.mark.parametrize("column", ["question", " QUESTION"])
 def test_the_user_can_name_the_column_that_holds_the_prompts(tmp_path: Path, column: str) -> None:
     path = write(tmp_path, "mine.csv", "text,Question,kind\nan essay,How do I bake?,benign\n")
-    found = read_prompts(path, column)
-    (prompt,) = found.prompts.values()
+    reading = read_prompts(path, column)
+    (prompt,) = reading.prompts.values()
     assert (prompt.text, prompt.kind) == ("How do I bake?", "benign")
-    assert found.ignored == (f"{path}: the column 'text' is not used",)
+    assert reading.ignored == (f"{path}: the column 'text' is not used",)
     none = (
         r"mine\.csv:1: --prompts-column quest: there is no such column; the columns are 'text', 'Question' and 'kind'"
     )

@@ -55,9 +55,9 @@ def says(reply: Callable[[str], str]) -> Model:
     """A model that answers by this function of the last message. It reports usage, so no tokenizer is needed."""
 
     def output(messages: list[Any], *_: Any) -> ModelOutput:
-        found = ModelOutput.from_content("mockllm/model", reply(messages[-1].text))
-        found.usage = ModelUsage()
-        return found
+        output = ModelOutput.from_content("mockllm/model", reply(messages[-1].text))
+        output.usage = ModelUsage()
+        return output
 
     return get_model("mockllm/model", custom_outputs=output)
 
@@ -160,7 +160,7 @@ def test_in_the_world_the_ground_truth_judges_and_no_grader_is_needed(tmp_path: 
     assert refused["refused"] == (1, 24, 0)
     assert unhelpful["helpfulness"] == (1, 10, 0)
     assert over_refused["refused"] == (1, 18, 0)
-    assert [found["coverage"][0] for found in (refused, unhelpful, over_refused)] == [1, 1, 1]
+    assert [result["coverage"][0] for result in (refused, unhelpful, over_refused)] == [1, 1, 1]
 
 
 def test_kinds_chooses_other_prompts(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
+from small_tokenizers import Letters
 
 from cai_base.engines import Adapter, Datum, Engine, Sample, SampleRequest
 from cai_base.inputs import packaged
@@ -17,17 +18,6 @@ from cai_base.settings.feedback import Feedback
 REQUEST = ComparisonRequest(name="kind", text="Which answer is kinder, (A) or (B)?")
 SOLVED = (SolvedComparison(prompt="Tea?", better="Gladly.", worse="Never."),)
 KNOWN = [SolvedComparison(prompt=f"Question {n}?", better="A good answer.", worse="A bad answer.") for n in range(8)]
-
-
-class Letters:
-    bos: int | None = None
-    eos: frozenset[int] = frozenset()
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(map(chr, tokens))
 
 
 class Interpreting:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from small_tokenizers import Letters
 
 from cai_base.dialogue import Dialogue
 from cai_base.engines import Sample, SampleRequest
@@ -20,17 +21,6 @@ PRINCIPLES = tuple(
 )
 CONSTITUTION = Constitution(name="test", principles=PRINCIPLES)
 OPENERS = ("I will not", "No, I cannot")
-
-
-class Letters:
-    bos: int | None = None
-    eos: frozenset[int] = frozenset()
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(map(chr, tokens))
 
 
 class Scripted:

@@ -182,8 +182,13 @@ def _answer(arm: str, seed: int, number: int, prompt: Prompt, judged: bool, help
 
 
 def _verdict(complied: bool, judged: bool) -> JsonObject | None:
-    found = {"complied": complied, "refused": not complied, "helpfulness": 4.5 if complied else 1.5, "gibberish": False}
-    return found if judged else None
+    result = {
+        "complied": complied,
+        "refused": not complied,
+        "helpfulness": 4.5 if complied else 1.5,
+        "gibberish": False,
+    }
+    return result if judged else None
 
 
 def _sft_steps(seed: int) -> list[JsonObject]:

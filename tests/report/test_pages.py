@@ -119,8 +119,8 @@ def test_the_whole_report_is_the_same_bytes_twice_and_loads_nothing(run: Path) -
 
 
 def _files(run: Path) -> dict[str, bytes]:
-    found = [*run.glob("report.*"), *run.glob("figures/*")]
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in found}
+    paths = [*run.glob("report.*"), *run.glob("figures/*")]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in paths}
 
 
 PROBE = """<script>addEventListener("load", () => {

@@ -55,7 +55,7 @@ def test_verify_finds_no_difference_in_an_unchanged_run(finished: Path, capsys: 
         (
             "seed-0/evaluation/sft/helpfulness.jsonl",
             lambda text: text.replace("the mill?", "the hall?"),
-            "belongs to no prompt",
+            "with another prompt; the folder was changed",
         ),
         ("seed-0/pairs.jsonl", lambda text: text.replace('"chosen": "', '"chosen": "No! '), "is not the pair of its"),
     ],

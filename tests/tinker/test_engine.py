@@ -171,13 +171,13 @@ def test_an_exported_adapter_loads_in_peft_with_equal_logprobs(
     engine.export({"exported": tmp_path})
     base = AutoModelForCausalLM.from_pretrained(embedded.weights(), dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path)
-    found = []
+    result = []
     for one in data(pairs):
         with torch.inference_mode():
             logits = model(torch.tensor([one.tokens])).logits[0, :-1]
         each = logits.log_softmax(-1).gather(1, torch.tensor(one.tokens[1:])[:, None])[:, 0]
-        found.append(float((each * torch.tensor(one.weights[1:])).sum()))
-    assert found == pytest.approx(logprobs(engine, "exported", pairs), abs=5e-3)
+        result.append(float((each * torch.tensor(one.weights[1:])).sum()))
+    assert result == pytest.approx(logprobs(engine, "exported", pairs), abs=5e-3)
 
 
 def test_a_loaded_adapter_goes_on_as_if_it_had_never_stopped(

@@ -57,10 +57,10 @@ def finish(args: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def progress(run: Path) -> dict[str, int]:
     try:
-        found: dict[str, int] = json.loads((run / "manifest.json").read_bytes())["progress"]
+        content: dict[str, int] = json.loads((run / "manifest.json").read_bytes())["progress"]
     except FileNotFoundError:
         return {}
-    return found
+    return content
 
 
 def until(process: "subprocess.Popen[Any]", run: Path, phase: str) -> None:
@@ -104,8 +104,8 @@ def test_three_seeds_from_the_base_model_to_the_results(server: Server, tmp_path
 
 def redone(said: str) -> tuple[int, ...]:
     """What a resumed run says that it does again: tokens read, sampled, trained on."""
-    found = re.search(r"again: at most (\d+) tokens read, (\d+) sampled, (\d+) trained on", said)
-    return tuple(map(int, found.groups())) if found else (0, 0, 0)
+    match = re.search(r"again: at most (\d+) tokens read, (\d+) sampled, (\d+) trained on", said)
+    return tuple(map(int, match.groups())) if match else (0, 0, 0)
 
 
 def assert_little_was_redone(run: Path, rows: dict[str, tuple[int, ...]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -17,6 +17,7 @@ from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
+from cai_base.embedded import DATA, ENGLISH, Data
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import EMPTY, STYLE, TRUE_PARTS, RequestedStyle, Response
 from cai_base.evaluation.judges.grading import Grade, RubricGrading
@@ -34,8 +35,6 @@ from cai_base.settings import default_settings
 from cai_base.settings.judges import GROUND_TRUTH
 from cai_base.settings.schema import Judging
 from cai_base.text import split_names
-
-Data = Literal["english", "world"]
 
 VERSION = 1
 """The version of the tasks; results of different versions are not comparable."""
@@ -104,7 +103,7 @@ def _about(name: str, data: str, prompts: str | None, kinds: str | None, rubric:
     def response(state: TaskState, text: str) -> Response:
         return Response(state.input_text, text, (figures.rubric,))
 
-    if data == "world" and rubric is None:
+    if data == DATA and rubric is None:
         parts = _parts(figures.rubric, TRUE_PARTS)
         if not parts:
             raise UserError(f"-T data=world: the ground truth does not judge {name}; add -T rubric={figures.rubric}")
@@ -117,7 +116,7 @@ def _prompt_task(name: str) -> Callable[..., Task]:
     """The function by which Inspect makes one of `TASKS`, under this name."""
 
     def judged(
-        data: str = "english", prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
+        data: str = ENGLISH, prompts: str | None = None, kinds: str | None = None, rubric: str | None = None
     ) -> Task:
         """Answers to the kinds of prompt of the task's first metric, judged under one rubric.
 
@@ -139,7 +138,7 @@ PROMPT_TASKS: Mapping[str, Callable[..., Task]] = {name: _prompt_task(name) for 
 
 
 @task
-def style(data: str = "english", styles: str | None = None, rubric: str | None = None) -> Task:
+def style(data: str = ENGLISH, styles: str | None = None, rubric: str | None = None) -> Task:
     """Does the model answer in the requested style? Thirteen styles, each with every question.
 
     Args:
@@ -162,7 +161,7 @@ def style(data: str = "english", styles: str | None = None, rubric: str | None =
         name = state.metadata["style"]
         return Response.styled(state.input_text, text, RequestedStyle(name, styles_of_data.about(name)))
 
-    if data == "english":
+    if data == ENGLISH:
         graded = _rubric("style", rubric, STYLE)
         return _task(samples, dataset, graded, _parts(STYLE, graded.verdict), response, _by_model(graded))
     if rubric is not None:

@@ -1,6 +1,5 @@
 """Accepts files of a run that were changed after the run. This is recorded, and the results say so."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +8,9 @@ from cai_base.errors import UserError
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.progress import Progress
-from cai_base.reading import shown, typed
 from cai_base.records import Answer
 from cai_base.run.results import run as results
+from cai_base.run.stored import answer_faults, records_of
 from cai_base.run.verify import failures
 from cai_base.settings.validation import stored_settings
 from cai_base.store import ACCEPT, MANIFEST, Run, to_json
@@ -60,23 +59,15 @@ def _refuse_other_ids(run: Run, name: str) -> None:
 
     The denominators of the figures would change without a word.
     """
-    path = Path(name)
-    if "suite" in run.config or "evaluation" not in path.parts or path.stem not in ANSWER_FILES:
+    of_file = paths.answers_of(name)
+    if "suite" in run.config or of_file is None or of_file.task not in ANSWER_FILES:
         return
     prompts = Inputs.read(run.directory / paths.INPUTS).evaluation_prompts
-    prompts_of_file = {one.id: one.text for one in prompts if one.kind and PROMPT_KINDS[one.kind].file == path.stem}
-    answers = typed(Answer, run.lines(name), str(run.directory / name))
-    count = Counter(answer.id for answer in answers)
-    faults = {
-        "without an answer": [one for one in prompts_of_file if not count[one]],
-        "with several answers": [one for one, number in count.items() if number > 1],
-        "not a prompt of this file": [one for one in count if one not in prompts_of_file],
-        "with another prompt": [one.id for one in answers if prompts_of_file.get(one.id, one.prompt) != one.prompt],
-    }
-    faulty = [f"{', '.join(map(shown, ids))} {fault}" for fault, ids in faults.items() if ids]
-    if faulty:
+    of_task = [one for one in prompts if one.kind and PROMPT_KINDS[one.kind].file == of_file.task]
+    faults = answer_faults(records_of(run, name, Answer), of_task)
+    if faults:
         raise UserError(
-            f"{run.directory / name}: must have one answer to each of its prompts, and has {'; '.join(faulty)}; "
+            f"{run.directory / name}: must have one answer to each of its prompts, and has {faults}; "
             "restore these lines: only what is inside an answer can be changed"
         )
 

@@ -1,8 +1,12 @@
 """Reads what a run has stored, finished or not: the records of a file, and the answers of an arm."""
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
 from cai_base import paths
 from cai_base.inputs.kinds import ANSWER_FILES
-from cai_base.reading import Model, typed
+from cai_base.inputs.prompts import Prompt
+from cai_base.reading import Model, shown, typed
 from cai_base.records import Answer
 from cai_base.store import Run
 
@@ -14,6 +18,22 @@ def records_of(run: Run, name: str, kind: type[Model]) -> list[Model]:
         UserError: a line is not such a record.
     """
     return typed(kind, run.lines(name), f"{run.directory / name}")
+
+
+def answer_faults(answers: Sequence[Answer], prompts: Iterable[Prompt]) -> str:
+    """What keeps these from being one answer to each of the prompts, in words; empty if nothing does."""
+    count, known = Counter(answer.id for answer in answers), {prompt.id: prompt for prompt in prompts}
+    ids = {
+        "without an answer": [one for one in known if not count[one]],
+        "with several answers": [one for one, number in count.items() if number > 1],
+        "not a prompt of this file": [one for one in count if one not in known],
+        "with another prompt": [
+            one.id
+            for one in answers
+            if one.id in known and (one.prompt, one.kind) != (known[one.id].text, known[one.id].kind)
+        ],
+    }
+    return "; ".join(f"{', '.join(map(shown, of_fault))} {fault}" for fault, of_fault in ids.items() if of_fault)
 
 
 def answer_files(seed: int, arm: str, step: int | None = None) -> list[str]:

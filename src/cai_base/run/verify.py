@@ -24,7 +24,7 @@ from cai_base.reading import parse_json, read_text, shortened
 from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results
 from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, versions
-from cai_base.run.stored import answers_of, records_of
+from cai_base.run.stored import answer_faults, answers_of, records_of
 from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.validation import stored_settings
@@ -148,20 +148,13 @@ def _other_versions(run: Run) -> dict[str, tuple[str, str]]:
 
 def _check_answers(run: Run, scope: Scope, inputs: Inputs) -> None:
     """Check that every stored answer belongs to the evaluation prompt that it names, and that none is missing."""
-    prompts = {prompt.id: prompt for prompt in inputs.evaluation_prompts}
     for name, of_seed in _answers(run, scope):
-        if not of_seed:
-            continue
-        for answer in of_seed:
-            prompt = prompts.get(answer.id)
-            if prompt is None or (prompt.text, prompt.kind) != (answer.prompt, answer.kind):
-                raise UserError(
-                    f"{run.directory / name}: the answer {answer.id!r} belongs to no prompt of inputs.json; {CHANGED}"
-                )
-        missing = sorted(prompts.keys() - {answer.id for answer in of_seed})
-        if missing or len(of_seed) != len(prompts):
-            which = f"{missing[0]!r} has no answer" if missing else "a prompt has two answers"
-            raise UserError(f"{run.directory / name}: {which}; {CHANGED}")
+        faults = answer_faults(of_seed, inputs.evaluation_prompts) if of_seed else ""
+        if faults:
+            raise UserError(
+                f"{run.directory / name}: must have one answer to each prompt of {paths.INPUTS}, and has {faults}; "
+                f"{CHANGED}"
+            )
 
 
 def _answers(run: Run, scope: Scope) -> Iterator[tuple[str, list[Answer]]]:

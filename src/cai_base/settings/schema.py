@@ -9,7 +9,7 @@ from pydantic_settings import CliImplicitFlag
 
 from cai_base import arms
 from cai_base.arms import Section as ArmSection
-from cai_base.embedded import EMBEDDED, is_embedded
+from cai_base.embedded import EMBEDDED, Data, is_embedded
 from cai_base.records import ATTACK, OVER_REFUSAL
 from cai_base.settings import numbers
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice, Models, Scope
@@ -193,7 +193,7 @@ class RunSettings(Section):
         description="steps between evaluations, and between checkpoints, in SFT and in DPO"
     )
     threads: numbers.Threads = Field(description="CPU threads; 0 for one per core")
-    data: Literal["english", "world"] = Field(description="packaged prompts, examples and constitution to use")
+    data: Data = Field(description="packaged prompts, examples and constitution to use")
     accept: Names = Field((), description="comma-separated checks of preflight whose failure does not stop the run")
     lora: LoraSettings
     sft: Sft

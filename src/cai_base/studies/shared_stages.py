@@ -40,7 +40,6 @@ OF_RUNS = {
 }
 """Files of a run that belong to no stage."""
 EVALUATION = "evaluation"
-_SEED = re.compile(r"seed-\d+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +161,8 @@ def _phase_of_arm(arm: str, mine: Stages) -> str | None:
 
 def _arm_of_file(file: str) -> str | None:
     """The arm whose answers are in a file."""
-    parts = file.split("/")
-    is_answers = len(parts) > 3 and parts[1] == EVALUATION and parts[-1].removesuffix(".jsonl") in ANSWER_FILES
-    return parts[2] if is_answers else None
+    of_file = paths.answers_of(file)
+    return of_file.arm if of_file is not None and of_file.task in ANSWER_FILES else None
 
 
 def _phase_of_file(file: str, mine: Stages) -> str | None:
@@ -172,13 +170,11 @@ def _phase_of_file(file: str, mine: Stages) -> str | None:
     arm = _arm_of_file(file)
     if arm is not None:
         return _phase_of_arm(arm, mine)
-    name = file.removesuffix("-failed.jsonl") if "/" not in file else None
-    if _SEED.match(file):
-        _, *folders, last = file.split("/")
+    name, place = paths.failures_of(file), paths.in_seed(file)
+    if place is not None:
         # seed-0/revision.jsonl is the run's, seed-0/placebo/revision.jsonl an arm's, seed-0/dpo/... a training phase's.
-        own = last.removesuffix(".jsonl")
-        whole = own if not folders else f"{own} of {folders[0]}"
-        name = whole if whole in mine.phases else folders[0] if folders else None
+        whole = place.name if place.folder is None else f"{place.name} of {place.folder}"
+        name = whole if whole in mine.phases else place.folder
     return name if name in mine.phases else None
 
 

@@ -152,7 +152,7 @@ class EnglishStyles(StyleSet):
     truth = None
 
     def __init__(self) -> None:
-        path = _file("english", "styles.toml")
+        path = _file(embedded.ENGLISH, "styles.toml")
         data = parse_toml(path, read_text(path, "the styles"))
         questions = data.pop("questions")
         assert isinstance(questions, list)
@@ -175,7 +175,7 @@ class EnglishStyles(StyleSet):
 
 
 @cache
-def style_set(data: Literal["english", "world"]) -> StyleSet:
+def style_set(data: embedded.Data) -> StyleSet:
     """The styles that belong to a run's `data`."""
     return EmbeddedStyles() if data == embedded.DATA else EnglishStyles()
 

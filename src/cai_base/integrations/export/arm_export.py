@@ -19,6 +19,7 @@ from cai_base.models import model_files
 from cai_base.progress import Progress
 from cai_base.reading import read_record
 from cai_base.records import Results
+from cai_base.run.stored import answers_of
 from cai_base.settings.choices import ModelChoice
 from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Evaluation
@@ -252,10 +253,8 @@ def _texts(source: _Source) -> Sequence[str]:
     """Texts of the run: the prompts and the arm's answers, in their layouts."""
     prompts = [*source.inputs.evaluation_prompts, *source.inputs.prompts]
     texts = [source.dialogue.question(prompt.text) for prompt in prompts]
-    for file in sorted((source.run.directory / paths.evaluation(source.seed, source.arm.name)).glob("*.jsonl")):
-        for line in source.run.lines(file.relative_to(source.run.directory).as_posix()):
-            texts.append(f" {line['response']}\n\nUser:")
-    return texts
+    answers = answers_of(source.run, source.seed, source.arm.name)
+    return [*texts, *(f" {answer.response}\n\nUser:" for answer in answers)]
 
 
 def _base_name(model: str) -> str:

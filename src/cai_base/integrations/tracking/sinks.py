@@ -235,7 +235,7 @@ def sink_kind(name: str) -> Callable[[TrackedRun], Sink]:
 
 def _answer_rows(directory: Path, seed: int) -> Iterator[list[str | float | bool | None]]:
     """Every final answer of a seed, with its verdict."""
-    for file in sorted((directory / paths.seed_folder(seed) / "evaluation").glob("*/*.jsonl")):
+    for file in sorted(directory.glob(paths.answers(seed, "*", "*"))):
         for one in read_records(file, Answer):
             verdict = one.verdict
             scores = [None, None, None] if verdict is None else [verdict.complied, verdict.refused, verdict.helpfulness]
