@@ -7,6 +7,9 @@ belong; None for the run's own. `config.json` and `manifest.json`, which every s
 import re
 from typing import NamedTuple
 
+_NUMBER, _NAME = "[0-9]+", "([^/]+)"
+"""Patterns of a number and of a name in a path."""
+
 Number = int | str
 """A seed or a step; in text about paths in general, the letter that stands for it."""
 
@@ -90,8 +93,9 @@ class AnswersOf(NamedTuple):
 
 def answers_of(file: str) -> AnswersOf | None:
     """Of a file of answers, at the end or during training, the arm and the task; None for another file."""
-    match = re.fullmatch(rf"{seed_folder(r'\d+')}/evaluation/([^/]+)/(?:step-\d+/)?([^/]+)\.jsonl", file)
-    return None if match is None else AnswersOf(match[1], match[2])
+    match = re.fullmatch(f"{answers(_NUMBER, _NAME, _NAME)}|{answers(_NUMBER, _NAME, _NAME, _NUMBER)}", file)
+    names = [] if match is None else [name for name in match.groups() if name is not None]
+    return AnswersOf(*names) if names else None
 
 
 class InSeed(NamedTuple):
@@ -105,14 +109,14 @@ class InSeed(NamedTuple):
 def in_seed(file: str) -> InSeed | None:
     """Where a file lies in a seed's folder; None if it lies in none."""
     seed, *folders = file.split("/")
-    if not folders or not re.fullmatch(seed_folder(r"\d+"), seed):
+    if not folders or not re.fullmatch(seed_folder(_NUMBER), seed):
         return None
     return InSeed(folders[0] if len(folders) > 1 else None, folders[-1].removesuffix(".jsonl"))
 
 
 def failures_of(file: str) -> str | None:
     """The phase whose failures a file holds; None for another file."""
-    match = re.fullmatch(failures("([^/]+)"), file)
+    match = re.fullmatch(failures(_NAME), file)
     return None if match is None else match[1]
 
 
