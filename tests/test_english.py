@@ -67,6 +67,8 @@ def test_no_name_is_a_bare_participle() -> None:
         if name.strip("_") in PARTICIPLES
     }
     assert participles == set(), "say what the value is: figures, answers, match, config"
+    tests = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("*.py")}
+    assert [file for file, text in tests.items() if "found" in names(ast.parse(text))] == []
 
 
 def test_the_check_of_names_sees_every_kind_of_name() -> None:

@@ -10,7 +10,7 @@ from cai_base import arms
 from cai_base.dialogue import prompt_tokens
 from cai_base.engines import Adam, Batch, Datum, Engine, LinearLoss, SampleRequest, Usage
 from cai_base.inputs import Inputs
-from cai_base.method.phase import Phase
+from cai_base.method.phase import Phase, Size
 from cai_base.progress import Outlook, Progress, duration
 from cai_base.records import Answer
 from cai_base.run.spending import cost
@@ -59,7 +59,10 @@ def forecast(
     whole = sum(usages.values(), Usage())
     if whole.trained + whole.sampled < LONG:
         return None
-    speed = measure(settings, inputs, engine)
+    on_pairs = any(arms.arm(name).section == "dpo" for name in (*settings.trained_arms, *settings.controls))
+    sequences = 2 * settings.dpo.batch_size if on_pairs else settings.sft.batch_size
+    size = cost.run_size(settings.seeds, settings.revision, settings.evaluate_every, inputs, engine.tokenizer)
+    speed = measure(engine, size, settings.revision.unit, sequences)
     share = sum(one.tokens or 0 for one in pilot) / (len(pilot) * settings.evaluation.response_tokens) if pilot else 1.0
     return {name: _seconds(usage, speed, share) for name, usage in usages.items()}, speed
 
@@ -69,14 +72,16 @@ def _seconds(usage: Usage, speed: Speed, share: float) -> float:
     return usage.trained * speed.trained + usage.prefilled * reading + share * usage.sampled * speed.sampled
 
 
-def measure(settings: RunSettings, inputs: Inputs, engine: Engine) -> Speed:
-    """Time the second of two training steps, and two short responses to each prompt of a unit, for all seeds."""
-    names = [f"forecast/{seed}" for seed in settings.seed_numbers]
-    size = cost.run_size(settings.seeds, settings.revision, settings.evaluate_every, inputs, engine.tokenizer)
-    questions = [size.dialogue.question(one.text) for one in inputs.prompts[: settings.revision.unit]]
+def measure(engine: Engine, size: Size, unit: int, sequences: int) -> Speed:
+    """Time the second of two training steps, and two short responses to each prompt of a unit, for all seeds.
+
+    Args:
+        unit: prompts in a unit.
+        sequences: in the batch of a training step.
+    """
+    names = [f"forecast/{number}" for number in range(size.seeds)]
+    questions = [size.dialogue.question(one.text) for one in size.prompts[:unit]]
     prompts = [tuple(prompt_tokens(engine.tokenizer, question)) for question in questions]
-    on_pairs = any(arms.arm(name).section == "dpo" for name in (*settings.trained_arms, *settings.controls))
-    sequences = 2 * settings.dpo.batch_size if on_pairs else settings.sft.batch_size
     length = min(round(size.answered_question), engine.context_length)
     batch = Batch([_datum(prompts[n % len(prompts)], length, n) for n in range(sequences)], LinearLoss(1.0 * length))
     requests = [(name, prompt) for name in names for prompt in prompts]
