@@ -67,19 +67,19 @@ def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pyt
     assert "answers of cai" not in shown.err
     assert "suites/village" in (finished / "report.html").read_text("utf-8"), "the run's page has the suite"
     assert str(finished / "report.html") in shown.out
-    found = json.loads(results.read_bytes())
-    assert list(found["arms"]) == ["base", "sft", "cai", "shuffled", "resample", "instruct"]
-    assert found["layouts"]["cai"] == "few-shot dialogue"
-    assert found["layouts"]["instruct"] == "chat template"
+    content = json.loads(results.read_bytes())
+    assert list(content["arms"]) == ["base", "sft", "cai", "shuffled", "resample", "instruct"]
+    assert content["layouts"]["cai"] == "few-shot dialogue"
+    assert content["layouts"]["instruct"] == "chat template"
     assert (results.parent / "cai" / "seed-1.jsonl").stat().st_mtime_ns == sampled
     ours = json.loads((finished / "results.json").read_bytes())
     for arm in ("base", "cai", "resample", "instruct"):  # the very prompts of the run, so the very answers
         assert (
-            found["arms"][arm]["attack_success_rate"]["per_seed"]
+            content["arms"][arm]["attack_success_rate"]["per_seed"]
             == (ours["arms"][arm]["attack_success_rate"]["per_seed"])
         )
-    assert found["comparisons"]["cai - sft"]["attack_success_rate"]["seeds"] == 2
-    assert "resample - sft" in found["comparisons"]
+    assert content["comparisons"]["cai - sft"]["attack_success_rate"]["seeds"] == 2
+    assert "resample - sft" in content["comparisons"]
     assert Run.open(finished).progress("results")  # the run itself is as it was
 
 
