@@ -76,7 +76,7 @@ def with_refusals(answers: Sequence[Example], refusals: Sequence[Example], numbe
 
 @dataclass(frozen=True, slots=True)
 class Sft:
-    """Phase 1: from the base model to a helpful assistant; the controls `refusals` and `a-a` are the same once more.
+    """SFT of the base model into a helpful assistant. The controls `refusals` and `a-a` are trained in the same way.
 
     Attributes:
         examples: the written answers; each seed has six of them.

@@ -73,7 +73,7 @@ class Start:
 
 
 def start_from(bench: Workbench, phase: str, adapters: Mapping[Adapter, int], start: Start) -> None:
-    """Unless the phase has begun: load the adapters that `start` trained as its own, with a new optimizer state."""
+    """Load the adapters that `start` trained, with new optimizer states, unless the phase has begun."""
     if not bench.run.progress(phase):
         states = {a: bench.run.directory / paths.state(seed, start.phase, start.steps) for a, seed in adapters.items()}
         bench.engine.load(states, optimizer=False)

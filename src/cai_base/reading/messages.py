@@ -1,4 +1,4 @@
-"""Messages: what pydantic, json, tomllib and argparse found wrong, and values from unchecked files, in plain words."""
+"""Words for messages: the errors of pydantic, json, tomllib and argparse, and values from unchecked files."""
 
 import difflib
 from collections.abc import Collection, Mapping

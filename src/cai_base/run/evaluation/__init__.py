@@ -1,1 +1,1 @@
-"""Asks the tasks of `cai_base.evaluation`: of a run's own arms, and for `evaluate`, `style` and `calibrate`."""
+"""Evaluates a run's arms with the tasks of `cai_base.evaluation`; and the commands `evaluate`, `style`, `calibrate`."""

@@ -1,1 +1,1 @@
-"""From the stored files to results: of a run, a suite and the styles, with their warnings, and runs compared."""
+"""Computes the results of a run, a suite and the styles from stored files, their warnings, and comparisons of runs."""

@@ -1,1 +1,1 @@
-"""What a run costs: the bound before it, its prices and limits, the forecast of its time, and what it has spent."""
+"""What a run costs: an upper bound in advance, prices, limits, a forecast of its time, and what it has spent."""
