@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,6 @@ class Copy:
 
 
 def assert_in_contributing(code: str) -> None:
-    """The page shows the very lines that the test makes."""
-    for line in code.splitlines():
-        assert not line.strip() or line.strip() in CONTRIBUTING, f"CONTRIBUTING.md does not show: {line.strip()}"
+    """The page shows exactly what the test adds, as a block of its own that can be pasted."""
+    blocks = {block.strip("\n").rstrip() for block in re.findall(r"^```\w*\n(.*?)^```$", CONTRIBUTING, re.M | re.S)}
+    assert code.strip("\n").rstrip() in blocks, f"CONTRIBUTING.md has no block with this text alone:\n{code}"
