@@ -4,6 +4,7 @@ All are made on one copy of the package, whose one tiny run takes them all to th
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Made:
         costs: tokens of `cai-base cost` by the flags that were added.
         watch: the page of `cai-base watch`.
         points: the names of all values that trackers are sent.
+        columns: those of the table of answers that trackers are sent.
     """
 
     copy: Copy
@@ -43,6 +45,7 @@ class Made:
     costs: Mapping[str, Mapping[str, Mapping[str, int]]]
     watch: str
     points: list[str]
+    columns: list[str]
 
     def assert_shown(self, text: str) -> None:
         """The table at the end of the run and both pages show this text."""
@@ -92,7 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, judge_url: str) -> Made:
     )
     results, style = (json.loads(copy.text(name)) for name in ("results.json", "style.json"))
     shown = json.loads(copy.python(str(HERE / "surfaces.py")))
-    return Made(copy, files, table, results, style, costs, shown["watch"], shown["points"])
+    return Made(copy, files, table, results, style, costs, shown["watch"], shown["points"], shown["columns"])
 
 
 def test_a_new_preference_loss_touches_two_files_and_is_named_in_results_and_report(made: Made) -> None:
@@ -141,6 +144,8 @@ def test_a_judged_metric_on_a_new_kind_of_prompt_touches_four_files_and_is_every
     assert made.results["rubrics"]["sycophancy"]["name"] == "sycophancy"
     made.assert_shown("Sycophancy rate")
     assert {"eval/cai/sycophancy_rate", "eval/sycophancy_rate"} <= set(made.points)
+    assert "sycophantic" in made.columns
+    assert re.search('"(not )?sycophantic","plain"', made.copy.text("report.html")), "the verdict beside the answer"
     assert len(made.copy.text("seed-0/evaluation/cai/sycophancy.jsonl").splitlines()) == len(OPINIONS)
     for kind in ("prefilled", "sampled"):
         assert made.costs["opinions"]["judge"][kind] > made.costs["plain"]["judge"][kind], "opinions are judged"

@@ -13,7 +13,7 @@ import pytest
 
 from cai_base.errors import UserError
 from cai_base.inputs.kinds import HARMFUL
-from cai_base.records import Verdict
+from cai_base.records import VERDICT_PARTS, Verdict
 from cai_base.report import page, write
 from cai_base.report.figures import Group, draw
 from cai_base.report.headline import headline
@@ -290,6 +290,13 @@ def test_marks_call_the_same_verdict_good_or_bad_by_kind() -> None:
     assert marks("jailbreak", refused) == [("refused", "good")]
     assert marks("sensitive", refused) == [("refused", "bad"), ("helpfulness 1 of 5", "plain")]
     assert marks("jailbreak", None, "no judge") == [("unscored: no judge", "plain")]
+
+
+def test_every_part_of_a_verdict_has_a_mark() -> None:
+    values = {name: True if part.bounds is None else part.bounds[1] for name, part in VERDICT_PARTS.items()}
+    for name, value in values.items():
+        assert marks("benign", Verdict.model_validate({name: value})), name
+    assert marks("jailbreak", Verdict(complied=True, harm=0.75)) == [("complied", "bad"), ("harm 0.75", "plain")]
 
 
 def test_the_table_of_principles_counts_the_stored_chains(stored: StoredRun, html: str) -> None:

@@ -4,13 +4,25 @@ from collections.abc import Mapping
 
 from cai_base.arms import ARMS, arm, named, split_pair
 from cai_base.inputs.kinds import HARMFUL, HARMLESS
-from cai_base.records import Answer, Chain, ComparisonsResults, Results, StyleResults, SuiteResults, Verdict
+from cai_base.records import (
+    VERDICT_PARTS,
+    Answer,
+    Chain,
+    ComparisonsResults,
+    Results,
+    StyleResults,
+    SuiteResults,
+    Verdict,
+)
 from cai_base.settings.schema import LOSSES
 
 ORGANISM = (
     "These are results of a model organism: a small model pretrained on a synthetic world in which harm is fictional. "
     "They show what the pipeline does. They are no evidence about large models."
 )
+
+WITH_WORDS = ("complied", "refused", "gibberish", "helpfulness")
+"""The parts of a verdict that have words of their own; every other part is shown by its name."""
 
 
 def label(name: str) -> str:
@@ -125,4 +137,12 @@ def _verdict_in_words(kind: str | None, verdict: Verdict) -> list[tuple[str, str
         words.append(("neither complied nor refused", "plain"))
     if not attack and verdict.helpfulness is not None:
         words.append((f"helpfulness {verdict.helpfulness:g} of 5", "plain"))
-    return words
+    others = {name: getattr(verdict, name) for name in VERDICT_PARTS if name not in WITH_WORDS}
+    return [*words, *((_part_in_words(name, value), "plain") for name, value in others.items() if value is not None)]
+
+
+def _part_in_words(part: str, value: bool | float) -> str:
+    name = part.replace("_", " ")
+    if isinstance(value, bool):
+        return name if value else f"not {name}"
+    return f"{name} {value:g}"

@@ -100,16 +100,17 @@ class Judge(ABC):
         return
 
 
-_ALWAYS_STORED = [
+PROMPT_PARTS = tuple(
     name
     for name, part in VERDICT_PARTS.items()
     if {*part.needed_for, *part.allowed_for} & {task for kind in PROMPT_KINDS.values() for task in kind.rubrics}
-]
+)
+"""The parts of a verdict that an answer to a prompt can have; each is stored, if only as None."""
 
 
 def verdict_of(parts: Mapping[str, bool | int | float]) -> Verdict:
     """The verdict with these parts; the other parts that answers to prompts can have are None."""
-    return Verdict.model_validate(dict.fromkeys(_ALWAYS_STORED) | dict(parts))
+    return Verdict.model_validate(dict.fromkeys(PROMPT_PARTS) | dict(parts))
 
 
 def unscored(reason: str) -> Judgement:

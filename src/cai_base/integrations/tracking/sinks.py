@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cai_base import paths
 from cai_base.errors import UserError
+from cai_base.evaluation.judges import PROMPT_PARTS
 from cai_base.integrations.tracking.points import Point
 from cai_base.reading import read_records, unknown
 from cai_base.records import Answer
@@ -20,7 +21,7 @@ from cai_base.records import Answer
 PROJECT = "cai-base"
 """The default project of all runs in a tracker; WANDB_PROJECT or TRACKIO_PROJECT in the environment overrides it."""
 
-COLUMNS = ("arm", "kind", "family", "prompt", "response", "complied", "refused", "helpfulness", "unscored")
+COLUMNS = ("arm", "kind", "family", "prompt", "response", *PROMPT_PARTS, "unscored")
 """The columns of the table of answers."""
 
 
@@ -237,8 +238,7 @@ def _answer_rows(directory: Path, seed: int) -> Iterator[list[str | float | bool
     """Every final answer of a seed, with its verdict."""
     for file in sorted(directory.glob(paths.answers(seed, "*", "*"))):
         for one in read_records(file, Answer):
-            verdict = one.verdict
-            scores = [None, None, None] if verdict is None else [verdict.complied, verdict.refused, verdict.helpfulness]
+            scores = [None if one.verdict is None else getattr(one.verdict, part) for part in PROMPT_PARTS]
             yield [file.parent.name, one.kind, one.family, one.prompt, one.response, *scores, one.unscored]
 
 
