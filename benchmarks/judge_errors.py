@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cai_base import arms, paths
-from cai_base.evaluation.metrics import METRICS, Metric
+from cai_base.evaluation.measures import Metric
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.statistics.intervals import CONFIDENCE, of_difference, of_mean
 from cai_base.evaluation.statistics.misclassification import (
@@ -27,6 +27,7 @@ from cai_base.evaluation.statistics.misclassification import (
     corrected,
     corrected_difference,
 )
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.records import Answer
 from cai_base.store import read_lines

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cai_base.evaluation.metrics import METRICS
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records import Chain, Results, Round, Verdict
 from cai_base.report import examples as chosen
 from cai_base.report import figures

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from cai_base.evaluation.judges import Response
-from cai_base.evaluation.metrics import METRICS, Metric, VerdictPart
+from cai_base.evaluation.measures import Metric, VerdictPart
 from cai_base.evaluation.statistics.misclassification import (
     Confusion,
     Estimate,
@@ -17,6 +17,7 @@ from cai_base.evaluation.statistics.misclassification import (
     corrected_difference,
     tells,
 )
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs.kinds import HARMFUL, HARMLESS, PROMPT_KINDS
 from cai_base.inputs.labels import LabelledAnswer, Labels
 from cai_base.records import Corrected, Difference, Figure, JudgeErrors, JudgeLabels, Judgement, Share

@@ -10,14 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from cai_base.errors import UserError
-from cai_base.evaluation.measures import Measure as Measure
-from cai_base.evaluation.measures import Metric as Metric
-from cai_base.evaluation.measures import Scale as Scale
-from cai_base.evaluation.measures import VerdictPart as VerdictPart
+from cai_base.evaluation.measures import Metric
 from cai_base.evaluation.statistics import holm, mean, paired, scaled, summary
 from cai_base.evaluation.statistics.crossed import Array
-from cai_base.evaluation.tasks.prompts import METRICS as METRICS
-from cai_base.evaluation.tasks.prompts import SEPARATE as SEPARATE
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs.kinds import JAILBREAK
 from cai_base.reading import listed, shown, suggestion
 from cai_base.records import HELPFULNESS, Answer, Difference, Figure, Interval
@@ -25,9 +21,6 @@ from cai_base.settings.schema import Evaluation
 
 PerSeed = Sequence[Sequence[Answer] | None]
 """Every seed's answers of one arm; None in place of a seed that failed."""
-
-CURVES = tuple(name for name, metric in METRICS.items() if metric.curve)
-"""The metrics whose curves over training are stored."""
 
 
 def check_primary(names: Sequence[str]) -> None:

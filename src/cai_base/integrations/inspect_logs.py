@@ -33,6 +33,7 @@ from inspect_ai.scorer import Score
 
 from cai_base import __version__
 from cai_base.evaluation import metrics
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.integrations.inspect_tasks import COVERAGE, TASKS, VERDICT, VERSION, Figures
 from cai_base.paths import INSPECT, RESULTS, SUITES, suite_answers
 from cai_base.records import Answer, Figure, Results, SuiteResults
@@ -136,7 +137,7 @@ def _of_suite(directory: Path) -> Iterator[Evaluation]:
 
 def _log(evaluation: Evaluation, name: str, figures: Figures) -> EvalLog | None:
     """The log of one task; None if it has no answers."""
-    first = metrics.METRICS[next(iter(figures.metrics.values()))]
+    first = METRICS[next(iter(figures.metrics.values()))]
     kinds = (*first.kinds, *first.families)
     parts = {part: metric for part, metric in figures.metrics.items() if metric in evaluation.figures}
     samples = [

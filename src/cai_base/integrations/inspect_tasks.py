@@ -23,7 +23,8 @@ from cai_base.evaluation.judges import EMPTY, STYLE, TRUE_PARTS, RequestedStyle,
 from cai_base.evaluation.judges.grading import Grade, RubricGrading
 from cai_base.evaluation.judges.load import load_judges
 from cai_base.evaluation.judges.question import Unreadable
-from cai_base.evaluation.metrics import METRICS, VerdictPart
+from cai_base.evaluation.measures import VerdictPart
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.evaluation.tasks.style_sets import STYLE_KINDS, style_set, styled_prompts
 from cai_base.inputs.kinds import PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt, load_prompts

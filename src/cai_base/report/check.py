@@ -9,8 +9,9 @@ from typing import get_args
 
 from cai_base.arms import ARMS, BASE, BASELINE, SFT, arm, comparisons, named, pair_name
 from cai_base.errors import UserError
-from cai_base.evaluation.metrics import CURVES, METRICS, Metric
+from cai_base.evaluation.measures import Metric
 from cai_base.evaluation.tasks.comparisons import VALUES
+from cai_base.evaluation.tasks.prompts import CURVES, METRICS
 from cai_base.reading import RESTORE
 from cai_base.records import (
     ComparisonsResults,
@@ -155,9 +156,9 @@ def check_style(file: Path, results: StyleResults) -> None:
     """Raise UserError if an arm is unknown, or a comparison is not of these arms."""
     check_arms(file, results.arms)
     check_judge_names(file, results.judge)
+    pairs = {pair_name(first, second) for first in results.arms for second in results.arms}
     for pair in results.comparisons:
-        first, _, second = pair.partition(" - ")
-        if first not in results.arms or second not in results.arms:
+        if pair not in pairs:
             raise UserError(f"{file}: comparisons: {pair!r} is not a comparison of these arms; {RESTORE}")
 
 

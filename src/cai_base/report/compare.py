@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cai_base.arms import in_order
-from cai_base.evaluation.metrics import METRICS
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records.compared import Against, RunsCompared
 from cai_base.report.labels import ORGANISM, label
 from cai_base.report.numbers import NONE, heading

@@ -11,7 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from cai_base.arms import ARMS, BASE, BASELINE, FULL, SFT, arm, in_order
-from cai_base.evaluation.metrics import CURVES, METRICS, Measure
+from cai_base.evaluation.measures import Measure
+from cai_base.evaluation.tasks.prompts import CURVES, METRICS
 from cai_base.records import CurvePoint, Figure, Results, TrainingStep
 from cai_base.report.labels import label
 from cai_base.report.load import StoredRun

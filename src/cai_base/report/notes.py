@@ -2,7 +2,7 @@
 
 from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
-from cai_base.evaluation.metrics import METRICS
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records import ATTACK, HELPFULNESS, SEEDS_AND_PROMPTS, Results, Share, StyleResults, SuiteResults
 from cai_base.report.headline import main_arm
 from cai_base.report.labels import label

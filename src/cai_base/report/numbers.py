@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from cai_base.evaluation.metrics import METRICS, Measure, Scale
+from cai_base.evaluation.measures import Measure, Scale
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records import ATTACK
 
 UNITS: Mapping[Scale, str] = {"rate": "%", "score": "1–5", "share": "0–1", "count": "tokens", "nats": "nats per token"}

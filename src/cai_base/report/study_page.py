@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from cai_base import __version__
-from cai_base.evaluation.metrics import METRICS, Metric
+from cai_base.evaluation.measures import Metric
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.reading import read_record
 from cai_base.records import HELPFULNESS, CellResults, ComparisonResults, Difference, StudyResults
 from cai_base.report.labels import ORGANISM, label

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai_base.arms import BASELINE, FULL, INSTRUCT, in_order, split_pair
 from cai_base.embedded import DATA
-from cai_base.evaluation.metrics import Measure
+from cai_base.evaluation.measures import Measure
 from cai_base.evaluation.tasks import styles
 from cai_base.paths import styled_answers
 from cai_base.records import StyleArm, StyledAnswer, StyleResults, Summary

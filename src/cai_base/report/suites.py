@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cai_base.evaluation.metrics import METRICS, SEPARATE
 from cai_base.evaluation.tasks.comparisons import ACCURACY, VALUES
+from cai_base.evaluation.tasks.prompts import METRICS, SEPARATE
 from cai_base.evaluation.tasks.suite_files import published
 from cai_base.paths import RESULTS, SUITES
 from cai_base.reading import listed

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from cai_base.arms import BASELINE, control_pair, in_order, pair_name
-from cai_base.evaluation.metrics import METRICS, Measure, Metric
+from cai_base.evaluation.measures import Measure, Metric
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records import ATTACK, HELPFULNESS, Corrected, Difference, Figure, McNemar, Results, SuiteResults
 from cai_base.report.labels import label, pair_label
 from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value

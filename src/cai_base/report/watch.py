@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cai_base.evaluation.metrics import METRICS
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.progress import duration
 from cai_base.records import MAIN_METRICS
 from cai_base.report.labels import label

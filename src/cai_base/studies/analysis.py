@@ -9,6 +9,7 @@ from cai_base.arms import ARMS, BASE, BASELINE
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
 from cai_base.evaluation.judges.load import judge_name
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs import Inputs
 from cai_base.reading import read_record
 from cai_base.records import (
@@ -107,7 +108,7 @@ def _cell(
 ) -> CellResults:
     compared: dict[str, Difference] = {}
     if cell.arm != BASELINE and not _empty(answers):
-        compared = metrics.compare(answers, run.answers(BASELINE), metrics.METRICS, margins)
+        compared = metrics.compare(answers, run.answers(BASELINE), METRICS, margins)
     result = CellResults(
         levels=cell.levels,
         arm=cell.arm,

@@ -116,6 +116,8 @@ METRICS: Mapping[str, Metric] = {
     ),
 }
 """What is measured of answers to prompts, by its name in results, in the order of tables."""
+CURVES = tuple(name for name, metric in METRICS.items() if metric.curve)
+"""The metrics whose curves over training are stored."""
 
 
 def answer(

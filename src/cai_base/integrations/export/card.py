@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base.arms import BASE, SFT, Arm
-from cai_base.evaluation.metrics import METRICS
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records import Figure, Results
 from cai_base.report.labels import ORGANISM, failure_sentences, label
 from cai_base.report.numbers import NONE, heading, interval, number

@@ -10,10 +10,10 @@ from cai_base.engines import Adapter
 from cai_base.evaluation import judge_errors
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Response
-from cai_base.evaluation.metrics import METRICS, means
+from cai_base.evaluation.metrics import means
 from cai_base.evaluation.tasks import LoadedArm, pairwise
 from cai_base.evaluation.tasks.pairwise import PairwiseTask
-from cai_base.evaluation.tasks.prompts import PromptsTask
+from cai_base.evaluation.tasks.prompts import METRICS, PromptsTask
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt

@@ -9,6 +9,7 @@ from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, judge_errors, metrics
 from cai_base.evaluation.tasks.pairwise import PairwiseTask
+from cai_base.evaluation.tasks.prompts import CURVES
 from cai_base.inputs import Inputs
 from cai_base.method import losses
 from cai_base.method.pairs import NO_PAIRS
@@ -243,6 +244,6 @@ def _curve(run: Run, seeds: Sequence[int], evaluated: Sequence[int], before: str
     for step in evaluated:
         name, interim = (before, None) if step == 0 else (arm, None if step == evaluated[-1] else step)
         figures = metrics.figures([answers_of(run, seed, name, interim) or None for seed in finished])
-        means = {metric: figures[metric].mean for metric in metrics.CURVES}
+        means = {metric: figures[metric].mean for metric in CURVES}
         points.append(CurvePoint.model_validate({"step": step, **means}))
     return tuple(points)

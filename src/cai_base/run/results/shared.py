@@ -14,6 +14,7 @@ from cai_base.evaluation import metrics
 from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges import agreement
 from cai_base.evaluation.judges.load import judge_name
+from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs import Inputs
 from cai_base.inputs.rubrics import Rubric
 from cai_base.records import (
@@ -182,7 +183,7 @@ def _is_answered(name: str, by_arm: Mapping[str, Mapping[str, Figure]]) -> bool:
     """Whether there are prompts of the metric's kinds, and the metric is a judge's or was measured."""
     has_prompts = any(arm[name].total for arm in by_arm.values())
     has_values = any(arm[name].scored for arm in by_arm.values())
-    return has_prompts and (has_values or metrics.METRICS[name].judged)
+    return has_prompts and (has_values or METRICS[name].judged)
 
 
 def _second_judge(judge: JudgeName, by_arm: Mapping[str, metrics.PerSeed], kinds: Sequence[str]) -> SecondJudge:
@@ -205,7 +206,7 @@ def _second_judge(judge: JudgeName, by_arm: Mapping[str, metrics.PerSeed], kinds
             name: {
                 metric: SecondFigure(mean=figure.mean, scored=figure.scored, total=figure.total)
                 for metric, figure in of_arm.items()
-                if metrics.METRICS[metric].judged
+                if METRICS[metric].judged
             }
             for name, of_arm in figures.items()
         },

@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 from cai_base.arms import comparisons, pair_name
 from cai_base.evaluation import metrics
 from cai_base.evaluation.tasks.comparisons import Comparison, Comparisons, Tables
+from cai_base.evaluation.tasks.prompts import METRICS, SEPARATE
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.evaluation.tasks.suites import Suite
 from cai_base.inputs.kinds import HARMLESS
@@ -68,8 +69,8 @@ def collect(
             sha256=suite.sha256,
             prompts=len(suite.prompts),
             asked=len(items),
-            attacks=sum(kind in metrics.METRICS[ATTACK].kinds for kind in kinds),
-            apart=sum(kind in metrics.SEPARATE for kind in kinds),
+            attacks=sum(kind in METRICS[ATTACK].kinds for kind in kinds),
+            apart=sum(kind in SEPARATE for kind in kinds),
             safe=sum(kind in HARMLESS for kind in kinds),
             left_out=dict(suite.left_out),
         ),

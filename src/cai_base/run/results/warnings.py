@@ -8,7 +8,7 @@ from pathlib import Path
 from cai_base import paths
 from cai_base.arms import ARMS, pair_name
 from cai_base.engines.files import ADAPTER_WEIGHTS
-from cai_base.evaluation.metrics import CURVES, METRICS
+from cai_base.evaluation.tasks.prompts import CURVES, METRICS
 from cai_base.records import ATTACK, Difference, Figure
 from cai_base.run.findings import stored_findings
 from cai_base.store import ACCEPT, Run
