@@ -14,7 +14,7 @@ from cai_base.engines import Adapter
 from cai_base.inputs import Inputs
 from cai_base.method.arm_phases import phases_of
 from cai_base.method.pairs import Pairs
-from cai_base.method.phase import Phase, Workbench
+from cai_base.method.phase import Phase, Workbench, adapter_name
 from cai_base.method.revision import RevisionPhase
 from cai_base.progress import Progress
 from cai_base.run import start
@@ -83,7 +83,7 @@ class Experiment:
         for arm in (arms.arm(name) for name in self.settings.evaluated_arms):
             if arm.adapters_of is not None:
                 seeds = bench.remaining(arm.adapters_of)
-                self._evaluate(arm.name, None, {seed: f"{arm.adapters_of}/{seed}" for seed in seeds})
+                self._evaluate(arm.name, None, {seed: adapter_name(arm.adapters_of, seed) for seed in seeds})
         return bench.failed
 
     def _evaluate(self, arm: str, step: int | None, models: Mapping[int, Adapter | None]) -> None:

@@ -12,6 +12,7 @@ from cai_base.experiment import phases
 from cai_base.inputs import gather
 from cai_base.method.interpreter import Interpreter
 from cai_base.method.losses import FORMULAS
+from cai_base.method.phase import adapter_name, adapter_seed
 from cai_base.models import load_engine
 from cai_base.progress import Progress
 from cai_base.report.labels import GLOSSARY
@@ -23,6 +24,13 @@ from cai_base.settings.schema import LOSSES
 
 ARMS, CONTROLS = ("sft", "cai", "sl-cai", "feedback", "sl-cai+feedback"), named("control")
 EVERYTHING = default_settings("organism", arms=ARMS, control=CONTROLS)
+
+
+def test_an_adapter_is_named_after_its_phase_and_its_seed() -> None:
+    assert adapter_name("sl-cai", 12) == "sl-cai/12"
+    assert adapter_seed(adapter_name("sl-cai", 12)) == 12
+    with pytest.raises(ValueError, match="'model' is not the name of a phase's adapter"):
+        adapter_seed("model")
 
 
 def test_every_phase_finds_what_it_needs_already_done() -> None:

@@ -129,7 +129,7 @@ from dataclasses import dataclass
 from cai_base import paths
 from cai_base.arms import Arm
 from cai_base.engines import Adapter, Batch, Usage
-from cai_base.method.phase import Request, Size, Workbench
+from cai_base.method.phase import Request, Size, Workbench, adapter_name
 from cai_base.method.sft import sft_batch
 from cai_base.method.training import TrainingPlan, start_from_sft, train_arm, trained_datum
 from cai_base.records import Chain
@@ -147,7 +147,7 @@ class Originals:
     needs: tuple[str, ...] = ("sft", "revision")
 
     def run(self, bench: Workbench) -> None:
-        adapters = {f"{self.name}/{seed}": seed for seed in bench.remaining("sft")}
+        adapters = {adapter_name(self.name, seed): seed for seed in bench.remaining("sft")}
         start_from_sft(bench, self.name, adapters, self.sft_steps)
         data = {}
         for adapter, seed in adapters.items():

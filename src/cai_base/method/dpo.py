@@ -18,7 +18,7 @@ from cai_base.engines import Adapter, Batch, Datum, Engine, Tokenizer, Usage
 from cai_base.errors import UserError
 from cai_base.method import pairs as preference
 from cai_base.method.losses import preference_loss
-from cai_base.method.phase import Request, Size, Workbench
+from cai_base.method.phase import Request, Size, Workbench, adapter_name
 from cai_base.method.training import Start, TrainingPlan, batch_indices, start_from, train_arm, trained_datum
 from cai_base.progress import Bar
 from cai_base.records import Pair, Reference
@@ -143,7 +143,7 @@ class DpoPhase:
             seed: tokenise(tokenizer, dialogue, preference.held_out_pairs(bench, seed, owner)) for seed in pairs
         }
         references = self._references(bench, pairs, held_out)
-        adapters = {f"{self.name}/{seed}": seed for seed in pairs}
+        adapters = {adapter_name(self.name, seed): seed for seed in pairs}
         start_from(bench, self.name, adapters, self.start)
 
         def step_batch(adapter: Adapter, step: int) -> Batch:
@@ -194,7 +194,7 @@ class DpoPhase:
             return {seed: {} for seed in pairs}
         of_owner = "" if self.arm.owner is None else f" of {self.arm.owner}"
         work = f"reference{of_owner}"
-        policy = {seed: f"{self.start.phase}/{seed}" for seed in pairs}
+        policy = {seed: adapter_name(self.start.phase, seed) for seed in pairs}
         weights = {adapter: bench.engine.fingerprint(adapter) for adapter in policy.values()}
         if not bench.run.progress(work):
             batches = {

@@ -20,7 +20,7 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.comparisons import ComparisonRequest, SolvedComparison
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.comparing import Question, compare, comparing_cost
-from cai_base.method.phase import Request, Size, Workbench, mean
+from cai_base.method.phase import Request, Size, Workbench, adapter_name, mean
 from cai_base.method.responses import Sampling, in_units, two_responses, two_responses_cost
 from cai_base.progress import Advance
 from cai_base.records import TwoResponses
@@ -86,7 +86,7 @@ class FeedbackPhase:
         seeds = bench.remaining(*self.needs)
         if not seeds:
             return
-        adapters = {f"{self.answering}/{seed}": seed for seed in seeds}
+        adapters = {adapter_name(self.answering, seed): seed for seed in seeds}
         sampling = Sampling(ANSWERS, self.settings.temperature, self.response_tokens)
 
         def draw(prompts: Sequence[Prompt], advance: Advance) -> dict[int, list[TwoResponses]]:
@@ -121,7 +121,7 @@ class FeedbackPhase:
         """The pair under each of its principles."""
         draw = randomness.stream(seed, PURPOSE, two.id, "principles")
         places = draw.permutation(len(self.requests))[: self.principles]
-        model = bench.interpreter.model(f"{SFT}/{seed}")
+        model = bench.interpreter.model(adapter_name(SFT, seed))
         return [
             Question(model, two.prompt, two.responses, self.requests[int(n)], (seed, PURPOSE, two.id, int(n)))
             for n in places

@@ -15,6 +15,23 @@ from cai_base.records import Judgement
 from cai_base.store import Run
 
 
+def adapter_name(phase: str, seed: int) -> Adapter:
+    """The name in the engine of the adapter that a phase trains for a seed."""
+    return f"{phase}/{seed}"
+
+
+def adapter_seed(adapter: Adapter) -> int:
+    """The seed of an adapter that `adapter_name` named.
+
+    Raises:
+        ValueError: it did not name it.
+    """
+    _, slash, seed = adapter.rpartition("/")
+    if not slash:
+        raise ValueError(f"{adapter!r} is not the name of a phase's adapter, such as sft/0")
+    return int(seed)
+
+
 class Budget(Protocol):
     """Counts the time and the tokens of phases, and enforces the cost limit."""
 

@@ -13,7 +13,7 @@ from cai_base.dialogue import Dialogue
 from cai_base.engines import Adapter, Engine, Usage
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Prompt
-from cai_base.method.phase import Request, Size, Workbench
+from cai_base.method.phase import Request, Size, Workbench, adapter_name
 from cai_base.method.revision import OpenChain, answer_first, draw_opener, outcome_of
 from cai_base.progress import Advance
 from cai_base.records import TwoResponses
@@ -136,7 +136,7 @@ class UnrevisedResponses:
         return f"responses of {self.owner}"
 
     def run(self, bench: Workbench) -> None:
-        adapters = {f"{SFT}/{seed}": seed for seed in bench.remaining(SFT)}
+        adapters = {adapter_name(SFT, seed): seed for seed in bench.remaining(SFT)}
         settings = self.settings
         sampling = Sampling(
             ("revision", self.owner),

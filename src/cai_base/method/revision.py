@@ -18,7 +18,7 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.constitution import Constitution, CritiqueExample, Principle
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.interpreter import Interpreter, itself
-from cai_base.method.phase import Request, Size, Workbench, mean
+from cai_base.method.phase import Request, Size, Workbench, adapter_name, mean
 from cai_base.progress import Advance
 from cai_base.records import Chain, Judgement, Outcome, Round
 from cai_base.settings.schema import Revision
@@ -275,7 +275,7 @@ class RevisionPhase:
     def run(self, bench: Workbench) -> None:
         unit, prompts = self.settings.unit, self.prompts
         done, units = bench.run.progress(self.name), -(-len(prompts) // unit)
-        adapters = {f"{SFT}/{seed}": seed for seed in bench.remaining(SFT)}
+        adapters = {adapter_name(SFT, seed): seed for seed in bench.remaining(SFT)}
         if not adapters:
             return
         texts = len(adapters) * self.texts

@@ -16,7 +16,7 @@ from cai_base.engines import Adapter, Batch, Datum, LinearLoss, Loss, Usage
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Example
 from cai_base.method import pairs as preference
-from cai_base.method.phase import Request, Size, Workbench, mean
+from cai_base.method.phase import Request, Size, Workbench, adapter_name, mean
 from cai_base.method.training import TrainingPlan, batch_indices, start_from_sft, train_arm, trained_datum
 from cai_base.settings.schema import Sft as SftSettings
 from cai_base.settings.schema import Training
@@ -108,7 +108,7 @@ class Sft:
         return with_refusals(answers, self.refusals, self.settings.refusals, seed) if self.refusals else answers
 
     def run(self, bench: Workbench) -> None:
-        adapters = {f"{self.name}/{seed}": seed for seed in bench.seeds}
+        adapters = {adapter_name(self.name, seed): seed for seed in bench.seeds}
         if not bench.run.progress(self.name):
             bench.engine.create({a: randomness.seed(seed, self.draws, "adapter") for a, seed in adapters.items()})
         data = {
@@ -162,7 +162,7 @@ class SftOnPairs:
         }
         if not data:
             return
-        adapters = {f"{self.name}/{seed}": seed for seed in data}
+        adapters = {adapter_name(self.name, seed): seed for seed in data}
         start_from_sft(bench, self.name, adapters, self.sft_steps)
         _train(bench, self.arm, self.settings, adapters, data, self.draws)
 

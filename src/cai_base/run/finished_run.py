@@ -13,6 +13,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs
 from cai_base.method.interpreter import itself
+from cai_base.method.phase import adapter_name
 from cai_base.models import load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.run.findings import stored_findings
@@ -111,5 +112,5 @@ def _adapters(
         if exported.is_dir():  # else the seed failed
             step = states.get(trained.name)
             present[seed] = exported if step is None else directory / paths.state(seed, trained.folder, step)
-    engine.load({f"{arm.name}/{seed}": folder for seed, folder in present.items()}, optimizer=False)
-    return {seed: f"{arm.name}/{seed}" for seed in present}
+    engine.load({adapter_name(arm.name, seed): folder for seed, folder in present.items()}, optimizer=False)
+    return {seed: adapter_name(arm.name, seed) for seed in present}

@@ -19,6 +19,7 @@ from cai_base.evaluation.tasks.pairwise import PairwiseTask
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Prompt
 from cai_base.method.pairs import NO_PAIRS
+from cai_base.method.phase import adapter_seed
 from cai_base.progress import Progress
 from cai_base.reading import parse_json, read_text, shortened
 from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results
@@ -116,9 +117,7 @@ def failures(run: Run, scope: Scope, most_pairs: int) -> dict[str, dict[int, str
         if arm.folder is None:
             continue
         file = paths.failures(arm.folder)
-        of_phase = {
-            int(failure.adapter.rpartition("/")[2]): failure.reason for failure in records_of(run, file, Failure)
-        }
+        of_phase = {adapter_seed(failure.adapter): failure.reason for failure in records_of(run, file, Failure)}
         if arm.starts_from != BASE:
             before = ARMS[arm.starts_from].folder or SFT
             for seed in scope.seeds:

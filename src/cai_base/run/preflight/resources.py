@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cai_base.engines import Engine, Usage
+from cai_base.method.phase import adapter_name
 from cai_base.run.preflight.outcome import Check
 from cai_base.run.spending.prices import Prices
 
@@ -24,7 +25,7 @@ def check_disk(engine: Engine, seeds: int, arms: int, out: Path) -> Check:
         arms: the number of trained arms, including controls.
         out: the run's directory.
     """
-    name = "preflight/0"
+    name = adapter_name("preflight", 0)
     place = next(folder for folder in out.absolute().parents if folder.exists())
     engine.create({name: 0})
     with TemporaryDirectory() as folder:

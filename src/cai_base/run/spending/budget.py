@@ -14,6 +14,7 @@ from cai_base import paths
 from cai_base.arms import BASE
 from cai_base.engines import Adapter, Meter, Usage
 from cai_base.errors import Stopped
+from cai_base.method.phase import adapter_seed
 from cai_base.reading import RESTORE, build, read_record
 from cai_base.records import NOTHING, Spending, TokensUsed
 from cai_base.run.spending.prices import FREE, Prices
@@ -114,11 +115,16 @@ class Budget:
                 if since == Usage():
                     continue
                 self._attributed[work, adapter] = replace(usage)
-                own = BASE if work == "method" else work
-                seed = own if adapter is None else adapter.rpartition("/")[2]
-                self._tokens.setdefault(self._phase, {}).setdefault(seed, Usage()).add(since)
+                self._tokens.setdefault(self._phase, {}).setdefault(_spender(work, adapter), Usage()).add(since)
                 if self._dollars is not None:
                     self._dollars = None if price is None else self._dollars + price.of(since)
+
+
+def _spender(work: str, adapter: Adapter | None) -> str:
+    """Under which key of `Spending.tokens` a model's tokens are: its seed, or the name of the model or its work."""
+    if adapter is None:
+        return BASE if work == "method" else work
+    return str(adapter_seed(adapter)) if work == "method" else adapter
 
 
 def _usage(tokens: TokensUsed) -> Usage:

@@ -10,7 +10,7 @@ from cai_base import arms
 from cai_base.dialogue import prompt_tokens
 from cai_base.engines import Adam, Batch, Datum, Engine, LinearLoss, SampleRequest, Usage
 from cai_base.inputs import Inputs
-from cai_base.method.phase import Phase, Size
+from cai_base.method.phase import Phase, Size, adapter_name
 from cai_base.progress import Outlook, Progress, duration
 from cai_base.records import Answer
 from cai_base.run.spending import cost
@@ -79,7 +79,7 @@ def measure(engine: Engine, size: Size, unit: int, sequences: int) -> Speed:
         unit: prompts in a unit.
         sequences: in the batch of a training step.
     """
-    names = [f"forecast/{number}" for number in range(size.seeds)]
+    names = [adapter_name("forecast", number) for number in range(size.seeds)]
     questions = [size.dialogue.question(one.text) for one in size.prompts[:unit]]
     prompts = [tuple(prompt_tokens(engine.tokenizer, question)) for question in questions]
     length = min(round(size.answered_question), engine.context_length)
