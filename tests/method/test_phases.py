@@ -48,7 +48,7 @@ def test_every_phase_finds_what_it_needs_already_done() -> None:
 def test_inputs_that_were_gathered_without_a_control_cannot_make_its_phases(control: str) -> None:
     inputs = gather(default_settings("organism"))
     with pytest.raises(UserError, match=f"no constitution for the arm '{control}'; gather them from the settings"):
-        phases(default_settings("organism", "--control", control), inputs)
+        phases(default_settings("organism", control=(control,)), inputs)
 
 
 def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:
