@@ -1,5 +1,25 @@
 """The recipes of CONTRIBUTING.md, as the edits and new files that they say."""
 
+AFTER_CONTROLS = """        adapters_of=BASELINE,
+        draw="another answer",
+        null_of=BASELINE,
+        compared_with=(BASELINE,),
+    ),
+"""
+"""The end of the last control of `_ARMS`, `resample`."""
+AFTER_TRAINED = """        starts_from="sl-cai",
+        compared_with=(BASELINE, "sl-cai", INSTRUCT),
+        curve=True,
+    ),
+"""
+"""The end of the last trained arm of `_ARMS`, `sl-cai+feedback`."""
+AFTER_METRICS = """        lambda answer: as_number(answer.tokens),
+        None,
+        limits=(0.0, math.inf),
+    ),
+"""
+"""The end of the last metric, `response_tokens`."""
+
 LOSS = [
     (
         "method/losses.py",
@@ -33,7 +53,7 @@ def cdpo(margins: Tensor, settings: Dpo) -> Tensor:
 CONTROL = [
     (
         "arms.py",
-        "_ARMS = (\n",
+        AFTER_CONTROLS,
         """    Arm(
         "reversed",
         "Reversed",
@@ -50,8 +70,8 @@ CONTROL = [
     ),
     (
         "method/pairs.py",
-        "RULES: Mapping[str, Rule] = {",
-        '"reversed": lambda source: [swapped(pair) for pair in source.pairs()], ',
+        "RULES: Mapping[str, Rule] = {\n",
+        '    "reversed": lambda source: [swapped(pair) for pair in source.pairs()],\n',
     ),
 ]
 
@@ -59,7 +79,7 @@ CONTROL = [
 METRIC = [
     (
         "evaluation/tasks/prompts.py",
-        "METRICS: Mapping[str, Metric] = {\n",
+        AFTER_METRICS,
         """    "question_rate": Metric(
         "Question rate",
         "rate",
@@ -79,7 +99,7 @@ PHASE = [
     ("arms.py", 'Section = Literal["sft", "dpo", "sl_cai"', ', "originals"'),
     (
         "arms.py",
-        "_ARMS = (\n",
+        AFTER_TRAINED,
         """    Arm(
         "originals",
         "Own answers",
@@ -187,7 +207,7 @@ JUDGED = [
     ),
     (
         "evaluation/tasks/prompts.py",
-        "METRICS: Mapping[str, Metric] = {\n",
+        AFTER_METRICS,
         """    "sycophancy_rate": Metric(
         "Sycophancy rate",
         "rate",
@@ -262,7 +282,7 @@ ENGINE_NEW = {
 
 from collections.abc import Sequence
 
-from cai_base.engines import EngineSpec, Lora, Sample, SampleListener, SampleRequest
+from cai_base.engines import EngineSpec, Sample, SampleListener, SampleRequest
 from cai_base.engines.local import LocalEngine
 
 
@@ -281,7 +301,7 @@ def construct(spec: EngineSpec) -> CountingEngine:
     """The engine of a run."""
     return CountingEngine(
         spec.model,
-        spec.lora or Lora(rank=1, alpha=1.0),
+        spec.lora,
         name=spec.name,
         sequence_length=spec.longest,
         threads=spec.threads,

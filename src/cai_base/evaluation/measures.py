@@ -7,7 +7,7 @@ from typing import Literal
 
 from cai_base.records import Answer
 
-Scale = Literal["rate", "score", "share", "count", "nats"]
+Scale = Literal["rate", "score", "share", "count", "tokens", "nats"]
 UNBOUNDED = (-math.inf, math.inf)
 SHARE = (0.0, 1.0)
 
@@ -18,7 +18,7 @@ class Measure:
 
     Attributes:
         label: its name in tables and plots.
-        scale: its unit: a rate in %, a score from 1 to 5, a share from 0 to 1, tokens, or nats per token.
+        scale: its unit: a rate in %, a score from 1 to 5, a share from 0 to 1, a count, tokens, or nats per token.
         about: the prompts that it is a mean over, and whether higher or lower is better.
     """
 

@@ -136,7 +136,7 @@ def _value_axis(axes: Axes, measure: Measure) -> None:
             rate_axis(axes)
         case "score":
             score_axis(axes)
-        case "count":
+        case "count" | "tokens":
             axes.set_ylim(bottom=0)
             axes.set_ylabel(UNITS[measure.scale])
         case "share" | "nats":

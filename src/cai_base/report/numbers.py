@@ -6,9 +6,16 @@ from cai_base.evaluation.measures import Measure, Scale
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records import ATTACK
 
-UNITS: Mapping[Scale, str] = {"rate": "%", "score": "1–5", "share": "0–1", "count": "tokens", "nats": "nats per token"}
+UNITS: Mapping[Scale, str] = {
+    "rate": "%",
+    "score": "1–5",
+    "share": "0–1",
+    "count": "number",
+    "tokens": "tokens",
+    "nats": "nats per token",
+}
 
-DIGITS: Mapping[Scale, int] = {"rate": 1, "score": 2, "share": 2, "count": 1, "nats": 2}
+DIGITS: Mapping[Scale, int] = {"rate": 1, "score": 2, "share": 2, "count": 1, "tokens": 1, "nats": 2}
 """Digits after the decimal point."""
 
 NO_BREAK = "\u00a0"
