@@ -1,7 +1,7 @@
-"""Constitutional AI from a base model on one page, as in Bai et al. 2022 (2212.08073) and Rafailov et al. 2023.
+"""Constitutional AI from a base model on one page, after Bai et al. 2022 (2212.08073) and Rafailov et al. 2023.
 
-Runs in minutes on a laptop: no key, no download. `cai-base run` does the same for many seeds, with intervals,
-and can be stopped anywhere.
+Runs in minutes on a laptop: no key, no download. The embedded preset adds a refusal prefill and an NLL term to the
+method (docs/method.md). `cai-base run` does the same for many seeds, with intervals, and can be resumed.
 """
 
 from collections.abc import Callable
