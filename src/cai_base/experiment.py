@@ -91,7 +91,7 @@ class Experiment:
         self._evaluation.answer(arms.arm(arm), step, models)
 
 
-def begin(settings: RunSettings, out: Path, progress: Progress | None = None) -> Experiment:
+def begin(settings: RunSettings, out: Path | str, progress: Progress | None = None) -> Experiment:
     """Check everything that can be checked before the run begins, and create the run's directory.
 
     Args:
@@ -106,7 +106,7 @@ def begin(settings: RunSettings, out: Path, progress: Progress | None = None) ->
         UserError: an input is wrong, the model cannot be loaded, `out` exists, or a check failed that
             `settings.accept` does not name.
     """
-    return Experiment(start.begin(settings, out, progress or Progress.quiet(), phases))
+    return Experiment(start.begin(settings, Path(out), progress or Progress.quiet(), phases))
 
 
 def repeat(repeated: Repeated, settings: RunSettings, out: Path, progress: Progress) -> Experiment:
@@ -114,7 +114,7 @@ def repeat(repeated: Repeated, settings: RunSettings, out: Path, progress: Progr
     return Experiment(start.begin(settings, out, progress, phases, repeated))
 
 
-def resume(directory: Path, progress: Progress | None = None, max_cost: float | None = None) -> Experiment:
+def resume(directory: Path | str, progress: Progress | None = None, max_cost: float | None = None) -> Experiment:
     """Open a run that was stopped; its `finish` does what is left.
 
     Args:
@@ -125,7 +125,7 @@ def resume(directory: Path, progress: Progress | None = None, max_cost: float | 
     Raises:
         UserError: the directory is not a run, or its configuration, a stored file or the base model was changed.
     """
-    return Experiment(start.resume(directory, progress or Progress.quiet(), max_cost))
+    return Experiment(start.resume(Path(directory), progress or Progress.quiet(), max_cost))
 
 
 def examine(settings: RunSettings, out: Path, progress: Progress) -> start.Examination:

@@ -58,7 +58,9 @@ class Source:
     thinking: bool = True
 
 
-def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int = 1024, threads: int = 0) -> Engine:
+def load_model(
+    model: str | Path = EMBEDDED, lora: Lora | None = None, *, longest: int = 1024, threads: int = 0
+) -> Engine:
     """Load a model into this process for training and sampling, on CUDA if there is a GPU.
 
     Args:
@@ -68,9 +70,12 @@ def load_model(model: str = EMBEDDED, lora: Lora | None = None, *, longest: int 
         threads: CPU threads; 0 leaves the choice to PyTorch.
 
     Raises:
-        UserError: it cannot be loaded, or the rank is higher than its layers allow.
+        UserError: it cannot be loaded, the rank is higher than its layers allow, or a number is out of range.
     """
-    return _load(LOCAL, Host(threads, None, 0.0), Source(model, longest, {}, lora), Progress.quiet())[0]
+    for name, value, least in (("longest", longest, 1), ("threads", threads, 0)):
+        if value < least:
+            raise UserError(f"{name} {value}: must be at least {least}")
+    return _load(LOCAL, Host(threads, None, 0.0), Source(str(model), longest, {}, lora), Progress.quiet())[0]
 
 
 def load_engine(base: ModelChoice, progress: Progress, findings: Findings | None = None) -> Engine:

@@ -5,6 +5,7 @@ were made before it, on how many seeds run together, or on whether the run was r
 """
 
 import hashlib
+from operator import index
 
 import numpy as np
 
@@ -13,7 +14,9 @@ Part = str | int
 
 def key(*address: Part) -> int:
     """A 128-bit integer for the address. `("a", "b")` and `("ab",)` differ, and so do `1` and `"1"`."""
-    digest = hashlib.sha256(repr(address).encode()).digest()
+    # A whole number of numpy is the same part as Python's.
+    parts = tuple(part if isinstance(part, str | int) else index(part) for part in address)
+    digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:16], "little")
 
 

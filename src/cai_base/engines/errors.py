@@ -1,6 +1,10 @@
 """The error that an engine raises if an argument cannot be used."""
 
+from typing import TypeVar
+
 from cai_base.errors import UserError
+
+State = TypeVar("State")
 
 
 class EngineError(UserError):
@@ -24,3 +28,15 @@ class EngineError(UserError):
         """The message with `name` (a flag, or a field of a file) in place of the argument, and optionally a remedy."""
         subject = " ".join(str(part) for part in (name, self.value) if part not in ("", None))
         return f"{subject}: {self.reason}; {remedy or self.remedy}"
+
+
+class Adapters(dict[str, State]):
+    """An engine's adapters by name. An unknown name is an `EngineError`."""
+
+    def __missing__(self, name: object) -> State:
+        known = f"its adapters are {', '.join(map(str, self))}" if self else "it has none"
+        raise EngineError("adapter", name, f"is not in the engine; {known}", "make it with create, copy or load")
+
+    def __delitem__(self, name: str) -> None:
+        self[name]  # an unknown one raises
+        super().__delitem__(name)

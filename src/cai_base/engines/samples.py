@@ -1,5 +1,6 @@
 """What an engine samples: requests and responses, and the tokens that they are made of."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -20,10 +21,10 @@ class SampleRequest:
         max_tokens: the largest number of tokens to sample, at least one.
         temperature: divides the logits; 0 takes the most probable token.
         stop: strings that end the response; the response is cut before the first of them.
-        seed: a non-negative integer.
+        seed: a whole number.
 
     Raises:
-        ValueError: the prompt is empty, `max_tokens` is below 1, or a stop string is empty.
+        ValueError: the prompt or a stop string is empty, `max_tokens` is below 1, or the temperature is negative.
     """
 
     adapter: Adapter | None
@@ -34,8 +35,10 @@ class SampleRequest:
     seed: int
 
     def __post_init__(self) -> None:
-        if not self.prompt or self.max_tokens < 1 or not all(self.stop):
-            raise ValueError("a SampleRequest needs a prompt of at least one token, room for one, and no empty stop")
+        if not self.prompt or self.max_tokens < 1 or isinstance(self.stop, str) or not all(self.stop):
+            raise ValueError("a SampleRequest needs a prompt of at least one token, room for one, and a tuple of stops")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"the temperature of a SampleRequest is {self.temperature}; it must be 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

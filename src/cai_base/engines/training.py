@@ -1,8 +1,11 @@
 """What an engine trains on, and what comes of a step."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from cai_base.engines.errors import EngineError
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most who name these types never train
     from torch import Tensor
@@ -127,10 +130,19 @@ class Lora:
     Attributes:
         rank: of every layer's matrices A `[in, rank]` and B `[rank, out]`.
         alpha: an adapted layer adds `alpha / rank * (x @ A @ B)` to its output.
+
+    Raises:
+        UserError: (an `EngineError`) the rank is not a whole number of at least 1, or alpha is not finite.
     """
 
     rank: int
     alpha: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise EngineError("rank", self.rank, "is not a whole number of at least 1", "give one, such as 16")
+        if not math.isfinite(self.alpha):
+            raise EngineError("alpha", self.alpha, "is not a finite number", "give one, such as the rank")
 
 
 @dataclass(frozen=True, slots=True)

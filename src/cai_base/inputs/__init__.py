@@ -196,8 +196,10 @@ def packaged(pack: str, *, first: int = 0) -> Inputs:
         first: the number of the method's prompts to take, evenly over their kinds; 0 takes all.
 
     Raises:
-        UserError: there are no packaged inputs of this name.
+        UserError: there are no packaged inputs of this name, or `first` is negative.
     """
+    if first < 0:
+        raise UserError(f"first {first}: must be at least 0, which takes all prompts")
     return read(Sources(pack), first=first)
 
 

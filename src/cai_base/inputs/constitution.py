@@ -120,7 +120,7 @@ class CritiqueExample(Entry):
     revision: Text
 
 
-def load_constitution(path: Path) -> Constitution:
+def load_constitution(path: Path | str) -> Constitution:
     """Read a constitution from a TOML or JSON file, in this project's format or the paper's.
 
     This project's format is a list of principles: `[[principle]]` tables in TOML, `[...]` or `{"principles": [...]}` in
@@ -135,6 +135,7 @@ def load_constitution(path: Path) -> Constitution:
     Raises:
         UserError: the file has neither format; the message names the file, the principle and the field.
     """
+    path = Path(path)
     data = _parsed(path, _CONSTITUTION_FILE)
     name: object = path.stem
     if isinstance(data, dict) and _is_published_constitution(data):

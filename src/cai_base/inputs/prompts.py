@@ -85,7 +85,7 @@ class PromptFile:
     ignored: tuple[str, ...] = ()
 
 
-def load_prompts(path: Path) -> tuple[Prompt, ...]:
+def load_prompts(path: Path | str) -> tuple[Prompt, ...]:
     """The prompts in a text, CSV or JSONL file, in the order of the file.
 
     A text file has one prompt per line. CSV and JSONL have one of the columns `TEXT_COLUMNS` (`text`, `prompt`,
@@ -94,7 +94,7 @@ def load_prompts(path: Path) -> tuple[Prompt, ...]:
     Raises:
         UserError: the file cannot be read as prompts; the message names the file, the line and the field.
     """
-    return tuple(prompts_by_line(path).values())
+    return tuple(prompts_by_line(Path(path)).values())
 
 
 def prompts_by_line(path: Path, column: str | None = None) -> dict[int, Prompt]:

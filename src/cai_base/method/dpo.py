@@ -8,6 +8,7 @@ Needs SFT's adapters and preference pairs. Stores the reference where the loss h
 the arm's answers.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,11 +89,20 @@ def dpo_batch(
 
     Returns:
         A batch of the sequences chosen, rejected, chosen, rejected, and so on; see `preference_loss` for its metrics.
+
+    Raises:
+        UserError: there are no pairs, a pair has no reference, or size or step is out of range.
     """
     batch = batch_pairs(pairs, seed, step, settings.batch_size)
     sides = [(pair.chosen, pair.rejected) for pair in batch]
-    of_batch = [references[pair.id] for pair in batch] if LOSSES[settings.loss].reference else None
+    of_batch = [_reference_of(pair, references) for pair in batch] if LOSSES[settings.loss].reference else None
     return Batch(data(batch), preference_loss(sides, of_batch, settings, [pair.probability for pair in batch]))
+
+
+def _reference_of(pair: TokenPair, references: Mapping[str, Reference]) -> Reference:
+    if pair.id not in references:
+        raise UserError(f"the pair {pair.id!r} has no reference; compute those of all pairs with reference_logprobs")
+    return references[pair.id]
 
 
 def by_pair(pairs: Sequence[TokenPair], logprobs: Sequence[float]) -> dict[str, tuple[float, float]]:
@@ -257,8 +267,13 @@ def reference_logprobs(
         By pair id the sums over the tokens of chosen and of rejected, in nats, and the hash of the adapter's weights.
 
     Raises:
-        UserError: the adapter is not in the engine.
+        UserError: the adapter is not in the engine, there are no pairs, or two pairs have the same id.
     """
+    repeated = [name for name, times in Counter(pair.id for pair in pairs).items() if times > 1]
+    if repeated:
+        raise UserError(
+            f"several pairs have the id {repeated[0]!r}; each needs its own id, by which its reference is looked up"
+        )
     weights = engine.fingerprint(adapter)
     batches = {adapter: reference_batches(pairs, (), seed, size)}
     return {reference.id: reference for reference in compute_references(engine, batches, {adapter: weights})[adapter]}

@@ -14,6 +14,7 @@ from cai_base import paths, randomness
 from cai_base.arms import SFT, Arm
 from cai_base.dialogue import STOPS, Dialogue, prompt_tokens
 from cai_base.engines import Adapter, Engine, SampleRequest, Usage
+from cai_base.errors import UserError
 from cai_base.inputs import Inputs
 from cai_base.inputs.constitution import Constitution, CritiqueExample, Principle
 from cai_base.inputs.prompts import Prompt
@@ -117,9 +118,11 @@ def revise(
         Each adapter's chains in the order of the prompts, not judged.
 
     Raises:
-        UserError: an adapter is not in the engine.
+        UserError: an adapter is not in the engine, or originals are to be prefilled and there are no openers.
         Stopped: a service stopped responding.
     """
+    if settings.refusal_prefill and not openers:
+        raise UserError(f"revision.refusal-prefill {settings.refusal_prefill}: there are no refusal openers; give 0")
     chains = [
         OpenChain(adapter, seed, prompt, draw_opener(seed, prompt, openers, settings.refusal_prefill))
         for adapter, seed in adapters.items()

@@ -47,6 +47,9 @@ def sft_batch(data: Sequence[Datum], seed: int, phase: str, step: int, size: int
 
     Returns:
         A batch for `Engine.forward_backward`.
+
+    Raises:
+        UserError: there are no sequences, or size or step is out of range.
     """
     batch = [data[i] for i in batch_indices(len(data), seed, phase, step, size)]
     return Batch(batch, nll_loss(batch))

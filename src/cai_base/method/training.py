@@ -8,6 +8,7 @@ from cai_base import paths, randomness
 from cai_base.arms import SFT
 from cai_base.dialogue import END, Dialogue
 from cai_base.engines import Adam, Adapter, Batch, Datum, Engine, Failed, Step, Tokenizer
+from cai_base.errors import UserError
 from cai_base.method.phase import Workbench
 from cai_base.progress import Progress
 from cai_base.records import Failure, TrainingStep
@@ -106,7 +107,14 @@ def batch_indices(items: int, seed: int, phase: str, step: int, size: int) -> li
     """The indices of the items in the batch of a step.
 
     The epochs are concatenated and cut into batches. Every epoch is a new permutation, drawn at its own random address.
+
+    Raises:
+        UserError: there are no items, or size or step is out of range.
     """
+    if items < 1 or size < 1 or step < 0:
+        raise UserError(
+            f"batch {step} of size {size} from {items} items: items and size must be at least 1, batches at least 0"
+        )
     positions = range(step * size, (step + 1) * size)
     orders = {
         epoch: randomness.stream(seed, phase, epoch, "order").permutation(items)

@@ -89,7 +89,7 @@ class LocalEngine:
 
     Args:
         model: folder or hub id of a causal language model.
-        lora: shape of the adapters.
+        lora: shape of the adapters; None for a model that is not trained.
         sequence_length: length of the longest sequence to expect. Whether packing is valid is checked at this length,
             and checked again if a longer sequence comes.
         name: the base model's name in exported adapters; `model` by default.
@@ -110,7 +110,7 @@ class LocalEngine:
     def __init__(
         self,
         model: str,
-        lora: Lora,
+        lora: Lora | None,
         *,
         sequence_length: int,
         name: str | None = None,
@@ -139,7 +139,8 @@ class LocalEngine:
             self._restore(findings)
         decoder = text_decoder(self._model)
         prefix = next((f"{name}." for name, module in self._model.named_modules() if name and module is decoder), "")
-        self._bank = Bank(decoder, prefix, lora)
+        self._trained = lora is not None
+        self._bank = Bank(decoder, prefix, lora or Lora(rank=1, alpha=1.0))
         self._targets = peft_format.targets(self._model, self._bank.places)
         memory = _memory(self._model)
         self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows or ROWS[place.type], memory // 2)
@@ -205,6 +206,8 @@ class LocalEngine:
             self._choose_layout(max(longest, min(2 * self._checked, self.context_length)))
 
     def create(self, adapters: Mapping[Adapter, int]) -> None:
+        if not self._trained:
+            raise EngineError("lora", None, "the model was loaded without adapters to train", "load it with a Lora")
         for name, seed in adapters.items():
             self._bank.create(name, seed)
 
@@ -382,7 +385,7 @@ def construct(spec: EngineSpec) -> LocalEngine:
     """
     engine = LocalEngine(
         spec.model,
-        peft_format.shape(spec.adapter) if spec.adapter else spec.lora or Lora(rank=1, alpha=1.0),
+        peft_format.shape(spec.adapter) if spec.adapter else spec.lora,
         name=spec.name,
         sequence_length=spec.longest,
         threads=spec.threads,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cai_base.engines import Adam, Lora
+from cai_base.engines.errors import Adapters
 
 
 class LoraLinear(nn.Module):
@@ -77,7 +78,7 @@ class Bank:
 
     def __init__(self, decoder: nn.Module, prefix: str, settings: Lora) -> None:
         self.settings = settings
-        self.adapters: dict[str, State] = {}
+        self.adapters: Adapters[State] = Adapters()
         self.layers: list[LoraLinear] = []
         self.places: list[Place] = []
         weight = next(decoder.parameters())

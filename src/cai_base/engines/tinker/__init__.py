@@ -34,6 +34,7 @@ from cai_base.engines import (
     Usage,
     sampling_usage,
 )
+from cai_base.engines.errors import Adapters
 from cai_base.engines.tinker import adapters as archives
 from cai_base.engines.tinker.service import Answer, Refused, Service, sdk
 from cai_base.engines.tinker.training import Flight, Trainee, datums, passes, token_count, token_logprobs, weighted_sums
@@ -89,7 +90,7 @@ class TinkerEngine:
             remedy = _offer(list(served), base=lora is not None)
             raise EngineError("model", model, f"{self._service.url} does not serve it", remedy)
         self.meter = Meter()
-        self._adapters: dict[Adapter, Trainee] = {}
+        self._adapters: Adapters[Trainee] = Adapters()
         self._base: Any = None
         # A client is created first: this shows whether the service accepts the rank, and gives access to the tokenizer.
         client = self._samplers([None])[None] if lora is None else self._probe(lora)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from cai_base.dialogue import Layout
 from cai_base.engines import Adapter, Engine
+from cai_base.errors import UserError
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Judge, Response
 from cai_base.evaluation.measures import SHARE, Metric, VerdictPart, as_number
@@ -107,7 +108,7 @@ METRICS: Mapping[str, Metric] = {
     ),
     "response_tokens": Metric(
         "Response length",
-        "count",
+        "tokens",
         "all prompts; mean tokens of an answer",
         EVERY,
         lambda answer: as_number(answer.tokens),
@@ -146,9 +147,12 @@ def answer(
         For each seed the answers, in the order of the prompts.
 
     Raises:
-        UserError: an adapter is not in the engine.
+        UserError: an adapter is not in the engine, or a prompt has no kind.
         Stopped: a judge or a service stopped responding.
     """
+    for prompt in prompts:
+        if prompt.kind is None:
+            raise UserError(f"the prompt {prompt.id!r} has no kind; an evaluation prompt needs one, such as {BENIGN}")
     return judged_answers(LoadedArm("", engine, layout, models, draw), settings, judge, prompts)
 
 
