@@ -1,6 +1,7 @@
 """The flow of every evaluation: an arm answers the items of a task, and each unit of answers is judged and stored.
 
-A run's own evaluation (`own`), a suite and the styles (`evaluate`) all go through `ask`.
+A run's own evaluation (`own`), a suite and the styles (`evaluate`) all go through `ask`. Two works of `own` have
+a judge read texts that are given or stored, and ask no arm: people's labelled answers, and pairs of arms' answers.
 """
 
 import time

@@ -24,6 +24,7 @@ from cai_base.run.preflight.critique import critique_cost
 from cai_base.run.preflight.feedback import feedback_cost, known_comparisons
 from cai_base.run.preflight.models import models_cost
 from cai_base.run.spending.prices import Prices
+from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.engines import PAID
 from cai_base.settings.schema import Revision, RunSettings
 from cai_base.store import to_json
@@ -55,66 +56,79 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
             interpreted += phase.interpreter_cost(size)
         if cost != Usage():
             usages[phase.name] = cost
-    for name, by_arm in _evaluation(settings, inputs, size, questions).items():
-        if name == INTERPRETER:
-            interpreted += by_arm
-        else:
-            usages[name] = by_arm
-    if interpreted != Usage():
-        usages[INTERPRETER] = interpreted
+    answers = settings.evaluation.response_tokens
+    own, of_interpreter = _evaluation(settings.scope, answers, settings.answer_revision, inputs, size, questions)
+    if not settings.other_interpreter:
+        own, of_interpreter = own + of_interpreter, Usage()
+    usages["evaluation"] = own
+    if interpreted + of_interpreter != Usage():
+        usages[INTERPRETER] = interpreted + of_interpreter
+    if arms.INSTRUCT in settings.scope.arms:
+        usages[arms.INSTRUCT] = _answers(questions, answers) * settings.seeds
     judged = settings.seeds * sum(phase.judged_responses for phase in phases)
     paid = Prices.of_models(settings.models, settings.price).models
     return usages | {
-        flag: _judging(settings, flag, inputs, tokenizer, judged) for flag in settings.judges if flag in paid
+        flag: _judging(choice, settings.scope, settings.revision, answers, inputs, tokenizer, judged)
+        for flag, choice in settings.judge_choices.items()
+        if flag in paid
     }
 
 
-def _evaluation(settings: RunSettings, inputs: Inputs, size: Size, questions: Sequence[int]) -> dict[str, Usage]:
-    """What the arms' answers to the evaluation prompts take: of the run's model, the interpreter, the instruct model.
+def _answers(questions: Sequence[int], response_tokens: int) -> Usage:
+    return Usage(prefilled=sum(questions), sampled=len(questions) * response_tokens)
+
+
+def _evaluation(
+    scope: Scope, response_tokens: int, revision: Revision, inputs: Inputs, size: Size, questions: Sequence[int]
+) -> tuple[Usage, Usage]:
+    """What the answers of all arms but the instruct model take, and apart from it the revision of answers.
 
     Args:
+        revision: of the arm that revises its answers.
         questions: tokens of each evaluation prompt with the few-shot prefix before it.
     """
-    response, scope, seeds = settings.evaluation.response_tokens, settings.scope, settings.seeds
-    once = Usage(prefilled=sum(questions), sampled=len(questions) * response)
-    own = fluency_cost(questions, response) * len(scope.arms)  # of every arm's answers, once, at its end
-    usages: dict[str, Usage] = {}
+    own = fluency_cost(questions, response_tokens) * len(scope.arms)  # of every arm's answers, once, at its end
+    revising = Usage()
     for arm in map(arms.arm, scope.arms):
-        answers = once * arm.evaluations(scope.steps, scope.every)
-        extra = extra_cost(arm, settings.answer_revision, inputs, size)
         if arm.name == arms.INSTRUCT:
-            usages[arm.name] = answers * seeds
             continue
-        own += answers
-        if settings.other_interpreter and arm.inference == "revision":
-            usages[INTERPRETER] = extra * seeds
+        own += _answers(questions, response_tokens) * arm.evaluations(scope.steps, scope.every)
+        extra = extra_cost(arm, revision, inputs, size)
+        if arm.inference == "revision":
+            revising += extra
         else:
             own += extra
-    return {"evaluation": own * seeds, **usages}
+    return own * size.seeds, revising * size.seeds
 
 
-def _judging(settings: RunSettings, flag: str, inputs: Inputs, tokenizer: Tokenizer, of_method: int) -> Usage:
+def _judging(
+    judge: JudgeChoice,
+    scope: Scope,
+    revision: Revision,
+    response_tokens: int,
+    inputs: Inputs,
+    tokenizer: Tokenizer,
+    of_method: int,
+) -> Usage:
     """What a judge reads and writes.
 
     Args:
         of_method: how many responses to each of the method's prompts are judged; by the first judge only.
     """
-    scope, judging, rubrics = settings.scope, settings.judging, inputs.rubrics
-    answer = settings.evaluation.response_tokens
 
     def cost(responses: Iterable[Response], longest: int) -> Usage:
-        return judging_cost(rubrics, responses, tokenizer, longest, judging.max_tokens) * settings.votes
+        return judging_cost(inputs.rubrics, responses, tokenizer, longest, judge.sampling.max_tokens) * judge.votes
 
-    longest = max(settings.revision.response_tokens, answer)
-    usage = cost(_blank(inputs.evaluation_prompts), longest) * (scope.evaluations * settings.seeds)
-    if flag != "judge":
+    longest = max(revision.response_tokens, response_tokens)
+    usage = cost(_blank(inputs.evaluation_prompts), longest) * (scope.evaluations * len(scope.seeds))
+    if judge.flag != "judge":
         return usage
     usage += cost(_blank(inputs.prompts), longest) * of_method
     if inputs.labels is not None:
         usage += cost(_blank([one.prompt for one in inputs.labels.answers]), longest)
-    if settings.judges[flag].kind.compares:
+    if judge.judge.kind.compares:
         task = PairwiseTask.of(scope.arms, scope.seeds, inputs.evaluation_prompts)
-        usage += cost(task.blank, answer) * task.times
+        usage += cost(task.blank, response_tokens) * task.times
     return usage
 
 
