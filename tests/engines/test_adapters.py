@@ -282,7 +282,7 @@ def test_an_adapter_that_was_removed_is_gone(engine: Make) -> None:
     fresh = engine()
     fresh.create({"a": 1, "b": 2})
     fresh.remove(["a"])
-    with pytest.raises(KeyError):
+    with pytest.raises(EngineError, match="adapter a: is not in the engine; its adapters are b"):
         fresh.sample([SampleRequest("a", (2,), 1, 1.0, (), 0)])
     assert isinstance(fresh.forward_backward({"b": Batch(pairs(0, 1), nll)}).result()["b"], Step)
 
