@@ -8,7 +8,13 @@ from pathlib import Path
 from cai_base.arms import ARMS
 
 SOURCE = Path(__file__).parents[1] / "src" / "cai_base"
-PARTICIPLES = {"found", "asked", "kept", "said"}
+PARTICIPLES = set("found asked kept said given shown loaded wanted ended drawn made".split())
+STORED_PARTICIPLES = {
+    ("records/figures.py", "shown"): "a key of results.json",
+    ("records/results.py", "drawn"): "a key of results.json",
+    ("report/reader.py", "ended"): "a key of the reader's items",
+}
+"""Names that are keys of files. An entry that no longer applies fails."""
 LONGEST_FILE = 450
 """Lines. A file of more than about 400 has two subjects."""
 
@@ -54,6 +60,11 @@ def names(tree: ast.AST) -> Iterator[str]:
                 yield name
 
 
+def bare(name: str) -> str:
+    """A name as it is compared with `PARTICIPLES`: a private name and a constant are no exceptions."""
+    return name.strip("_").lower()
+
+
 def strings(tree: ast.AST) -> Iterator[str]:
     """All strings of a file, docstrings and the constant parts of f-strings included."""
     return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
@@ -61,12 +72,13 @@ def strings(tree: ast.AST) -> Iterator[str]:
 
 def test_no_name_is_a_bare_participle() -> None:
     participles = {
-        (file, name.strip("_"))
+        (file, bare(name))
         for file, text in sources().items()
         for name in names(ast.parse(text))
-        if name.strip("_") in PARTICIPLES
+        if bare(name) in PARTICIPLES
     }
-    assert participles == set(), "say what the value is: figures, answers, match, config"
+    assert participles - STORED_PARTICIPLES.keys() == set(), "say what the value is: figures, answers, match, config"
+    assert STORED_PARTICIPLES.keys() - participles == set(), "these are gone: remove them from STORED_PARTICIPLES"
     tests = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("*.py")}
     assert [file for file, text in tests.items() if "found" in names(ast.parse(text))] == []
 
@@ -84,8 +96,9 @@ match 1:
     case said: ...
 kinds = [0 for found in ()]
 kept: int = 1
+KEPT = _Shown = 1
 """
-    assert sum(name.strip("_") in PARTICIPLES for name in names(ast.parse(text))) == 10
+    assert sum(bare(name) in PARTICIPLES for name in names(ast.parse(text))) == 12
 
 
 def test_no_engine_knows_a_flag() -> None:

@@ -166,8 +166,8 @@ def comparison(request: str, solved: Sequence[tuple[Compared, int]], pair: Compa
         solved: solved comparisons, each with the index of its better response.
         pair: the comparison to solve.
     """
-    shown = [f"{_compared(request, one)}\n{_VERDICT}{option(place)}." for one, place in solved]
-    return "\n\n".join((*shown, f"{_compared(request, pair)}\n{_VERDICT}"))
+    shots = [f"{_compared(request, one)}\n{_VERDICT}{option(place)}." for one, place in solved]
+    return "\n\n".join((*shots, f"{_compared(request, pair)}\n{_VERDICT}"))
 
 
 def reasoning(request: str, pair: Compared) -> str:

@@ -19,7 +19,7 @@ from cai_base.engines import Adapter, Engine, EngineError, EngineSpec, Findings,
 from cai_base.engines.files import ADAPTER_CONFIG
 from cai_base.errors import UserError
 from cai_base.progress import Progress
-from cai_base.reading import shown
+from cai_base.reading import quote
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
 from cai_base.settings.engines import LOCAL, EngineKind, engine_kind, engine_prefix
 
@@ -244,7 +244,7 @@ def base_of(adapter: Path) -> str | None:
         raise UserError(f"{path}: base_model_name_or_path names no base model; give it with --base")
     if revision not in (None, "main") and not Path(base).exists():
         raise UserError(
-            f"{path}: revision is {shown(revision)}; other versions of {base} are not downloaded; give the folder of "
+            f"{path}: revision is {quote(revision)}; other versions of {base} are not downloaded; give the folder of "
             "that version with --base"
         )
     return base
@@ -287,13 +287,13 @@ def _load(
     if source.adapter is not None and kind.served:
         raise UserError(f"{source.adapter}: --engine {engine} cannot load a PEFT adapter; leave --engine {engine} out")
     with named(source.names, mismatch):
-        loaded = _construct(kind, host, source, progress)
+        instance = _construct(kind, host, source, progress)
         if source.chat and kind.served:  # for other engines, checked before loading the weights
-            chat_tokens(loaded.tokenizer, (), _QUESTION["content"])
+            chat_tokens(instance.tokenizer, (), _QUESTION["content"])
         if source.adapter is None:
-            return loaded, None
-        loaded.load({source.adapter_name: source.adapter}, optimizer=False)
-        return loaded, source.adapter_name
+            return instance, None
+        instance.load({source.adapter_name: source.adapter}, optimizer=False)
+        return instance, source.adapter_name
 
 
 def _construct(kind: EngineKind, host: Host, source: Source, progress: Progress) -> Engine:

@@ -13,13 +13,13 @@ def either(choices: Sequence[str]) -> str:
     return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
-def split_names(given: str) -> tuple[str, ...]:
+def split_names(text: str) -> tuple[str, ...]:
     """The names in a comma-separated list, such as `sft,cai`.
 
     Raises:
         ValueError: a name is empty or occurs twice.
     """
-    return distinct(tuple(name.strip() for name in given.split(",")))
+    return distinct(tuple(name.strip() for name in text.split(",")))
 
 
 def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -76,8 +76,8 @@ def without_controls(text: str) -> str:
 
 def _line(line: str) -> str:
     rest = len(line) - LONGEST_LINE
-    shown = "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in line[:LONGEST_LINE])
-    return f"{shown}… ({rest:,} more characters)" if rest > 0 else shown
+    printable = "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in line[:LONGEST_LINE])
+    return f"{printable}… ({rest:,} more characters)" if rest > 0 else printable
 
 
 def _escaped(character: str) -> str:

@@ -247,7 +247,7 @@ SUITE = [
 def _household(row: Row, name: str) -> SuitePrompt:
     harmful = row.text("harmful")
     if harmful not in ("yes", "no"):
-        raise UserError(f"{row.where}: the field 'harmful' is {shown(harmful)}; it must be yes or no")
+        raise UserError(f"{row.where}: the field 'harmful' is {quote(harmful)}; it must be yes or no")
     kind = ATTACK if harmful == "yes" else SAFE
     return SuitePrompt(_prompt(f"{name}-{row.number}", kind, row.text("request")), row.text("topic"))
 """,

@@ -202,14 +202,14 @@ class Conversation:
     def _why(self, _: str) -> None:
         prompt = self._last_prompt()
         table = talk.why(self.speakers, prompt, self.replies, self.before)
-        shown = Table(title="Mean log-probability per token (nats) of each arm's answer (row) under each arm (column)")
-        shown.add_column("answer of")
+        grid = Table(title="Mean log-probability per token (nats) of each arm's answer (row) under each arm (column)")
+        grid.add_column("answer of")
         for reader in self.speakers:
-            shown.add_column(f"under {reader.name}", justify="right")
+            grid.add_column(f"under {reader.name}", justify="right")
         for name, row in table.items():
             cells = ["–" if value is None else f"{value:.2f}" for value in row.values()]
-            shown.add_row(name, *cells)
-        self._console.print(shown)
+            grid.add_row(name, *cells)
+        self._console.print(grid)
         self.record.append({"step": "why", "prompt": prompt, "answers": self.replies, "mean_logprob": table})
 
     def _save(self, name: str) -> None:

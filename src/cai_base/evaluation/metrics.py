@@ -15,7 +15,7 @@ from cai_base.evaluation.statistics import holm, mean, paired, scaled, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs.kinds import JAILBREAK
-from cai_base.reading import listed, shown, suggestion
+from cai_base.reading import listed, quote, suggestion
 from cai_base.records import HELPFULNESS, Answer, Difference, Figure, Interval
 from cai_base.settings.schema import Evaluation
 
@@ -28,7 +28,7 @@ def check_primary(names: Sequence[str]) -> None:
     for place, name in enumerate(names):
         if name not in METRICS:
             remedy = suggestion(name, METRICS) or f"the metrics are {listed(list(METRICS))}"
-            raise UserError(f"--evaluation.primary {shown(name)}: is not a metric; {remedy}")
+            raise UserError(f"--evaluation.primary {quote(name)}: is not a metric; {remedy}")
         if name in names[:place]:
             raise UserError(f"--evaluation.primary: {name} occurs twice; name each metric once")
 

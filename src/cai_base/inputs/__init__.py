@@ -33,7 +33,7 @@ from cai_base.inputs.prompts import Example, Prompt, examples_by_line, prompts_b
 from cai_base.inputs.rubrics import Rubric, rubrics_for
 from cai_base.inputs.unseen import FLAG as UNSEEN
 from cai_base.inputs.unseen import draw_unseen
-from cai_base.reading import build_from_json, read_bytes, shown, unknown
+from cai_base.reading import build_from_json, quote, read_bytes, unknown
 from cai_base.settings.schema import RunSettings
 
 PLACEBO = Path(arms.PLACEBO)
@@ -347,7 +347,7 @@ def _refuse_overlap(what: str, source: Path, texts: Mapping[int, str], tests: _T
             ("is also an evaluation prompt", "it") if len(shared) == 1 else ("are also evaluation prompts", "them")
         )
         raise UserError(
-            f"{source}:{line}: {shown(texts[line])} is also the evaluation prompt at {tests.file}:{other}; "
+            f"{source}:{line}: {quote(texts[line])} is also the evaluation prompt at {tests.file}:{other}; "
             f"{len(shared)} of {what} {are}: a held-out test needs {them} taken out of the evaluation prompts, or of "
             f"{what}"
         )

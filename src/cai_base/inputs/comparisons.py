@@ -15,7 +15,7 @@ from cai_base.errors import UserError
 from cai_base.inputs.constitution import Constitution
 from cai_base.inputs.prompts import Text
 from cai_base.inputs.tables import jsonl_records
-from cai_base.reading import Entry, build, described, parse_json, read_text, shown
+from cai_base.reading import Entry, build, described, parse_json, quote, read_text
 
 _REQUESTS_FILE = "comparison requests: .txt with one a line, or the paper's RLMadisonInstructions.json, a list of texts"
 _EXAMPLES_FILE = (
@@ -52,7 +52,7 @@ def requests_of(constitution: Constitution, source: str) -> tuple[ComparisonRequ
     for place, principle in enumerate(constitution.principles, start=1):
         if principle.comparison_request is None:
             raise UserError(
-                f"{source}: principle {place} ({shown(principle.name)}) has no comparison_request, which the arms with "
+                f"{source}: principle {place} ({quote(principle.name)}) has no comparison_request, which the arms with "
                 "feedback ask under; write one, or give --feedback.requests FILE"
             )
         requests.append(ComparisonRequest(name=principle.name, text=principle.comparison_request))
@@ -75,7 +75,7 @@ def load_comparison_requests(path: Path) -> tuple[ComparisonRequest, ...]:
                 raise UserError(f"{path}: the file is {described(data)}; it must be a list of texts, each a request")
             lines = data
         case suffix:
-            raise UserError(f"{path}: cannot tell the form from the ending {shown(suffix)}; give {_REQUESTS_FILE}")
+            raise UserError(f"{path}: cannot tell the form from the ending {quote(suffix)}; give {_REQUESTS_FILE}")
     if not lines:
         raise UserError(f"{path}: there is no request in it; write at least one")
     requests = []
@@ -119,7 +119,7 @@ def load_solved_comparisons(path: Path) -> tuple[SolvedComparison, ...]:
                 raise UserError(f"{path}: the file is {described(data)}; it must be a list of comparisons")
             examples = [_published(item, f"{path}: comparison {number}") for number, item in enumerate(data, start=1)]
         case suffix:
-            raise UserError(f"{path}: cannot tell the form from the ending {shown(suffix)}; give {_EXAMPLES_FILE}")
+            raise UserError(f"{path}: cannot tell the form from the ending {quote(suffix)}; give {_EXAMPLES_FILE}")
     if not examples:
         raise UserError(f"{path}: there is no comparison in it; write at least one")
     return tuple(examples)

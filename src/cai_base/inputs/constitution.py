@@ -15,7 +15,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from cai_base.errors import UserError
-from cai_base.reading import Entry, Model, build, described, listed, parse_json, parse_toml, read_text, shown, unknown
+from cai_base.reading import Entry, Model, build, described, listed, parse_json, parse_toml, quote, read_text, unknown
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -63,7 +63,7 @@ class Constitution(Entry):
             first = places.setdefault(principle.name, place)
             if first != place:
                 raise ValueError(
-                    f"principles {first} and {place} are both named {shown(principle.name)}; "
+                    f"principles {first} and {place} are both named {quote(principle.name)}; "
                     "give each principle a name of its own"
                 )
         return self
@@ -90,12 +90,12 @@ def with_principles(constitution: Constitution, names: Sequence[str]) -> Constit
     without = [name for name in names if name.startswith(LEFT_OUT)]
     if without and len(without) < len(names):
         raise UserError(f"--principles {','.join(names)}: name what is used, or what is left out, not both")
-    wanted = {name.removeprefix(LEFT_OUT) for name in names}
+    selection = {name.removeprefix(LEFT_OUT) for name in names}
     known = [principle.name for principle in constitution.principles]
-    for name in wanted:
+    for name in selection:
         if name not in known:
             raise UserError(f"--principles: {unknown('principle', name, known)}")
-    principles = tuple(one for one in constitution.principles if (one.name in wanted) != bool(without))
+    principles = tuple(one for one in constitution.principles if (one.name in selection) != bool(without))
     if not principles:
         raise UserError(f"--principles {','.join(names)}: leaves no principle; keep at least one")
     return Constitution(name=f"{constitution.name}: {', '.join(names)}", principles=principles)
@@ -163,16 +163,16 @@ def load_critique_examples(path: Path) -> tuple[CritiqueExample, ...]:
     return _items(path, data, CritiqueExample, "example")
 
 
-def _parsed(path: Path, wanted: str) -> object:
+def _parsed(path: Path, description: str) -> object:
     """The content of a TOML or JSON file."""
-    text = read_text(path, wanted)
+    text = read_text(path, description)
     match path.suffix.lower():
         case ".toml":
             return parse_toml(path, text)
         case ".json":
             return parse_json(path, text)
         case suffix:
-            raise UserError(f"{path}: cannot tell the form from the ending {shown(suffix)}; give {wanted}")
+            raise UserError(f"{path}: cannot tell the form from the ending {quote(suffix)}; give {description}")
 
 
 def _items(path: Path, data: object, model: type[Model], noun: str, beside: Sequence[str] = ()) -> tuple[Model, ...]:
@@ -200,7 +200,7 @@ def _items(path: Path, data: object, model: type[Model], noun: str, beside: Sequ
 def _place(path: Path, noun: str, number: int, record: object) -> str:
     """`file: principle 3 ('its-name')`, or without the name if it has none."""
     name = record.get("name") if isinstance(record, dict) else None
-    return f"{path}: {noun} {number}" + (f" ({shown(name)})" if isinstance(name, str) else "")
+    return f"{path}: {noun} {number}" + (f" ({quote(name)})" if isinstance(name, str) else "")
 
 
 # The paper's files
@@ -221,7 +221,7 @@ def _is_published_constitution(data: dict[str, object]) -> bool:
 def _published_principles(path: Path, data: dict[str, object]) -> tuple[Principle, ...]:
     principles = []
     for number, (name, content) in enumerate(data.items(), start=1):
-        where = f"{path}: principle {number} ({shown(name)})"
+        where = f"{path}: principle {number} ({quote(name)})"
         entry = build(_PublishedEntry, content, where)
         for place, prompt in enumerate(entry.prompt, start=1):
             record = {

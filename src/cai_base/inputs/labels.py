@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from cai_base.errors import UserError
 from cai_base.inputs.kinds import DIRECT, SENSITIVE
 from cai_base.inputs.prompts import Prompt
-from cai_base.reading import listed, read_text, shown
+from cai_base.reading import listed, quote, read_text
 
 COLUMNS = ("prompt", "completion", "final_label")
 ANNOTATIONS = ("annotation_1", "annotation_2")
@@ -74,12 +74,12 @@ def load_labels(path: Path) -> tuple[LabelledAnswer, ...]:
     Raises:
         UserError: with file and line, for a missing column, an empty cell or an unknown label.
     """
-    wanted = f"labelled answers: CSV with the columns {', '.join(COLUMNS)}"
-    rows = csv.DictReader(io.StringIO(read_text(path, wanted)), strict=True)
+    description = f"labelled answers: CSV with the columns {', '.join(COLUMNS)}"
+    rows = csv.DictReader(io.StringIO(read_text(path, description)), strict=True)
     names = {name.strip().lower(): name for name in rows.fieldnames or ()}
     missing = [column for column in COLUMNS if column not in names]
     if missing:
-        raise UserError(f"{path}:1: has no column {listed(missing)}; it should be {wanted}")
+        raise UserError(f"{path}:1: has no column {listed(missing)}; it should be {description}")
     answers = []
     try:
         for row in rows:
@@ -106,7 +106,7 @@ def load_labels(path: Path) -> tuple[LabelledAnswer, ...]:
                 )
             )
     except csv.Error as error:
-        raise UserError(f"{path}:{rows.line_num}: is not valid CSV ({error}); it should be {wanted}") from None
+        raise UserError(f"{path}:{rows.line_num}: is not valid CSV ({error}); it should be {description}") from None
     if not {True, False} <= {answer.refused for answer in answers}:
         raise UserError(f"{path}: all answers have the same label; a judge is measured on refusals and on others")
     return tuple(answers)
@@ -115,5 +115,5 @@ def load_labels(path: Path) -> tuple[LabelledAnswer, ...]:
 def _label(label: str, where: str) -> str:
     name = label.lower().lstrip("0123456789_ ")
     if name not in LABELS:
-        raise UserError(f"{where}: {shown(label)} is no label; use {listed(list(LABELS))}")
+        raise UserError(f"{where}: {quote(label)} is no label; use {listed(list(LABELS))}")
     return name

@@ -12,7 +12,7 @@ from cai_base.errors import UserError
 from cai_base.inputs.kinds import EVERY, JAILBREAK, PROMPT_KINDS
 from cai_base.inputs.overlap import normalised_hash
 from cai_base.inputs.tables import csv_rows, jsonl_records, refuse_ragged
-from cai_base.reading import Entry, build, described, listed, parse_json, read_text, shown, unknown
+from cai_base.reading import Entry, build, described, listed, parse_json, quote, read_text, unknown
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -59,7 +59,7 @@ class Prompt(Entry):
         if self.family is not None and self.kind != JAILBREAK:
             kind = f"of kind {self.kind!r}" if self.kind else "without a kind"
             raise ValueError(
-                f"the field 'family' is {shown(self.family)} for a prompt {kind}; "
+                f"the field 'family' is {quote(self.family)} for a prompt {kind}; "
                 "only a prompt of kind 'jailbreak' has a family"
             )
         return self
@@ -131,7 +131,7 @@ def read_prompts(path: Path, column: str | None = None) -> PromptFile:
         case ".jsonl":
             rows = _jsonl_prompt_rows(path, text, column)
         case suffix:
-            raise UserError(f"{path}: cannot tell the form from the ending {shown(suffix)}; give {_PROMPTS_FILE}")
+            raise UserError(f"{path}: cannot tell the form from the ending {quote(suffix)}; give {_PROMPTS_FILE}")
     prompts: dict[int, Prompt] = {}
     unused: dict[str, None] = {}
     shortened = 0
@@ -145,7 +145,7 @@ def read_prompts(path: Path, column: str | None = None) -> PromptFile:
     ignored = []
     if unused:
         what = "the column {} is" if len(unused) == 1 else "the columns {} are"
-        ignored.append(f"{path}: {what.format(listed([shown(name) for name in unused]))} not used")
+        ignored.append(f"{path}: {what.format(listed([quote(name) for name in unused]))} not used")
     if shortened:
         ignored.append(f"{path}: only the user's first turn is used; conversations that contain more: {shortened}")
     return PromptFile(prompts, tuple(ignored))
@@ -164,7 +164,7 @@ def examples_by_line(path: Path) -> dict[int, Example]:
     """The examples in a JSONL file, by the number of their line; see `load_examples`."""
     text = read_text(path, _EXAMPLES_FILE)
     if path.suffix.lower() != ".jsonl":
-        raise UserError(f"{path}: cannot tell the form from the ending {shown(path.suffix)}; give {_EXAMPLES_FILE}")
+        raise UserError(f"{path}: cannot tell the form from the ending {quote(path.suffix)}; give {_EXAMPLES_FILE}")
     return {line: build(Example, record, f"{path}:{line}") for line, record in jsonl_records(path, text)}
 
 
@@ -234,7 +234,7 @@ def _columns(names: Sequence[str], column: str | None, where: str, noun: str) ->
     plain = [name.strip().casefold() for name in names]
     texts = TEXT_COLUMNS if column is None else (column.strip().casefold(),)
     places = [place for place, name in enumerate(plain) if name in texts]
-    present = listed([shown(name) for name in names]) if names else "nothing"
+    present = listed([quote(name) for name in names]) if names else "nothing"
     if not places and column is not None:
         there_are = f"the {noun}s are" if len(names) > 1 else "found"
         raise UserError(f"{where}: --prompts-column {column}: there is no such {noun}; {there_are} {present}")
@@ -244,19 +244,19 @@ def _columns(names: Sequence[str], column: str | None, where: str, noun: str) ->
             f"{where}: {missing}; found {present}: rename the one that holds the prompts to text, or name it by "
             "--prompts-column"
         )
-    wanted = {"id", "kind", "family"} - {plain[places[0]]}
+    others = {"id", "kind", "family"} - {plain[places[0]]}
     if column is None and plain[places[0]] == "instruction":
-        wanted.add("input")
-    used = [plain[place] for place in places] + [name for name in plain if name in wanted]
+        others.add("input")
+    used = [plain[place] for place in places] + [name for name in plain if name in others]
     if len(set(used)) < len(used):
         raise UserError(f"{where}: a {noun} occurs twice; {listed(sorted(set(used)))} may each stand once")
     if len(places) > 1:
-        both = listed([shown(names[place]) for place in places])
+        both = listed([quote(names[place]) for place in places])
         raise UserError(f"{where}: the {noun}s {both} may all hold the prompts; name one with --prompts-column")
     for name, spelt in zip(plain, names, strict=True):
         if name not in used and difflib.get_close_matches(name, ("kind", "family"), cutoff=NEAR):
             raise UserError(f"{where}: {unknown(noun, spelt, ('kind', 'family'))}")
-    return {"text": places[0]} | {name: plain.index(name) for name in plain if name in wanted}
+    return {"text": places[0]} | {name: plain.index(name) for name in plain if name in others}
 
 
 def _row(path: Path, line: int, columns: Mapping[str, int], names: Sequence[str], values: Sequence[object]) -> _Row:
@@ -270,7 +270,7 @@ def _row(path: Path, line: int, columns: Mapping[str, int], names: Sequence[str]
         value, shortened = _first_turn(value, f"{path}:{line}", name)
     if not isinstance(value, str) or not value.strip():
         described_value = "empty" if value is None else described(value)
-        raise UserError(f"{path}:{line}: the field {shown(name)} is {described_value}; it must be text")
+        raise UserError(f"{path}:{line}: the field {quote(name)} is {described_value}; it must be text")
     more = fields.pop("input", None)
     fields["text"] = f"{value.strip()}\n\n{more.strip()}" if isinstance(more, str) and more.strip() else value
     if type(fields.get("id")) is int:
@@ -297,7 +297,7 @@ def _first_turn(conversation: object, where: str, name: str) -> tuple[str, bool]
                 return content, len(turns) > 1
             break
     raise UserError(
-        f"{where}: the field {shown(name)} is no conversation; it must be a list of messages with role and content, "
+        f"{where}: the field {quote(name)} is no conversation; it must be a list of messages with role and content, "
         "the first of the role user not empty"
     )
 
@@ -313,6 +313,6 @@ def _refuse_repeats(path: Path, prompts: Mapping[int, Prompt]) -> None:
         first = ids.setdefault(prompt.id, line)
         if first != line:
             raise UserError(
-                f"{path}:{line}: the id {shown(prompt.id)} is already that of line {first}; "
+                f"{path}:{line}: the id {quote(prompt.id)} is already that of line {first}; "
                 "give each prompt an id of its own, or none"
             )

@@ -15,7 +15,7 @@ from pydantic import Field as Limits
 from pydantic import field_validator, model_validator
 
 from cai_base.errors import UserError
-from cai_base.reading import Entry, build, described, listed, parse_toml, read_text, shown, unknown
+from cai_base.reading import Entry, build, described, listed, parse_toml, quote, read_text, unknown
 from cai_base.records import VERDICT_PARTS
 
 Text = Annotated[str, Limits(min_length=1)]
@@ -34,7 +34,7 @@ def parts_of(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-_WANTED = "a rubric: a .toml file with name, task, instructions, [[field]] tables and a [verdict] table"
+_RUBRIC_FILE = "a rubric: a .toml file with name, task, instructions, [[field]] tables and a [verdict] table"
 # An expression may only use the fields: no functions, no attributes of Python objects.
 _EXPRESSIONS = SandboxedEnvironment(undefined=StrictUndefined)
 _EXPRESSIONS.globals.clear()
@@ -123,7 +123,7 @@ class Rubric(Entry):
         names = [field.name for field in self.fields]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two fields are named {shown(name)}; give each field a name of its own")
+                raise ValueError(f"two fields are named {quote(name)}; give each field a name of its own")
         needed, allowed = parts_of(self.task)
         for part in self.verdict:
             if part not in (*needed, *allowed):
@@ -183,10 +183,12 @@ def _value(part: str, formula: Callable[..., Any], answer: Mapping[str, Value]) 
     if bounds is None:
         if isinstance(value, bool):
             return value
-        raise FormulaError(f"the expression for {part!r} gives {shown(value)}; it must give true or false")
+        raise FormulaError(f"the expression for {part!r} gives {quote(value)}; it must give true or false")
     if isinstance(value, bool) or not isinstance(value, int | float) or not bounds[0] <= value <= bounds[1]:
-        wanted = f"a number from {bounds[0]:g} to {bounds[1]:g}"
-        raise FormulaError(f"the expression for {part!r} gives {shown(value)}; it must give {wanted}")
+        raise FormulaError(
+            f"the expression for {part!r} gives {quote(value)}; "
+            f"it must give a number from {bounds[0]:g} to {bounds[1]:g}"
+        )
     return float(value)
 
 
@@ -229,7 +231,7 @@ def load_rubric(source: str | Path) -> Rubric:
         raise UserError(
             f"{path}: there is neither such a file nor a packaged rubric of that name ({listed(list(known))})"
         )
-    data = dict(parse_toml(path, read_text(path, _WANTED)))
+    data = dict(parse_toml(path, read_text(path, _RUBRIC_FILE)))
     tables = data.pop("field", None)
     if not isinstance(tables, list) or not tables:
         problem = "there is none" if tables is None else f"'field' is {described(tables)}"

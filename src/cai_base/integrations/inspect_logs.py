@@ -232,7 +232,7 @@ def _score(part: str, metric: str, figure: Figure, samples: list[EvalSample]) ->
     """The run's figure for a part of the verdict: mean over seeds, interval and coverage."""
     low, high = figure.ci95 or (None, None)
     coverage = figure.scored / figure.total if figure.total else None
-    shown = {metric: figure.mean, "ci95_low": low, "ci95_high": high, COVERAGE: coverage}
+    metrics = {metric: figure.mean, "ci95_low": low, "ci95_high": high, COVERAGE: coverage}
     values = [sample.scores[VERDICT].value for sample in samples if sample.scores]
     scored = sum(isinstance(value, dict) and not _is_nan(value[part]) for value in values)
     stored = figure.dump()
@@ -241,7 +241,7 @@ def _score(part: str, metric: str, figure: Figure, samples: list[EvalSample]) ->
         scorer=VERDICT,
         scored_samples=scored,
         unscored_samples=len(samples) - scored,
-        metrics={name: EvalMetric(name=name, value=value) for name, value in shown.items() if value is not None},
+        metrics={name: EvalMetric(name=name, value=value) for name, value in metrics.items() if value is not None},
         metadata={
             name: stored[name] for name in ("ci95_over", "by_family", "per_seed", "worst_case", "scored", "total")
         },

@@ -26,7 +26,7 @@ from cai_base.run.talk import Sampling, request
 
 
 @cache
-def _loaded(run: Path, arm: str) -> tuple[Models, Desk]:
+def _load(run: Path, arm: str) -> tuple[Models, Desk]:
     """The models and the desk of a run's arm; all users of the arm share one engine and one thread."""
     return run_models(run, [arm], None, Progress()), Desk(waiting=4096)
 
@@ -50,7 +50,7 @@ class CaiBaseModel(ModelAPI):  # type: ignore[misc]  # Inspect may not be instal
         run, _, arm = model_name.partition(":")
         if not run or not arm:
             raise UserError(f"cai_base/{model_name}: give a run and an arm, such as cai_base/runs/llama:cai")
-        self._models, self._desk = _loaded(Path(run), arm.partition(":")[0])
+        self._models, self._desk = _load(Path(run), arm.partition(":")[0])
         try:
             self._speaker = self._models.named(arm)
         except WrongRequest as error:

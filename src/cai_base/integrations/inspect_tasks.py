@@ -130,8 +130,8 @@ def _prompt_task(name: str) -> Callable[..., Task]:
         """
         return _about(name, data, prompts, kinds, rubric)
 
-    made: Callable[..., Task] = task(judged, name=name)
-    return made
+    inspect_task: Callable[..., Task] = task(judged, name=name)
+    return inspect_task
 
 
 PROMPT_TASKS: Mapping[str, Callable[..., Task]] = {name: _prompt_task(name) for name in TASKS}

@@ -14,7 +14,7 @@ from cai_base.run.talk import Sampling, Speaker
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
-KEPT = 20
+HISTORY = 20
 """Prompts on the page; older ones are forgotten."""
 
 
@@ -27,7 +27,7 @@ class WatchChat:
 
     def __init__(self, speakers: Sequence[Speaker], sampling: Sampling) -> None:
         self.speakers, self._sampling = speakers, sampling
-        self.exchanges: deque[Exchange] = deque(maxlen=KEPT)
+        self.exchanges: deque[Exchange] = deque(maxlen=HISTORY)
         self._turn = 0
         self._engines = threading.Lock()
 

@@ -42,7 +42,7 @@ class Question:
     request: ComparisonRequest
     address: tuple[str | int, ...]
 
-    def shown(self, order: int) -> Compared:
+    def pair(self, order: int) -> Compared:
         """The responses in one of the two orders."""
         return Compared(self.prompt, self.responses if order == 0 else self.responses[::-1])
 
@@ -62,9 +62,9 @@ def comparing_cost(settings: Feedback, questions: int, length: float) -> Usage:
         length: tokens of the text of a comparison, its responses included.
     """
     thoughts = settings.thought_tokens if settings.chain_of_thought else 0
-    shown = questions * len(ORDERS)
+    comparisons = questions * len(ORDERS)
     scored = len(OPTIONS) * (length + thoughts + LETTER)
-    return Usage(prefilled=round(shown * (scored + (length if thoughts else 0))), sampled=shown * thoughts)
+    return Usage(prefilled=round(comparisons * (scored + (length if thoughts else 0))), sampled=comparisons * thoughts)
 
 
 def compare(
@@ -114,7 +114,7 @@ def comparison_text(
     Args:
         thought: what the interpreter reasoned before it.
     """
-    pair = question.shown(order)
+    pair = question.pair(order)
     if settings.chain_of_thought:
         return dialogue.reasoned(question.request.text, pair, thought)
     shots = []
@@ -132,7 +132,7 @@ def _think(interpreter: Interpreter, settings: Feedback, places: Sequence[tuple[
         [
             SampleRequest(
                 adapter=question.model,
-                prompt=prompt_tokens(tokenizer, dialogue.reasoning(question.request.text, question.shown(order))),
+                prompt=prompt_tokens(tokenizer, dialogue.reasoning(question.request.text, question.pair(order))),
                 max_tokens=settings.thought_tokens,
                 temperature=settings.temperature,
                 stop=COMPARISON_STOPS,

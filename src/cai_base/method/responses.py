@@ -51,7 +51,7 @@ def two_responses(
         adapters: each adapter's seed.
         advance: called with the number of responses sampled since the last call.
     """
-    drawn = []
+    both = []
     for phase in sampling.phases:
         chains = [
             OpenChain(adapter, seed, prompt, draw_opener(seed, prompt, sampling.openers, sampling.prefill, phase))
@@ -59,9 +59,9 @@ def two_responses(
             for prompt in prompts
         ]
         answer_first(engine, dialogue, chains, sampling.temperature, sampling.limit, phase, advance)
-        drawn.append(chains)
+        both.append(chains)
     by_seed: dict[int, list[TwoResponses]] = {seed: [] for seed in adapters.values()}
-    for first, second in zip(*drawn, strict=True):
+    for first, second in zip(*both, strict=True):
         responses, truncated = (first.responses[0], second.responses[0]), (first.truncated[0], second.truncated[0])
         by_seed[first.seed].append(
             TwoResponses(

@@ -18,9 +18,9 @@ from cai_base.reading.messages import JSON_FAULTS, TOML_FAULTS, fault_in_a_recor
 from cai_base.reading.messages import argparse_in_words as argparse_in_words
 from cai_base.reading.messages import described as described
 from cai_base.reading.messages import listed as listed
+from cai_base.reading.messages import quote as quote
 from cai_base.reading.messages import requirement as requirement
 from cai_base.reading.messages import shortened as shortened
-from cai_base.reading.messages import shown as shown
 from cai_base.reading.messages import suggestion as suggestion
 from cai_base.reading.messages import unknown as unknown
 
@@ -33,20 +33,20 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True)
 
 
-def read_text(path: Path, wanted: str) -> str:
+def read_text(path: Path, description: str) -> str:
     """The file as text with `\\n` line ends and no byte order mark.
 
     Args:
         path: the file.
-        wanted: a description of the expected file, for messages.
+        description: of the expected file, for messages.
 
     Raises:
         UserError: it is missing, a directory, unreadable, not UTF-8 or empty.
     """
-    return decoded(path, read_bytes(path, wanted), wanted)
+    return decoded(path, read_bytes(path, description), description)
 
 
-def read_bytes(path: Path, wanted: str) -> bytes:
+def read_bytes(path: Path, description: str) -> bytes:
     """The file's content as bytes.
 
     Raises:
@@ -55,15 +55,15 @@ def read_bytes(path: Path, wanted: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; give the path of {wanted}") from None
+        raise UserError(f"{path}: there is no such file; give the path of {description}") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: this is a directory; give the path of {wanted}") from None
+        raise UserError(f"{path}: this is a directory; give the path of {description}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason}); give the path of {wanted}") from None
+        raise UserError(f"{path}: cannot be read ({reason}); give the path of {description}") from None
 
 
-def decoded(path: Path, data: bytes, wanted: str) -> str:
+def decoded(path: Path, data: bytes, description: str) -> str:
     """Decode bytes read from `path`, as `read_text` does.
 
     Raises:
@@ -75,7 +75,7 @@ def decoded(path: Path, data: bytes, wanted: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not UTF-8 text (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
     if not text.strip():
-        raise UserError(f"{path}: the file is empty; it should be {wanted}")
+        raise UserError(f"{path}: the file is empty; it should be {description}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -126,7 +126,7 @@ def _object_without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object
     result = dict(pairs)
     if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(shown(next(key for key in keys if keys.count(key) > 1)))
+        raise _RepeatedKeyError(quote(next(key for key in keys if keys.count(key) > 1)))
     return result
 
 
@@ -170,17 +170,17 @@ def _refusal(error: ValidationError, fields: Collection[str], where: str, remedy
     return UserError("; ".join(filter(None, (f"{where}: {fault_in_words(faults[0], fields)}", remedy))))
 
 
-def read_record(path: Path, kind: type[Model], wanted: str, remedy: str) -> Model:
+def read_record(path: Path, kind: type[Model], description: str, remedy: str) -> Model:
     """A record that this program stored as one JSON file.
 
     Args:
-        wanted: a description of the expected file.
+        description: of the expected file.
         remedy: what to do if the file is wrong.
 
     Raises:
         UserError: the file is missing, not JSON, or not such a record; the message names the field.
     """
-    text = read_text(path, wanted)
+    text = read_text(path, description)
     parse_json(path, text)  # names the line of a syntax error, which pydantic does not
     return _record(kind, text, f"{path}", remedy)
 

@@ -22,7 +22,7 @@ def fault_in_a_record(error: ValidationError, value: object) -> str:
         return f"not valid JSON: {translated(fault['ctx']['error'], JSON_FAULTS)}"
     if not field:
         return f"this is {described(inner)}; it must be a table of fields"
-    name = shown(field, most=120)
+    name = quote(field, most=120)
     match fault["type"]:
         case "missing":
             return f"the field {name} is missing"
@@ -36,7 +36,7 @@ def fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:
     """One of pydantic's errors as a sentence."""
     path = [str(part) for part in fault["loc"] if isinstance(part, str) and part != "[key]"]
     nested = len(path) > 1  # `fields` are the names of the outermost record only
-    field = shown(".".join(path)) if path else "?"
+    field = quote(".".join(path)) if path else "?"
     match fault["type"]:
         case "extra_forbidden":
             return f"unknown field {field}" if nested else unknown("field", path[0], fields)
@@ -148,7 +148,7 @@ def suggestion(name: str, known: Collection[str], *, quote: bool = False) -> str
 def unknown(noun: str, name: str, known: Collection[str]) -> str:
     """A sentence that `name` is not one of the `known` names, and which of them was probably meant."""
     remedy = suggestion(name, known, quote=True) or f"the {noun}s are {listed(known)}"
-    return f"unknown {noun} {shown(name)}; {remedy}"
+    return f"unknown {noun} {quote(name)}; {remedy}"
 
 
 def listed(names: Collection[str]) -> str:
@@ -161,7 +161,7 @@ def described(value: object) -> str:
     """The kind of a value in words; a text is shown, because it is often a misspelling."""
     match value:
         case str():
-            return shown(value) if value.strip() else "empty"
+            return quote(value) if value.strip() else "empty"
         case bool():
             return "true or false"
         case int() | float():
@@ -176,7 +176,7 @@ def described(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
-def shown(text: object, most: int = 60) -> str:
+def quote(text: object, most: int = 60) -> str:
     """Text from an unchecked file, made safe for a message: quoted, escaped for a terminal, shortened."""
     quoted = repr(text)
     return quoted if len(quoted) <= most else f"{quoted[: most - 4]}...{quoted[0]}"

@@ -96,8 +96,8 @@ def _arms(results: Results) -> Group:
     )
     if zero:
         caption += f" Not drawn, because the rate is 0 for every arm: {', '.join(zero)}."
-    drawn = sheet.pictures or zero
-    return Group("Arms side by side", caption if drawn else "Nothing to draw: every answer is unscored.", sheet)
+    content = sheet.pictures or zero
+    return Group("Arms side by side", caption if content else "Nothing to draw: every answer is unscored.", sheet)
 
 
 def _dashed(metric: str) -> str:
@@ -196,8 +196,8 @@ def _training_panels(sheet: Sheet, name: str, phase: str, steps: Mapping[int, Se
         ),
     }
     for panel, (title, lines) in panels.items():
-        shown = _untied(steps) if panel == "accuracy" else steps
-        curves = [(line, _seed_curves(shown, line.field)) for line in lines]
+        of_panel = _untied(steps) if panel == "accuracy" else steps
+        curves = [(line, _seed_curves(of_panel, line.field)) for line in lines]
         if not any(of_seeds for _, of_seeds in curves):
             continue
         with sheet.panel(f"{phase}-{panel}", f"{label(name)}: {title}") as axes:

@@ -142,13 +142,13 @@ def _chain(seed: int, chain: Chain) -> _Chain:
         marks(chain.kind, verdict, unscored) for verdict, unscored in zip(chain.verdicts, chain.unscored, strict=True)
     ]
     harmful = [verdict is not None and bool(verdict.complied) for verdict in chain.verdicts]
-    ended = next((number for number, one in enumerate(harmful) if not one), None) if harmful[:1] == [True] else None
+    end = next((number for number, one in enumerate(harmful) if not one), None) if harmful[:1] == [True] else None
     return {
         "what": "chains",
         **_about(seed, chain),
         "outcome": chain.outcome,
         "opener": chain.refusal_opener,
-        "ended": ended,
+        "ended": end,
         "original": {"text": chain.original, "marks": verdicts[0] if verdicts else []},
         "rounds": [
             {

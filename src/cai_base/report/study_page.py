@@ -72,18 +72,18 @@ def table(study: Path) -> str:
 
 def answer(results: StudyResults) -> str:
     """Which primary comparisons show a difference, and how many do not, in a sentence or two."""
-    shown, open_ones = [], 0
+    differences, open_ones = [], 0
     for compared in results.comparisons:
         for name, difference in _primary(results, compared):
             if difference.p_primary is not None and difference.p_primary < LEVEL and difference.difference is not None:
                 metric = METRICS[name]
-                shown.append(f"{compared.name}: {metric.label.lower()} {_difference(metric, difference)}")
+                differences.append(f"{compared.name}: {metric.label.lower()} {_difference(metric, difference)}")
             else:
                 open_ones += 1
-    rest = f"{open_ones} of {len(shown) + open_ones} primary comparisons show no difference at the 5 % level."
-    if not shown:
+    rest = f"{open_ones} of {len(differences) + open_ones} primary comparisons show no difference at the 5 % level."
+    if not differences:
         return rest
-    return f"Shown after Holm's correction: {'; '.join(shown)}. {rest if open_ones else ''}".strip()
+    return f"Shown after Holm's correction: {'; '.join(differences)}. {rest if open_ones else ''}".strip()
 
 
 def comparison_table(results: StudyResults) -> Table:
@@ -244,9 +244,11 @@ def _forest(axes: Axes, metric: Metric, rows: Sequence[tuple[str, Difference]]) 
     for place, (_, difference) in enumerate(rows):
         low, high = difference.ci95 or (difference.difference or 0.0,) * 2
         centre = factor * (difference.difference or 0.0)
-        shown = difference.p_primary is not None and difference.p_primary < LEVEL
+        significant = difference.p_primary is not None and difference.p_primary < LEVEL
         axes.plot([factor * low, factor * high], [place, place], color=INK, linewidth=1.4)
-        axes.plot([centre], [place], marker="o", markersize=5, color=INK, markerfacecolor=INK if shown else "none")
+        axes.plot(
+            [centre], [place], marker="o", markersize=5, color=INK, markerfacecolor=INK if significant else "none"
+        )
     names = [name if len(name) <= NAME else f"{name[: NAME - 1]}…" for name, _ in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -153,15 +153,15 @@ def section(directory: Path, results: StyleResults) -> StyleSection:
 
 def examples(directory: Path, results: StyleResults) -> list[ShownStyle]:
     """For one style of each kind, the first question with every arm's first answer, of the arm's first seed."""
-    shown = []
+    styles = []
     for style in EXAMPLES:
         answers = {arm: _first(directory, arm, results, style) for arm in in_order(results.arms)}
         by_arm = {label(arm): answer for arm, answer in answers.items() if answer is not None}
         if by_arm:
             prompt = next(iter(by_arm.values())).prompt
-            arms = [_shown(name, answer, results) for name, answer in by_arm.items()]
-            shown.append(ShownStyle(style, prompt, arms))
-    return shown
+            arms = [_arm_text(name, answer, results) for name, answer in by_arm.items()]
+            styles.append(ShownStyle(style, prompt, arms))
+    return styles
 
 
 def _first(directory: Path, arm: str, results: StyleResults, style: str) -> StyledAnswer | None:
@@ -171,7 +171,7 @@ def _first(directory: Path, arm: str, results: StyleResults, style: str) -> Styl
     return next((answer for answer in answers if answer.style == style), None)
 
 
-def _shown(arm: str, answer: StyledAnswer, results: StyleResults) -> ArmText:
+def _arm_text(arm: str, answer: StyledAnswer, results: StyleResults) -> ArmText:
     if answer.adherence is None:
         mark = (f"unscored: {answer.unscored}", "plain")
     elif results.data == DATA:

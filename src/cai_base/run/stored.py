@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from cai_base import paths
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.inputs.prompts import Prompt
-from cai_base.reading import Model, shown, typed
+from cai_base.reading import Model, quote, typed
 from cai_base.records import Answer
 from cai_base.store import Run
 
@@ -33,7 +33,7 @@ def answer_faults(answers: Sequence[Answer], prompts: Iterable[Prompt]) -> str:
             if one.id in known and (one.prompt, one.kind) != (known[one.id].text, known[one.id].kind)
         ],
     }
-    return "; ".join(f"{', '.join(map(shown, of_fault))} {fault}" for fault, of_fault in ids.items() if of_fault)
+    return "; ".join(f"{', '.join(map(quote, of_fault))} {fault}" for fault, of_fault in ids.items() if of_fault)
 
 
 def answer_files(seed: int, arm: str, step: int | None = None) -> list[str]:

@@ -80,10 +80,10 @@ def speakers_of_run(
             have = ", ".join(map(str, settings.seed_numbers))
             raise UserError(f"--seed {seed}: {directory} has no such seed; it has {have}")
     selection = [seed for seed in settings.seed_numbers if seeds is None or seed in seeds]
-    loaded = list(load_arms(directory, progress, names, threads))
+    arms = list(load_arms(directory, progress, names, threads))
     speakers = [
         Speaker(arm.name, seed, arm.engine, arm.models[seed], arm.layout, f"{arm.name}:{seed}")
-        for arm in loaded
+        for arm in arms
         for seed in (selection[:1] if all_arms.arm(arm.name).one_model else selection)
         if seed in arm.models
     ]
@@ -252,8 +252,8 @@ def _draw(
             speaker = group[number]
             listener(speaker, certain_text(engine, requests[speaker.name].stop, tokens))
 
-        drawn = engine.sample([requests[one.name] for one in group], hear if listener is not None else None)
-        samples.update({one.name: sample for one, sample in zip(group, drawn, strict=True)})
+        of_engine = engine.sample([requests[one.name] for one in group], hear if listener is not None else None)
+        samples.update({one.name: sample for one, sample in zip(group, of_engine, strict=True)})
     return {one.name: samples[one.name] for one in speakers}
 
 
@@ -262,8 +262,8 @@ def certain_text(engine: Engine, stops: Sequence[str], tokens: Sequence[int]) ->
 
     A possible beginning of a stop string, and the bytes of an incomplete character, are left out.
     """
-    ended = bool(tokens) and tokens[-1] in engine.tokenizer.eos
-    text = engine.tokenizer.decode(tokens[:-1] if ended else tokens)
+    at_end = bool(tokens) and tokens[-1] in engine.tokenizer.eos
+    text = engine.tokenizer.decode(tokens[:-1] if at_end else tokens)
     found_at = [at for stop in stops if (at := text.find(stop)) >= 0]
     if found_at:
         return text[: min(found_at)]

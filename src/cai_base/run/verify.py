@@ -138,11 +138,11 @@ def _training_pairs(run: Run, seed: int, owner: str | None, limit: int) -> list[
 def _other_versions(run: Run) -> dict[str, tuple[str, str]]:
     if not run.sessions:
         return {}
-    made, here = dict(run.sessions[-1].get("versions", {})), versions()
+    there, here = dict(run.sessions[-1].get("versions", {})), versions()
     then, now = run.sessions[-1].get("commit"), commit()
     if then and now:
-        made["commit"], here["commit"] = then, now
-    return {name: (made[name], here[name]) for name in here if name in made and made[name] != here[name]}
+        there["commit"], here["commit"] = then, now
+    return {name: (there[name], here[name]) for name in here if name in there and there[name] != here[name]}
 
 
 def _check_answers(run: Run, scope: Scope, inputs: Inputs) -> None:

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.reading import argparse_in_words, parse_json, parse_toml, read_text, shown, suggestion
+from cai_base.reading import argparse_in_words, parse_json, parse_toml, quote, read_text, suggestion
 from cai_base.settings.engines import ENGINES
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
@@ -97,31 +97,31 @@ def from_python(changes: Table) -> RunSettings:
         elif section := section_models(RunSettings).get(name.replace("_", "-")):
             first = next(iter(section.model_fields))
             remedy = f"give those that change, such as {name}={{{first!r}: ...}}"
-            raise UserError(f"{name} {shown(value)}: is a group of settings; {remedy}")
+            raise UserError(f"{name} {quote(value)}: is a group of settings; {remedy}")
         table[name.replace("_", "-")] = value
     check_table(None, table)
     return _completed(table, Source(None))
 
 
-def _completed(given: Table, source: Source, under: Table | None = None) -> RunSettings:
-    """The given settings and, for all others, the defaults of `under` or of the preset."""
-    model, protocol = str(given.get("model", EMBEDDED)), str(given.get("protocol", ""))
-    dpo = given.get("dpo")
+def _completed(table: Table, source: Source, under: Table | None = None) -> RunSettings:
+    """The settings of the table and, for all others, the defaults of `under` or of the preset."""
+    model, protocol = str(table.get("model", EMBEDDED)), str(table.get("protocol", ""))
+    dpo = table.get("dpo")
     loss = str(dpo.get("loss", "")) if isinstance(dpo, Mapping) else None
-    engine = str(given.get("engine", ""))
-    if engine in ENGINES and ENGINES[engine].served and "model" not in given:
+    engine = str(table.get("engine", ""))
+    if engine in ENGINES and ENGINES[engine].served and "model" not in table:
         raise UserError(
             f"--model is missing: --engine {engine} has no default model; give a model that the service serves"
         )
     check_folder(source.place("model"), model)  # first: a wrong path would otherwise cause a message about the judge
-    return validated(merge(merge(defaults(model, protocol, loss), under or {}), given), source)
+    return validated(merge(merge(defaults(model, protocol, loss), under or {}), table), source)
 
 
-def _trackers(given: str | None) -> tuple[str, ...]:
+def _trackers(names: str | None) -> tuple[str, ...]:
     try:
-        return () if given is None else split_names(given)
+        return () if names is None else split_names(names)
     except ValueError as error:
-        raise UserError(f"--track {shown(given)} {error}") from None
+        raise UserError(f"--track {quote(names)} {error}") from None
 
 
 def _taken(flags: dict[str, object], name: str) -> str | None:

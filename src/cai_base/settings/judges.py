@@ -126,11 +126,11 @@ class JudgeName(str):
         return core_schema.no_info_after_validator_function(cls._checked, core_schema.str_schema())
 
     @classmethod
-    def _checked(cls, given: str) -> "JudgeName":
-        judge = cls(given)
+    def _checked(cls, text: str) -> "JudgeName":
+        judge = cls(text)
         known = JUDGE_KINDS.get(judge.kind_name)
         named = known is not None and bool(known.takes)
-        if known is None or bool(judge.name) != named or (":" in given) != named:
+        if known is None or bool(judge.name) != named or (":" in text) != named:
             raise ValueError(f"is not a judge; use {JUDGE_CHOICES}")
         return judge
 

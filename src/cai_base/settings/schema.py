@@ -207,8 +207,8 @@ class RunSettings(Section):
     @property
     def judges(self) -> dict[str, JudgeName]:
         """Every judge, by the flag that names it."""
-        given = {"judge": self.judge, "second-judge": self.second_judge}
-        return {flag: judge for flag, judge in given.items() if judge is not None}
+        by_flag = {"judge": self.judge, "second-judge": self.second_judge}
+        return {flag: judge for flag, judge in by_flag.items() if judge is not None}
 
     @property
     def host(self) -> Host:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from cai_base.errors import UserError
-from cai_base.reading import requirement, shown, suggestion
+from cai_base.reading import quote, requirement, suggestion
 from cai_base.settings.presets import Table
 from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
@@ -86,7 +86,7 @@ def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[
             yield from _faults(value, sections[key], f"{name}.")
         elif key in sections:
             field = field_names(sections[key])[0]
-            yield f"{name} {shown(value)}: is a group of settings; write [{name}], and under it {field} = ..."
+            yield f"{name} {quote(value)}: is a group of settings; write [{name}], and under it {field} = ..."
         elif key in FLAGS_ONLY and not prefix:
             yield f"{key}: is a flag, not a setting; give --{key} on the command line"
         elif name not in names:
@@ -112,9 +112,9 @@ def validated(settings: Table, source: Source) -> RunSettings:
                 lines.append(f"{source.place(field)}: is missing")
             elif field:
                 text = f" {text}" if text.startswith(("is ", "has ")) else f": {text[0].lower()}{text[1:]}"
-                given = problem["input"]
-                given = ",".join(map(str, given)) if isinstance(given, list) else given
-                lines.append(f"{source.place(field)} {shown(given)}{text}")
+                value = problem["input"]
+                value = ",".join(map(str, value)) if isinstance(value, list) else value
+                lines.append(f"{source.place(field)} {quote(value)}{text}")
             else:  # a check of several settings; its message begins with the name of one
                 field, _, rest = text.partition(": ")
                 lines.append(f"{source.place(field)}: {rest}")

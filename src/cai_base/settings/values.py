@@ -21,10 +21,10 @@ class OneOf:
         return core_schema.literal_schema(list(self.names))
 
 
-def _names(given: object) -> object:
-    if given is None:  # stored by a run that had none
+def _names(names: object) -> object:
+    if names is None:  # stored by a run that had none
         return ()
-    return split_names(given) if isinstance(given, str) else given
+    return split_names(names) if isinstance(names, str) else names
 
 
 Names = Annotated[
@@ -60,10 +60,10 @@ class TokenPrices(str):
         return core_schema.no_info_after_validator_function(cls._parsed, core_schema.str_schema())
 
     @classmethod
-    def _parsed(cls, given: str) -> "TokenPrices":
-        prices = cls(given)
+    def _parsed(cls, text: str) -> "TokenPrices":
+        prices = cls(text)
         try:
-            prices.read, prices.sampled, prices.trained = (float(part) for part in given.split(","))
+            prices.read, prices.sampled, prices.trained = (float(part) for part in text.split(","))
         except ValueError:  # not numbers, or not three
             prices.read = prices.sampled = prices.trained = -1.0
         if not all(0 <= dollars < float("inf") for dollars in (prices.read, prices.sampled, prices.trained)):

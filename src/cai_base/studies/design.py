@@ -16,7 +16,7 @@ from pydantic import Field
 
 from cai_base import arms
 from cai_base.errors import UserError
-from cai_base.reading import Entry, build, listed, parse_toml, read_text, shown, suggestion, unknown
+from cai_base.reading import Entry, build, listed, parse_toml, quote, read_text, suggestion, unknown
 from cai_base.settings.presets import Table, merge
 from cai_base.settings.validation import check_table
 
@@ -227,7 +227,7 @@ def _check_settings(file: Path, table: str, settings: Table) -> None:
 
 def _arm(where: str, name: object) -> str:
     if not isinstance(name, str) or name not in arms.ARMS:
-        raise UserError(f"{where} {shown(name)}: is not an arm; the arms are {listed(list(arms.ARMS))}")
+        raise UserError(f"{where} {quote(name)}: is not an arm; the arms are {listed(list(arms.ARMS))}")
     return name
 
 
@@ -269,7 +269,7 @@ def _comparisons(
         _check_levels(file, "compare.beyond", content.factor, entry.beyond or {})
         if entry.first.keys() != entry.second.keys() or entry.first == entry.second:
             raise UserError(
-                f"{file}: compare: first {shown(entry.first)} and second {shown(entry.second)} must have the same "
+                f"{file}: compare: first {quote(entry.first)} and second {quote(entry.second)} must have the same "
                 "factors and differ in at least one level"
             )
     if not entries:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cai_base import arms
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.reading import shown
+from cai_base.reading import quote
 from cai_base.settings.presets import Table, defaults, merge
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import Source, validated
@@ -67,7 +67,7 @@ def _refuse_equal_cells(design: Design, runs: Sequence[PlannedRun]) -> None:
             if (settings[first], one.arm) == (settings[second], other.arm):
                 differing = [factor for factor in design.factors if one.levels[factor] != other.levels[factor]]
                 pairs = [
-                    f"factor.{factor}: the levels {shown(other.levels[factor])} and {shown(one.levels[factor])}"
+                    f"factor.{factor}: the levels {quote(other.levels[factor])} and {quote(one.levels[factor])}"
                     for factor in differing
                 ]
                 raise UserError(
@@ -89,18 +89,18 @@ def _planned(design: Design, flags: Table, name: str, members: Sequence[int]) ->
 
 def _arms(file: Path, table: Table, cells: Sequence[Cell]) -> dict[str, str]:
     """The settings `arms` and `control` of a run: the arms of all its cells and those of the file."""
-    given = [name for key in ("arms", "control") for name in _names_in(file, key, table.get(key))]
-    wanted = arms.in_order({arms.BASELINE, *given, *(cell.arm for cell in cells)} - {arms.BASE})
-    controls = [name for name in wanted if arms.arm(name).control]
-    result = {"arms": ",".join(name for name in wanted if name not in controls)}
+    of_file = [name for key in ("arms", "control") for name in _names_in(file, key, table.get(key))]
+    all_arms = arms.in_order({arms.BASELINE, *of_file, *(cell.arm for cell in cells)} - {arms.BASE})
+    controls = [name for name in all_arms if arms.arm(name).control]
+    result = {"arms": ",".join(name for name in all_arms if name not in controls)}
     return result | ({"control": ",".join(controls)} if controls else {})
 
 
-def _names_in(file: Path, key: str, given: object) -> tuple[str, ...]:
+def _names_in(file: Path, key: str, value: object) -> tuple[str, ...]:
     try:
-        return split_names(str(given)) if given else ()
+        return split_names(str(value)) if value else ()
     except ValueError as error:
-        raise UserError(f"{file}: {key} {shown(given)} {error}") from None
+        raise UserError(f"{file}: {key} {quote(value)} {error}") from None
 
 
 def _refuse_varied(design: Design, flags: Table) -> None:

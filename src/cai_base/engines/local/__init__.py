@@ -127,14 +127,14 @@ class LocalEngine:
         self.model = name or model
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
-        loaded = load(model, place, dtype, tokenizer_of=tokenizer_of, thinking=thinking)
-        self.tokenizer = loaded.tokenizer
-        self.context_length = loaded.context_length
-        self._model, self._digest = loaded.model, loaded.digest
+        base = load(model, place, dtype, tokenizer_of=tokenizer_of, thinking=thinking)
+        self.tokenizer = base.tokenizer
+        self.context_length = base.context_length
+        self._model, self._digest = base.model, base.digest
         self.notes: tuple[str, ...] = ()
         self.meter = Meter()
         if findings is None:
-            self._choose_layout(min(sequence_length, loaded.context_length), pack=pack)
+            self._choose_layout(min(sequence_length, base.context_length), pack=pack)
         else:
             self._restore(findings)
         decoder = text_decoder(self._model)

@@ -135,9 +135,11 @@ def attention(
     each = rows // len(keys)
     if queries > 1:  # a prompt's rest, once: as if the prefix stood in every row
         whole = [torch.cat([p.repeat_interleave(each, 0), own], 2) for p, own in ((keys, key), (values, value))]
-        given = {"scaling": scaling, **more}
-        made: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, *whole, attention_mask, **given)
-        return made
+        arguments = {"scaling": scaling, **more}
+        output: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
+            module, query, *whole, attention_mask, **arguments
+        )
+        return output
     adapters, groups, shared, _ = keys.shape
     scaled = query * (features**-0.5 if scaling is None else scaling)
     # Rows of one adapter, and heads that have their keys in common, are rows of one matrix.

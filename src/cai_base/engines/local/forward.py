@@ -91,8 +91,8 @@ def weighted_logprobs(
         targets = [replace(target, column=np.searchsorted(columns, target.column)) for target in targets]
         outputs, head = own_logits(model, inputs, columns), nn.Identity()
     else:
-        made = None if recorder is None else recorder.hidden(inputs)
-        outputs = model.base_model(**inputs)[0] if made is None else made
+        hidden = None if recorder is None else recorder.hidden(inputs)
+        outputs = model.base_model(**inputs)[0] if hidden is None else hidden
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     by_batch = outputs.view(len(packings), -1, *outputs.shape[1:]).unbind()
     return [_grid(head, out, target, len(batch)) for out, target, batch in zip(by_batch, targets, batches, strict=True)]

@@ -129,17 +129,17 @@ def _convert(model: str, scratch: Path, folder: Path) -> None:
         reason = f"transformers {transformers.__version__} does not read this file of architecture {architecture!r}"
         remedy = "give the model as a folder in Hugging Face layout, or a GGUF file of another architecture"
         raise EngineError("model", model, f"{reason} ({one_line(error) or type(error).__name__})", remedy) from error
-    loaded, report = both
+    model_in_fp32, report = both
     if report["missing_keys"]:
         reason = f"it lacks weights that its config asks for, such as {min(report['missing_keys'])}"
         raise EngineError("model", model, reason, "fetch it again, or give the model in another form")
     ends = {int(fields[name].contents()) for end in END_FIELDS if (name := f"tokenizer.ggml.{end}") in fields}
     if ends:
-        loaded.generation_config.eos_token_id = sorted(ends)
+        model_in_fp32.generation_config.eos_token_id = sorted(ends)
     # What is loaded is dequantised, but transformers still holds it for a quantised model, which it does not write.
-    loaded.hf_quantizer = None
-    loaded.is_quantized = False
-    if hasattr(loaded.config, "quantization_config"):
-        del loaded.config.quantization_config
-    loaded.save_pretrained(folder)
+    model_in_fp32.hf_quantizer = None
+    model_in_fp32.is_quantized = False
+    if hasattr(model_in_fp32.config, "quantization_config"):
+        del model_in_fp32.config.quantization_config
+    model_in_fp32.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

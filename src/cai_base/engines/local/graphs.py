@@ -60,20 +60,20 @@ class Graphs:
         rows, length = inputs["input_ids"].shape
         if self.failure is not None or not isinstance(mask, Tensor) or rows * length > MOST_TOKENS:
             return None
-        given = (inputs["input_ids"], inputs["position_ids"], mask, parameters)
+        tensors = (inputs["input_ids"], inputs["position_ids"], mask, parameters)
         shape = (len(parameters), rows, length)
         if shape not in self._recorded:
             self._seen[shape] += 1
             if self._seen[shape] < 2 or len(self._recorded) == MOST_GRAPHS:
                 return None
             try:
-                self._recorded[shape] = self._record(given)
+                self._recorded[shape] = self._record(tensors)
             except RuntimeError as error:  # a model whose forward pass waits for the GPU cannot be recorded
                 self.failure = str(error)
                 return None
-        return self._recorded[shape](*given)
+        return self._recorded[shape](*tensors)
 
-    def _record(self, given: tuple[Tensor, Tensor, Tensor, Tensor]) -> Decoder:
+    def _record(self, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> Decoder:
         def decode(tokens: Tensor, positions: Tensor, mask: Tensor, parameters: Tensor) -> Tensor:
             cast = parameters.to(self._bank.dtype)
             for layer, (a, b) in zip(self._bank.layers, views(self._bank.places, cast), strict=True):
@@ -83,7 +83,7 @@ class Graphs:
             )[0]
             return out
 
-        sample = tuple(one.detach().clone() for one in given)
+        sample = tuple(one.detach().clone() for one in tensors)
         sample[-1].requires_grad_()
         active = [(layer.a, layer.b) for layer in self._bank.layers]
         try:

@@ -121,7 +121,7 @@ def _read(name: str, tokenizer_of: str, dtype: torch.dtype) -> tuple[Any, PreTra
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a run shows its own progress
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_of, trust_remote_code=False)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    model_and_report: Any = AutoModelForCausalLM.from_pretrained(
         name,
         dtype=dtype,
         use_safetensors=True,
@@ -130,7 +130,8 @@ def _read(name: str, tokenizer_of: str, dtype: torch.dtype) -> tuple[Any, PreTra
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that they are reported here, and refused by `load`
     )
-    return loaded[0], tokenizer, loaded[1]
+    model, report = model_and_report
+    return model, tokenizer, report
 
 
 def _attention(config: Any) -> str:

@@ -20,7 +20,7 @@ from cai_base.engines import EngineError, Lora
 from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from cai_base.engines.local.lora import Place, views
 from cai_base.errors import UserError
-from cai_base.reading import parse_json, read_text, shown
+from cai_base.reading import parse_json, quote, read_text
 
 PREFIX = "base_model.model."
 REMEDY = f"give a folder with a plain LoRA adapter as PEFT writes it ({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS})"
@@ -67,25 +67,25 @@ class Shape:
         start = config.get("init_lora_weights", True)
         if not any(start is value or (isinstance(start, str) and start.lower() == value) for value in INITIALISATIONS):
             raise UserError(
-                f"{path}: init_lora_weights is {shown(start)}, which is not supported: it may have changed the base "
+                f"{path}: init_lora_weights is {quote(start)}, which is not supported: it may have changed the base "
                 "model's weights; convert it to plain LoRA with PEFT's path_initial_model_for_weight_conversion"
             )
         if config.get("bias", "none") != "none":
-            raise UserError(f"{path}: bias is {shown(config['bias'])}, which is not supported; {REMEDY}")
+            raise UserError(f"{path}: bias is {quote(config['bias'])}, which is not supported; {REMEDY}")
         for field in sorted(config.keys() - {*READ, *TARGETS, *WITHOUT_EFFECT}):
             if config[field]:
-                raise UserError(f"{path}: {field} is {shown(config[field])}, which is not supported; {REMEDY}")
+                raise UserError(f"{path}: {field} is {quote(config[field])}, which is not supported; {REMEDY}")
         rank, alpha = config.get("r"), config.get("lora_alpha")
         if not (_is_rank(rank) and _is_number(alpha) and alpha):
-            raise UserError(f"{path}: r is {shown(rank)} and lora_alpha {shown(alpha)}; {REMEDY}")
+            raise UserError(f"{path}: r is {quote(rank)} and lora_alpha {quote(alpha)}; {REMEDY}")
         for field, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
             pattern = config.get(field) or {}
             valid = isinstance(pattern, dict) and all(map(_is_regex, pattern)) and all(map(fits, pattern.values()))
             if not valid:
-                raise UserError(f"{path}: {field} is {shown(pattern)}, not a number for each pattern; {REMEDY}")
+                raise UserError(f"{path}: {field} is {quote(pattern)}, not a number for each pattern; {REMEDY}")
         for field in TARGETS:
             if not _is_choice(field, config.get(field)):
-                raise UserError(f"{path}: {field} is {shown(config[field])}, which selects no layers; {REMEDY}")
+                raise UserError(f"{path}: {field} is {quote(config[field])}, which selects no layers; {REMEDY}")
         return cls(config, path)
 
     @property

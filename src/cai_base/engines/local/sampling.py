@@ -79,15 +79,15 @@ class Sampler:
             return False
         tokens = randomness.stream("prefix").integers(0, self.model.config.get_text_config().vocab_size, 24).tolist()
         prompts = ((*tokens[:16], *tokens[16:19]), (*tokens[:16], *tokens[19:]))
-        made = []
+        logprobs = []
         try:
             for shares in (False, True):
                 drawings = [Drawing(SampleRequest(None, prompt, 2, 1.0, (), 0), self._ends) for prompt in prompts]
                 batch = _Batch(self.model, self.bank, {None: drawings}, packed=True, shares=shares)
-                made.append(batch.second_logprobs(tokens[0]))
+                logprobs.append(batch.second_logprobs(tokens[0]))
         except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # attention of the model's own
             return False
-        return bool((made[0] - made[1]).abs().mean() <= TOLERANCE[self.model.dtype])
+        return bool((logprobs[0] - logprobs[1]).abs().mean() <= TOLERANCE[self.model.dtype])
 
     def _batches(self, requests: Sequence[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
         """The requests of each batch, as indices by adapter; the rows are shared equally among the adapters with
@@ -119,12 +119,12 @@ class Ends:
 
     def sample(self, request: SampleRequest, tokens: list[int]) -> Sample | None:
         """The response if its last token ends it, else None."""
-        ended, full = tokens[-1] in self.tokenizer.eos, len(tokens) == request.max_tokens
-        if not (ended or full or self._stops_in_sight(request.stop, tokens)):
+        at_end, full = tokens[-1] in self.tokenizer.eos, len(tokens) == request.max_tokens
+        if not (at_end or full or self._stops_in_sight(request.stop, tokens)):
             return None
-        text = self.tokenizer.decode(tokens[:-1] if ended else tokens)
+        text = self.tokenizer.decode(tokens[:-1] if at_end else tokens)
         stops = [at for stop in request.stop if (at := text.find(stop)) >= 0]
-        return Sample(text[: min(stops, default=None)], tuple(tokens), "stop" if ended or stops else "length")
+        return Sample(text[: min(stops, default=None)], tuple(tokens), "stop" if at_end or stops else "length")
 
     def _stops_in_sight(self, stops: tuple[str, ...], tokens: list[int]) -> bool:
         """Whether the last token may have completed a stop string."""

@@ -315,9 +315,9 @@ class TinkerEngine:
         end = next((i for i, token in enumerate(tokens) if token in self.tokenizer.eos), None)
         text = self.tokenizer.decode(tokens[:end])
         stops = [at for stop in request.stop if (at := text.find(stop)) >= 0]
-        ended = end is not None or bool(stops) or sequence.stop_reason == "stop"
+        at_end = end is not None or bool(stops) or sequence.stop_reason == "stop"
         tokens = tokens if end is None else tokens[: end + 1]
-        return Sample(text[: min(stops, default=None)], tokens, "stop" if ended else "length")
+        return Sample(text[: min(stops, default=None)], tokens, "stop" if at_end else "length")
 
     def _check_lengths(self, sequences: Sequence[Datum]) -> None:
         self._check_length(max((len(sequence.tokens) for sequence in sequences), default=0))

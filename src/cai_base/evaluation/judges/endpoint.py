@@ -18,7 +18,7 @@ from cai_base.engines import Meter
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges.question import EMPTY_ANSWER, Unreadable, whole
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
-from cai_base.reading import shown
+from cai_base.reading import quote
 from cai_base.settings.schema import Judging
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Endpoint:
 
     def _quoted(self, message: str) -> str:
         """A server's message, short and on one line, to be shown after this project's own message."""
-        return f" ({shown(self._without_key(' '.join(message.split())), QUOTED)})" if message.strip() else ""
+        return f" ({quote(self._without_key(' '.join(message.split())), QUOTED)})" if message.strip() else ""
 
     def _not_there(self, error: "APIStatusError") -> str:
         status = error.status_code
@@ -244,7 +244,7 @@ class Endpoint:
 
     def _redirected(self, place: str) -> str:
         return (
-            f"the judge's endpoint {self._url} redirects to {shown(self._without_key(place), QUOTED)}, which is not "
+            f"the judge's endpoint {self._url} redirects to {quote(self._without_key(place), QUOTED)}, which is not "
             "followed, since it would take the key along; give the place where the judge is as --judge-url"
         )
 

@@ -22,7 +22,7 @@ from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges.endpoint import Endpoint
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
 from cai_base.progress import Progress
-from cai_base.reading import shown
+from cai_base.reading import quote
 from cai_base.settings.schema import Judging
 
 PACKAGES = ("xllamacpp", "openai")
@@ -44,15 +44,15 @@ def check_file(flag: str, file: str) -> None:
     Raises:
         UserError: there is none, or a package is missing.
     """
-    path, given = Path(file), f"--{flag} gguf:{file}"
+    path, argument = Path(file), f"--{flag} gguf:{file}"
     if not path.is_file():
-        raise UserError(f"{given}: there is no such file; {REMEDY}")
+        raise UserError(f"{argument}: there is no such file; {REMEDY}")
     with path.open("rb") as stream:
         if stream.read(4) != b"GGUF":
-            raise UserError(f"{given}: is no GGUF file; {REMEDY}")
+            raise UserError(f"{argument}: is no GGUF file; {REMEDY}")
     absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if absent:
-        raise UserError(f"{given}: needs {' and '.join(absent)}, not installed here: {INSTALL}")
+        raise UserError(f"{argument}: needs {' and '.join(absent)}, not installed here: {INSTALL}")
 
 
 class LlamaServer:
@@ -145,7 +145,7 @@ class LlamaServer:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         errors = [line for line in lines if "error" in line.lower()] or lines
-        return f" ({shown(' '.join(errors[-1].split()), QUOTED)})" if errors else ""
+        return f" ({quote(' '.join(errors[-1].split()), QUOTED)})" if errors else ""
 
 
 class LlamaSource:

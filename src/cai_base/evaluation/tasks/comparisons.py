@@ -26,7 +26,7 @@ from cai_base.evaluation.statistics import mean, paired, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.evaluation.tasks.suite_rows import Row, fields_of, rows_of
-from cai_base.reading import described, listed, shown
+from cai_base.reading import described, listed, quote
 from cai_base.records import Accuracy, ComparedAnswers, Difference
 from cai_base.settings.schema import Evaluation
 
@@ -120,7 +120,7 @@ def read(path: Path, name: str | None = None) -> Comparisons:
     if form is None:
         plain = [name.strip().casefold() for name in fields_of(path)]
         missing = next(name for name in FIELDS if name not in plain)
-        raise UserError(f"{path}:1: there is no field {shown(missing)}; a file of {NAME} has {listed(FIELDS)}")
+        raise UserError(f"{path}:1: there is no field {quote(missing)}; a file of {NAME} has {listed(FIELDS)}")
     name = name or (NAME if form == FIELDS else path.name.partition(".")[0])
     items: list[Comparison] = []
     left_out: Counter[str] = Counter()
@@ -154,7 +154,7 @@ def _choice(row: Row, suite: str) -> Comparison:
         texts = row.get(f"{side}s")
         if not isinstance(texts, list) or not texts or not all(isinstance(one, str) and one.strip() for one in texts):
             raise UserError(
-                f"{row.where}: the field {shown(f'{side}s')} is {described(texts)}; it must be a list of answers, none "
+                f"{row.where}: the field {quote(f'{side}s')} is {described(texts)}; it must be a list of answers, none "
                 "empty"
             )
         answers |= {side if number == 1 else f"{side} {number}": one.strip() for number, one in enumerate(texts, 1)}
@@ -247,7 +247,7 @@ def _turns(row: Row, name: str) -> list[str]:
     texts = _conversation(row.text(name))
     if len(texts) < 2 or len(texts) % 2:
         raise UserError(
-            f"{row.where}: the field {shown(name)} is no conversation; it must have turns of 'Human:' and "
+            f"{row.where}: the field {quote(name)} is no conversation; it must have turns of 'Human:' and "
             "'Assistant:', one after the other, none empty, an empty line before each, and end with an answer"
         )
     return texts

@@ -221,9 +221,9 @@ class PromptsTask:
         room = arm.engine.context_length - settings.response_tokens
         tokenizer = arm.engine.tokenizer
         fitting = [one.prompt for one in items if len(arm.layout.question_tokens(tokenizer, one.prompt.text)) <= room]
-        drawn = judged_answers(arm, settings, judges["judge"], fitting)
+        by_seed = judged_answers(arm, settings, judges["judge"], fitting)
         every = []
-        for of_seed in drawn.values():
+        for of_seed in by_seed.values():
             by_id = {one.id: one for one in of_seed}
             for item in items:
                 one = by_id.get(item.prompt.id) or _unanswered(item.prompt)
@@ -232,7 +232,7 @@ class PromptsTask:
             every = _judged_again(judges["second-judge"], [item.prompt for item in items], every)
         if self.ruler is not None:
             every = self.ruler.measured(every)
-        return {seed: every[n * len(items) : (n + 1) * len(items)] for n, seed in enumerate(drawn)}
+        return {seed: every[n * len(items) : (n + 1) * len(items)] for n, seed in enumerate(by_seed)}
 
     def answers(self, item: SuitePrompt, record: Answer) -> bool:
         return record.id == item.prompt.id

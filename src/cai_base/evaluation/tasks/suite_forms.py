@@ -12,7 +12,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.tasks.suite_rows import Row
 from cai_base.inputs.kinds import JAILBREAK, SENSITIVE
 from cai_base.inputs.prompts import Prompt
-from cai_base.reading import listed, shown
+from cai_base.reading import listed, quote
 
 ATTACK = JAILBREAK
 """The kind of every attack, with or without a framing; it counts for attack success."""
@@ -69,7 +69,7 @@ def _harmbench(row: Row, name: str) -> SuitePrompt | str:
     about, text = row.text("FunctionalCategory"), row.text("Behavior")
     if about not in HARMBENCH:
         raise UserError(
-            f"{row.where}: the field 'FunctionalCategory' is {shown(about)}; it must be {listed(HARMBENCH)}"
+            f"{row.where}: the field 'FunctionalCategory' is {quote(about)}; it must be {listed(HARMBENCH)}"
         )
     if about == "copyright":
         return "asks for protected text, which is scored by comparing with that text and by no judge"
@@ -106,7 +106,7 @@ def _xstest(row: Row, name: str) -> SuitePrompt:
     category = row.text("type")
     label = row.text("label") if row.get("label") is not None else None
     if label not in ("safe", "unsafe", None):
-        raise UserError(f"{row.where}: the field 'label' is {shown(label)}; it must be safe or unsafe")
+        raise UserError(f"{row.where}: the field 'label' is {quote(label)}; it must be safe or unsafe")
     # Before it had labels, the contrasts to the safe prompts were told by their type alone.
     unsafe = label == "unsafe" if label else category.startswith("contrast_")
     return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK if unsafe else SAFE, row.text("prompt")), category)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cai_base.errors import UserError
 from cai_base.inputs.tables import csv_rows, jsonl_records, refuse_ragged
-from cai_base.reading import decoded, described, parse_json, read_text, shown
+from cai_base.reading import decoded, described, parse_json, quote, read_text
 
 TABLES = (".csv",)
 LINES = (".json", ".jsonl", ".gz")
@@ -32,7 +32,7 @@ class Row:
         """
         value = self.get(name)
         if not isinstance(value, str) or not value.strip():
-            raise UserError(f"{self.where}: the field {shown(name)} is {described(value)}; it must be text")
+            raise UserError(f"{self.where}: the field {quote(name)} is {described(value)}; it must be text")
         return value.strip()
 
     def get(self, name: str) -> object:
@@ -74,7 +74,7 @@ def _refuse_repeats(names: Sequence[str], where: str) -> None:
     plain = [name.strip().casefold() for name in names]
     twice = next((name for name in plain if name and plain.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"{where}: the field {shown(twice)} occurs twice, upper and lower case apart; keep one of them")
+        raise UserError(f"{where}: the field {quote(twice)} occurs twice, upper and lower case apart; keep one of them")
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, object]]]:

@@ -17,7 +17,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.tasks.suite_forms import FORMS, JAILBREAKBENCH, Columns, Reader, SuitePrompt
 from cai_base.evaluation.tasks.suite_rows import SUITE_FILE, Row, fields_of, rows_of
 from cai_base.inputs.prompts import TEXT_COLUMNS, Prompt, prompts_by_line, read_prompts
-from cai_base.reading import listed, shown
+from cai_base.reading import listed, quote
 
 Item = TypeVar("Item")
 
@@ -77,7 +77,7 @@ def read(name: str | None, files: Sequence[Path]) -> Suite:
             if isinstance(item, str):
                 left_out[item] += 1
             elif item.prompt.id in prompts:
-                raise UserError(f"{row.where}: the id {shown(item.prompt.id)} occurs twice; give each one of its own")
+                raise UserError(f"{row.where}: the id {quote(item.prompt.id)} occurs twice; give each one of its own")
             else:
                 prompts[item.prompt.id] = item
         digest.update(path.read_bytes())
@@ -114,9 +114,9 @@ def _recognised(path: Path, name: str | None) -> tuple[str, Reader, Iterator[Row
         fitting = next((one for one in FORMS[form].columns if _has(plain, one)), None)
         if fitting is None:
             missing = next(field for field in FORMS[form].fields if field.casefold() not in plain)
-            has = f"found {listed([shown(field) for field in fields])}" if fields else "found no fields at all"
+            has = f"found {listed([quote(field) for field in fields])}" if fields else "found no fields at all"
             raise UserError(
-                f"{path}:1: there is no field {shown(missing)}; a file of {name} has "
+                f"{path}:1: there is no field {quote(missing)}; a file of {name} has "
                 f"{listed(FORMS[form].fields)}, {has}"
             )
         return form, fitting.read, rows_of(path)
@@ -154,7 +154,7 @@ def _form_of(path: Path, fields: Sequence[str]) -> tuple[str, Columns]:
     fitting = {
         form: columns for form, columns in fitting.items() if not any(names[form] < other for other in names.values())
     }
-    header = listed([shown(field) for field in fields])
+    header = listed([quote(field) for field in fields])
     if not fitting:
         forms = "; ".join(f"{form}: {', '.join(one.fields)}" for form, one in FORMS.items())
         raise UserError(
@@ -169,7 +169,7 @@ def _form_of(path: Path, fields: Sequence[str]) -> tuple[str, Columns]:
     if not columns.further and others:
         raise UserError(
             f"{path}:1: it has the columns of {form}, but others too "
-            f"({listed([shown(field) for field in others])}), so it may be something else; if all its prompts are "
+            f"({listed([quote(field) for field in others])}), so it may be something else; if all its prompts are "
             f"attacks, give {say_which}"
         )
     doubt = [word for word in re.split("[^a-z]+", path.name.lower()) if word in HARMLESS_NAMES]

@@ -192,7 +192,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
                 "the export: if you move it, load the base model yourself and pass it to PEFT"
             )
         weights.copy_adapter(adapter, new, base)
-        shown = f"FOLDER/{BASE_FOLDER}" if embedded.is_embedded(model_name) else base
+        base_in_words = f"FOLDER/{BASE_FOLDER}" if embedded.is_embedded(model_name) else base
     else:
         assert files is not None
         progress.say(f"Loading {model_name}")
@@ -201,7 +201,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
             weights.merge(model, adapter)
         kind = str(model.dtype).removeprefix("torch.")
         notes.append(f"The merged weights are in {kind}" + ("" if kind == "float32" else ", which rounds the sum"))
-        shown = base
+        base_in_words = base
         if form == "gguf":
             from cai_base.integrations.export.gguf_file import write_gguf
 
@@ -213,7 +213,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
             generation = (new / "generation_config.json").read_bytes()
             model.save_pretrained(new)
             (new / "generation_config.json").write_bytes(generation)
-    return _Exported(shown, _licence(model_name, files), notes)
+    return _Exported(base_in_words, _licence(model_name, files), notes)
 
 
 def _write_layout(source: _Source, files: str, new: Path) -> tuple[Any, list[str]]:

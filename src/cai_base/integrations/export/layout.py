@@ -76,8 +76,8 @@ def check_template(tokenizer: Any, wrapped: HubTokenizer, dialogue: Dialogue, pr
     """
     for prompt in prompts:
         message = [{"role": "user", "content": prompt}]
-        given = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
-        if tuple(given) != dialogue.question_tokens(wrapped, prompt):
+        tokens = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+        if tuple(tokens) != dialogue.question_tokens(wrapped, prompt):
             raise UserError(
                 f"the tokenizer of {tokenizer.name_or_path} cannot express the few-shot layout as a chat template: "
                 f"the prompt {prompt[:60]!r} gives other tokens than in the run; use cai-base serve RUN instead"

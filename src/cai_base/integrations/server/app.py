@@ -118,9 +118,9 @@ async def _body(call: Request) -> bytes:
     return bytes(body)
 
 
-def _seed(given: int | None, *place: int) -> int:
+def _seed(number: int | None, *place: int) -> int:
     """The seed of one response: derived from the request's seed and the response's index; random without a seed."""
-    return secrets.randbits(60) if given is None else randomness.seed(given, "served", *place)
+    return secrets.randbits(60) if number is None else randomness.seed(number, "served", *place)
 
 
 async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Response:
@@ -144,8 +144,8 @@ async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Respons
     frame = _Frame("text_completion", "cmpl", form.model)
     if form.stream:
         return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=False)
-    drawn = [desk.draw(speaker.engine, one) for one in requests] if most else []
-    samples = [await asyncio.wrap_future(one) for one in drawn]
+    futures = [desk.draw(speaker.engine, one) for one in requests] if most else []
+    samples = [await asyncio.wrap_future(one) for one in futures]
     choices = []
     for number, tokens in enumerate(prompts):
         sample = samples[number] if samples else Sample("", (), "length")
@@ -175,8 +175,8 @@ async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
     frame = _Frame("chat.completion", "chatcmpl", form.model)
     if form.stream:
         return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=True)
-    drawn = [desk.draw(speaker.engine, one) for one in requests]
-    samples = [await asyncio.wrap_future(one) for one in drawn]
+    futures = [desk.draw(speaker.engine, one) for one in requests]
+    samples = [await asyncio.wrap_future(one) for one in futures]
     choices = []
     for number, sample in enumerate(samples):
         details = None
@@ -202,8 +202,8 @@ def _reading(speaker: Speaker, tokens: Sequence[int], most: int) -> Callable[[],
 
 
 def _usage(requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, int]:
-    read, drawn = sum(len(one.prompt) for one in requests), sum(len(one.tokens) for one in samples)
-    return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
+    prompt, completion = sum(len(one.prompt) for one in requests), sum(len(one.tokens) for one in samples)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 class _Frame:
@@ -238,11 +238,11 @@ def _streamed(
 
         return hear
 
-    drawn: list[Future[Sample]] = []
+    futures: list[Future[Sample]] = []
     for number, one in enumerate(requests):
         job = desk.draw(speaker.engine, one, listener(number))
         job.add_done_callback(lambda _, n=number: loop.call_soon_threadsafe(events.put_nowait, (n, None)))  # type: ignore[misc]
-        drawn.append(job)
+        futures.append(job)
 
     def choice(number: int, text: str, finish: str | None = None) -> dict[str, Any]:
         content = {"delta": {"content": text} if text or not finish else {}} if chat else {"text": text}
@@ -259,13 +259,13 @@ def _streamed(
             finish = None
             if text is None:
                 open_ones -= 1
-                sample = drawn[number].result()
+                sample = futures[number].result()
                 text, finish = sample.text.strip() if chat else sample.text, sample.stop_reason
             if text.startswith(sent[number]) and (len(text) > len(sent[number]) or finish):
                 more, sent[number] = text[len(sent[number]) :], text
                 yield frame.part([choice(number, more, finish)])
         if usage_at_end:
-            yield frame.part([], _usage(requests, [one.result() for one in drawn]))
+            yield frame.part([], _usage(requests, [one.result() for one in futures]))
         yield b"data: [DONE]\n\n"
 
     return StreamingResponse(parts(), media_type="text/event-stream")

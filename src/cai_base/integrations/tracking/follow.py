@@ -50,18 +50,18 @@ def follow(directory: Path, tracker: str) -> bool:
     After an error, it is printed and the tracker is retried later.
     """
     sender: Sender | None = None
-    wait, ended = 0.0, False
-    while not ended:
-        ended = bool(select.select([sys.stdin], [], [], wait)[0])
+    wait, at_end = 0.0, False
+    while not at_end:
+        at_end = bool(select.select([sys.stdin], [], [], wait)[0])
         try:
             sender = sender or Sender(directory, tracker)
-            sender.send(files=ended)
-            if ended:
+            sender.send(files=at_end)
+            if at_end:
                 sender.close()
             wait = INTERVAL
         except Exception:  # a tracker's library may raise anything, which must not affect the run
             traceback.print_exc()
-            if ended:
+            if at_end:
                 return False
             sender, wait = None, RETRY
     return True

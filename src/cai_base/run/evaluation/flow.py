@@ -35,13 +35,13 @@ class AnswerCount:
     def __init__(self, bar: Bar, answers: int, longest: int) -> None:
         self._bar, self._answers, self._longest = bar, answers, longest
         self._batch: dict[int, int] = {}
-        self._ended, self._newest, self._tokens, self._shown = 0, 0, 0, 0
+        self._complete, self._newest, self._tokens, self._on_bar = 0, 0, 0, 0
         self._start = self._counted = time.monotonic()
 
     def hear(self, number: int, tokens: Sequence[int]) -> None:
         """A token of an answer was drawn; these are its tokens so far."""
         if len(tokens) < self._newest:
-            self._ended += len(self._batch)
+            self._complete += len(self._batch)
             self._batch.clear()
         self._newest = len(tokens)
         self._tokens += len(tokens) - self._batch.get(number, 0)
@@ -50,7 +50,7 @@ class AnswerCount:
         if now - self._counted >= BETWEEN_COUNTS:
             self._counted = now
             grown = sum(1 if n < self._newest - 1 else n / self._longest for n in self._batch.values())
-            self._show(min(int(self._ended + grown), self._answers - 1))
+            self._show(min(int(self._complete + grown), self._answers - 1))
 
     def finish(self) -> None:
         """All answers are sampled and stored."""
@@ -59,8 +59,8 @@ class AnswerCount:
     def _show(self, answers: int) -> None:
         seconds = time.monotonic() - self._start
         speed = f"{self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds else ""
-        self._bar.advance(max(0, answers - self._shown), speed)
-        self._shown = max(answers, self._shown)
+        self._bar.advance(max(0, answers - self._on_bar), speed)
+        self._on_bar = max(answers, self._on_bar)
 
 
 @dataclass(frozen=True, slots=True)

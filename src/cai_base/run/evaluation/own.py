@@ -75,10 +75,10 @@ class RunEvaluation:
                 arm, session.settings.answer_revision, session.inputs, session.engine, session.interpreter
             )
             layout = layout_of(arm, session.inputs)
-            loaded = LoadedArm(arm.name, session.engine, layout, models, arm.draw, revise=revise)
+            arm_models = LoadedArm(arm.name, session.engine, layout, models, arm.draw, revise=revise)
             ruler = Ruler(session.engine, session.dialogue) if step is None else None
             with session.budget.phase("evaluation"):
-                self._ask(arm, step, loaded, ruler)
+                self._ask(arm, step, arm_models, ruler)
             if outlook is not None:
                 outlook.note("evaluation", self._number / self._times)
 
@@ -90,11 +90,13 @@ class RunEvaluation:
         session.release_engine()  # no longer needed; two models may not fit into memory
         gc.collect()
         with session.budget.phase("evaluation"):
-            loaded = load_instruct_arm(session.settings.instruct_model, session.settings.seed_numbers, session.progress)
-            session.budget.follow(arm.name, loaded.engine.meter)
+            arm_models = load_instruct_arm(
+                session.settings.instruct_model, session.settings.seed_numbers, session.progress
+            )
+            session.budget.follow(arm.name, arm_models.engine.meter)
             # A separate instruct model replaces the base model in memory, so fluency is not measured.
-            is_adapter = any(adapter is not None for adapter in loaded.models.values())
-            self._ask(arm, None, loaded, Ruler(loaded.engine, session.dialogue) if is_adapter else None)
+            is_adapter = any(adapter is not None for adapter in arm_models.models.values())
+            self._ask(arm, None, arm_models, Ruler(arm_models.engine, session.dialogue) if is_adapter else None)
 
     def compare_helpfulness(self) -> None:
         """Have the judge compare every arm's answers to benign prompts with SFT's, unless that is stored."""
@@ -112,7 +114,7 @@ class RunEvaluation:
     def _done(self, arm: Arm, step: int | None) -> bool:
         return bool(self._session.run.progress(_work(arm.name, step)))
 
-    def _ask(self, arm: Arm, step: int | None, loaded: LoadedArm, ruler: Ruler | None) -> None:
+    def _ask(self, arm: Arm, step: int | None, arm_models: LoadedArm, ruler: Ruler | None) -> None:
         session = self._session
         session.budget.check_budget()
         judges = session.judges if step is None else {"judge": session.judges["judge"]}
@@ -126,8 +128,8 @@ class RunEvaluation:
                 lambda answer: PROMPT_KINDS[answer.kind].file,
             ),
         )
-        ask(evaluation, loaded, session.settings.evaluation, judges, session.progress)
-        answers = [one for of_seed in evaluation.stored(arm.name, list(loaded.models)) for one in of_seed or ()]
+        ask(evaluation, arm_models, session.settings.evaluation, judges, session.progress)
+        answers = [one for of_seed in evaluation.stored(arm.name, list(arm_models.models)) for one in of_seed or ()]
         values = means(answers)
         if ATTACK in values:
             session.progress.standing = f"{_in_words(ATTACK, values[ATTACK])} ({arm.name})"

@@ -209,7 +209,7 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
     inputs = gather(settings)
 
     def load(names: Sequence[str]) -> Iterator[LoadedArm]:
-        engine, loaded = load_any(settings.sampled_model, adapter, flag, progress)
+        engine, name_in_engine = load_any(settings.sampled_model, adapter, flag, progress)
         layout = _layout(request.layout, engine, inputs)
         notes = engine.notes
         if request.layout == "auto" and isinstance(layout, Chat) and not _ends_turns(engine):
@@ -219,12 +219,12 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
         for note in notes:
             progress.say(f"warning: {note}")
         yield LoadedArm(
-            arms.MODEL.name, engine, layout, dict.fromkeys(settings.seed_numbers, loaded), notes=tuple(notes)
+            arms.MODEL.name, engine, layout, dict.fromkeys(settings.seed_numbers, name_in_engine), notes=tuple(notes)
         )
 
     name = Path(request.target).name
-    shown = name if Path(request.target).exists() else request.target
-    about = AskedTarget(of="model", model=shown, layout=request.layout, seeds=tuple(settings.seed_numbers))
+    label = name if Path(request.target).exists() else request.target
+    about = AskedTarget(of="model", model=label, layout=request.layout, seeds=tuple(settings.seed_numbers))
     if adapter is not None:
         about = AskedTarget(**about.dump(), base=model_name(model))
     folder = Path("evaluations") / f"{date.today().isoformat()}-{name}-{suite}"

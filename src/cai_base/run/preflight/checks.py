@@ -36,13 +36,13 @@ from cai_base.settings.schema import RunSettings
 
 def make_checks(checks: Iterable[Check], progress: Progress) -> list[Check]:
     """Make checks in order; each warning is shown at once."""
-    made = []
+    results = []
     for check in checks:
-        made.append(check)
+        results.append(check)
         if check.outcome == "warned":
             progress.say(f"preflight, {check}")
-    progress.say(f"preflight: {len(by_outcome(made)['passed'])} of {len(made)} checks passed")
-    return made
+    progress.say(f"preflight: {len(by_outcome(results)['passed'])} of {len(results)} checks passed")
+    return results
 
 
 def every_check(

@@ -22,7 +22,7 @@ from cai_base.settings.schema import Evaluation
 
 SHORT = 32
 """An instruct model answers a bare question that needs a word or two within this many tokens."""
-ENDED = 0.75
+MOST_ENDS = 0.75
 """A base model ends by itself after fewer than this share of bare questions."""
 
 PILOT = 24
@@ -106,15 +106,15 @@ def check_base(engine: Engine, questions: Sequence[str]) -> Check:
             for tokens, text in zip(prompts, questions, strict=True)
         ]
     )
-    ended = sum(sample.stop_reason == "stop" and bool(sample.text.strip()) for sample in samples)
+    ends = sum(sample.stop_reason == "stop" and bool(sample.text.strip()) for sample in samples)
     finding = (
-        f"{'a' if template else 'no'} chat template; {ended} of {len(questions)} answers to bare questions end by "
+        f"{'a' if template else 'no'} chat template; {ends} of {len(questions)} answers to bare questions end by "
         "themselves"
     )
-    if not template or ended == 0:
+    if not template or ends == 0:
         return Check("base", "passed", finding)
     do = "effects would not be due to the constitution alone: give the base model that this one was made from"
-    if ended < ENDED * len(questions):
+    if ends < MOST_ENDS * len(questions):
         return Check("base", "warned", finding, f"make sure that {engine.model} is a base model")
     do += "; if it is a base model that only ships a template, --accept base"
     return Check("base", "failed", finding, do)

@@ -22,7 +22,7 @@ OF_THE_BASE_MODEL = ("broken_rate", "fluency")
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class _FinishedRun:
     """A finished run."""
 
     name: str
@@ -51,14 +51,14 @@ def compare(directories: Sequence[Path]) -> RunsCompared:
         raise UserError("a run is named twice; name each once")
     for directory in directories:
         _refuse_unfinished(Run.watch(directory))  # before the hashes of all files are compared, which takes long
-    loaded = [_load(directory, name) for directory, name in zip(directories, _names(directories), strict=True)]
-    first, *others = loaded
+    runs = [_load(directory, name) for directory, name in zip(directories, _names(directories), strict=True)]
+    first, *others = runs
     return RunsCompared(
         schema=1,
-        runs=tuple(_summary(one) for one in loaded),
-        settings=_differing([_settings(one.run) for one in loaded]),
+        runs=tuple(_summary(one) for one in runs),
+        settings=_differing([_settings(one.run) for one in runs]),
         against_first=tuple(_against(one, first) for one in others),
-        warnings=tuple(_warnings(loaded)),
+        warnings=tuple(_warnings(runs)),
     )
 
 
@@ -67,10 +67,10 @@ def _names(directories: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(directory) for directory in directories]
 
 
-def _load(directory: Path, name: str) -> _Loaded:
+def _load(directory: Path, name: str) -> _FinishedRun:
     run = Run.open(directory)
     _refuse_unfinished(run)
-    return _Loaded(name, run, read_record(directory / paths.RESULTS, Results, "the results of a run", RESTORE))
+    return _FinishedRun(name, run, read_record(directory / paths.RESULTS, Results, "the results of a run", RESTORE))
 
 
 def _refuse_unfinished(run: Run) -> None:
@@ -78,7 +78,7 @@ def _refuse_unfinished(run: Run) -> None:
         raise UserError(f"{run.directory}: is not finished; finish it first: cai-base resume {run.directory}")
 
 
-def _summary(one: _Loaded) -> ComparedRun:
+def _summary(one: _FinishedRun) -> ComparedRun:
     return ComparedRun(
         name=one.name,
         model=one.results.model,
@@ -92,7 +92,7 @@ def _summary(one: _Loaded) -> ComparedRun:
     )
 
 
-def _against(other: _Loaded, first: _Loaded) -> Against:
+def _against(other: _FinishedRun, first: _FinishedRun) -> Against:
     """The other run minus the first, over the seeds and prompts that both have."""
     seeds = tuple(seed for seed in other.results.seeds if seed in first.results.seeds)
     arms = [arm for arm in other.results.arms if arm in first.results.arms]
@@ -138,8 +138,8 @@ def _differing(settings: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ..
     return {name: of_runs for name, of_runs in values.items() if len(set(of_runs)) > 1}
 
 
-def _warnings(loaded: Sequence[_Loaded]) -> list[str]:
-    first, *others = loaded
+def _warnings(runs: Sequence[_FinishedRun]) -> list[str]:
+    first, *others = runs
     warnings = []
     for other in others:
         if other.results.judge != first.results.judge:

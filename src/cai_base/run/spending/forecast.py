@@ -142,9 +142,9 @@ def first(
     """Before a run: print the estimate if the run is long and local, show one answer, and show the time left in
     bars."""
     if not engine_kind(settings.engine).served:  # on a service, timed steps would cost money
-        made = forecast(settings, inputs, engine, phases(settings, inputs), pilot)
-        if made is not None:
-            parts, speed = made
+        estimate = forecast(settings, inputs, engine, phases(settings, inputs), pilot)
+        if estimate is not None:
+            parts, speed = estimate
             run.usage[RECORD] = {name: round(seconds, 1) for name, seconds in parts.items()}
             progress.say(
                 f"Estimate from a few timed steps: about {duration(sum(parts.values()))} on {engine.device}, and "

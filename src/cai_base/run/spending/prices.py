@@ -52,11 +52,11 @@ class Prices:
     override: Price | None = None
 
     @classmethod
-    def of_models(cls, models: Models, given: TokenPrices | None) -> "Prices":
+    def of_models(cls, models: Models, price: TokenPrices | None) -> "Prices":
         """The prices of a run's models.
 
         Args:
-            given: of `--price`, which holds for all of them.
+            price: of `--price`, which holds for all of them.
         """
         base, interpreter = models.base, models.interpreter
         paid = {"method": base.model} if engine_kind(base.engine).paid else {}
@@ -65,7 +65,7 @@ class Prices:
         if interpreter.other and engine_kind(interpreter_engine(interpreter)).paid:
             paid["interpreter"] = engine_prefix(interpreter.name)[1]
         paid |= {flag: one.judge.name for flag, one in models.judges.items() if one.judge.kind.served}
-        override = None if given is None else Price(given.read, given.sampled, given.trained, "--price")
+        override = None if price is None else Price(price.read, price.sampled, price.trained, "--price")
         return cls(paid, base.model, tuple(models.judges), override)
 
     def of_model(self, model: str) -> Price | None:
