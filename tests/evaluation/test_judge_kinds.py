@@ -9,7 +9,7 @@ from cai_base.inputs.rubrics import TASKS, packaged, parts_of, rubrics_for
 from cai_base.progress import Progress
 from cai_base.records import VERDICT_PARTS, Verdict
 from cai_base.settings import default_settings
-from cai_base.settings.judges import JUDGE_KINDS
+from cai_base.settings.judges import JUDGE_KINDS, JudgeKind
 
 
 def test_every_kind_of_judge_is_loaded_under_the_name_that_was_given() -> None:
@@ -19,6 +19,13 @@ def test_every_kind_of_judge_is_loaded_under_the_name_that_was_given() -> None:
         settings = default_settings("organism", judge=given, judge_url=url)
         judges = load.load_judges(settings.judge_choices, gather(settings).rubrics, None, Progress())
         assert judges["judge"].name == given
+
+
+def test_a_kind_of_judge_that_nothing_loads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = default_settings("organism", judge="hf:some-model")
+    monkeypatch.setitem(JUDGE_KINDS, "hf", JudgeKind("a chat model", "PATH", "abacus", "rubrics"))
+    with pytest.raises(NotImplementedError, match="nothing loads a judge that runs 'abacus' and grades by rubrics"):
+        load.load_judges(settings.judge_choices, gather(settings).rubrics, None, Progress())
 
 
 def test_every_kind_of_prompt_is_judged_under_rubrics_that_are_packaged() -> None:

@@ -20,6 +20,7 @@ from cai_base.models import check_chat_model, load_chat_model
 from cai_base.paths import replies
 from cai_base.progress import Progress
 from cai_base.settings.choices import JudgeChoice
+from cai_base.settings.engines import EngineKind
 from cai_base.settings.judges import JudgeKind, JudgeName
 
 GUARD_TOKENS = 64
@@ -91,8 +92,10 @@ def _load(context: Context) -> Judge:
             return _endpoint(context)
         case JudgeKind(runs="process"):
             return _process(context)
-        case _:
+        case JudgeKind(engine=EngineKind()):
             return _chat(context)
+        case kind:
+            raise NotImplementedError(f"nothing loads a judge that runs {kind.runs!r} and grades by {kind.grades}")
 
 
 def check_judges(choices: Mapping[str, JudgeChoice], progress: Progress) -> None:
@@ -109,7 +112,7 @@ def check_judges(choices: Mapping[str, JudgeChoice], progress: Progress) -> None
             check_sdk()
         elif choice.judge.kind.runs == "process":
             check_file(choice.flag, choice.judge.name)
-        elif choice.judge.kind.runs is not None:
+        elif choice.judge.kind.engine is not None:
             check_chat_model(choice, progress)
 
 
