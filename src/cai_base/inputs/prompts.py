@@ -91,6 +91,9 @@ def load_prompts(path: Path | str) -> tuple[Prompt, ...]:
     A text file has one prompt per line. CSV and JSONL have one of the columns `TEXT_COLUMNS` (`text`, `prompt`,
     `instruction`, `messages`, `conversations`), and may have `id`, `kind` and `family`; further columns are ignored.
 
+    Args:
+        path: of the file; its ending, .txt, .csv or .jsonl, says which form it has.
+
     Raises:
         UserError: the file cannot be read as prompts; the message names the file, the line and the field.
     """
