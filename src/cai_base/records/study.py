@@ -1,8 +1,8 @@
 """What a study stores: its plan, `plan.json`, and its results, `study.json`."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from cai_base.records.figures import Difference, Figure
 from cai_base.records.results import PairwiseFigures
@@ -54,7 +54,7 @@ class StudyPlan(Stored):
     primary: tuple[str, ...]
     cells: tuple[StudyCell, ...]
     contrasts: tuple[StudyContrast, ...]
-    runs: dict[str, dict[str, Any]]
+    runs: dict[str, dict[str, JsonValue]]
 
 
 class CellResults(Stored):

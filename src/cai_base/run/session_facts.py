@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from cai_base import __version__
-from cai_base.store import JsonObject
+from cai_base.reading import RESTORE, build
+from cai_base.store import MANIFEST, JsonObject, Run
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
 """The libraries on which a run's figures may depend."""
@@ -28,6 +31,27 @@ def session_facts(device: str) -> JsonObject:
         "platform": platform.platform(),
         "host": platform.node(),
     }
+
+
+class Session(BaseModel):
+    """Of the facts about a process, those that a later one compares with its own.
+
+    Attributes:
+        versions: by library.
+    """
+
+    versions: dict[str, str] = {}
+    commit: str | None = None
+
+
+def last_session(run: Run) -> Session:
+    """The facts about the last process that worked on a run; without any if the run has none.
+
+    Raises:
+        UserError: they were changed, and are no such facts.
+    """
+    where = f"{run.directory / MANIFEST}: sessions"
+    return build(Session, run.sessions[-1], where, remedy=RESTORE) if run.sessions else Session()
 
 
 def versions() -> dict[str, str]:

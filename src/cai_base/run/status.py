@@ -76,7 +76,7 @@ def read_status(directory: Path) -> Status:
     run = Run.watch(directory)
     settings = stored_settings(run)
     scope = settings.scope
-    seconds: Mapping[str, float] = run.usage.get("seconds", {})
+    seconds = run.usage.get("seconds", {})
     spent = run.recorded("spent")
     return Status(
         name=directory.resolve().name,

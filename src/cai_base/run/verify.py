@@ -24,7 +24,7 @@ from cai_base.progress import Progress
 from cai_base.reading import parse_json, read_text, shortened
 from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results
 from cai_base.run.results import run as results
-from cai_base.run.session_facts import commit, versions
+from cai_base.run.session_facts import commit, last_session, versions
 from cai_base.run.stored import answer_faults, answers_of, records_of
 from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.judges import NO_JUDGE
@@ -136,10 +136,9 @@ def _training_pairs(run: Run, seed: int, owner: str | None, limit: int) -> list[
 
 
 def _other_versions(run: Run) -> dict[str, tuple[str, str]]:
-    if not run.sessions:
-        return {}
-    there, here = dict(run.sessions[-1].get("versions", {})), versions()
-    then, now = run.sessions[-1].get("commit"), commit()
+    session = last_session(run)
+    there, here = dict(session.versions), versions()
+    then, now = session.commit, commit()
     if then and now:
         there["commit"], here["commit"] = then, now
     return {name: (there[name], here[name]) for name in here if name in there and there[name] != here[name]}

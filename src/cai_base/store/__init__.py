@@ -202,8 +202,8 @@ class Run:
         return self._manifest.config
 
     @property
-    def usage(self) -> JsonObject:
-        """Time and tokens so far, for `usage.json`; stored with the next `commit`."""
+    def usage(self) -> dict[str, dict[str, float]]:
+        """Seconds by phase, spent so far and as forecast, for `usage.json`; stored with the next `commit`."""
         return self._manifest.usage
 
     def recorded(self, name: str) -> JsonObject | None:

@@ -38,7 +38,7 @@ class Manifest(_Part):
         config: the run's configuration at its start.
         progress: the number of committed units or steps, by piece of work.
         files: the files, by path relative to the run.
-        usage: seconds by phase.
+        usage: seconds by phase, of the work so far and of its forecast.
         records: the records of `record_on_commit` at the last commit, by name.
         accepted: for each changed file that the user accepted, by path, the entry of the file as the run stored it.
         environment: under `sessions`, for each process that worked on the run, the host, the date and the versions; no
@@ -49,7 +49,7 @@ class Manifest(_Part):
     config: dict[str, Any]
     progress: dict[str, Annotated[int, Field(ge=0)]]
     files: dict[Annotated[str, AfterValidator(_inside)], StoredFile]
-    usage: dict[str, Any]
+    usage: dict[str, dict[str, float]]
     records: dict[str, dict[str, Any]] = Field({}, alias="found")
     accepted: dict[Annotated[str, AfterValidator(_inside)], StoredFile] = {}
     environment: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from cai_base.models import model_files
 from cai_base.progress import Progress
 from cai_base.reading import read_record
 from cai_base.records import Results
+from cai_base.run.session_facts import last_session
 from cai_base.run.stored import answers_of
 from cai_base.settings.choices import ModelChoice
 from cai_base.settings.engines import engine_kind
@@ -88,7 +89,7 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
                 exported.base,
                 exported.licence,
                 exported.notes,
-                versions=run.sessions[-1].get("versions", {}) if run.sessions else {},
+                versions=last_session(run).versions,
                 sft=settings.sft,
                 dpo=settings.dpo,
                 revision=settings.revision,

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cai_base import arms
@@ -158,7 +158,7 @@ def first(
 
 def follow(run: Run, engine: Engine, progress: Progress) -> None:
     """Show the time left for the run in bars, from the stored forecast, if there is one."""
-    stored: Mapping[str, float] = run.usage.get(RECORD, {})
+    stored = run.usage.get(RECORD, {})
     meter = engine.meter  # not the engine, which is released when it is no longer needed
     progress.follow(
         Outlook(stored) if stored else None,
