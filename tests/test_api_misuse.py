@@ -106,6 +106,14 @@ WRONG: dict[str, tuple[Callable[[Engine], object], str]] = {
         lambda engine: answer(engine, DIALOGUE, CONFIG.evaluation, GroundTruth(), [KINDLESS], {0: "sft"}),
         "the prompt 'mine' has no kind; ",
     ),
+    "too long to read": (
+        lambda engine: engine.compute_logprobs({None: [Datum((0,) * 5000, (0.0, *[1.0] * 4999))]}),
+        "model organism: a sequence of 5000 tokens does not fit its context of ",
+    ),
+    "too long to continue": (
+        lambda engine: engine.sample([SampleRequest(None, (0,), 5000, 1.0, (), 0)]),
+        "model organism: a sequence of 5001 tokens does not fit its context of ",
+    ),
     "prompts": (lambda _: load_prompts("nowhere.csv"), "nowhere.csv: there is no such file"),
     "constitution": (lambda _: load_constitution("nowhere.toml"), "nowhere.toml: there is no such file"),
     "resume": (lambda _: resume("nowhere"), "nowhere: not a run"),

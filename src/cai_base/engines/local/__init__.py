@@ -201,7 +201,11 @@ class LocalEngine:
         return f"{sentence} ({means}){advice}"
 
     def _expect(self, longest: int) -> None:
-        """Check packing again if a sequence is longer than expected: it may exceed a sliding window."""
+        """Refuse a sequence beyond the context; check packing again if one is longer than expected: it may exceed a
+        sliding window."""
+        if longest > self.context_length:
+            reason = f"a sequence of {longest} tokens does not fit its context of {self.context_length}"
+            raise EngineError("model", self.model, reason, "give shorter prompts, or fewer tokens per response")
         if self.packed and longest > self._checked:
             self._choose_layout(max(longest, min(2 * self._checked, self.context_length)))
 
