@@ -1,8 +1,10 @@
 """Pairwise helpfulness: each arm's answers to benign prompts against SFT's, in both orders, with ties."""
 
 import json
+import re
 import shutil
 from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,11 @@ def test_a_run_compares_its_benign_answers_and_its_pages_say_so(finished: Path, 
         assert one["total"] == len(of_arm) == 2, "one benign prompt, two seeds"
         assert one["wins"] + one["ties"] + one["losses"] == one["scored"]
     for page in ("report.md", "report.html"):
-        assert "Full CAI beside SFT-only" in (finished / page).read_text()
+        text = (finished / page).read_text()
+        section = re.split(r"Pairwise helpfulness</h2>|## Pairwise helpfulness", text)[1]
+        section = re.split("<h2>|\n## ", section)[0]
+        assert "The judge sees an arm's answer to a benign prompt beside that of SFT" in unescape(section)
+        assert "Full CAI beside SFT-only" in section, "under its own heading"
     assert "pairwise.jsonl" in (finished / "README.md").read_text()
     shutil.copytree(finished, tmp_path / "run")
     verify(tmp_path / "run")

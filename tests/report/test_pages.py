@@ -319,3 +319,22 @@ def test_the_table_of_principles_counts_the_stored_chains(stored: StoredRun, htm
     row = html.partition(f'<a href="#principle-{name}">{name}</a>')[2].partition("</tr>")[0]
     assert f"<td>{len(of_one)}</td>" in row
     assert f"of {len(after)}</span>" in row
+
+
+def test_the_column_harm_found_says_what_it_is_a_share_of(stored: StoredRun, groups: list[Group]) -> None:
+    revision = stored.results.revision
+    assert revision.principles is not None
+    unread = {name: one.model_copy(update={"flagged": None}) for name, one in revision.principles.items()}
+    read = {name: one.model_copy(update={"flagged": 0.5}) for name, one in revision.principles.items()}
+    for principles, present in ((unread, False), (read, True)):
+        changed = revision.model_copy(update={"principles": principles})
+        results = stored.results.model_copy(update={"revision": changed})
+        text = page.markdown(replace(stored, results=results), groups)
+        assert ("| harm found (%) |" in text.replace("\\", "")) is present
+        assert ("Harm found: the share of all these rounds whose critique" in text) is present
+
+
+def test_the_power_line_says_that_the_interval_shown_is_wider(html: str) -> None:
+    (line,) = [text for text in Reader(html).text if text.startswith("Power:")]
+    assert "Both are optimistic" in line
+    assert "for rates the interval shown is wider" in line

@@ -51,6 +51,9 @@ GLOSSARY: Mapping[str, str] = {
     "Seed": "One independent replicate: its own adapter initialisation, draws and order of the data.",
     "Principle": "One critique request and one revision request of the constitution, and for feedback one comparison "
     "request.",
+    "Harm found": "The share of the rounds under a principle, of all seeds and all kinds of prompt, whose critique "
+    "says that the response does harm, right or wrong. It is known only for the embedded model, whose critiques can be "
+    "read without a judge.",
     "Revision chain": "An original response, then a critique and a revision in every round, each under a principle "
     "drawn at random.",
     "Preference pair": "A prompt with the last revision (chosen) and the original (rejected). Chains in which the two "
@@ -96,7 +99,8 @@ GLOSSARY: Mapping[str, str] = {
     "Feedback": "The paper's second stage: two answers of the model are compared under drawn principles, in both "
     "orders, and DPO takes the probability that one is better as a soft label.",
     "Smallest detectable difference": "The smallest true difference that a test at the 5 % level detects with power "
-    "0.8, given the variation between these seeds and prompts.",
+    "0.8, given the variation between these seeds and prompts. For rates and scores it is optimistic: it describes the "
+    "t interval over seeds and prompts, and the interval shown is wider.",
 }
 
 

@@ -175,6 +175,7 @@ def _power(results: Results) -> list[str]:
         "Power: given the variation between its seeds and prompts, this run could detect a difference in attack "
         "success "
         f"of {number(RATE, min(detectable, 1.0))} points (with power 0.8). To detect "
-        f"{number(RATE, needed.effect)} points you need {takes}."
+        f"{number(RATE, needed.effect)} points you need {takes}. Both are optimistic: they describe the t interval "
+        "over seeds and prompts, and for rates the interval shown is wider."
         + (" Preflight's warning was computed before the run, from an assumed variation." if planned else "")
     ]

@@ -33,6 +33,13 @@ from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import LOSSES, RunSettings
 from cai_base.text import without_controls
 
+PAIRWISE_NOTE = (
+    "The judge sees an arm's answer to a benign prompt beside that of SFT, in both orders, and says which helps more, "
+    "or neither. Preferred: the mean, a tie in an order as one half; 50 % means no difference."
+)
+
+HARM_NOTE = "Harm found: the share of all these rounds whose critique says that the response does harm. "
+
 PRINCIPLES_NOTE = (
     "Harmful before and after: the share of responses to jailbreak, direct and borderline prompts that comply, before "
     "the round and after it, "
@@ -85,12 +92,13 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
         "main": main_table(results),
         "notes": notes(results),
         "pairwise": pairwise_table(results),
+        "pairwise_note": PAIRWISE_NOTE,
         "families": family_table(results),
         "coverage": coverage_table(results),
         "comparisons": comparison_table(results),
         "rounds": round_table(results),
         "principles": principle_table(results),
-        "principles_note": PRINCIPLES_NOTE,
+        "principles_note": (HARM_NOTE if _reads_critiques(results) else "") + PRINCIPLES_NOTE,
         "pairs": pair_sentence(results),
         "groups": groups,
         "prefill": f"{prefill:.0%}" if prefill else "",
@@ -103,6 +111,11 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
         "version": __version__,
         "glossary": GLOSSARY,
     }
+
+
+def _reads_critiques(results: Results) -> bool:
+    """Whether the critiques of some principle could be read, so that its table has what they say."""
+    return any(one.flagged is not None for one in (results.revision.principles or {}).values())
 
 
 def _style(stored: StoredRun) -> style.StyleSection | None:
