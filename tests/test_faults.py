@@ -59,7 +59,7 @@ class Engine:
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: object = None) -> list[Sample]:
         self.calls.append(requests)
         return [Sample(self.text, tuple(map(ord, self.text)), "stop") for _ in requests]
 

@@ -23,7 +23,7 @@ class Remembers:
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def sample(self, requests: list[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: list[SampleRequest], listener: object = None) -> list[Sample]:
         self.requests += requests
         return [Sample("", (), "stop") for _ in requests]
 

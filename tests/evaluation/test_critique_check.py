@@ -44,7 +44,7 @@ class Interpreter:
 
         return {None: [one(datum) for datum in sequences[None]]}
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: object = None) -> list[Sample]:
         return [Sample(self.writes, tuple(map(ord, self.writes)), "stop") for _ in requests]
 
 

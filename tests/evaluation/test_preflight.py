@@ -86,7 +86,7 @@ class Engine:
     def findings(self) -> Findings:
         return Findings(model="digest")
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: object = None) -> list[Sample]:
         self.asked += 1
         texts = [self.answer("".join(map(chr, request.prompt))) for request in requests]
         return [Sample(t, tuple(map(ord, t)), "stop" if self.ends else "length") for t in texts]
