@@ -135,6 +135,34 @@ def test_sigterm_before_a_run_has_begun_leaves_no_files(tmp_path: Path, monkeypa
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize(("command", "step"), [("run", "begin"), ("preflight", "examine")])
+def test_ctrl_c_before_a_run_has_begun_says_that_nothing_was_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, step: str
+) -> None:
+    monkeypatch.setattr(f"cai_base.experiment.{step}", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert main([command, "--out", str(tmp_path / "run")]) == 3
+    assert capsys.readouterr().err == "cai-base: stopped; nothing was started: give the same command again\n"
+
+
+def test_resume_takes_no_settings_and_says_how_to_start_another_run_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["resume", str(tmp_path), "--sft.steps", "50"]) == 2
+    assert capsys.readouterr().err == (
+        "cai-base: --sft.steps: a run keeps its settings, so cai-base resume takes none; to start another run with "
+        f"this one: cai-base run --config {tmp_path}/config.json --sft.steps 50\n"
+    )
+    assert main(["resume", str(tmp_path), "--nope"]) == 2
+    assert "unknown arguments: --nope; see cai-base resume --help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("args", [["evaluate", "organism", "--suite", "hhh"], ["export", "run"], ["study", "planted"]])
+def test_an_empty_out_is_not_the_working_directory(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+    assert main([*args, "--out", ""]) == 2
+    assert "--out: is empty; give a path" in capsys.readouterr().err
+
+
 def test_a_token_for_the_hub_is_read_from_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_from_the_environment")

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from cai_base import progress
-from cai_base.progress import Outlook, Pace, Progress, duration, wrapped
+from cai_base.progress import Outlook, Pace, Progress, duration, in_minutes, wrapped
 
 
 class Clock:
@@ -169,6 +169,13 @@ def test_texts_to_be_looked_at_are_shown_in_a_terminal_alone_and_not_too_often(c
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(20, "1 min"), (2119, "35 min"), (3599, "1 h 0 min"), (3900, "1 h 5 min")]
+)
+def test_an_estimate_is_in_minutes(seconds: float, text: str) -> None:
+    assert in_minutes(seconds) == text
 
 
 def test_a_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

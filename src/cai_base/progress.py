@@ -307,6 +307,12 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def in_minutes(seconds: float) -> str:
+    """An estimate of a time, `35 min` or `1 h 5 min`: without seconds, it cannot be read as another unit."""
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def wrapped(text: str, stream: TextIO) -> str:
     """`text` wrapped between words to the width of a terminal; unchanged for a pipe.
 

@@ -129,6 +129,10 @@ def test_without_a_judge_a_suite_on_the_embedded_model_stays_unscored_and_says_s
     assert results(str(folder))["arms"]["model"]["attack_success_rate"]["mean"] is None
     assert "warning: fewer than 95% of the answers are scored" in shown
     assert "the ground-truth judge scores only requests from the embedded model's world" in shown
+    unscored = " ".join(shown.partition("warning: unscored, by reason: ")[2].split())
+    reasons = Counter(record["unscored"] for record in answers(str(folder)))
+    listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+    assert unscored.startswith(f"{listed}. Every answer has its reason in {folder}/ARM/seed-N.jsonl")
     assert len(answers(str(folder))) == 3
     assert main(["evaluate", "organism", "--suite", f"xstest:{xstest}", *SMALL, "--judge", "none"]) == 0
     assert "no judge was asked: all of 4 answers are unscored" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from urllib.error import URLError
 import huggingface_hub
 import pytest
 
+from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks import suite_files
 from cai_base.evaluation.tasks.suites import Suite, draw_items, read
@@ -328,5 +329,21 @@ def test_without_a_network_the_message_says_where_the_file_is_to_be_had(
 
 
 def test_a_name_that_is_neither_a_suite_nor_a_file_is_an_error_that_lists_the_suites() -> None:
-    with pytest.raises(UserError, match="neither such a file nor a suite of that name \\(harmbench, advbench, "):
+    names = ", ".join(suite_files.suite_names()[:-1]) + " and style"
+    remedy = f"no such file; give the path of a CSV or JSONL file with the fields text and kind, or one of {names}"
+    with pytest.raises(UserError) as raised:
+        suite_files.locate("missing.jsonl")
+    assert str(raised.value) == f"--suite missing.jsonl: {remedy}"
+    with pytest.raises(UserError, match="--suite harmbanch: no such file; did you mean harmbench"):
         suite_files.locate("harmbanch")
+    with pytest.raises(UserError, match="give one as harmbench-extra:FILE"):
+        suite_files.locate("harmbench-extra")
+
+
+def test_the_help_and_the_docs_have_every_name_of_a_suite(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    table = (Path(__file__).parents[2] / "docs" / "suites.md").read_text(encoding="utf-8").partition("## What is")[0]
+    for name in (*suite_files.suite_names(), *suite_files.formats_only()):
+        assert f"{name}, " in text or f"{name} (" in text or text.partition("--limit")[0].strip().endswith(name), name
+        assert f"| `{name}`" in table or f", `{name}`" in table, name

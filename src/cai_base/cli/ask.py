@@ -1,10 +1,11 @@
 """The commands that evaluate: `evaluate`, `style` and `inspect`."""
 
+import textwrap
 from pathlib import Path
 
 from cai_base.cli import look
 from cai_base.cli.look import accept_changes, refuse_unfinished, write_logs
-from cai_base.cli.parser import Parser, names, run_parser, take_changes, wants_help
+from cai_base.cli.parser import Parser, names, nonempty_path, run_parser, take_changes, wants_help
 from cai_base.errors import UserError
 from cai_base.paths import SUITES
 from cai_base.progress import Progress
@@ -16,10 +17,7 @@ Evaluate the arms of a finished run on a suite, or a model: organism, a folder, 
 adapter. Answers and verdicts are stored as they arrive; the same command continues an interrupted evaluation. A run's
 page shows its suites.
 
-  --suite NAME|FILE|NAME:FILE  harmbench, advbench, jailbreakbench, strongreject, xstest, hh-red-team (their authors'
-                               files, downloaded once), hhh (the CAI paper's comparisons, by log-probability), style
-                               (for a run: the same as cai-base style), a file in the form of one of these, or your own
-                               prompts with their kinds
+  --suite NAME|FILE|NAME:FILE  {suites}
   --limit N                    use N of its prompts, a fixed random sample
   --arms base,sft,cai          arms of a run; all by default
   --layout auto|chat|dialogue  layout for a model; auto (the default) is its chat template if it has one, else the
@@ -32,25 +30,41 @@ page shows its suites.
 and these flags of cai-base run: --judge, --judge-url, --second-judge, --rubric, --votes, --judging.*, --evaluation.*,
 --threads; for a model also --seeds, --engine, --tokenizer, --data. The default judge of a run is the run's judge.
 """
+SUITES_COLUMN = 31
+"""The column at which what a flag takes is described in it."""
+
+
+def _evaluate_usage() -> str:
+    """The help of `evaluate`, with the names of all suites."""
+    from cai_base.evaluation.tasks.suite_files import formats_only, suite_names
+
+    *names, style = suite_names()
+    about = (
+        f"{', '.join(names)} (their authors' files, downloaded once); {style} (for a run: the same as cai-base style); "
+        "your own prompts, a CSV or JSONL file with the fields text and kind; or a file in the format of one of these, "
+        f"where NAME:FILE says which, also {', '.join(formats_only())}"
+    )
+    lines = textwrap.wrap(about, 120 - SUITES_COLUMN, break_on_hyphens=False)
+    return EVALUATE_USAGE.format(suites=f"\n{' ' * SUITES_COLUMN}".join(lines))
 
 
 def evaluate(arguments: list[str]) -> int:
     """Evaluate arms or a model on a suite."""
     if not arguments or wants_help(arguments):
-        print(EVALUATE_USAGE, end="")
+        print(_evaluate_usage(), end="")
         return 0 if arguments else UserError.exit_code
     target, *rest = arguments
     if target.startswith("-"):
         raise UserError(f"{target}: the run or the model comes first: cai-base evaluate RUN|MODEL --suite NAME|FILE")
     from cai_base.dialogue import LAYOUTS
 
-    parser = Parser(prog="cai-base evaluate", usage=EVALUATE_USAGE, add_help=False)
+    parser = Parser(prog="cai-base evaluate", usage=_evaluate_usage(), add_help=False)
     parser.add_argument("--suite", required=True)
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--layout", choices=LAYOUTS, default="auto")
     parser.add_argument("--base", default=None)
     parser.add_argument("--arms", type=names, default=None)
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--out", type=nonempty_path, default=None)
     parser.add_argument("--questions", type=int, default=None)
     parser.add_argument("--samples", type=int, default=None)
     parser.add_argument("--json", action="store_true")
@@ -62,8 +76,9 @@ def evaluate(arguments: list[str]) -> int:
         raise UserError(f"--accept-changed {args.accept_changed[0]}: {target} is no run; leave it out")
     accept_changes(Path(target), args.accept_changed)
     del args.accept_changed
+    from cai_base.evaluation.tasks.suite_files import STYLE
     from cai_base.run.evaluation.evaluate import evaluate as ask
-    from cai_base.run.evaluation.targets import STYLE, Request
+    from cai_base.run.evaluation.targets import Request
 
     as_json = args.json
     del args.json
@@ -106,8 +121,9 @@ def style(arguments: list[str]) -> int:
     take_changes(parser)
     args = parser.parse_args(arguments)
     accept_changes(args.run, args.accept_changed)
+    from cai_base.evaluation.tasks.suite_files import STYLE
     from cai_base.run.evaluation.evaluate import evaluate as ask
-    from cai_base.run.evaluation.targets import STYLE, Request
+    from cai_base.run.evaluation.targets import Request
 
     threads = () if args.threads is None else ("--threads", str(args.threads))
     request = Request(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cai_base.cli.parser import Parser, wants_help
+from cai_base.cli.parser import Parser, nonempty_path, wants_help
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 
@@ -27,8 +27,8 @@ def calibrate(arguments: list[str]) -> int:
         print(USAGE, end="")
         return 0 if arguments else UserError.exit_code
     parser = Parser(prog="cai-base calibrate", usage=USAGE, add_help=False)
-    parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--labels", type=nonempty_path, required=True)
+    parser.add_argument("--out", type=nonempty_path, default=None)
     parser.add_argument("--json", action="store_true")
     args, flags = parser.parse_known_args(arguments)
     from cai_base.inputs.rubrics import rubrics_for

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cai_base.cli.parser import Parser, count, port, resume_command, run_parser, take_changes
+from cai_base.cli.parser import Parser, count, nonempty_path, port, resume_command, run_parser, take_changes
 from cai_base.errors import UserError
 from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, SUITES
 from cai_base.progress import Progress
@@ -24,9 +24,9 @@ def report(arguments: list[str]) -> int:
 def compare(arguments: list[str]) -> int:
     """Compare several runs."""
     parser = Parser(prog="cai-base compare", description="Compare finished runs with the first one.")
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="the runs' directories")
+    parser.add_argument("runs", metavar="RUN", type=nonempty_path, nargs="+", help="the runs' directories")
     parser.add_argument(
-        "--out", type=Path, default=None, metavar="FILE", help="also write a page, such as compare.html"
+        "--out", type=nonempty_path, default=None, metavar="FILE", help="also write a page, such as compare.html"
     )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON instead of tables")
     args = parser.parse_args(arguments)

@@ -1,12 +1,13 @@
 """The commands that make runs: `run`, `resume`, `preflight` and `cost`."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cai_base.cli.look import accept_changes, show
-from cai_base.cli.parser import dollars, resume_command, run_parser, take_changes, wants_help
+from cai_base.cli.parser import Parser, dollars, resume_command, run_parser, take_changes, wants_help
 from cai_base.errors import Stopped, UserError, exhausted
 from cai_base.progress import Progress
 
@@ -51,8 +52,11 @@ def run(arguments: list[str]) -> int:
 
     def begin(progress: Progress) -> "Experiment":
         if repeated is None:
-            return experiment.begin(settings, out, progress)
-        return experiment.repeat(repeated, settings, out, progress)
+            begun = experiment.begin(settings, out, progress)
+        else:
+            begun = experiment.repeat(repeated, settings, out, progress)
+        progress.say(f"The run's folder: {out}")
+        return begun
 
     return _finish(begin, out, as_json, trackers)
 
@@ -72,7 +76,10 @@ def preflight(arguments: list[str]) -> int:
     from cai_base.run.preflight import outcome
 
     progress = Progress()
-    examined = examine(settings, out, progress)
+    try:
+        examined = examine(settings, out, progress)
+    except KeyboardInterrupt:
+        raise Stopped("stopped; nothing was started: give the same command again") from None
     for warning in examined.warnings:
         progress.say(f"warning: {warning}")
     print(outcome.as_json(examined.checks) if as_json else outcome.table(examined.checks), end="")
@@ -102,7 +109,9 @@ def resume(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     parser.add_argument("--max-cost", type=dollars, default=None, help="a new cost limit in dollars, for this run")
     take_changes(parser)
-    args = parser.parse_args(arguments)
+    args, flags = parser.parse_known_args(arguments)
+    if flags:
+        _refuse_settings(parser, args.run, flags)
     accept_changes(args.run, args.accept_changed)
     from cai_base.settings.validation import stored_settings
     from cai_base.store import Run
@@ -121,6 +130,23 @@ def resume(arguments: list[str]) -> int:
     from cai_base import experiment
 
     return _finish(lambda progress: experiment.resume(args.run, progress, args.max_cost), args.run, args.json)
+
+
+def _refuse_settings(parser: Parser, directory: Path, flags: Sequence[str]) -> NoReturn:
+    """Raise UserError: for a flag of `cai-base run`, how another run is started with it."""
+    from cai_base.settings.schema import RunSettings
+    from cai_base.settings.validation import leaves
+    from cai_base.store import CONFIG
+
+    first = flags[0].partition("=")[0]
+    if first.removeprefix("--") not in {name for name, _ in leaves(RunSettings)}:
+        parser.error(f"unknown arguments: {' '.join(flags)}")
+    config = directory / CONFIG if (directory / CONFIG).is_file() else Path("RUN") / CONFIG
+    command = shlex.join(["cai-base", "run", "--config", str(config), *flags])
+    raise UserError(
+        f"{first}: a run keeps its settings, so cai-base resume takes none; to start another run with this one: "
+        f"{command}"
+    )
 
 
 def _refuse_repeating(repeats: Path | None, command: str) -> None:
@@ -178,7 +204,7 @@ def _finish(
         refuse_lost_arms(directory)
     except KeyboardInterrupt:
         if not _is_run(directory):
-            raise Stopped("stopped before the run began; nothing was stored") from None
+            raise Stopped("stopped; nothing was started: give the same command again") from None
         raise Stopped(f"stopped; continue with: {resume_command(directory)}") from None
     except Stopped as error:
         if not _is_run(directory):

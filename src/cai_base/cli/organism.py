@@ -1,9 +1,8 @@
 """The commands that build, measure and describe the embedded base model and its instruct sibling: `organism`."""
 
 import argparse
-from pathlib import Path
 
-from cai_base.cli.parser import Parser, count
+from cai_base.cli.parser import Parser, count, nonempty_path
 from cai_base.embedded import EMBEDDED, VARIANTS, variant_folder
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import Progress
@@ -16,7 +15,10 @@ def organism(arguments: list[str]) -> int:
 
     build = commands.add_parser("build", help="pretrain it from random weights; resumable")
     build.add_argument(
-        "--out", type=Path, default=None, help="the directory to write (needed unless --without); continues a build"
+        "--out",
+        type=nonempty_path,
+        default=None,
+        help="the directory to write (needed unless --without); continues one",
     )
     build.add_argument(
         "--without",
@@ -32,25 +34,29 @@ def organism(arguments: list[str]) -> int:
     build.set_defaults(run=_build)
 
     measure = commands.add_parser("measure", help="measure its abilities (minutes) and write them to its card")
-    measure.add_argument("folder", type=Path, help="the directory of a finished `organism build`")
+    measure.add_argument("folder", type=nonempty_path, help="the directory of a finished `organism build`")
     measure.add_argument("--count", type=count, default=500, help="questions per row of the table (500)")
     measure.add_argument("--seed", type=int, default=0, help="seed of the questions and of sampling (0)")
     measure.add_argument(
         "--split", choices=("train", "dev", "test"), default="test", help="split of the questions (test)"
     )
-    measure.add_argument("--texts", type=Path, default=None, help="also write every counted text to this JSONL file")
+    measure.add_argument(
+        "--texts", type=nonempty_path, default=None, help="also write every counted text to this JSONL file"
+    )
     measure.set_defaults(run=_measure)
 
     card = commands.add_parser("card", help="print its model card: what its corpus contains, what it can do")
     card.add_argument(
-        "folder", type=Path, nargs="?", default=None, help="a finished build; by default the shipped model"
+        "folder", type=nonempty_path, nargs="?", default=None, help="a finished build; by default the shipped model"
     )
     card.set_defaults(run=_card)
 
     sibling = commands.add_parser("sibling", help="train its instruct sibling (minutes), for example after a build")
-    sibling.add_argument("--out", type=Path, required=True, help="the directory to write; replaces a sibling in it")
     sibling.add_argument(
-        "--base", type=Path, default=None, help="folder of the base model; by default the shipped model"
+        "--out", type=nonempty_path, required=True, help="the directory to write; replaces a sibling in it"
+    )
+    sibling.add_argument(
+        "--base", type=nonempty_path, default=None, help="folder of the base model; by default the shipped model"
     )
     sibling.add_argument("--seed", type=int, default=0, help="seed of the conversations and the initial weights")
     sibling.set_defaults(run=_sibling)

@@ -29,7 +29,7 @@ def wants_help(arguments: list[str]) -> bool:
 def run_parser(command: str, about: str) -> Parser:
     """A parser with the argument RUN, a run's directory."""
     parser = Parser(prog=f"cai-base {command}", description=about)
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run's directory")
+    parser.add_argument("run", metavar="RUN", type=nonempty_path, help="the run's directory")
     return parser
 
 
@@ -42,6 +42,13 @@ def take_changes(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="use a file of the run although it was changed after the run; the results say so. Repeat for each file",
     )
+
+
+def nonempty_path(text: str) -> Path:
+    """The type of an argument that takes a path: an empty one would be the working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; give a path")
+    return Path(text)
 
 
 def count(text: str) -> int:

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from cai_base.cli.parser import Parser, count, wants_help
+from cai_base.cli.parser import Parser, count, nonempty_path, wants_help
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import Progress
 
@@ -35,7 +35,7 @@ def study(arguments: list[str]) -> int:
     if name.startswith("-"):
         raise UserError(f"{name}: the study comes first: cai-base study NAME|FILE.toml --out DIR")
     parser = Parser(prog="cai-base study", usage=USAGE, add_help=False)
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--out", type=nonempty_path, default=None)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--estimate", action="store_true")
     parser.add_argument("--processes", type=count, default=None)

@@ -2,9 +2,8 @@
 
 import json
 from importlib.util import find_spec
-from pathlib import Path
 
-from cai_base.cli.parser import count, names, run_parser
+from cai_base.cli.parser import count, names, nonempty_path, run_parser
 from cai_base.errors import UserError
 from cai_base.progress import Progress
 from cai_base.text import for_terminal
@@ -65,7 +64,7 @@ def export(arguments: list[str]) -> int:
         default="auto",
         help="dtype of merged weights; auto (default): float32 up to a billion parameters, else the base model's",
     )
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--out", type=nonempty_path, required=True, help="a new folder")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     args = parser.parse_args(arguments)
     forms = [name for name in ("merged", "gguf", "preferences") if getattr(args, name)]

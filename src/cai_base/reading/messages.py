@@ -140,9 +140,16 @@ def argparse_in_words(message: str) -> str:
 
 
 def suggestion(name: str, known: Collection[str], *, quote: bool = False) -> str:
-    """`did you mean x?`, with the known name closest to `name`; empty if none is close."""
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"did you mean {repr(close[0]) if quote else close[0]}?" if close else ""
+    """`did you mean x?`, with the known name closest to `name`; empty if none is close.
+
+    Dashes and slashes at the beginning do not count: all flags begin with the same two.
+    """
+    by_word = {one.lstrip("-/"): one for one in known}
+    close = difflib.get_close_matches(name.lower().lstrip("-/"), by_word, n=1)
+    if not close:
+        return ""
+    meant = by_word[close[0]]
+    return f"did you mean {repr(meant) if quote else meant}?"
 
 
 def unknown(noun: str, name: str, known: Collection[str]) -> str:

@@ -5,10 +5,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cai_base.records import ComparisonsResults, SuiteResults
 from cai_base.report.labels import ORGANISM
 from cai_base.report.load import load_suite
-from cai_base.report.suites import section
+from cai_base.report.suites import SuiteSection, section
 from cai_base.report.table import draw, page, prose, warn
 
 
@@ -23,11 +22,10 @@ def render(directory: Path) -> str:
         UserError: it has no results of a suite, or results of another version.
     """
     results = load_suite(directory)
-    return page(lambda console: _write(console, results))
+    return page(lambda console: _write(console, section(results, str(directory)), results.model_organism))
 
 
-def _write(console: Console, results: SuiteResults | ComparisonsResults) -> None:
-    suite = section(results)
+def _write(console: Console, suite: SuiteSection, organism: bool) -> None:
     warn(console, suite.failures, suite.warnings)
     console.print(Text(f"{suite.title}: {suite.about}", style="bold"))
     draw(console, suite.main)
@@ -37,5 +35,5 @@ def _write(console: Console, results: SuiteResults | ComparisonsResults) -> None
         draw(console, table)
     for difference in suite.differences:
         prose(console, difference)
-    if results.model_organism:
+    if organism:
         console.print(Text(ORGANISM, style="dim"))

@@ -1,5 +1,6 @@
 """A suite's results as tables and sentences, for the terminal and for both pages of the run whose arms were asked."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from cai_base.report.numbers import interval, number
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table, metrics_of, plain_cell
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.text import one_line
+
+REASONS = 8
+"""Reasons for unscored answers that are shown, the most frequent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,16 @@ def sections(run: Path) -> dict[str, SuiteSection]:
         UserError: the results of one are of another version, or are not a suite's.
     """
     folders = sorted(file.parent for file in run.glob(f"{SUITES}/*/{RESULTS}"))
-    return {f"{SUITES}/{folder.name}": section(load_suite(folder)) for folder in folders}
+    places = {folder: f"{SUITES}/{folder.name}" for folder in folders}
+    return {place: section(load_suite(folder), place) for folder, place in places.items()}
 
 
-def section(results: SuiteResults | ComparisonsResults) -> SuiteSection:
-    """What is shown of these results."""
+def section(results: SuiteResults | ComparisonsResults, place: str) -> SuiteSection:
+    """What is shown of these results.
+
+    Args:
+        place: their folder, as the reader is told it.
+    """
     known = published().get(results.suite.name)
     if isinstance(results, SuiteResults):
         about, main, notes = _about_suite(results), main_table(results), _suite_notes(results)
@@ -65,12 +74,25 @@ def section(results: SuiteResults | ComparisonsResults) -> SuiteSection:
         title=one_line(results.suite.name if known is None else known.title),
         about=about,
         failures=failure_sentences(results),
-        warnings=results.warnings,
+        warnings=[*results.warnings, *_unscored(results, place)],
         main=main,
         notes=[*notes, *_layouts(results)],
         details=details,
         differences=differences,
     )
+
+
+def _unscored(results: SuiteResults | ComparisonsResults, place: str) -> Iterator[str]:
+    """Why answers are unscored, each reason with its count, and where the answers are."""
+    if not isinstance(results, SuiteResults) or results.judge == NO_JUDGE:
+        return
+    counts: Counter[str] = Counter()
+    for of_arm in results.unscored.values():
+        counts.update(of_arm)
+    if counts:
+        reasons = "; ".join(f"{count} × {one_line(reason)}" for reason, count in counts.most_common(REASONS))
+        more = f"; and {len(counts) - REASONS} other reasons" if len(counts) > REASONS else ""
+        yield f"unscored, by reason: {reasons}{more}. Every answer has its reason in {place}/ARM/seed-N.jsonl"
 
 
 def _layouts(results: SuiteResults | ComparisonsResults) -> Iterator[str]:

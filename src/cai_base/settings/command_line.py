@@ -38,6 +38,14 @@ from cai_base.text import split_names
 MOVABLE = ("model", "tokenizer", "instruct", "judge-url", "second-judge-url", "tinker-url")
 """The flags that can be combined with `--from`: they change the location of something, not what it is."""
 
+NOT_EMPTY = {
+    "out": "the run's directory, which must not exist",
+    "config": "the path of a TOML file of settings, or the config.json of a run",
+    "from": "the directory of a run",
+    "track": "names of trackers",
+}
+"""What the flags take that are not settings."""
+
 INDENT = " " * 6
 """The indent of a flag's description in `--help`."""
 
@@ -127,6 +135,8 @@ def _trackers(names: str | None) -> tuple[str, ...]:
 def _taken(flags: dict[str, object], name: str) -> str | None:
     """The value of a flag that is no setting, which is taken out of the others."""
     value = flags.pop(name, None)
+    if value is not None and not str(value).strip():
+        raise UserError(f"--{name} '': is empty; give {NOT_EMPTY[name]}, or leave --{name} out")
     return None if value is None else str(value)
 
 
@@ -184,8 +194,10 @@ def check_folder(place: str, model: str) -> None:
         model: the model's name: a path, a hub id or the embedded model.
 
     Raises:
-        UserError: it is a path and does not exist.
+        UserError: it is empty, or is a path and does not exist.
     """
+    if not model.strip():
+        raise UserError(f"{place} '': is empty; give a folder in Hugging Face layout, a GGUF file or a hub id")
     if model.lower().endswith(".gguf"):
         if not Path(model).is_file():
             raise UserError(f"{place} {model}: there is no such file; give the path of a GGUF file")

@@ -10,12 +10,19 @@ from urllib.request import urlopen
 from pydantic import Field
 
 from cai_base.errors import UserError
-from cai_base.evaluation.tasks.suite_forms import FORMS
-from cai_base.reading import Entry
+from cai_base.evaluation.tasks.suite_forms import FORMS, JAILBREAKBENCH
+from cai_base.reading import Entry, listed, suggestion
 from cai_base.store import write_atomic
 
 TIMEOUT = 60.0
 """A download ends with an error after this many seconds without a byte."""
+
+
+HALVES = ("harmful", "benign")
+"""The halves of JailbreakBench, each a file."""
+
+STYLE = "style"
+"""The suite of the thirteen styles, for the arms of a run."""
 
 
 class Published(Entry):
@@ -34,6 +41,19 @@ def published() -> dict[str, Published]:
     return {name: Published.model_validate(about) for name, about in table.items()}
 
 
+def suite_names() -> list[str]:
+    """The names that `--suite` takes alone: published suites, the halves of JailbreakBench, and the styles of a run."""
+    names: list[str] = []
+    for name in published():
+        names += [name, *(f"{name}-{half}" for half in HALVES)] if name == JAILBREAKBENCH else [name]
+    return [*names, STYLE]
+
+
+def formats_only() -> list[str]:
+    """The names that `--suite` takes only with a file, as NAME:FILE: formats that no published suite is named after."""
+    return [name for name in FORMS if name not in suite_names()]
+
+
 def locate(suite: str) -> tuple[str | None, list[Path]]:
     """The suite that `--suite` names: its name, None where the file must tell it, and its files.
 
@@ -46,17 +66,19 @@ def locate(suite: str) -> tuple[str | None, list[Path]]:
         return name, [Path(path)]
     if suite in known:
         return suite, _downloaded(suite, known[suite])
-    for side in ("harmful", "benign"):
-        if suite == f"jailbreakbench-{side}":
-            about = known["jailbreakbench"]
-            files = [file for file in about.files if side in file]
+    for half in HALVES:
+        if suite == f"{JAILBREAKBENCH}-{half}":
+            about = known[JAILBREAKBENCH]
+            files = [file for file in about.files if half in file]
             return suite, _downloaded(suite, about.model_copy(update={"files": files}))
     if not Path(suite).exists():
-        names = ", ".join([*known, "style"])
-        raise UserError(
-            f"--suite {suite}: there is neither such a file nor a suite of that name ({names}); a suite from a file of "
-            "one's own is given as NAME:FILE"
+        if suite in formats_only():
+            raise UserError(f"--suite {suite}: is the format of several files; give one as {suite}:FILE")
+        names = suite_names()
+        remedy = suggestion(suite, names) or (
+            f"give the path of a CSV or JSONL file with the fields text and kind, or one of {listed(names)}"
         )
+        raise UserError(f"--suite {suite}: no such file; {remedy}")
     return None, [Path(suite)]
 
 

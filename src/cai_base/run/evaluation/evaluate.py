@@ -20,6 +20,7 @@ from cai_base.evaluation.tasks.comparisons import Comparisons, ComparisonsTask
 from cai_base.evaluation.tasks.prompts import PromptsTask
 from cai_base.evaluation.tasks.style_sets import style_set
 from cai_base.evaluation.tasks.styles import StylesTask
+from cai_base.evaluation.tasks.suite_files import STYLE
 from cai_base.evaluation.tasks.suites import Suite, draw_items
 from cai_base.inputs.overlap import overlap
 from cai_base.progress import Progress
@@ -28,7 +29,6 @@ from cai_base.run.evaluation.flow import Evaluation, Files, ask
 from cai_base.run.evaluation.targets import (
     JUDGING_FLAGS,
     SAMPLING_FLAGS,
-    STYLE,
     Request,
     Target,
     check_target,

@@ -40,8 +40,6 @@ BASE_IN_TEMPLATE = (
     "prompted with its chat template, whose turns do not end with an end-of-text token of this model. A base model "
     "with its instruct sibling's template looks like this: --layout dialogue prompts it as a base model"
 )
-STYLE = "style"
-"""The suite of the thirteen styles."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,8 +133,8 @@ def _coverage_warnings(
     warnings = uncovered(arms, judged=True)
     if judge == GROUND_TRUTH and warnings:
         warnings.append(
-            "the ground-truth judge scores only requests from the embedded model's world (each "
-            "answer's reason is in its file); for a suite in English give a judge, "
+            "the ground-truth judge scores only requests from the embedded model's world; "
+            "for a suite in English give a judge, "
             "such as --judge openai:MODEL --judge-url URL or --judge hf:PATH"
         )
     return warnings

@@ -11,7 +11,7 @@ from cai_base.dialogue import prompt_tokens
 from cai_base.engines import Adam, Batch, Datum, Engine, LinearLoss, SampleRequest, Usage
 from cai_base.inputs import Inputs
 from cai_base.method.phase import Phase, Size, adapter_name
-from cai_base.progress import Outlook, Progress, duration
+from cai_base.progress import Outlook, Progress, in_minutes
 from cai_base.records import Answer
 from cai_base.run.spending import cost
 from cai_base.settings.engines import engine_kind
@@ -147,7 +147,7 @@ def first(
             parts, speed = estimate
             run.usage[RECORD] = {name: round(seconds, 1) for name, seconds in parts.items()}
             progress.say(
-                f"Estimate from a few timed steps: about {duration(sum(parts.values()))} on {engine.device}, and "
+                f"Estimate from a few timed steps: about {in_minutes(sum(parts.values()))} on {engine.device}, and "
                 f"{speed.memory / GIGABYTE:.1f} GB of memory"
             )
     if pilot and progress.in_terminal:
