@@ -65,6 +65,7 @@ def _make(
     notes: tuple[str, ...] = (),
     helpful: bool = False,
     broken: str | None = None,
+    constitution: Path | None = None,
 ) -> Path:
     """A run of which the seeds in `lost` failed in DPO, for the reasons given.
 
@@ -74,6 +75,7 @@ def _make(
     flags = ["--seeds", str(seeds), "--arms", arms, "--judge", "ground-truth" if judged else "none"]
     flags += ["--data", "english", "--evaluate-every", "10", "--sft.steps", "20", "--dpo.steps", "20"]
     flags += ["--revision.rounds", "2", "--sl-cai.steps", "20"]
+    flags += [] if constitution is None else ["--constitution", str(constitution)]
     settings = load_settings(flags).settings
     settings = settings.model_copy(update={"protocol": protocol})
     inputs = gather(settings.model_copy(update={"protocol": "heldout"}))

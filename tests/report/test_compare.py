@@ -1,13 +1,17 @@
 """Comparison of runs: differences paired over shared seeds and prompts, and the settings that differ."""
 
 import json
+import shutil
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from cai_base.cli import main
-from cai_base.store import Run
+from cai_base.paths import answers
+from cai_base.report.labels import label
+from cai_base.store import Run, to_lines
 
 MakeRun = Callable[..., Path]
 
@@ -47,6 +51,49 @@ def test_a_difference_is_over_the_shared_seeds_alone(
 def test_the_settings_that_differ_are_named(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     settings = as_json(runs, capsys)["settings"]
     assert settings == {"seeds": ["2", "3"]}
+
+
+def test_an_arm_with_the_same_answers_has_no_interval_and_one_model_has_that_of_the_report(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(seeds=2)
+    shutil.copytree(run, tmp_path / "other")
+    other = Run.open(tmp_path / "other")
+    file = answers(0, "base", "attack")
+    lines = [json.loads(line) for line in (other.directory / file).read_text(encoding="utf-8").splitlines()]
+    lines[0]["verdict"]["complied"] = not lines[0]["verdict"]["complied"]
+    other.commit(write={file: to_lines(lines)})
+    pair = (run, other.directory)
+    (against,) = as_json(pair, capsys)["against_first"]
+    assert against["same_answers"] == ["sft", "cai"]
+    difference = against["arms"]["base"]["attack_success_rate"]
+    assert (list(against["arms"]), difference["ci95_over"], difference["seeds"]) == (["base"], "prompts", 2)
+    assert abs(difference["difference"]) == pytest.approx(0.5 / sum(line["kind"] == "jailbreak" for line in lines))
+    assert main(["compare", *map(str, pair), "--out", str(tmp_path / "compare.html")]) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "compare.html").read_text(encoding="utf-8")):
+        words = " ".join(text.split())
+        assert words.count("same answers") >= 2 * len(against["arms"]["base"])
+        assert f"Of one model ({label('base')}) they are over prompts, as in each run's report." in words.replace(
+            "&#39;", "'"
+        )
+        assert "The same answers in both runs, so there is no difference: SFT-only, Full CAI." in words
+        assert "Left out: Broken language and Fluency, which each run measures with its own base model." in words
+
+
+def test_settings_are_shown_without_quotes_and_a_packaged_constitution_by_its_name(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = files("cai_base") / "data" / "english" / "constitution.toml"
+    own = tmp_path / "mine.toml"
+    own.write_bytes(packaged.read_bytes())
+    pair = make_run(seeds=1), make_run(seeds=1, constitution=own)
+    assert main(["compare", *map(str, pair), "--out", str(tmp_path / "compare.html")]) == 0
+    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert page.lower().count("settings that differ") == 1
+    for text in (capsys.readouterr().out, page):
+        assert "english (packaged)" in text
+        assert str(own) in text
+        assert f'"{own}"' not in text
 
 
 def test_the_page_and_the_terminal_have_the_differences(

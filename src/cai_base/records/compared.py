@@ -32,12 +32,16 @@ class Against(Stored):
         seeds: the seeds that both have.
         prompts: the number of evaluation prompts, equal in id and text, that both have.
         arms: by arm and metric, the difference over these seeds and prompts alone. Empty where nothing is shared.
+        same_answers: arms whose stored answers are equal in both runs; no difference is computed of them.
+        left_out: metrics of both runs that are not compared, since each run measures them with its own base model.
     """
 
     run: str
     seeds: tuple[int, ...]
     prompts: int
     arms: dict[str, dict[str, Difference]]
+    same_answers: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 class RunsCompared(Stored):

@@ -1,11 +1,16 @@
 """Several runs side by side, in the terminal and as a page."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.text import Text
 
-from cai_base.arms import in_order
+from cai_base.arms import arm, in_order
 from cai_base.evaluation.tasks.prompts import METRICS
+from cai_base.records import Difference
 from cai_base.records.compared import Against, RunsCompared
 from cai_base.report.labels import ORGANISM, label
 from cai_base.report.numbers import NONE, heading
@@ -14,38 +19,52 @@ from cai_base.report.table import draw, page
 from cai_base.report.tables import Cell, Row, Table, difference_cell, plain_cell
 from cai_base.text import one_line
 
+DEFAULT = "default"
+"""Shown for a setting that a run was not given."""
+
+
+SAME = "same answers"
+"""Shown in place of the differences of an arm whose answers are equal in both runs."""
+
 
 def means_table(compared: RunsCompared) -> Table:
     """The means of every run, one row per arm and metric."""
-    arms = in_order({arm for run in compared.runs for arm in run.arms})
+    arms = in_order({name for run in compared.runs for name in run.arms})
     rows = []
-    for arm in arms:
+    for one in arms:
         for name, metric in METRICS.items():
-            of_runs = [run.arms.get(arm, {}) for run in compared.runs]
+            of_runs = [run.arms.get(one, {}) for run in compared.runs]
             if any(name in figures for figures in of_runs):
                 cells = tuple(
                     plain_cell(metric, figures[name]) if name in figures else Cell(NONE) for figures in of_runs
                 )
-                rows.append(Row(f"{label(arm)}: {heading(metric)}", cells))
+                rows.append(Row(f"{label(one)}: {heading(metric)}", cells))
     return Table("means, as in each run's report", tuple(run.name for run in compared.runs), tuple(rows))
 
 
 def settings_table(compared: RunsCompared) -> Table:
     """The settings that differ between the runs."""
-    rows = tuple(Row(name, tuple(map(Cell, values))) for name, values in compared.settings.items())
+    rows = tuple(
+        Row(name, tuple(Cell(_setting(value)) for value in values)) for name, values in compared.settings.items()
+    )
     return Table("settings that differ", tuple(run.name for run in compared.runs), rows)
 
 
+def _setting(value: str) -> str:
+    """A setting's value without the quotes that it has as JSON."""
+    content = json.loads(value)
+    return DEFAULT if content is None else content if isinstance(content, str) else value
+
+
 def difference_table(compared: RunsCompared, against: Against) -> Table:
-    """A run minus the first run: one row per metric, one column per arm."""
-    arms = in_order(against.arms)
-    names = [name for name in METRICS if any(name in against.arms[arm] for arm in arms)]
+    """A run minus the first run: one row per metric, one column per arm. An arm with the same answers has no figure."""
+    arms = in_order({*against.arms, *against.same_answers})
+    names = [name for name in METRICS if any(name in figures for figures in against.arms.values())]
     rows = tuple(
         Row(
             heading(METRICS[name]),
             tuple(
-                difference_cell(METRICS[name], against.arms[arm][name]) if name in against.arms[arm] else Cell(NONE)
-                for arm in arms
+                Cell(SAME) if one in against.same_answers else _difference_cell(name, against.arms[one]) for one in arms
             ),
         )
         for name in names
@@ -53,10 +72,24 @@ def difference_table(compared: RunsCompared, against: Against) -> Table:
     return Table(f"{against.run} − {compared.runs[0].name}", tuple(map(label, arms)), rows)
 
 
+def _difference_cell(name: str, differences: Mapping[str, Difference]) -> Cell:
+    return difference_cell(METRICS[name], differences[name]) if name in differences else Cell(NONE)
+
+
 def paired_over(against: Against) -> str:
-    """The seeds and prompts over which the differences are paired."""
+    """The seeds and prompts over which the differences are paired, and what the table leaves out."""
     seeds = ", ".join(map(str, against.seeds)) or "none"
-    return f"Paired over the seeds ({seeds}) and the {against.prompts} prompts that both runs have; 95 % intervals."
+    text = f"Paired over the seeds ({seeds}) and the {against.prompts} prompts that both runs have; 95 % intervals."
+    single = [label(name) for name in in_order(against.arms) if arm(name).one_model]
+    if single:
+        text += f" Of one model ({', '.join(single)}) they are over prompts, as in each run's report."
+    if against.same_answers:
+        same = ", ".join(map(label, in_order(against.same_answers)))
+        text += f" The same answers in both runs, so there is no difference: {same}."
+    if against.left_out:
+        names = " and ".join(METRICS[name].label for name in against.left_out)
+        text += f" Left out: {names}, which each run measures with its own base model."
+    return text
 
 
 def render(compared: RunsCompared) -> str:
@@ -77,8 +110,12 @@ def html(compared: RunsCompared) -> str:
         compared=compared,
         colours=arm_colours(),
         means=means_table(compared),
-        settings=settings_table(compared),
-        differences=[(difference_table(compared, one), paired_over(one)) for one in compared.against_first],
+        settings=replace(settings_table(compared), corner="setting"),
+        differences=[
+            (table.corner, replace(table, corner="metric"), paired_over(one), one.same_answers)
+            for one in compared.against_first
+            for table in (difference_table(compared, one),)
+        ],
         organism=ORGANISM if any(run.model_organism for run in compared.runs) else "",
     )
 

@@ -82,6 +82,8 @@ def paired(
     binary: bool = False,
     margin: float | None = None,
     families: Sequence[str] = (),
+    *,
+    one_model: bool = False,
 ) -> Difference:
     """First arm minus second, over the seeds and prompts for which both arms have a value.
 
@@ -91,6 +93,7 @@ def paired(
         binary: values are 0 or 1, so that McNemar's test applies.
         margin: the non-inferiority margin, in the metric's unit; None if non-inferiority is not tested.
         families: of each prompt; empty if prompts have none.
+        one_model: as for `summary`, of both arms.
 
     Returns:
         `mcnemar` is set only if `binary`, `non_inferiority` only with a `margin`.
@@ -102,8 +105,10 @@ def paired(
     means = zip(_by_seed(first, first_table), _by_seed(second, second_table), strict=True)
     differences = [None if a is None or b is None else a - b for a, b in means]
     seeds, prompts = first_table.shape
+    if one_model and seeds:
+        first_table, second_table = (table.mean(0, keepdims=True) for table in (first_table, second_table))
     interval = of_difference(first_table, second_table, bounds) if prompts > 1 else None
-    over_prompts, over_seeds = _over_prompts(interval, seeds), _over_seeds(differences)
+    over_prompts, over_seeds = _over_prompts(interval, first_table.shape[0]), _over_seeds(differences)
     minimum_detectable, to_detect = _power(first_table - second_table, bounds)
     difference = Difference(
         difference=_mean_of_scored(differences),

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cai_base import paths
+from cai_base.arms import ARMS
 from cai_base.errors import UserError
 from cai_base.evaluation import metrics
+from cai_base.inputs import Inputs
 from cai_base.reading import RESTORE, read_record
-from cai_base.records import Answer, Results
+from cai_base.records import Answer, Difference, Results
 from cai_base.records.compared import Against, ComparedRun, RunsCompared
 from cai_base.run.stored import answers_of
 from cai_base.store import Run
@@ -98,14 +100,35 @@ def _against(other: _FinishedRun, first: _FinishedRun) -> Against:
     arms = [arm for arm in other.results.arms if arm in first.results.arms]
     shared = {arm: [_shared(other.answers(arm, seed), first.answers(arm, seed)) for seed in seeds] for arm in arms}
     prompts = {answer.id for per_seed in shared.values() for ours, _ in per_seed for answer in ours}
-    differences = {}
+    differences: dict[str, dict[str, Difference]] = {}
+    same: list[str] = []
+    left_out: set[str] = set()
     for arm, per_seed in shared.items():
         ours, theirs = ([pair[side] or None for pair in per_seed] for side in (0, 1))
-        if any(ours) and any(theirs):
-            names = [name for name in other.results.arms[arm] if name in first.results.arms[arm]]
-            names = [name for name in names if name not in OF_THE_BASE_MODEL]
-            differences[arm] = metrics.compare(ours, theirs, names, {})
-    return Against(run=other.name, seeds=seeds, prompts=len(prompts), arms=differences)
+        if not (any(ours) and any(theirs)):
+            continue
+        names = [name for name in other.results.arms[arm] if name in first.results.arms[arm]]
+        left_out.update(name for name in names if name in OF_THE_BASE_MODEL)
+        if _judged(ours) == _judged(theirs):
+            same.append(arm)
+            continue
+        names = [name for name in names if name not in OF_THE_BASE_MODEL]
+        differences[arm] = metrics.compare(ours, theirs, names, {}, one_model=ARMS[arm].one_model)
+    return Against(
+        run=other.name,
+        seeds=seeds,
+        prompts=len(prompts),
+        arms=differences,
+        same_answers=tuple(same),
+        left_out=tuple(name for name in OF_THE_BASE_MODEL if name in left_out),
+    )
+
+
+def _judged(per_seed: metrics.PerSeed) -> list[list[Answer]]:
+    """The answers and verdicts without what is measured with the run's base model: the same text may have another
+    likelihood."""
+    nothing = {"logprob": None, "opening_logprob": None, "broken": None}
+    return [[answer.model_copy(update=nothing) for answer in answers or ()] for answers in per_seed]
 
 
 def _shared(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
@@ -116,8 +139,11 @@ def _shared(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[list[Answ
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """Every setting by its dotted name, and a digest of the inputs, as JSON."""
+    """Every setting by its dotted name, and a digest of the inputs, as JSON. A packaged constitution has its name."""
     flat = {name: value for name, value in _flat(run.config, "") if name not in NOT_COMPARED}
+    if flat.get("constitution") == "null":
+        constitution = Inputs.read(run.directory / paths.INPUTS).constitution
+        flat["constitution"] = json.dumps(f"{constitution.name} (packaged)", ensure_ascii=False)
     digest = hashlib.sha256((run.directory / paths.INPUTS).read_bytes()).hexdigest()
     return {**flat, "inputs (SHA-256)": json.dumps(digest[:12])}
 
