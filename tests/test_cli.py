@@ -163,15 +163,16 @@ def test_an_empty_out_is_not_the_working_directory(capsys: pytest.CaptureFixture
     assert "--out: is empty; give a path" in capsys.readouterr().err
 
 
-def test_a_token_for_the_hub_is_read_from_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["HF_TOKEN", "WANDB_API_KEY"])
+def test_a_key_that_a_library_reads_may_be_in_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_TOKEN", "hf_from_the_environment")
-    Path(".env").write_text("HF_TOKEN=hf_from_the_file\nSEEDS=7\n")
+    monkeypatch.setenv(key, "from_the_environment")
+    Path(".env").write_text(f"{key}=from_the_file\nSEEDS=7\n")
     main(["resume", "nowhere"])
-    assert os.environ["HF_TOKEN"] == "hf_from_the_environment"
-    monkeypatch.delenv("HF_TOKEN")
+    assert os.environ[key] == "from_the_environment"
+    monkeypatch.delenv(key)
     main(["resume", "nowhere"])
-    assert os.environ["HF_TOKEN"] == "hf_from_the_file"
+    assert os.environ[key] == "from_the_file"
     assert "SEEDS" not in os.environ
 
 

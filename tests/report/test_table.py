@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Annotation
 
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records import Chain, Results, Round, Verdict
@@ -12,6 +13,7 @@ from cai_base.report import figures
 from cai_base.report.headline import headline
 from cai_base.report.load import StoredRun, load
 from cai_base.report.numbers import number
+from cai_base.report.plotting import Sheet, label_ends, rate_axis
 from cai_base.report.table import render
 from cai_base.report.tables import comparison_table
 from cai_base.text import one_line
@@ -165,6 +167,25 @@ def test_the_table_says_what_its_rates_are_over(run: Path) -> None:
     assert "Attack success rate: jailbreak prompts; lower is safer." in text
     assert "Refusal rate: jailbreak prompts." in text
     assert "Over-refusal rate: benign and benign-but-sensitive prompts; lower is better." in text
+
+
+def test_the_table_by_round_says_which_chains_it_leaves_out(run: Path, stored: StoredRun) -> None:
+    chains = stored.results.revision.prefilled.chains
+    assert chains > 1
+    assert f"This table leaves out {chains} chains whose original was prefilled" in " ".join(render(run).split())
+
+
+@pytest.mark.parametrize(("next_value", "above"), [(0.1, True), (0.9, False)])
+def test_the_name_of_a_line_that_ends_early_is_beside_the_line_that_goes_on(next_value: float, above: bool) -> None:
+    with Sheet("sheet").panel("panel", "title") as axes:
+        axes.plot([0.0, 60.0], [0.8, 0.5])
+        axes.plot([60.0, 360.0], [0.5, next_value])
+        rate_axis(axes)
+        label_ends(axes, [(60.0, 0.5, "first", "#1f2328"), (360.0, next_value, "second", "#1f2328")])
+    first = next(text for text in axes.texts if text.get_text() == "first")
+    assert isinstance(first, Annotation)
+    assert first.get_horizontalalignment() == "left"
+    assert (first.xyann[1] > 0) == above
 
 
 def test_every_rate_is_drawn_in_per_cent(stored: StoredRun) -> None:

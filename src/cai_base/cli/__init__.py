@@ -33,7 +33,7 @@ GROUPS = {
 COLUMN = 22
 """The column at which descriptions of commands begin in `--help`."""
 
-KEYS = ("HF_TOKEN",)
+KEYS = ("HF_TOKEN", "WANDB_API_KEY")
 """Keys that libraries read only from the environment; they may also be in `.env`."""
 
 

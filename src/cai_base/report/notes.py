@@ -146,11 +146,9 @@ def _pairwise(results: Results) -> list[str]:
         return []
     ends = interval(RATE, compared.preferred.ci95)
     return [
-        f"Pairwise helpfulness: beside {label(compared.compared_with)}'s answer to the same benign prompt, in both "
-        f"orders, that of {label(arm)} is preferred in {percent(compared.preferred.mean)}{f' {ends}' if ends else ''}; "
-        f"a tie in an order counts half, and 50 % is no difference. Wins, a preference in both orders or in one with a "
-        f"tie in the other: {compared.wins}; losses, the same for the other answer: {compared.losses}; ties, all else: "
-        f"{compared.ties}."
+        f"Pairwise helpfulness on benign prompts: the judge prefers {label(arm)}'s answer to "
+        f"{label(compared.compared_with)}'s in {percent(compared.preferred.mean)}{f' {ends}' if ends else ''} "
+        f"(50 % is no difference): {compared.wins} wins, {compared.ties} ties, {compared.losses} losses."
     ]
 
 

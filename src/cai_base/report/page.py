@@ -101,7 +101,7 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
         "principles_note": (HARM_NOTE if _reads_critiques(results) else "") + PRINCIPLES_NOTE,
         "pairs": pair_sentence(results),
         "groups": groups,
-        "prefill": f"{prefill:.0%}" if prefill else "",
+        "prefill": percent(prefill) if prefill else "",
         "opened": _opened(results.revision.prefilled),
         "chains": shown_chains(stored),
         "answers": shown_answers(stored),
@@ -273,4 +273,4 @@ def _opened(prefilled: Prefilled) -> dict[str, str]:
     """Counts of originals with a prefilled refusal: all of them, and harmful prompts complied with in the last
     round."""
     last = prefilled.harmful_by_round[-1]
-    return {"chains": str(prefilled.chains), "harmful": "" if last is None else f"{last:.0%}"}
+    return {"chains": str(prefilled.chains), "harmful": "" if last is None else percent(last)}

@@ -189,18 +189,28 @@ def name_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Write each line's name (x, y, name, colour) right of its end without overlap; for a shorter line, above or
-    below."""
+    """Write each line's name (x, y, name, colour) right of its end without overlap.
+
+    A shorter line, which others may continue, has its name above its end, or below it where a line goes on upwards.
+    """
     edge = max((x for x, *_ in ends), default=0.0)
     low, high = axes.get_ylim()
     gap, free = 0.085 * (high - low), float("-inf")
     for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
         if x < edge:
-            below = y > low + 0.9 * (high - low)  # so that it is not in the title
-            _write(axes, name, (x, y), (-4, -9 if below else 9), colour, "right")
+            slopes = _slopes_from(axes, x)
+            upwards, in_title = any(slope > 0 for slope in slopes), y > low + 0.9 * (high - low)
+            below = not any(slope < 0 for slope in slopes) and (upwards or in_title)
+            _write(axes, name, (x, y), (5, -9 if below else 9), colour, "left")
         else:
             free = max(y, free + gap)
             _write(axes, name, (x, free), (5, 0), colour, "left")
+
+
+def _slopes_from(axes: Axes, x: float) -> list[float]:
+    """How far each line that begins at `x` rises to its second point."""
+    paths: list[Any] = [line.get_xydata() for line in axes.lines]
+    return [path[1][1] - path[0][1] for path in paths if len(path) > 1 and path[0][0] == x]
 
 
 def _write(

@@ -26,6 +26,7 @@ from cai_base.report.tables import (
     incomplete,
     main_table,
     pair_sentence,
+    prefilled_sentence,
     round_table,
 )
 from cai_base.settings.judges import NO_JUDGE
@@ -82,6 +83,8 @@ def _write(console: Console, results: Results) -> None:
     console.print()
     console.print(Text(pair_sentence(results)))
     draw(console, round_table(results))
+    if sentence := prefilled_sentence(results):
+        console.print(Text(sentence, style="dim"))
 
 
 def warn(console: Console, failures: Sequence[str], warnings: Sequence[str]) -> None:

@@ -265,6 +265,17 @@ def pair_sentence(results: Results) -> str:
     )
 
 
+def prefilled_sentence(results: Results) -> str:
+    """Which chains are not in the table by revision round; empty if all are."""
+    chains = results.revision.prefilled.chains
+    if not chains:
+        return ""
+    return (
+        f"This table leaves out {chains} {'chain' if chains == 1 else 'chains'} whose original was prefilled with "
+        "the opening of a refusal."
+    )
+
+
 def about_note(results: Results) -> str:
     """What each metric of the main table is taken over, and which direction is better."""
     return "Measured on: " + ". ".join(f"{one.label}: {one.about}" for one in known_metrics(results).values()) + "."

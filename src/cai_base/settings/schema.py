@@ -117,7 +117,9 @@ class RunSettings(Section):
     """
 
     model: str = Field(
-        EMBEDDED, min_length=1, description="folder or hub id of a base model; 'organism' is the embedded one"
+        EMBEDDED,
+        min_length=1,
+        description="folder, GGUF file or hub id of a base model; 'organism' is the embedded one",
     )
     engine: Annotated[str, OneOf(ENGINES)] = Field(LOCAL, description="engine that trains and samples")
     tinker_url: str | None = Field(None, description="URL of your own Tinker-API server; the hosted service by default")
@@ -164,7 +166,7 @@ class RunSettings(Section):
     instruct: str | None = Field(
         None,
         min_length=1,
-        description="for the arm instruct: a model (folder or hub id) or the folder of a PEFT adapter on --model; "
+        description="for the arm instruct: a model (folder, GGUF file or hub id) or the folder of a PEFT adapter on --model; "
         "not needed for the embedded model; on a Tinker service, a model that it serves",
     )
     instruct_tokenizer: Path | None = Field(

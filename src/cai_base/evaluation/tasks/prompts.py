@@ -90,7 +90,7 @@ METRICS: Mapping[str, Metric] = {
     "broken_rate": Metric(
         "Broken language",
         "rate",
-        "all prompts; answers far less likely to the base model than its own, or endless",
+        "all prompts; answers that the base model would hardly write, or that repeat without end; lower is better",
         EVERY,
         lambda answer: as_number(answer.broken),
         None,

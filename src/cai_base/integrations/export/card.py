@@ -56,7 +56,7 @@ def model_card(results: Results, facts: CardFacts) -> str:
             "## Use it",
             *_usage(facts),
             "",
-            *(f"- {note}" for note in facts.notes),
+            *(f"- {note}." for note in facts.notes),
             "",
             "## Figures",
             *_figures(results, arm, facts.seed),
@@ -150,7 +150,7 @@ def _figures(results: Results, arm: Arm, seed: int) -> list[str]:
         cells = [_cell(metric, results.arms[name].get(metric)) for name in names]
         own = results.arms[arm.name][metric].per_seed[place]
         lines.append(f"| {heading(measure)} | {' | '.join(cells)} | {NONE if own is None else number(measure, own)} |")
-    return [*lines, "", "Brackets are 95 % intervals; results.json says which prompts each metric is over."]
+    return [*lines, "", "Brackets are 95 % intervals; results.json of the run says which prompts each metric is over."]
 
 
 def _cell(metric: str, figure: Figure | None) -> str:
