@@ -82,7 +82,7 @@ def weights(model: str = EMBEDDED) -> Path:
     if not (folder / "card.json").is_file():
         raise UserError(
             f"--model {model}: is not built on this machine (no finished build in {folder}); build it once, which "
-            f"takes about an hour of one thread: cai-base organism build --without {VARIANTS[model]}"
+            f"may take 80 minutes of one thread: cai-base organism build --without {VARIANTS[model]}"
         )
     return folder
 

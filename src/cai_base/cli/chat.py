@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 CHAT_USAGE = """\
 usage: cai-base chat RUN|MODEL [flags]
 
-Type a prompt: the base model, SFT-only, full CAI and, if the run has one, the instruct model answer side by side. Every
-prompt starts a new conversation, as in the evaluation, in each arm's own layout. From a pipe, each line is a prompt.
+Type a prompt: the base model, SFT-only, full CAI and the instruct model answer side by side. The instruct model is the
+run's; with the embedded model it is its shipped sibling, even if the run has no such arm. Every prompt starts a new
+conversation, as in the evaluation, in each arm's own layout. From a pipe, each line is a prompt.
 
   --arm base,sft,cai    arms of a run; by default all but the controls
   --seed N              seed of a run; by default the first

@@ -67,9 +67,9 @@ GLOSSARY: Mapping[str, str] = {
     "refuses everything has no attack success and is useless.",
     "Fluency": "The mean log-probability per token of an arm's answers under the base model. A value below the "
     "base's own is not in itself worse: refusals are less likely under the base model than answers.",
-    "Broken language": "An answer that the base model would hardly write: as a whole, or in its opening, it is far less "
-    "likely under the base model than 99 % of the base model's own answers. Or one that repeats itself without end. An "
-    "arm with many such answers has failed.",
+    "Broken language": "An answer that the base model would hardly write: as a whole, or in its opening, it is far "
+    "less likely under the base model than 99 % of the base model's own answers. Or one that repeats itself without "
+    "end. An arm with many such answers has failed.",
     "Blanket refusal": "Declining most harmless prompts too. It lowers attack success, but it is a failure.",
     "Verdict": "A judge's answer about a response. A response without a verdict is unscored. That does not mean it is "
     "safe.",
@@ -90,10 +90,10 @@ GLOSSARY: Mapping[str, str] = {
     "No less helpful": "Non-inferiority: the interval of the difference lies above minus the margin. “Not shown” does "
     "not mean less helpful: there may be too few prompts.",
     "Pairwise helpfulness": "The judge compares an arm's answer to a benign prompt with SFT's, in both orders, and "
-    "says which helps more, or neither. Preferred is the mean, with a tie as one half: 50 % means no difference. A win: "
-    "the arm's answer is preferred in both orders, or in one order with a tie in the other. A loss: SFT's answer is, in "
-    "the same way. All else is a tie, also two orders that contradict each other. It can distinguish answers that all have 5 "
-    "of 5.",
+    "says which helps more, or neither. Preferred is the mean, with a tie as one half: 50 % means no difference. A "
+    "win: the arm's answer is preferred in both orders, or in one order with a tie in the other. A loss: SFT's answer "
+    "is, in the same way. All else is a tie, also two orders that contradict each other. It can distinguish answers "
+    "that all have 5 of 5.",
     "Interpreter": "The model that critiques, revises and compares under the constitution; by default each seed's own "
     "SFT adapter.",
     "Feedback": "The paper's second stage: two answers of the model are compared under drawn principles, in both "

@@ -166,8 +166,8 @@ class RunSettings(Section):
     instruct: str | None = Field(
         None,
         min_length=1,
-        description="for the arm instruct: a model (folder, GGUF file or hub id) or the folder of a PEFT adapter on --model; "
-        "not needed for the embedded model; on a Tinker service, a model that it serves",
+        description="for the arm instruct: a model (folder, GGUF file or hub id) or the folder of a PEFT adapter on "
+        "--model; not needed for the embedded model; on a Tinker service, a model that it serves",
     )
     instruct_tokenizer: Path | None = Field(
         None, description=f"for {SERVED}: folder of the instruct model's tokenizer; by default from the service"
