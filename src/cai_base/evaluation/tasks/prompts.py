@@ -90,7 +90,7 @@ METRICS: Mapping[str, Metric] = {
     "broken_rate": Metric(
         "Broken language",
         "rate",
-        "all prompts; answers that the base model would hardly write, or that repeat without end; lower is better",
+        "all prompts; text the base model would hardly write, or endless repetition",
         EVERY,
         lambda answer: as_number(answer.broken),
         None,
