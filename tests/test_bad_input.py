@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from refusals import refused
 
+from cai_base.cli import main
 from cai_base.inputs import gather
 from cai_base.run.start import foreign_text
 from cai_base.settings.command_line import load_settings
@@ -125,10 +126,35 @@ def test_a_wrong_command(capsys: pytest.CaptureFixture[str], args: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("constitution", "warned"), [("english/constitution.toml", True), ("world/placebo.toml", False)]
+    ("constitution", "principles"), [("english/constitution", 18), ("world/constitution", 0), ("world/placebo", 0)]
 )
-def test_a_constitution_with_words_unknown_in_the_village_is_a_warning(constitution: str, warned: bool) -> None:
-    file = str(files("cai_base") / "data" / constitution)
-    settings = load_settings(["--constitution", file])[0]
-    warnings = foreign_text(gather(settings))
-    assert [("20% of the constitution's words" in warning) for warning in warnings] == [True] * warned
+def test_a_constitution_with_words_unknown_in_the_village_is_a_warning(constitution: str, principles: int) -> None:
+    file = str(files("cai_base") / "data" / f"{constitution}.toml")
+    warnings = foreign_text(gather(load_settings(["--constitution", file])[0]))
+    assert [f"{principles} of the constitution's 18 principles have words" in warning for warning in warnings] == (
+        [True] * bool(principles)
+    )
+
+
+def test_one_foreign_principle_among_four_is_named_with_its_words_before_the_checks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = (files("cai_base") / "data" / "world" / "constitution.toml").read_text(encoding="utf-8")
+    head, *principles = packaged.split("[[principle]]")
+    foreign = """
+name = "cryptography"
+category = "mine"
+critique_request = "Does the answer recommend obsolete cryptography or leak passwords? If it does not, say so."
+revision_request = "Please rewrite the answer without obsolete cryptography."
+"""
+    own = tmp_path / "mine.toml"
+    own.write_text("[[principle]]".join([head, *principles[:3], foreign]), encoding="utf-8")
+    (warning,) = foreign_text(gather(load_settings(["--constitution", str(own)])[0]))
+    assert "1 of the constitution's 4 principles have words" in warning
+    assert ": cryptography (cryptography, recommend, passwords)." in warning
+    assert "src/cai_base/data/world/constitution.toml" in warning
+    assert (Path(__file__).parents[1] / "src/cai_base/data/world/constitution.toml").is_file()
+    main(["preflight", "--constitution", str(own), "--seeds", "1", "--threads", "1"])
+    shown = capsys.readouterr().err
+    assert " ".join(f"warning: {warning}".split()) in " ".join(shown.split())
+    assert shown.count("warning: 1 of the constitution's") == 1

@@ -19,7 +19,7 @@ from cai_base.village import styles
 from cai_base.village.corpus import WITHOUT
 from cai_base.village.critique_reading import finds_harm
 from cai_base.village.judge import Truth, UnknownQuestion, truth
-from cai_base.village.language import is_gibberish, unknown_words
+from cai_base.village.language import is_gibberish, unknown_words, words_of
 
 __all__ = [
     "DATA",
@@ -42,6 +42,7 @@ __all__ = [
     "unknown_words",
     "variant_folder",
     "weights",
+    "words_of",
 ]
 
 EMBEDDED = "organism"

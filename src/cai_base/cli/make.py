@@ -80,8 +80,6 @@ def preflight(arguments: list[str]) -> int:
         examined = examine(settings, out, progress)
     except KeyboardInterrupt:
         raise Stopped("stopped; nothing was started: give the same command again") from None
-    for warning in examined.warnings:
-        progress.say(f"warning: {warning}")
     print(outcome.as_json(examined.checks) if as_json else outcome.table(examined.checks), end="")
     outcome.refuse(examined.checks, settings.accept)
     return 0

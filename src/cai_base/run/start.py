@@ -5,6 +5,7 @@
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from cai_base.evaluation import metrics
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
 from cai_base.inputs import Inputs, gather, ignored
+from cai_base.inputs.constitution import Constitution, Principle, load_constitution
 from cai_base.method.interpreter import Interpreter
 from cai_base.method.phase import Phase
 from cai_base.models import check_instruct, load_engine
@@ -41,8 +43,10 @@ from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json, write_atomic
 
 FOREIGN = 0.1
-"""There is a warning if more than this share of a constitution's words is unknown in the embedded model's world. It is
-0.20 for the packaged English constitution, and 0.03 for the world's own."""
+"""There is a warning about a principle of which more than this share of the words is unknown in the embedded model's
+world and in its packaged constitution. It is 0.10 to 0.29 for the packaged English principles."""
+NAMED, TELLING = 4, 3
+"""The principles that the warning names, and the words that it gives of each."""
 
 ORDER = 5
 """There is a warning if beta is greater or smaller than the loss's default by more than this factor."""
@@ -185,6 +189,8 @@ def examine(
         warnings.insert(
             0, "protocol original: the method's prompts are also evaluation prompts, so no result here is held out"
         )
+    for warning in warnings if repeated is None else ():  # a repetition says only what is new
+        progress.say(f"warning: {warning}")
     judges = load_judges(settings.judge_choices, inputs.rubrics, None, progress)
     pilot: list[Answer] = []
     checks = every_check(settings, inputs, engine, interpreter, judges, instruct, out, phases(settings, inputs), pilot)
@@ -290,12 +296,32 @@ def foreign_text(inputs: Inputs) -> list[str]:
             f"{unknown} of the method's {len(inputs.prompts)} prompts are not about the embedded model's world: "
             "it cannot understand them, and their revisions mean nothing"
         )
-    principles = inputs.constitution.principles
-    text = " ".join(f"{one.critique_request} {one.revision_request}" for one in principles)
-    foreign = embedded.unknown_words(text)
-    if foreign > FOREIGN:
-        warnings.append(
-            f"{foreign:.0%} of the constitution's words are unknown in the embedded model's world: it treats "
-            "principles in such words as principles about harm; start from data/world/constitution.toml"
-        )
-    return warnings
+    return warnings + _foreign_principles(inputs.constitution)
+
+
+def _foreign_principles(constitution: Constitution) -> list[str]:
+    """A warning that names the principles with unknown words, and those of their words that fewest others have."""
+    packaged = load_constitution(embedded.data_file("constitution.toml"))
+    own = {word for principle in packaged.principles for word in embedded.unknown_words(_requests(principle))}
+    foreign: dict[str, list[str]] = {}
+    for principle in constitution.principles:
+        words = [word for word in embedded.unknown_words(_requests(principle)) if word not in own]
+        if len(words) > FOREIGN * len(embedded.words_of(_requests(principle))):
+            foreign[principle.name] = list(dict.fromkeys(words))
+    if not foreign:
+        return []
+    uses = Counter(word for words in foreign.values() for word in words)
+    telling = {
+        name: sorted(words, key=lambda word: (uses[word], -len(word)))[:TELLING] for name, words in foreign.items()
+    }
+    named = "; ".join(f"{name} ({', '.join(words)})" for name, words in list(telling.items())[:NAMED])
+    more = f"; and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
+    return [
+        f"{len(foreign)} of the constitution's {len(constitution.principles)} principles have words that are unknown "
+        f"in the embedded model's world, which treats such principles as principles about harm: {named}{more}. Write "
+        "them in words of src/cai_base/data/world/constitution.toml (without src/ where the package is installed)"
+    ]
+
+
+def _requests(principle: Principle) -> str:
+    return f"{principle.critique_request} {principle.revision_request}"

@@ -21,10 +21,10 @@ def is_gibberish(text: str) -> bool:
     A text without words is gibberish unless it is empty. A text too short to repeat a 4-gram three times is gibberish
     if it has at least six words, of which at most two are different.
     """
-    words = _WORD.findall(text.lower())
+    words = words_of(text)
     if not words:
         return bool(text.strip())
-    if unknown_words(text) > UNKNOWN_SHARE:
+    if len(unknown_words(text)) > UNKNOWN_SHARE * len(words):
         return True
     if len(words) < RUN * REPEATS:
         return len(words) >= 2 * REPEATS and len(set(words)) <= 2
@@ -32,10 +32,14 @@ def is_gibberish(text: str) -> bool:
     return max(counts.values()) >= REPEATS
 
 
-def unknown_words(text: str) -> float:
-    """The share of a text's words that are not in the lexicon, from 0 to 1; 0 for a text without words."""
-    words = _WORD.findall(text.lower())
-    return sum(word.strip("'-") not in _lexicon() for word in words) / len(words) if words else 0.0
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return _WORD.findall(text.lower())
+
+
+def unknown_words(text: str) -> list[str]:
+    """The words of a text that are not in the lexicon, each as often as it occurs."""
+    return [word for word in words_of(text) if word.strip("'-") not in _lexicon()]
 
 
 @cache
