@@ -87,9 +87,9 @@ def test_another_instruct_model_is_loaded_alone_and_answers_in_its_own_template(
     prompts = []
     real = LocalEngine.sample
 
-    def seen(self: LocalEngine, requests: Any) -> Any:
+    def seen(self: LocalEngine, requests: Any, listener: Any = None) -> Any:
         prompts.append((self.model, self.tokenizer.decode(requests[0].prompt), requests[0].stop))
-        return real(self, requests)
+        return real(self, requests, listener)
 
     monkeypatch.setattr(LocalEngine, "sample", seen)
     loaded = []

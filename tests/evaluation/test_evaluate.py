@@ -233,7 +233,7 @@ def test_an_adapter_made_by_peft_gives_the_log_probabilities_of_peft(
         ),
         (["organism", "--suite", "xstest.csv", "--arms", "cai"], "--arms: organism is not a run and has no arms"),
         (["organism", "--suite", "xstest.csv", "--base", "x"], "--base x: organism is not a PEFT adapter"),
-        (["organism", "--suite", "nothing.csv"], "nothing.csv: there is neither such a file nor a suite of that name"),
+        (["organism", "--suite", "nothing.csv"], "--suite nothing.csv: no such file; give the path"),
         (["organism", "--suite", "advbench:xstest.csv"], "xstest.csv:1: there is no field 'goal'"),
         (["organism", "--suite", "xstest.csv", "--out", "."], "--out .: has files that are not of this evaluation"),
         (["organism", "--suite", "xstest.csv", "--limt", "3"], "arguments: --limt 3; did you mean --limit?"),
