@@ -19,7 +19,7 @@ from cai_base.engines import Adapter, Engine, EngineError, EngineSpec, Findings,
 from cai_base.engines.files import ADAPTER_CONFIG
 from cai_base.errors import UserError
 from cai_base.progress import Progress
-from cai_base.reading import quote
+from cai_base.reading import check_model_files, quote
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
 from cai_base.settings.engines import LOCAL, EngineKind, engine_kind, engine_prefix
 
@@ -286,6 +286,7 @@ def _load(
     kind = engine_kind(engine)
     if source.adapter is not None and kind.served:
         raise UserError(f"{source.adapter}: --engine {engine} cannot load a PEFT adapter; leave --engine {engine} out")
+    _check_files(source)
     with named(source.names, mismatch):
         instance = _construct(kind, host, source, progress)
         if source.chat and kind.served:  # for other engines, checked before loading the weights
@@ -324,6 +325,7 @@ def _check_chat(engine: str, host: Host, source: Source, messages: list[dict[str
     from cai_base.engines import tokenizer
     from cai_base.engines.local import model, peft_format
 
+    _check_files(source)
     with named(source.names):
         if source.adapter is not None:
             peft_format.shape(source.adapter)
@@ -331,6 +333,13 @@ def _check_chat(engine: str, host: Host, source: Source, messages: list[dict[str
             model.check_folder(model_files(source.model))
         name = str(source.tokenizer or model_files(source.model))
         tokenizer.load_tokenizer(name, thinking=source.thinking).check_chat(messages)
+
+
+def _check_files(source: Source) -> None:
+    """Check that every file of the source's folders can be read, before a library opens them: a FIFO never ends."""
+    for folder in (Path(source.model), source.adapter, source.tokenizer):
+        if folder is not None and folder.is_dir():
+            check_model_files(folder)
 
 
 def _instruct(instruct: InstructChoice) -> Source:

@@ -23,6 +23,10 @@ from cai_base.reading.messages import requirement as requirement
 from cai_base.reading.messages import shortened as shortened
 from cai_base.reading.messages import suggestion as suggestion
 from cai_base.reading.messages import unknown as unknown
+from cai_base.reading.regular import LARGEST as LARGEST
+from cai_base.reading.regular import check_file as check_file
+from cai_base.reading.regular import check_inside as check_inside
+from cai_base.reading.regular import check_model_files as check_model_files
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,7 +45,7 @@ def read_text(path: Path, description: str) -> str:
         description: of the expected file, for messages.
 
     Raises:
-        UserError: it is missing, a directory, unreadable, not UTF-8 or empty.
+        UserError: it is missing, no regular file, too large, unreadable, not UTF-8 or empty.
     """
     return decoded(path, read_bytes(path, description), description)
 
@@ -50,17 +54,13 @@ def read_bytes(path: Path, description: str) -> bytes:
     """The file's content as bytes.
 
     Raises:
-        UserError: it is missing, a directory or unreadable.
+        UserError: it is missing, no regular file, too large (see `LARGEST`) or unreadable.
     """
+    check_file(path, description)
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; give the path of {description}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: this is a directory; give the path of {description}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason}); give the path of {description}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of {description}") from None
 
 
 def decoded(path: Path, data: bytes, description: str) -> str:
@@ -194,14 +194,17 @@ def read_records(path: Path, kind: type[Model], most: int | None = None) -> Iter
     Raises:
         UserError: a line is not such a record; the message names line and field.
     """
-    try:
-        lines = path.read_bytes()[:most].splitlines()
-    except FileNotFoundError:
+    if not path.exists():
         return
+    check_file(path, "records of a run", None)
+    number, left = 0, most
+    try:
+        with path.open("rb") as file:
+            while line := file.readline() if left is None else file.readline(left):
+                number, left = number + 1, None if left is None else left - len(line)
+                yield _record(kind, line, f"{path}:{number}", RESTORE)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from None
-    for number, line in enumerate(lines, start=1):
-        yield _record(kind, line, f"{path}:{number}", RESTORE)
 
 
 def typed(kind: type[Model], lines: Iterable[object], where: str) -> list[Model]:

@@ -16,7 +16,15 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, 
 
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
-from cai_base.reading import argparse_in_words, parse_json, parse_toml, quote, read_text, suggestion
+from cai_base.reading import (
+    argparse_in_words,
+    check_model_files,
+    parse_json,
+    parse_toml,
+    quote,
+    read_text,
+    suggestion,
+)
 from cai_base.settings.engines import ENGINES
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
@@ -194,7 +202,7 @@ def check_folder(place: str, model: str) -> None:
         model: the model's name: a path, a hub id or the embedded model.
 
     Raises:
-        UserError: it is empty, or is a path and does not exist.
+        UserError: it is empty, or is a path and does not exist, or the folder has what is no regular file.
     """
     if not model.strip():
         raise UserError(f"{place} '': is empty; give a folder in Hugging Face layout, a GGUF file or a hub id")
@@ -205,6 +213,8 @@ def check_folder(place: str, model: str) -> None:
         raise UserError(
             f"{place} {model}: there is no such folder; give a folder in Hugging Face layout, a GGUF file or a hub id"
         )
+    elif Path(model).is_dir():
+        check_model_files(Path(model))
 
 
 def flag_names(args: list[str], command: str, own: Sequence[str]) -> set[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cai_base.errors import UserError
-from cai_base.reading import build, decoded, parse_json, read_bytes
+from cai_base.reading import build, check_inside, decoded, parse_json, read_bytes
 from cai_base.store.files import JsonObject as JsonObject
 from cai_base.store.files import differences, fsync, sha256
 from cai_base.store.files import read_lines as read_lines
@@ -101,14 +101,16 @@ class Run:
     def watch(cls, directory: Path) -> "Run":
         """Open a run that another process may be writing, to read what it has stored so far.
 
-        Only the manifest is read. No file is verified, because that takes seconds and this may be called every second.
+        Only the manifest is read. No file is verified, because that takes seconds and this may be called every second;
+        but none leads out of the directory, and none is a FIFO, a socket or a device.
 
         Raises:
-            UserError: it is not a run.
+            UserError: it is not a run, or has such a file.
         """
         path = directory / MANIFEST
         if not path.exists():
             raise UserError(f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made")
+        check_inside(directory)
         return cls(directory, build(Manifest, _json(path), str(path), remedy=REMEDY))
 
     def verify(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cai_base.errors import UserError
 from cai_base.inputs.tables import csv_rows, jsonl_records, refuse_ragged
-from cai_base.reading import decoded, described, parse_json, quote, read_text
+from cai_base.reading import LARGEST, check_file, decoded, described, parse_json, quote, read_text
 
 TABLES = (".csv",)
 LINES = (".json", ".jsonl", ".gz")
@@ -93,11 +93,14 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def _unpacked(path: Path) -> str:
+    check_file(path, SUITE_FILE)
     try:
         with gzip.open(path) as file:
-            data = file.read()
+            data = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as a gzipped file ({error}); give {SUITE_FILE}") from None
+    if len(data) > LARGEST:  # a small file can hold any length of zeros
+        raise UserError(f"{path}: unpacks to more than {LARGEST:,} bytes, which are read at most; divide it")
     return decoded(path, data, SUITE_FILE)
 
 

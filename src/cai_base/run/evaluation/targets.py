@@ -112,7 +112,7 @@ class Target:
 
 def is_run(target: str) -> bool:
     """Whether this is the directory of a run."""
-    return (Path(target) / MANIFEST).is_file()
+    return (Path(target) / MANIFEST).exists()
 
 
 def check_target(target: str) -> None:

@@ -70,7 +70,7 @@ def check_limits(base: ModelChoice, seeds: int) -> None:
 def _layers(folder: Path) -> Iterator[Layer]:
     """The layers that LoRA adapts for certain, from the headers of a model's files. An invalid file has no layers here;
     loading it reports the fault."""
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(path for path in folder.glob("*.safetensors") if path.is_file()):
         try:
             with safe_open(path, framework="np") as file:
                 for name in file.keys():  # noqa: SIM118  # no mapping
