@@ -150,3 +150,30 @@ def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(
     (tmp_path / "suite.jsonl.gz").write_bytes(gzip.compress(b" " * (5 << 20)))
     message = refused(capsys, "evaluate", str(finished), "--suite", str(tmp_path / "suite.jsonl.gz"))
     assert "suite.jsonl.gz: unpacks to more than 1,048,576 bytes, which are read at most; divide it" in message
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "content", "says"),
+    [
+        ("--prompts", "one.txt", "word " * (1 << 20), "one.txt:1: the field 'text' is 'word word"),
+        (
+            "--prompts",
+            "one.jsonl",
+            f'{{"text": "{"word " * (1 << 20)}"}}',
+            "one.jsonl:1: the field 'text' is 'word word",
+        ),
+        (
+            "--constitution",
+            "one.toml",
+            f'a = "{"word " * (1 << 21)}"',
+            "one.toml: has 10,485,",
+        ),
+    ],
+)
+def test_a_text_of_megabytes_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str, content: str, says: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    message = refused(capsys, "run", flag, str(tmp_path / name), "--out", str(tmp_path / "run"))
+    assert says in message
+    assert "at most 1,048,576 characters" in message or "at most 8,388,608 of TOML are read" in message

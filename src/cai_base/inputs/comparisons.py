@@ -13,9 +13,8 @@ from pydantic import Field
 
 from cai_base.errors import UserError
 from cai_base.inputs.constitution import Constitution
-from cai_base.inputs.prompts import Text
 from cai_base.inputs.tables import jsonl_records
-from cai_base.reading import Entry, build, described, parse_json, quote, read_text
+from cai_base.reading import Entry, Text, build, described, parse_json, quote, read_text
 
 _REQUESTS_FILE = "comparison requests: .txt with one a line, or the paper's RLMadisonInstructions.json, a list of texts"
 _EXAMPLES_FILE = (

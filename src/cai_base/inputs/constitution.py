@@ -15,9 +15,19 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from cai_base.errors import UserError
-from cai_base.reading import Entry, Model, build, described, listed, parse_json, parse_toml, quote, read_text, unknown
-
-Text = Annotated[str, Field(min_length=1)]
+from cai_base.reading import (
+    Entry,
+    Model,
+    Text,
+    build,
+    described,
+    listed,
+    parse_json,
+    parse_toml,
+    quote,
+    read_text,
+    unknown,
+)
 
 _CONSTITUTION_FILE = (
     "a constitution: .toml with [[principle]] tables, .json, or the paper's CritiqueRevisionInstructions.json"

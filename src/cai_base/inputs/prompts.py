@@ -4,17 +4,15 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from cai_base.errors import UserError
 from cai_base.inputs.kinds import EVERY, JAILBREAK, PROMPT_KINDS
 from cai_base.inputs.overlap import normalised_hash
 from cai_base.inputs.tables import csv_rows, jsonl_records, refuse_ragged
-from cai_base.reading import Entry, build, described, listed, parse_json, quote, read_text, unknown
-
-Text = Annotated[str, Field(min_length=1)]
+from cai_base.reading import LONGEST_TEXT, Entry, Text, build, described, listed, parse_json, quote, read_text, unknown
 
 TEXT_COLUMNS = ("text", "prompt", "instruction", "messages", "conversations")
 """The columns that hold prompts in published files; a file may have one of them."""
@@ -188,7 +186,7 @@ class _Row:
 
 def _prompt(fields: Mapping[str, object], where: str) -> Prompt:
     """The fields as a prompt, with an id made from the text if it has none."""
-    return build(Prompt, {"id": _id_of(str(fields["text"]))} | dict(fields), where)
+    return build(Prompt, {"id": _id_of(str(fields["text"])[: LONGEST_TEXT + 1])} | dict(fields), where)
 
 
 def _id_of(text: str) -> str:

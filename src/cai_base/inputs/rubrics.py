@@ -15,10 +15,9 @@ from pydantic import Field as Limits
 from pydantic import field_validator, model_validator
 
 from cai_base.errors import UserError
-from cai_base.reading import Entry, build, described, listed, parse_toml, quote, read_text, unknown
+from cai_base.reading import Entry, Text, build, described, listed, parse_toml, quote, read_text, unknown
 from cai_base.records import VERDICT_PARTS
 
-Text = Annotated[str, Limits(min_length=1)]
 Value = str | bool | float
 """A judge's answer to one field."""
 

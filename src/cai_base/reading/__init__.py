@@ -9,9 +9,9 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cai_base.errors import UserError
 from cai_base.reading.messages import JSON_FAULTS, TOML_FAULTS, fault_in_a_record, fault_in_words, translated
@@ -29,6 +29,13 @@ from cai_base.reading.regular import check_inside as check_inside
 from cai_base.reading.regular import check_model_files as check_model_files
 
 Model = TypeVar("Model", bound=BaseModel)
+
+LONGEST_TEXT = 1 << 20
+"""Characters of the longest text, such as a prompt; no model here reads as much at once."""
+LONGEST_TABLES = 1 << 23
+"""Characters of the longest TOML document, whose reader takes a second for each four million."""
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+"""A text in a user's file."""
 
 
 class Entry(BaseModel):
@@ -83,8 +90,12 @@ def parse_toml(path: Path, text: str) -> dict[str, object]:
     """The TOML document.
 
     Raises:
-        UserError: with the line of the first syntax error.
+        UserError: with the line of the first syntax error, or if it is too long.
     """
+    if len(text) > LONGEST_TABLES:
+        raise UserError(
+            f"{path}: has {len(text):,} characters and at most {LONGEST_TABLES:,} of TOML are read; divide it"
+        )
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and integers too long for Python

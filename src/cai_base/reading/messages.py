@@ -74,6 +74,8 @@ def requirement(fault: ErrorDetails) -> str:
             return f"must be {context['expected']}"
         case "string_type" | "string_too_short":
             return "must be text"
+        case "string_too_long":
+            return f"must have at most {context['max_length']:,} characters"
         case "string_unicode":
             return "must be text of whole unicode characters, without half of a surrogate pair"
         case "string_pattern_mismatch":

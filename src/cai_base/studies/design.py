@@ -16,7 +16,7 @@ from pydantic import Field
 
 from cai_base import arms
 from cai_base.errors import UserError
-from cai_base.reading import Entry, build, listed, parse_toml, quote, read_text, suggestion, unknown
+from cai_base.reading import Entry, Text, build, listed, parse_toml, quote, read_text, suggestion, unknown
 from cai_base.settings.presets import Table, merge
 from cai_base.settings.validation import check_table
 
@@ -27,7 +27,6 @@ ARM = "arm"
 
 Levels = dict[str, str]
 """One level for each factor, by the factor's name."""
-Text = Annotated[str, Field(min_length=1)]
 _FILE = "a study: a TOML file with a question and [factor.NAME.LEVEL] tables of settings"
 
 

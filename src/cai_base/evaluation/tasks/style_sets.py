@@ -15,7 +15,7 @@ from cai_base.evaluation.judges import GroundTruth, Judge
 from cai_base.evaluation.statistics import Bounds
 from cai_base.inputs.kinds import BENIGN
 from cai_base.inputs.prompts import load_prompts
-from cai_base.reading import Entry, build, parse_toml, read_text
+from cai_base.reading import Entry, Text, build, parse_toml, read_text
 
 Kind = Literal["register", "language", "persona"]
 
@@ -28,8 +28,6 @@ STYLE_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("pirate", "wizard", "grandmother"), "persona"),
 }
 """The kind of every style, in the order of tables; both sets have these styles."""
-
-Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
