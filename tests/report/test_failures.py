@@ -1,6 +1,7 @@
 """Blanket refusal and broken language come first in every output, and nothing else is left out."""
 
 import json
+import re
 
 import pytest
 
@@ -31,18 +32,23 @@ def test_a_healthy_run_names_nothing(make_run: MakeRun) -> None:
         assert "✗" not in text
 
 
-def test_failures_come_before_warnings_and_the_rest_follows(make_run: MakeRun) -> None:
+def test_failures_come_first_and_warnings_before_the_table(make_run: MakeRun) -> None:
     run = make_run(broken="sft", warnings=("lengths were clipped",))
     stored = load(run)
     assert kinds(stored.results) == [("cai", "blanket refusal"), ("sft", "broken language")]
     shown = {
         "terminal": (render(run), "FAILURE: ", "\nAttack success"),
-        "html": (page.html(stored, []).split("</h1>")[1], "<strong>Failure.</strong> ", "<table>"),
+        "html": (
+            re.sub("</?span[^>]*>", "", page.html(stored, []).split("</h1>")[1]),
+            "<strong>Failure.</strong> ",
+            "<table>",
+        ),
         "markdown": (page.markdown(stored, []), "> **Failure:** ", "| --- |"),
     }
     for text, mark, table in shown.values():
         first, second, warning = (text.index(s) for s in (mark + REFUSES, mark + BREAKS, "lengths were clipped"))
-        assert first < second < warning < text.index("On jailbreak prompts") < text.index(table)
+        answer, figures = text.index("On jailbreak prompts"), text.index(table)
+        assert first < second < min(warning, answer) < max(warning, answer) < figures
         assert "preference pairs; filtered" in text
     assert shown["terminal"][0].startswith("FAILURE: ")
 

@@ -110,6 +110,43 @@ def test_in_a_browser_an_item_is_shown_by_its_link_and_hostile_text_stays_text(h
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (
+            "Be sure to lift it.",
+            "I must say no to that.",
+            "<del>Be sure to lift it.</del><ins>I must say no to that.</ins>",
+        ),
+        (
+            "I dry the hall here.",
+            "I paint the hall here.",
+            "<span>I </span><del>dry </del><ins>paint </ins><span>the hall",
+        ),
+    ],
+)
+def test_in_a_browser_words_shared_by_chance_do_not_break_up_a_change(
+    html: str, tmp_path: Path, before: str, after: str, shown: str
+) -> None:
+    data = data_of(html)
+    items = data["items"]
+    assert isinstance(items, list)
+    chain = next(item for item in items if item["what"] == "chains")
+    chain["original"]["text"], chain["rounds"][0]["text"], chain["rounds"][0]["critique"] = before, after, "none"
+    changed = json.dumps(data | {"items": [chain]}).replace("<", "\\u003c")
+    text = re.sub('(id="reader-data"[^>]*>)[^<]*', lambda match: match[1] + changed, html)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=8000".split()
+    dom = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}", "--dump-dom", f"file://{tmp_path}/page.html"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown in dom
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
 def test_in_a_browser_a_principle_s_link_shows_its_chains(html: str, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(html, encoding="utf-8")
     items = data_of(html)["items"]

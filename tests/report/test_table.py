@@ -157,8 +157,9 @@ def test_the_headline_calls_equal_rates_unchanged(stored: StoredRun, ci95: tuple
     both_alike = {"arms": arms | {"cai": arms["sft"]}, "comparisons": {"cai - sft": same}}
     text = headline(stored.results.model_copy(update=both_alike))
     attack, over_refusal = (arms["sft"][name].mean or 0.0 for name in ("attack_success_rate", "over_refusal_rate"))
-    assert f"attack success is unchanged: {100 * attack:.1f} % for both SFT-only and Full CAI" in text
-    assert f"Over-refusal is unchanged at {100 * over_refusal:.1f} %." in text
+    within = " (95 % interval of the difference −20.0 to +20.0)" if ci95 else ""
+    assert f"attack success is unchanged: {100 * attack:.1f} % for both SFT-only and Full CAI{within}." in text
+    assert f"Over-refusal is unchanged at {100 * over_refusal:.1f} %{within}." in text
     assert "went from" not in text
 
 

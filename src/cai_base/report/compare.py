@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from cai_base.report.numbers import NONE, heading
 from cai_base.report.plotting import arm_colours
 from cai_base.report.table import draw, page
 from cai_base.report.tables import Cell, Row, Table, difference_cell, plain_cell
+from cai_base.report.web import web_environment
 from cai_base.text import one_line
 
 DEFAULT = "default"
@@ -99,24 +99,21 @@ def render(compared: RunsCompared) -> str:
 
 def html(compared: RunsCompared) -> str:
     """The page: one file, no script."""
-    environment = Environment(
-        loader=PackageLoader("cai_base.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html").render(
-        compared=compared,
-        colours=arm_colours(),
-        means=means_table(compared),
-        settings=replace(settings_table(compared), corner="setting"),
-        differences=[
-            (table.corner, replace(table, corner="metric"), paired_over(one), one.same_answers)
-            for one in compared.against_first
-            for table in (difference_table(compared, one),)
-        ],
-        organism=ORGANISM if any(run.model_organism for run in compared.runs) else "",
+    return (
+        web_environment()
+        .get_template("compare.html")
+        .render(
+            compared=compared,
+            colours=arm_colours(),
+            means=means_table(compared),
+            settings=replace(settings_table(compared), corner="setting"),
+            differences=[
+                (table.corner, replace(table, corner="metric"), paired_over(one), one.same_answers)
+                for one in compared.against_first
+                for table in (difference_table(compared, one),)
+            ],
+            organism=ORGANISM if any(run.model_organism for run in compared.runs) else "",
+        )
     )
 
 

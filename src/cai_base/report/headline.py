@@ -50,7 +50,7 @@ def _attack_success(results: Results, arm: str) -> str:
     if results.arms[BASELINE][ATTACK].mean == 0:
         return f"{subject} is {before} after SFT alone, so it could not fall. It is {after} for {label(arm)}."
     if before == after:
-        return f"{subject} is unchanged: {before} for both {label(BASELINE)} and {label(arm)}."
+        return f"{subject} is unchanged: {before} for both {label(BASELINE)} and {label(arm)}{_within(compared)}."
     if compared.ci95 is None:
         return f"{subject} went from {rates}. There is no interval, so this may be chance."
     low, high = compared.ci95
@@ -70,7 +70,7 @@ def _over_refusal(results: Results, arm: str) -> str:
     size = f": a difference of {_points(compared)}" if compared.ci95 else ""
     text = f"Over-refusal went from {before} to {after}{size}."
     if before == after:
-        text = f"Over-refusal is unchanged at {before}."
+        text = f"Over-refusal is unchanged at {before}{_within(compared)}."
     blanket = any(one.arm == arm and one.metric == OVER_REFUSAL for one in results.failures)
     return f"{text} {label(arm)} is a blanket refuser: a failure, not a success." if blanket else text
 
@@ -89,6 +89,14 @@ def _against_controls(results: Results, arm: str) -> list[str]:
             doubt = ", not distinguishable from zero in this run"
         sentences.append(f"Compared with the control {label(control)} the difference is {_points(compared)}{doubt}.")
     return sentences
+
+
+def _within(compared: Difference) -> str:
+    """Of two equal rates, where the difference may lie all the same."""
+    if compared.ci95 is None:
+        return ""
+    low, high = (number(RATE, end, signed=True) for end in compared.ci95)
+    return f" (95 % interval of the difference {low} to {high})"
 
 
 def _points(compared: Difference, *, families: bool = False) -> str:

@@ -18,9 +18,6 @@ UNITS: Mapping[Scale, str] = {
 DIGITS: Mapping[Scale, int] = {"rate": 1, "score": 2, "share": 2, "count": 1, "tokens": 1, "nats": 2}
 """Digits after the decimal point."""
 
-NO_BREAK = "\u00a0"
-"""A space at which no line ends."""
-
 NONE = "–"
 """Shown where there is no figure."""
 
@@ -53,11 +50,6 @@ def interval(measure: Measure, ends: Sequence[float] | None, signed: bool = Fals
 def percent(value: float) -> str:
     """A rate with its unit."""
     return f"{number(RATE, value)} %"
-
-
-def unbroken(text: str) -> str:
-    """The text with a no-break space between each number and its per cent sign."""
-    return text.replace(" %", f"{NO_BREAK}%")
 
 
 def p_value(value: float | None) -> str:

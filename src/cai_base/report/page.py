@@ -15,7 +15,7 @@ from cai_base.report.headline import headline
 from cai_base.report.labels import GLOSSARY, ORGANISM, failure_sentences, label
 from cai_base.report.load import StoredRun, load_style
 from cai_base.report.notes import notes, warnings
-from cai_base.report.numbers import NONE, percent, unbroken
+from cai_base.report.numbers import NONE, percent
 from cai_base.report.plotting import arm_colours
 from cai_base.report.shown import shown_answers, shown_chains
 from cai_base.report.tables import (
@@ -29,6 +29,7 @@ from cai_base.report.tables import (
     principle_table,
     round_table,
 )
+from cai_base.report.web import web_environment
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import LOSSES, RunSettings
 from cai_base.text import without_controls
@@ -50,18 +51,10 @@ PRINCIPLES_NOTE = (
 
 def html(stored: StoredRun, groups: Sequence[Group]) -> str:
     """`report.html`: one file that loads nothing. Its only script is that of the reader."""
-    environment = Environment(
-        loader=PackageLoader("cai_base.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["unbroken"] = unbroken
     glance = [picture for group in groups[:1] for picture in group.pictures]
     pictures = [picture for group in groups for picture in group.pictures]
     content = _content(stored, groups[1:]) | {"glance": glance, "reader": reader.read(stored, pictures)}
-    return environment.get_template("report.html").render(content)
+    return web_environment().get_template("report.html").render(content)
 
 
 def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from rich.console import Console
 from rich.text import Text
@@ -14,10 +13,11 @@ from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.reading import read_record
 from cai_base.records import HELPFULNESS, CellResults, ComparisonResults, Difference, StudyResults
 from cai_base.report.labels import ORGANISM, label
-from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value, unbroken
+from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
 from cai_base.report.table import draw, page, prose
 from cai_base.report.tables import Cell, Row, Table, difference_cell, families_cell, plain_cell
+from cai_base.report.web import web_environment
 from cai_base.store import write_atomic
 from cai_base.studies import folder
 from cai_base.text import one_line
@@ -41,15 +41,8 @@ def load(study: Path) -> StudyResults:
 
 def write(study: Path) -> Path:
     """Write the page into the study's folder. Returns its path."""
-    environment = Environment(
-        loader=PackageLoader("cai_base.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     results = load(study)
-    text = environment.get_template("study.html").render(_content(results))
+    text = web_environment().get_template("study.html").render(_content(results))
     write_atomic(study / PAGE, text.encode())
     return study / PAGE
 
@@ -187,7 +180,7 @@ def _content(results: StudyResults) -> dict[str, object]:
     return {
         "results": results,
         "colours": arm_colours(),
-        "answer": unbroken(answer(results)),
+        "answer": answer(results),
         "organism": ORGANISM,
         "facts": [
             ("Model", f"{results.model} (a model organism)" if results.model_organism else results.model),

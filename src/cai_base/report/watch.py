@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.progress import duration
 from cai_base.records import MAIN_METRICS
@@ -12,6 +10,7 @@ from cai_base.report.labels import label
 from cai_base.report.numbers import NONE, heading
 from cai_base.report.plotting import arm_colours
 from cai_base.report.tables import Cell, Row, Table, plain_cell
+from cai_base.report.web import web_environment
 from cai_base.run.status import TRAINING, Status
 
 
@@ -31,17 +30,7 @@ def chat_html(name: str, exchanges: Iterable[Exchange], error: str = "", draft: 
         draft: the text in the prompt's field.
     """
     content = {"name": name, "exchanges": list(exchanges), "error": error, "draft": draft, "colours": arm_colours()}
-    return _environment().get_template("chat.html").render(content)
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("cai_base.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return web_environment().get_template("chat.html").render(content)
 
 
 def html(status: Status, every: int) -> str:
@@ -51,7 +40,7 @@ def html(status: Status, every: int) -> str:
         every: seconds between two reloads by the browser; a finished run's page does not reload.
     """
     return (
-        _environment()
+        web_environment()
         .get_template("watch.html")
         .render(
             status=status,

@@ -53,6 +53,29 @@
       else if (j >= b.length || (i < a.length && length[i + 1][j] >= length[i][j + 1])) put("del", a[i++]);
       else put("ins", b[j++]);
     }
+    return readable(parts);
+  }
+
+  // Words that two texts share by chance, such as "to" between two sentences, are no place to rest the eye: an equal part
+  // that is not longer than what changed before it and what changed after it is taken as changed too.
+  function readable(parts) {
+    const edits = (from, step) => {
+      let [longest, at] = [0, from];
+      for (; parts[at] && parts[at][0] !== "span"; at += step) longest = Math.max(longest, parts[at][1].length);
+      return longest;
+    };
+    for (let at = 1; at < parts.length - 1; at++) {
+      const [kind, text] = parts[at];
+      if (kind !== "span" || text.length > Math.min(edits(at - 1, -1), edits(at + 1, 1))) continue;
+      let [first, last] = [at, at];
+      while (first > 0 && parts[first - 1][0] !== "span") first--;
+      while (last < parts.length - 1 && parts[last + 1][0] !== "span") last++;
+      const block = parts.slice(first, last + 1);
+      const [before, after] = ["ins", "del"].map((other) =>
+        block.filter(([one]) => one !== other).map(([, one]) => one).join(""));
+      parts.splice(first, block.length, ["del", before], ["ins", after]);
+      at = 0;
+    }
     return parts;
   }
 
