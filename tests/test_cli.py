@@ -13,6 +13,7 @@ import pytest
 
 from cai_base import __version__
 from cai_base.cli import COMMANDS, main
+from cai_base.settings.command_line import load_settings
 
 TINY = (
     "--seeds 1 --sft.steps 400 --evaluate-every 400 --revision.prompts 4 --revision.rounds 1 --threads 1 "
@@ -208,3 +209,21 @@ def test_threads_wait_without_spinning_unless_the_user_says_otherwise(monkeypatc
     monkeypatch.delenv("OMP_WAIT_POLICY")
     assert main(["--version"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+@pytest.mark.parametrize("command", ["run", "preflight", "cost"])
+def test_printed_settings_say_where_they_are_from_and_make_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text("seeds = 1\n[sft]\nsteps = 100\n[dpo]\nbeta = 0.3\n")
+    flags = ["--config", "small.toml", "--dpo.beta", "0.2", "--principles", "harm"]
+    assert main([command, *flags, "--print-settings"]) == 0
+    printed = capsys.readouterr().out
+    assert "seeds = 1  # small.toml: seeds\n" in printed
+    assert "steps = 100  # small.toml: sft.steps\n" in printed
+    assert "beta = 0.2  # --dpo.beta\n" in printed
+    assert "rounds = 4\n" in printed, "a default has no remark"
+    Path("all.toml").write_text(printed)
+    assert load_settings(["--config", "all.toml"]).settings == load_settings(flags).settings
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.toml", "small.toml"], "nothing was started"

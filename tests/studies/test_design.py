@@ -151,6 +151,8 @@ def test_a_faulty_study_is_refused_in_one_sentence(
         (["--arms", "sft"], "--arms: the levels of a study name its arms"),
         (["--seedz", "2"], "did you mean --seeds?"),
         (["--evaluation.primary", "attack"], "--evaluation.primary 'attack': is not a metric"),
+        (["--track", "wandb"], "--track: a study has no such flag"),
+        (["--print-settings"], "--print-settings: a study has no such flag"),
         ([], "--out is missing"),
     ],
 )

@@ -35,7 +35,10 @@ def run(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(help_text(), end="")
         return 0
-    settings, out, as_json, trackers, repeats = load_settings(arguments)
+    settings, out, as_json, trackers, repeats, printed = load_settings(arguments)
+    if printed is not None:
+        print(printed, end="")
+        return 0
     if out is None:
         out = _unused(Path("runs") / f"{date.today().isoformat()}-{Path(settings.model).name}")
     repeated = None
@@ -68,7 +71,10 @@ def preflight(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(help_text("preflight", PREFLIGHT_USAGE), end="")
         return 0
-    settings, out, as_json, _, repeats = load_settings(arguments)
+    settings, out, as_json, _, repeats, printed = load_settings(arguments)
+    if printed is not None:
+        print(printed, end="")
+        return 0
     _refuse_repeating(repeats, "preflight")
     out = out or Path("runs") / "new"
     _check_inputs(settings, out)
@@ -92,7 +98,10 @@ def cost(arguments: list[str]) -> int:
     if wants_help(arguments):
         print(COST_USAGE, end="")
         return 0
-    settings, _, as_json, _, repeats = load_settings(arguments)
+    settings, _, as_json, _, repeats, printed = load_settings(arguments)
+    if printed is not None:
+        print(printed, end="")
+        return 0
     _refuse_repeating(repeats, "cost")
     _check_inputs(settings)
     from cai_base.experiment import estimate_cost

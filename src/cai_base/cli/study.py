@@ -43,12 +43,15 @@ def study(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     args, flags = parser.parse_known_args(rest)
     from cai_base.settings.command_line import flag_table
+    from cai_base.settings.validation import FLAGS_ONLY
     from cai_base.studies.design import find, read_design
 
     own = ("--out", "--quick", "--estimate", "--processes", "--runs", "--json")
     table = flag_table(flags, "study", own)
     if "config" in table:
         raise UserError("--config: a study's file has the settings of its runs under [run]; put them there")
+    if others := [name for name in FLAGS_ONLY if name in table]:
+        raise UserError(f"--{others[0]}: a study has no such flag; it is of cai-base run alone")
     design = read_design(find(name), quick=args.quick)
     if args.out is None and not args.estimate:
         raise UserError("--out is missing: give the study's folder, or --estimate to see what it would do")

@@ -28,6 +28,7 @@ from cai_base.reading import (
 from cai_base.settings.engines import ENGINES
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.presets import Table, defaults, merge
+from cai_base.settings.printed import as_toml
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.section import Section
 from cai_base.settings.validation import (
@@ -66,6 +67,7 @@ class RunCommand(NamedTuple):
         as_json: whether `--json` was given.
         trackers: the trackers to which curves are sent.
         repeats: the directory of the run to repeat, if any.
+        printed: what `--print-settings` prints in place of a run; None without it.
     """
 
     settings: RunSettings
@@ -73,6 +75,7 @@ class RunCommand(NamedTuple):
     as_json: bool
     trackers: tuple[str, ...]
     repeats: Path | None = None
+    printed: str | None = None
 
 
 def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
@@ -87,15 +90,19 @@ def load_settings(args: list[str], under: Table | None = None) -> RunCommand:
     """
     flags = _flags(args)
     out, config, repeats = _taken(flags, "out"), _taken(flags, "config"), _taken(flags, "from")
-    as_json = str(flags.pop("json", "")).lower() == "true"
+    as_json, prints = (str(flags.pop(name, "")).lower() == "true" for name in ("json", "print-settings"))
     trackers = _trackers(_taken(flags, "track"))
     if repeats:
-        settings = _repeated(Path(repeats), flags, config)
-        return RunCommand(settings, Path(out) if out else None, as_json, trackers, Path(repeats))
-    file = None if config is None else Path(config)
-    table = {} if file is None else _table(file)
-    settings = _completed(merge(table, flags), Source(flags, file, table), under)
-    return RunCommand(settings, Path(out) if out else None, as_json, trackers)
+        settings, source = _repeated(Path(repeats), flags, config)
+    else:
+        file = None if config is None else Path(config)
+        table = {} if file is None else _table(file)
+        source = Source(flags, file, table)
+        settings = _completed(merge(table, flags), source, under)
+    printed = as_toml(settings, source) if prints else None
+    return RunCommand(
+        settings, Path(out) if out else None, as_json, trackers, Path(repeats) if repeats else None, printed
+    )
 
 
 def from_python(changes: Table) -> RunSettings:
@@ -164,8 +171,8 @@ def _table(file: Path) -> Table:
     return table
 
 
-def _repeated(directory: Path, flags: Table, config: str | None) -> RunSettings:
-    """The settings of the run in a directory, with changed locations.
+def _repeated(directory: Path, flags: Table, config: str | None) -> tuple[RunSettings, Source]:
+    """The settings of the run in a directory, with changed locations, and where they are from.
 
     Raises:
         UserError: the directory is not a run, or a flag changes more than a location.
@@ -181,7 +188,8 @@ def _repeated(directory: Path, flags: Table, config: str | None) -> RunSettings:
                 f"--{', --'.join(MOVABLE)}; to change a setting, use --config {directory / CONFIG} instead of --from"
             )
     check_folder("--model", str(flags.get("model", settings.model)))
-    return validated(merge(run.config, flags), Source(flags, directory / CONFIG, run.config))
+    source = Source(flags, directory / CONFIG, run.config)
+    return validated(merge(run.config, flags), source), source
 
 
 def override_settings(config: Table, args: list[str]) -> RunSettings:
@@ -257,6 +265,11 @@ class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # only the typ
     )
     track: str | None = Field(None, description="comma-separated trackers for the curves: wandb, trackio, tensorboard")
     json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
+    print_settings: CliImplicitFlag[bool] = Field(
+        False,
+        alias="print-settings",
+        description="only print every setting, and whether a flag or the file gave it, as a TOML file for --config",
+    )
 
 
 def _flags(args: list[str], command: str = "run", own: Sequence[str] = ()) -> dict[str, object]:

@@ -13,7 +13,7 @@ from cai_base.settings.presets import Table
 from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
 
-FLAGS_ONLY = ("config", "from", "out", "track", "json")
+FLAGS_ONLY = ("config", "from", "out", "track", "json", "print-settings")
 """Flags that are not settings."""
 
 
@@ -27,6 +27,10 @@ class Source:
     flags: Table | None
     file: Path | None = None
     table: Table | None = None
+
+    def gives(self, field: str) -> bool:
+        """Whether a flag or the file has the field; else its value is a default."""
+        return any(_has(table, field) for table in (self.flags or {}, self.table or {}))
 
     def place(self, field: str) -> str:
         """`--field`, or `file: field` if only the file has it; `field` if they are from Python."""
