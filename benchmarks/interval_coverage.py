@@ -1,6 +1,6 @@
 """How often each interval covers the truth, by simulation, over seeds and prompts drawn anew every time.
 
-    python benchmarks/interval_coverage.py [--repeats 1000] [--out coverage.jsonl] [--cells] [--families]
+    python benchmarks/interval_coverage.py [--repeats 1000] [--out coverage.jsonl] [--cells] [--families | --one-model]
 
 Answers of S = 3, 5, 10 seeds to P = 24, 400 prompts. The chance of a yes has a logit that is the sum of a mean, a
 seed's and a prompt's deviation, both normal; scores from 1 to 5 are rounded sums of normal deviations, lengths are such
@@ -11,6 +11,8 @@ and read instead of done again. Some minutes on one core; the last lines are a M
 With `--families` the prompts are of families, whose deviations are drawn anew too: 3, 10, 20 seeds, families that are
 0, 1, 2 logits apart, 6 families of 4 or 12 prompts or 12 of 6. The intervals for these families, which ignore them, are
 beside those over families as a sample. The latter were chosen on other cells (docs/statistics.md).
+
+With `--one-model` the second arm is one model, whose "seeds" are samples from the same weights; the first has 2, 3, 10.
 """
 
 import argparse
@@ -101,6 +103,7 @@ def tried(cell: dict[str, Any], arms: list[Array]) -> dict[str, intervals.Interv
 
 
 OURS = "chosen"
+AS_SEEDS = "as if its samples were seeds"
 
 
 def grid() -> Iterator[dict[str, Any]]:
@@ -134,11 +137,37 @@ def family_grid() -> Iterator[dict[str, Any]]:
             yield {"of": "difference", **common, "means": pair, "seed": [FAMILY_SEED] * 2}
 
 
+ONE_MODEL_SEEDS = (2, 3, 10)
+
+
+def one_model_grid() -> Iterator[dict[str, Any]]:
+    """Every cell with a seeded arm minus one model, for these prompts and with their families."""
+    of = {"of": "difference from one model"}
+    for s, p, seed, prompt in product(ONE_MODEL_SEEDS, PROMPTS, SEED_LOGITS, PROMPT_LOGITS):
+        for pair in PAIRS:
+            if pair[0] != pair[1] or seed == 0:  # equal means with unequal deviations are no equal rates
+                rates: dict[str, Any] = {**of, "kind": "rate", "seeds": s, "prompts": p, "means": pair}
+                yield rates | {"seed": [seed, 0.0], "prompt": prompt}
+    for s, p, seed, prompt in product(ONE_MODEL_SEEDS, PROMPTS, SEED_SCORES, PROMPT_SCORES):
+        for kind, means in (("score", SCORES), ("length", (3.0, 3.0))):
+            numbers: dict[str, Any] = {**of, "kind": kind, "seeds": s, "prompts": p, "means": means}
+            yield numbers | {"seed": [seed, 0.0], "prompt": prompt}
+    for cell in family_grid():
+        if cell["of"] == "difference" and cell["means"][0] != cell["means"][1]:
+            yield cell | of | {"seed": [FAMILY_SEED, 0.0]}
+
+
 def over_families(cell: dict[str, Any], arms: list[Array]) -> dict[str, intervals.Interval]:
     """The interval for these families, and the one over families as a sample."""
     of_each = cell["prompts"] // cell["families"]
     names = [str(place // of_each) for place in range(cell["prompts"])]
     bounds = BOUNDS["rate"]
+    if cell["of"] == "difference from one model":
+        tables = {AS_SEEDS: arms[1], OURS: intervals.of_one_model(arms[1])}
+        return {
+            name: families.difference_over_families(arms[0], second, names, bounds)(intervals.CONFIDENCE)
+            for name, second in tables.items()
+        }
     if len(arms) == 1:
         these, sample = intervals.of_mean(*arms, bounds), families.mean_over_families(*arms, names, bounds)
     else:
@@ -190,13 +219,19 @@ def measure(cell: dict[str, Any], repeats: int) -> dict[str, Any]:
     generator = np.random.default_rng(zlib.crc32(json.dumps(cell).encode()))
     bounds, of = BOUNDS[cell["kind"]], cell["of"]
     ours = intervals.of_mean if of == "one arm" else intervals.of_difference
-    expected = truth(cell, 0) - (truth(cell, 1) if of == "difference" else 0.0)
+    expected = truth(cell, 0) - (0.0 if of == "one arm" else truth(cell, 1))
     held: dict[str, list[Array]] = {}
     widths: dict[str, list[Array]] = {}
     for start in range(0, repeats, BATCH):
         arms = draw(cell, min(BATCH, repeats - start), generator)
         if "families" in cell:
             found = over_families(cell, arms)
+        elif of == "difference from one model":
+            tables = {AS_SEEDS: arms[1], OURS: intervals.of_one_model(arms[1])}
+            found = {
+                name: intervals.of_difference(arms[0], second, bounds)(intervals.CONFIDENCE)
+                for name, second in tables.items()
+            }
         else:
             found = tried(cell, arms) | {OURS: ours(*arms, bounds)(intervals.CONFIDENCE)}
         for name, (low, high) in found.items():
@@ -220,10 +255,11 @@ def main() -> int:
         "--cells", action="store_true", help="print the ten cells that the chosen interval covers least"
     )
     parser.add_argument("--families", action="store_true", help="do the cells with families of prompts")
+    parser.add_argument("--one-model", action="store_true", help="do the cells in which the second arm is one model")
     options = parser.parse_args()
     known = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     stored = {json.dumps(one["cell"]): one for one in known if one["repeats"] == options.repeats}
-    cells = list(family_grid() if options.families else grid())
+    cells = list(one_model_grid() if options.one_model else family_grid() if options.families else grid())
     with options.out.open("a") as lines:
         for number, cell in enumerate(cells, start=1):
             key = json.dumps(cell)
@@ -254,9 +290,11 @@ def table(found: list[dict[str, Any]]) -> list[str]:
         group = f"{cell['of']}, {cell['kind']}{stress}"
         if "families" in cell:
             group = f"{cell['of']}, families {cell['family']:g} logits apart, {cell['seeds']} seeds"
+        elif cell["of"] == "difference from one model":
+            group = f"{cell['of']}, {cell['kind']}, {cell['seeds']} seeds"
         groups.setdefault(group, []).append(one)
     for of, some in sorted(groups.items(), key=lambda group: (group[0].startswith("diff"), "seeds" in group[0])):
-        null = [one for one in some if one["cell"]["of"] == "difference" and one["truth"] == 0]
+        null = [one for one in some if one["cell"]["of"] != "one arm" and one["truth"] == 0]
         for name in some[0]["covers"]:
             covers = np.array([one["covers"][name] for one in some])
             rejected = f"{100 * max(1 - one['covers'][name] for one in null):.1f} %" if null else ""

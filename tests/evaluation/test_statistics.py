@@ -69,6 +69,21 @@ def test_samples_from_one_model_are_not_seeds_and_its_interval_is_over_prompts()
     assert figure.ci95[0] > summary(draws, (0.0, 1.0)).ci95[0]
 
 
+def test_the_samples_of_one_model_do_not_widen_a_difference_from_it_as_seeds_would() -> None:
+    """As in a run of two seeds: the arm refuses one of 18 prompts in both, the base model one of 18 in one sample."""
+    arm, base = np.zeros((2, 18)), np.zeros((2, 18))
+    arm[:, 0] = base[0, 0] = 1.0
+    seeds = paired(arm, base, RATE)
+    model = paired(arm, base, RATE, one_model=(False, True))
+    mirrored = paired(base, arm, RATE, one_model=(True, False))
+    assert model.difference == seeds.difference == pytest.approx(1 / 36)
+    low, high = model.ci95
+    assert -0.25 < low < 0 < high < 0.25
+    assert mirrored.ci95 == pytest.approx((-high, -low))
+    assert seeds.ci95[1] - seeds.ci95[0] > 1.9
+    assert model.ci95_over == "seeds and prompts"
+
+
 def test_a_difference_of_one_seed_is_covered_by_its_exact_interval() -> None:
     draw = np.random.default_rng(4)
     held = 0

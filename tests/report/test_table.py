@@ -12,6 +12,7 @@ from cai_base.report import examples as chosen
 from cai_base.report import figures
 from cai_base.report.headline import headline
 from cai_base.report.load import StoredRun, load
+from cai_base.report.notes import notes
 from cai_base.report.numbers import number
 from cai_base.report.plotting import Sheet, label_ends, rate_axis
 from cai_base.report.table import render
@@ -90,6 +91,14 @@ def test_warnings_come_first(make_run: MakeRun) -> None:
 
 def test_a_note_of_the_engine_made_during_the_run_is_a_warning(make_run: MakeRun) -> None:
     assert "warning: it runs padded\n" in render(make_run(seeds=1, notes=("it runs padded",)))
+
+
+@pytest.mark.parametrize(("seeds", "quantile"), [(2, "12.7"), (3, "4.3"), (4, None)])
+def test_a_run_of_few_seeds_says_why_its_intervals_are_wide(
+    make_run: MakeRun, seeds: int, quantile: str | None
+) -> None:
+    (note,) = [one for one in notes(load(make_run(seeds=seeds)).results) if one.startswith("Brackets")]
+    assert note.endswith(f"the t quantile is {quantile}, with ten seeds 2.3." if quantile else "by seed and prompt.")
 
 
 def test_one_seed(make_run: MakeRun) -> None:

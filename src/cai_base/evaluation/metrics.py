@@ -161,14 +161,19 @@ def unscored_by_reason(per_seed: PerSeed) -> dict[str, int]:
 
 
 def compare(
-    first: PerSeed, second: PerSeed, names: Iterable[str], margins: Mapping[str, float], *, one_model: bool = False
+    first: PerSeed,
+    second: PerSeed,
+    names: Iterable[str],
+    margins: Mapping[str, float],
+    *,
+    one_model: tuple[bool, bool] = (False, False),
 ) -> dict[str, Difference]:
     """First arm minus second, metric by metric, paired by seed and prompt, with p values corrected across the metrics.
 
     Args:
         names: the metrics to compare.
         margins: the non-inferiority margin of each metric that is tested for non-inferiority, in the metric's unit.
-        one_model: all seeds of an arm sample from the same weights, as for the base model.
+        one_model: of each arm, whether all its seeds sample from the same weights, as for the base model.
     """
     differences = {name: _difference(METRICS[name], first, second, margins.get(name), one_model) for name in names}
     corrected = holm([difference.p_value for difference in differences.values()])
@@ -216,7 +221,9 @@ def compare_means(
     return differences
 
 
-def _difference(metric: Metric, first: PerSeed, second: PerSeed, margin: float | None, one_model: bool) -> Difference:
+def _difference(
+    metric: Metric, first: PerSeed, second: PerSeed, margin: float | None, one_model: tuple[bool, bool]
+) -> Difference:
     first, second = _of_kinds(first, metric.kinds), _of_kinds(second, metric.kinds)
     prompts = _prompts(first, second)
     tables = _table(metric, first, prompts), _table(metric, second, prompts)

@@ -11,6 +11,9 @@ from cai_base.report.tables import CORRECTED, difference_cell, known_metrics, ma
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.text import one_line
 
+T_QUANTILES = {2: "12.7", 3: "4.3"}
+"""The t quantile of a 95 % interval over few seeds; with ten it is 2.3."""
+
 
 def notes(results: Results) -> list[str]:
     """The notes beside the main table: the intervals, non-inferiority in helpfulness, unseen families and power."""
@@ -95,6 +98,8 @@ def interval_note(results: Results | SuiteResults) -> str:
     over = _intervals_over(results)
     if not over:
         return f"There are no intervals: nothing is scored, or there is only one prompt.{paired}"
+    if SEEDS_AND_PROMPTS in over:
+        paired += _few_seeds(results)
     if over == {SEEDS_AND_PROMPTS}:
         return (
             "Brackets: 95 % confidence intervals for the mean over all seeds and all prompts of these kinds. "
@@ -106,6 +111,17 @@ def interval_note(results: Results | SuiteResults) -> str:
     return (
         "Brackets: 95 % confidence intervals for the mean over all seeds and all prompts of these kinds; for an arm "
         f"that is one model, such as the base model, {of_one_model}. Differences are paired by seed and prompt.{paired}"
+    )
+
+
+def _few_seeds(results: Results | SuiteResults) -> str:
+    """Why intervals over two or three seeds are wide; empty for more."""
+    quantile = T_QUANTILES.get(len(results.seeds))
+    if quantile is None:
+        return ""
+    return (
+        f" With {len(results.seeds)} seeds they are wide wherever seeds differ, because so few tell little about how "
+        f"much seeds vary: the t quantile is {quantile}, with ten seeds 2.3."
     )
 
 

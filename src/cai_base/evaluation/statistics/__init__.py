@@ -16,7 +16,15 @@ from cai_base.evaluation.statistics import power
 from cai_base.evaluation.statistics.crossed import Array, crossed, filled
 from cai_base.evaluation.statistics.families import difference_figure, mean_figure
 from cai_base.evaluation.statistics.hypotheses import holm, mcnemar, non_inferiority
-from cai_base.evaluation.statistics.intervals import CONFIDENCE, AtConfidence, Bounds, of_difference, of_mean, p_value
+from cai_base.evaluation.statistics.intervals import (
+    CONFIDENCE,
+    AtConfidence,
+    Bounds,
+    of_difference,
+    of_mean,
+    of_one_model,
+    p_value,
+)
 from cai_base.records import (
     PROMPTS,
     SEEDS_AND_PROMPTS,
@@ -83,7 +91,7 @@ def paired(
     margin: float | None = None,
     families: Sequence[str] = (),
     *,
-    one_model: bool = False,
+    one_model: tuple[bool, bool] = (False, False),
 ) -> Difference:
     """First arm minus second, over the seeds and prompts for which both arms have a value.
 
@@ -93,7 +101,8 @@ def paired(
         binary: values are 0 or 1, so that McNemar's test applies.
         margin: the non-inferiority margin, in the metric's unit; None if non-inferiority is not tested.
         families: of each prompt; empty if prompts have none.
-        one_model: as for `summary`, of both arms.
+        one_model: as for `summary`, of each arm. If one of them is, it enters by its prompts' means over seeds:
+            the chance of sampling does not count as variation between seeds.
 
     Returns:
         `mcnemar` is set only if `binary`, `non_inferiority` only with a `margin`.
@@ -105,8 +114,13 @@ def paired(
     means = zip(_by_seed(first, first_table), _by_seed(second, second_table), strict=True)
     differences = [None if a is None or b is None else a - b for a, b in means]
     seeds, prompts = first_table.shape
-    if one_model and seeds:
+    if all(one_model) and seeds:
         first_table, second_table = (table.mean(0, keepdims=True) for table in (first_table, second_table))
+    elif seeds:
+        first_table, second_table = (
+            of_one_model(table) if single else table
+            for table, single in zip((first_table, second_table), one_model, strict=True)
+        )
     interval = of_difference(first_table, second_table, bounds) if prompts > 1 else None
     over_prompts, over_seeds = _over_prompts(interval, first_table.shape[0]), _over_seeds(differences)
     minimum_detectable, to_detect = _power(first_table - second_table, bounds)

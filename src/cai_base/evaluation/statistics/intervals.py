@@ -65,6 +65,16 @@ def of_difference(first: Array, second: Array, bounds: Bounds | None) -> AtConfi
     return interval
 
 
+def of_one_model(cells: Array) -> Array:
+    """The table [..., seeds, prompts] of an arm whose seeds all sample from the same weights, such as the base model.
+
+    Each seed has the prompts' means over all seeds, so that the arm varies over prompts alone. Its seeds differ by the
+    chance of sampling; taken for variation between seeds, two of them would widen the interval of a difference without
+    bound.
+    """
+    return np.broadcast_to(cells.mean(-2, keepdims=True), cells.shape)
+
+
 def p_value(interval: AtConfidence, null: float = 0.0) -> float:
     """The p value by inversion of an interval: the least significance level at which it excludes `null`.
 

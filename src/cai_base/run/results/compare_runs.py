@@ -113,7 +113,7 @@ def _against(other: _FinishedRun, first: _FinishedRun) -> Against:
             same.append(arm)
             continue
         names = [name for name in names if name not in OF_THE_BASE_MODEL]
-        differences[arm] = metrics.compare(ours, theirs, names, {}, one_model=ARMS[arm].one_model)
+        differences[arm] = metrics.compare(ours, theirs, names, {}, one_model=(ARMS[arm].one_model,) * 2)
     return Against(
         run=other.name,
         seeds=seeds,

@@ -132,7 +132,10 @@ def judged(
     by_arm = {arm: {name: by_metric[name] for name in names} for arm, by_metric in figures.items()}
     margins = metrics.margins(evaluation)
     pairs = arms.comparisons(answers)
-    comparisons = [metrics.compare(answers[a], answers[b], names, margins) for a, b in pairs]
+    comparisons = [
+        metrics.compare(answers[a], answers[b], names, margins, one_model=(is_one_model(a), is_one_model(b)))
+        for a, b in pairs
+    ]
     corrected = metrics.correct_primary(comparisons, evaluation.primary)
     return Judged(
         judge=judge_name(judges["judge"].judge),
@@ -167,7 +170,14 @@ def unseen(by_arm: Mapping[str, metrics.PerSeed], families: Sequence[str]) -> Un
         },
         comparisons={
             arms.pair_name(a, b): {
-                part: metrics.compare(answers[a], answers[b], (ATTACK,), {})[ATTACK] for part, answers in parts.items()
+                part: metrics.compare(
+                    answers[a],
+                    answers[b],
+                    (ATTACK,),
+                    {},
+                    one_model=(arms.arm(a).one_model, arms.arm(b).one_model),
+                )[ATTACK]
+                for part, answers in parts.items()
             }
             for a, b in arms.comparisons(by_arm)
         },
