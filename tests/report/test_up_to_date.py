@@ -1,7 +1,8 @@
-"""An up-to-date report is not written again."""
+"""What `cai-base report` writes again, opens and imports."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_pages_are_written_again_only_if_a_file_changed(
     monkeypatch.setattr("cai_base.cli.look.inspect_is_installed", lambda: True)
     assert main(["report", str(run)]) == 0
     assert list((run / "inspect").glob("*.eval"))
+
+
+@pytest.mark.parametrize(("has_browser", "code"), [(True, 0), (False, 2)])
+def test_the_page_is_opened_in_a_browser_or_it_is_said_that_there_is_none(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], has_browser: bool, code: int
+) -> None:
+    addresses: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: addresses.append(address) or has_browser)
+    assert main(["report", str(run), "--open"]) == code
+    assert addresses == [(run / "report.html").as_uri()]
+    assert ("this machine has no browser; copy" in capsys.readouterr().err) == (not has_browser)
 
 
 def test_a_table_is_printed_without_loading_torch_or_matplotlib() -> None:

@@ -1,5 +1,6 @@
 """The commands that show runs: `report`, `compare` and `watch`."""
 
+import shlex
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +15,29 @@ def report(arguments: list[str]) -> int:
     """Rewrite a run's page and figures."""
     parser = run_parser("report", "Write a run's page and figures again.")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    parser.add_argument("--open", action="store_true", help="open the page in this machine's browser")
     take_changes(parser)
     args = parser.parse_args(arguments)
     refuse_unfinished(args.run, args.accept_changed)
     show(args.run, as_json=args.json)
+    if args.open:
+        _open(args.run / REPORT_HTML)
     return 0
+
+
+def _open(page: Path) -> None:
+    """Open a page in the browser.
+
+    Raises:
+        UserError: there is none, as on a server.
+    """
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise UserError(
+            f"--open: this machine has no browser; copy {page} to one that has (it is one file), or serve it from here "
+            f"with cai-base watch {shlex.quote(str(page.parent))}"
+        )
 
 
 def compare(arguments: list[str]) -> int:
