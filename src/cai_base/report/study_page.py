@@ -187,7 +187,7 @@ def _content(results: StudyResults) -> dict[str, object]:
             ("Judge", str(results.judge)),
             ("Seeds", f"{len(results.seeds)} ({', '.join(map(str, results.seeds))})"),
             ("Prompts", ", ".join(f"{count} {kind}" for kind, count in results.prompts.items())),
-            ("Cells", f"{cells} in {len(runs)} runs"),
+            ("Cells", f"{cells} in {len(runs)} {'run' if len(runs) == 1 else 'runs'}"),
         ],
         "pictures": _pictures(results),
         "comparisons": comparison_table(results),
