@@ -5,7 +5,11 @@ tests/evaluation/test_endpoint_faults.py; the terminal of a conversation: tests/
 """
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import time
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -75,6 +79,38 @@ def test_a_terminal_is_given_no_control_by_tables_or_messages(
     for command in (["report", f"{tmp_path}/\x1b[2J\u202e"], ["run", "--constitution", str(hostile)]):
         assert main(command) == 2
         assert not CONTROLS.search(capsys.readouterr().err)
+
+
+def _terminal(text: str, folder: Path) -> tuple[str, str]:
+    """The title and the lines of a real terminal, tmux's, after a line `before`, the text and a line `after`."""
+    (folder / "text").write_text(f"before\n{text}\nafter\n", encoding="utf-8")
+    tmux = ["tmux", "-L", f"hostile-{os.getpid()}"]
+    size = ["-x", "120", "-y", "900"]
+    subprocess.run([*tmux, "-f/dev/null", "new-session", "-d", *size, f"cat {folder}/text; sleep 60"], check=True)
+    try:
+        for _ in range(120):
+            time.sleep(0.25)
+            told = [
+                subprocess.run([*tmux, *words], check=True, capture_output=True, text=True).stdout
+                for words in (["display", "-p", "#{pane_title}"], ["capture-pane", "-p"])
+            ]
+            if "after" in told[1]:
+                return told[0].strip(), told[1]
+        raise AssertionError(told[1])
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=True)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs a terminal")
+def test_in_a_real_terminal_no_text_of_a_run_renames_or_clears_it(stored: StoredRun, tmp_path: Path) -> None:
+    title, lines = _terminal(TEXTS["ANSI and OSC"], tmp_path)
+    assert title == "owned", "as it is, the text does what it says"
+    assert "before" not in lines
+    texts = "\n".join(for_terminal(text) for text in TEXTS.values())
+    title, lines = _terminal(f"{texts}\n{render(stored.directory)}", tmp_path)
+    assert title != "owned"
+    assert lines.startswith("before\n")
+    assert "\\x1b[2J\\x1b]0;owned" in lines
 
 
 class Elements(HTMLParser):
