@@ -55,7 +55,7 @@ class Generate:
         self._padding = with_end(folder).pad_token_id or 0
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
-        """One response a request, in order, all of the first one's length and temperature."""
+        """One response a request, in order, all of the first one's temperature; the batch ends with its longest."""
         end = max(len(request.prompt) for request in requests)
         ids = torch.full((len(requests), end), self._padding)
         present = torch.zeros_like(ids)
@@ -63,6 +63,7 @@ class Generate:
             ids[i, end - len(request.prompt) :] = torch.tensor(request.prompt)
             present[i, end - len(request.prompt) :] = 1
         first, device = requests[0], self.model.device
+        most = max(request.max_tokens for request in requests)
         warm: dict[str, Any] = {"do_sample": False}
         if first.temperature > 0:
             warm = {"do_sample": True, "temperature": first.temperature, "top_k": 0, "top_p": 1.0}
@@ -70,12 +71,13 @@ class Generate:
             out = self.model.generate(
                 input_ids=ids.to(device),
                 attention_mask=present.to(device),
-                max_new_tokens=first.max_tokens,
-                min_new_tokens=first.max_tokens,
+                max_new_tokens=most,
+                min_new_tokens=most,
                 pad_token_id=self._padding,
                 **warm,
             )
-        drawn = out[:, end:].tolist()
+        rows = zip(requests, out[:, end:].tolist(), strict=True)
+        drawn = [tokens[: request.max_tokens] for request, tokens in rows]
         return [Sample(self.tokenizer.decode(tokens).strip(), tuple(tokens), "length") for tokens in drawn]
 
 

@@ -1,8 +1,8 @@
 """Speed on a real base model, google/gemma-3-270m: load, draw, SFT, DPO and revision, beside their peers.
 
     scripts/real install
-    python benchmarks/real_model.py [--rows load,draw,sft,dpo,revision] [--small] [--threads 2] [--padded WORKTREE]
-                                    [--model FILE|FOLDER] [--out FOLDER]
+    python benchmarks/real_model.py [--rows load,draw,sft,dpo,revision] [--small] [--threads 2] [--rounds 3]
+                                    [--padded WORKTREE] [--model FILE|FOLDER] [--out FOLDER]
 
 All contenders of a row take turns in one run. Peers: `from_pretrained` of weights and tokenizer; TRL at its best
 (`training.py`); `transformers.generate` on the same requests; with `--padded`, a git worktree of commit 488aaaf,
@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import generation
 import torch
@@ -56,7 +57,7 @@ class Scale:
     critique: int
 
 
-FULL, SMALL = Scale(3, 2, 10, 48, 32), Scale(1, 1, 2, 8, 8)
+FULL, SMALL = Scale(3, 2, 24, 128, 96), Scale(1, 1, 2, 8, 8)
 
 
 @dataclass
@@ -190,28 +191,44 @@ def drawing(bench: Bench) -> Comparison:
 
 def sft(bench: Bench) -> Comparison:
     """An SFT step on the packaged examples."""
-    trainer = bench.peer.sft(bench.work.examples() * 2)
-    data = training.as_examples(trainer.train_dataset)[: len(bench.work.examples())]
+    trainer = bench.peer.sft(bench.work.examples()[:BATCH], **training.LOGGED)
+    data = training.as_examples(trainer.train_dataset)
     row = Comparison("real-sft-step", f"one SFT step: {BATCH} packaged examples, LoRA 32, Gemma-3-270M", ours="engine")
     row.goals = {TRL: 2.5}
-    ours = training.ours(bench.engine, [ADAPTER], training.sft_batches(data, [ADAPTER]))
-    row.measure({TRL: training.laps(trainer), "engine": ours}, bench.scale.rounds, bench.scale.steps)
-    return row
+    return _steps(bench, row, trainer, training.sft_batches(data, [ADAPTER]))
 
 
 def dpo(bench: Bench) -> Comparison:
     """A DPO step; both know the reference before."""
-    trainer = bench.peer.dpo(bench.work.pairs(BATCH))
+    trainer = bench.peer.dpo(bench.work.pairs(BATCH), **training.LOGGED)
     pairs = training.as_pairs(trainer.train_dataset)
     row = Comparison("real-dpo-step", f"one DPO step: {BATCH} few-shot CAI pairs, LoRA 32, Gemma-3-270M", ours="engine")
     row.goals = {TRL: 4}
-    ours = training.ours(bench.engine, [ADAPTER], training.dpo_batches(bench.engine, pairs, [ADAPTER]))
-    row.measure({TRL: training.laps(trainer), "engine": ours}, bench.scale.rounds, bench.scale.steps)
+    return _steps(bench, row, trainer, training.dpo_batches(bench.engine, pairs, [ADAPTER]))
+
+
+def _steps(bench: Bench, row: Comparison, trainer: Any, batch: training.BatchOf) -> Comparison:
+    """Both take steps on one batch over and over, from the same adapter; in the first round the losses are compared."""
+    bench.engine.load({ADAPTER: bench.scratch / "adapter"}, optimizer=False)
+    mine: list[float] = []
+    theirs: list[float] = []
+    take = training.laps(trainer)
+
+    def take_and_log(n: int) -> list[Taken]:
+        taken = take(n)
+        if not theirs:
+            theirs.extend(training.logged_losses(trainer))
+        return taken
+
+    own = training.ours(bench.engine, [ADAPTER], batch, mine)
+    row.measure({TRL: take_and_log, "engine": own}, bench.scale.rounds, bench.scale.steps)
+    apart = training.agreement(mine[: len(theirs)], theirs)
+    row.equal = {f"losses of {len(theirs)} steps, {name}": value for name, value in apart.items()}
     return row
 
 
 class Recorder:
-    """An engine that keeps what it was asked, in the batches in which it was asked."""
+    """An engine that keeps what it was asked, in the batches in which it was asked, with the lengths of its texts."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine, self.tokenizer = engine, engine.tokenizer
@@ -219,8 +236,10 @@ class Recorder:
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         """The responses."""
-        self.batches.append(list(requests))
-        return self.engine.sample(requests)
+        samples = self.engine.sample(requests)
+        lengths = zip(requests, samples, strict=True)
+        self.batches.append([replace(one, stop=(), max_tokens=len(sample.tokens)) for one, sample in lengths])
+        return samples
 
 
 def revision(bench: Bench) -> Comparison:
@@ -229,16 +248,20 @@ def revision(bench: Bench) -> Comparison:
     settings = generation.settings_of(scale.response, scale.critique, 1, 0.7)
     recorder = Recorder(bench.engine)
     generation.chains(recorder, bench.work, settings, [ADAPTER], scale.prompts)
-    # Without stops, so that every contender draws as many tokens of every text.
-    batches = [[replace(request, stop=()) for request in batch] for batch in recorder.batches]
+    # Every contender draws as many tokens of a text as the model wrote until its stop.
+    batches = recorder.batches
     generate = generation.Generate(bench.folder, None, "cpu", bench.engine.tokenizer, bench.peer.model)
     row = Comparison(
         "real-revision",
-        f"one round of revision, {scale.prompts} packaged prompts, {scale.response} and {scale.critique} tokens, "
-        "Gemma-3-270M",
+        f"one round of revision, {scale.prompts} packaged prompts, at most {scale.response} and {scale.critique} "
+        "tokens, Gemma-3-270M",
         ours="engine",
         goals={GENERATE: 5} | ({PADDED: 5} if bench.padded else {}),
-        notes=["No text ends before its length, so all draw the same number of tokens."],
+        notes=["A text ends where the model ended it, the same for all; generate goes on until the last of a batch."],
+    )
+    drawn = [one.max_tokens for batch in batches for one in batch]
+    row.figures["tokens drawn, of the most possible"] = round(
+        sum(drawn) / sum(len(b) * max(one.max_tokens for one in b) for b in batches), 2
     )
     row.figures["tokens of the prompts, as given"] = sum(len(one.prompt) for batch in batches for one in batch)
     contenders = {
@@ -273,6 +296,7 @@ def main() -> None:
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, help="of turns, in place of 3 (1 with --small)")
     parser.add_argument("--padded", type=Path)
     parser.add_argument("--model", type=Path, default=BASE)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -283,6 +307,7 @@ def main() -> None:
     folder = Path(converted(str(options.model))) if is_gguf(str(options.model)) else options.model
     with tempfile.TemporaryDirectory() as scratch:
         scale = SMALL if options.small else FULL
+        scale = replace(scale, rounds=options.rounds or scale.rounds)
         bench = Bench(folder, Path(scratch), scale, options.threads, options.padded)
         for name in options.rows.split(","):
             began = time.perf_counter()

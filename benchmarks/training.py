@@ -128,6 +128,11 @@ def losses_of(trainer: Any, steps: int) -> list[float]:
     trainer.remove_callback(PrinterCallback)
     trainer.args.max_steps = steps
     trainer.train()
+    return logged_losses(trainer)
+
+
+def logged_losses(trainer: Any) -> list[float]:
+    """The losses of its last training, if it was made with `LOGGED`."""
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -174,15 +179,18 @@ def sft_batches(examples: Sequence[Datum], adapters: Sequence[str]) -> BatchOf:
     return lambda adapter, step: sft_batch(examples, adapters.index(adapter), "sft", step, BATCH)
 
 
-def ours(engine: LocalEngine, adapters: Sequence[str], batch: BatchOf) -> Steps:
-    """A step of all these adapters together."""
+def ours(engine: LocalEngine, adapters: Sequence[str], batch: BatchOf, losses: list[float] | None = None) -> Steps:
+    """A step of all these adapters together; `losses` gets the first adapter's."""
     count = itertools.count()
 
     def step() -> None:
         number = next(count)
         pending = engine.forward_backward({adapter: batch(adapter, number) for adapter in adapters})
         engine.optim_step(adapters, Adam(RATE))
-        pending.result()
+        outcome = pending.result()[adapters[0]]
+        if losses is not None:
+            assert isinstance(outcome, Step), outcome
+            losses.append(outcome.loss)
 
     if len(adapters) == 1 and torch.cuda.is_available():  # a GPU's engine records the shapes that it meets again
         for _ in range(24):
@@ -236,5 +244,10 @@ def trajectory(
     theirs = losses_of(trainer, CHECKED)
     mine = our_losses(engine, "checked", batch, CHECKED, CHECK_RATE)
     engine.remove(["checked"])
+    return {"ours": mine, "trl": theirs, **agreement(mine, theirs)}
+
+
+def agreement(mine: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """How far two sequences of losses are apart."""
     worst = max(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(mine, theirs, strict=True))
-    return {"ours": mine, "trl": theirs, "worst relative difference": round(worst, 6)}
+    return {"worst relative difference": round(worst, 6)}

@@ -29,7 +29,7 @@ def request(adapter: str | None, prompt: tuple[int, ...], seed: int = 0, **chang
     return SampleRequest(adapter, prompt, seed=seed, **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "shares"), [("llama", True), ("qwen3", True), ("windowed", False)])
+@pytest.mark.parametrize(("kind", "shares"), [("llama", True), ("qwen3", True), ("windowed", True)])
 def test_a_prefix_kept_once_an_adapter_changes_no_token(engine: Make, kind: str, shares: bool) -> None:
     ours = engine(kind)
     ours.create({"a": 1, "b": 2})
@@ -39,6 +39,29 @@ def test_a_prefix_kept_once_an_adapter_changes_no_token(engine: Make, kind: str,
     assert ours._sampler._shares is shares
     ours._sampler._shares = False
     assert [sample.tokens for sample in ours.sample(asked)] == [sample.tokens for sample in samples]
+
+
+@pytest.mark.parametrize("kind", ["llama", "windowed"])
+def test_a_prefix_kept_from_the_batch_before_changes_no_token_and_goes_with_the_weights(
+    engine: Make, kind: str
+) -> None:
+    asked = [request(name, prompt, i) for name in ("a", "b") for i, prompt in enumerate(prompts(1, 4))]
+
+    def drawn(one: LocalEngine) -> list[tuple[int, ...]]:
+        return [sample.tokens for sample in one.sample(asked)]
+
+    def stirred(times: int) -> LocalEngine:
+        one = engine(kind)
+        one.create({"a": 1, "b": 2})
+        for _ in range(times):
+            stir(one, "a", "b")
+        return one
+
+    ours = stirred(1)
+    first = drawn(ours)
+    assert drawn(ours) == first == drawn(stirred(1))
+    stir(ours, "a", "b")
+    assert drawn(ours) == drawn(stirred(2)) != first
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "windowed"])

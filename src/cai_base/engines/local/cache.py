@@ -1,13 +1,15 @@
 """Keys and values of a batch that is being drawn, and attention to a prefix that its rows share.
 
 The few-shot turns are most of a prompt, and the same in every row. Their keys and values are kept once an adapter, not
-once a row. In a decoding step all rows of an adapter look at them in one matrix product, what each row has of its own
-is looked at beside it, and the two are joined by their shares of the softmax. Up to rounding that is the attention of
-a row alone, for a fraction of the memory that is read.
+once a row, and from one batch to the next. In a decoding step all rows of an adapter look at them in one matrix
+product, what each row has of its own is looked at beside it, and the two are joined by their shares of the softmax. Up
+to rounding that is the attention of a row alone, for a fraction of the memory that is read.
 """
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,14 +33,15 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
         prefix: what stands before the columns of every row, a row for each adapter: the first adapter's rows come
             first, and all adapters have as many. None if nothing does.
         rows: how many there are; with a prefix only.
+        window: the layer's sliding window, if it has one.
     """
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, length: int, prefix: Columns | None = None, rows: int = 0) -> None:
+    def __init__(self, length: int, prefix: Columns | None = None, rows: int = 0, window: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.length, self.prefix, self.used = length, prefix, 0
+        self.length, self.prefix, self.window, self.used = length, prefix, window, 0
         if prefix is not None:
             self.keys, self.values = (self._empty(part, rows) for part in prefix)
             self.is_initialized = True
@@ -77,18 +80,64 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
         return like.new_empty(rows, like.shape[1], self.length, like.shape[3])
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The columns of every layer, and the adapters' parameters that they were computed under."""
+
+    columns: list[Columns]
+    parameters: Sequence[Tensor | None]
+    versions: tuple[tuple[int, int], ...]
+
+
+class KeptPrefixes:
+    """Prefixes of batches, kept from one batch to the next: the critiques and revisions of a run all begin alike.
+
+    A prefix is kept for the very tokens and adapters, in their order, that it was computed for. So a batch gets the
+    bits that it would compute itself, and no sample depends on what was sampled before.
+
+    Args:
+        capacity: the most bytes; those that were used longest ago go first.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
+
+    def get(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None]) -> list[Columns] | None:
+        """The columns of every layer for these tokens under adapters with these parameters, if they are kept."""
+        kept = self._kept.get(tokens)
+        if kept is None or kept.versions != _versions(parameters):
+            return None
+        self._kept.move_to_end(tokens)
+        return kept.columns
+
+    def put(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None], columns: list[Columns]) -> None:
+        """Keep them, in the place of those of earlier parameters."""
+        self._kept.pop(tokens, None)
+        self._kept[tokens] = _Kept(columns, parameters, _versions(parameters))
+        while (
+            sum(part.nbytes for kept in self._kept.values() for pair in kept.columns for part in pair) > self._capacity
+        ):
+            self._kept.popitem(last=False)
+
+
+def _versions(parameters: Sequence[Tensor | None]) -> tuple[tuple[int, int], ...]:
+    """Which tensors these are, and how often each was changed in place."""
+    return tuple((0, 0) if one is None else (id(one), one._version) for one in parameters)
+
+
 class _Prefixes:
     """The layers whose prefixes are looked at now. Attention is given a layer's keys alone: these tell which it is."""
 
     def __init__(self) -> None:
         self.layers: list[Buffer] = []
 
-    def of(self, keys: Tensor) -> Columns:
-        """The prefix of the layer that these keys are of; raises ValueError if they are of none."""
+    def of(self, keys: Tensor) -> tuple[Columns, int | None]:
+        """The prefix and the window of the layer that these keys are of; raises ValueError if they are of none."""
         address = keys.untyped_storage().data_ptr()
         for layer in self.layers:
             if layer.prefix is not None and layer.keys.untyped_storage().data_ptr() == address:
-                return layer.prefix
+                return layer.prefix, layer.window
         raise ValueError("the model's attention does not take the keys of its cache as they are")
 
 
@@ -125,12 +174,12 @@ def attention(
         module: the layer's attention.
         query: `[rows, heads, queries, features]`.
         key, value: a row's own columns.
-        attention_mask: `[rows, 1, queries, prefix and own columns]`, true where a query may look. One query may look
-            at the whole prefix.
+        attention_mask: `[rows, 1, queries, prefix and own columns]`, true where a query may look. Without a window,
+            one query may look at the whole prefix.
         scaling: of the scores.
         more: what else transformers gives to its own.
     """
-    keys, values = _prefixes.of(key)
+    (keys, values), window = _prefixes.of(key)
     rows, heads, queries, features = query.shape
     each = rows // len(keys)
     if queries > 1:  # a prompt's rest, once: as if the prefix stood in every row
@@ -141,13 +190,21 @@ def attention(
         )
         return output
     adapters, groups, shared, _ = keys.shape
+    if window is not None:  # what stands further back is out of every row's sight
+        keys, values = keys[:, :, -window:], values[:, :, -window:]
     scaled = query * (features**-0.5 if scaling is None else scaling)
     # Rows of one adapter, and heads that have their keys in common, are rows of one matrix.
     by_adapter = scaled.view(adapters, each, groups, -1, features).transpose(1, 2)
-    to_prefix = by_adapter.reshape(adapters, groups, -1, features) @ keys.transpose(2, 3)
+    to_prefix = (by_adapter.reshape(adapters, groups, -1, features) @ keys.transpose(2, 3)).float()
+    if window is not None:
+        seen = attention_mask[..., shared - keys.shape[2] : shared].view(adapters, 1, each, 1, -1)
+        # Not -inf: a row that is past the window would have no softmax. Its share of the prefix is 0 all the same.
+        lowest = torch.finfo(to_prefix.dtype).min
+        by_query = to_prefix.view(adapters, groups, each, -1, keys.shape[2])
+        to_prefix = by_query.masked_fill(~seen, lowest).view_as(to_prefix)
     to_own = scaled.view(rows, groups, -1, features) @ key.transpose(2, 3)
     to_own = to_own.float().masked_fill(~attention_mask[..., shared:], float("-inf"))
-    of_prefix, prefix_mass = _weighted(to_prefix.float(), values)
+    of_prefix, prefix_mass = _weighted(to_prefix, values)
     of_own, own_mass = _weighted(to_own, value)
 
     def by_row(part: Tensor) -> Tensor:

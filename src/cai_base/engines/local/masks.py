@@ -40,6 +40,12 @@ class Masks:
         eager = config._attn_implementation == "eager"
         return cls(window, SLIDING in types, model.dtype if eager else None)
 
+    def windows(self, model: PreTrainedModel) -> list[int | None]:
+        """The sliding window of each decoder layer."""
+        config = model.config.get_text_config()
+        types = config.layer_types if self.by_type else [SLIDING] * config.num_hidden_layers
+        return [self.window if one == SLIDING else None for one in types]
+
     def make(self, seen: Tensor, queries: Tensor, keys: Tensor) -> Any:
         """The value of the model's argument `attention_mask`.
 

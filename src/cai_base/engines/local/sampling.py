@@ -1,12 +1,12 @@
 """Batched sampling: many prompts at once under several adapters, each request with its own random stream.
 
 The longest common prefix of a batch's prompts (usually the few-shot turns, most of a prompt) is computed once per
-adapter. A token is drawn by inverting the cumulative distribution at a uniform number from the request's own stream, so
-the rest of the batch does not affect it, except through rounding.
+adapter, and kept for the next batch that has it. A token is drawn by inverting the cumulative distribution at a
+uniform number from the request's own stream, so the rest of the batch does not affect it, except through rounding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from cai_base import randomness
 from cai_base.engines import Adapter, Sample, SampleListener, SampleRequest, Tokenizer
-from cai_base.engines.local.cache import Buffer, prefix_attention
+from cai_base.engines.local.cache import Buffer, Columns, KeptPrefixes, prefix_attention
 from cai_base.engines.local.layout import TOLERANCE
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.masks import Masks
@@ -28,6 +28,10 @@ COMPACTION_SHARE = 0.75
 """Finished rows are dropped once at most this share of the batch is unfinished, because it copies the whole cache."""
 BLOCK = 512
 """Tokens in a block of a large vocabulary."""
+KEPT_SHARE = 8
+"""Prefixes that are kept for later batches take at most this fraction (1/n) of the bytes of a batch's cache."""
+COMPARED_WINDOW = 18
+"""The sliding window under which shared prefixes are compared: it ends within the prefix."""
 WHOLE = 8192
 """The largest vocabulary whose whole distribution is computed in fp64."""
 
@@ -48,6 +52,7 @@ class Sampler:
         self._rows, self._cache_bytes = rows, cache_bytes
         self._ends = Ends(tokenizer)
         self._shares: bool | None = None
+        self._prefixes = KeptPrefixes(cache_bytes // KEPT_SHARE)
 
     def sample(
         self, requests: Sequence[SampleRequest], *, packed: bool, listener: SampleListener | None = None
@@ -61,7 +66,8 @@ class Sampler:
                 ]
                 for name, group in groups.items()
             }
-            _Batch(self.model, self.bank, drawings, packed=packed, shares=packed and self._shares_prefix()).run()
+            shares = packed and self._shares_prefix()
+            _Batch(self.model, self.bank, drawings, self._prefixes, packed=packed, shares=shares).run()
             for name, group in groups.items():
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
         return [done[i] for i in range(len(requests))]
@@ -75,15 +81,18 @@ class Sampler:
     def _compare_caches(self) -> bool:
         """Whether a token drawn behind a shared prefix has the probabilities that it has behind one in each row."""
         masks = Masks.of(self.model)
-        if masks.window is not None or masks.additive is not None:
+        if masks.additive is not None:
             return False
+        if masks.window is not None:  # a narrow one, so that the few tokens here reach its end
+            masks = replace(masks, window=COMPARED_WINDOW)
         tokens = randomness.stream("prefix").integers(0, self.model.config.get_text_config().vocab_size, 24).tolist()
         prompts = ((*tokens[:16], *tokens[16:19]), (*tokens[:16], *tokens[19:]))
         logprobs = []
         try:
             for shares in (False, True):
                 drawings = [Drawing(SampleRequest(None, prompt, 2, 1.0, (), 0), self._ends) for prompt in prompts]
-                batch = _Batch(self.model, self.bank, {None: drawings}, packed=True, shares=shares)
+                none = KeptPrefixes(0)
+                batch = _Batch(self.model, self.bank, {None: drawings}, none, packed=True, shares=shares, masks=masks)
                 logprobs.append(batch.second_logprobs(tokens[0]))
         except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # attention of the model's own
             return False
@@ -175,12 +184,14 @@ class _Batch:
         model: PreTrainedModel,
         bank: Bank,
         drawings: dict[Adapter | None, list[Drawing]],
+        prefixes: KeptPrefixes,
         *,
         packed: bool,
         shares: bool,
+        masks: Masks | None = None,
     ) -> None:
-        self.model, self.bank, self.packed, self.shares = model, bank, packed, shares
-        self.masks = Masks.of(model)
+        self.model, self.bank, self.prefixes, self.packed, self.shares = model, bank, prefixes, packed, shares
+        self.masks = masks or Masks.of(model)
         self.names = list(drawings)
         self.width = max(len(group) for group in drawings.values())
         self.grid = [row for group in drawings.values() for row in (*group, *[None] * (self.width - len(group)))]
@@ -230,27 +241,42 @@ class _Batch:
         if not self.packed:
             self.cache: Cache = DynamicCache(config=self.model.config)
             return self._logits(ids, positions, self.present[:, :end].long())
-        layers = self.model.config.get_text_config().num_hidden_layers
-        apart = self.shares and shared > 0
-        self.buffers = [Buffer(shared if apart else longest) for _ in range(layers)]
-        self.cache = Cache(layers=[*self.buffers])
         causal = torch.ones(end, end, dtype=torch.bool, device=device).tril()
-        if shared:
-            firsts = slice(0, None, self.width)
-            mask = causal[None, None, :shared, :shared].expand(len(self.names), -1, -1, -1)
-            first = positions[firsts, :shared]
-            self._logits(ids[firsts, :shared], first, self.masks.make(mask, first, first))
-            if apart:
-                own = longest - shared
-                self.buffers = [Buffer(own, buffer.columns(), len(prompts)) for buffer in self.buffers]
-                self.cache = Cache(layers=[*self.buffers])
+        windows = self.masks.windows(self.model)
+        if not shared:
+            self._look_at([Buffer(longest) for _ in windows])
+        else:
+            prefix = self._prefix(prompts[0][:shared], causal[:shared, :shared])
+            if self.shares:
+                own = zip(prefix, windows, strict=True)
+                self._look_at([Buffer(longest - shared, columns, len(prompts), window) for columns, window in own])
             else:
+                self._look_at([Buffer(longest) for _ in windows])
+                for buffer, columns in zip(self.buffers, prefix, strict=True):
+                    buffer.update(*columns)
                 self.cache.batch_repeat_interleave(self.width)
         seen = self.present[:, None, :end] & causal[shared:]
         # Filler attends to itself, so that no row of the attention matrix is empty.
         seen |= torch.eye(end, dtype=torch.bool, device=device)[shared:]
         rest = positions[:, shared:]
         return self._logits(ids[:, shared:], rest, self.masks.make(seen[:, None], rest, positions))
+
+    def _look_at(self, buffers: list[Buffer]) -> None:
+        self.buffers, self.cache = buffers, Cache(layers=[*buffers])
+
+    def _prefix(self, tokens: tuple[int, ...], causal: Tensor) -> list[Columns]:
+        """Each layer's keys and values of these tokens, a row for each adapter."""
+        parameters = [None if name is None else self.bank.adapters[name].parameters for name in self.names]
+        columns = self.prefixes.get(tokens, parameters)
+        if columns is None:
+            self._look_at([Buffer(len(tokens)) for _ in self.masks.windows(self.model)])
+            ids = torch.tensor([tokens] * len(self.names), device=self.model.device)
+            positions = torch.arange(len(tokens), device=self.model.device).expand_as(ids)
+            mask = causal.expand(len(ids), 1, -1, -1)
+            self._logits(ids, positions, self.masks.make(mask, positions, positions))
+            columns = [buffer.columns() for buffer in self.buffers]
+            self.prefixes.put(tokens, parameters, columns)
+        return columns
 
     def _next(self) -> Tensor:
         """Run the last token of each row through the model, and return the logits `[rows, vocabulary]`."""
