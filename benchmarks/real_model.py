@@ -57,7 +57,7 @@ class Scale:
     critique: int
 
 
-FULL, SMALL = Scale(3, 2, 24, 128, 96), Scale(1, 1, 2, 8, 8)
+FULL, SMALL = Scale(3, 2, 24, 96, 64), Scale(1, 1, 2, 8, 8)
 
 
 @dataclass
