@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from functools import cache
@@ -140,6 +142,16 @@ def test_every_command_in_a_block_is_taken_by_its_parser(page: Path, parse: Call
         if line.startswith("cai-base ") and "[" not in line and "$flags" not in line:
             command, *words = shlex.split(line, comments=True)[1:]
             parse(command, [PLACEHOLDERS.get(word, word) for word in words])
+
+
+def test_the_pictures_of_the_findings_are_drawn_from_the_tables_as_they_stand(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "scripts" / "findings-figures", tmp_path], check=True)
+    drawn = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert len(drawn) > 4
+    page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    for name, data in drawn.items():
+        assert data == (ROOT / "docs" / "images" / name).read_bytes(), f"{name}: run scripts/findings-figures"
+        assert f"(images/{name})" in page
 
 
 def test_the_readme_is_read_in_minutes() -> None:
