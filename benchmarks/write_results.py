@@ -74,6 +74,8 @@ def main() -> None:
             notes(named, file.stem),
         ]
         parts.append(plain(content["rows"]))
+    if (HERE / "growth.json").is_file():
+        parts.append(growth(json.loads((HERE / "growth.json").read_bytes())))
     parts.append("## Not measured\n\n" + "\n".join(f"- {what}: {why}." for what, why in OPEN))
     (HERE / "RESULTS.md").write_text("\n".join(part.rstrip() + "\n" for part in parts if part))
 
@@ -126,6 +128,22 @@ def notes(rows: list[dict[str, Any]], place: str) -> str:
         said += [WHY[key]] if missed and (key := f"{place} {row['name']}") in WHY else []
         lines += [f"- {row['name']}: {' '.join(said)}"] if said else []
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def growth(record: dict[str, Any]) -> str:
+    """Every point of every axis, and the powers."""
+    lines = [
+        "## Growth, CPU, one thread\n",
+        "`python benchmarks/growth.py`; what each axis is stands at its top. A power of 1 is linear; it is that of the",
+        "last three points.\n",
+        "![Seconds and memory along each axis](growth.svg)\n",
+        "| axis | points: seconds of CPU, MB at most | power of seconds | power of memory |",
+        "| --- | --- | --- | --- |",
+    ]
+    for axis, one in record["axes"].items():
+        points = "; ".join(f"{int(n):,}: {p['seconds']:.3g} s, {p['memory']:.0f}" for n, p in one["points"].items())
+        lines.append(f"| {axis} | {points} | {one['power of seconds']} | {one['power of memory']} |")
+    return "\n".join(lines) + "\n\n" + machines([record["machine"]])
 
 
 def plain(rows: dict[str, dict[str, Any]]) -> str:
