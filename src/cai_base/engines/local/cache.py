@@ -81,7 +81,7 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Entry:
     """The columns of every layer, and the adapters' parameters that they were computed under."""
 
     columns: list[Columns]
@@ -101,24 +101,25 @@ class KeptPrefixes:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, ...], _Entry] = OrderedDict()
 
     def get(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None]) -> list[Columns] | None:
         """The columns of every layer for these tokens under adapters with these parameters, if they are kept."""
-        kept = self._kept.get(tokens)
-        if kept is None or kept.versions != _versions(parameters):
+        entry = self._entries.get(tokens)
+        if entry is None or entry.versions != _versions(parameters):
             return None
-        self._kept.move_to_end(tokens)
-        return kept.columns
+        self._entries.move_to_end(tokens)
+        return entry.columns
 
     def put(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None], columns: list[Columns]) -> None:
         """Keep them, in the place of those of earlier parameters."""
-        self._kept.pop(tokens, None)
-        self._kept[tokens] = _Kept(columns, parameters, _versions(parameters))
+        self._entries.pop(tokens, None)
+        self._entries[tokens] = _Entry(columns, parameters, _versions(parameters))
         while (
-            sum(part.nbytes for kept in self._kept.values() for pair in kept.columns for part in pair) > self._capacity
+            sum(part.nbytes for entry in self._entries.values() for pair in entry.columns for part in pair)
+            > self._capacity
         ):
-            self._kept.popitem(last=False)
+            self._entries.popitem(last=False)
 
 
 def _versions(parameters: Sequence[Tensor | None]) -> tuple[tuple[int, int], ...]:
