@@ -7,7 +7,8 @@ from small_tokenizers import CROSSING, KINDS, Letters, tokenizer_of_kind
 
 from cai_base import embedded
 from cai_base.dialogue import END, STOPS, Dialogue, escape, prompt_tokens, split_tokens
-from cai_base.engines import Datum
+from cai_base.engines import Datum, SampleRequest
+from cai_base.engines.local.sampling import Drawing, Ends
 from cai_base.engines.tokenizer import HubTokenizer, load_tokenizer
 from cai_base.evaluation import fluency
 from cai_base.evaluation.tasks import comparisons
@@ -190,6 +191,22 @@ def test_every_phase_and_every_measure_has_the_same_tokens(tokenizer: HubTokeniz
     # Only the token in which the response ends may be another: with the end behind it, it can hold line breaks too.
     same = sum(1 for ours, theirs in zip(sft.tokens, compared.tokens, strict=False) if ours == theirs)
     assert same >= len(compared.tokens) - 1
+
+
+@pytest.mark.parametrize("response", [response for response in RESPONSES if response])
+def test_a_model_that_writes_the_tokens_trained_on_is_stopped_at_the_last_and_has_written_the_response(
+    tokenizer: HubTokenizer, response: str
+) -> None:
+    datum = trained_datum(tokenizer, DIALOGUE, QUESTION, response)
+    start = datum.weights.index(1.0)
+    request = SampleRequest(None, datum.tokens[:start], len(datum.tokens), 1.0, STOPS, 0)
+    drawing = Drawing(request, Ends(tokenizer))
+    for token in datum.tokens[start:]:
+        assert drawing.sample is None
+        drawing.add(token)
+    sample = drawing.finished()
+    assert (sample.text.strip(), sample.stop_reason) == (escape(response), "stop")
+    assert sample.tokens == datum.tokens[start:]
 
 
 @pytest.mark.parametrize("pack", ["world", "english"])

@@ -38,10 +38,18 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         **SHAPE, head_dim=8, num_local_experts=4, num_experts_per_tok=2, **ALTERNATE, **NO_SPECIALS
     ),
     "Cohere 2": transformers.Cohere2Config(**SHAPE, logit_scale=0.5, **ALTERNATE, **NO_SPECIALS),
+    "Qwen 3.5": transformers.Qwen3_5TextConfig(
+        **SHAPE,
+        head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
+        **{f"linear_num_{part}_heads": 2 for part in ("key", "value")},
+        **{f"linear_{part}_head_dim": 8 for part in ("key", "value")},
+        **NO_SPECIALS,
+    ),
     "LFM 2": transformers.Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"], **NO_SPECIALS),
 }
-PADDED = {"LFM 2"}
-"""Convolutions look at neighbours in a row, whatever their positions."""
+PADDED = {"LFM 2", "Qwen 3.5"}
+"""Convolutions and linear attention look at neighbours in a row, whatever their positions."""
 KINDS = list(CONFIGS)
 
 
