@@ -42,9 +42,7 @@ def test_no_preset_uses_refusal_phrases() -> None:
 
 
 def test_tables_say_what_it_cannot_tell() -> None:
-    class Results:
-        judge = "refusal-phrases"
-
-    (note,) = judge_note(Results())  # type: ignore[arg-type]
+    assert judge_note("ground-truth", None) == []
+    (note,) = judge_note("ground-truth", "refusal-phrases")
     assert "string matching" in note
     assert "counts as compliance" in note

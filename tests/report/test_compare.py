@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from cai_base.cli import main
+from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
 from cai_base.paths import answers
+from cai_base.report.compare import html, render
 from cai_base.report.labels import label
+from cai_base.run.results.compare_runs import compare
 from cai_base.store import Run, to_lines
 
 MakeRun = Callable[..., Path]
@@ -105,6 +108,21 @@ def test_the_page_and_the_terminal_have_the_differences(
         assert "Over-refusal rate (%)" in text
         assert "Paired over the seeds (0, 1) and the" in " ".join(text.split())
     assert "<script" not in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_rates_by_string_matching_are_called_that_beside_the_differences(runs: tuple[Path, Path]) -> None:
+    compared = compare(runs)
+    judges = ("ground-truth", RefusalPhrases.name)
+    by_strings = compared.model_copy(
+        update={
+            "runs": tuple(
+                one.model_copy(update={"judge": judge}) for one, judge in zip(compared.runs, judges, strict=True)
+            )
+        }
+    )
+    for write in (render, html):
+        assert ABOUT in " ".join(write(by_strings).replace("&#39;", "'").split())
+        assert "string matching" not in write(compared)
 
 
 def test_one_run_or_the_same_twice_is_refused(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.records import Difference
 from cai_base.records.compared import Against, RunsCompared
 from cai_base.report.labels import ORGANISM, label
+from cai_base.report.notes import judge_note
 from cai_base.report.numbers import NONE, heading
 from cai_base.report.plotting import arm_colours
 from cai_base.report.table import draw, page
@@ -92,6 +93,12 @@ def paired_over(against: Against) -> str:
     return text
 
 
+def notes(compared: RunsCompared) -> list[str]:
+    """What the judges of these runs cannot tell, and that a model is a model organism."""
+    organism = [ORGANISM] if any(run.model_organism for run in compared.runs) else []
+    return [*judge_note(*(run.judge for run in compared.runs)), *organism]
+
+
 def render(compared: RunsCompared) -> str:
     """What the terminal shows."""
     return page(lambda console: _write(console, compared))
@@ -112,7 +119,7 @@ def html(compared: RunsCompared) -> str:
                 for one in compared.against_first
                 for table in (difference_table(compared, one),)
             ],
-            organism=ORGANISM if any(run.model_organism for run in compared.runs) else "",
+            notes=notes(compared),
         )
     )
 
@@ -128,5 +135,5 @@ def _write(console: Console, compared: RunsCompared) -> None:
     for against in compared.against_first:
         draw(console, difference_table(compared, against))
         console.print(Text(paired_over(against), style="dim"))
-    if any(run.model_organism for run in compared.runs):
-        console.print(Text(ORGANISM, style="dim"))
+    for note in notes(compared):
+        console.print(Text(note, style="dim"))

@@ -3,7 +3,7 @@
 from cai_base.arms import ARMS, BASELINE, pair_name
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
 from cai_base.evaluation.tasks.prompts import METRICS
-from cai_base.records import ATTACK, HELPFULNESS, SEEDS_AND_PROMPTS, Results, Share, StyleResults, SuiteResults
+from cai_base.records import ATTACK, HELPFULNESS, SEEDS_AND_PROMPTS, Results, Share, SuiteResults
 from cai_base.report.headline import main_arm
 from cai_base.report.labels import label
 from cai_base.report.numbers import NONE, RATE, interval, number, percent
@@ -19,7 +19,7 @@ def notes(results: Results) -> list[str]:
     """The notes beside the main table: the intervals, non-inferiority in helpfulness, unseen families and power."""
     return [
         *unknown(results),
-        *judge_note(results),
+        *judge_note(results.judge, None if results.second_judge is None else results.second_judge.name),
         interval_note(results),
         *_judge_labels(results),
         *_unseen(results),
@@ -41,9 +41,9 @@ def unknown(results: Results | SuiteResults) -> list[str]:
     ]
 
 
-def judge_note(results: Results | SuiteResults | StyleResults) -> list[str]:
-    """What a judge that only matches phrases cannot tell; empty for other judges."""
-    return [ABOUT] if results.judge == RefusalPhrases.name else []
+def judge_note(*judges: str | None) -> list[str]:
+    """What a judge that only matches phrases cannot tell; empty if none of these judges is one."""
+    return [ABOUT] if RefusalPhrases.name in judges else []
 
 
 def _judge_labels(results: Results) -> list[str]:

@@ -13,6 +13,7 @@ from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.reading import read_record
 from cai_base.records import HELPFULNESS, CellResults, ComparisonResults, Difference, StudyResults
 from cai_base.report.labels import ORGANISM, label
+from cai_base.report.notes import judge_note
 from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
 from cai_base.report.table import draw, page, prose
@@ -57,6 +58,8 @@ def table(study: Path) -> str:
         prose(console, answer(results), "bold")
         draw(console, comparison_table(results))
         draw(console, cell_table(results))
+        for note in judge_note(results.judge):
+            console.print(Text(note, style="dim"))
         if results.model_organism:
             console.print(Text(ORGANISM, style="dim"))
 
@@ -202,6 +205,7 @@ def _content(results: StudyResults) -> dict[str, object]:
 def _notes(results: StudyResults) -> list[str]:
     primary = ", ".join(METRICS[name].label.lower() for name in results.primary)
     return [
+        *judge_note(results.judge),
         "Brackets are 95 % intervals: of 100 experiments with other seeds and prompts, 95 have an interval that holds "
         "the true mean.",
         f"p, Holm: corrected over all {len(results.comparisons)} comparisons and the primary metrics ({primary}), "

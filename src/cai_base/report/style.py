@@ -117,7 +117,7 @@ def notes(results: StyleResults) -> list[str]:
     truncated = [f"{name} {arm.truncated} of {arm.answers}" for name, arm in arms.items() if arm.truncated]
     if truncated:
         sentences.append(f"Truncated at the length limit: {', '.join(truncated)}.")
-    return [*judge_note(results), *sentences]
+    return [*judge_note(results.judge), *sentences]
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def _suite_notes(results: SuiteResults) -> list[str]:
     if results.judge == NO_JUDGE:
         return []
     over = "Attack success and refusal are over the attacks, over-refusal over the safe prompts."
-    return [over, *judge_note(results), _interval_note(results)]
+    return [over, *judge_note(results.judge), _interval_note(results)]
 
 
 def _interval_note(results: SuiteResults) -> str:
