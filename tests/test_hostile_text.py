@@ -26,7 +26,8 @@ from cai_base.errors import UserError
 from cai_base.inputs.prompts import load_prompts
 from cai_base.integrations.export.card import CardFacts, model_card
 from cai_base.records import Answer
-from cai_base.report import page
+from cai_base.records.compared import RunsCompared
+from cai_base.report import compare, page, watch
 from cai_base.report.load import StoredRun, load
 from cai_base.report.table import render
 from cai_base.text import LONGEST_LINE, for_terminal, without_controls
@@ -141,6 +142,47 @@ def test_a_page_has_the_texts_as_text_and_no_element_of_theirs(stored: StoredRun
         assert TEXTS[name] in elements.text, name
     assert "unicode-bidi: isolate" in html, "a text that turns the direction of writing turns no other's"
     assert "default-src 'none'" in html
+
+
+def _small_pages() -> dict[str, str]:
+    """The page of a chat and that of a comparison, in which every text of a person, a model or a file is hostile."""
+    every = "\n".join(TEXTS.values())
+    run = {"model": every, "model_organism": False, "judge": every, "seeds": (0,), "arms": {}}
+    against = {"run": every, "seeds": (), "prompts": 0, "arms": {}, "same_answers": (), "left_out": ()}
+    compared = {
+        "schema": 1,
+        "runs": ({"name": every, **run}, {"name": "other", **run}),
+        "settings": {every: (json.dumps(every), json.dumps("x"))},
+        "against_first": (against,),
+        "warnings": (every,),
+    }
+    return {
+        "chat": watch.chat_html(every, [watch.Exchange(every, [(every, every)])], error=every, draft=every),
+        "compare": compare.html(RunsCompared.model_validate(compared)),
+    }
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+@pytest.mark.parametrize("name", ["chat", "compare"])
+def test_in_a_browser_the_texts_do_nothing_on_the_pages_of_a_chat_and_of_a_comparison(
+    name: str, tmp_path: Path
+) -> None:
+    html = _small_pages()[name]
+    (tmp_path / "page.html").write_text(html, encoding="utf-8", errors="strict")
+    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=8000 --dump-dom".split()
+    shown = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}/profile", (tmp_path / "page.html").as_uri()],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    elements = Elements(shown)
+    assert {"script", "img", "svg"}.isdisjoint(elements.tags)
+    assert elements.handlers == []
+    assert "<title>owned" not in shown
+    assert "<title>1<" not in shown
+    assert TEXTS["script"] in elements.text
+    assert shown.rstrip().endswith("</body></html>"), "no text closed an element early"
 
 
 def test_markdown_has_the_texts_in_fences_alone_and_no_control(stored: StoredRun) -> None:
