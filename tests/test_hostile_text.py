@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -82,10 +82,14 @@ def test_a_terminal_is_given_no_control_by_tables_or_messages(
         assert not CONTROLS.search(capsys.readouterr().err)
 
 
+TERMINALS = count()
+
+
 def _terminal(text: str, folder: Path) -> tuple[str, str]:
     """The title and the lines of a real terminal, tmux's, after a line `before`, the text and a line `after`."""
     (folder / "text").write_text(f"before\n{text}\nafter\n", encoding="utf-8")
-    tmux = ["tmux", "-L", f"hostile-{os.getpid()}"]
+    # A server of its own: that of the last terminal may still be ending, and would take a new session with it.
+    tmux = ["tmux", "-L", f"hostile-{os.getpid()}-{next(TERMINALS)}"]
     size = ["-x", "120", "-y", "900"]
     subprocess.run([*tmux, "-f/dev/null", "new-session", "-d", *size, f"cat {folder}/text; sleep 60"], check=True)
     try:
