@@ -6,11 +6,13 @@
 
 All contenders of a row take turns in one run. Peers: `from_pretrained` of weights and tokenizer; TRL at its best
 (`training.py`); `transformers.generate` on the same requests; with `--padded`, a git worktree of commit 488aaaf,
-this project's engine of that time, which pads sliding windows, in a process of its own. --small takes 2 prompts
-and one round. Each row writes `real-<row>.json`. On a busy machine read the ratios of CPU seconds.
+this project's engine of that time, which pads sliding windows, in a process of its own; llama.cpp's server on the
+GGUF file itself, if xllamacpp is installed. --small takes 2 prompts and one round. Each row writes `real-<row>.json`. On
+a busy machine read the ratios of CPU seconds.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -42,6 +44,7 @@ LENGTH = 1792
 """The longest sequence of a run on the packaged inputs, in tokens."""
 ROWS_DRAWN = 24
 TRL, GENERATE, PADDED = "TRL and PEFT", "generate", "padded engine of commit 488aaaf"
+LLAMA = "llama.cpp's server, 8 slots"
 ADAPTER = "0"
 CHILD = Path(__file__).parent / "real_model_child.py"
 
@@ -68,6 +71,7 @@ class Bench:
         folder: of the model.
         scratch: a folder for adapters and caches.
         padded: a worktree of the old commit, if there is one.
+        gguf: the file that the model is from, if it is from one and llama.cpp's server is installed.
     """
 
     folder: Path
@@ -75,6 +79,7 @@ class Bench:
     scale: Scale
     threads: int
     padded: Path | None
+    gguf: Path | None
 
     @cached_property
     def work(self) -> Workload:
@@ -256,7 +261,7 @@ def revision(bench: Bench) -> Comparison:
         f"one round of revision, {scale.prompts} packaged prompts, at most {scale.response} and {scale.critique} "
         "tokens, Gemma-3-270M",
         ours="engine",
-        goals={GENERATE: 5} | ({PADDED: 5} if bench.padded else {}),
+        goals={GENERATE: 5} | ({PADDED: 5} if bench.padded else {}) | ({LLAMA: 1.5} if bench.gguf else {}),
         notes=["A text ends where the model ended it, the same for all; generate goes on until the last of a batch."],
     )
     drawn = [one.max_tokens for batch in batches for one in batch]
@@ -264,20 +269,37 @@ def revision(bench: Bench) -> Comparison:
         sum(drawn) / sum(len(b) * max(one.max_tokens for one in b) for b in batches), 2
     )
     row.figures["tokens of the prompts, as given"] = sum(len(one.prompt) for batch in batches for one in batch)
+
+    def ours() -> None:
+        bench.engine.load({ADAPTER: bench.scratch / "adapter"}, optimizer=False)  # no prefix is kept from before
+        for batch in batches:
+            bench.engine.sample(batch)
+
     contenders = {
         GENERATE: steps_of(lambda: [generate.sample(batch) for batch in batches], 0),
-        "engine": steps_of(lambda: [bench.engine.sample(batch) for batch in batches], 0),
+        "engine": steps_of(ours, 0),
     }
-    child = None
+    file = bench.scratch / "requests.json"
+    file.write_text(json.dumps([[asdict(request) for request in batch] for batch in batches]))
+
+    def fresh(*arguments: str, environment: Mapping[str, str] | None = None) -> Steps:
+        def take(n: int) -> list[Taken]:
+            taken = []
+            for _ in range(n):  # llama.cpp's server would know the prompts of the time before
+                child = Child(*arguments, str(bench.threads), str(file), environment=environment)
+                taken += child.take(1)
+                child.close()
+            return taken
+
+        return take
+
     if bench.padded is not None:
-        file = bench.scratch / "requests.json"
-        file.write_text(json.dumps([[asdict(request) for request in batch] for batch in batches]))
         place = {"PYTHONPATH": str(bench.padded / "src")}
-        child = Child("sample", str(bench.folder), str(bench.threads), str(file), environment=place)
-        contenders[PADDED] = child.take
+        contenders[PADDED] = fresh("sample", str(bench.folder), environment=place)
+    if bench.gguf is not None:
+        contenders[LLAMA] = fresh("llama", str(bench.gguf))
+        row.notes.append("llama.cpp computes with the file's 4-bit weights, the others with the same weights in fp32.")
     row.measure(contenders, scale.rounds, 1)
-    if child is not None:
-        child.close()
     return row
 
 
@@ -304,11 +326,13 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     training.quiet()
     torch.set_num_threads(options.threads)
-    folder = Path(converted(str(options.model))) if is_gguf(str(options.model)) else options.model
+    from_gguf = is_gguf(str(options.model))
+    folder = Path(converted(str(options.model))) if from_gguf else options.model
+    served = options.model if from_gguf and importlib.util.find_spec("xllamacpp") is not None else None
     with tempfile.TemporaryDirectory() as scratch:
         scale = SMALL if options.small else FULL
         scale = replace(scale, rounds=options.rounds or scale.rounds)
-        bench = Bench(folder, Path(scratch), scale, options.threads, options.padded)
+        bench = Bench(folder, Path(scratch), scale, options.threads, options.padded, served)
         for name in options.rows.split(","):
             began = time.perf_counter()
             row = ROWS[name](bench)

@@ -4,9 +4,13 @@ It runs against either of two versions of this project, so it imports only what 
 """
 
 import json
+import os
+import socket
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ from cai_base.engines import Lora, SampleRequest
 from cai_base.engines.local import LocalEngine
 
 LENGTH = 1792
+SLOTS = 8
+"""Requests that llama.cpp's server answers at a time."""
 
 
 def by_transformers(folder: str) -> Callable[[], object]:
@@ -44,6 +50,44 @@ def by_requests(folder: str, file: str) -> Callable[[], object]:
     return lambda: [engine.sample(batch) for batch in batches]
 
 
+def by_llama(gguf: str, file: str) -> Callable[[], object]:
+    """Sample every batch of the requests in a file from llama.cpp's server: parallel slots, prompts kept per slot."""
+    import xllamacpp
+
+    given = xllamacpp.CommonParams()
+    given.model.path, given.n_parallel, given.n_ctx = gguf, SLOTS, SLOTS * LENGTH
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        given.port = probe.getsockname()[1]
+    given.hostnames, given.ui = ["127.0.0.1"], False
+    given.cpuparams.n_threads = given.cpuparams_batch.n_threads = torch.get_num_threads()
+    server = xllamacpp.Server(given)
+    address = f"http://127.0.0.1:{given.port}"
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=60)
+            break
+        except OSError:  # it loads
+            time.sleep(0.5)
+
+    def complete(request: dict[str, Any]) -> int:
+        fixed = {"ignore_eos": True, "cache_prompt": True, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+        own = {"prompt": request["prompt"], "n_predict": request["max_tokens"], "seed": request["seed"] % 2**31}
+        body = json.dumps({**fixed, **own, "temperature": request["temperature"]}).encode()
+        asked = urllib.request.Request(f"{address}/completion", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=3600) as response:
+            return int(json.load(response)["tokens_predicted"])
+
+    def work(_: Any = server) -> None:
+        with ThreadPoolExecutor(SLOTS) as pool:
+            for batch in json.loads(Path(file).read_bytes()):
+                drawn = list(pool.map(complete, batch))
+                if drawn != [one["max_tokens"] for one in batch]:
+                    raise RuntimeError(f"llama.cpp's server drew {drawn} tokens")
+
+    return work
+
+
 def main() -> None:
     """Answer every line."""
     what, folder, threads, *file = sys.argv[1:]
@@ -52,6 +96,7 @@ def main() -> None:
         "transformers": by_transformers,
         "engine": by_engine,
         "sample": by_requests,
+        "llama": by_llama,
     }
     work = makers[what](folder, *file)
     for _ in sys.stdin:
@@ -59,6 +104,7 @@ def main() -> None:
         work()
         taken = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         print(json.dumps(taken), flush=True)
+    os._exit(0)  # llama.cpp's server waits for open connections otherwise
 
 
 if __name__ == "__main__":
