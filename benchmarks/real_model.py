@@ -6,9 +6,9 @@
 
 All contenders of a row take turns in one run. Peers: `from_pretrained` of weights and tokenizer; TRL at its best
 (`training.py`); `transformers.generate` on the same requests; with `--padded`, a git worktree of commit 488aaaf,
-this project's engine of that time, which pads sliding windows, in a process of its own; llama.cpp's server on the
-GGUF file itself, if xllamacpp is installed. --small takes 2 prompts and one round. Each row writes `real-<row>.json`. On
-a busy machine read the ratios of CPU seconds.
+this project's engine of that time, which pads sliding windows, in a process of its own; if xllamacpp is installed,
+llama.cpp's server on the GGUF file itself. --small takes 2 prompts and one round. Each row writes `real-<row>.json`.
+On a busy machine read the ratios of CPU seconds.
 """
 
 import argparse
