@@ -201,7 +201,8 @@ _ARMS = (
         "unrevised",
         "Unrevised",
         "#ddaa33",
-        "full CAI on two answers of the SFT model, one preferred at random, which removes critique and revision",
+        "full CAI on two answers of the SFT model, one preferred at random, which removes critique, revision and the "
+        "direction of the preference",
         "control",
         section="dpo",
         folder="unrevised",
