@@ -336,6 +336,12 @@ def test_another_model_s_name_in_a_response_changes_no_verdict(server: Server, t
     assert "another-model" not in (tmp_path / "judge.jsonl").read_text()
 
 
+def test_a_completion_whose_count_of_tokens_is_null_is_read(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda asked: (200, completion(graded(asked)) | {"usage": None})
+    (judgement,) = judge(server.url, tmp_path)
+    assert judgement.verdict is not None
+
+
 def test_a_server_that_changes_its_answers_is_asked_once(server: Server, tmp_path: Path) -> None:
     first = judge(server.url, tmp_path)
     server.answer = lambda asked: graded(asked, complied=False, refused=True)

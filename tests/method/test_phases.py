@@ -1,26 +1,31 @@
 """The phases of a run: their order, what each needs, and what each costs."""
 
+from typing import Any
+
 import pytest
 
 from cai_base import default_settings
 from cai_base.arms import named
 from cai_base.embedded import weights
-from cai_base.engines import Usage
+from cai_base.engines import Datum, Usage
 from cai_base.engines.tokenizer import load_tokenizer
 from cai_base.errors import UserError
 from cai_base.experiment import phases
 from cai_base.inputs import gather
+from cai_base.method.dpo import TokenPair, dpo_batch
 from cai_base.method.interpreter import Interpreter
 from cai_base.method.losses import FORMULAS
 from cai_base.method.phase import adapter_name, adapter_seed
+from cai_base.method.sft import SftOnPairs, sft_batch
 from cai_base.models import load_engine
 from cai_base.progress import Progress
+from cai_base.records import Reference
 from cai_base.report.labels import GLOSSARY
 from cai_base.run.preflight.feedback import check_feedback, feedback_cost, known_comparisons
 from cai_base.run.spending.cost import estimate, run_size
 from cai_base.settings.command_line import help_text
 from cai_base.settings.feedback import Feedback
-from cai_base.settings.schema import LOSSES
+from cai_base.settings.schema import LOSSES, Training
 
 ARMS, CONTROLS = ("sft", "cai", "sl-cai", "feedback", "sl-cai+feedback"), named("control")
 EVERYTHING = default_settings("organism", arms=ARMS, control=CONTROLS)
@@ -63,6 +68,31 @@ def test_the_cost_table_has_a_row_for_every_phase_that_takes_tokens() -> None:
     assert usages["shuffled"] == usages["placebo"] == usages["feedback"] == usages["dpo"]
     assert usages["responses of feedback"].prefilled > usages["responses of unrevised"].prefilled
     assert abs(2 * usages["nll-only"].trained - usages["dpo"].trained) <= 1  # rounded
+
+
+@pytest.mark.parametrize(
+    ("arm", "flags"), [("sl-cai", {"arms": ("sft", "cai", "sl-cai")}), ("nll-only", {"control": ("nll-only",)})]
+)
+def test_an_arm_that_differs_from_dpo_in_the_loss_alone_has_its_steps_rate_and_batches(
+    arm: str, flags: dict[str, Any]
+) -> None:
+    settings = default_settings("organism", **flags)
+    if arm == "sl-cai":
+        own = {one.name: one for one in phases(settings, gather(settings))}[arm]
+        assert isinstance(own, SftOnPairs)
+        assert (own.settings.steps, own.draws) != (settings.dpo.steps, "dpo"), "unless --sl-cai.as-dpo is given"
+        settings = settings.model_copy(update={"sl_cai": settings.sl_cai.model_copy(update={"as_dpo": True})})
+    phase = {one.name: one for one in phases(settings, gather(settings))}[arm]
+    assert isinstance(phase, SftOnPairs)
+    for field in Training.model_fields:
+        assert getattr(phase.settings, field) == getattr(settings.dpo, field)
+    assert settings.training_steps[arm] == settings.training_steps["cai"]
+    pairs = [TokenPair(f"{n}", Datum((n, 0), (0.0, 1.0)), Datum((n, 1), (0.0, 1.0))) for n in range(30)]
+    references = {pair.id: Reference(id=pair.id, chosen=0.0, rejected=0.0, weights="0") for pair in pairs}
+    for step in range(12):
+        ours = sft_batch([pair.chosen for pair in pairs], 3, phase.draws, step, phase.settings.batch_size)
+        theirs = dpo_batch(pairs, references, 3, step, settings.dpo)
+        assert list(ours.sequences) == list(theirs.sequences)[::2]
 
 
 @pytest.mark.parametrize("reasons", [False, True])

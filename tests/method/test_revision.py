@@ -12,6 +12,7 @@ from cai_base.inputs.constitution import Constitution, Principle
 from cai_base.inputs.prompts import Prompt
 from cai_base.method import pairs as preference
 from cai_base.method import revision
+from cai_base.method.interpreter import Interpreter
 from cai_base.records import Chain, Pair
 from cai_base.settings.schema import Revision
 
@@ -31,10 +32,12 @@ class Scripted:
     def __init__(self, reply: Callable[[str], str], stop_reason: str = "stop") -> None:
         self.reply, self.stop_reason = reply, stop_reason
         self.asked: list[str] = []
+        self.adapters: list[str | None] = []
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         texts = [self.tokenizer.decode(request.prompt) for request in requests]
         self.asked += texts
+        self.adapters += [request.adapter for request in requests]
         return [Sample(reply := self.reply(text), tuple(map(ord, reply)), self.stop_reason) for text in texts]  # type: ignore[arg-type]
 
 
@@ -47,7 +50,9 @@ def prompts(count: int) -> list[Prompt]:
     return [Prompt(id=f"q{i}", kind="benign", text=f"Question {i}?") for i in range(count)]
 
 
-def chains(engine: Scripted, count: int = 1, seed: int = 0, **changes: Any) -> list[Chain]:
+def chains(
+    engine: Scripted, count: int = 1, seed: int = 0, interpreter: Interpreter | None = None, **changes: Any
+) -> list[Chain]:
     made = revision.revise(
         engine,  # type: ignore[arg-type]
         Dialogue((), ()),
@@ -56,6 +61,7 @@ def chains(engine: Scripted, count: int = 1, seed: int = 0, **changes: Any) -> l
         settings(**changes),
         {f"sft/{seed}": seed},
         prompts(count),
+        interpreter=interpreter,
     )[f"sft/{seed}"]
     assert [chain.id for chain in made] == [f"q{i}" for i in range(count)]
     return made
@@ -76,6 +82,20 @@ def test_each_round_revises_the_last_revision_under_a_principle_of_its_own() -> 
     assert f"Assistant: better than 0\n\nCritique Request: Criticise {name}.\n\nCritique:" in engine.asked[3]
     assert engine.asked[4].endswith(f"Critique: a fault\n\nRevision Request: Revise {name}.\n\nRevision:")
     assert len(engine.asked) == revision.RevisionPhase(settings(), prompts(1), CONSTITUTION, OPENERS).texts
+
+
+@pytest.mark.parametrize("adapter", [None, "interpreter"])
+def test_another_interpreter_critiques_and_revises_what_the_sft_adapter_answered(adapter: str | None) -> None:
+    learner, other, alone = Scripted(lambda text: "its own answer"), Scripted(by_heading), Scripted(by_heading)
+    (own,) = chains(alone)
+    assert set(alone.adapters) == {"sft/0"}
+    (chain,) = chains(learner, interpreter=Interpreter(other, adapter=adapter))  # type: ignore[arg-type]
+    assert learner.asked == [Dialogue((), ()).question("Question 0?")]
+    assert learner.adapters == ["sft/0"]
+    assert chain.responses == ("its own answer", "better than 0", "better than 1", "better than 1", "better than 1")
+    assert set(other.adapters) == {adapter}
+    assert len(other.asked) == 2 * len(chain.rounds)
+    assert [one.principle for one in chain.rounds] == [one.principle for one in own.rounds], "drawn as without it"
 
 
 def test_principles_are_drawn_by_seed_prompt_and_round_alone() -> None:

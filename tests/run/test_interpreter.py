@@ -1,0 +1,56 @@
+"""Who critiques, revises and compares, by `--interpreter`: the adapter itself, the base model, or another model."""
+
+import pytest
+
+from cai_base.engines import Datum, Engine
+from cai_base.errors import UserError
+from cai_base.method.interpreter import Interpreter
+from cai_base.models import load_engine, load_instruct
+from cai_base.progress import Progress
+from cai_base.run.inference import interpreter_of
+from cai_base.settings.command_line import load_settings
+
+QUIET = Progress.quiet()
+TEXT = "User: How would you sweep the mill?\n\nAssistant: Take the broom."
+
+
+def interpretation(name: str) -> tuple[Engine, Interpreter]:
+    """The run's engine, and the interpreter that the flag names."""
+    settings = load_settings(["--interpreter", name, "--threads", "1", "--lora.rank", "2"]).settings
+    engine = load_engine(settings.base_model, QUIET)
+    return engine, interpreter_of(settings.interpreter_model, engine, QUIET)
+
+
+def logprob(engine: Engine, adapter: str | None) -> float:
+    tokens = tuple(engine.tokenizer.encode(TEXT))
+    return engine.compute_logprobs({adapter: [Datum(tokens, (0.0, *[1.0] * (len(tokens) - 1)))]})[adapter][0]
+
+
+@pytest.mark.parametrize(("name", "interprets"), [("self", "sft/0"), ("base", None)])
+def test_the_sft_adapter_or_the_base_model_interprets_in_the_runs_own_engine(name: str, interprets: str | None) -> None:
+    engine, interpreter = interpretation(name)
+    assert interpreter.engine is engine
+    assert interpreter.model("sft/0") == interprets
+
+
+def test_another_model_interprets_in_an_engine_of_its_own_for_every_seed() -> None:
+    engine, interpreter = interpretation("organism:instruct")
+    assert interpreter.engine is not engine
+    assert interpreter.model("sft/0") == interpreter.model("sft/1") is not None
+    with_sibling = load_settings(["--arms", "sft,cai,instruct", "--threads", "1"]).settings
+    instruct, adapter = load_instruct(with_sibling.instruct_model, QUIET)
+    weighed = logprob(interpreter.engine, interpreter.model("sft/0"))
+    assert weighed == pytest.approx(logprob(instruct, adapter), rel=1e-5)
+    assert weighed != pytest.approx(logprob(engine, None), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nowhere.gguf", "--interpreter nowhere.gguf: there is no such file"),
+        ("./nowhere", "--interpreter ./nowhere: there is no such folder"),
+    ],
+)
+def test_an_interpreter_that_is_not_there_is_named_by_its_flag(name: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        interpretation(name)
