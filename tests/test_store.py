@@ -35,6 +35,26 @@ def test_a_torn_tail_is_dropped_and_written_again(run: Run) -> None:
     assert Run.open(run.directory).lines("log.jsonl") == [{"x": 1}, {"x": 2}]
 
 
+@pytest.mark.parametrize("length", [0, 1, 70_000, 200_000])
+def test_the_last_line_is_read_alone_however_long_the_lines_are(run: Run, length: int) -> None:
+    assert run.last_line("log.jsonl") is None
+    run.commit("revision", 1, append={"log.jsonl": to_lines([{"x": "a" * length}, {"x": "b" * length, "n": 2}])})
+    with (run.directory / "log.jsonl").open("ab") as file:
+        file.write(b'{"torn"')
+    assert Run.open(run.directory).last_line("log.jsonl") == {"x": "b" * length, "n": 2}
+
+
+def test_what_is_appended_is_vouched_for_with_what_was_there_and_a_change_between_is_noticed(run: Run) -> None:
+    again = Run.open(run.directory)
+    for number in range(3):
+        again.commit("revision", number, append={"log.jsonl": to_lines([{"x": number}])})
+    assert len(Run.open(run.directory).lines("log.jsonl")) == 3
+    (run.directory / "log.jsonl").write_bytes(b'{"x": 9}\n{"x": 1}\n{"x": 2}\n')
+    again.commit("revision", 4, append={"log.jsonl": to_lines([{"x": 4}])})
+    with pytest.raises(UserError, match=r"log.jsonl: differs from what this run stored"):
+        Run.open(run.directory)
+
+
 def test_what_was_written_before_the_manifest_does_not_count(run: Run) -> None:
     write_atomic(run.directory / "seed-0/pairs.jsonl", b"half a unit")
     again = Run.open(run.directory)

@@ -4,16 +4,17 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cai_base import paths
 from cai_base.arms import ARMS, SFT, Arm
 from cai_base.evaluation.metrics import means
 from cai_base.inputs import Inputs
-from cai_base.reading import typed
+from cai_base.reading import Model, read_records, typed
 from cai_base.records import MAIN_METRICS, Answer, Chain, TrainingStep
 from cai_base.records.spending import Spending
-from cai_base.run.stored import answers_of
+from cai_base.run.stored import answer_files
 from cai_base.settings.choices import Scope
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
@@ -121,9 +122,7 @@ def _stages(run: Run, scope: Scope, unit: int, seconds: Mapping[str, float]) -> 
 def _latest(run: Run, seeds: Sequence[int], phase: str) -> dict[str, float]:
     last: list[TrainingStep] = []
     for seed in seeds:
-        name = paths.metrics(seed, phase)
-        steps = typed(TrainingStep, run.lines(name)[-1:], f"{run.directory / name}")
-        last += steps
+        last += _last(run, paths.metrics(seed, phase), TrainingStep)
     values = {
         name: [value for step in last if isinstance(value := getattr(step, name, None), float)] for name in TRAINING
     }
@@ -134,27 +133,36 @@ def _rates(run: Run, scope: Scope) -> dict[str, dict[str, float]]:
     rates = {}
     for name in scope.arms:
         arm = ARMS[name]
-        answers = [one for seed in scope.seeds for one in _answers(run, scope, arm, seed)]
-        figures = {metric: value for metric, value in means(answers).items() if metric in MAIN_METRICS}
+        files = tuple(file for seed in scope.seeds for file in _newest(run, scope, arm, seed))
+        figures = {metric: value for metric, value in _means(run.directory, files).items() if metric in MAIN_METRICS}
         if figures:
             rates[name] = figures
     return rates
 
 
-def _answers(run: Run, scope: Scope, arm: Arm, seed: int) -> list[Answer]:
-    """The newest answers of an arm: those at the end of its training, or at the last evaluated step."""
+def _newest(run: Run, scope: Scope, arm: Arm, seed: int) -> tuple[tuple[str, int, str], ...]:
+    """The files of an arm's newest answers: those at the end of its training, or at the last evaluated step."""
     interim = range(scope.every, scope.steps.get(arm.name, 0), scope.every) if arm.curve else range(0)
     for step in (None, *reversed(interim)):
-        answers = answers_of(run, seed, arm.name, step)
-        if answers:
-            return answers
-    return []
+        if files := run.stored(answer_files(seed, arm.name, step)):
+            return files
+    return ()
+
+
+@lru_cache(maxsize=64)
+def _means(directory: Path, files: tuple[tuple[str, int, str], ...]) -> dict[str, float]:
+    """The means of the answers in these files. Remembered, since `watch` asks every second and files are large."""
+    return means([one for name, size, _ in files for one in read_records(directory / name, Answer, size)])
 
 
 def _newest_chain(run: Run, seeds: Sequence[int]) -> Chain | None:
     for seed in seeds:
-        name = paths.chains(seed)
-        chains = typed(Chain, run.lines(name)[-1:], f"{run.directory / name}")
-        if chains:
+        if chains := _last(run, paths.chains(seed), Chain):
             return chains[0]
     return None
+
+
+def _last(run: Run, name: str, kind: type[Model]) -> list[Model]:
+    """The last record of a file, as a list; none if there is none."""
+    line = run.last_line(name)
+    return [] if line is None else typed(kind, [line], f"{run.directory / name}")

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from cai_base.errors import UserError
 from cai_base.reading import build, check_inside, decoded, parse_json, read_bytes
 from cai_base.store.files import JsonObject as JsonObject
-from cai_base.store.files import differences, fsync, sha256
+from cai_base.store.files import differences, digest_of, fsync, sha256
 from cai_base.store.files import read_lines as read_lines
 from cai_base.store.files import to_json as to_json
 from cai_base.store.files import to_lines as to_lines
@@ -31,6 +31,8 @@ MANIFEST = "manifest.json"
 CONFIG = "config.json"
 
 
+TAIL = 1 << 16
+"""Bytes that are read at once from a file's end."""
 REMEDY = "restore it, or start a new run"
 ACCEPT = "--accept-changed"
 """The flag of commands that read a run: a file is taken as it is, though the run stored it otherwise."""
@@ -54,6 +56,7 @@ class Run:
         self.directory = directory
         self._manifest = manifest
         self._recorders: dict[str, Callable[[], JsonObject]] = {}
+        self._digests: dict[str, tuple[str, hashlib._Hash]] = {}
 
     @classmethod
     def create(
@@ -275,8 +278,13 @@ class Run:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        end = start + len(content)
-        self._manifest.files[name] = StoredFile(bytes=end, sha256=sha256(path, end), appended=True)
+        # The digest of what this process has appended so far goes on: a file is not read again for each unit.
+        known, digest = self._digests.get(name, ("", hashlib.sha256()))
+        if stored is None or known != stored.sha256:
+            digest = digest_of(path, start)
+        digest.update(content)
+        file_now = StoredFile(bytes=start + len(content), sha256=digest.hexdigest(), appended=True)
+        self._manifest.files[name], self._digests[name] = file_now, (file_now.sha256, digest)
 
     @property
     def works(self) -> Mapping[str, int]:
@@ -338,6 +346,11 @@ class Run:
         """The files in the manifest."""
         return tuple(self._manifest.files)
 
+    def stored(self, names: Iterable[str]) -> tuple[tuple[str, int, str], ...]:
+        """Those of these files that the run has stored and that are not empty: name, bytes and hash."""
+        files = ((name, self._manifest.files.get(name)) for name in names)
+        return tuple((name, file.bytes, file.sha256) for name, file in files if file is not None and file.bytes)
+
     def lines(self, name: str) -> list[JsonObject]:
         """The records of a stored JSON-lines file; none if the file does not exist.
 
@@ -347,19 +360,44 @@ class Run:
         stored = self._manifest.files.get(name)
         if stored is None:
             return []
-        path = self.directory / name
-        with path.open("rb") as file:
-            content = file.read(stored.bytes)
         records: list[JsonObject] = []
-        for number, line in enumerate(content.splitlines(), start=1):
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            if not isinstance(record, dict):
-                raise UserError(f"{path}:{number}: not a JSON object; {REMEDY}")
-            records.append(record)
+        path, left = self.directory / name, stored.bytes
+        with path.open("rb") as file:
+            while line := file.readline(left):
+                left -= len(line)
+                records.append(_record(line, f"{path}:{len(records) + 1}"))
         return records
+
+    def last_line(self, name: str) -> JsonObject | None:
+        """The last record of a stored JSON-lines file, of which no more is read; None if there is none.
+
+        Raises:
+            UserError: the line is not a JSON object.
+        """
+        stored = self._manifest.files.get(name)
+        if stored is None:
+            return None
+        path, tail = self.directory / name, b""
+        with path.open("rb") as file:
+            start = stored.bytes
+            while start > 0 and tail.rstrip(b"\n").count(b"\n") == 0:
+                step = min(start, TAIL)
+                start -= step
+                file.seek(start)
+                tail = file.read(step) + tail
+        lines = tail.rstrip(b"\n").splitlines()
+        return _record(lines[-1], f"{path}: its last line") if lines else None
+
+
+def _record(line: bytes, where: str) -> JsonObject:
+    """One line of a JSON-lines file; UserError if it is not a JSON object."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: not a JSON object; {REMEDY}")
+    return record
 
 
 def _json(path: Path) -> object:

@@ -49,12 +49,18 @@ def read_lines(path: Path) -> Iterator[JsonObject]:
 
 def sha256(path: Path, length: int) -> str:
     """SHA-256 of the first `length` bytes."""
+    return digest_of(path, length).hexdigest()
+
+
+def digest_of(path: Path, length: int) -> "hashlib._Hash":
+    """SHA-256 of the first `length` bytes, to be continued with what is appended."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while length > 0 and (part := file.read(min(length, 1 << 20))):
-            digest.update(part)
-            length -= len(part)
-    return digest.hexdigest()
+    if length:
+        with path.open("rb") as file:
+            while length > 0 and (part := file.read(min(length, 1 << 20))):
+                digest.update(part)
+                length -= len(part)
+    return digest
 
 
 def fsync(path: Path) -> None:
