@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import processors
 from transformers import (
     AutoModelForCausalLM,
@@ -104,6 +105,29 @@ def test_damaged_weights(copy: Path) -> None:
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     assert "cannot be loaded" in message(copy)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite(copy: Path, value: float) -> None:
+    weights = load_file(copy / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    assert "its weights model.layers.1.mlp.up_proj.weight hold numbers that are not finite" in message(copy)
+
+
+def test_a_config_with_fewer_layers_than_the_weights(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    said = message(copy)
+    assert "its files have weights that its config leaves out, such as model.layers.1." in said
+    assert "layers would be dropped; give the config.json that belongs to these weights" in said
+
+
+@pytest.mark.parametrize("asked", [{"quant_method": "crystal"}, {"quant_method": 7}, {}])
+def test_a_quantization_that_would_be_ignored(copy: Path, asked: dict[str, object]) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"quantization_config": asked}))
+    assert "quantization" in message(copy)
 
 
 def test_no_tokenizer(copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def load(
     if absent:
         reason = f"its files lack weights that its config asks for, such as {absent[0]}"
         raise EngineError("model", name, reason, MODEL_REMEDY)
+    _refuse_ignored(name, model, report["unexpected_keys"])
+    _refuse_not_finite(name, model)
     if not any(isinstance(module, nn.Linear) for module in text_decoder(model).modules()):
         reason = f"{type(model).__name__} has no linear layers that LoRA can adapt"
         raise EngineError("model", name, reason, "give a model with linear layers")
@@ -91,6 +94,30 @@ def load(
     length = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length)
     wrapped = HubTokenizer(tokenizer, eos, vocabulary=vocabulary, thinking=thinking)
     return LoadedModel(model, wrapped, length, weights_digest(model))
+
+
+def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> None:
+    """Raises EngineError if something in the files is not in the model, and so it is not the model that they hold.
+
+    The encoder of a multimodal model is left out on purpose, and a tensor without a layer, such as a buffer of an older
+    version, changes nothing.
+    """
+    layers = sorted(key for key in unexpected if _LAYER.search(key) and not any(part in key for part in ENCODERS))
+    if layers:
+        reason = f"its files have weights that its config leaves out, such as {layers[0]}: layers would be dropped"
+        raise EngineError("model", name, reason, f"give the {MODEL_CONFIG} that belongs to these weights")
+    asked = getattr(model.config, "quantization_config", None)
+    if asked is not None and getattr(model, "hf_quantizer", None) is None:
+        method = asked.get("quant_method") if isinstance(asked, dict) else getattr(asked, "quant_method", None)
+        reason = f"its config asks for the quantization {method!r}, which was not applied"
+        raise EngineError("model", name, reason, "give a model in plain weights, or one quantized by a known method")
+
+
+def _refuse_not_finite(name: str, model: PreTrainedModel) -> None:
+    """Raises EngineError if a weight is NaN or infinite."""
+    for key, tensor in model.named_parameters():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise EngineError("model", name, f"its weights {key} hold numbers that are not finite", "give a whole copy")
 
 
 def text_decoder(model: PreTrainedModel) -> nn.Module:
@@ -141,6 +168,9 @@ def _attention(config: Any) -> str:
     return "eager" if eager else "sdpa"
 
 
+ENCODERS = ("vision", "visual", "audio", "image", "projector", "rotary_emb", "mtp")
+"""Parts of names of weights that a causal language model does not have: of encoders and of extra prediction heads."""
+_LAYER = re.compile(r"(^|\.)(layers|layer|blocks|block|h)\.\d+\.")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FOLDER_REMEDY = f"give a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"
 MODEL_REMEDY = f"give a hub id, or a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"
