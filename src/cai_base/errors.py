@@ -3,7 +3,10 @@
 import errno
 
 NO_SPACE = ("no space left on device", "disk quota exceeded")
-NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "std::bad_alloc")
+NO_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "out of memory", "std::bad_alloc"),
+    *("threadpoolbuilderror", "can't start new thread"),  # a thread's stack
+)
 """What libraries say where they raise errors of a type of their own."""
 
 

@@ -1,6 +1,8 @@
 """A full disk and an exhausted memory: the command stops with exit code 3 and says how to go on; nothing is lost."""
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,11 @@ from cai_base.errors import exhausted
 from cai_base.progress import Progress
 from cai_base.store import Run
 
+
+class PanicException(BaseException):
+    """What a library in Rust raises, such as tokenizers: no Exception."""
+
+
 FULL = OSError(errno.ENOSPC, "No space left on device", "run/report.html")
 
 
@@ -20,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _make(tmp_path_factory, seeds=1)
 
 
-def fails_with(error: Exception) -> object:
+def fails_with(error: BaseException) -> object:
     def fail(*arguments: object) -> None:
         raise error
 
@@ -35,10 +42,12 @@ def fails_with(error: Exception) -> object:
         (MemoryError(), "the memory is exhausted"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "the memory is exhausted"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "the memory is exhausted"),
+        (RuntimeError("can't start new thread"), "the memory is exhausted"),
+        (PanicException("The global thread pool: ThreadPoolBuildError { kind: IOError }"), "the memory is exhausted"),
     ],
 )
 def test_what_the_machine_ran_out_of_is_said_with_exit_code_3(
-    run: Path, error: Exception, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, error: BaseException, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "write", fails_with(error))
     assert main(["report", str(run)]) == 3
@@ -69,3 +78,17 @@ def test_another_error_is_a_defect_and_not_hidden(run: Path, monkeypatch: pytest
     with pytest.raises(RuntimeError, match="a defect of ours"):
         main(["report", str(run)])
     assert exhausted(OSError(errno.EACCES, "Permission denied")) is None
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "a file"])
+def test_a_run_of_a_study_on_a_full_disk_stops_resumable_though_its_log_cannot_say_so(log: str, tmp_path: Path) -> None:
+    program = (
+        "import errno, sys\nfrom cai_base.studies import worker\n"
+        "def work(*arguments): raise OSError(errno.ENOSPC, 'No space left on device', 'run')\n"
+        "worker.work = work\nsys.argv[1:] = ['study', 'one']\nsys.exit(worker.main())\n"
+    )
+    with Path(tmp_path / "log" if log == "a file" else log).open("wb") as file:
+        ended = subprocess.run([sys.executable, "-c", program], stdout=file, stderr=file, check=False)
+    assert ended.returncode == 3
+    if log == "a file":
+        assert "no space is left on the disk for run: make room" in (tmp_path / "log").read_text()

@@ -166,7 +166,7 @@ def main(args: list[str] | None = None) -> int:
     except BrokenPipeError:  # whatever read our output has ended, as with `| head`
         sys.stderr.close()
         return 0
-    except Exception as error:
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         reason = exhausted(error)
         if reason is None or debug:
             raise

@@ -49,11 +49,14 @@ def margins(settings: Evaluation) -> dict[str, float]:
     return {HELPFULNESS: settings.helpfulness_margin}
 
 
-def means(answers: Sequence[Answer]) -> dict[str, float]:
-    """The mean of every metric that some answer has a value of, over the answers of one arm and seed."""
-    of_kinds = {name: [answer for answer in answers if answer.kind in one.kinds] for name, one in METRICS.items()}
-    values = {name: mean(_values(METRICS[name], of_metric)) for name, of_metric in of_kinds.items()}
-    return {name: value for name, value in values.items() if value is not None}
+def means(answers: Iterable[Answer]) -> dict[str, float]:
+    """The mean of every metric that some answer has a value of, over the answers of one arm. Each is read once."""
+    values: dict[str, list[float]] = {name: [] for name in METRICS}
+    for answer in answers:
+        for name, metric in METRICS.items():
+            if answer.kind in metric.kinds and (value := metric.value(answer)) is not None:
+                values[name].append(value)
+    return {name: value for name, of_metric in values.items() if (value := mean(of_metric)) is not None}
 
 
 def without_empty_optional(arms: Mapping[str, Mapping[str, Figure]]) -> dict[str, dict[str, Figure]]:

@@ -76,12 +76,12 @@ def load_labels(path: Path) -> tuple[LabelledAnswer, ...]:
     """
     description = f"labelled answers: CSV with the columns {', '.join(COLUMNS)}"
     rows = csv.DictReader(io.StringIO(read_text(path, description)), strict=True)
-    names = {name.strip().lower(): name for name in rows.fieldnames or ()}
-    missing = [column for column in COLUMNS if column not in names]
-    if missing:
-        raise UserError(f"{path}:1: has no column {listed(missing)}; it should be {description}")
     answers = []
     try:
+        names = {name.strip().lower(): name for name in rows.fieldnames or ()}
+        missing = [column for column in COLUMNS if column not in names]
+        if missing:
+            raise UserError(f"{path}:1: has no column {listed(missing)}; it should be {description}")
         for row in rows:
             where = f"{path}:{rows.line_num}"
             cells = {

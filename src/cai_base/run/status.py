@@ -152,7 +152,7 @@ def _newest(run: Run, scope: Scope, arm: Arm, seed: int) -> tuple[tuple[str, int
 @lru_cache(maxsize=64)
 def _means(directory: Path, files: tuple[tuple[str, int, str], ...]) -> dict[str, float]:
     """The means of the answers in these files. Remembered, since `watch` asks every second and files are large."""
-    return means([one for name, size, _ in files for one in read_records(directory / name, Answer, size)])
+    return means(one for name, size, _ in files for one in read_records(directory / name, Answer, size))
 
 
 def _newest_chain(run: Run, seeds: Sequence[int]) -> Chain | None:

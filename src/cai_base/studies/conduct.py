@@ -4,6 +4,7 @@ A run waits while another run is making a stage that both need, and copies it af
 time; every run resumes after its last stored unit.
 """
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,9 @@ class Work:
     stages: Stages
     tokens: int
 
+
+ROOM = 1 << 20
+"""Bytes; on a disk with less a run's log could not say why it stopped."""
 
 Start = Callable[[Path, str], "subprocess.Popen[bytes]"]
 
@@ -130,6 +134,7 @@ def _failure(study: Path, name: str, code: int) -> UserError | Stopped | Runtime
         if separator and code == kind.exit_code:
             return kind(f"{name}: {reason.strip()}")
     if code in (Stopped.exit_code, -signal.SIGTERM, -signal.SIGINT):  # a signal may come before it can be handled
-        return Stopped(f"{name}: was stopped")
+        full = shutil.disk_usage(study).free < ROOM
+        return Stopped(f"{name}: was stopped" + ("; no space is left on the disk: make room" if full else ""))
     last = text.strip().splitlines()[-1:] or ["no output"]
     return RuntimeError(f"{name}: ended with code {code}: {last[0]}; see {log}")

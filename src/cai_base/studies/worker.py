@@ -5,10 +5,11 @@ The study's folder has the plan. First the stages that other runs have finished 
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cai_base import experiment
-from cai_base.errors import Stopped, UserError
+from cai_base.errors import Stopped, UserError, exhausted
 from cai_base.inputs import Inputs
 from cai_base.paths import INPUTS
 from cai_base.progress import Progress
@@ -64,6 +65,13 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return Stopped.exit_code
+    except BaseException as error:
+        reason = exhausted(error)
+        if reason is None:
+            raise
+        with suppress(OSError):  # the log may lie on the disk that is full
+            print(f"{folder.STOPPED}{reason}", file=sys.stderr, flush=True)
+        os._exit(Stopped.exit_code)  # the interpreter's last flush of the log would fail too, with another code
     return 0
 
 

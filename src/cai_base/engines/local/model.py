@@ -1,6 +1,7 @@
 """Loading a Hugging Face causal language model, frozen."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from transformers.utils import logging
 from cai_base.engines import EngineError
 from cai_base.engines.files import MODEL_CONFIG
 from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line
+from cai_base.reading import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,9 @@ def load(
     model.requires_grad_(False).eval().to(device)
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
-    eos = frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
-    length = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length)
+    eos = frozenset(_whole(name, "eos_token_id", end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length
+    length = _whole(name, "max_position_embeddings", length)
     wrapped = HubTokenizer(tokenizer, eos, vocabulary=vocabulary, thinking=thinking)
     return LoadedModel(model, wrapped, length, weights_digest(model))
 
@@ -111,6 +114,13 @@ def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]
         method = asked.get("quant_method") if isinstance(asked, dict) else getattr(asked, "quant_method", None)
         reason = f"its config asks for the quantization {method!r}, which was not applied"
         raise EngineError("model", name, reason, "give a model in plain weights, or one quantized by a known method")
+
+
+def _whole(name: str, field: str, value: object) -> int:
+    """A number of a model's settings; EngineError if it is another value."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return int(value)
+    raise EngineError("model", name, f"its {field} is {quote(value)} and no whole number", "give a whole copy")
 
 
 def _refuse_not_finite(name: str, model: PreTrainedModel) -> None:
