@@ -20,16 +20,19 @@ import yaml
 from markdown_it import MarkdownIt
 from starlette.responses import JSONResponse
 
+from cai_base import paths
 from cai_base.arms import ARMS
 from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.inputs.prompts import load_prompts
 from cai_base.integrations.export.card import CardFacts, model_card
+from cai_base.integrations.tracking.send import Sender, begin
 from cai_base.records import Answer
 from cai_base.records.compared import RunsCompared
 from cai_base.report import compare, page, watch
 from cai_base.report.load import StoredRun, load
 from cai_base.report.table import render
+from cai_base.store import TRACKERS, Run
 from cai_base.text import LONGEST_LINE, for_terminal, without_controls
 
 TEXTS = {
@@ -245,3 +248,72 @@ def test_half_a_character_in_a_file_is_refused_with_its_line(name: str, tmp_path
         load_prompts(file)
     with pytest.raises(ValueError, match="Invalid JSON: unexpected end of hex escape"):
         Answer.model_validate_json('{"id": "\\ud800"}')
+
+
+@pytest.fixture(scope="module")
+def to_track(stored: StoredRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with its pages, and with an answer that is a megabyte in one line."""
+    run = tmp_path_factory.mktemp("track") / "run"
+    shutil.copytree(stored.directory, run)
+    (run / paths.REPORT_HTML).write_text("the page", encoding="utf-8")
+    (run / paths.REPORT_MARKDOWN).write_text(page.markdown(stored, []), encoding="utf-8")
+    file = next(run.glob(paths.answers(0, "cai", "*")))
+    first, *others = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    longest = json.dumps(json.loads(first) | {"response": "z" * (1 << 20)})
+    content = "\n".join((longest, *others)) + "\n"
+    Run.open(run).commit(write={file.relative_to(run).as_posix(): content.encode()})
+    return run
+
+
+def track(run: Path, tracker: str) -> list[str]:
+    """Send a run to a tracker; the responses of the model that the run stored, in order."""
+    sender = Sender(run, tracker)
+    try:
+        sender.send(files=True)
+    finally:
+        sender.close()
+    files = sorted(run.glob(paths.answers(0, "*", "*")))
+    return [json.loads(line)["response"] for file in files for line in file.read_text("utf-8").split("\n") if line]
+
+
+def test_tensorboard_shows_the_texts_of_a_report_as_text(to_track: Path) -> None:
+    """As its text tab does: Markdown, made safe."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    begin(to_track, ["tensorboard"])
+    assert track(to_track, "tensorboard")
+    events = EventAccumulator(str(to_track / TRACKERS / "tensorboard/seed-0"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["tensors"] if "text_summary" in tag]
+    assert len(tags) == 2, "the settings and the report"
+    for tag in tags:
+        text = events.Tensors(tag)[0].tensor_proto.string_val[0].decode()
+        assert not CONTROLS.search(text)
+        elements = Elements(markdown_to_safe_html(text))
+        assert not {"script", "img", "svg", "style"} & set(elements.tags)
+        assert elements.handlers == []
+
+
+def test_weights_and_biases_holds_every_text_as_it_was(to_track: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    begin(to_track, ["wandb"])
+    responses = track(to_track, "wandb")
+    assert any(len(text) == 1 << 20 for text in responses)
+    assert all(any(text in one for one in responses) for name, text in TEXTS.items() if name != "a long line")
+    (table,) = to_track.rglob("*.table.json")
+    content = json.loads(table.read_bytes())
+    assert [row[content["columns"].index("response")] for row in content["data"]] == responses
+
+
+def test_trackio_holds_every_text_as_it_was(to_track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trackio import sqlite_storage
+
+    monkeypatch.setenv("TRACKIO_PROJECT", f"test-{tmp_path.name}")
+    monkeypatch.setattr(sqlite_storage, "TRACKIO_DIR", tmp_path)
+    begin(to_track, ["trackio"])
+    responses = track(to_track, "trackio")
+    storage, project = sqlite_storage.SQLiteStorage, os.environ["TRACKIO_PROJECT"]
+    (run,) = storage.get_runs(project)
+    (table,) = [line["answers"]["_value"] for line in storage.get_logs(project, run) if "answers" in line]
+    assert [row["response"] for row in table] == responses

@@ -136,6 +136,15 @@ def test_a_link_inside_a_run_s_folder_is_followed(finished: Path, tmp_path: Path
     Run.open(run)
 
 
+def test_a_tracker_s_links_are_its_own(finished: Path, tmp_path: Path) -> None:
+    """W&B puts a link to a log in the user's cache into its folder."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "trackers/wandb").mkdir(parents=True)
+    (run / "trackers/wandb/debug.log").symlink_to("/dev/null")
+    Run.open(run)
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (tmp_path / "one.jsonl").open("wb") as file:
         file.truncate(reading.LARGEST + 1)  # takes no space on the disk

@@ -1,7 +1,7 @@
 """The relative paths of all files in a run's directory, each defined once, with forward slashes.
 
 `phase` is the folder of a training phase, such as `dpo`. `owner` is the folder of the arm to which chains or pairs
-belong; None for the run's own. `config.json` and `manifest.json`, which every store has, are named in `store`.
+belong; None for the run's own. `config.json`, `manifest.json` and the folder of trackers are named in `store`.
 """
 
 import re
@@ -25,7 +25,6 @@ STYLE = "style.json"
 PAIRWISE = "pairwise.jsonl"
 REPORT_HTML, REPORT_MARKDOWN = "report.html", "report.md"
 FIGURES, SUITES, INSPECT = "figures", "suites", "inspect"
-TRACKERS = "trackers"
 
 
 def seed_folder(seed: Number) -> str:

@@ -17,6 +17,7 @@ from cai_base.integrations.tracking.points import Point
 from cai_base.integrations.tracking.send import Sender, begin
 from cai_base.integrations.tracking.sinks import TensorBoard
 from cai_base.progress import Progress
+from cai_base.store import TRACKERS
 
 MakeRun = Callable[..., Path]
 Curves = Mapping[tuple[str, int], float]
@@ -45,7 +46,7 @@ def in_run(run: Path, seed: int) -> Curves:
 def in_tensorboard(run: Path, seed: int) -> list[tuple[str, int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = run / paths.TRACKERS / "tensorboard" / paths.seed_folder(seed)
+    folder = run / TRACKERS / "tensorboard" / paths.seed_folder(seed)
     events = EventAccumulator(str(folder))
     events.Reload()
     return [(tag, one.step, one.value) for tag in events.Tags()["scalars"] for one in events.Scalars(tag)]
@@ -131,7 +132,7 @@ def test_weights_and_biases_has_every_step_once_without_an_account(run: Path, mo
     assert send(run, "wandb") > 0
     assert send(run, "wandb") == 0
     for seed in (0, 1):
-        folder = run / paths.TRACKERS / "wandb" / "wandb"
+        folder = run / TRACKERS / "wandb" / "wandb"
         (file,) = folder.glob(f"offline-run-*-seed-{seed}/*.wandb")
         history = [line for line in offline_history(file) if "answers" not in line]
         steps = [line["_step"] for line in history]
@@ -170,7 +171,7 @@ def test_a_run_with_a_failing_tracker_continues_and_says_how_to_send_the_rest(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begin(run, ["tensorboard"])
-    (run / paths.TRACKERS / "tensorboard").write_text("a file where a folder must be")
+    (run / TRACKERS / "tensorboard").write_text("a file where a folder must be")
     worked = False
     with following(run, Progress()):
         worked = True

@@ -59,10 +59,13 @@ def check_model_files(folder: Path) -> None:
             check_file(path, "a file of a model", LARGEST if path.suffix in TEXTS else None)
 
 
-def check_inside(directory: Path) -> None:
+def check_inside(directory: Path, apart: str = "") -> None:
     """Check that a run's folder has nothing but folders, regular files, and links to them inside it.
 
     Another process may be writing it: what vanishes meanwhile is no fault.
+
+    Args:
+        apart: the name of a folder of other programs, which is not looked at.
 
     Raises:
         UserError: names the first other entry.
@@ -77,7 +80,7 @@ def check_inside(directory: Path) -> None:
             if entry.is_symlink():
                 _check_link(Path(entry.path), root)
             elif entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
+                folders += [entry.path] if entry.name != apart else []
             elif not entry.is_file(follow_symlinks=False):
                 _check_special(Path(entry.path))
 

@@ -29,6 +29,8 @@ from cai_base.store.manifest import Manifest, StoredFile
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
+TRACKERS = "trackers"
+"""The folder of the files of trackers, which may be links: W&B puts its log there. No command follows one."""
 
 
 TAIL = 1 << 16
@@ -113,7 +115,7 @@ class Run:
         path = directory / MANIFEST
         if not path.exists():
             raise UserError(f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made")
-        check_inside(directory)
+        check_inside(directory, TRACKERS)
         return cls(directory, build(Manifest, _json(path), str(path), remedy=REMEDY))
 
     def verify(self) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cai_base import paths
 from cai_base.integrations.tracking.send import Sender, trackers_of
 from cai_base.progress import Progress
+from cai_base.store import TRACKERS
 
 INTERVAL = 2.0
 """Seconds between two reads of the run's folder."""
@@ -86,4 +86,4 @@ def _ended_well(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
 
 
 def _log(directory: Path, tracker: str) -> Path:
-    return directory / paths.TRACKERS / f"{tracker}.log"
+    return directory / TRACKERS / f"{tracker}.log"

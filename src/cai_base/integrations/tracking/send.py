@@ -11,14 +11,13 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from cai_base import paths
 from cai_base.errors import UserError
 from cai_base.integrations.tracking.points import Point, stored_points
 from cai_base.integrations.tracking.sinks import Sink, TrackedRun, sink_kind
 from cai_base.reading import read_record
 from cai_base.records.stored import Stored
 from cai_base.settings.validation import stored_settings
-from cai_base.store import Run, to_json, write_atomic
+from cai_base.store import TRACKERS, Run, to_json, write_atomic
 
 REMEDY = "delete it to send everything again, to new tracked runs"
 
@@ -70,7 +69,7 @@ def begin(directory: Path, trackers: Iterable[str]) -> None:
 
 def trackers_of(directory: Path) -> list[str]:
     """The trackers to which a run is sent."""
-    return sorted(file.stem for file in (directory / paths.TRACKERS).glob("*.json"))
+    return sorted(file.stem for file in (directory / TRACKERS).glob("*.json"))
 
 
 class Sender:
@@ -141,7 +140,7 @@ class Sender:
     def _sink(self, seed: int) -> Sink:
         if seed not in self._sinks:
             config = {**self._settings.model_dump(mode="json", by_alias=True), "seed": seed}
-            folder = self._directory / paths.TRACKERS / self._tracker
+            folder = self._directory / TRACKERS / self._tracker
             tracked = TrackedRun(self._tracking.experiment, seed, config, folder)
             self._sinks[seed] = sink_kind(self._tracker)(tracked)
         return self._sinks[seed]
@@ -155,7 +154,7 @@ class Sender:
 
 
 def _file(directory: Path, tracker: str) -> Path:
-    return directory / paths.TRACKERS / f"{tracker}.json"
+    return directory / TRACKERS / f"{tracker}.json"
 
 
 def _read(directory: Path, tracker: str) -> Tracking:
