@@ -8,9 +8,9 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 from refusals import refused
 
+from cai_base import machine
 from cai_base.cli import main
 from cai_base.errors import UserError
-from cai_base.run.spending import limits
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import leaves
@@ -190,11 +190,11 @@ def test_every_setting_that_is_a_number_has_an_upper_bound() -> None:
 def test_adapters_that_exceed_the_memory_are_refused_before_a_model_is_loaded(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "memory_of_machine", lambda: 1 << 30)
+    monkeypatch.setattr(machine, "memory", lambda: 1 << 30)
     said = refused(capsys, "run", "--lora.rank", "192", "--seeds", "100")
     # 5 layers of 4 matrices of 192 x 192 and 3 of 192 x 512, rank 192, 16 bytes a weight
     weights = 5 * 192 * (4 * (192 + 192) + 3 * (192 + 512))
-    assert f"--seeds 100 with --lora.rank 192: adapters of {weights:,} weights in training" in said
+    assert f"--seeds 100 with --lora.rank 192: 100 adapters of {weights:,} weights take at least" in said
     assert f"({(1 << 30) // (16 * weights)} at most)" in said
 
 

@@ -38,6 +38,7 @@ class Source:
         longest: tokens of the longest sequence that it will process.
         names: the flag or field for each argument of an engine (see `EngineError`), such as `--judge` for `model`.
         lora: rank and alpha of the adapters to train; None if the model is not trained.
+        adapters: how many adapters are trained together.
         adapter: folder of a PEFT adapter.
         adapter_name: the adapter's name in the engine.
         tokenizer: folder of the tokenizer; None for the model's own.
@@ -56,6 +57,7 @@ class Source:
     findings: Findings | None = None
     chat: bool = False
     thinking: bool = True
+    adapters: int = 1
 
 
 def load_model(
@@ -90,7 +92,8 @@ def load_engine(base: ModelChoice, progress: Progress, findings: Findings | None
         UserError: the model cannot be loaded, or is not the one with which the run began.
     """
     lora = None if base.lora is None else Lora(base.lora.rank, base.lora.alpha)
-    source = Source(base.model, base.longest, _NAMES, lora, tokenizer=_tokenizer(base), findings=findings)
+    tokenizer, count = _tokenizer(base), base.adapters
+    source = Source(base.model, base.longest, _NAMES, lora, tokenizer=tokenizer, findings=findings, adapters=count)
     return _load(base.engine, base.host, source, progress)[0]
 
 
@@ -311,6 +314,7 @@ def _construct(kind: EngineKind, host: Host, source: Source, progress: Progress)
         host.url,
         host.timeout,
         progress.say,
+        source.adapters,
     )
     engine: Engine = import_module(kind.package).construct(spec)  # imported here: it takes seconds
     return engine

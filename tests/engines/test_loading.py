@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from cai_base.engines import EngineError, Lora
-from cai_base.engines.local import LocalEngine
+from cai_base import machine
+from cai_base.engines import EngineError, EngineSpec, Lora
+from cai_base.engines.local import LocalEngine, construct
 
 Folder = Callable[[str], str]
 
@@ -128,6 +130,21 @@ def test_a_quantization_that_would_be_ignored(copy: Path, asked: dict[str, objec
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"quantization_config": asked}))
     assert "quantization" in message(copy)
+
+
+def test_adapters_that_do_not_fit_the_memory_are_refused_when_the_model_is_loaded(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a model of the hub or a GGUF file, of which nothing was known before, and for a GPU."""
+    lora, two = Lora(4, 4), EngineSpec(str(copy), "mine", 32, Lora(4, 4), adapters=2)
+    weights = 2 * lora.rank * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
+    monkeypatch.setattr(machine, "memory", lambda: 2 * weights * machine.TRAINED)
+    construct(two)
+    with pytest.raises(EngineError) as caught:
+        construct(replace(two, adapters=3))
+    said = caught.value.message_for("--lora.rank")
+    assert said.startswith(f"--lora.rank 4: 3 adapters of {weights:,} weights take at least 0.0 GiB in training")
+    assert said.endswith("give fewer seeds (2 at most) or a lower rank")
 
 
 def test_no_tokenizer(copy: Path) -> None:

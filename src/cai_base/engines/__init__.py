@@ -63,6 +63,7 @@ class EngineSpec:
         name: the model's name, as the user gave it.
         longest: tokens of the longest sequence that it will process.
         lora: rank and alpha of the adapters to train; None if the model is not trained.
+        adapters: how many adapters are trained together.
         adapter: folder of a PEFT adapter that will be loaded, with its shape; None for no such adapter.
         tokenizer: folder of the tokenizer; None for the model's own.
         findings: the stored findings of a resumed run's engine about the model.
@@ -85,6 +86,7 @@ class EngineSpec:
     url: str | None = None
     timeout: float = 1800.0
     say: Callable[[str], None] = print
+    adapters: int = 1
 
 
 class Engine(Protocol):

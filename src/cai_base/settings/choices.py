@@ -37,6 +37,7 @@ class ModelChoice:
         tokenizer: folder of its tokenizer; None for the model's own.
         longest: tokens of the longest sequence that it will process.
         lora: rank and alpha of the adapters to train; None if the model is not trained.
+        adapters: how many are trained together.
         thinking: whether a chat model may think before it answers.
     """
 
@@ -47,6 +48,7 @@ class ModelChoice:
     longest: int
     lora: LoraSettings | None = None
     thinking: bool = True
+    adapters: int = 1
 
 
 @dataclass(frozen=True, slots=True)

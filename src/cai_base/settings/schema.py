@@ -221,7 +221,7 @@ class RunSettings(Section):
     def base_model(self) -> ModelChoice:
         """The base model, for training; its longest sequence is a revision request with the revision."""
         longest = 2 * self.revision.response_tokens + self.revision.critique_tokens + PROMPT_ROOM
-        return ModelChoice(self.model, self.engine, self.host, self.tokenizer, longest, self.lora)
+        return ModelChoice(self.model, self.engine, self.host, self.tokenizer, longest, self.lora, adapters=self.seeds)
 
     @property
     def sampled_model(self) -> ModelChoice:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from cai_base import machine
 from cai_base.engines import (
     Adam,
     Adapter,
@@ -158,6 +159,13 @@ class LocalEngine:
     def narrowest(self) -> Place:
         """The adapted layer with the smallest side: an update of it has no higher rank than that side."""
         return min(self._bank.places, key=lambda place: min(place.inputs, place.outputs))
+
+    def too_large(self, adapters: int) -> str | None:
+        """Why so many adapters cannot be trained together in the device's memory; None if they can."""
+        weights = sum(sum(place.sizes) for place in self._bank.places)
+        on_cpu = self._model.device.type == "cpu"
+        room = machine.memory() if on_cpu else int(torch.cuda.mem_get_info(self._model.device)[0])
+        return machine.too_large(adapters, weights, room)
 
     @property
     def device(self) -> str:
@@ -385,7 +393,8 @@ def construct(spec: EngineSpec) -> LocalEngine:
     """The engine of a run.
 
     Raises:
-        EngineError: as `LocalEngine`, or no update of a layer has the rank of the adapters to train.
+        EngineError: as `LocalEngine`, no update of a layer has the rank of the adapters to train, or the memory is too
+            small for all of them.
     """
     engine = LocalEngine(
         spec.model,
@@ -402,4 +411,8 @@ def construct(spec: EngineSpec) -> LocalEngine:
     if spec.lora is not None and spec.adapter is None and spec.lora.rank > largest:
         reason = f"{layer.name} has {layer.inputs} inputs and {layer.outputs} outputs, whose update has no higher rank"
         raise EngineError("rank", spec.lora.rank, reason, f"give at most {largest}")
+    if spec.lora is not None and spec.adapter is None:
+        reason, _, remedy = (engine.too_large(spec.adapters) or "").partition("; ")
+        if reason:
+            raise EngineError("rank", spec.lora.rank, reason, remedy)
     return engine

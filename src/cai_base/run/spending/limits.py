@@ -1,16 +1,16 @@
 """Checks settings against the limits of a local model, from the headers of its files, without tensors and torch.
 
-For a model in the hub's cache, a GGUF file or another architecture, the engine checks the rank when it loads the model.
+For a model in the hub's cache, a GGUF file or another architecture, and for a GPU's memory, the engine checks the same
+when it has loaded the model, before any work.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from cai_base import embedded
+from cai_base import embedded, machine
 from cai_base.embedded import EMBEDDED
 from cai_base.errors import UserError
 from cai_base.settings.choices import ModelChoice
@@ -22,10 +22,7 @@ NOT_ADAPTED = ("vision", "audio", "experts")
 """Parts of names of weights that may not be a linear layer, or belong to a model other than the decoder."""
 PLAIN = ("F64", "F32", "F16", "BF16")
 """Dtypes of weights that have the layer's shape; quantised weights are packed."""
-STORED = 4 * 4
-"""Bytes per weight of an adapter in training: the weight, its gradient and Adam's two moments, each in 32 bits."""
 GPU = Path("/dev/nvidiactl")
-GIGABYTE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +55,8 @@ def check_limits(base: ModelChoice, seeds: int) -> None:
             f"{narrow.inputs} inputs and {narrow.outputs} outputs, and an update of it has no higher rank"
         )
     adapter = rank * sum(layer.outputs + layer.inputs for layer in layers)
-    needed, memory = seeds * adapter * STORED, memory_of_machine()
-    if memory is not None and needed > memory:
-        raise UserError(
-            f"--seeds {seeds} with --lora.rank {rank}: adapters of {adapter:,} weights in training take at "
-            f"least {needed / GIGABYTE:.1f} GiB together, and this machine has {memory / GIGABYTE:.1f}; give fewer "
-            f"seeds ({memory // (adapter * STORED)} at most) or a lower rank"
-        )
+    if not GPU.exists() and (reason := machine.too_large(seeds, adapter, machine.memory())):
+        raise UserError(f"--seeds {seeds} with --lora.rank {rank}: {reason}")
 
 
 def _layers(folder: Path) -> Iterator[Layer]:
@@ -81,14 +73,3 @@ def _layers(folder: Path) -> Iterator[Layer]:
                             yield Layer(name.removesuffix(".weight"), *shape)
         except (SafetensorError, OSError):
             continue
-
-
-def memory_of_machine() -> int | None:
-    """Bytes of memory of this machine or container; None with a GPU, because torch would be needed for its memory."""
-    if GPU.exists():
-        return None
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdecimal():
-        return min(memory, int(text))
-    return memory
