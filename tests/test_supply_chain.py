@@ -74,6 +74,15 @@ def test_the_bill_of_materials_names_every_package_with_a_licence_where_it_is_kn
     assert parts["numpy"]["licenses"]
 
 
+def test_every_package_has_a_licence_or_it_is_said_that_none_is_declared() -> None:
+    table = (ROOT / "locks/licenses.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z0-9-]+) \| [0-9][^|]* \| ([^|]*) \| (?:runtime|extra) \|$", table, re.MULTILINE)
+    assert len(rows) > 200
+    assert [name for name, licence in rows if not licence.strip() or "not installed" in licence] == []
+    # A package without any content of its own, which names others.
+    assert [name for name, licence in rows if licence == "not declared"] == ["cuda-toolkit"]
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "strict", "says"),
     [
