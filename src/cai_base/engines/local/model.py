@@ -109,9 +109,9 @@ def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]
     if layers:
         reason = f"its files have weights that its config leaves out, such as {layers[0]}: layers would be dropped"
         raise EngineError("model", name, reason, f"give the {MODEL_CONFIG} that belongs to these weights")
-    asked = getattr(model.config, "quantization_config", None)
-    if asked is not None and getattr(model, "hf_quantizer", None) is None:
-        method = asked.get("quant_method") if isinstance(asked, dict) else getattr(asked, "quant_method", None)
+    quantization = getattr(model.config, "quantization_config", None)
+    if quantization is not None and getattr(model, "hf_quantizer", None) is None:
+        method = quantization.get(METHOD) if isinstance(quantization, dict) else getattr(quantization, METHOD, None)
         reason = f"its config asks for the quantization {method!r}, which was not applied"
         raise EngineError("model", name, reason, "give a model in plain weights, or one quantized by a known method")
 
@@ -180,6 +180,7 @@ def _attention(config: Any) -> str:
 
 ENCODERS = ("vision", "visual", "audio", "image", "projector", "rotary_emb", "mtp")
 """Parts of names of weights that a causal language model does not have: of encoders and of extra prediction heads."""
+METHOD = "quant_method"
 _LAYER = re.compile(r"(^|\.)(layers|layer|blocks|block|h)\.\d+\.")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FOLDER_REMEDY = f"give a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"
