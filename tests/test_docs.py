@@ -18,7 +18,7 @@ from cai_base.cli.parser import Parser
 from cai_base.settings.command_line import load_settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGE = ROOT / "src" / "cai_base"
 
 
@@ -46,6 +46,20 @@ def _commands(page: Path) -> list[str]:
     spans = re.findall(r"(?<!`)`(cai-base [^`]*)`(?!`)", " ".join(text.split()))
     lines = [line.split("  #")[0] for line in (*text.splitlines(), *spans)]
     return [line for line in lines if re.match(r"(\.venv/bin/)?cai-base (?!:)", line)]
+
+
+@cache
+def _tests() -> frozenset[str]:
+    """Every test by its name, and every file of tests by its own."""
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    functions = (name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.M))
+    return frozenset((*functions, *(file.stem for file in files)))
+
+
+@pytest.mark.parametrize("page", [ROOT / "SECURITY.md", ROOT / "docs/faults.md"], ids=_name)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"\btest_\w+", page.read_text(encoding="utf-8")))
+    assert named - _tests() == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
