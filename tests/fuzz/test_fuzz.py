@@ -4,8 +4,10 @@ The default suite tries some 2,000; with CAI_BASE_FUZZ=9 (`make fuzz`) it is 20,
 """
 
 import contextlib
+import gzip
 import json
 import os
+import resource
 import time
 import tomllib
 from collections.abc import Callable
@@ -34,6 +36,8 @@ from cai_base.store import Run
 TIMES = int(os.environ.get("CAI_BASE_FUZZ", "1"))
 LONGEST = 10.0
 """Seconds that one input may take."""
+MOST = 1 << 20
+"""Kilobytes by which one input may raise the memory of the process."""
 DATA = Path(inputs_module.__file__).parents[1] / "data"
 
 
@@ -49,7 +53,7 @@ def many(times: int) -> Callable[[Any], Any]:
 
 def refused_or_accepted(read: Callable[[], object]) -> bool:
     """Whether it was accepted. Anything but a UserError of a sentence or two is a defect."""
-    began = time.monotonic()
+    began, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         read()
     except UserError as error:
@@ -60,6 +64,7 @@ def refused_or_accepted(read: Callable[[], object]) -> bool:
         return False
     finally:
         assert time.monotonic() - began < LONGEST
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < MOST
     return True
 
 
@@ -83,6 +88,7 @@ FILES: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "examples": ("one.jsonl", EXAMPLES, load_examples),
     "suite": ("one.csv", SUITE, lambda path: suites.read(None, [path])),
     "comparisons": ("one.jsonl", PAIRS, comparisons.read),
+    "archive": ("one.jsonl.gz", gzip.compress(PAIRS, mtime=0), comparisons.read),
     "settings": ("one.toml", SETTINGS, lambda path: load_settings(["--config", str(path)])),
 }
 
