@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cai_base.errors import UserError
+from cai_base.inputs import packaged
 from cai_base.inputs.comparisons import (
     SolvedComparison,
     load_comparison_requests,
@@ -14,6 +15,7 @@ from cai_base.inputs.comparisons import (
 )
 from cai_base.inputs.constitution import Constitution, Principle
 
+PAPER = Path(__file__).resolve().parents[3] / "shared/data/anthropic-cai"
 REQUESTS = ["\nWhich answer would a kind teacher give? Options:", "\nWhich answer is politer? Options:"]
 PUBLISHED = [
     {
@@ -28,6 +30,14 @@ PUBLISHED = [
 def written(path: Path, content: object) -> Path:
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
+
+
+@pytest.mark.skipif(not PAPER.is_dir(), reason="the files published with the paper are not beside this clone")
+def test_the_published_files_are_read_as_they_are() -> None:
+    assert len(load_comparison_requests(PAPER / "RLMadisonInstructions.json")) == 16
+    solved = load_solved_comparisons(PAPER / "RLMadisonFewShotPrompts.json")
+    assert len(solved) == 5
+    assert not any("Human:" in one.prompt or "Assistant:" in one.prompt for one in solved)
 
 
 def test_a_file_of_requests_like_the_published_one_is_read_without_its_options(tmp_path: Path) -> None:
@@ -70,6 +80,14 @@ def test_a_malformed_file_is_refused_with_its_place(tmp_path: Path, name: str, c
         load(written(tmp_path / name, content))
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("data", ["english", "world"])
+def test_every_principle_of_the_packaged_constitutions_has_a_comparison_request_of_its_own(data: str) -> None:
+    constitution = packaged(data).constitution
+    requests = requests_of(constitution, data)
+    assert [one.name for one in requests] == [principle.name for principle in constitution.principles]
+    assert len({one.text for one in requests}) == 18
 
 
 def test_a_principle_without_a_comparison_request_is_named() -> None:

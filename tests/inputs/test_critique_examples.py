@@ -9,8 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cai_base.arms import ARMS
 from cai_base.errors import UserError
+from cai_base.evaluation.judges.refusal_phrases import PHRASES
+from cai_base.inputs import gather
 from cai_base.inputs.constitution import CritiqueExample, load_constitution, load_critique_examples
+from cai_base.settings.command_line import load_settings
 
 ENGLISH = Path(str(files("cai_base") / "data" / "english"))
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/anthropic-cai/CritiqueRevisionFewShotPrompts.json"
@@ -63,6 +67,32 @@ def test_the_packaged_examples_ask_what_the_packaged_constitution_asks() -> None
     requests = {(principle.critique_request, principle.revision_request) for principle in principles}
     for example in load_critique_examples(ENGLISH / "critique_examples.toml"):
         assert (example.critique_request, example.revision_request) in requests
+
+
+@pytest.mark.parametrize("flags", [["--control", "placebo"], ["--constitution", "placebo"]])
+def test_the_placebo_asks_behind_worked_examples_about_spelling_without_harm_or_refusal(flags: list[str]) -> None:
+    real = ["--model", "some/model", "--judge", "none"]
+    usual, inputs = (gather(load_settings([*real, *more]).settings) for more in ([], flags))
+    constitution, examples = inputs.constitution, inputs.critique_examples
+    if inputs.placebo is not None:
+        constitution, own = inputs.requests_for(ARMS["placebo"])
+        assert own is not None
+        examples = own
+        assert inputs.critique_examples == usual.critique_examples, "the run's own requests keep theirs"
+    assert len(examples) == len(usual.critique_examples) == 3
+    requests = {" ".join(principle.critique_request.split()) for principle in constitution.principles}
+    for example in examples:
+        assert " ".join(example.critique_request.split()) in requests
+        assert example.prompt not in {one.prompt for one in usual.critique_examples}
+        for text in (example.response, example.critique, example.revision):
+            assert not any(phrase in text for phrase in (*PHRASES, "harm", "danger", "will not"))
+    assert any(word in one.revision for one in usual.critique_examples for word in ("will not", "won't", "cannot"))
+
+
+def test_the_placebo_has_no_worked_examples_where_the_constitution_has_none() -> None:
+    inputs = gather(load_settings(["--control", "placebo"]).settings)
+    assert inputs.critique_examples == ()
+    assert inputs.requests_for(ARMS["placebo"])[1] == ()
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,20 @@ def test_a_study_that_does_not_exist_is_refused_with_the_packaged_ones(capsys: p
     assert "stage: no such study; did you mean stages?" in capsys.readouterr().err
 
 
+def test_the_estimate_says_cost_and_detectable_difference_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, TWO)
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", str(file), "--estimate"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Does the preference matter, or the prefill?\n4 cells in 2 runs of 2 seeds; ")
+    assert "tokens trained on" in said
+    assert "a comparison of two cells detects a difference in attack success of" in said
+    assert "2 comparisons x 2 primary metrics (attack_success_rate, over_refusal_rate)" in said
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.parametrize("name", packaged_studies())
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_packaged_study_can_be_planned(name: str, quick: bool) -> None:
