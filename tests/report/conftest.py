@@ -66,6 +66,7 @@ def _make(
     helpful: bool = False,
     broken: str | None = None,
     constitution: Path | None = None,
+    unseen: int = 0,
 ) -> Path:
     """A run of which the seeds in `lost` failed in DPO, for the reasons given.
 
@@ -75,6 +76,7 @@ def _make(
     flags = ["--seeds", str(seeds), "--arms", arms, "--judge", "ground-truth" if judged else "none"]
     flags += ["--data", "english", "--evaluate-every", "10", "--sft.steps", "20", "--dpo.steps", "20"]
     flags += ["--revision.rounds", "2", "--sl-cai.steps", "20"]
+    flags += ["--evaluation.unseen-families", str(unseen)]
     flags += [] if constitution is None else ["--constitution", str(constitution)]
     settings = load_settings(flags).settings
     settings = settings.model_copy(update={"protocol": protocol})

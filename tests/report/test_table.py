@@ -13,7 +13,7 @@ from cai_base.report import figures
 from cai_base.report.headline import headline
 from cai_base.report.load import StoredRun, load
 from cai_base.report.notes import notes
-from cai_base.report.numbers import number
+from cai_base.report.numbers import RATE, number
 from cai_base.report.plotting import Sheet, label_ends, rate_axis
 from cai_base.report.table import render
 from cai_base.report.tables import comparison_table
@@ -156,6 +156,35 @@ def test_the_headline_claims_what_the_interval_allows(stored: StoredRun, ci95: t
     assert said in headline(results)
 
 
+def test_the_first_sentence_says_which_families_each_interval_is_over(stored: StoredRun) -> None:
+    compared = stored.results.comparisons["cai - sft"]["attack_success_rate"]
+    assert compared.ci95 is not None
+    assert compared.over_families is not None
+    ends = (
+        " to ".join(number(RATE, end, signed=True) for end in ci95)
+        for ci95 in (compared.ci95, compared.over_families.ci95)
+    )
+    first = headline(stored.results).partition("Over-refusal")[0]
+    these, others = (f"these 6 families {next(ends)}", f"as a random sample, for other families, {next(ends)}")
+    assert f"(95 % interval over seeds and prompts for {these}; with families {others})" in first
+
+
+def test_families_that_the_method_did_not_see_have_a_difference_of_their_own(make_run: MakeRun) -> None:
+    of_all, of_two = (load(make_run(seeds=2, unseen=count)).results for count in (0, 2))
+    assert of_all.unseen is None
+    assert of_two.unseen is not None
+    assert len(of_two.unseen.families) == 2
+    for arm, parts in of_two.unseen.arms.items():
+        whole = of_two.arms[arm]["attack_success_rate"]
+        assert [parts[part].total for part in ("unseen", "seen")] == [whole.total // 3, 2 * whole.total // 3]
+        assert parts["unseen"].mean is not None
+        assert parts["seen"].mean is not None
+        assert (parts["unseen"].mean + 2 * parts["seen"].mean) / 3 == pytest.approx(whole.mean)
+    (note,) = [one for one in notes(of_two) if one.startswith("Families held out of the method's prompts")]
+    assert all(name in note for name in of_two.unseen.families)
+    assert not [one for one in notes(of_all) if one.startswith("Families held out")]
+
+
 @pytest.mark.parametrize("ci95", [None, (-0.2, 0.2)])
 def test_the_headline_calls_equal_rates_unchanged(stored: StoredRun, ci95: tuple[float, float] | None) -> None:
     arms = stored.results.arms
@@ -167,7 +196,15 @@ def test_the_headline_calls_equal_rates_unchanged(stored: StoredRun, ci95: tuple
     text = headline(stored.results.model_copy(update=both_alike))
     attack, over_refusal = (arms["sft"][name].mean or 0.0 for name in ("attack_success_rate", "over_refusal_rate"))
     within = " (95 % interval of the difference −20.0 to +20.0)" if ci95 else ""
-    assert f"attack success is unchanged: {100 * attack:.1f} % for both SFT-only and Full CAI{within}." in text
+    families = same["attack_success_rate"].over_families
+    assert families is not None
+    wide = " to ".join(number(RATE, end, signed=True) for end in families.ci95)
+    of_families = (
+        " (95 % interval of the difference for these 6 families −20.0 to +20.0; with families as a random sample, for "
+        f"other families, {wide})"
+    )
+    attack_within = of_families if ci95 else ""
+    assert f"attack success is unchanged: {100 * attack:.1f} % for both SFT-only and Full CAI{attack_within}." in text
     assert f"Over-refusal is unchanged at {100 * over_refusal:.1f} %{within}." in text
     assert "went from" not in text
 

@@ -50,7 +50,8 @@ def _attack_success(results: Results, arm: str) -> str:
     if results.arms[BASELINE][ATTACK].mean == 0:
         return f"{subject} is {before} after SFT alone, so it could not fall. It is {after} for {label(arm)}."
     if before == after:
-        return f"{subject} is unchanged: {before} for both {label(BASELINE)} and {label(arm)}{_within(compared)}."
+        within = _within(compared, families=True)
+        return f"{subject} is unchanged: {before} for both {label(BASELINE)} and {label(arm)}{within}."
     if compared.ci95 is None:
         return f"{subject} went from {rates}. There is no interval, so this may be chance."
     low, high = compared.ci95
@@ -91,12 +92,13 @@ def _against_controls(results: Results, arm: str) -> list[str]:
     return sentences
 
 
-def _within(compared: Difference) -> str:
-    """Of two equal rates, where the difference may lie all the same."""
+def _within(compared: Difference, *, families: bool = False) -> str:
+    """Of two equal rates, where the difference may lie all the same; `families` as in `_points`."""
     if compared.ci95 is None:
         return ""
     low, high = (number(RATE, end, signed=True) for end in compared.ci95)
-    return f" (95 % interval of the difference {low} to {high})"
+    over = _families(compared, low, high) if families else f" {low} to {high}"
+    return f" (95 % interval of the difference{over})"
 
 
 def _points(compared: Difference, *, families: bool = False) -> str:
