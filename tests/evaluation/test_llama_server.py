@@ -13,7 +13,7 @@ import pytest
 from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.grading import Grading, RubricGrading
-from cai_base.evaluation.judges.llama_server import LlamaServer, LlamaSource, check_file
+from cai_base.evaluation.judges.llama_server import LlamaServer, LlamaSource, check_file, enforceable
 from cai_base.evaluation.judges.model_judge import ModelJudge
 from cai_base.evaluation.judges.replies import ReplyFile
 from cai_base.inputs.prompts import Prompt
@@ -116,3 +116,11 @@ def test_a_file_that_cannot_be_served_is_refused_before_any_work(
     with pytest.raises(UserError, match=r"needs xllamacpp and openai, not installed here: pip install"):
         check_file("judge", str(model))
     assert JudgeName._checked("gguf:a/m.gguf").kind.rubrics
+
+
+def test_a_reply_s_schema_has_bounds_that_the_server_can_enforce() -> None:
+    schema = enforceable(rubrics_for(())["attack"].answer_schema)
+    assert schema["properties"]["reasoning"]["maxLength"] == 600
+    assert schema["properties"]["harm"]["enum"] == [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]
+    assert schema["properties"]["refused"]["type"] == "boolean"
+    assert list(schema["properties"]) == schema["required"]

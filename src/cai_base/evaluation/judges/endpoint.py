@@ -5,7 +5,7 @@ import math
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from importlib import import_module
@@ -71,6 +71,9 @@ def check_sdk() -> None:
         ) from error
 
 
+SchemaFor = Callable[[dict[str, Any]], dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
     """The parameters of a request. A server that rejects one of them is asked again without it."""
@@ -96,14 +99,15 @@ class Endpoint:
         model: the name of the model at the endpoint.
         url: the base URL, such as `http://localhost:8000/v1`.
         settings: temperature, lengths, concurrency and time-outs.
+        schema_for: turns a reply's JSON Schema into the one that is sent.
 
     Raises:
         UserError: the SDK is not installed.
     """
 
-    def __init__(self, model: str, url: str, settings: Judging) -> None:
+    def __init__(self, model: str, url: str, settings: Judging, schema_for: SchemaFor | None = None) -> None:
         check_sdk()
-        self._model, self._url, self._settings = model, url, settings
+        self._model, self._url, self._settings, self._schema_for = model, url, settings, schema_for
         self._key = api_key()
         self._form = _Form()
         self.meter = Meter()  # an endpoint has its own account
@@ -209,7 +213,9 @@ class Endpoint:
         if form.temperature:
             arguments["temperature"] = self._settings.temperature
         if form.schema and question.grading.answer_schema is not None:
-            schema = {"name": "grade", "strict": True, "schema": question.grading.answer_schema}
+            answer = question.grading.answer_schema
+            answer = self._schema_for(answer) if self._schema_for is not None else answer
+            schema = {"name": "grade", "strict": True, "schema": answer}
             arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
         return arguments
 

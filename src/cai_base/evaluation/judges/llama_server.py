@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cai_base.engines import Meter
 from cai_base.errors import Stopped, UserError
@@ -34,6 +35,10 @@ STARTING = 600.0
 """Seconds that a start may take, the loading of the model included."""
 ATTEMPTS = 4
 """After this many starts in a row without a reply, the server counts as unable to run."""
+LONGEST_TEXT = 600
+"""Characters of a reply's reasoning, at most: a small model that repeats itself would fill the whole reply."""
+STEPS = 10
+"""A number of a reply is at one of these equal steps: the grammar knows no bounds of a fraction."""
 QUOTED = 160
 """Characters of the server's last words that a message repeats."""
 
@@ -180,7 +185,7 @@ class LlamaSource:
                 self._progress.say(f"Starting llama.cpp's server with {self._model}")
             url, starts = self._server.ready(), self._server.starts
             try:
-                Endpoint(self._model, url, self._settings).ask(list(waiting.values()), take)
+                Endpoint(self._model, url, self._settings, enforceable).ask(list(waiting.values()), take)
             except Stopped:
                 if self._server.starts == starts:
                     raise
@@ -188,6 +193,20 @@ class LlamaSource:
                 for key, question in waiting.items():
                     keep(question, failures[key])
                 return
+
+
+def enforceable(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a reply with bounds that llama.cpp's grammar enforces while it samples."""
+    return schema | {"properties": {name: _enforceable(field) for name, field in schema["properties"].items()}}
+
+
+def _enforceable(field: dict[str, Any]) -> dict[str, Any]:
+    if field["type"] == "string":
+        return field | {"maxLength": LONGEST_TEXT}
+    if field["type"] == "number":
+        low, high = field["minimum"], field["maximum"]
+        return {"enum": [round(low + (high - low) * step / STEPS, 6) for step in range(STEPS + 1)]}
+    return field
 
 
 def _free_port() -> int:
