@@ -205,7 +205,7 @@ def _enforceable(field: dict[str, Any]) -> dict[str, Any]:
         return field | {"maxLength": LONGEST_TEXT}
     if field["type"] == "number":
         low, high = field["minimum"], field["maximum"]
-        return {"enum": [round(low + (high - low) * step / STEPS, 6) for step in range(STEPS + 1)]}
+        return field | {"enum": [round(low + (high - low) * step / STEPS, 6) for step in range(STEPS + 1)]}
     return field
 
 
