@@ -141,6 +141,16 @@ def test_packing_is_checked_on_as_few_layers_as_have_every_kind() -> None:
     assert depths[-2:] == [5, 5], "that layer is a kind of its own"
 
 
+@pytest.mark.parametrize("length", [64, 200])
+def test_the_comparison_of_layouts_computes_logits_only_where_it_looks(length: int) -> None:
+    shape = SHAPE | {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 24, "head_dim": 8}
+    model = AutoModelForCausalLM.from_config(Gemma3TextConfig(**shape)).eval()
+    rows: list[int] = []
+    model.lm_head.register_forward_hook(lambda head, inputs, logits: rows.append(logits.numel() // logits.shape[-1]))
+    assert layout.compare_layouts(model, length, pack=True)[0].packed
+    assert 2 * layout.COMPARED <= sum(rows) < 100, "however long the sequences are"
+
+
 def test_the_same_weights_with_another_window_are_compared_anew(folder: Callable[[str], str], tmp_path: Path) -> None:
     other = Path(shutil.copytree(folder("windowed"), tmp_path / "other"))
     config = json.loads((other / "config.json").read_text())
