@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import training
 from frame import machine
 from torch.profiler import ProfilerActivity, profile
 from training import BATCH, LORA
-from workload import workload
+from workload import TextPair, workload
 
-from cai_base import embedded
+from cai_base import Dialogue, embedded, packaged
 from cai_base.cli import main as cai_base
+from cai_base.dialogue import END
 from cai_base.engines import Adam
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.local.gguf import converted, is_gguf
@@ -64,11 +65,19 @@ def of_run(flags: list[str]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in seconds.items()}
 
 
-def of_step(folder: str) -> dict[str, float]:
+def of_village() -> list[TextPair]:
+    """A batch of pairs in the embedded model's world."""
+    inputs = packaged("world", first=BATCH)
+    dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
+    answers = [f" {one.response}{END}" for one in inputs.examples]
+    return [TextPair(dialogue.question(one.text), *answers[i % 2 : i % 2 + 2]) for i, one in enumerate(inputs.prompts)]
+
+
+def of_step(folder: str, texts: Sequence[TextPair]) -> dict[str, float]:
     """The seconds of a DPO step by operation."""
-    engine = LocalEngine(folder, LORA, sequence_length=1024, device="cpu", threads=1)
+    engine = LocalEngine(folder, LORA, sequence_length=512, device="cpu", threads=1)
     engine.create({"0": 0})
-    batch = training.dpo_batches(engine, training.own_pairs(engine, workload().pairs(BATCH)), ["0"])
+    batch = training.dpo_batches(engine, training.own_pairs(engine, texts), ["0"])
 
     def step() -> None:
         pending = engine.forward_backward({"0": batch("0", 0)})
@@ -97,11 +106,11 @@ def main() -> None:
     record: dict[str, Any] = {
         "run": of_run(flags),
         "flags": " ".join(flags or ["--seeds", "3"]),
-        "a DPO step of the embedded model": of_step(str(embedded.weights())),
+        "a DPO step of the embedded model": of_step(str(embedded.weights()), of_village()),
     }
     if options.gemma:
         folder = str(converted(options.gemma)) if is_gguf(options.gemma) else options.gemma
-        record["a DPO step of Gemma-3-270M"] = of_step(folder)
+        record["a DPO step of Gemma-3-270M"] = of_step(folder, workload().pairs(BATCH))
     record["machine"] = machine()
     print(json.dumps(record, indent=1))
     (Path(__file__).parent / "where.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -45,7 +45,6 @@ OPEN = (
         "the GPU's time was over; `first.json` is without",
     ),
     ("llama.cpp's server and vLLM on the same weights", "not measured"),
-    ("the default run against the original's way on our engine", "not measured"),
     ("growth over pairs, seeds and length", "not measured"),
 )
 """Rows that nobody has run, and why."""
@@ -74,6 +73,8 @@ def main() -> None:
             notes(named, file.stem),
         ]
         parts.append(plain(content["rows"]))
+    if (HERE / "where.json").is_file():
+        parts.append(where(json.loads((HERE / "where.json").read_bytes())))
     if (HERE / "growth.json").is_file():
         parts.append(growth(json.loads((HERE / "growth.json").read_bytes())))
     parts.append("## Not measured\n\n" + "\n".join(f"- {what}: {why}." for what, why in OPEN))
@@ -128,6 +129,24 @@ def notes(rows: list[dict[str, Any]], place: str) -> str:
         said += [WHY[key]] if missed and (key := f"{place} {row['name']}") in WHY else []
         lines += [f"- {row['name']}: {' '.join(said)}"] if said else []
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def where(record: dict[str, Any]) -> str:
+    """Where the time of a run and of a step goes."""
+    lines = [
+        "## Where the time goes, CPU, one thread\n",
+        f"`python benchmarks/where.py`, seconds of CPU; the run is `cai-base run {record['flags']}`.\n",
+        "| of what | all | parts |",
+        "| --- | --- | --- |",
+    ]
+    rows = {"a run of the embedded model": record["run"]}
+    rows |= {name: parts for name, parts in record.items() if name.startswith("a DPO step")}
+    for name, parts in rows.items():
+        each = "; ".join(
+            f"{part.removeprefix('aten::').strip('_')} {value:.3g}" for part, value in parts.items() if part != "all"
+        )
+        lines.append(f"| {name} | {parts['all']:.3g} | {each} |")
+    return "\n".join(lines) + "\n\n" + machines([record["machine"]])
 
 
 def growth(record: dict[str, Any]) -> str:
