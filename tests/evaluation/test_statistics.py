@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cai_base.evaluation.statistics import holm, intervals, paired, power, summary
+from cai_base.evaluation.statistics import among, holm, intervals, paired, power, summary
 from cai_base.evaluation.statistics.crossed import Components, crossed, filled
 from cai_base.evaluation.statistics.hypotheses import mcnemar, non_inferiority
 from cai_base.evaluation.statistics.intervals import exact, of_difference, of_mean, p_value
@@ -373,3 +373,25 @@ def test_where_all_answers_are_equal_the_interval_is_wilsons_over_prompts(value:
     low, high = of_mean(np.full((seeds, 12), value), (0.0, 1.0))(0.95)
     wilson = stats.binomtest(round(value * 12), 12).proportion_ci(method="wilson")
     assert (float(low), float(high)) == pytest.approx((wilson.low, wilson.high), abs=1e-6)
+
+
+def test_a_share_among_some_cells_is_their_share_and_its_interval_covers() -> None:
+    draw = np.random.default_rng(0)
+    seeds, prompts, truth, repeats, covered = 6, 40, 0.7, 400, 0
+    middle = np.log(truth / (1 - truth))
+    expected = float(np.mean(1 / (1 + np.exp(-(middle + draw.normal(0, 0.7, 200_000))))))
+    for _ in range(repeats):
+        # Prompts differ in how often they count and in how often they agree; the share is over what counts.
+        logit = middle + draw.normal(0, 0.7, prompts)
+        values = (draw.random((seeds, prompts)) < 1 / (1 + np.exp(-logit))).astype(float)
+        values[draw.random((seeds, prompts)) < draw.beta(2, 3, prompts)] = np.nan
+        figure = among(values, (0.0, 1.0))
+        assert figure.mean == pytest.approx(np.nanmean(values))
+        assert figure.ci95 is not None
+        covered += figure.ci95[0] <= expected <= figure.ci95[1]
+    assert covered / repeats > 0.93
+
+
+def test_a_share_among_no_cells_has_no_value() -> None:
+    figure = among(np.full((3, 5), np.nan), (0.0, 1.0))
+    assert (figure.mean, figure.ci95) == (None, None)

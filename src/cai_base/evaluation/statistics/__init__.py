@@ -37,7 +37,7 @@ from cai_base.records import (
     Summary,
 )
 
-__all__ = ["Bounds", "holm", "mean", "paired", "scaled", "summary"]
+__all__ = ["Bounds", "among", "holm", "mean", "paired", "scaled", "summary"]
 
 EQUAL = 1e-9
 """Seed means closer than this differ by rounding error only: they are means of at most some thousands of answers."""
@@ -81,6 +81,39 @@ def summary(cells: Array, bounds: Bounds | None, *, one_model: bool = False, fam
         ci95_over=over_prompts.over,
     )
     return result if over_families is None else result.model_copy(update={"over_families": over_families})
+
+
+def among(cells: Array, bounds: Bounds) -> Summary:
+    """The mean of a metric over the cells that have a value, where the others are not part of what it is about.
+
+    `summary` fills a cell without a value, because an unscored answer would have one. Here it has none: the mean is a
+    ratio, whose denominator varies too. Its interval is that of the mean of the linearised ratio (Cochran, Sampling
+    Techniques, 1977, section 6.4).
+
+    Args:
+        cells: the metric's values [seeds, prompts], NaN where it has none.
+        bounds: the least and greatest possible value, at which the interval ends.
+    """
+    present = ~np.isnan(cells)
+    if not present.any():
+        return summary(cells[:, :0], bounds)
+    ratio = float(cells[present].mean())
+    deviations = np.where(present, cells - ratio, 0.0) / present.mean()
+    interval = _over_prompts(of_mean(deviations, None) if cells.shape[1] > 1 else None, len(cells))
+    per_seed = [mean(row[~np.isnan(row)].tolist()) for row in cells]
+    over_seeds = _over_seeds(per_seed)
+    around = None
+    if interval.interval is not None:
+        low, high = (min(max(ratio + end, bounds[0]), bounds[1]) for end in interval.interval)
+        around = (low, high)
+    return Summary(
+        mean=ratio,
+        per_seed=tuple(per_seed),
+        std=over_seeds.std,
+        ci95_seeds=over_seeds.interval,
+        ci95=around,
+        ci95_over=interval.over if around is not None else None,
+    )
 
 
 def paired(

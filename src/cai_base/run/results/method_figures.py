@@ -10,7 +10,8 @@ import numpy as np
 from cai_base import embedded, paths
 from cai_base.arms import NO_PRINCIPLE, PLACEBO, Arm
 from cai_base.embedded import EMBEDDED
-from cai_base.evaluation.statistics import mean, summary
+from cai_base.evaluation.statistics import among, mean, summary
+from cai_base.evaluation.statistics.crossed import Array
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import HARMFUL, HARMLESS, PROMPT_KINDS
 from cai_base.method.comparing import probability
@@ -140,8 +141,11 @@ def feedback_figures(run: Run, arm: Arm, seeds: Sequence[int], principles: int, 
     every = [two for of_seed in per_seed for two in of_seed]
     requests = [[one.name, one.text] for one in inputs.comparison_requests]
 
+    def cells(value: Callable[[TwoResponses], float | None]) -> Array:
+        return _cells(per_seed, [prompt.id for prompt in inputs.prompts], value)
+
     def over_pairs(value: Callable[[TwoResponses], float | None]) -> Summary:
-        return _summary(per_seed, [prompt.id for prompt in inputs.prompts], value)
+        return summary(cells(value), SHARE)
 
     agreements = {"harmful": HARMFUL, "harmless": HARMLESS}
     return FeedbackFigures(
@@ -158,7 +162,7 @@ def feedback_figures(run: Run, arm: Arm, seeds: Sequence[int], principles: int, 
             lambda two: float(np.mean([(one.first_as_a >= 0.5) == (one.first_as_b >= 0.5) for one in two.comparisons]))
         ),
         judge_agreement={
-            name: over_pairs(lambda two, kinds=kinds: _agrees(two) if two.kind in kinds else None)  # type: ignore[misc]
+            name: among(cells(lambda two, kinds=kinds: _agrees(two) if two.kind in kinds else None), SHARE)  # type: ignore[misc]
             for name, kinds in agreements.items()
         },
         judge_decided={
@@ -168,10 +172,10 @@ def feedback_figures(run: Run, arm: Arm, seeds: Sequence[int], principles: int, 
     )
 
 
-def _summary(
+def _cells(
     per_seed: Sequence[Sequence[TwoResponses]], prompts: Sequence[str], value: Callable[[TwoResponses], float | None]
-) -> Summary:
-    """The mean of a value over all compared pairs, with seeds and prompts as random factors."""
+) -> Array:
+    """A value of every compared pair `[seeds, prompts]`, without the prompts that have none."""
     cells = np.full((len(per_seed), len(prompts)), np.nan)
     places = {prompt: place for place, prompt in enumerate(prompts)}
     for row, of_seed in zip(cells, per_seed, strict=True):
@@ -179,7 +183,7 @@ def _summary(
             if two.comparisons:
                 one = value(two)
                 row[places[two.id]] = np.nan if one is None else one
-    return summary(cells[:, ~np.isnan(cells).all(axis=0)], SHARE)
+    return cells[:, ~np.isnan(cells).all(axis=0)]
 
 
 def _agrees(two: TwoResponses) -> float | None:
