@@ -107,7 +107,7 @@ def test_a_run_compares_its_benign_answers_and_its_pages_say_so(finished: Path, 
         section = re.split(r"Pairwise helpfulness</h2>|## Pairwise helpfulness", text)[1]
         section = re.split("<h2>|\n## ", section)[0]
         assert "The judge sees an arm's answer to a benign prompt beside that of SFT" in unescape(section)
-        assert "Full CAI beside SFT-only" in section, "under its own heading"
+        assert "Full CAI beside SFT-only" in re.sub("<[^>]+>", "", section), "under its own heading"
     assert "pairwise.jsonl" in (finished / "README.md").read_text()
     shutil.copytree(finished, tmp_path / "run")
     verify(tmp_path / "run")
