@@ -392,6 +392,16 @@ def test_a_share_among_some_cells_is_their_share_and_its_interval_covers() -> No
     assert covered / repeats > 0.93
 
 
+def test_a_share_among_cells_that_all_agree_has_an_interval_of_positive_width() -> None:
+    cells = np.full((3, 5), np.nan)
+    cells[:, :2] = 1.0
+    figure = among(cells, (0.0, 1.0))
+    assert figure.mean == 1.0
+    assert figure.ci95 is not None
+    assert 0.4 < figure.ci95[0] < 0.9
+    assert figure.ci95[1] == 1.0
+
+
 def test_a_share_among_no_cells_has_no_value() -> None:
     figure = among(np.full((3, 5), np.nan), (0.0, 1.0))
     assert (figure.mean, figure.ci95) == (None, None)

@@ -98,8 +98,12 @@ def among(cells: Array, bounds: Bounds) -> Summary:
     if not present.any():
         return summary(cells[:, :0], bounds)
     ratio = float(cells[present].mean())
-    deviations = np.where(present, cells - ratio, 0.0) / present.mean()
-    interval = _over_prompts(of_mean(deviations, None) if cells.shape[1] > 1 else None, len(cells))
+    if np.ptp(cells[present]) < EQUAL:  # nothing varies: an interval for so many equal answers, not of width 0
+        alike = cells[present][None, :] - ratio, (bounds[0] - ratio, bounds[1] - ratio)
+        interval = _over_prompts(of_mean(*alike) if present.sum() > 1 else None, len(cells))
+    else:
+        deviations = np.where(present, cells - ratio, 0.0) / present.mean()
+        interval = _over_prompts(of_mean(deviations, None) if cells.shape[1] > 1 else None, len(cells))
     per_seed = [mean(row[~np.isnan(row)].tolist()) for row in cells]
     over_seeds = _over_seeds(per_seed)
     around = None
