@@ -159,7 +159,7 @@ def draw(record: Mapping[str, Any], file: Path) -> None:
             panel = panels[row][column]
             xs = [int(n) for n in one["points"]]
             panel.plot(xs, [point[key] for point in one["points"].values()], "o-", color="#1f6feb")
-            panel.set(xscale="log", yscale="log", xlabel=axis, ylabel=title)
+            panel.set(xscale="log", yscale="log" if row == 0 else "linear", xlabel=axis, ylabel=title)
             panel.set_xticks(xs, [f"{n:,}" for n in xs], rotation=45, fontsize=7)
             panel.minorticks_off()
             panel.set_title(f"power {one[f'power of {key}']}", fontsize=9)
