@@ -81,7 +81,7 @@ def _call(run: Path, name: str, options: argparse.Namespace) -> None:
 
 def _header() -> list[str]:
     names = "".join(f" {label}: SFT-only → CAI | difference |" for _, label, _, _ in COLUMNS)
-    names += " broken (%) | ambiguous complied with (%) |"
+    names += " broken (%) | borderline complied with (%) |"
     return [f"| study | pairs per seed |{names}", "|" + " --- |" * (4 + 2 * len(COLUMNS))]
 
 
