@@ -95,6 +95,23 @@ def test_a_critic_that_copies_the_worked_examples_is_a_warning() -> None:
     assert "12 of 12 critiques copy the worked examples" in warned.finding
 
 
+def test_every_principle_is_asked_with_the_worked_examples_in_both_orders() -> None:
+    examples = inputs.packaged("english").critique_examples
+    seen: set[tuple[str, str]] = set()
+
+    class Recording(Interpreter):
+        def compute_logprobs(self, sequences: dict[None, list[Datum]]) -> dict[None, list[float]]:
+            for datum in sequences[None]:
+                text = "".join(map(chr, datum.tokens))
+                last = max((example.critique for example in examples), key=text.rfind)
+                seen.update((one.name, last) for one in critique_probes("english")[1] if one.critique_request in text)
+            return super().compute_logprobs(sequences)
+
+    check(Recording(sees_harm, "Yes."))
+    names = critique_probes("english")[0].principles
+    assert seen == {(name, examples[end].critique) for name in names for end in (0, -1)}
+
+
 def test_requests_longer_than_the_context_are_a_warning_and_not_sampled() -> None:
     interpreter = Interpreter(sees_harm, "Yes.", context_length=900)
     assert check(interpreter).outcome == "warned"

@@ -116,7 +116,7 @@ def check_critique(
     interpretation = None
     weights = (engine.findings(), adapter and engine.fingerprint(adapter))
     sampling = (settings.temperature, settings.critique_tokens, settings.response_tokens)
-    facts = (__version__, weights, dialogue, probes, principles, sampling)
+    facts = (__version__, weights, conditions, probes, sampling)
     if known_weights and (stored := recall("critiques", facts)) is not None:
         interpretation = Interpretation.model_validate(stored)
     if interpretation is None:
@@ -149,12 +149,11 @@ def critique_cost(dialogue: Dialogue, data: str, settings: Revision, tokenizer: 
 
 
 def _conditions(dialogue: Dialogue, principles: Sequence[Principle]) -> list[tuple[Dialogue, Principle]]:
-    """Every principle, with the layout of its worked examples.
-
-    A base model tends to copy the verdict of the last example, so every second principle has them in reverse order.
-    """
-    reverse = replace(dialogue, critique_examples=dialogue.critique_examples[::-1])
-    return [((dialogue, reverse)[i % 2], principle) for i, principle in enumerate(principles)]
+    """Every principle under every order of the worked examples, since a base model tends to copy the last one's verdict."""
+    layouts = [dialogue]
+    if len(dialogue.critique_examples) > 1:
+        layouts.append(replace(dialogue, critique_examples=dialogue.critique_examples[::-1]))
+    return [(layout, principle) for principle in principles for layout in layouts]
 
 
 def _outcome(interpretation: Interpretation, probes: CritiqueProbes, examples: Sequence[str], judge: Judge) -> Check:
