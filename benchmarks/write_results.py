@@ -75,6 +75,8 @@ def main() -> None:
         parts.append(where(json.loads((HERE / "where.json").read_bytes())))
     if (HERE / "growth.json").is_file():
         parts.append(growth(json.loads((HERE / "growth.json").read_bytes())))
+    if (HERE / "limits.json").is_file():
+        parts.append(limits(json.loads((HERE / "limits.json").read_bytes())))
     parts.append("## Not measured\n\n" + "\n".join(f"- {what}: {why}." for what, why in OPEN))
     (HERE / "RESULTS.md").write_text("\n".join(part.rstrip() + "\n" for part in parts if part))
 
@@ -160,6 +162,23 @@ def growth(record: dict[str, Any]) -> str:
     for axis, one in record["axes"].items():
         points = "; ".join(f"{int(n):,}: {p['seconds']:.3g} s, {p['memory']:.0f}" for n, p in one["points"].items())
         lines.append(f"| {axis} | {points} | {one['power of seconds']} | {one['power of memory']} |")
+    return "\n".join(lines) + "\n\n" + machines([record["machine"]])
+
+
+def limits(record: dict[str, Any]) -> str:
+    """What every command takes, beside its limit; CPU seconds decide."""
+    lines = [
+        "## What a command takes, CPU, one thread\n",
+        f"`python benchmarks/limits.py`; Python alone takes {record['python']['cpu']} CPU seconds.\n",
+        "| what | seconds | CPU seconds | limit | |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in record["rows"]:
+        verdict = "reached" if row["cpu"] <= row["limit"] else "not reached"
+        lines.append(f"| {row['what']} | {row['seconds']} | {row['cpu']} | {row['limit']} | {verdict} |")
+    most = record["memory"]
+    verdict = "reached" if most["MB"] <= most["limit"] else "not reached"
+    lines.append(f"| {most['what']} | {most['MB']:,} MB | | {most['limit']:,} MB | {verdict} |")
     return "\n".join(lines) + "\n\n" + machines([record["machine"]])
 
 
