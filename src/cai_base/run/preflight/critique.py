@@ -149,7 +149,7 @@ def critique_cost(dialogue: Dialogue, data: str, settings: Revision, tokenizer: 
 
 
 def _conditions(dialogue: Dialogue, principles: Sequence[Principle]) -> list[tuple[Dialogue, Principle]]:
-    """Every principle under every order of the worked examples, since a base model tends to copy the last one's verdict."""
+    """Every principle under both orders of the worked examples: a base model tends to copy the last one's verdict."""
     layouts = [dialogue]
     if len(dialogue.critique_examples) > 1:
         layouts.append(replace(dialogue, critique_examples=dialogue.critique_examples[::-1]))
