@@ -10,6 +10,7 @@ corrected interval as a run does. The last lines are a Markdown table.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cai_base import arms, paths
+from cai_base.errors import UserError
 from cai_base.evaluation.measures import Metric
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.statistics.intervals import CONFIDENCE, of_difference, of_mean
@@ -30,7 +32,8 @@ from cai_base.evaluation.statistics.misclassification import (
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.records import Answer
-from cai_base.store import read_lines
+from cai_base.run.stored import records_of
+from cai_base.store import Run
 
 JUDGES = ((0.95, 0.95), (0.8, 0.9), (0.7, 0.75))
 """Sensitivity and specificity of the judge."""
@@ -41,21 +44,30 @@ DRAWN = ((3, 24), (3, 48))
 """Seeds and prompts of a run."""
 RATES = ("attack_success_rate", "refusal_rate")
 UNIT = (0.0, 1.0)
+REMEDY = f"give a finished run of the embedded model with the arms {', '.join(ARMS)}"
 Tables = Mapping[str, Array]
 """The exact values of an arm `[seeds, prompts]`."""
 
 
 def population(directory: Path, metric: Metric) -> dict[str, Array]:
     """The exact values of every arm; prompts without a verdict in some arm are left out."""
-    tables = {}
+    run, tables = Run.open(directory), {}
     for arm in ARMS:
         rows = []
         for seed in range(len(list(directory.glob("seed-*")))):
-            files = [directory / paths.answers(seed, arm, file) for file in ANSWER_FILES]
-            answers = [Answer.model_validate(line) for file in files if file.exists() for line in read_lines(file)]
+            files = [paths.answers(seed, arm, kind) for kind in ANSWER_FILES]
+            answers = [one for file in files for one in records_of(run, file, Answer)]
             rows.append([metric.value(one) for one in answers if one.kind in metric.kinds])
         tables[arm] = np.array([row for row in rows if row], dtype=float)
+        if len(tables[arm].shape) != 2 or tables[arm].shape != tables[ARMS[0]].shape:
+            raise UserError(f"{directory}: has no answers of {arm} for {metric.label.lower()} in every seed; {REMEDY}")
     whole = ~np.any([np.isnan(table).any(0) for table in tables.values()], axis=0)
+    least = max(DRAWN)
+    if (there := (len(tables[ARMS[0]]), int(whole.sum()))) < least or there[1] < least[1]:
+        raise UserError(
+            f"{directory}: has {there[0]} seeds and {there[1]} prompts with verdicts for {metric.label.lower()}, and "
+            f"{least[0]} and {least[1]} are drawn at once; {REMEDY}"
+        )
     return {arm: table[:, whole] for arm, table in tables.items()}
 
 
@@ -143,4 +155,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"judge_errors: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,5 +1,7 @@
 """Responses: greedy ones against transformers' `generate`, drawn ones against the softmax, and where they end."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -294,3 +296,21 @@ def test_no_requests_give_no_samples(engine: Make) -> None:
 def test_a_request_for_zero_tokens_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="SampleRequest"):
         request(None, **{"prompt": (5,), **wrong})  # type: ignore[arg-type]
+
+
+def test_an_adapter_that_is_removed_leaves_the_memory_though_a_prefix_was_computed_under_it(engine: Make) -> None:
+    ours = engine("llama")
+    ours.create({"a": 1, "b": 2})
+    stir(ours, "a", "b")
+    asked = [request(name, prompt, i) for name in ("a", "b") for i, prompt in enumerate(prompts(1, 4))]
+    samples = ours.sample(asked)
+    parameters = weakref.ref(ours._bank.adapters["a"].parameters)
+    assert len(ours._sampler._prefixes._entries) == 1
+    ours.create({"a": 1, "c": 3})  # in the place of the first one
+    gc.collect()
+    assert parameters() is None
+    ours.sample([request("c", prompt, i) for i, prompt in enumerate(prompts(2, 4, prefix=14))])
+    assert len(ours._sampler._prefixes._entries) == 1, "columns that no batch can use are not kept"
+    ours.create({"a": 1, "b": 2})
+    stir(ours, "a", "b")
+    assert [one.tokens for one in ours.sample(asked)] == [one.tokens for one in samples]

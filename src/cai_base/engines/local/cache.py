@@ -10,7 +10,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -82,11 +84,30 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The columns of every layer, and the adapters' parameters that they were computed under."""
+    """The columns of every layer, and which parameters of the adapters they were computed under.
+
+    Attributes:
+        parameters: weak references, so that an adapter that is removed leaves the memory; None is the base model.
+        versions: how often each was changed in place.
+    """
 
     columns: list[Columns]
-    parameters: Sequence[Tensor | None]
-    versions: tuple[tuple[int, int], ...]
+    parameters: tuple[ReferenceType[Tensor] | None, ...]
+    versions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, columns: list[Columns], parameters: Sequence[Tensor | None]) -> "_Entry":
+        return cls(columns, tuple(None if one is None else ref(one) for one in parameters), _versions(parameters))
+
+    def is_of(self, parameters: Sequence[Tensor | None]) -> bool:
+        """Whether these are the same tensors with the same values."""
+        there = [None if one is None else one() for one in self.parameters]
+        are_same = len(there) == len(parameters) and all(map(is_, there, parameters))
+        return are_same and self.can_be_used() and self.versions == _versions(parameters)
+
+    def can_be_used(self) -> bool:
+        """Whether all of the adapters are still there."""
+        return all(one is None or one() is not None for one in self.parameters)
 
 
 class KeptPrefixes:
@@ -106,15 +127,16 @@ class KeptPrefixes:
     def get(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None]) -> list[Columns] | None:
         """The columns of every layer for these tokens under adapters with these parameters, if they are kept."""
         entry = self._entries.get(tokens)
-        if entry is None or entry.versions != _versions(parameters):
+        if entry is None or not entry.is_of(parameters):
             return None
         self._entries.move_to_end(tokens)
         return entry.columns
 
     def put(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None], columns: list[Columns]) -> None:
-        """Keep them, in the place of those of earlier parameters."""
-        self._entries.pop(tokens, None)
-        self._entries[tokens] = _Entry(columns, parameters, _versions(parameters))
+        """Keep them, in the place of those of earlier parameters and of adapters that are gone."""
+        for key in [key for key, entry in self._entries.items() if key == tokens or not entry.can_be_used()]:
+            del self._entries[key]
+        self._entries[tokens] = _Entry.of(columns, parameters)
         while (
             sum(part.nbytes for entry in self._entries.values() for pair in entry.columns for part in pair)
             > self._capacity
@@ -122,9 +144,9 @@ class KeptPrefixes:
             self._entries.popitem(last=False)
 
 
-def _versions(parameters: Sequence[Tensor | None]) -> tuple[tuple[int, int], ...]:
-    """Which tensors these are, and how often each was changed in place."""
-    return tuple((0, 0) if one is None else (id(one), one._version) for one in parameters)
+def _versions(parameters: Sequence[Tensor | None]) -> tuple[int, ...]:
+    """How often each tensor was changed in place."""
+    return tuple(0 if one is None else one._version for one in parameters)
 
 
 class _Prefixes:
