@@ -10,6 +10,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cai_base.engines import EngineError, Message
+from cai_base.engines.limits import TimeLimitError, limited
 
 TEMPLATE_DAY = datetime(2024, 7, 26)
 """The date given to chat templates that print the current one: a fixed date, so that a resumed or repeated run builds
@@ -19,6 +20,9 @@ NO_THINKING: dict[str, Any] = {"enable_thinking": False, "thinking": False}
 them."""
 _PLAIN = AddedToken("")
 """In the place of a token that was learned, and not added."""
+PANIC = "PanicException"
+"""What the library of tokenizers raises where it gives up: no `Exception`, and in no module that can be imported."""
+TOKENIZER_REMEDY = "give a folder with tokenizer.json"
 CHAT_REMEDY = "give an instruct model that stores its chat template with its tokenizer"
 VOCABULARY_REMEDY = "give the model that the tokenizer was made for, with embeddings for all of its tokens"
 
@@ -48,8 +52,7 @@ class HubTokenizer:
         own = frozenset() if end is None else frozenset([int(end)])
         self.eos: frozenset[int] = own if eos is None else eos
         # Llama's tokenizer puts a first token before every text and Qwen's does not, whatever bos_token says: test it.
-        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-        full = tokenizer("a")["input_ids"]
+        bare, full = self._tokens("a", add_special_tokens=False), self._tokens("a")
         self.bos: int | None = full[0] if full[1 : 1 + len(bare)] == bare else None
         self.unused_bos: int | None = tokenizer.bos_token_id if self.bos is None else None
         """A first token that the tokenizer defines but does not add. Repackaged models often lost the setting."""
@@ -62,7 +65,7 @@ class HubTokenizer:
 
     def encode(self, text: str) -> list[int]:
         # Text that spells out a special token is still encoded as text.
-        return self._embedded(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return self._embedded(self._tokens(text, add_special_tokens=False, split_special_tokens=True))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -103,14 +106,18 @@ class HubTokenizer:
         template = self._template()
         escaped = [{**message, "content": self._escape(message["content"])} for message in messages]
         try:
-            text = self._tokenizer.apply_chat_template(
-                escaped,
-                chat_template=template,
-                add_generation_prompt=reply,
-                tokenize=False,
-                date_string=f"{TEMPLATE_DAY:%d %b %Y}",
-                **self._switches,
-            )
+            with limited():
+                text = self._tokenizer.apply_chat_template(
+                    escaped,
+                    chat_template=template,
+                    add_generation_prompt=reply,
+                    tokenize=False,
+                    date_string=f"{TEMPLATE_DAY:%d %b %Y}",
+                    **self._switches,
+                )
+        except (TimeLimitError, MemoryError) as error:
+            reason = f"its chat template does not come to an end ({one_line(error) or 'it takes too much memory'})"
+            raise self._no_chat(reason) from error
         except Exception as error:  # a template is a program, so it can fail in any way
             reason = f"its chat template does not accept a plain question ({one_line(error) or type(error).__name__})"
             raise self._no_chat(reason) from error
@@ -118,7 +125,7 @@ class HubTokenizer:
 
     def _chat_tokens(self, text: str) -> list[int]:
         """The tokens of a text with special tokens, as transformers makes them of what a template wrote."""
-        return self._embedded(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._embedded(self._tokens(text, add_special_tokens=False))
 
     def check_chat(self, messages: Sequence[Message]) -> None:
         """Check that the chat template accepts `messages` and includes the text of each.
@@ -147,6 +154,20 @@ class HubTokenizer:
         # The macro shadows transformers' function of this name, which returns the current date. The line break after it
         # is stripped by transformers.
         return f"{_STRFTIME}\n{template}" if "strftime_now" in template else template
+
+    def _tokens(self, text: str, **how: bool) -> list[int]:
+        """The tokens of a text.
+
+        Raises:
+            EngineError: the tokenizer's library gave up, as on a pattern that tries too many ways to match.
+        """
+        try:
+            return cast(list[int], self._tokenizer(text, **how)["input_ids"])
+        except BaseException as error:
+            if type(error).__name__ != PANIC:
+                raise
+            reason = f"its tokenizer cannot divide a text of {len(text):,} characters ({one_line(error)})"
+            raise EngineError("tokenizer", self._tokenizer.name_or_path, reason, TOKENIZER_REMEDY) from error
 
     def _embedded(self, tokens: list[int]) -> list[int]:
         """`tokens`, once it is checked that the model has an embedding for each.
@@ -196,9 +217,11 @@ def load_tokenizer(name: str, *, thinking: bool = True) -> HubTokenizer:
     """
     try:
         return HubTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=False), thinking=thinking)
+    except EngineError:
+        raise
     except Exception as error:  # transformers raises nearly everything for what is wrong in a folder
         reason = f"its tokenizer cannot be loaded ({one_line(error)})"
-        raise EngineError("tokenizer", name, reason, "give a folder with tokenizer.json") from error
+        raise EngineError("tokenizer", name, reason, TOKENIZER_REMEDY) from error
 
 
 def one_line(error: object) -> str:

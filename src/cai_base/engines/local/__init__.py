@@ -131,7 +131,7 @@ class LocalEngine:
         base = load(model, place, dtype, tokenizer_of=tokenizer_of, thinking=thinking)
         self.tokenizer = base.tokenizer
         self.context_length = base.context_length
-        self._model, self._digest = base.model, base.digest
+        self._model, self._digest, self._file_notes = base.model, base.digest, base.notes
         self.notes: tuple[str, ...] = ()
         self.meter = Meter()
         if findings is None:
@@ -185,7 +185,7 @@ class LocalEngine:
     def _choose_layout(self, length: int, *, pack: bool = True) -> None:
         self._checked = length
         self._layout, note = choose_layout(self._model, self._digest, length, pack=pack)
-        self.notes = (note,) if note else ()
+        self.notes = (*self._file_notes, *([note] if note else []))
         if (first := self.tokenizer.unused_bos) is not None:
             self.notes += (self._fluency_note(first),)
 

@@ -22,18 +22,24 @@ from transformers.utils import logging
 
 from cai_base.engines import EngineError
 from cai_base.engines.files import MODEL_CONFIG
+from cai_base.engines.local import config_fields
 from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line
 from cai_base.reading import quote
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A frozen model on its device, its tokenizer, its context length in tokens, and a hash of its weights."""
+    """A frozen model on its device, its tokenizer, its context length in tokens, and a hash of its weights.
+
+    Attributes:
+        notes: what a user should know about its files.
+    """
 
     model: PreTrainedModel
     tokenizer: HubTokenizer
     context_length: int
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 def check_folder(name: str) -> None:
@@ -83,6 +89,7 @@ def load(
         raise EngineError("model", name, reason, MODEL_REMEDY)
     _refuse_ignored(name, model, report["unexpected_keys"])
     _refuse_not_finite(name, model)
+    notes = config_fields.check(name, model)
     if not any(isinstance(module, nn.Linear) for module in text_decoder(model).modules()):
         reason = f"{type(model).__name__} has no linear layers that LoRA can adapt"
         raise EngineError("model", name, reason, "give a model with linear layers")
@@ -96,7 +103,7 @@ def load(
     length = getattr(model.config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length
     length = _whole(name, "max_position_embeddings", length)
     wrapped = HubTokenizer(tokenizer, eos, vocabulary=vocabulary, thinking=thinking)
-    return LoadedModel(model, wrapped, length, weights_digest(model))
+    return LoadedModel(model, wrapped, length, weights_digest(model), notes)
 
 
 def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cai_base.engines import EngineError, Lora
 from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from cai_base.engines.limits import TimeLimitError, limited
 from cai_base.engines.local.lora import Place, views
 from cai_base.errors import UserError
 from cai_base.reading import parse_json, quote, read_text
@@ -150,7 +151,7 @@ def _is_number(value: object) -> bool:
 def _is_regex(pattern: object) -> bool:
     try:
         re.compile(str(pattern))
-    except re.error:
+    except (re.error, OverflowError, RecursionError):  # too many repetitions, or brackets inside each other
         return False
     return True
 
@@ -244,11 +245,12 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
     tensors = _load(directory / ADAPTER_WEIGHTS)
     # Without `target_modules`, the tensors in the file say which layers are adapted.
     named = {name.removeprefix(PREFIX).rpartition(".lora_")[0].rpartition(".")[2] for name in tensors}
+    of_place = _matched(shape, places)
     flat = torch.zeros(sum(sum(place.sizes) for place in places))
     for place, (a, b) in zip(places, views(places, flat[None]), strict=True):
         names = [f"{PREFIX}{place.name}.lora_{half}.weight" for half in ("A", "B")]
         absent = [name for name in names if name not in tensors]
-        adapts = shape.adapts(place.name)
+        adapts, rank, scale = of_place[place.name]
         if len(absent) == 1 or (absent and (place.name.rpartition(".")[2] in named if adapts is None else adapts)):
             raise UserError(f"{directory / ADAPTER_WEIGHTS}: {absent[0]} is missing; {DAMAGED}")
         if absent:
@@ -258,7 +260,6 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
                 f"{directory / ADAPTER_WEIGHTS}: {names[0]} is of a layer that {ADAPTER_CONFIG} does not select; "
                 f"{DAMAGED}"
             )
-        rank, scale = shape.rank(place.name), shape.scale(place.name)
         for half, name, view in zip("AB", names, (a[0].T[:rank], b[0].T[:, :rank]), strict=True):
             stored = tensors.pop(name)
             if stored.shape != view.shape:
@@ -269,6 +270,17 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
     if tensors:
         raise _mismatch(directory, f"it holds {min(tensors)}")
     return flat
+
+
+def _matched(shape: Shape, places: list[Place]) -> dict[str, tuple[bool | None, int, float]]:
+    """Whether the config selects each layer, its rank and its scale; raises UserError if its patterns take too long."""
+    try:
+        with limited():
+            of_names = (place.name for place in places)
+            return {name: (shape.adapts(name), shape.rank(name), shape.scale(name)) for name in of_names}
+    except (TimeLimitError, MemoryError, RecursionError) as error:
+        reason = str(error) or "it takes too much memory"
+        raise UserError(f"{shape.path}: its patterns cannot be matched ({reason}); {REMEDY}") from error
 
 
 def _load(path: Path) -> dict[str, Tensor]:
