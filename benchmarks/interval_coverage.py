@@ -13,6 +13,7 @@ With `--families` the prompts are of families, whose deviations are drawn anew t
 beside those over families as a sample. The latter were chosen on other cells (docs/statistics.md).
 
 With `--one-model` the second arm is one model, whose "seeds" are samples from the same weights; the first has 2, 3, 10.
+Rates of two samples are those of `cai-base style`: 78 styled prompts, two answers to each.
 """
 
 import argparse
@@ -138,16 +139,19 @@ def family_grid() -> Iterator[dict[str, Any]]:
 
 
 ONE_MODEL_SEEDS = (2, 3, 10)
+STYLED, SAMPLES = 78, 2
+"""Styled prompts of the packaged set (13 styles × 6 questions), and answers to each."""
 
 
 def one_model_grid() -> Iterator[dict[str, Any]]:
     """Every cell with a seeded arm minus one model, for these prompts and with their families."""
     of = {"of": "difference from one model"}
-    for s, p, seed, prompt in product(ONE_MODEL_SEEDS, PROMPTS, SEED_LOGITS, PROMPT_LOGITS):
-        for pair in PAIRS:
-            if pair[0] != pair[1] or seed == 0:  # equal means with unequal deviations are no equal rates
-                rates: dict[str, Any] = {**of, "kind": "rate", "seeds": s, "prompts": p, "means": pair}
-                yield rates | {"seed": [seed, 0.0], "prompt": prompt}
+    for size in (*({"prompts": p} for p in PROMPTS), {"prompts": STYLED, "samples": SAMPLES}):
+        for s, seed, prompt in product(ONE_MODEL_SEEDS, SEED_LOGITS, PROMPT_LOGITS):
+            for pair in PAIRS:
+                if pair[0] != pair[1] or seed == 0:  # equal means with unequal deviations are no equal rates
+                    rates: dict[str, Any] = {**of, "kind": "rate", "seeds": s, **size, "means": pair}
+                    yield rates | {"seed": [seed, 0.0], "prompt": prompt}
     for s, p, seed, prompt in product(ONE_MODEL_SEEDS, PROMPTS, SEED_SCORES, PROMPT_SCORES):
         for kind, means in (("score", SCORES), ("length", (3.0, 3.0))):
             numbers: dict[str, Any] = {**of, "kind": kind, "seeds": s, "prompts": p, "means": means}
@@ -207,7 +211,9 @@ def draw(cell: dict[str, Any], repeats: int, generator: np.random.Generator) -> 
             own = own + math.sqrt(1 - FAMILY_SHARED) * normal(1, cell["families"])
             place = place + cell["family"] * np.repeat(own, p // cell["families"], axis=-1)
         if cell["kind"] == "rate":
-            arms.append((generator.random((repeats, s, p)) < 1 / (1 + np.exp(-place))).astype(float))
+            chances = 1 / (1 + np.exp(-place))
+            drawn = [generator.random((repeats, s, p)) < chances for _ in range(cell.get("samples", 1))]
+            arms.append(np.mean(drawn, 0))
         else:
             latent = place + normal(s, p)
             arms.append(np.clip(np.round(latent), 1, 5) if cell["kind"] == "score" else latent)
@@ -291,7 +297,8 @@ def table(found: list[dict[str, Any]]) -> list[str]:
         if "families" in cell:
             group = f"{cell['of']}, families {cell['family']:g} logits apart, {cell['seeds']} seeds"
         elif cell["of"] == "difference from one model":
-            group = f"{cell['of']}, {cell['kind']}, {cell['seeds']} seeds"
+            samples = f" of {cell['samples']} samples" if "samples" in cell else ""
+            group = f"{cell['of']}, {cell['kind']}{samples}, {cell['seeds']} seeds"
         groups.setdefault(group, []).append(one)
     for of, some in sorted(groups.items(), key=lambda group: (group[0].startswith("diff"), "seeds" in group[0])):
         null = [one for one in some if one["cell"]["of"] != "one arm" and one["truth"] == 0]

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.evaluation.judges.refusal_phrases import ABOUT
 from cai_base.evaluation.statistics import paired
+from cai_base.evaluation.tasks.style_sets import EmbeddedStyles
+from cai_base.evaluation.tasks.styles import StylesTask
 from cai_base.progress import Progress
+from cai_base.records import StyledAnswer
 from cai_base.report import style
 from cai_base.report.load import load_style
 from cai_base.report.style_table import render
@@ -90,6 +94,36 @@ def test_whether_full_cai_keeps_more_style_is_answered_with_an_interval(styled: 
     text = render(styled)
     assert answer["question"] in " ".join(text.split())
     assert f"{100 * low:+.1f}".replace("-", "−") in text
+
+
+@pytest.mark.parametrize(("other", "is_one_model"), [("instruct", True), ("base", True), ("sft", False)])
+def test_the_samples_of_one_model_are_no_seeds_in_a_difference_of_styles(other: str, is_one_model: bool) -> None:
+    """The arm misses one style in both seeds, the other arm misses it in the first alone."""
+    world = EmbeddedStyles()
+    task = StylesTask(world, dict(list(world.questions.items())[:3]), samples=2)
+
+    def answers(missed: str | None) -> list[StyledAnswer]:
+        return [
+            StyledAnswer(
+                style=item.prompt.style,
+                question=item.prompt.question,
+                sample=item.number,
+                prompt=item.prompt.text,
+                response="The miller opens the gate.",
+                truncated=False,
+                adherence=float(item.prompt.style != missed),
+            )
+            for item in task.items
+        ]
+
+    about = SimpleNamespace(model="embedded", seeds=(0, 1), data="world", judges={})
+    per_seed = {"cai": [answers("curt")] * 2, other: [answers("curt"), answers(None)]}
+    difference = style_results.collect(about, per_seed, task).comparisons[f"cai - {other}"]["adherence"]
+    assert difference.difference == pytest.approx(-1 / 26)
+    low, high = difference.ci95
+    assert (high - low < 0.3) is is_one_model
+    assert (high - low > 1.0) is not is_one_model
+    assert difference.ci95_over == "seeds and prompts"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ KEEPS = arms.pair_name(arms.FULL, arms.INSTRUCT)
 QUESTION = "Does base-derived CAI keep more style than the instruct model?"
 INTERVALS = (
     "95 % intervals over seeds and styled prompts (a question in a style), as crossed factors; over prompts only with "
-    "one seed, and for the base model and the instruct model, which are one set of weights each"
+    "one seed, and for the base model and the instruct model, which are one set of weights each. "
+    "A difference from one of them varies between seeds as the trained arm does"
 )
 
 
@@ -35,7 +36,13 @@ def collect(
     tables = {arm: task.tables(per_seed) for arm, per_seed in answers.items()}
     differences = {
         arms.pair_name(a, b): {
-            name: paired(tables[a][name], tables[b][name], bounds) for name, bounds in task.measures.items()
+            name: paired(
+                tables[a][name],
+                tables[b][name],
+                bounds,
+                one_model=(arms.arm(a).one_model, arms.arm(b).one_model),
+            )
+            for name, bounds in task.measures.items()
         }
         for a, b in _comparisons(list(answers))
     }
