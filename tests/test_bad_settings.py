@@ -151,6 +151,7 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
                 ("evaluation.response-tokens", "9" * 20, "16,777,216"),
                 ("evaluate-every", "9" * 20, "1,000,000"),
                 ("feedback.principles", "9" * 20, "1,000"),
+                ("prompted.principles", "1001", "1,000"),
                 ("judging.retries", "9" * 20, "1,000"),
                 ("judging.timeout", "1e30", "604,800"),
                 ("votes", "9" * 15, "1,000"),

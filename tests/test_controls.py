@@ -23,7 +23,7 @@ from cai_base.settings.schema import RunSettings
 RUN = (
     "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "
     "--sl-cai.steps 2 --dpo.batch-size 2 --revision.response-tokens 60 --revision.critique-tokens 12 --lora.rank 2 "
-    "--evaluation.response-tokens 24 --sft.refusals 2 --feedback.principles 3 "
+    "--evaluation.response-tokens 24 --sft.refusals 2 --feedback.principles 3 --prompted.principles 5 "
     "--arms sft,cai,sl-cai,feedback,sl-cai+feedback "
     "--control shuffled,unrevised,nll-only,placebo,examples-only,refusals,prompted,revise-only,a-a,resample"
 ).split()

@@ -28,6 +28,26 @@ def test_a_question_comes_after_the_few_shot_turns() -> None:
     assert text == "User: One?\n\nAssistant: Two.\n\nUser: Three?\n\nAssistant:"
 
 
+def test_principles_before_a_question_are_drawn_for_it_without_replacement() -> None:
+    names = [f"Rule {n}." for n in range(6)]
+    principles = tuple(PRINCIPLE.model_copy(update={"name": name, "revision_request": name}) for name in names)
+    every, two = (Dialogue((SHOT,), (), principles, drawn) for drawn in (0, 2))
+    plain = Dialogue((SHOT,), ())
+
+    def stated(layout: Dialogue, prompt: str) -> list[str]:
+        before, _, rest = layout.question(prompt).partition("\n\n")
+        assert rest == plain.question(prompt)
+        return [line.removeprefix("- ") for line in before.splitlines()[1:]]
+
+    assert stated(every, "Three?") == names
+    draws = [stated(two, f"{n}?") for n in range(60)]
+    assert all(len(set(draw)) == 2 and draw == sorted(draw) for draw in draws)
+    assert {name for draw in draws for name in draw} == set(names)
+    assert len({tuple(draw) for draw in draws}) == 15, "every pair of six"
+    assert stated(two, "7?") == draws[7], "the same question again"
+    assert stated(Dialogue((SHOT,), (), principles, 9), "Three?") == names
+
+
 def test_a_revision_request_contains_the_critique() -> None:
     text = Dialogue((SHOT,), ()).revision("Q?", "A.", PRINCIPLE, "Not kind.")
     assert text == (

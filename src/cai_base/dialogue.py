@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
+from cai_base import randomness
 from cai_base.inputs.constitution import CritiqueExample, Principle
 from cai_base.inputs.prompts import Example
 
@@ -69,12 +70,14 @@ class Dialogue:
     Attributes:
         few_shot: questions with answers that come before every question.
         critique_examples: worked critiques and revisions that come before every critique or revision request.
-        preamble: a text before the few-shot turns of every question, such as a constitution.
+        principles: stated before the few-shot turns of every question.
+        draws: how many of them, drawn for each question by its text; 0 for all.
     """
 
     few_shot: tuple[Example, ...]
     critique_examples: tuple[CritiqueExample, ...]
-    preamble: str = ""
+    principles: tuple[Principle, ...] = ()
+    draws: int = 0
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -103,8 +106,15 @@ class Dialogue:
         """
         turns = (*((shot.prompt, shot.response) for shot in self.few_shot), *before)
         parts = [part for question, answer in turns for part in ((USER, question), (ASSISTANT, answer))]
-        preamble = f"{self.preamble}\n\n" if self.preamble else ""
-        return preamble + join(*parts, (USER, prompt), (ASSISTANT, ""))
+        return self.preamble(prompt) + join(*parts, (USER, prompt), (ASSISTANT, ""))
+
+    def preamble(self, prompt: str) -> str:
+        """The text before the few-shot turns of this question; empty if there are no principles."""
+        principles = self.principles
+        if self.draws:
+            order = randomness.stream("principles before a question", prompt).permutation(len(principles))
+            principles = tuple(principles[place] for place in sorted(order[: self.draws]))
+        return f"{constitution_text(principles)}\n\n" if principles else ""
 
     def critique(self, prompt: str, response: str, principle: Principle) -> str:
         """The question, its answer and the request for a critique, to be continued by the critique."""

@@ -9,7 +9,7 @@ from cai_base.errors import UserError
 from cai_base.inputs import Inputs
 from cai_base.method.phase import Phase, Size
 from cai_base.run.inference import layout_of, revised_answers
-from cai_base.settings.schema import Evaluation, Revision
+from cai_base.settings.schema import Evaluation, Prompted, Revision
 
 LEAST = 16
 """A run is refused if fewer tokens than this are left for a response or a critique."""
@@ -20,6 +20,7 @@ MARGIN = 8
 def fit(
     revision: Revision,
     evaluation: Evaluation,
+    prompted: Prompted,
     arms: Sequence[Arm],
     inputs: Inputs,
     engine: Engine,
@@ -34,6 +35,7 @@ def fit(
 
     Args:
         revision, evaluation: with the requested lengths.
+        prompted: the number of principles before a question, in the arm that states them.
         arms: the evaluated arms.
         engine: the engine with the model.
         phases: the run's phases.
@@ -43,7 +45,7 @@ def fit(
         UserError: the prompts leave too little room.
     """
     context = min([engine.context_length, *([] if interpreter is None else [interpreter.context_length])])
-    layouts = {layout_of(arm, inputs) for arm in arms}
+    layouts = {layout_of(arm, inputs, prompted) for arm in arms}
     questions = (layout.question(prompt.text) for layout in layouts for prompt in inputs.evaluation_prompts)
     end = len(engine.tokenizer.encode(END))
     requests = [request for phase in phases if (request := phase.longest_request(size)) is not None]
@@ -76,10 +78,12 @@ def fit(
         answer = min(limits["evaluation.response-tokens"], limits["revision.response-tokens"])
         limits["evaluation.response-tokens"] = answer
     if min(limits.values()) < min(LEAST, *before.values()):
+        states = any(layout.principles for layout in layouts)
+        fewer = "; the control prompted states fewer principles with --prompted.principles N" if states else ""
         raise UserError(
             f"--model {engine.model}: its context of {context} tokens leaves too little room for responses to prompts "
             f"of up to {question} and requests of up to {longest} tokens; use a longer context, shorter prompts or "
-            "fewer examples"
+            f"fewer examples{fewer}"
         )
     warnings = [
         f"{name} was reduced from {before[name]} to {limit}: the model's context is {context} tokens"

@@ -20,7 +20,7 @@ from cai_base.run.findings import stored_findings
 from cai_base.run.inference import interpreter_of, layout_of, revision_of
 from cai_base.settings.choices import InstructChoice, ModelChoice, Models, Scope
 from cai_base.settings.engines import engine_kind
-from cai_base.settings.schema import Revision
+from cai_base.settings.schema import Prompted, Revision
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
@@ -53,7 +53,8 @@ def load_arms(
     run.verify()  # after the names are checked, because the hashes of all files take long
     selection = settings.evaluated_arms if names is None else names
     chosen = [name for name in available if name in selection]
-    return _load(run, settings.scope, settings.models, settings.answer_revision, chosen, progress)
+    revision, prompted = settings.answer_revision, settings.prompted
+    return _load(run, settings.scope, settings.models, revision, prompted, chosen, progress)
 
 
 def available_arms(evaluated: Sequence[str], base: ModelChoice) -> list[str]:
@@ -63,7 +64,13 @@ def available_arms(evaluated: Sequence[str], base: ModelChoice) -> list[str]:
 
 
 def _load(
-    run: Run, scope: Scope, chosen: Models, revision: Revision, names: Sequence[str], progress: Progress
+    run: Run,
+    scope: Scope,
+    chosen: Models,
+    revision: Revision,
+    prompted: Prompted,
+    names: Sequence[str],
+    progress: Progress,
 ) -> Iterator[LoadedArm]:
     of_base = [arm for arm in map(arms.arm, names) if arm.group != "other"]
     seeds, base = scope.seeds, chosen.base
@@ -78,7 +85,8 @@ def _load(
             revises = arm.inference == "revision"
             interpreter = interpreter_of(chosen.interpreter, engine, progress) if revises else itself(engine)
             revise = revision_of(arm, revision, inputs, engine, interpreter)
-            yield LoadedArm(arm.name, engine, layout_of(arm, inputs), models, arm.draw, revise=revise)
+            layout = layout_of(arm, inputs, prompted)
+            yield LoadedArm(arm.name, engine, layout, models, arm.draw, revise=revise)
         del engine  # two models may not fit into memory
         gc.collect()
     if arms.INSTRUCT in names:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cai_base.arms import Arm
-from cai_base.dialogue import Dialogue, constitution_text
+from cai_base.dialogue import Dialogue
 from cai_base.engines import Adapter, Engine, Findings, Sample, Usage
 from cai_base.evaluation.tasks import Query, Revise
 from cai_base.inputs import Inputs
@@ -15,15 +15,15 @@ from cai_base.method.revision import OpenChain, RevisionPhase, longest_revision,
 from cai_base.models import load_interpreter
 from cai_base.progress import Progress
 from cai_base.settings.choices import InterpreterChoice
-from cai_base.settings.schema import Revision
+from cai_base.settings.schema import Prompted, Revision
 
 
-def layout_of(arm: Arm, inputs: Inputs) -> Dialogue:
-    """The layout of an arm's prompts: after the few-shot turns; for `prompted`, the constitution comes first."""
+def layout_of(arm: Arm, inputs: Inputs, prompted: Prompted) -> Dialogue:
+    """The layout of an arm's prompts: after the few-shot turns; for `prompted`, principles come first."""
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     if arm.inference != "constitution first":
         return dialogue
-    return replace(dialogue, preamble=constitution_text(inputs.constitution.principles))
+    return replace(dialogue, principles=inputs.constitution.principles, draws=prompted.principles)
 
 
 def interpreter_of(
@@ -92,12 +92,12 @@ def revised_answers(arms: Sequence[Arm], inputs: Inputs, size: Size) -> list[Req
     return []
 
 
-def extra_cost(arm: Arm, settings: Revision, inputs: Inputs, size: Size) -> Usage:
+def extra_cost(arm: Arm, settings: Revision, prompted: Prompted, inputs: Inputs, size: Size) -> Usage:
     """An upper bound, for one seed, on the additional tokens of an arm's answers, compared with an ordinary arm."""
     prompts = inputs.evaluation_prompts
     if arm.inference == "constitution first":
-        preamble = len(size.tokenizer.encode(layout_of(arm, inputs).preamble)) + 1
-        return Usage(prefilled=preamble * len(prompts))
+        layout = layout_of(arm, inputs, prompted)
+        return Usage(prefilled=sum(len(size.tokenizer.encode(layout.preamble(one.text))) for one in prompts))
     if arm.inference == "revision":
         return RevisionPhase(settings, prompts, inputs.constitution, ()).interpreter_cost(replace(size, seeds=1))
     return Usage()

@@ -172,6 +172,7 @@ def examine(
     revision, evaluation, warnings = fit(
         settings.revision,
         settings.evaluation,
+        settings.prompted,
         [ARMS[name] for name in settings.evaluated_arms],
         inputs,
         engine,

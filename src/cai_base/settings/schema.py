@@ -61,6 +61,14 @@ class Revision(Section):
     unit: numbers.Unit = Field(description="prompts per unit: their chains are stored, or redone, together")
 
 
+class Prompted(Section):
+    """The constitution in the prompt, for the control `prompted`."""
+
+    principles: numbers.Principles = Field(
+        0, description="principles stated before a question, drawn for each question; 0 for all"
+    )
+
+
 class Evaluation(Section):
     """The settings of the evaluation of every arm."""
 
@@ -203,6 +211,7 @@ class RunSettings(Section):
     dpo: Dpo
     sl_cai: SlCai
     feedback: Feedback = Feedback()
+    prompted: Prompted = Prompted()
     evaluation: Evaluation
     judging: Judging = Judging()
 

@@ -74,7 +74,7 @@ class RunEvaluation:
             revise = revision_of(
                 arm, session.settings.answer_revision, session.inputs, session.engine, session.interpreter
             )
-            layout = layout_of(arm, session.inputs)
+            layout = layout_of(arm, session.inputs, session.settings.prompted)
             arm_models = LoadedArm(arm.name, session.engine, layout, models, arm.draw, revise=revise)
             ruler = Ruler(session.engine, session.dialogue) if step is None else None
             with session.budget.phase("evaluation"):

@@ -26,7 +26,7 @@ from cai_base.run.preflight.models import models_cost
 from cai_base.run.spending.prices import Prices
 from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.engines import PAID
-from cai_base.settings.schema import Revision, RunSettings
+from cai_base.settings.schema import Prompted, Revision, RunSettings
 from cai_base.store import to_json
 
 
@@ -57,7 +57,9 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
         if cost != Usage():
             usages[phase.name] = cost
     answers = settings.evaluation.response_tokens
-    own, of_interpreter = _evaluation(settings.scope, answers, settings.answer_revision, inputs, size, questions)
+    own, of_interpreter = _evaluation(
+        settings.scope, answers, settings.answer_revision, settings.prompted, inputs, size, questions
+    )
     if not settings.other_interpreter:
         own, of_interpreter = own + of_interpreter, Usage()
     usages["evaluation"] = own
@@ -79,12 +81,19 @@ def _answers(questions: Sequence[int], response_tokens: int) -> Usage:
 
 
 def _evaluation(
-    scope: Scope, response_tokens: int, revision: Revision, inputs: Inputs, size: Size, questions: Sequence[int]
+    scope: Scope,
+    response_tokens: int,
+    revision: Revision,
+    prompted: Prompted,
+    inputs: Inputs,
+    size: Size,
+    questions: Sequence[int],
 ) -> tuple[Usage, Usage]:
     """What the answers of all arms but the instruct model take, and apart from it the revision of answers.
 
     Args:
         revision: of the arm that revises its answers.
+        prompted: of the arm that states principles before every question.
         questions: tokens of each evaluation prompt with the few-shot prefix before it.
     """
     own = fluency_cost(questions, response_tokens) * len(scope.arms)  # of every arm's answers, once, at its end
@@ -93,7 +102,7 @@ def _evaluation(
         if arm.name == arms.INSTRUCT:
             continue
         own += _answers(questions, response_tokens) * arm.evaluations(scope.steps, scope.every)
-        extra = extra_cost(arm, revision, inputs, size)
+        extra = extra_cost(arm, revision, prompted, inputs, size)
         if arm.inference == "revision":
             revising += extra
         else:
