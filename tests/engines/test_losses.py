@@ -1,6 +1,7 @@
 """Every preference loss against TRL's, in value and gradient, on the same weights and the same tokens."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,33 +75,77 @@ def policy(folder: str, adapter: Path) -> PeftModel:
     return PeftModel.from_pretrained(base, adapter, is_trainable=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Referee:
+    """The engine's adapter `a` and TRL's trainer, with the same weights away from the same reference."""
+
+    engine: LocalEngine
+    trainer: DPOTrainer
+    batch: Sequence[Datum]
+    reference: Sequence[float]
+
+    def loss(self, places: Sequence[int]) -> Tensor:
+        """TRL's loss of a batch of these pairs."""
+        rows = [self.trainer.train_dataset[place] for place in places]
+        value: Tensor = self.trainer.compute_loss(self.trainer.model, self.trainer.data_collator(rows))
+        return value
+
+
+@pytest.fixture
+def referee(engine: Make, folder: Callable[[str], str], tmp_path: Path) -> Callable[..., Referee]:
+    """A function of settings of TRL's trainer, which makes them."""
+
+    def make(**options: Any) -> Referee:
+        local = engine("llama")
+        local.create({"a": 1})
+        stir(local, "a")
+        local.export({"a": tmp_path / "reference"})
+        config = DPOConfig(output_dir=str(tmp_path / "out"), beta=0.3, **options, **SHARED)
+        tokenizer = AutoTokenizer.from_pretrained(folder("llama"))
+        model = policy(folder("llama"), tmp_path / "reference")
+        theirs = DPOTrainer(model, args=config, train_dataset=data(), processing_class=tokenizer)
+        batch = sequences(theirs.train_dataset)
+        reference = local.compute_logprobs({"a": batch})["a"]
+        # Away from the reference, so that the loss says something: ours moves, TRL's follows.
+        train(local, {"a": [pairs(5, 3), pairs(6, 3)]}, Adam(1e-2))
+        local.export({"a": tmp_path / "moved"})
+        moved = dict(policy(folder("llama"), tmp_path / "moved").named_parameters())
+        for name, parameter in theirs.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.data.copy_(moved[name])
+        theirs.model.eval()
+        return Referee(local, theirs, batch, reference)
+
+    return make
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("loss", [name for name, one in LOSSES.items() if one.reference])
-def test_a_loss_with_a_reference_is_trls(engine: Make, folder: Callable[[str], str], tmp_path: Path, loss: str) -> None:
-    local = engine("llama")
-    local.create({"a": 1})
-    stir(local, "a")
-    local.export({"a": tmp_path / "reference"})
-    config = DPOConfig(output_dir=str(tmp_path / "out"), beta=0.3, loss_type=[loss], **SHARED)
-    tokenizer = AutoTokenizer.from_pretrained(folder("llama"))
-    model = policy(folder("llama"), tmp_path / "reference")
-    theirs = DPOTrainer(model, args=config, train_dataset=data(), processing_class=tokenizer)
-    batch = sequences(theirs.train_dataset)
-    reference = local.compute_logprobs({"a": batch})["a"]
-    # Away from the reference, so that the loss says something: ours moves, TRL's follows.
-    train(local, {"a": [pairs(5, 3), pairs(6, 3)]}, Adam(1e-2))
-    local.export({"a": tmp_path / "moved"})
-    moved = dict(policy(folder("llama"), tmp_path / "moved").named_parameters())
-    for name, parameter in theirs.model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data.copy_(moved[name])
-    theirs.model.eval()
-    inputs = theirs.data_collator([theirs.train_dataset[i] for i in range(len(PAIRS))])
-    value = theirs.compute_loss(theirs.model, inputs)
+def test_a_loss_with_a_reference_is_trls(referee: Callable[..., Referee], loss: str) -> None:
+    both = referee(loss_type=[loss])
+    value = both.loss(range(len(PAIRS)))
     value.backward()
-    step = ours(local, batch, reference, settings(loss, **{"nll-weight": 0.0}))
+    step = ours(both.engine, both.batch, both.reference, settings(loss, **{"nll-weight": 0.0}))
     assert step.loss == pytest.approx(value.item(), rel=1e-4)
-    assert_same_gradient(local, theirs.model)
+    assert_same_gradient(both.engine, both.trainer.model)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_equal_soft_labels_against_a_reference_are_the_label_smoothing_of_trls_dpo(
+    referee: Callable[..., Referee],
+) -> None:
+    """TRL's DPOTrainer smooths the labels of `aot`, not of `sigmoid`. `aot` sorts the pairs of a batch; a single pair
+    has the sigmoid loss."""
+    both = referee(loss_type=["aot"], label_smoothing=0.2)
+    values = [both.loss([place]) / len(PAIRS) for place in range(len(PAIRS))]
+    for value in values:
+        value.backward()
+    plain = settings("sigmoid", **{"nll-weight": 0.0})
+    step = ours(both.engine, both.batch, both.reference, plain, [0.8] * len(PAIRS))
+    assert step.loss == pytest.approx(sum(value.item() for value in values), rel=1e-4)
+    assert_same_gradient(both.engine, both.trainer.model)
+    hard = ours(both.engine, both.batch, both.reference, plain)
+    assert abs(hard.loss - step.loss) > 0.01, "the labels matter"
 
 
 @pytest.mark.filterwarnings("ignore")
