@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from html.parser import HTMLParser
 from itertools import count, pairwise
@@ -27,12 +28,13 @@ from cai_base.errors import UserError
 from cai_base.inputs.prompts import load_prompts
 from cai_base.integrations.export.card import CardFacts, model_card
 from cai_base.integrations.tracking.send import Sender, begin
+from cai_base.integrations.watch_server import WatchServer
 from cai_base.records import Answer
 from cai_base.records.compared import RunsCompared
 from cai_base.report import compare, page, watch
 from cai_base.report.load import StoredRun, load
 from cai_base.report.table import render
-from cai_base.store import TRACKERS, Run
+from cai_base.store import MANIFEST, TRACKERS, Run
 from cai_base.text import LONGEST_LINE, for_terminal, without_controls
 
 TEXTS = {
@@ -169,6 +171,56 @@ def _small_pages() -> dict[str, str]:
     }
 
 
+def _in_chromium(address: str, folder: Path) -> str:
+    """The page at an address after its scripts, if it has any, have run."""
+    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=4000 --dump-dom".split()
+    command = ["chromium", *flags, f"--user-data-dir={folder}/profile", address]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def at_work(stored: StoredRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run before its results, in a folder with a hostile name; its newest chain is of hostile texts."""
+    run = tmp_path_factory.mktemp("watch") / "<img src=x onerror=document.title=1>"
+    shutil.copytree(stored.directory, run)
+    every, longest = "\n".join(TEXTS.values()), "z" * (1 << 20)
+    file = run / paths.chains(0)
+    *others, last = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    rounds = [
+        {"principle": every[:2000], "critique": every, "revision": longest},
+        {"principle": "kind", "critique": f"{longest}\x1b[2J", "revision": every},
+    ]
+    newest = json.dumps(json.loads(last) | {"prompt": every, "original": f"{every}{longest}", "rounds": rounds})
+    content = "\n".join((*others, newest)) + "\n"
+    Run.open(run).commit(write={file.relative_to(run).as_posix(): content.encode()})
+    manifest = json.loads((run / MANIFEST).read_bytes())
+    del manifest["progress"]["results"]
+    (run / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return run
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_in_a_browser_the_texts_do_nothing_on_the_watched_page(at_work: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw.html"
+    raw.write_text(f"<!doctype html><title>raw</title>{TEXTS['script']}", encoding="utf-8")
+    assert "<title>owned" in _in_chromium(raw.as_uri(), tmp_path), "as it is, the text does what it says"
+    with WatchServer(at_work) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        shown = _in_chromium(server.address, tmp_path)
+        server.shutdown()
+    elements = Elements(shown)
+    assert {"script", "img", "svg"}.isdisjoint(elements.tags)
+    assert elements.handlers == []
+    title = re.search(r"<title>(.*?)</title>", shown, re.DOTALL)
+    assert title is not None
+    assert title.group(1).startswith("&lt;img src=x")
+    for name in ("script", "event handler", "closing tags", "template"):
+        assert elements.text.count(TEXTS[name]) == 5, f"{name}: prompt, original, principle, critique and revision"
+    assert elements.text.count("z" * (1 << 20)) == 3, "a megabyte in one line is there as it is"
+    assert "unicode-bidi: isolate" in shown, "a text that turns the direction of writing turns no other's"
+    assert shown.rstrip().endswith("</body></html>"), "no text closed an element early"
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
 @pytest.mark.parametrize("name", ["chat", "compare"])
 def test_in_a_browser_the_texts_do_nothing_on_the_pages_of_a_chat_and_of_a_comparison(
@@ -176,13 +228,7 @@ def test_in_a_browser_the_texts_do_nothing_on_the_pages_of_a_chat_and_of_a_compa
 ) -> None:
     html = _small_pages()[name]
     (tmp_path / "page.html").write_text(html, encoding="utf-8", errors="strict")
-    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=8000 --dump-dom".split()
-    shown = subprocess.run(
-        ["chromium", *flags, f"--user-data-dir={tmp_path}/profile", (tmp_path / "page.html").as_uri()],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    shown = _in_chromium((tmp_path / "page.html").as_uri(), tmp_path)
     elements = Elements(shown)
     assert {"script", "img", "svg"}.isdisjoint(elements.tags)
     assert elements.handlers == []

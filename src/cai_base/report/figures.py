@@ -65,7 +65,7 @@ def draw(stored: StoredRun) -> list[Group]:
 
 def _trade_off(results: Results) -> Group:
     caption = (
-        "Every arm by both rates: large marks are means over seeds with their intervals, small ones single seeds. "
+        "Every arm by both rates: diamonds are means over seeds with their intervals, rings single seeds. "
         "Lower left is best; a model that refuses everything is at the lower right."
     )
     sheet = draw_trade_off(results)

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from cai_base.arms import arm, in_order
 from cai_base.records import ATTACK, OVER_REFUSAL, Figure, Results
 from cai_base.report.labels import label
-from cai_base.report.plotting import FAINT, Sheet, spread
+from cai_base.report.plotting import Sheet, spread
 
 TICKS = ([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
 EDGE = 0.04
@@ -17,7 +17,7 @@ GAP = 0.075
 def draw_trade_off(results: Results) -> Sheet:
     """A sheet with the figure; an empty sheet if no arm has both rates.
 
-    Large marks are means over seeds with their intervals, small ones the seeds. Lower left is best: an arm that refuses
+    Diamonds are means over seeds with their intervals, rings the seeds. Lower left is best: an arm that refuses
     everything is at the lower right.
     """
     sheet = Sheet("trade-off")
@@ -58,10 +58,12 @@ def draw_trade_off(results: Results) -> Sheet:
 def _mark(axes: Axes, x: Figure, y: Figure, colour: str) -> None:
     seeds = [(a, b) for a, b in zip(x.per_seed, y.per_seed, strict=True) if a is not None and b is not None]
     if len(seeds) > 1:
-        axes.plot([a for a, _ in seeds], [b for _, b in seeds], "o", color=FAINT, markersize=2.5, alpha=0.6)
+        # Rings: seeds at the same place, or on the interval's line, can still be told apart.
+        style = {"markerfacecolor": "none", "markeredgewidth": 1.1, "markersize": 4.5, "zorder": 3}
+        axes.plot([a for a, _ in seeds], [b for _, b in seeds], "o", color=colour, **style)
     across, up = x.mean or 0.0, y.mean or 0.0
     if x.ci95:
         axes.plot([*x.ci95], [up, up], color=colour, linewidth=1.2, alpha=0.7)
     if y.ci95:
         axes.plot([across, across], [*y.ci95], color=colour, linewidth=1.2, alpha=0.7)
-    axes.plot([across], [up], "D", color=colour, markersize=6)
+    axes.plot([across], [up], "D", color=colour, markersize=6, zorder=4)
