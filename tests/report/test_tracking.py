@@ -3,10 +3,13 @@
 import contextlib
 import json
 import os
+import re
 import struct
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -202,3 +205,30 @@ def test_a_run_refuses_an_unknown_tracker_before_work_begins(
         assert main(["run", "--track", "wandb,excel"]) == 2
     assert "unknown tracker" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_template_of_a_report_in_weights_and_biases_plots_curves_that_are_sent(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for its library, which keeps the panels."""
+    page = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text(encoding="utf-8")
+    (template,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    panels: list[dict[str, object]] = []
+    library = ModuleType("wandb_workspaces.reports.v2")
+    vars(library).update(
+        LinePlot=lambda **fields: panels.append(fields),
+        Runset=SimpleNamespace,
+        PanelGrid=SimpleNamespace,
+        MarkdownBlock=SimpleNamespace,
+        Report=lambda **fields: SimpleNamespace(save=lambda: None, url=fields["title"]),
+    )
+    for name in ("wandb_workspaces", "wandb_workspaces.reports"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    monkeypatch.setattr(sys.modules["wandb_workspaces.reports"], "v2", library, raising=False)
+    exec(compile(template, "docs/tracking.md", "exec"), {})
+    begin(run, ["tensorboard"])
+    send(run, "tensorboard")
+    curves = {name for name, _, _ in in_tensorboard(run, 0)}
+    assert {name for panel in panels for name in panel["y"]} <= curves  # type: ignore[attr-defined]
+    assert {panel["x"] for panel in panels} == {"sft/step", "dpo/step", "eval/step"}
