@@ -59,11 +59,11 @@ def _mark(axes: Axes, x: Figure, y: Figure, colour: str) -> None:
     seeds = [(a, b) for a, b in zip(x.per_seed, y.per_seed, strict=True) if a is not None and b is not None]
     if len(seeds) > 1:
         # Rings: seeds at the same place, or on the interval's line, can still be told apart.
-        style = {"markerfacecolor": "none", "markeredgewidth": 1.1, "markersize": 4.5, "zorder": 3}
-        axes.plot([a for a, _ in seeds], [b for _, b in seeds], "o", color=colour, **style)
-    across, up = x.mean or 0.0, y.mean or 0.0
+        across, up = [a for a, _ in seeds], [b for _, b in seeds]
+        axes.plot(across, up, "o", color=colour, markerfacecolor="none", markeredgewidth=1.1, markersize=4.5, zorder=3)
+    right, high = x.mean or 0.0, y.mean or 0.0
     if x.ci95:
-        axes.plot([*x.ci95], [up, up], color=colour, linewidth=1.2, alpha=0.7)
+        axes.plot([*x.ci95], [high, high], color=colour, linewidth=1.2, alpha=0.7)
     if y.ci95:
-        axes.plot([across, across], [*y.ci95], color=colour, linewidth=1.2, alpha=0.7)
-    axes.plot([across], [up], "D", color=colour, markersize=6, zorder=4)
+        axes.plot([right, right], [*y.ci95], color=colour, linewidth=1.2, alpha=0.7)
+    axes.plot([right], [high], "D", color=colour, markersize=6, zorder=4)
