@@ -77,6 +77,8 @@ def chat(arguments: list[str]) -> int:
 def _converse(conversation: "Conversation") -> None:
     """Handle lines until there are no more. An error is printed in a terminal, and ends the command in a pipe."""
     interactive = sys.stdin.isatty()
+    if interactive:
+        conversation.say("Type a prompt, and each arm answers. /help lists the commands, /quit ends.")
     for line in _lines(interactive):
         if line.strip() in ("/quit", "/exit"):
             return
