@@ -2,9 +2,9 @@
 
     python benchmarks/public_tasks.py RUN --out DIR [--seed 1]
 
-DIR gets `google/boolq` with six questions and `tau/commonsense_qa` with five, in the form of those data sets: `datasets`
-reads them in place of the hub where a command runs in DIR. And it gets `village_pairs`, a task of lm-evaluation-harness:
-the first 30 preference pairs of the seed as a choice behind the few-shot prefix.
+DIR gets `google/boolq` with six questions and `tau/commonsense_qa` with five, in the form of those data sets, since
+`datasets` reads them in place of the hub where a command runs in DIR. And it gets `village_pairs`, a task of
+lm-evaluation-harness: the first 30 preference pairs of the seed as a choice behind the few-shot prefix.
 """
 
 import argparse
