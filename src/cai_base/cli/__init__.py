@@ -1,7 +1,4 @@
-"""The command line: the list of commands, `--help`, and exit codes. Each command is in its own module.
-
-Heavy modules are imported only when a command runs: importing torch takes seconds, and `--help` should not wait for it.
-"""
+"""The command line: `--help`, dispatch and exit codes. The commands are listed in `commands`."""
 
 import os
 import shutil
@@ -9,139 +6,22 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from cai_base import __version__
-from cai_base.cli import ask, calibrate, chat, completion, look, make, organism, study, take, track
+from cai_base.cli.commands import COMMANDS as COMMANDS
+from cai_base.cli.commands import GROUPS
 from cai_base.errors import Stopped, UserError, exhausted
-from cai_base.progress import wrapped
 from cai_base.text import for_terminal
-
-GROUPS = {
-    "make": "Make",
-    "look": "Look",
-    "ask": "Ask",
-    "take": "Take",
-    "organism": "The embedded base model, a model organism",
-}
-"""The groups of commands in `--help`, in order. A group without commands is not shown."""
 
 COLUMN = 22
 """The column at which descriptions of commands begin in `--help`."""
 
 KEYS = ("HF_TOKEN", "WANDB_API_KEY")
 """Keys that libraries read only from the environment; they may also be in `.env`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command.
-
-    Attributes:
-        name: what the user types.
-        group: in `--help`, one of `GROUPS`.
-        takes: its arguments, abbreviated.
-        about: what it does, in a line or two.
-        run: the function called with the arguments after the name; returns the exit code.
-    """
-
-    name: str
-    group: str
-    takes: str
-    about: str
-    run: Callable[[list[str]], int]
-
-
-_COMMANDS = (
-    Command("run", "make", "[flags]", "train and evaluate; without flags, on the embedded base model", make.run),
-    Command("resume", "make", "RUN", "continue a stopped run", make.resume),
-    Command("preflight", "make", "[flags]", "only make the checks that precede every run", make.preflight),
-    Command(
-        "cost",
-        "make",
-        "[flags]",
-        "an upper bound on a run's tokens, and their price on the Tinker service",
-        make.cost,
-    ),
-    Command("study", "make", "NAME|FILE.toml", "several runs that share stages, to answer one question", study.study),
-    Command("report", "look", "RUN", "write the run's page and figures again", look.report),
-    Command("watch", "look", "RUN", "serve a page with the run's progress, on this machine", look.watch),
-    Command(
-        "compare",
-        "look",
-        "RUN RUN ...",
-        "compare several runs, paired by the seeds and prompts that they share",
-        look.compare,
-    ),
-    Command("track", "look", "RUN", "send a run's curves, or the missing points, to a tracker", track.track),
-    Command(
-        "chat",
-        "look",
-        "RUN|MODEL",
-        "type a prompt and see the answers of the arms side by side",
-        chat.chat,
-    ),
-    Command(
-        "evaluate",
-        "ask",
-        "RUN|MODEL",
-        "evaluate the arms of a run, or any model, on a standard suite or on prompts from a file",
-        ask.evaluate,
-    ),
-    Command(
-        "style",
-        "ask",
-        "RUN",
-        "evaluate the arms of a finished run in thirteen styles: adherence to the style, diversity of the answers",
-        ask.style,
-    ),
-    Command(
-        "calibrate",
-        "ask",
-        "--judge JUDGE --labels FILE",
-        "measure a judge against human labels of answers",
-        calibrate.calibrate,
-    ),
-    Command("inspect", "ask", "RUN", "write a run's evaluations as logs for `inspect view`", ask.inspect),
-    Command(
-        "export",
-        "take",
-        "RUN --out DIR",
-        "export an arm as a PEFT adapter, a merged folder or a GGUF file, or its preference pairs; with cards",
-        take.export,
-    ),
-    Command("serve", "take", "RUN", "serve every arm from an OpenAI-compatible server, on loopback only", take.serve),
-    Command(
-        "verify",
-        "take",
-        "RUN",
-        "check every hash of a finished run, and recompute every figure from its stored answers; needs no model",
-        take.verify,
-    ),
-    Command(
-        "organism",
-        "organism",
-        "build|measure|sibling|card",
-        "pretrain it, measure its abilities, train its instruct sibling, show its card",
-        organism.organism,
-    ),
-)
-
-
-def _completion(arguments: list[str]) -> int:
-    return completion.completion(arguments, {name: (one.about, one.run) for name, one in COMMANDS.items()})
-
-
-_COMPLETION = Command(
-    "completion", "take", "bash|zsh|fish", "print a shell script that completes commands and flags", _completion
-)
-
-COMMANDS = {command.name: command for command in (*_COMMANDS, _COMPLETION)}
-"""Every command by name, in the order of `--help`."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -158,7 +38,7 @@ def main(args: list[str] | None = None) -> int:
     except (UserError, Stopped) as error:
         if debug:
             traceback.print_exc()
-        print(wrapped(for_terminal(f"cai-base: {error}"), sys.stderr), file=sys.stderr)
+        _say(f"cai-base: {for_terminal(str(error))}")
         return error.exit_code
     except KeyboardInterrupt:
         print("cai-base: stopped; nothing was lost", file=sys.stderr)
@@ -170,11 +50,14 @@ def main(args: list[str] | None = None) -> int:
         reason = exhausted(error)
         if reason is None or debug:
             raise
-        message = (
-            f"cai-base: {for_terminal(reason)}; what is stored is whole, and the same command goes on or begins again"
-        )
-        print(wrapped(message, sys.stderr), file=sys.stderr)
+        _say(f"cai-base: {for_terminal(reason)}; what is stored is whole, and the same command goes on or begins again")
         return Stopped.exit_code
+
+
+def _say(message: str) -> None:
+    from cai_base.progress import wrapped
+
+    print(wrapped(message, sys.stderr), file=sys.stderr)
 
 
 def _dispatch(arguments: list[str]) -> int:

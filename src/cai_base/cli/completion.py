@@ -4,13 +4,12 @@ The flags are read from each command's `--help`, so that none is missing or outd
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 
+from cai_base.cli.commands import COMMANDS, Command
 from cai_base.cli.parser import Parser
-
-Run = Callable[[list[str]], int]
 
 BASH = """\
 _cai_base() {{
@@ -33,12 +32,8 @@ ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashc
 """The lines before the bash script, with which zsh can run it."""
 
 
-def completion(arguments: list[str], commands: Mapping[str, tuple[str, Run]]) -> int:
-    """Print the script for a shell.
-
-    Args:
-        commands: for every command, a one-line description and its function.
-    """
+def completion(arguments: list[str]) -> int:
+    """Print the script for a shell."""
     parser = Parser(
         prog="cai-base completion",
         description="Print a script with which a shell completes commands and flags. "
@@ -47,19 +42,19 @@ def completion(arguments: list[str], commands: Mapping[str, tuple[str, Run]]) ->
     )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     shell = parser.parse_args(arguments).shell
-    flags = {name: flags_of(run) for name, (_, run) in commands.items()}
+    flags = {name: flags_of(command) for name, command in COMMANDS.items()}
     if shell == "fish":
-        print(_fish(commands, flags), end="")
+        print(_fish(flags), end="")
     else:
         print((ZSH if shell == "zsh" else "") + _bash(flags), end="")
     return 0
 
 
-def flags_of(run: Run) -> list[str]:
+def flags_of(command: Command) -> list[str]:
     """The flags that a command's help lists."""
     output = StringIO()
     with redirect_stdout(output), suppress(SystemExit):  # argparse ends the process after its help
-        run(["--help"])
+        command.run(["--help"])
     flags = re.findall(r"^ +(?:-\w, )?(--[a-z][a-z0-9.-]*)", output.getvalue(), re.M)
     return sorted({*flags, "--help"})
 
@@ -69,10 +64,10 @@ def _bash(flags: Mapping[str, Sequence[str]]) -> str:
     return BASH.format(commands=" ".join(flags), cases=cases)
 
 
-def _fish(commands: Mapping[str, tuple[str, Run]], flags: Mapping[str, Sequence[str]]) -> str:
+def _fish(flags: Mapping[str, Sequence[str]]) -> str:
     lines = []
-    for name, (about, _) in commands.items():
-        words = about.replace("'", "")
+    for name, command in COMMANDS.items():
+        words = command.about.replace("'", "")
         lines.append(f"complete -c cai-base -n __fish_use_subcommand -f -a {name} -d '{words}'")
         within = f"-n '__fish_seen_subcommand_from {name}'"
         lines += [f"complete -c cai-base {within} -l {flag.removeprefix('--')}" for flag in flags[name]]
