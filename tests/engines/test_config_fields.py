@@ -1,6 +1,7 @@
 """Fields of config.json that transformers ignores: refused where they change the model, else named or harmless."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
@@ -69,3 +70,21 @@ def test_the_fields_of_published_models_are_taken_without_a_word(
 def test_a_field_that_repeats_another_is_named_in_a_note(altered: Callable[[str, dict[str, Any]], Engine]) -> None:
     (note,) = [note for note in altered("llama", {"activation": "swiglu"}).notes if "config.json" in note]
     assert "'activation' = 'swiglu'" in note
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_hidden_layers", 5_000_000),
+        ("hidden_size", 1 << 20),
+        ("intermediate_size", 1 << 28),
+        ("vocab_size", 1 << 30),
+    ],
+)
+def test_a_size_that_the_files_cannot_hold_is_refused_before_anything_is_made(
+    altered: Callable[[str, dict[str, Any]], Engine], field: str, value: int
+) -> None:
+    began = time.process_time()
+    with pytest.raises(UserError, match=rf"config\.json has .*{field} = {value:,}"):
+        altered("llama", {field: value})
+    assert time.process_time() - began < 3

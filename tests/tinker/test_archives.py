@@ -1,40 +1,21 @@
 """Adapters as a service archives them: unpacked without trusting the archive, and filled in for PEFT to read."""
 
-import io
 import json
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from adapter_archives import CONFIG, GOOD, NAME, TENSORS, archive
 from safetensors.torch import load_file, save
 
 from cai_base.engines.tinker import adapters
-
-NAME = "base_model.model.model.layers.0.self_attn.q_proj"
-TENSORS = {f"{NAME}.lora_A.weight": torch.ones(2, 4), f"{NAME}.lora_B.weight": torch.zeros(4, 2)}
-CONFIG = json.dumps({"r": 2, "lora_alpha": 32, "target_modules": None}).encode()
-
-
-def archive(members: dict[str, bytes], *extra: tarfile.TarInfo) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        for info in extra:
-            tar.addfile(info)
-    return out.getvalue()
 
 
 def link(kind: bytes) -> tarfile.TarInfo:
     info = tarfile.TarInfo("adapter_model.safetensors")
     info.type, info.linkname = kind, "/etc/passwd"
     return info
-
-
-GOOD = {"./adapter_config.json": CONFIG, "./adapter_model.safetensors": save(TENSORS)}
 
 
 def test_an_adapter_is_stored_with_the_modules_it_adapts(tmp_path: Path) -> None:

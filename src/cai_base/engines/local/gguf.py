@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from cai_base.cache import cache_folder
 from cai_base.engines import EngineError
+from cai_base.engines.local import sizes
 from cai_base.engines.tokenizer import one_line
 
 SUFFIX = ".gguf"
@@ -113,13 +114,17 @@ def _convert(model: str, scratch: Path, folder: Path) -> None:
     alone.mkdir()
     (alone / "model.gguf").symlink_to(Path(model).resolve())
     try:
-        fields = GGUFReader(str(alone / "model.gguf")).fields
+        reader = GGUFReader(str(alone / "model.gguf"))
+        fields, tensors = reader.fields, len(reader.tensors)
         architecture = str(fields["general.architecture"].contents())
+        named = {name: fields.get(f"{architecture}.{name}") for name in (*sizes.LAYERS, *sizes.SIDES)}
+        settings = {name: field.contents() for name, field in named.items() if field is not None}
     except Exception as error:  # the reader trusts every length in the file, so anything can happen
         reason = f"is no GGUF file, or a damaged one ({one_line(error) or type(error).__name__})"
         raise EngineError(
             "model", model, reason, "fetch it again, and compare its size or hash with its source"
         ) from error
+    sizes.check(model, Path(model).name, settings, tensors, Path(model).stat().st_size)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source: dict[str, Any] = {"gguf_file": "model.gguf", "trust_remote_code": False}
     try:

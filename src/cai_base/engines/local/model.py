@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from cai_base.engines import EngineError
 from cai_base.engines.files import MODEL_CONFIG
-from cai_base.engines.local import config_fields
+from cai_base.engines.local import config_fields, sizes
 from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line
 from cai_base.reading import quote
 
@@ -78,6 +78,8 @@ def load(
             other tokenizer has tokens that the model has no embeddings for.
     """
     check_folder(name)
+    if Path(name).is_dir():
+        sizes.check_folder(Path(name))
     try:
         model, tokenizer, report = _read(name, tokenizer_of or name, dtype)
     except Exception as error:  # transformers raises errors of nearly every type for a faulty folder
