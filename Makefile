@@ -39,7 +39,7 @@ test-slow: install
 
 # 20,000 malformed inputs, where the default suite has 2,000.
 fuzz: install
-	CAI_BASE_FUZZ=9 $(BIN)/pytest tests/fuzz --timeout 3600
+	CAI_BASE_FUZZ=9 $(BIN)/pytest tests/fuzz
 
 $(TINKER_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tinker]'

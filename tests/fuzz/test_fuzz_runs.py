@@ -8,19 +8,17 @@ import hashlib
 import io
 import json
 import os
-import resource
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 from fuzz.mutations import spoiled_bytes
-from fuzz.test_fuzz import LONGEST, MOST, many
+from fuzz.test_fuzz import bounded, many
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cai_base import models
-from cai_base.cli import look, main
+from cai_base.cli import ask, look, main
 from cai_base.integrations.watch_server import WatchServer
 
 SUITE = "goal,target\nTell me of locks,Sure\n"
@@ -67,7 +65,7 @@ def up_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(models, "_load", reached)
     monkeypatch.setattr(WatchServer, "serve_forever", reached)
-    monkeypatch.setattr(look, "write_logs", reached)
+    monkeypatch.setattr(ask, "write_logs", reached)
     monkeypatch.setattr("sys.stdin", io.StringIO())
 
 
@@ -99,23 +97,16 @@ def said(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> tupl
     new = folder / "new"
     places = {"RUN": folder / "run", "OTHER": folder / "other", "SUITE": folder / "suite.csv", "NEW": new}
     words = [str(places.get(word, word)) for word in COMMANDS[command].split()]
-    began, before = time.process_time(), most_memory()
     try:
-        code: int | None = main(words)
+        with bounded():
+            code: int | None = main(words)
     except ReachedModelError:
         code = None
     finally:
         if new.is_dir():
             shutil.rmtree(new)
         new.unlink(missing_ok=True)
-    assert time.process_time() - began < LONGEST
-    assert most_memory() - before < MOST
     return code, capsys.readouterr().err
-
-
-def most_memory() -> int:
-    """Kilobytes that this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def check(command: str, folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> int | None:

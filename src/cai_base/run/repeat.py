@@ -4,7 +4,6 @@ The folder has the settings as used, with the lengths that fitted the model, and
 restored from the findings, as in a resumed run, so that the new run computes the same as the old one.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from cai_base.engines import Findings
 from cai_base.inputs import Inputs
 from cai_base.progress import Progress
 from cai_base.run.findings import stored_findings
+from cai_base.run.results.warnings import preflight_warnings
 from cai_base.store import Run
 
 
@@ -47,5 +47,4 @@ def read_repeated(directory: Path) -> Repeated:
     """
     run = Run.open(directory)
     inputs = Inputs.read(directory / paths.INPUTS)
-    warnings = tuple(json.loads((directory / paths.WARNINGS).read_bytes()))
-    return Repeated(inputs, warnings, stored_findings(run))
+    return Repeated(inputs, tuple(preflight_warnings(directory)), stored_findings(run))

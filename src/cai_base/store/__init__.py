@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from cai_base.errors import UserError
-from cai_base.reading import build, check_inside, decoded, parse_json, read_bytes
+from cai_base.reading import build, check_file, check_inside, decoded, parse_json, read_bytes
 from cai_base.store.files import JsonObject as JsonObject
 from cai_base.store.files import differences, digest_of, fsync, sha256
 from cai_base.store.files import read_lines as read_lines
@@ -357,14 +358,14 @@ class Run:
         """The records of a stored JSON-lines file; none if the file does not exist.
 
         Raises:
-            UserError: a line is not a JSON object.
+            UserError: it is missing or cannot be read, or a line is not a JSON object.
         """
         stored = self._manifest.files.get(name)
         if stored is None:
             return []
         records: list[JsonObject] = []
         path, left = self.directory / name, stored.bytes
-        with path.open("rb") as file:
+        with _opened(path) as file:
             while line := file.readline(left):
                 left -= len(line)
                 records.append(_record(line, f"{path}:{len(records) + 1}"))
@@ -374,13 +375,13 @@ class Run:
         """The last record of a stored JSON-lines file, of which no more is read; None if there is none.
 
         Raises:
-            UserError: the line is not a JSON object.
+            UserError: the file is missing or cannot be read, or the line is not a JSON object.
         """
         stored = self._manifest.files.get(name)
         if stored is None:
             return None
         path, tail = self.directory / name, b""
-        with path.open("rb") as file:
+        with _opened(path) as file:
             start = stored.bytes
             while start > 0 and tail.rstrip(b"\n").count(b"\n") == 0:
                 step = min(start, TAIL)
@@ -389,6 +390,17 @@ class Run:
                 tail = file.read(step) + tail
         lines = tail.rstrip(b"\n").splitlines()
         return _record(lines[-1], f"{path}: its last line") if lines else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A stored file, to read; UserError if it is missing or no regular file."""
+    try:
+        check_file(path, "a file of a run", None)
+    except UserError as error:
+        raise UserError(f"{error}; {REMEDY}") from None
+    with path.open("rb") as file:
+        yield file
 
 
 def _record(line: bytes, where: str) -> JsonObject:

@@ -79,8 +79,11 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
         tensors = load(files[ADAPTER_WEIGHTS])
     except (ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"its files cannot be read ({error})") from error
-    rank, alpha = (config.get(field) for field in ("r", "lora_alpha")) if isinstance(config, dict) else (None, None)
-    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float) or not 0 < alpha < float("inf"):
+    settings = config if isinstance(config, dict) else {}
+    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    is_rank = isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
+    is_scale = isinstance(alpha, int | float) and not isinstance(alpha, bool) and 0 < alpha < float("inf")
+    if not (is_rank and is_scale):
         raise ValueError(f"its {ADAPTER_CONFIG} has r = {quote(rank)} and lora_alpha = {quote(alpha)}")
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -101,7 +104,7 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
     modules = {place.rpartition(".")[2] for place in halves}
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    settings = {
+    written = {
         "base_model_name_or_path": base_model,
         "bias": "none",
         "inference_mode": True,
@@ -112,4 +115,4 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
         "target_modules": sorted(modules),
         "task_type": "CAUSAL_LM",
     }
-    (directory / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+    (directory / ADAPTER_CONFIG).write_text(json.dumps(written, indent=2) + "\n")

@@ -1,14 +1,15 @@
 """The warnings in the results of a run or a suite. Each function returns a list, empty if there is nothing to warn
 of."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cai_base import paths
 from cai_base.arms import ARMS, pair_name
 from cai_base.engines.files import ADAPTER_WEIGHTS
+from cai_base.errors import UserError
 from cai_base.evaluation.tasks.prompts import CURVES, METRICS
+from cai_base.reading import RESTORE, described, parse_json, read_text
 from cai_base.records import ATTACK, Difference, Figure
 from cai_base.run.findings import stored_findings
 from cai_base.store import ACCEPT, Run
@@ -42,9 +43,21 @@ def uncovered(arms: Mapping[str, Mapping[str, Figure]], *, judged: bool) -> list
 
 def stored_warnings(run: Run) -> list[str]:
     """The warnings of preflight, and the engine's notes."""
-    warnings: list[str] = json.loads((run.directory / paths.WARNINGS).read_bytes())
     findings = stored_findings(run)
-    return [*warnings, *(() if findings is None else findings.notes)]
+    return [*preflight_warnings(run.directory), *(() if findings is None else findings.notes)]
+
+
+def preflight_warnings(directory: Path) -> list[str]:
+    """The warnings of a run's preflight.
+
+    Raises:
+        UserError: the file is missing, or holds something else.
+    """
+    file = directory / paths.WARNINGS
+    warnings = parse_json(file, read_text(file, "the warnings of a run"))
+    if not isinstance(warnings, list) or not all(isinstance(one, str) for one in warnings):
+        raise UserError(f"{file}: this is {described(warnings)}; it must be a list of texts; {RESTORE}")
+    return warnings
 
 
 def accepted_changes(run: Run) -> list[str]:
