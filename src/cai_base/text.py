@@ -13,6 +13,11 @@ def either(choices: Sequence[str]) -> str:
     return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """The names in a comma-separated list, such as `sft,cai`.
 

@@ -1,6 +1,7 @@
 """What a run has spent is known after any end of its process, and what is worked on again is counted and said."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,28 @@ def test_work_in_progress_at_a_kill_is_repeated_and_counted(tmp_path: Path) -> N
     assert opened(tmp_path / "run", PAID)[1].lost == Usage()
     budget.close()
     assert not (tmp_path / "run" / SPENDING).exists()
+
+
+def test_a_commit_within_a_phase_stores_its_time_so_far_and_no_time_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    run, budget, _ = opened(tmp_path / "run", "")
+    now += 5  # preflight
+    with budget.phase("dpo"):
+        now += 20
+        run.commit("dpo", 1)
+        assert Run.open(run.directory).usage["seconds"] == {"dpo": 20.0}
+        with budget.phase("evaluation"):
+            now += 3
+        now += 10
+    run.commit("dpo", 2)
+    assert Run.open(run.directory).usage["seconds"] == {"dpo": 30.0, "evaluation": 3.0}
+    run, budget, _ = opened(tmp_path / "run", "")
+    with budget.phase("dpo"):
+        now += 1.5
+    assert run.usage["seconds"] == {"dpo": 31.5, "evaluation": 3.0}
 
 
 def test_samples_in_flight_count_with_their_maximal_length(tmp_path: Path) -> None:

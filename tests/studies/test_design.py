@@ -178,7 +178,7 @@ def test_the_estimate_says_cost_and_detectable_difference_and_makes_nothing(
     said = capsys.readouterr().out
     assert said.startswith("Does the preference matter, or the prefill?\n4 cells in 2 runs of 2 seeds; ")
     assert "tokens trained on" in said
-    assert "a comparison of two cells detects a difference in attack success of" in said
+    assert "a comparison of two cells detects a difference in attack success with less power than 0.8" in said
     assert "2 comparisons x 2 primary metrics (attack_success_rate, over_refusal_rate)" in said
     assert list(tmp_path.iterdir()) == [file]
 

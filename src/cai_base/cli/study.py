@@ -1,11 +1,13 @@
 """The command `study`: several runs that answer one question."""
 
 import shlex
+import sys
+import textwrap
 from pathlib import Path
 
 from cai_base.cli.parser import Parser, count, nonempty_path, wants_help
 from cai_base.errors import Stopped, UserError
-from cai_base.progress import Progress
+from cai_base.progress import Progress, wrapped
 
 USAGE = """\
 usage: cai-base study NAME|FILE.toml --out DIR [flags]
@@ -62,7 +64,7 @@ def study(arguments: list[str]) -> int:
 
     progress = Progress()
     prepared = prepare(design, table)
-    print(outlook(prepared), end="" if args.estimate else "\n", flush=True)
+    print(wrapped(outlook(prepared), sys.stdout), end="" if args.estimate else "\n", flush=True)
     if args.estimate:
         return 0
     again = shlex.join(["cai-base", "study", *arguments])
@@ -98,5 +100,9 @@ def _cores() -> int:
 def _packaged() -> str:
     from cai_base.studies.design import packaged_studies, question_of
 
-    lines = [f"  {name:<15}{question_of(file)}" for name, file in packaged_studies().items()]
+    indent = 17 * " "
+    lines = [
+        textwrap.fill(f"  {name:<15}{question_of(file)}", 120, subsequent_indent=indent)
+        for name, file in packaged_studies().items()
+    ]
     return "\nPackaged studies:\n" + "\n".join(lines) + "\n"

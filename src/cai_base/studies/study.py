@@ -23,6 +23,7 @@ from cai_base.studies.conduct import Work, conduct
 from cai_base.studies.design import Design
 from cai_base.studies.plan import PlannedRun, plan
 from cai_base.studies.shared_stages import Stages, sharing, stages
+from cai_base.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def outlook(study: Study) -> str:
     usage = sum(study.usages, Usage())
     lines = [
         study.design.question,
-        f"{cells} cells in {runs} runs of {settings.seeds} seeds; {copied} of {total} stages are shared and made once.",
+        f"{cells} cells in {counted(runs, 'run')} of {counted(settings.seeds, 'seed')}; {copied} of {total} stages are "
+        "shared and made once.",
         f"At most {usage.trained:,} tokens trained on, {usage.prefilled:,} read, {usage.sampled:,} sampled"
         f"{_dollars(study)}.",
         _detectable(study),
@@ -111,17 +113,15 @@ def _detectable(study: Study) -> str:
     settings, prompts = study.runs[0].settings, study.jailbreaks
     if settings.seeds < 2 or prompts < 2:
         return (
-            f"With {settings.seeds} seeds and {prompts} jailbreak prompts no difference in attack success can be "
-            "distinguished from chance over seeds and prompts."
+            f"With {counted(settings.seeds, 'seed')} and {prompts} jailbreak prompts no difference in attack success "
+            "can be distinguished from chance over seeds and prompts."
         )
     expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if is_embedded(settings.model) else SEED_ODDS)
     least = 100 * power.minimum_detectable(expected, settings.seeds, prompts, width=1.0)
-    size = (
-        f"of about {least:.0f} points with power 0.8, before correction" if least < 100 else "of no size with power 0.8"
-    )
+    size = f"of about {least:.0f} points with power 0.8, before correction"
     return (
         f"{settings.seeds} seeds x {prompts} jailbreak prompts: a comparison of two cells detects a difference in "
-        f"attack success {size}."
+        f"attack success {size if least < 100 else 'with less power than 0.8, however large it is'}."
     )
 
 

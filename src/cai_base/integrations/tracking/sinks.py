@@ -6,8 +6,10 @@ trackio write to this machine, and so does Weights & Biases with `WANDB_MODE=off
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -188,21 +190,23 @@ class Trackio:
 
     def close(self) -> None:
         if self._run is not None:
-            self._run.finish()
+            with redirect_stdout(StringIO()):  # the library prints several lines each time, which nobody needs
+                self._run.finish()
             self._run = None
 
     def _opened(self) -> Any:
         if self._run is None:
-            self._run = self._trackio.init(
-                self._project,
-                name=self._tracked.name,
-                group=self._tracked.experiment,
-                config=dict(self._tracked.config),
-                resume="allow",
-                embed=False,
-                auto_log_gpu=False,
-                auto_log_cpu=False,
-            )
+            with redirect_stdout(StringIO()):
+                self._run = self._trackio.init(
+                    self._project,
+                    name=self._tracked.name,
+                    group=self._tracked.experiment,
+                    config=dict(self._tracked.config),
+                    resume="allow",
+                    embed=False,
+                    auto_log_gpu=False,
+                    auto_log_cpu=False,
+                )
         return self._run
 
 

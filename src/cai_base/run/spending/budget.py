@@ -20,6 +20,9 @@ from cai_base.records import NOTHING, Spending, TokensUsed
 from cai_base.run.spending.prices import FREE, Prices
 from cai_base.store import MANIFEST, Run, to_json, write_atomic
 
+PREFLIGHT = "preflight"
+"""The phase before all others; its time is not counted."""
+
 
 class Budget:
     """What one run has spent, including earlier processes.
@@ -37,7 +40,9 @@ class Budget:
 
     def __init__(self, prices: Prices, max_cost: float | None, run: Run, meters: Mapping[str, Meter]) -> None:
         self._max_cost, self._run = max_cost, run
-        self._phase = "preflight"
+        self._phase = PREFLIGHT
+        self._clock = time.monotonic()
+        self._seconds: dict[str, float] = dict(run.usage.get("seconds", {}))
         self._prices = {work: prices.of_model(model) for work, model in prices.models.items()}
         stored, path = run.recorded("spent"), run.directory / paths.SPENDING
         where = f"{run.directory / MANIFEST}: spent"
@@ -65,8 +70,11 @@ class Budget:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Attribute the seconds and tokens spent inside the `with` block to a phase."""
-        start, outer = time.monotonic(), self._phase
+        """Attribute seconds and tokens spent inside the `with` block to a phase, but for those of a phase within it.
+
+        A commit inside the block stores them so far.
+        """
+        outer = self._phase
         self._count()
         self._phase = name
         try:
@@ -74,8 +82,6 @@ class Budget:
         finally:
             self._count()
             self._phase = outer
-            seconds = self._run.usage.setdefault("seconds", {})
-            seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 1)
 
     def spending(self) -> Spending:
         """What the run has spent so far."""
@@ -107,7 +113,12 @@ class Budget:
         write_atomic(self._run.directory / paths.SPENDING, to_json(self.spending().dump()))
 
     def _count(self) -> None:
-        """Attribute what the meters counted since the last call to the current phase."""
+        """Attribute the time since the last call, and what the meters counted, to the current phase."""
+        now = time.monotonic()
+        if self._phase != PREFLIGHT:
+            self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._clock
+            self._run.usage["seconds"] = {phase: round(seconds, 1) for phase, seconds in self._seconds.items()}
+        self._clock = now
         for work, meter in self._meters.items():
             price = self._prices.get(work, FREE)
             for adapter, usage in meter.used.items():
