@@ -296,6 +296,7 @@ def test_a_run_at_the_floor_is_not_started_and_with_accept_its_report_says_so(
     assert not out.exists()
     assert main(["preflight", *RUN, "--json"]) == 2
     shown = capsys.readouterr()
+    assert shown.err.endswith("preflight: rate failed; a run would not start, unless it is given --accept rate\n")
     content = json.loads(shown.out)
     unneeded = ("second-judge", "instruct", "feedback", "cost")
     assert [check["name"] for check in content] == [name for name in CHECKS if name not in unneeded]

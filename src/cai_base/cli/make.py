@@ -87,7 +87,8 @@ def preflight(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         raise Stopped("stopped; nothing was started: give the same command again") from None
     print(outcome.as_json(examined.checks) if as_json else outcome.table(examined.checks), end="")
-    outcome.refuse(examined.checks, settings.accept)
+    if failed := outcome.advice(examined.checks, settings.accept):
+        raise UserError(failed)
     return 0
 
 

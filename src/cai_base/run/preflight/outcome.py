@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cai_base.errors import UserError
+from cai_base.reading import listed
 from cai_base.store import to_json
 
 Outcome = Literal["passed", "warned", "failed"]
@@ -32,13 +33,22 @@ class Check:
         return f"{self.name} {self.outcome}: {self.finding}" + (f"; {self.do}" if self.do else "")
 
 
+def advice(checks: Sequence[Check], accepted: Sequence[str]) -> str:
+    """One sentence for below the table: the checks that failed and are not accepted; empty if there are none."""
+    names = [check.name for check in _refused(checks, accepted)]
+    if not names:
+        return ""
+    accept = ",".join([*accepted, *names])
+    return f"preflight: {listed(names)} failed; a run would not start, unless it is given --accept {accept}"
+
+
 def refuse(checks: Sequence[Check], accepted: Sequence[str]) -> list[str]:
     """The warnings of checks that warned, or that failed and are accepted.
 
     Raises:
         UserError: a check failed, and `--accept` does not name it.
     """
-    refused = [check for check in checks if check.outcome == "failed" and check.name not in accepted]
+    refused = _refused(checks, accepted)
     if refused:
         lines = "\n".join(f"preflight, {check}" for check in refused)
         names = ",".join([*accepted, *(check.name for check in refused)])
@@ -49,6 +59,10 @@ def refuse(checks: Sequence[Check], accepted: Sequence[str]) -> list[str]:
         for check in checks
         if check.outcome != "passed"
     ]
+
+
+def _refused(checks: Sequence[Check], accepted: Sequence[str]) -> list[Check]:
+    return [check for check in checks if check.outcome == "failed" and check.name not in accepted]
 
 
 def by_outcome(checks: Sequence[Check]) -> Mapping[Outcome, list[str]]:
