@@ -71,7 +71,7 @@ class Bench:
         folder: of the model.
         scratch: a folder for adapters and caches.
         padded: a worktree of the old commit, if there is one.
-        gguf: the file that the model is from, if it is from one and llama.cpp's server is installed.
+        gguf: the file that the model is from, if it is from one.
     """
 
     folder: Path
@@ -80,6 +80,11 @@ class Bench:
     threads: int
     padded: Path | None
     gguf: Path | None
+
+    @property
+    def llama(self) -> bool:
+        """Whether llama.cpp's server can answer from the file."""
+        return self.gguf is not None and importlib.util.find_spec("xllamacpp") is not None
 
     @cached_property
     def work(self) -> Workload:
@@ -135,11 +140,11 @@ class Child:
 def load(bench: Bench) -> Comparison:
     """A new process for each load; importing the libraries does not count."""
 
-    def fresh(what: str, cache: Path) -> Steps:
+    def fresh(what: str, cache: Path, model: Path = bench.folder) -> Steps:
         def take(n: int) -> list[Taken]:
             taken = []
             for _ in range(n):
-                child = Child(what, str(bench.folder), str(bench.threads), environment={"CAI_BASE_CACHE": str(cache)})
+                child = Child(what, str(model), str(bench.threads), environment={"CAI_BASE_CACHE": str(cache)})
                 taken += child.take(1)
                 child.close()
             return taken
@@ -160,6 +165,10 @@ def load(bench: Bench) -> Comparison:
             "engine": fresh("engine", known),
             "engine, first time": fresh("engine", bench.scratch / f"new {number}"),
         }
+        if bench.gguf is not None:
+            once = bench.scratch / f"converted {number}"
+            contenders["engine, a GGUF file for the first time"] = fresh("gguf", once, bench.gguf)
+            contenders["engine, a GGUF file again"] = fresh("gguf", once, bench.gguf)
         row.measure(contenders, 1, 1)
     for name in ("engine", "engine, first time"):
         times = row.median(name, "cpu") / row.median("from_pretrained", "cpu")
@@ -261,7 +270,7 @@ def revision(bench: Bench) -> Comparison:
         f"one round of revision, {scale.prompts} packaged prompts, at most {scale.response} and {scale.critique} "
         "tokens, Gemma-3-270M",
         ours="engine",
-        goals={GENERATE: 5} | ({PADDED: 5} if bench.padded else {}) | ({LLAMA: 1.5} if bench.gguf else {}),
+        goals={GENERATE: 5} | ({PADDED: 5} if bench.padded else {}) | ({LLAMA: 1.5} if bench.llama else {}),
         notes=["A text ends where the model ended it, the same for all; generate goes on until the last of a batch."],
     )
     drawn = [one.max_tokens for batch in batches for one in batch]
@@ -296,7 +305,7 @@ def revision(bench: Bench) -> Comparison:
     if bench.padded is not None:
         place = {"PYTHONPATH": str(bench.padded / "src")}
         contenders[PADDED] = fresh("sample", str(bench.folder), environment=place)
-    if bench.gguf is not None:
+    if bench.llama:
         contenders[LLAMA] = fresh("llama", str(bench.gguf))
         row.notes.append("llama.cpp computes with the file's 4-bit weights, the others with the same weights in fp32.")
     row.measure(contenders, scale.rounds, 1)
@@ -328,11 +337,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     from_gguf = is_gguf(str(options.model))
     folder = Path(converted(str(options.model))) if from_gguf else options.model
-    served = options.model if from_gguf and importlib.util.find_spec("xllamacpp") is not None else None
+    file = options.model if from_gguf else None
     with tempfile.TemporaryDirectory() as scratch:
         scale = SMALL if options.small else FULL
         scale = replace(scale, rounds=options.rounds or scale.rounds)
-        bench = Bench(folder, Path(scratch), scale, options.threads, options.padded, served)
+        bench = Bench(folder, Path(scratch), scale, options.threads, options.padded, file)
         for name in options.rows.split(","):
             began = time.perf_counter()
             row = ROWS[name](bench)

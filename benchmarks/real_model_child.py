@@ -39,6 +39,13 @@ def by_engine(folder: str) -> Callable[[], object]:
     return lambda: LocalEngine(folder, Lora(32, 32), sequence_length=LENGTH)
 
 
+def by_gguf(file: str) -> Callable[[], object]:
+    """Load an engine from a GGUF file: converted if the cache does not have it, else read from there."""
+    from cai_base.engines.local.gguf import converted  # the old version has none
+
+    return lambda: LocalEngine(converted(file), Lora(32, 32), sequence_length=LENGTH)
+
+
 def by_requests(folder: str, file: str) -> Callable[[], object]:
     """Sample every batch of the requests in a file."""
     batches = [
@@ -95,6 +102,7 @@ def main() -> None:
     makers: dict[str, Callable[..., Callable[[], Any]]] = {
         "transformers": by_transformers,
         "engine": by_engine,
+        "gguf": by_gguf,
         "sample": by_requests,
         "llama": by_llama,
     }
