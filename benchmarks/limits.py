@@ -53,8 +53,8 @@ def main() -> None:
 
 def _row(what: str, command: Sequence[str], times: int, limit: float, code: int = 0) -> dict[str, Any]:
     every = [_taken(command, code) for _ in range(times + 1)][1:]  # the first reads the files from the disk
-    wall, cpu, memory = (statistics.median(one[name] for one in every) for name in ("wall", "cpu", "MB"))
-    return {"what": what, "seconds": round(wall, 3), "cpu": round(cpu, 3), "MB": round(memory), "limit": limit}
+    wall, cpu = (statistics.median(one[name] for one in every) for name in ("wall", "cpu"))
+    return {"what": what, "seconds": round(wall, 3), "cpu": round(cpu, 3), "limit": limit}
 
 
 def _taken(command: Sequence[str], code: int) -> dict[str, float]:

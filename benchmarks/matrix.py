@@ -14,7 +14,7 @@ import torch
 from generation import Generate
 from peft import PeftModel
 from torch import Tensor
-from training import BATCH, BatchOf, dpo_batches, trajectory
+from training import APART, BATCH, BatchOf, dpo_batches, trajectory
 from transformers import AutoModelForCausalLM
 from workload import TextPair
 
@@ -115,7 +115,7 @@ def _train_alone(engine: LocalEngine, batch: BatchOf, limits: dict[str, float]) 
 
 
 def _trl(made: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
-    return _passed(made, made["worst relative difference"] <= limits["trajectory"])
+    return _passed(made, made[APART] <= limits["trajectory"])
 
 
 def _passed(figures: dict[str, Any], passed: bool) -> dict[str, Any]:

@@ -238,6 +238,7 @@ def _steps(bench: Bench, row: Comparison, trainer: Any, batch: training.BatchOf)
     row.measure({TRL: take_and_log, "engine": own}, bench.scale.rounds, bench.scale.steps)
     apart = training.agreement(mine[: len(theirs)], theirs)
     row.equal = {f"losses of {len(theirs)} steps, {name}": value for name, value in apart.items()}
+    row.figures = {"losses": [round(one, 5) for one in mine[: len(theirs)]], "TRL's": [round(one, 5) for one in theirs]}
     return row
 
 

@@ -136,6 +136,7 @@ def logged_losses(trainer: Any) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+APART = "worst difference, as a share of the first loss"
 LOGGED: dict[str, Any] = {"logging_strategy": "steps", "logging_steps": 1}
 
 
@@ -248,6 +249,6 @@ def trajectory(
 
 
 def agreement(mine: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """How far two sequences of losses are apart."""
-    worst = max(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(mine, theirs, strict=True))
-    return {"worst relative difference": round(worst, 6)}
+    """How far two sequences of losses are apart, as a share of the first loss: a later one may be nearly 0."""
+    worst = max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) / abs(theirs[0])
+    return {APART: round(worst, 6)}
