@@ -24,11 +24,17 @@ from cai_base.inputs import gather
 from cai_base.inputs.prompts import Prompt
 from cai_base.inputs.rubrics import load_rubric
 from cai_base.method.training import trained_datum
-from cai_base.records import Answer, Verdict
+from cai_base.records import Answer, RevisionFigures, Verdict
 from cai_base.run.preflight.design import check_power
 from cai_base.run.preflight.models import check_instruct, check_rate
 from cai_base.run.preflight.outcome import Check, refuse
-from cai_base.run.results.warnings import no_safer_revisions, same_weights, uncovered
+from cai_base.run.results.warnings import (
+    filtered_chains,
+    no_safer_revisions,
+    same_weights,
+    uncovered,
+    useless_revisions,
+)
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import Evaluation
 from cai_base.store import Run
@@ -219,6 +225,21 @@ def test_revisions_that_are_no_safer() -> None:
     said(f"warning: {warning}")
     assert no_safer_revisions([0.5, 0.6, 0.25]) == []
     assert no_safer_revisions([None, None]) == []
+
+
+def test_revisions_that_answer_nothing_any_more_are_a_warning() -> None:
+    (warning,) = useless_revisions([4.46, 1.06, 1.03])
+    assert "falls from 4.5 to 1.0 (1-5) in 2 rounds" in warning
+    assert useless_revisions([4.5, 3.0, 4.0]) == []
+    assert useless_revisions([None, None]) == []
+    assert useless_revisions([]) == []
+
+
+def test_many_chains_without_a_preference_pair_are_a_warning() -> None:
+    filtered = {"identical": 0, "empty": 0, "truncated": 439, "off the rails": 2}
+    (warning,) = filtered_chains(RevisionFigures.model_construct(chains=960, filtered=filtered))
+    assert warning == "441 of 960 revision chains gave no preference pair: 439 truncated, 2 off the rails"
+    assert filtered_chains(RevisionFigures.model_construct(chains=960, filtered={"identical": 118})) == []
 
 
 def test_every_test_that_the_page_names_is_there() -> None:

@@ -146,6 +146,8 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
                     *warnings.stored_warnings(run),
                     *warnings.at_the_floor(judged["arms"][BASELINE][ATTACK].mean),
                     *warnings.no_safer_revisions(revision.harmful_by_round),
+                    *warnings.useless_revisions(revision.helpful_by_round),
+                    *warnings.filtered_chains(revision),
                     *warnings.same_weights(run.directory, from_another, seeds),
                     *warnings.differs_from_itself(judged["comparisons"]),
                     *warnings.failed_seeds(failed),
