@@ -108,7 +108,9 @@ def test_a_bar_says_the_time_left_for_the_whole_the_newest_values_and_the_speed(
     with progress.bar("sft", 4) as bar:
         clock.now, tokens = 20.0, 2100
         bar.advance(2, "loss 0.693")  # half of sft in 20 seconds, as was expected
-    assert stream.getvalue() == "sft: 2 of 4, elapsed 0:20, about 0:20 left, run 3:40; loss 0.693; 100 tokens/s\n"
+    assert (
+        stream.getvalue() == "sft: 2 of 4, elapsed 0:20, about 0:20 left (3:40 of the run); loss 0.693; 100 tokens/s\n"
+    )
 
 
 def test_a_bar_shows_the_newest_result_of_the_run(clock: Clock) -> None:

@@ -232,15 +232,15 @@ class Pace:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def in_words(self) -> str:
-        """Such as `elapsed 0:12, about 1:30 left, run 12:30; loss 0.693, margin 0.012; attack success rate 70.8 %
-        (sft); 5,210 tokens/s`."""
+        """Such as `elapsed 0:12, about 1:30 left (12:30 of the run); loss 0.693, margin 0.012; attack success rate
+        70.8 % (sft); 5,210 tokens/s`."""
         left = self.left()
         if self.finished:
             return "; ".join(filter(None, (f"done in {duration(self.elapsed())}", self._values)))
         text = f"elapsed {duration(self.elapsed())}"
         if left is not None:
             text += f", about {duration(left)} left"
-            text += "" if self._outlook is None else f", run {duration(max(self._outlook.left(), left))}"
+            text += "" if self._outlook is None else f" ({duration(max(self._outlook.left(), left))} of the run)"
         return "; ".join(filter(None, (text, self._values, self._standing(), self._speed())))
 
     def _speed(self) -> str:

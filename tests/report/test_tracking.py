@@ -17,7 +17,7 @@ from cai_base import paths
 from cai_base.cli import main
 from cai_base.integrations.tracking.follow import following
 from cai_base.integrations.tracking.points import Point
-from cai_base.integrations.tracking.send import Sender, begin
+from cai_base.integrations.tracking.send import AnotherSender, Sender, begin
 from cai_base.integrations.tracking.sinks import TensorBoard
 from cai_base.progress import Progress
 from cai_base.store import TRACKERS
@@ -182,6 +182,15 @@ def test_a_run_with_a_failing_tracker_continues_and_says_how_to_send_the_rest(
     said = " ".join(capsys.readouterr().err.split())
     assert "tensorboard is incomplete" in said
     assert f"cai-base track {run}" in said
+
+
+def test_two_processes_do_not_send_one_run_to_one_tracker(run: Path) -> None:
+    begin(run, ["tensorboard"])
+    first = Sender(run, "tensorboard")
+    with pytest.raises(AnotherSender, match="another process is sending this run to tensorboard"):
+        Sender(run, "tensorboard")
+    first.close()
+    assert send(run, "tensorboard") > 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cai_base.integrations.tracking.send import Sender, trackers_of
+from cai_base.integrations.tracking.send import AnotherSender, Sender, trackers_of
 from cai_base.progress import Progress
 from cai_base.store import TRACKERS
 
@@ -54,17 +54,28 @@ def follow(directory: Path, tracker: str) -> bool:
     while not at_end:
         at_end = bool(select.select([sys.stdin], [], [], wait)[0])
         try:
-            sender = sender or Sender(directory, tracker)
+            sender = sender or _only_sender(directory, tracker)
             sender.send(files=at_end)
             if at_end:
                 sender.close()
             wait = INTERVAL
         except Exception:  # a tracker's library may raise anything, which must not affect the run
             traceback.print_exc()
+            if sender is not None:
+                sender.release()
             if at_end:
                 return False
             sender, wait = None, RETRY
     return True
+
+
+def _only_sender(directory: Path, tracker: str) -> Sender:
+    """A sender, once no other process is sending: that of a run that was killed first sends what it has seen."""
+    while True:
+        try:
+            return Sender(directory, tracker)
+        except AnotherSender:
+            time.sleep(INTERVAL / 4)
 
 
 def _start(directory: Path, tracker: str) -> "subprocess.Popen[bytes]":

@@ -5,6 +5,7 @@ not an artifact of the run. Before a batch is sent, the file records the counts 
 during the batch, the next one asks the tracker what it has, so that no step is sent twice.
 """
 
+import fcntl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +24,10 @@ REMEDY = "delete it to send everything again, to new tracked runs"
 
 Counts = dict[str, int]
 """A number of points for each curve."""
+
+
+class AnotherSender(UserError):
+    """Another process is sending the same run to the same tracker."""
 
 
 class Sent(Stored):
@@ -78,10 +83,22 @@ class Sender:
     Args:
         directory: the run's.
         tracker: its name, one of `trackers_of`.
+
+    Raises:
+        AnotherSender: another process is sending it, such as that of a run that was killed, which sends the rest.
     """
 
     def __init__(self, directory: Path, tracker: str) -> None:
         self._directory, self._tracker = directory, tracker
+        _file(directory, tracker).parent.mkdir(exist_ok=True)
+        self._lock = _file(directory, tracker).with_suffix(".lock").open("ab")  # held until it is closed
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise AnotherSender(
+                f"{directory}: another process is sending this run to {tracker}; wait until it has ended"
+            ) from None
         self._settings = stored_settings(Run.watch(directory))
         self._tracking = _read(directory, tracker)
         self._sinks: dict[int, Sink] = {}
@@ -105,9 +122,16 @@ class Sender:
 
     def close(self) -> None:
         """Flush and close the connections to the tracker."""
-        for sink in self._sinks.values():
-            sink.close()
-        self._sinks = {}
+        try:
+            for sink in self._sinks.values():
+                sink.close()
+        finally:
+            self._sinks = {}
+            self.release()
+
+    def release(self) -> None:
+        """Let another process send the rest."""
+        self._lock.close()
 
     def _send_points(self, seed: int, curves: Mapping[str, list[Point]]) -> int:
         sent = self._sent(seed)
