@@ -99,9 +99,9 @@ class Bench:
         engine.export({ADAPTER: self.scratch / "adapter"})
         return engine
 
-    @cached_property
+    @property
     def peer(self) -> Peer:
-        """TRL on the same model and adapter."""
+        """TRL on the same model and adapter; a new one each time, since a row trains it."""
         assert self.engine.packed, self.engine.notes
         return Peer(self.folder, self.scratch / "adapter", "cpu")
 
@@ -218,6 +218,8 @@ def dpo(bench: Bench) -> Comparison:
     pairs = training.as_pairs(trainer.train_dataset)
     row = Comparison("real-dpo-step", f"one DPO step: {BATCH} few-shot CAI pairs, LoRA 32, Gemma-3-270M", ours="engine")
     row.goals = {TRL: 4}
+    # The reference is the adapter before any step; another row may have trained it.
+    bench.engine.load({ADAPTER: bench.scratch / "adapter"}, optimizer=False)
     return _steps(bench, row, trainer, training.dpo_batches(bench.engine, pairs, [ADAPTER]))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks import comparisons as hhh
 from cai_base.records import ComparedAnswers
@@ -172,3 +173,10 @@ def test_a_sum_favours_short_answers_and_a_mean_does_not() -> None:
     assert seeds.figures()["summed"].per_seed == (0.5, None, 1.0)
     assert (seeds.figures()["summed"].scored, seeds.figures()["summed"].total) == (4, 6)
     assert seeds.less(tables)["summed"].difference == pytest.approx(0.25)
+
+
+def test_no_judge_may_be_named_for_a_suite_that_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "corrects.jsonl"
+    file.write_text('{"prompt": "Who mills?", "corrects": ["The miller."], "incorrects": ["The smith."]}\n')
+    flags = ["--judge", "none", "--out", str(tmp_path / "out")]
+    assert main(["evaluate", "organism", "--suite", str(file), *flags]) == 0

@@ -254,7 +254,7 @@ def test_an_adapter_made_by_peft_gives_the_log_probabilities_of_peft(
             "lost/adapter_config.json: base_model_name_or_path ./gone: there is no such folder",
         ),
         (
-            ["organism", "--suite", "hhh.jsonl", "--judge", "none"],
+            ["organism", "--suite", "hhh.jsonl", "--judge", "refusal-phrases"],
             "--judge: hhh compares log-probabilities and has no",
         ),
     ],

@@ -174,7 +174,7 @@ def _suite(request: Request, progress: Progress) -> Plan:
     task: Task[Any, Any]
     collect: Callable[..., Stored]
     if isinstance(suite, Comparisons):
-        for flag in sorted(request.run_flags & JUDGING_FLAGS):
+        for flag in sorted((request.run_flags & JUDGING_FLAGS) - request.needless):
             raise UserError(f"--{flag}: {suite.name} compares log-probabilities and has no judge; leave it out")
         for reason, count in suite.left_out.items():
             progress.say(f"Left out {count} rows of {suite.files[0]}: {reason}")

@@ -88,6 +88,12 @@ class Request:
         """The names of the flags of `run` that were given."""
         return flag_names(list(self.flags), "evaluate", OWN_FLAGS)
 
+    @property
+    def needless(self) -> set[str]:
+        """`judge` if it was given as none, which is right for a suite that has no judge."""
+        words = " ".join(self.flags).replace("=", " ")
+        return {"judge"} if f"--judge {NO_JUDGE}" in words else set()
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
