@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from itertools import takewhile
 from typing import Any, cast
 
@@ -62,6 +63,11 @@ class HubTokenizer:
     def vocabulary(self) -> int | None:
         """How many tokens the model has embeddings for; None if that is not known."""
         return self._vocabulary
+
+    @cached_property
+    def longest(self) -> int:
+        """The most characters that one token can stand for."""
+        return max(map(len, self._tokenizer.get_vocab()))
 
     def encode(self, text: str) -> list[int]:
         # Text that spells out a special token is still encoded as text.

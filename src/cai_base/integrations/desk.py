@@ -3,8 +3,8 @@
 Waiting requests are sampled in one batch. The sample of a request does not depend on the others (see `engines`).
 """
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -43,12 +43,17 @@ class _Work:
 class Desk:
     """Accepts requests and processes them in order, in one thread.
 
+    A waiting request whose future is cancelled is dropped, and its place is free at once.
+
     Args:
-        waiting: the most waiting requests.
+        places: the most waiting requests.
     """
 
-    def __init__(self, waiting: int = WAITING) -> None:
-        self._queue: queue.Queue[_Draw | _Work | None] = queue.Queue(waiting)
+    def __init__(self, places: int = WAITING) -> None:
+        self.places = places
+        self._waiting: deque[_Draw | _Work] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="engines", daemon=True)
         self._thread.start()
 
@@ -63,9 +68,23 @@ class Desk:
         Raises:
             Busy: there are too many waiting requests.
         """
-        job = _Draw(engine, request, listener)
-        self._put(job)
-        return job.outcome
+        return self.draw_all(engine, [request], [listener])[0]
+
+    def draw_all(
+        self,
+        engine: Engine,
+        requests: Sequence[SampleRequest],
+        listeners: Sequence[Callable[[tuple[int, ...]], None] | None] | None = None,
+    ) -> "list[Future[Sample]]":
+        """Queue the sampling of several responses, all of them or none; see `draw`.
+
+        Raises:
+            Busy: there is no place for all of them.
+        """
+        heard_by = listeners or [None] * len(requests)
+        jobs = [_Draw(engine, one, hear) for one, hear in zip(requests, heard_by, strict=True)]
+        self._put(jobs)
+        return [job.outcome for job in jobs]
 
     def do(self, work: Callable[[], Any]) -> "Future[Any]":
         """Queue other work with an engine.
@@ -74,50 +93,64 @@ class Desk:
             Busy: there are too many waiting requests.
         """
         job = _Work(work)
-        self._put(job)
+        self._put([job])
         return job.outcome
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        with self._changed:
+            self._drop_cancelled()
+            return len(self._waiting)
 
     def close(self) -> None:
         """End the thread after the waiting requests."""
-        self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
         self._thread.join()
 
-    def _put(self, job: _Draw | _Work) -> None:
-        try:
-            self._queue.put_nowait(job)
-        except queue.Full:
-            raise Busy from None
+    def _put(self, jobs: Sequence[_Draw | _Work]) -> None:
+        with self._changed:
+            self._drop_cancelled()
+            if len(self._waiting) + len(jobs) > self.places:
+                raise Busy
+            self._waiting.extend(jobs)
+            self._changed.notify()
+
+    def _drop_cancelled(self) -> None:
+        self._waiting = deque(one for one in self._waiting if not one.outcome.cancelled())
 
     def _run(self) -> None:
-        later: _Draw | _Work | None = None
-        while True:
-            job = later or self._queue.get()
-            later = None
-            if job is None:
-                return
+        while (job := self._next()) is not None:
             if isinstance(job, _Work):
                 _settle(job.outcome, job.work)
-                continue
-            group = [job]
-            while len(group) < TOGETHER:
-                try:
-                    more = self._queue.get_nowait()
-                except queue.Empty:
+            else:
+                _draw(job)
+
+    def _next(self) -> _Work | list[_Draw] | None:
+        """The next work, or the draws of the next batch, once there are any; None at the end."""
+        with self._changed:
+            self._drop_cancelled()
+            while not self._waiting:
+                if self._closed:
+                    return None
+                self._changed.wait()
+                self._drop_cancelled()
+            first = self._waiting.popleft()
+            if isinstance(first, _Work):
+                return first
+            group = [first]
+            while self._waiting and len(group) < TOGETHER:
+                more = self._waiting[0]
+                if isinstance(more, _Work) or more.engine is not first.engine:
                     break
-                if more is None:
-                    self._queue.put(None)
-                    break
-                if isinstance(more, _Work) or more.engine is not job.engine:
-                    later = more
-                    break
+                self._waiting.popleft()
                 group.append(more)
-            _draw([one for one in group if not one.outcome.cancelled()])
+            return group
 
 
 def _draw(group: Sequence[_Draw]) -> None:
-    if not group:
-        return
-
     def hear(number: int, tokens: tuple[int, ...]) -> None:
         listener = group[number].listener
         if listener is not None:

@@ -28,7 +28,7 @@ from cai_base.run.talk import Sampling, request
 @cache
 def _load(run: Path, arm: str) -> tuple[Models, Desk]:
     """The models and the desk of a run's arm; all users of the arm share one engine and one thread."""
-    return run_models(run, [arm], None, Progress()), Desk(waiting=4096)
+    return run_models(run, [arm], None, Progress()), Desk(places=4096)
 
 
 class CaiBaseModel(ModelAPI):  # type: ignore[misc]  # Inspect may not be installed where types are checked

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from cai_base import randomness
 from cai_base.dialogue import prompt_tokens
@@ -23,6 +24,7 @@ from cai_base.errors import UserError
 from cai_base.integrations.desk import Busy, Desk
 from cai_base.integrations.server.forms import (
     ChatForm,
+    ChatMessage,
     CompletionForm,
     WrongRequest,
     read_form,
@@ -36,6 +38,8 @@ LARGEST_BODY = 4 << 20
 """The most bytes of a request."""
 HOSTS = ["127.0.0.1", "localhost"]
 """Host names that the server accepts. Other names are refused, against DNS rebinding by other sites."""
+CLIENT_GONE = 499
+"""The status of a response that nobody reads, as nginx logs it."""
 COMPLETION_TOKENS = 16
 """The default length of a completion in tokens, as in OpenAI's API."""
 
@@ -55,11 +59,11 @@ def make_app(models: Models, desk: Desk) -> Starlette:
 
     async def completions(call: Request) -> Response:
         form: CompletionForm = read_form(CompletionForm, await _body(call))
-        return await _complete(form, models, desk)
+        return await _while_there(call, _complete(form, models, desk))
 
     async def chat(call: Request) -> Response:
         form: ChatForm = read_form(ChatForm, await _body(call))
-        return await _chat(form, models, desk)
+        return await _while_there(call, _chat(form, models, desk))
 
     return Starlette(
         routes=[
@@ -79,7 +83,7 @@ def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     async def guarded(call: Request) -> Response:
         origin = call.headers.get("origin")
         try:
-            if origin is not None and urlsplit(origin).hostname not in HOSTS:
+            if origin is not None and _host(origin) not in HOSTS:
                 raise WrongRequest("pages of other sites may not use this server", status=403)
             return await handle(call)
         except WrongRequest as error:
@@ -89,8 +93,40 @@ def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
         except Busy:
             text = "too many requests are waiting; try again in a moment"
             return _error(text, 429, None, "rate_limit_exceeded", {"Retry-After": "1"})
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_GONE)
 
     return guarded
+
+
+def _host(origin: str) -> str | None:
+    """The host of an `Origin` header; None if it has none."""
+    try:
+        return urlsplit(origin).hostname
+    except ValueError:  # such as `http://[`
+        return None
+
+
+async def _while_there(call: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """The response that `work` makes. It is cancelled, and with it what it has queued, when the client is gone.
+
+    Raises:
+        ClientDisconnect: the client is gone.
+    """
+
+    async def gone() -> None:
+        while (await call.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
 
 
 async def _no_such_path(call: Request, _: Exception) -> Response:
@@ -109,7 +145,8 @@ def _error(
 async def _body(call: Request) -> bytes:
     kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise WrongRequest("the body must be application/json", status=415)
+        header = "Content-Type: application/json"
+        raise WrongRequest(f"the body must be JSON, sent with the header {header}; in curl: -H '{header}'", status=415)
     body = bytearray()
     async for part in call.stream():
         body += part
@@ -132,20 +169,31 @@ async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Respons
         raise WrongRequest("max_tokens: 0 needs echo, which this request does not have", "max_tokens")
     if form.stream and (form.logprobs is not None or form.echo):
         raise WrongRequest("stream: cannot be combined with logprobs or echo here; leave one out", "stream")
+    each = form.n or 1
+    count = len(form.prompts) * each
+    if most and count > desk.places:
+        raise WrongRequest(
+            f"prompt: {len(form.prompts)} prompts with n {each} are {count} answers, and at most {desk.places} fit in "
+            f"the queue; give at most {desk.places // each} prompts in a request",
+            "prompt",
+        )
     requests: list[SampleRequest] = []
     prompts: list[tuple[int, ...]] = []
     for number, prompt in enumerate(form.prompts):
-        tokens = prompt_tokens(tokenizer, prompt) if isinstance(prompt, str) else _given_tokens(speaker, prompt)
+        if isinstance(prompt, str):
+            _check_length(speaker, len(prompt))
+            tokens = prompt_tokens(tokenizer, prompt)
+        else:
+            tokens = _given_tokens(speaker, prompt)
         check_room(speaker.engine, len(tokens), most)
-        for choice in range(form.n or 1):
+        for choice in range(each):
             prompts.append(tokens)
             seed = _seed(form.seed, number, choice)
             requests.append(SampleRequest(speaker.adapter, tokens, max(most, 1), temperature, form.stops, seed))
     frame = _Frame("text_completion", "cmpl", form.model)
     if form.stream:
         return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=False)
-    futures = [desk.draw(speaker.engine, one) for one in requests] if most else []
-    samples = [await asyncio.wrap_future(one) for one in futures]
+    samples = await _samples(desk, speaker, requests) if most else []
     choices = []
     for number, tokens in enumerate(prompts):
         sample = samples[number] if samples else Sample("", (), "length")
@@ -162,6 +210,7 @@ async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Respons
 
 async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
     speaker = models.named(form.model)
+    _check_length(speaker, _characters(form.messages))
     before, question = turns_of(form.messages)
     temperature = models.sampling.temperature if form.temperature is None else form.temperature
     most = form.longest or models.sampling.max_tokens
@@ -175,8 +224,7 @@ async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
     frame = _Frame("chat.completion", "chatcmpl", form.model)
     if form.stream:
         return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=True)
-    futures = [desk.draw(speaker.engine, one) for one in requests]
-    samples = [await asyncio.wrap_future(one) for one in futures]
+    samples = await _samples(desk, speaker, requests)
     choices = []
     for number, sample in enumerate(samples):
         details = None
@@ -188,6 +236,35 @@ async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
         finish = {"finish_reason": sample.stop_reason, "logprobs": details}
         choices.append({"index": number, "message": message, **finish})
     return JSONResponse(frame.whole(choices, _usage(requests, samples)))
+
+
+async def _samples(desk: Desk, speaker: Speaker, requests: Sequence[SampleRequest]) -> list[Sample]:
+    futures = desk.draw_all(speaker.engine, requests)
+    try:
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+    finally:  # drops those that still wait if one has failed or the client is gone
+        for one in futures:
+            one.cancel()
+
+
+def _characters(messages: Sequence[ChatMessage]) -> int:
+    """How many characters a conversation has at least, with the line breaks between its messages."""
+    return sum(len(one.text.strip()) for one in messages) + 2 * (len(messages) - 1)
+
+
+def _check_length(speaker: Speaker, characters: int) -> None:
+    """Check that a text of this many characters can fit the context, before it is tokenised and nobody else is served.
+
+    Raises:
+        WrongRequest: it cannot, even if all of its tokens are the longest one.
+    """
+    longest, context = getattr(speaker.engine.tokenizer, "longest", None), speaker.engine.context_length
+    if longest is not None and characters > longest * context:
+        raise WrongRequest(
+            f"the prompt has {characters:,} characters: more than the {context} tokens of the model's context can hold"
+            "; give a shorter prompt",
+            code="context_length_exceeded",
+        )
 
 
 def _given_tokens(speaker: Speaker, tokens: list[int]) -> tuple[int, ...]:
@@ -238,11 +315,9 @@ def _streamed(
 
         return hear
 
-    futures: list[Future[Sample]] = []
-    for number, one in enumerate(requests):
-        job = desk.draw(speaker.engine, one, listener(number))
+    futures = desk.draw_all(speaker.engine, requests, [listener(number) for number in range(len(requests))])
+    for number, job in enumerate(futures):
         job.add_done_callback(lambda _, n=number: loop.call_soon_threadsafe(events.put_nowait, (n, None)))  # type: ignore[misc]
-        futures.append(job)
 
     def choice(number: int, text: str, finish: str | None = None) -> dict[str, Any]:
         content = {"delta": {"content": text} if text or not finish else {}} if chat else {"text": text}
@@ -268,4 +343,19 @@ def _streamed(
             yield frame.part([], _usage(requests, [one.result() for one in futures]))
         yield b"data: [DONE]\n\n"
 
-    return StreamingResponse(parts(), media_type="text/event-stream")
+    return _Stream(parts(), futures)
+
+
+class _Stream(StreamingResponse):  # type: ignore[misc]  # Starlette may not be installed where types are checked
+    """A streamed response; the draws that still wait when it ends, as when its client is gone, are dropped."""
+
+    def __init__(self, parts: AsyncIterator[bytes], futures: "Sequence[Future[Sample]]") -> None:
+        super().__init__(parts, media_type="text/event-stream")
+        self._futures = futures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            for one in self._futures:
+                one.cancel()

@@ -1,12 +1,13 @@
 """The fields of OpenAI's API that requests may have. Fields that a run's models cannot honour are refused."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 MOST_CHOICES = 16
 MOST_PROMPTS = 64
 MOST_STOPS = 16
+WHOLE = "this server draws from the model's whole distribution, unchanged"
 
 
 class WrongRequest(Exception):
@@ -22,19 +23,20 @@ class _Form(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    model: str
-    temperature: Annotated[float | None, Field(ge=0, le=100)] = None
-    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
-    user: str | None = None
+    # What a field must be is its description, and the end of the sentence that refuses another value.
+    model: str = Field(description="the name of a model, as GET /v1/models lists them")
+    temperature: float | None = Field(None, ge=0, le=100, description="a number from 0 to 100")
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES, description=f"a whole number from 1 to {MOST_CHOICES}")
+    seed: int | None = Field(None, description="a whole number")
+    stop: str | list[str] | None = Field(None, description="a text or a list of texts")
+    stream: bool | None = Field(None, description="true or false")
+    stream_options: dict[str, Any] | None = Field(None, description='an object such as {"include_usage": true}')
+    user: str | None = Field(None, description="a text")
     # Accepted only with values that have no effect.
-    top_p: Literal[1] | None = None
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
-    logit_bias: Annotated[dict[str, float] | None, Field(max_length=0)] = None
+    top_p: Literal[1] | None = Field(None, description=f"1: {WHOLE}")
+    frequency_penalty: Literal[0] | None = Field(None, description=f"0: {WHOLE}")
+    presence_penalty: Literal[0] | None = Field(None, description=f"0: {WHOLE}")
+    logit_bias: dict[str, float] | None = Field(None, max_length=0, description=f"empty: {WHOLE}")
 
     @field_validator("top_p", "frequency_penalty", "presence_penalty", mode="before")
     @classmethod
@@ -61,12 +63,14 @@ class _Form(BaseModel):
 class CompletionForm(_Form):
     """A request to `/v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
-    max_tokens: Annotated[int | None, Field(ge=0)] = None
-    echo: bool | None = None
-    logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
-    best_of: Literal[1] | None = None
-    suffix: None = None
+    prompt: str | list[str] | list[int] | list[list[int]] = Field(
+        description="a text, a list of texts, a list of tokens, or a list of lists of tokens"
+    )
+    max_tokens: int | None = Field(None, ge=0, description="a whole number from 0")
+    echo: bool | None = Field(None, description="true or false")
+    logprobs: int | None = Field(None, ge=0, le=20, description="a whole number from 0 to 20")
+    best_of: Literal[1] | None = Field(None, description="1: every answer that is drawn is returned")
+    suffix: None = Field(None, description="null: the models only continue a text")
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -98,8 +102,12 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="system, developer, user or assistant"
+    )
+    content: str | list[TextPart] = Field(
+        description='text, or a list of parts such as {"type": "text", "text": "Hello."}'
+    )
 
     @property
     def text(self) -> str:
@@ -110,18 +118,24 @@ class ChatMessage(BaseModel):
 class ChatForm(_Form):
     """A request to `/v1/chat/completions`."""
 
-    messages: list[ChatMessage]
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
-    tools: Annotated[list[Any] | None, Field(max_length=0)] = None
-    response_format: dict[Literal["type"], Literal["text"]] | None = None
+    messages: list[ChatMessage] = Field(description='a list of messages such as {"role": "user", "content": "Hello."}')
+    max_tokens: int | None = Field(None, ge=1, description="a whole number from 1")
+    max_completion_tokens: int | None = Field(None, ge=1, description="a whole number from 1")
+    logprobs: bool | None = Field(None, description="true or false")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="a whole number from 0 to 20")
+    tools: list[Any] | None = Field(None, max_length=0, description="empty: a run's models call no tools")
+    response_format: dict[Literal["type"], Literal["text"]] | None = Field(None, description='{"type": "text"}')
 
     @property
     def longest(self) -> int | None:
         """The most tokens of the answer."""
         return self.max_completion_tokens or self.max_tokens
+
+    @model_validator(mode="after")
+    def _top_with_logprobs(self) -> "ChatForm":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs: needs logprobs true; add it, or leave top_logprobs out")
+        return self
 
 
 def read_form(kind: type[CompletionForm] | type[ChatForm], body: bytes) -> Any:
@@ -134,11 +148,21 @@ def read_form(kind: type[CompletionForm] | type[ChatForm], body: bytes) -> Any:
         return kind.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or None
-        reason = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            reason = "cannot be honoured by a run's models; leave it out"
-        raise WrongRequest(f"{field or 'the body'}: {reason}", field) from None
+    reason, where = first["msg"].removeprefix("Value error, "), first["loc"]
+    if first["type"] == "value_error":  # a sentence of a form's own
+        raise WrongRequest(reason, reason.partition(":")[0])
+    if not where:
+        fields = " and ".join(name for name, field in kind.model_fields.items() if field.is_required())
+        wrong = f" ({reason})" if first["type"] == "json_invalid" else ""
+        raise WrongRequest(f"the body: must be a JSON object with {fields}{wrong}")
+    if first["type"] == "extra_forbidden" and len(where) == 1:
+        name = str(where[0])[:60]
+        raise WrongRequest(f"{name}: cannot be honoured by a run's models; leave it out", name)
+    of_message = where[0] == "messages" and len(where) > 2
+    name = ".".join(map(str, where[: 3 if of_message else 1]))
+    what = (ChatMessage if of_message else kind).model_fields[str(where[2 if of_message else 0])].description
+    missing = "is missing; it " if first["type"] == "missing" else ""
+    raise WrongRequest(f"{name}: {missing}must be {what}", name)
 
 
 def turns_of(messages: list[ChatMessage]) -> tuple[list[tuple[str, str]], str]:
