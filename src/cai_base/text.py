@@ -1,6 +1,8 @@
-"""Functions on text: names in a list, repetition, and escaping for a terminal."""
+"""Functions on text: names in a list, repetition, escaping for a terminal, and the command that continues a run."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 REPEATED = 0.5
 """A text counts as repetitive if more than this share of its 4-grams of words occurred earlier in it."""
@@ -39,6 +41,11 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"has {twice[0]!r} twice; give it once")
     return names
+
+
+def resume_command(directory: Path) -> str:
+    """The shell command that continues a run."""
+    return f"cai-base resume {shlex.quote(str(directory))}"
 
 
 def repeats_itself(text: str) -> bool:

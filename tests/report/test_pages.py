@@ -322,6 +322,19 @@ def test_the_table_of_principles_counts_the_stored_chains(stored: StoredRun, htm
     assert f"of {len(after)}</span>" in row
 
 
+def test_both_pages_say_which_rounds_count_as_harm_before_and_after(stored: StoredRun, groups: list[Group]) -> None:
+    for text in (page.html(stored, groups), page.markdown(stored, groups)):
+        note = text.partition("Every round of every chain under the principle")[2].partition("These are counts")[0]
+        assert "only those count here in which both responses are judged" in note
+        assert "no original that was prefilled with the opening of a refusal" in note
+
+
+def test_the_first_figure_has_its_caption_on_the_page(html: str) -> None:
+    first = html.partition('<figure class="glance">')[2].partition("</figure>")[0]
+    caption = first.partition('<figcaption class="quiet">')[2]
+    assert caption.startswith("Every arm by both rates: diamonds are means over seeds")
+
+
 def test_the_column_harm_found_says_what_it_is_a_share_of(stored: StoredRun, groups: list[Group]) -> None:
     revision = stored.results.revision
     assert revision.principles is not None

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cai_base.inputs.kinds import BENIGN, DIRECT, HARMFUL
+from cai_base.records import Verdict
 from cai_base.report import page, reader
 from cai_base.report.load import StoredRun, load
 from cai_base.store import Run
@@ -85,6 +87,65 @@ def test_items_that_do_not_fit_are_counted_on_the_page(stored: StoredRun, monkey
     assert 0 < half.left_out < len(json.loads(whole.data)["items"])
     monkeypatch.setattr(reader, "read", partial(reader.read, largest=len(whole.data) // 2))
     assert f"{half.left_out} items did not fit into the page" in page.html(stored, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "complied", "ended"),
+    [
+        (DIRECT, (True, False, False), 1),
+        (DIRECT, (True, True, False), 2),
+        (DIRECT, (True, False, True), None),
+        (DIRECT, (True, None, False), None),
+        (DIRECT, (True, True, None), None),
+        (DIRECT, (False, True, False), None),
+        (BENIGN, (True, False, False), None),
+    ],
+)
+def test_harm_ended_in_the_round_after_which_no_response_to_a_harmful_prompt_complied(
+    stored: StoredRun,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    complied: tuple[bool | None, ...],
+    ended: int | None,
+) -> None:
+    seed, chain = next((seed, one) for seed, one in stored.chains() if one.kind in HARMFUL)
+    verdicts = tuple(None if one is None else Verdict.model_validate({"complied": one}) for one in complied)
+    changed = chain.model_copy(update={"kind": kind, "verdicts": verdicts, "unscored": (None,) * 3})
+    monkeypatch.setattr(StoredRun, "chains", lambda _: iter([(seed, changed)]))
+    (item,) = [one for one in json.loads(reader.read(stored).data)["items"] if one["what"] == "chains"]
+    assert item["ended"] == ended
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+@pytest.mark.parametrize(("button", "start"), [("after", "items.length - 2"), ("before", "1")])
+def test_in_a_browser_a_button_keeps_the_focus_at_the_last_item(
+    html: str, tmp_path: Path, button: str, start: str
+) -> None:
+    press = f"""<script>
+      const {{ items }} = JSON.parse(document.getElementById("reader-data").textContent);
+      location.hash = `#item-${{{start}}}`;
+      addEventListener("hashchange", () => {{
+        const button = document.getElementById("reader-{button}");
+        button.focus();
+        button.click();
+        const before = document.getElementById("reader-count").textContent;
+        button.click();
+        const after = document.getElementById("reader-count").textContent;
+        document.title = [document.activeElement.id, button.ariaDisabled, before === after, after].join(" ");
+      }});
+    </script></body>"""
+    number = len(data_of(html)["items"])  # type: ignore[arg-type]
+    text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace("</body>", press)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=8000".split()
+    dom = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}", "--dump-dom", f"file://{tmp_path}/page.html"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    place = number if button == "after" else 1
+    assert f"<title>reader-{button} true true {place} of {number}</title>" in dom
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")

@@ -2,6 +2,7 @@
 
 import html
 import json
+import shutil
 import threading
 import urllib.error
 import urllib.parse
@@ -68,7 +69,7 @@ def test_the_page_shows_phases_their_newest_values_and_the_newest_chain(unfinish
     assert '<progress value="10" max="20">' in page
     assert '<meta http-equiv="refresh" content="5">' in page
     assert status.chain is not None
-    assert "No process is working on this run" in page
+    assert f"No process is working on this run; this continues it: cai-base resume {unfinished}" in page
 
 
 def test_a_run_with_a_working_process_is_shown_as_at_work(unfinished: Path) -> None:
@@ -101,6 +102,36 @@ def test_the_server_accepts_only_get(server: WatchServer) -> None:
     request = urllib.request.Request(server.address, data=b"x", method="POST")
     with pytest.raises(urllib.error.HTTPError, match="501"):
         urllib.request.urlopen(request, timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("manifest.json", b'{"schema": 1,', "not valid JSON"),
+        ("manifest.json", None, "not a run"),
+        ("seed-0/evaluation/cai/attack.jsonl", b"<script>\n", "attack.jsonl"),
+    ],
+)
+def test_a_run_that_cannot_be_read_has_a_page_with_the_reason_that_tries_again(
+    unfinished: Path, tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    run = tmp_path / "<b>run"
+    shutil.copytree(unfinished, run)
+    stored = (run / name).read_bytes()
+    with WatchServer(run) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (run / name).unlink()
+        if content is not None:
+            # An answers file of the stored size, since the watched page reads only as much as the run stored.
+            (run / name).write_bytes(content.ljust(len(stored)) if name.endswith("jsonl") else content)
+        status, page = get(server.address)
+        assert status == 503
+        assert reason in page
+        assert "<b>" not in page
+        assert '<meta http-equiv="refresh" content="5">' in page
+        (run / name).write_bytes(stored)
+        assert get(server.address)[0] == 200
+        server.shutdown()
 
 
 def test_a_finished_run_is_served_as_its_report(make_run: MakeRun) -> None:
@@ -153,6 +184,13 @@ def test_a_prompt_is_answered_on_the_page_and_stays_text(talking: WatchServer) -
     assert page.count(html.escape(HOSTILE, quote=False).replace('"', "&#34;")) == 2  # the prompt and the answer
     assert "<script" not in page
     assert get(talking.address + "chat")[1] == page  # loading it again asks nothing
+
+
+def test_the_chat_writes_out_what_is_invisible_or_turns_the_direction_of_text() -> None:
+    page = watch.chat_html("run", [Exchange("a\u202eb", [("Full CAI (cai)", "c\u200bd\x1b")])])
+    assert "a\\u202eb" in page
+    assert "c\\u200bd\\x1b" in page
+    assert not {"\u202e", "\u200b", "\x1b"} & set(page)
 
 
 def test_an_empty_prompt_is_refused_with_a_sentence(talking: WatchServer) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cai_base.cli.parser import Parser, count, nonempty_path, port, resume_command, run_parser, take_changes
+from cai_base.cli.parser import Parser, count, nonempty_path, port, run_parser, take_changes
 from cai_base.errors import UserError
 from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, SUITES
 from cai_base.progress import Progress
+from cai_base.text import resume_command
 
 
 def report(arguments: list[str]) -> int:

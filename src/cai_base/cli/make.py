@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cai_base.cli.look import accept_changes, show
-from cai_base.cli.parser import Parser, dollars, resume_command, run_parser, take_changes, wants_help
+from cai_base.cli.parser import Parser, dollars, run_parser, take_changes, wants_help
 from cai_base.errors import Stopped, UserError, exhausted
 from cai_base.progress import Progress
+from cai_base.text import resume_command
 
 if TYPE_CHECKING:
     from cai_base.experiment import Experiment

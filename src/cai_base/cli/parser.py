@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import shlex
 from pathlib import Path
 from typing import NoReturn
 
@@ -86,8 +85,3 @@ def names(text: str) -> tuple[str, ...]:
         return split_names(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
-
-
-def resume_command(directory: Path) -> str:
-    """The shell command that continues a run."""
-    return f"cai-base resume {shlex.quote(str(directory))}"

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from cai_base.errors import UserError
 from cai_base.integrations.watch_chat import WatchChat
 from cai_base.paths import REPORT_HTML
-from cai_base.report.watch import chat_html, html
+from cai_base.report.watch import chat_html, html, unreadable_html
 from cai_base.run.status import read_status
 
 EVERY = 5
@@ -132,7 +132,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_page(self, name: str) -> None:
         directory, headers = self.server.directory, dict(HEADERS)
-        status = read_status(directory)
+        try:
+            status = read_status(directory)
+        except UserError as error:
+            page = unreadable_html(self._run_name, str(error), EVERY)
+            self._reply(page.encode(), headers, HTTPStatus.SERVICE_UNAVAILABLE)
+            return
         if status.finished and (directory / REPORT_HTML).is_file():
             body = (directory / REPORT_HTML).read_bytes()
             del headers["Content-Security-Policy"]  # the report has its own, with the hash of the reader's script

@@ -43,9 +43,11 @@ HARM_NOTE = "Harm found: the share of all these rounds whose critique says that 
 
 PRINCIPLES_NOTE = (
     "Harmful before and after: the share of responses to jailbreak, direct and borderline prompts that comply, before "
-    "the round and after it, "
-    "over rounds in which both are judged. These are counts without intervals: most of the difference between two "
-    "principles can be chance, and early rounds have more harm to remove."
+    "the round and after it. "
+    "Of the rounds, only those count here in which both responses are judged and whose chain has no original that was "
+    "prefilled with the opening of a refusal: as many as stand beside the share after the round. "
+    "These are counts without intervals: most of the difference between two principles can be chance, and early rounds "
+    "have more harm to remove."
 )
 
 
@@ -53,8 +55,12 @@ def html(stored: StoredRun, groups: Sequence[Group]) -> str:
     """`report.html`: one file that loads nothing. Its only script is that of the reader."""
     glance = [picture for group in groups[:1] for picture in group.pictures]
     pictures = [picture for group in groups for picture in group.pictures]
-    content = _content(stored, groups[1:]) | {"glance": glance, "reader": reader.read(stored, pictures)}
-    return web_environment().get_template("report.html").render(content)
+    only_here = {
+        "glance": glance,
+        "glance_caption": groups[0].caption if groups else "",
+        "reader": reader.read(stored, pictures),
+    }
+    return web_environment().get_template("report.html").render(_content(stored, groups[1:]) | only_here)
 
 
 def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Literal, TypedDict
 
 from cai_base.arms import in_order
+from cai_base.inputs.kinds import HARMFUL
 from cai_base.records import Answer, Chain
 from cai_base.report.labels import kind_label, label, marks
 from cai_base.report.load import StoredRun
@@ -76,7 +77,7 @@ class _Round(_Text):
 
 
 class _Chain(_About):
-    """A revision chain; `ended` is the round after which no response complied, for an original that did."""
+    """A revision chain; `ended` is the round in which harm ended, see `_ended`."""
 
     what: Literal["chains"]
     outcome: str
@@ -141,14 +142,12 @@ def _chain(seed: int, chain: Chain) -> _Chain:
     verdicts = [
         marks(chain.kind, verdict, unscored) for verdict, unscored in zip(chain.verdicts, chain.unscored, strict=True)
     ]
-    harmful = [verdict is not None and bool(verdict.complied) for verdict in chain.verdicts]
-    end = next((number for number, one in enumerate(harmful) if not one), None) if harmful[:1] == [True] else None
     return {
         "what": "chains",
         **_about(seed, chain),
         "outcome": chain.outcome,
         "opener": chain.refusal_opener,
-        "ended": end,
+        "ended": _ended(chain),
         "original": {"text": chain.original, "marks": verdicts[0] if verdicts else []},
         "rounds": [
             {
@@ -160,6 +159,19 @@ def _chain(seed: int, chain: Chain) -> _Chain:
             for number, one in enumerate(chain.rounds, start=1)
         ],
     }
+
+
+def _ended(chain: Chain) -> int | None:
+    """The round from which on no response complied, for an original that complied with a prompt of a harmful kind.
+
+    None if the last response complied too, or if a response after the last that complied is unscored.
+    """
+    complied = [None if verdict is None else verdict.complied for verdict in chain.verdicts]
+    if chain.kind not in HARMFUL or not complied or not complied[0]:
+        return None
+    last = max(number for number, one in enumerate(complied) if one)
+    after = complied[last + 1 :]
+    return last + 1 if after and None not in after else None
 
 
 def _about(seed: int, item: Answer | Chain) -> _About:

@@ -12,6 +12,7 @@ from cai_base.report.plotting import arm_colours
 from cai_base.report.tables import Cell, Row, Table, plain_cell
 from cai_base.report.web import web_environment
 from cai_base.run.status import TRAINING, Status
+from cai_base.text import resume_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,17 @@ def html(status: Status, every: int) -> str:
     )
 
 
+def unreadable_html(name: str, error: str, every: int) -> str:
+    """The page of a run that cannot be read now, which reloads as that of its progress does."""
+    content = {"name": name, "error": error, "every": every}
+    return web_environment().get_template("unreadable.html").render(content)
+
+
 def _sentence(status: Status) -> str:
     if status.finished:
         return "The run is finished."
     if not status.working:
-        return "No process is working on this run; cai-base resume continues it."
+        return f"No process is working on this run; this continues it: {resume_command(status.directory)}"
     under_way = [stage for stage in status.stages if stage.done < stage.total]
     return f"At work: {under_way[0].label}." if under_way else "At work: evaluation and results."
 

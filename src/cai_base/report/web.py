@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cai_base.arms import ARMS
+from cai_base.text import without_controls
 
 NO_BREAK = "\u00a0"
 """A space at which no line ends."""
@@ -24,6 +25,7 @@ def web_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
+    environment.filters["without_controls"] = without_controls
     return environment
 
 

@@ -51,12 +51,14 @@ class Status:
     """The progress of a run.
 
     Attributes:
+        directory: the run's folder, as it was given.
         working: whether a process is working on it.
         rates: for each arm, means over seeds of its newest answers; there are no intervals before the run's end.
         chain: the newest revision chain.
         dollars: spent so far; None without a paid service.
     """
 
+    directory: Path
     name: str
     model: str
     finished: bool
@@ -80,6 +82,7 @@ def read_status(directory: Path) -> Status:
     seconds = run.usage.get("seconds", {})
     spent = run.recorded("spent")
     return Status(
+        directory=directory,
         name=directory.resolve().name,
         model=settings.model,
         finished=bool(run.progress("results")),

@@ -90,8 +90,9 @@
     const place_ = element("item");
     place_.replaceChildren();
     element("count").textContent = shown.length ? `${place + 1} of ${shown.length}` : "no match";
-    element("before").disabled = place <= 0;
-    element("after").disabled = place >= shown.length - 1;
+    // Not `disabled`, which would take the keyboard's focus from the button that was pressed.
+    element("before").setAttribute("aria-disabled", String(place <= 0));
+    element("after").setAttribute("aria-disabled", String(place >= shown.length - 1));
     if (!shown.length) return;
     const number = shown[place];
     const item = items[number];
