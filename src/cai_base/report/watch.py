@@ -57,7 +57,7 @@ def html(status: Status, every: int) -> str:
 
 def unreadable_html(name: str, error: str, every: int) -> str:
     """The page of a run that cannot be read now, which reloads as that of its progress does."""
-    content = {"name": name, "error": error, "every": every}
+    content = {"name": name, "error": error, "every": every, "colours": arm_colours()}
     return web_environment().get_template("unreadable.html").render(content)
 
 
