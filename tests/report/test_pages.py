@@ -329,8 +329,8 @@ def test_both_pages_say_which_rounds_count_as_harm_before_and_after(stored: Stor
         assert "no original that was prefilled with the opening of a refusal" in note
 
 
-def test_the_first_figure_has_its_caption_on_the_page(html: str) -> None:
-    first = html.partition('<figure class="glance">')[2].partition("</figure>")[0]
+def test_the_first_figure_has_its_caption_on_the_page(stored: StoredRun, groups: list[Group]) -> None:
+    first = page.html(stored, groups).partition('<figure class="glance">')[2].partition("</figure>")[0]
     caption = first.partition('<figcaption class="quiet">')[2]
     assert caption.startswith("Every arm by both rates: diamonds are means over seeds")
 
