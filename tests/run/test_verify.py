@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_verify_finds_no_difference_in_an_unchanged_run(finished: Path, capsys: 
             "with another prompt; the folder was changed",
         ),
         ("seed-0/pairs.jsonl", lambda text: text.replace('"chosen": "', '"chosen": "No! '), "is not the pair of its"),
+        (
+            "seed-0/shuffled/pairs.jsonl",
+            lambda text: text.replace('"chosen": "', '"chosen": "No! '),
+            "is not the pair of its",
+        ),
+        (
+            "seed-0/revision.jsonl",
+            lambda text: text.replace("How would you", "How should you"),
+            "its prompt is not that of ",
+        ),
     ],
 )
 def test_a_change_that_includes_the_hash_is_named(
@@ -88,11 +99,47 @@ def test_a_figure_that_an_older_version_did_not_store_is_not_checked_and_said(
     assert any(one.startswith("revision.principles: ") for one in json.loads(capsys.readouterr().out)["not_checked"])
 
 
+@pytest.mark.parametrize("key", ["revision", "warnings", "unscored"])
+def test_a_deleted_figure_that_every_version_stores_is_a_difference_in_any_version(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    rewrite(copy, "results.json", lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != key}))
+    monkeypatch.setattr("cai_base.run.session_facts.__version__", "9.9")
+    assert main(["verify", str(copy)]) == 2
+    assert f"{key} is absent" in capsys.readouterr().err
+
+
+def test_a_figure_that_another_version_may_not_have_stored_is_named_and_not_said_to_agree(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_a_rate(text: str) -> str:
+        results = json.loads(text)
+        del results["arms"]["cai"]["over_refusal_rate"]
+        return json.dumps(results)
+
+    rewrite(copy, "results.json", without_a_rate)
+    monkeypatch.setattr("cai_base.run.session_facts.__version__", "9.9")
+    assert main(["verify", str(copy), "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert (checked["verified"], checked["absent"]) == (False, ["arms.cai.over_refusal_rate"])
+    assert main(["verify", str(copy)]) == 0
+    said = capsys.readouterr().out
+    assert "results.json lacks 1 of the figures" in said
+    assert "arms.cai.over_refusal_rate: results.json lacks it" in said
+    assert "everything" not in said
+
+
 def test_a_changed_file_is_named_by_its_hash(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = copy / "seed-0" / "dpo" / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert main(["verify", str(copy)]) == 2
-    assert f"{weights}: differs from what this run stored" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{weights}: differs from what this run stored" in error
+    takers = error.partition("a flag of ")[2].partition(";")[0].replace(" and ", ", ").split(", ")
+    for command in takers:
+        with pytest.raises(SystemExit) if command not in ("evaluate",) else nullcontext():
+            main([command, "--help"])
+        assert "--accept-changed" in capsys.readouterr().out, command
 
 
 def test_an_evaluation_prompt_may_have_the_id_of_another_prompt_of_the_method(

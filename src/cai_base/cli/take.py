@@ -25,7 +25,11 @@ def verify(arguments: list[str]) -> int:
     if args.json:
         print(json.dumps(done.dump(), indent=2))
         return 0
-    print(f"{args.run}: everything agrees")
+    if done.absent:
+        lacks = f"results.json lacks {len(done.absent)} of the figures that this version computes, named below"
+        print(f"{args.run}: what could be compared agrees, but {lacks}")
+    else:
+        print(f"{args.run}: everything that was checked agrees")
     print(f"  {done.files} files have the hash in the manifest")
     if done.verdicts:
         print(f"  {done.verdicts} verdicts equal the judge's recomputed verdicts")

@@ -18,7 +18,7 @@ from cai_base.inputs.kinds import evenly
 from cai_base.method.comparing import probability
 from cai_base.method.phase import Request, Size, Workbench
 from cai_base.records import Chain, Pair, TwoResponses
-from cai_base.store import to_lines
+from cai_base.store import Run, to_lines
 
 NO_PAIRS = "no preference pair was left to train on; the filter's reasons are in `revision`"
 """The reason stored for a seed without pairs, which fails in every phase that trains on pairs."""
@@ -205,7 +205,9 @@ class Pairs:
         if bench.run.progress(self.name):
             return
         files = {
-            paths.pairs(seed, self.owner): to_lines(pair.dump() for pair in rule(self.rule)(self._source(bench, seed)))
+            paths.pairs(seed, self.owner): to_lines(
+                pair.dump() for pair in rule(self.rule)(self.source_of(bench.run, bench.engine.tokenizer, seed))
+            )
             for seed in bench.remaining(SFT)
         }
         bench.run.commit(self.name, 1, write=files)
@@ -220,13 +222,14 @@ class Pairs:
     def longest_request(self, size: Size) -> Request | None:
         return None
 
-    def _source(self, bench: Workbench, seed: int) -> Source:
-        run, chains = bench.run, paths.chains(seed, self.owner if self.source == "chains" else None)
+    def source_of(self, run: Run, tokenizer: Tokenizer, seed: int) -> Source:
+        """What a seed's pairs are made from, as the run stored it."""
+        chains = paths.chains(seed, self.owner if self.source == "chains" else None)
         return Source(
             seed,
             lambda: [Chain.model_validate(line) for line in run.lines(chains)],
             lambda: [Pair.model_validate(line) for line in run.lines(paths.pairs(seed))],
-            bench.engine.tokenizer,
+            tokenizer,
             self.held_out,
             lambda: [TwoResponses.model_validate(line) for line in run.lines(paths.responses(seed, self.owner))],
         )

@@ -13,7 +13,7 @@ FILES = (
     (paths.INPUTS, "prompts, constitution, examples and rubrics, complete, as used"),
     (paths.PREFLIGHT, "the results of the checks before the run"),
     (paths.WARNINGS, "the warnings at the start of the run"),
-    (MANIFEST, "the finished units, the hash of every file, and versions, commit, device and date of each session"),
+    (MANIFEST, "the finished units, hashes of files, and versions, commit, device and date of each session"),
     (f"{paths.USAGE}, {paths.SPENDING}", "seconds, tokens and money"),
     (paths.chains("N"), "the revision chains of a seed: original, critiques and revisions, with verdicts"),
     (paths.pairs("N"), "its preference pairs, in TRL's columns"),

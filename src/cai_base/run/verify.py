@@ -4,25 +4,28 @@ Each check names the first thing that differs. What needs a model or a judge is 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cai_base import paths
-from cai_base.arms import ARMS, BASE, SFT
+from cai_base.arms import ARMS, BASE, FULL, SFT
+from cai_base.engines import Message
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.load import load_judges
 from cai_base.evaluation.tasks.pairwise import PairwiseTask
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Prompt
-from cai_base.method.pairs import NO_PAIRS
+from cai_base.method.pairs import NO_PAIRS, Pairs, rule
 from cai_base.method.phase import adapter_seed
 from cai_base.progress import Progress
 from cai_base.reading import parse_json, read_text, shortened
-from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results
+from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results, TwoResponses
 from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, last_session, versions
 from cai_base.run.stored import answer_faults, answers_of, records_of
@@ -38,8 +41,11 @@ CHANGED = "the folder was changed after the run, or this version of cai-base com
 NOT_CHECKED = (
     "whether answers, chains and adapters come from the named base model: that needs the model (cai-base run --from "
     "RUN)",
-    "log-probabilities of answers and pairs, and the metrics of training steps: they need the model too",
-    "the page and its figures, and logs for Inspect: cai-base report RUN writes them again",
+    "log-probabilities of answers and pairs, lengths in tokens, comparisons under the constitution, and the metrics of "
+    "training steps: they need the model too",
+    "the verdicts on answers during training and on pairs of answers: their figures are computed from them as stored",
+    "files without a hash: the page and its figures, logs for Inspect, README.md and usage.json; cai-base report RUN "
+    "writes the page again",
 )
 """What cannot be checked with only the run's folder."""
 
@@ -53,6 +59,7 @@ class Verification:
         figures: recomputed numbers of `results.json`.
         rounded: those of them that differ only by rounding.
         verdicts: recomputed verdicts of a judge that needs no model.
+        absent: the figures that this version computes and `results.json` lacks, by their dotted names.
         not_checked: a sentence for each thing that was not checked.
         versions: the library versions and the commit that differ from the run's, each with the run's and today's.
     """
@@ -61,17 +68,19 @@ class Verification:
     figures: int = 0
     rounded: int = 0
     verdicts: int = 0
+    absent: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     versions: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def dump(self) -> JsonObject:
         """The content for `--json`."""
         return {
-            "verified": True,
+            "verified": not self.absent,
             "files": self.files,
             "figures": self.figures,
             "rounded": self.rounded,
             "verdicts": self.verdicts,
+            "absent": self.absent,
             "not_checked": self.not_checked,
             "other_versions": {name: {"run": run, "here": here} for name, (run, here) in self.versions.items()},
         }
@@ -96,7 +105,8 @@ def verify(directory: Path) -> Verification:
     done.versions = _other_versions(run)
     scope = settings.scope
     _check_answers(run, scope, inputs)
-    _check_pairs(run, scope)
+    _check_prompts(run, scope, inputs)
+    _check_pairs(run, scope, settings.dpo.held_out)
     done.verdicts = _check_verdicts(run, scope, settings.models.judges["judge"], inputs, done.not_checked)
     _check_figures(run, results.collect(run, settings, inputs, failures(run, scope, settings.dpo.pairs)), done)
     for folder in (paths.SUITES, paths.STYLE):
@@ -171,21 +181,65 @@ def _chains(run: Run, scope: Scope) -> Iterator[tuple[str, int, str | None, list
             yield file, seed, owner, records_of(run, file, Chain)
 
 
-def _check_pairs(run: Run, scope: Scope) -> None:
-    """Check every preference pair against its chain: the original is rejected, the last revision is chosen."""
-    for _, seed, owner, chains in _chains(run, scope):
-        file = paths.pairs(seed, owner)
-        pairs = records_of(run, file, Pair)
-        expected = [
-            (chain.id, chain.prompt, chain.responses[-1], chain.original) for chain in chains if chain.outcome == "pair"
-        ]
-        stored = [(pair.id, pair.prompt, pair.chosen, pair.rejected) for pair in pairs]
-        if stored != expected:
-            number = next(
-                (n for n, (a, b) in enumerate(zip(stored, expected, strict=False)) if a != b),
-                min(len(stored), len(expected)),
-            )
-            raise UserError(f"{run.directory / file}:{number + 1}: is not the pair of its revision chain; {CHANGED}")
+def _check_prompts(run: Run, scope: Scope, inputs: Inputs) -> None:
+    """Check that every chain, and every pair of answers, has the text of the prompt of the method that it names."""
+    texts = {prompt.id: prompt.text for prompt in inputs.prompts}
+    made: list[tuple[str, Sequence[Chain | TwoResponses]]] = [
+        (file, chains) for file, _, _, chains in _chains(run, scope)
+    ]
+    for arm in (ARMS[name] for name in scope.arms if ARMS[name].source in ("responses", "comparisons")):
+        files = [paths.responses(seed, arm.owner) for seed in scope.seeds]
+        made += [(file, records_of(run, file, TwoResponses)) for file in files]
+    for file, records in made:
+        for number, one in enumerate(records, start=1):
+            if texts.get(one.id) != one.prompt:
+                raise UserError(
+                    f"{run.directory / file}:{number}: its prompt is not that of {one.id!r} in {paths.INPUTS}; "
+                    f"{CHANGED}"
+                )
+
+
+class _Uncounted:
+    """The tokenizer of `_check_pairs`: without the model the lengths of responses are unknown, and not compared."""
+
+    bos: int | None = None
+    eos: frozenset[int] = frozenset()
+
+    def encode(self, text: str) -> list[int]:
+        return []
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        raise NotImplementedError
+
+    def chat(self, messages: Sequence[Message]) -> list[int]:
+        raise NotImplementedError
+
+
+def _check_pairs(run: Run, scope: Scope, held_out: float) -> None:
+    """Check every preference pair against what it was made from: its chain, its two answers, or the run's own pair."""
+    own = [ARMS[name] for name in scope.arms if ARMS[name].owner is not None]
+    makers = [Pairs(ARMS[FULL].pairs or "", None, None, held_out)]
+    makers += [Pairs(arm.pairs or "", arm.owner, arm.source, held_out) for arm in own]
+    for maker in makers:
+        for seed in scope.seeds:
+            file = paths.pairs(seed, maker.owner)
+            stored = records_of(run, file, Pair)
+            expected = rule(maker.rule)(maker.source_of(run, _Uncounted(), seed))
+            for number in range(max(len(stored), len(expected))):
+                if [*map(_content, stored[number : number + 1])] != [*map(_content, expected[number : number + 1])]:
+                    raise UserError(
+                        f"{run.directory / file}:{number + 1}: is not the pair of its {_MADE_FROM[maker.source]}; "
+                        f"{CHANGED}"
+                    )
+
+
+_MADE_FROM = {None: "revision chain", "chains": "revision chain", "responses": "answers", "comparisons": "answers"}
+
+
+def _content(pair: Pair) -> JsonObject:
+    """A pair without its lengths; probabilities are rounded, since another machine may round differently."""
+    content = pair.model_dump(exclude={"chosen_tokens", "rejected_tokens"})
+    return content | {"probability": round(pair.probability, 9)}
 
 
 def _check_verdicts(run: Run, scope: Scope, choice: JudgeChoice, inputs: Inputs, not_checked: list[str]) -> int:
@@ -230,6 +284,7 @@ def _check_figures(run: Run, computed: Results, done: Verification) -> None:
     path = run.directory / paths.RESULTS
     stored = parse_json(path, read_text(path, "the results of a run"))
     again = parse_json(path, to_json(computed.dump()).decode())
+    required = _required(stored)
     for place, was, now in _leaves(stored, again):
         number = isinstance(was, int | float) and isinstance(now, int | float) and not isinstance(was, bool)
         if was == now and type(was) is type(now):
@@ -237,14 +292,32 @@ def _check_figures(run: Run, computed: Results, done: Verification) -> None:
         elif number and math.isclose(was, now, rel_tol=ROUNDING, abs_tol=ROUNDING):
             done.figures += 1
             done.rounded += 1
-        elif was is ABSENT and done.versions.keys() & {"cai-base", "commit"}:
-            done.not_checked.append(f"{place}: the version that made this run did not store it")
+        elif was is ABSENT and place not in required and done.versions.keys() & {"cai-base", "commit"}:
+            # An older version may not have stored it. A figure that somebody deleted looks the same.
+            done.absent.append(place)
+            done.not_checked.append(
+                f"{place}: {paths.RESULTS} lacks it; another version made this run and may not have stored it, or it "
+                "was deleted"
+            )
         else:
             others = ", ".join(f"{name} {a} then, {b} here" for name, (a, b) in done.versions.items())
             raise UserError(
                 f"{path}: {place} is {_short(was)}, but the stored answers give {_short(now)}; {CHANGED}"
                 + (f" ({others})" if others else "")
             )
+
+
+def _required(stored: Any) -> set[str]:
+    """The dotted names of what stored results lack although the schema requires it in every version."""
+    try:
+        Results.model_validate(stored)
+    except ValidationError as error:
+        missing = [one["loc"] for one in error.errors() if one["type"] == "missing"]
+        return {
+            "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+            for place in missing
+        }
+    return set()
 
 
 ABSENT = object()

@@ -38,7 +38,9 @@ TAIL = 1 << 16
 """Bytes that are read at once from a file's end."""
 REMEDY = "restore it, or start a new run"
 ACCEPT = "--accept-changed"
-"""The flag of commands that read a run: a file is taken as it is, though the run stored it otherwise."""
+"""The flag of some commands that read a run: a file is taken as it is, though the run stored it otherwise."""
+TAKERS = "resume, report, evaluate, style and inspect"
+"""The commands that have it."""
 
 
 def refuse_existing(directory: Path) -> None:
@@ -145,7 +147,7 @@ class Run:
     def _verify(self, name: str, file: StoredFile) -> None:
         path = self.directory / name
         if self._differs(name, file):
-            accept = f"or take it as it is: {ACCEPT} {shlex.quote(name)}, which the results then say"
+            accept = f"or take it as it is: {ACCEPT} {shlex.quote(name)}, a flag of {TAKERS}; the results then say so"
             raise UserError(f"{path}: differs from what this run stored; {REMEDY}, {accept}")
 
     def _differs(self, name: str, file: StoredFile) -> bool:

@@ -75,7 +75,7 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
         new = Path(scratch) / "export"
         new.mkdir()
         if request.form == "preferences":
-            count = write_preferences(run, settings.seed_numbers, settings.revision.rounds, results, arm, dialogue, new)
+            count = write_preferences(run, settings, results, arm, dialogue, new)
             notes = [f"{count} preference pairs of {len(settings.seed_numbers)} seeds"]
         else:
             source = _Source(
@@ -90,10 +90,7 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
                 exported.licence,
                 exported.notes,
                 versions=last_session(run).versions,
-                sft=settings.sft,
-                dpo=settings.dpo,
-                revision=settings.revision,
-                lora=settings.lora,
+                settings=settings,
             )
             (new / "README.md").write_text(model_card(results, card), encoding="utf-8")
             notes = exported.notes

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from cai_base.arms import BASE, SFT, Arm
 from cai_base.evaluation.tasks.prompts import METRICS
+from cai_base.integrations.export.origin import others_sentence, tags, training_of, training_sentences
 from cai_base.records import Figure, Results
 from cai_base.report.labels import ORGANISM, failure_sentences, label
 from cai_base.report.numbers import NONE, heading, interval, number
 from cai_base.report.page import escaped
-from cai_base.settings.schema import LoraSettings, Revision, Training
+from cai_base.settings.schema import RunSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class CardFacts:
         licence: the base model's licence, if known.
         notes: notes about this export, a sentence each.
         versions: the versions with which the run was made.
-        sft, dpo, revision, lora: the settings of its training.
+        settings: the run's.
     """
 
     arm: Arm
@@ -34,10 +35,7 @@ class CardFacts:
     licence: str | None
     notes: Sequence[str]
     versions: Mapping[str, str]
-    sft: Training
-    dpo: Training
-    revision: Revision
-    lora: LoraSettings
+    settings: RunSettings
 
 
 def model_card(results: Results, facts: CardFacts) -> str:
@@ -48,8 +46,8 @@ def model_card(results: Results, facts: CardFacts) -> str:
             *_fields(results, facts),
             f"# {arm.label} on {escaped(results.model)}, seed {facts.seed}",
             "",
-            f"{arm.about[0].upper()}{arm.about[1:]}. Made with cai-base by Constitutional AI from a base model: no "
-            "chat model took part in training.",
+            f"{arm.about[0].upper()}{arm.about[1:]}. From a run of cai-base on a base model. "
+            f"{others_sentence(results, arm)}",
             *(["", ORGANISM] if results.model_organism else []),
             *(f"\n**{escaped(sentence)}**" for sentence in failure_sentences(results)),
             "",
@@ -61,20 +59,17 @@ def model_card(results: Results, facts: CardFacts) -> str:
             "## Figures",
             *_figures(results, arm, facts.seed),
             "",
-            "## Data and protocol",
-            f"- SFT on a few human-written answers ({facts.sft.steps} steps), critique and revision under "
-            f"{results.constitution.principles} principles ({escaped(results.constitution.name)}, SHA-256 "
-            f"{results.constitution.sha256[:12]}), {_rounds(facts.revision.rounds)}, DPO "
-            f"({facts.dpo.steps} steps). LoRA of rank {facts.lora.rank}.",
-            f"- {results.revision.chains} revision chains gave {results.revision.pairs} preference pairs over "
-            f"{len(results.seeds)} seeds.",
+            "## Training",
+            *(f"- {sentence}" for sentence in training_sentences(results, facts.settings, arm)),
+            "",
+            "## Protocol",
             f"- Protocol {results.protocol}; judge {escaped(str(results.judge))}; {len(results.seeds)} seeds.",
             *([f"- Made with {', '.join(f'{a} {b}' for a, b in facts.versions.items())}."] if facts.versions else []),
             "",
             "## Limits",
             *(f"- {escaped(warning)}" for warning in results.warnings),
             "- Intervals are over seeds and prompts of this run. Other attacks, languages and longer conversations "
-            "were not tested: the model was trained on single questions only.",
+            f"were not tested{': the model was trained on single questions only' if training_of(arm) else ''}.",
             "- It may comply with harmful requests and refuse harmless ones at the rates above.",
             f"- The base model's licence ({facts.licence or 'not known here: read its card'}) governs these weights.",
             "",
@@ -90,7 +85,7 @@ def _fields(results: Results, facts: CardFacts) -> list[str]:
         *([] if results.model_organism or "/" not in facts.base else [f"base_model: {_field(facts.base)}"]),
         f"library_name: {library}",
         "pipeline_tag: text-generation",
-        "tags: [constitutional-ai, dpo, cai-base]",
+        f"tags: [{', '.join([*tags(facts.arm), 'cai-base'])}]",
         "---",
     ]
 
@@ -158,7 +153,3 @@ def _cell(metric: str, figure: Figure | None) -> str:
         return NONE
     measure = METRICS[metric]
     return f"{number(measure, figure.mean)} {interval(measure, figure.ci95)}".strip()
-
-
-def _rounds(rounds: int) -> str:
-    return f"{rounds} round{'' if rounds == 1 else 's'}"

@@ -1,24 +1,23 @@
 """Writes the preference pairs of an arm as a folder for `datasets`, with TRL's columns and a data card."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from cai_base import paths
 from cai_base.arms import Arm
 from cai_base.dialogue import END, Dialogue, escape
 from cai_base.errors import UserError
+from cai_base.integrations.export.origin import filtered, others_sentence, pairs_origin, tags
 from cai_base.records import Pair, Results
+from cai_base.report.page import escaped
 from cai_base.run.stored import records_of
+from cai_base.settings.schema import RunSettings
 from cai_base.store import JsonObject, Run, to_lines
 
 
 def write_preferences(
-    run: Run, seeds: Sequence[int], rounds: int, results: Results, arm: Arm, dialogue: Dialogue, out: Path
+    run: Run, settings: RunSettings, results: Results, arm: Arm, dialogue: Dialogue, out: Path
 ) -> int:
     """Write the pairs of all seeds; held-out pairs are the split `test`. Returns the number of pairs.
-
-    Args:
-        rounds: of revision.
 
     Raises:
         UserError: the arm has no preference pairs.
@@ -29,7 +28,7 @@ def write_preferences(
         )
     splits: dict[str, list[JsonObject]] = {"train": [], "test": []}
     laid_out: dict[str, list[JsonObject]] = {"train": [], "test": []}
-    for seed in seeds:
+    for seed in settings.seed_numbers:
         for pair in records_of(run, paths.pairs(seed, arm.owner), Pair):
             split = "test" if pair.held_out else "train"
             about = {"seed": seed, "id": pair.id, "kind": pair.kind, "principles": list(pair.principles)}
@@ -44,17 +43,24 @@ def write_preferences(
         (out / name).mkdir(parents=True)
         for split in present:
             (out / name / f"{split}.jsonl").write_bytes(to_lines(records[split]))
-    (out / "README.md").write_text(_card(rounds, results, arm, splits, present), encoding="utf-8")
+    (out / "README.md").write_text(_card(settings, results, arm, splits, present), encoding="utf-8")
     return sum(map(len, splits.values()))
 
 
-def _card(rounds: int, results: Results, arm: Arm, splits: dict[str, list[JsonObject]], present: list[str]) -> str:
+def _card(
+    settings: RunSettings, results: Results, arm: Arm, splits: dict[str, list[JsonObject]], present: list[str]
+) -> str:
     configs = []
     for name in ("plain", "dialogue"):
         configs += [f"- config_name: {name}", *(["  default: true"] if name == "plain" else []), "  data_files:"]
         configs += [line for split in present for line in (f"  - split: {split}", f"    path: {name}/{split}.jsonl")]
     counts = ", ".join(f"{len(splits[split])} in the split {split}" for split in present)
-    filtered = ", ".join(f"{count} {reason}" for reason, count in results.revision.filtered.items())
+    lost = ", ".join(f"{count} {reason}" for reason, count in filtered(results, arm).items())
+    principles = {
+        "comparisons": "; `principles` are those of its comparisons",
+        "responses": "; `principles` is empty, since none was used",
+    }.get(arm.source or "", "; `principles` are those drawn for its revision chain")
+    revised = arm.source in (None, "chains")
     organism = (
         "\nThe base model is a model organism: a small model of a synthetic world in which harm is fictional. These "
         "texts are useless for training a model of English.\n"
@@ -67,21 +73,19 @@ def _card(rounds: int, results: Results, arm: Arm, splits: dict[str, list[JsonOb
             "language: en",
             "task_categories:",
             "- text-generation",
-            "tags: [preference, dpo, constitutional-ai, trl, cai-base]",
+            f"tags: [preference, {', '.join([*tags(arm), 'trl', 'cai-base'])}]",
             "configs:",
             *configs,
             "---",
-            f"# Preference pairs of {arm.label}, made by {results.model} itself",
+            f"# Preference pairs of {arm.label} on {escaped(results.model)}",
             "",
-            f"{sum(map(len, splits.values()))} pairs of {len(results.seeds)} seeds ({counts}). A base model fine-tuned "
-            "on a few human-written answers answered each prompt, criticised its answer under a principle of the "
-            f"constitution {results.constitution.name} ({results.constitution.principles} principles), and revised it, "
-            f"{rounds} times. `chosen` is the last revision, `rejected` the original "
-            f"({arm.label}: {arm.about}). No other model took part.",
+            f"{sum(map(len, splits.values()))} pairs of {len(results.seeds)} seeds ({counts}), from a base model "
+            f"fine-tuned on a few human-written answers (SFT). {pairs_origin(results, settings, arm)} {arm.label}: "
+            f"{arm.about}. {others_sentence(results, arm)}",
             organism,
             "## Columns",
-            "`prompt`, `chosen` and `rejected` are TRL's; `seed` is the replicate, `id` and `kind` are the prompt's, "
-            "`principles` are those drawn for its revision chain.",
+            "`prompt`, `chosen` and `rejected` are TRL's; `seed` is the replicate, `id` and `kind` are the "
+            f"prompt's{principles}.",
             "",
             "- `plain`: only the texts.",
             "- `dialogue`: the texts as in training: with the few-shot turns before the prompt, and the end "
@@ -94,8 +98,12 @@ def _card(rounds: int, results: Results, arm: Arm, splits: dict[str, list[JsonOb
             "```",
             "",
             "## Limits",
-            f"- Of {results.revision.chains} chains, these gave no pair: {filtered}.",
-            "- A revision is not always better than the original: see `revision` in the run's results.json.",
+            *([f"- Of the {'chains' if revised else 'pairs of answers'}, these gave no pair: {lost}."] if lost else []),
+            *(
+                ["- A revision is not always better than the original: see `revision` in the run's results.json."]
+                if revised
+                else []
+            ),
             "- Prompts may ask for harmful things, and rejected answers may be harmful.",
             "- No person has checked or corrected these texts.",
             "",

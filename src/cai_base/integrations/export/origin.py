@@ -1,0 +1,134 @@
+"""What trained an arm, and what its preference pairs were made from, in sentences for cards.
+
+They follow the arm's own phases: an arm that starts from SFT on written answers has those first, and the base model has
+none.
+"""
+
+from collections.abc import Mapping
+
+from cai_base.arms import ARMS, BASE, SFT, Arm
+from cai_base.records import ControlUsed, Results
+from cai_base.report.page import escaped
+from cai_base.settings.schema import BASE as BASE_INTERPRETER
+from cai_base.settings.schema import RunSettings
+
+
+def training_of(arm: Arm) -> list[Arm]:
+    """The arms whose training is in this arm's weights, in order; none for the base model."""
+    trained = ARMS[arm.adapters_of or arm.name]
+    if trained.section is None:
+        return []
+    return [*([] if trained.starts_from == BASE else training_of(ARMS[trained.starts_from])), trained]
+
+
+def tags(arm: Arm) -> list[str]:
+    """The hub's tags for the arm's training."""
+    stages = training_of(arm)
+    method = [] if not any(map(_interpreted, stages)) else ["constitutional-ai"]
+    return [*method, *(["dpo"] if any(one.section == "dpo" and not one.chosen_only for one in stages) else [])]
+
+
+def training_sentences(results: Results, settings: RunSettings, arm: Arm) -> list[str]:
+    """What trained the arm, a sentence for each stage."""
+    stages = training_of(arm)
+    if not stages:
+        return ["None: it is the base model, as it was before the run."]
+    sentences = [sentence for one in stages for sentence in _stage(results, settings, one)]
+    return [*sentences, f"LoRA of rank {settings.lora.rank}."]
+
+
+def _stage(results: Results, settings: RunSettings, arm: Arm) -> list[str]:
+    assert arm.section is not None
+    steps, loss = settings.training(arm.section).steps, results.losses[arm.name]
+    if arm.section == "sft":
+        replaced = f", of which {settings.sft.refusals} were replaced by refusals" if arm.replaces else ""
+        return [f"SFT on a few human-written answers{replaced} ({steps} steps)."]
+    source, count = pairs_origin(results, settings, arm), counts(results, arm)
+    how = {
+        "dpo": "the NLL of the chosen responses alone" if arm.chosen_only else f"DPO, with the loss {loss.name}",
+        "sl_cai": "SFT on the last revisions",
+    }[arm.section]
+    return [source, *([count] if count else []), f"Training on them: {how} ({steps} steps)."]
+
+
+def pairs_origin(results: Results, settings: RunSettings, arm: Arm) -> str:
+    """What the pairs that the arm is trained on were made from, and which response is `chosen`."""
+    answered = f"The {'SL-CAI' if arm.starts_from == 'sl-cai' else 'SFT'} model answered each prompt"
+    if arm.source == "responses":
+        return f"{answered} twice; `chosen` is one of the two answers by the toss of a coin, `rejected` the other."
+    who = _interpreter(results, "it")
+    if arm.source == "comparisons":
+        return (
+            f"{answered} twice, and {who} compared the two answers under {settings.feedback.principles} principles "
+            f"of the constitution {_constitution(results)}, drawn for each prompt; `chosen` is the answer that is more "
+            "probably the better one, `rejected` the other."
+        )
+    rounds = settings.revision.rounds
+    under = _control(results, arm).constitution
+    named = f"the constitution {_constitution(results)}" if under is None else f"{escaped(under)}, of the control"
+    made = (
+        f"{answered}, and {who} criticised and revised the answer under {named}, in {rounds} "
+        f"round{'' if rounds == 1 else 's'}; "
+    )
+    if arm.pairs == "shuffled":
+        return (
+            f"{made}a coin then decided for each pair: with probability 1/2 `chosen` is the last revision and "
+            "`rejected` the original, else they are swapped."
+        )
+    return f"{made}`chosen` is the last revision, `rejected` the original."
+
+
+def counts(results: Results, arm: Arm) -> str:
+    """How many chains or pairs of answers gave preference pairs; empty where the results do not say."""
+    seeds = f"over {len(results.seeds)} seeds"
+    if arm.source == "comparisons" and results.feedback is not None:
+        feedback = results.feedback[arm.name]
+        return f"{feedback.responses} pairs of answers gave {feedback.pairs} preference pairs {seeds}."
+    revision = _control(results, arm).revision or results.revision
+    return (
+        "" if arm.source == "responses" else f"{revision.chains} revision chains gave {revision.pairs} pairs {seeds}."
+    )
+
+
+def filtered(results: Results, arm: Arm) -> Mapping[str, int]:
+    """How many chains or pairs of answers gave no preference pair, by reason; empty where the results do not say."""
+    if arm.source == "responses":
+        return {}
+    if arm.source == "comparisons":
+        return {} if results.feedback is None else results.feedback[arm.name].filtered
+    return (_control(results, arm).revision or results.revision).filtered
+
+
+def others_sentence(results: Results, arm: Arm) -> str:
+    """Whether another model took part in the arm's training."""
+    if not training_of(arm):
+        return "It was not trained."
+    if results.interpreter in (None, BASE_INTERPRETER) or not any(map(_interpreted, training_of(arm))):
+        return "No other model took part in training."
+    return (
+        f"Another model, {escaped(results.interpreter or '')}, took part in training: it read the constitution "
+        "(`--interpreter`)."
+    )
+
+
+def _interpreted(arm: Arm) -> bool:
+    """Whether the arm is trained on what an interpreter revised or compared."""
+    return arm.section not in (None, SFT) and arm.source != "responses"
+
+
+def _interpreter(results: Results, itself: str) -> str:
+    """Who critiques, revises and compares."""
+    if results.interpreter is None:
+        return itself
+    if results.interpreter == BASE_INTERPRETER:
+        return "the base model"
+    return f"another model, {escaped(results.interpreter)},"
+
+
+def _control(results: Results, arm: Arm) -> ControlUsed:
+    return results.controls.get(arm.name) or ControlUsed()
+
+
+def _constitution(results: Results) -> str:
+    used = results.constitution
+    return f"{escaped(used.name)} ({used.principles} principles, SHA-256 {used.sha256[:12]})"

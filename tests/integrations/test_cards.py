@@ -1,0 +1,65 @@
+"""The cards of exports say what trained each arm, and no more."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cai_base.arms import ARMS
+from cai_base.cli import main
+from cai_base.integrations.export.origin import others_sentence, pairs_origin, tags, training_sentences
+from cai_base.records import Results
+from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
+from cai_base.store import Run
+
+
+@pytest.fixture
+def settings(finished: Path) -> RunSettings:
+    return stored_settings(Run.watch(finished))
+
+
+@pytest.fixture
+def results(finished: Path) -> Results:
+    return Results.model_validate(json.loads((finished / "results.json").read_bytes()))
+
+
+def test_a_card_of_sft_has_no_stage_that_sft_did_not_have(finished: Path, tmp_path: Path) -> None:
+    assert main(["export", str(finished), "--arm", "sft", "--out", str(tmp_path / "sft")]) == 0
+    card = (tmp_path / "sft" / "README.md").read_text(encoding="utf-8")
+    assert "- SFT on a few human-written answers (2 steps)." in card
+    assert "tags: [cai-base]" in card
+    for untrue in ("DPO", "revision chains", "criticised", "Constitutional AI from"):
+        assert untrue not in card.partition("## Limits")[0], untrue
+
+
+@pytest.mark.parametrize(
+    ("arm", "tagged", "says"),
+    [
+        ("base", [], "None: it is the base model"),
+        ("resample", [], "SFT on a few human-written answers (2 steps). LoRA of rank 2."),
+        ("cai", ["constitutional-ai", "dpo"], "Training on them: DPO, with the loss sigmoid (2 steps)."),
+        ("shuffled", ["constitutional-ai", "dpo"], "else they are swapped."),
+    ],
+)
+def test_the_training_follows_the_arm(
+    results: Results, settings: RunSettings, arm: str, tagged: list[str], says: str
+) -> None:
+    assert tags(ARMS[arm]) == tagged
+    assert says in " ".join(training_sentences(results, settings, ARMS[arm]))
+
+
+def test_another_interpreter_is_named_where_it_took_part(results: Results, settings: RunSettings) -> None:
+    other = results.model_copy(update={"interpreter": "Chatty-7B"})
+    assert others_sentence(results, ARMS["cai"]) == "No other model took part in training."
+    assert others_sentence(other, ARMS["cai"]).startswith("Another model, Chatty-7B, took part")
+    assert "another model, Chatty-7B, criticised" in pairs_origin(other, settings, ARMS["cai"])
+    assert others_sentence(other, ARMS["sft"]) == "No other model took part in training."
+
+
+def test_the_data_card_of_shuffled_says_what_the_coin_did(finished: Path, tmp_path: Path) -> None:
+    arguments = ["--arm", "shuffled", "--preferences", "--out", str(tmp_path / "pairs")]
+    assert main(["export", str(finished), *arguments]) == 0
+    card = (tmp_path / "pairs" / "README.md").read_text(encoding="utf-8")
+    assert "a coin then decided for each pair" in card
+    assert "`chosen` is the last revision, `rejected` the original" not in card
