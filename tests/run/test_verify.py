@@ -66,7 +66,7 @@ def test_verify_finds_no_difference_in_an_unchanged_run(finished: Path, capsys: 
         ),
         (
             "seed-0/revision.jsonl",
-            lambda text: text.replace("How would you", "How should you"),
+            lambda text: text.replace('"prompt": "', '"prompt": "Well. ', 1),
             "its prompt is not that of ",
         ),
     ],

@@ -53,7 +53,7 @@ def _stage(results: Results, settings: RunSettings, arm: Arm) -> list[str]:
 
 def pairs_origin(results: Results, settings: RunSettings, arm: Arm) -> str:
     """What the pairs that the arm is trained on were made from, and which response is `chosen`."""
-    answered = f"The {'SL-CAI' if arm.starts_from == 'sl-cai' else 'SFT'} model answered each prompt"
+    answered = f"The model of {ARMS[arm.starts_from].label} answered each prompt"
     if arm.source == "responses":
         return f"{answered} twice; `chosen` is one of the two answers by the toss of a coin, `rejected` the other."
     who = _interpreter(results, "it")
@@ -90,7 +90,7 @@ def counts(results: Results, arm: Arm) -> str:
     )
 
 
-def filtered(results: Results, arm: Arm) -> Mapping[str, int]:
+def lost_by_reason(results: Results, arm: Arm) -> Mapping[str, int]:
     """How many chains or pairs of answers gave no preference pair, by reason; empty where the results do not say."""
     if arm.source == "responses":
         return {}

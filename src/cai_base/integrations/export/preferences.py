@@ -6,7 +6,7 @@ from cai_base import paths
 from cai_base.arms import Arm
 from cai_base.dialogue import END, Dialogue, escape
 from cai_base.errors import UserError
-from cai_base.integrations.export.origin import filtered, others_sentence, pairs_origin, tags
+from cai_base.integrations.export.origin import lost_by_reason, others_sentence, pairs_origin, tags
 from cai_base.records import Pair, Results
 from cai_base.report.page import escaped
 from cai_base.run.stored import records_of
@@ -55,7 +55,7 @@ def _card(
         configs += [f"- config_name: {name}", *(["  default: true"] if name == "plain" else []), "  data_files:"]
         configs += [line for split in present for line in (f"  - split: {split}", f"    path: {name}/{split}.jsonl")]
     counts = ", ".join(f"{len(splits[split])} in the split {split}" for split in present)
-    lost = ", ".join(f"{count} {reason}" for reason, count in filtered(results, arm).items())
+    lost = ", ".join(f"{count} {reason}" for reason, count in lost_by_reason(results, arm).items())
     principles = {
         "comparisons": "; `principles` are those of its comparisons",
         "responses": "; `principles` is empty, since none was used",
