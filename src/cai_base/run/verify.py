@@ -184,13 +184,13 @@ def _chains(run: Run, scope: Scope) -> Iterator[tuple[str, int, str | None, list
 def _check_prompts(run: Run, scope: Scope, inputs: Inputs) -> None:
     """Check that every chain, and every pair of answers, has the text of the prompt of the method that it names."""
     texts = {prompt.id: prompt.text for prompt in inputs.prompts}
-    made: list[tuple[str, Sequence[Chain | TwoResponses]]] = [
+    by_file: list[tuple[str, Sequence[Chain | TwoResponses]]] = [
         (file, chains) for file, _, _, chains in _chains(run, scope)
     ]
     for arm in (ARMS[name] for name in scope.arms if ARMS[name].source in ("responses", "comparisons")):
         files = [paths.responses(seed, arm.owner) for seed in scope.seeds]
-        made += [(file, records_of(run, file, TwoResponses)) for file in files]
-    for file, records in made:
+        by_file += [(file, records_of(run, file, TwoResponses)) for file in files]
+    for file, records in by_file:
         for number, one in enumerate(records, start=1):
             if texts.get(one.id) != one.prompt:
                 raise UserError(

@@ -66,16 +66,16 @@ def pairs_origin(results: Results, settings: RunSettings, arm: Arm) -> str:
     rounds = settings.revision.rounds
     under = _control(results, arm).constitution
     named = f"the constitution {_constitution(results)}" if under is None else f"{escaped(under)}, of the control"
-    made = (
+    before = (
         f"{answered}, and {who} criticised and revised the answer under {named}, in {rounds} "
         f"round{'' if rounds == 1 else 's'}; "
     )
     if arm.pairs == "shuffled":
         return (
-            f"{made}a coin then decided for each pair: with probability 1/2 `chosen` is the last revision and "
+            f"{before}a coin then decided for each pair: with probability 1/2 `chosen` is the last revision and "
             "`rejected` the original, else they are swapped."
         )
-    return f"{made}`chosen` is the last revision, `rejected` the original."
+    return f"{before}`chosen` is the last revision, `rejected` the original."
 
 
 def counts(results: Results, arm: Arm) -> str:
