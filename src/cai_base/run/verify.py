@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from cai_base import paths
 from cai_base.arms import ARMS, BASE, FULL, SFT
-from cai_base.engines import Message
+from cai_base.engines import Tokenizer
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.load import load_judges
@@ -200,31 +200,23 @@ def _check_prompts(run: Run, scope: Scope, inputs: Inputs) -> None:
 
 
 class _Uncounted:
-    """The tokenizer of `_check_pairs`: without the model the lengths of responses are unknown, and not compared."""
-
-    bos: int | None = None
-    eos: frozenset[int] = frozenset()
+    """In place of the tokenizer: without the model the lengths of responses are unknown, and not compared."""
 
     def encode(self, text: str) -> list[int]:
         return []
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        raise NotImplementedError
-
-    def chat(self, messages: Sequence[Message]) -> list[int]:
-        raise NotImplementedError
 
 
 def _check_pairs(run: Run, scope: Scope, held_out: float) -> None:
     """Check every preference pair against what it was made from: its chain, its two answers, or the run's own pair."""
     own = [ARMS[name] for name in scope.arms if ARMS[name].owner is not None]
+    tokenizer = cast(Tokenizer, _Uncounted())
     makers = [Pairs(ARMS[FULL].pairs or "", None, None, held_out)]
     makers += [Pairs(arm.pairs or "", arm.owner, arm.source, held_out) for arm in own]
     for maker in makers:
         for seed in scope.seeds:
             file = paths.pairs(seed, maker.owner)
             stored = records_of(run, file, Pair)
-            expected = rule(maker.rule)(maker.source_of(run, _Uncounted(), seed))
+            expected = rule(maker.rule)(maker.source_of(run, tokenizer, seed))
             for number in range(max(len(stored), len(expected))):
                 if [*map(_content, stored[number : number + 1])] != [*map(_content, expected[number : number + 1])]:
                     raise UserError(
