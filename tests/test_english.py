@@ -20,6 +20,7 @@ LONGEST_FILE = 450
 
 NO_ARMS = {
     ("embedded.py", "base"): "a field of the sibling's card",
+    ("integrations/export/origin.py", "sft"): "a section of the settings",
     ("integrations/export/origin.py", "shuffled"): "a rule for pairs",
     ("method/arm_phases.py", "sft"): "a section of the settings",
     ("method/pairs.py", "feedback"): "a rule for pairs",
