@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 from cai_base import arms
@@ -91,8 +92,8 @@ class Request:
     @property
     def needless(self) -> set[str]:
         """`judge` if it was given as none, which is right for a suite that has no judge."""
-        words = " ".join(self.flags).replace("=", " ")
-        return {"judge"} if f"--judge {NO_JUDGE}" in words else set()
+        words = " ".join(self.flags).replace("=", " ").split()
+        return {"judge"} if ("--judge", NO_JUDGE) in pairwise(words) else set()
 
 
 @dataclass(frozen=True, slots=True)
