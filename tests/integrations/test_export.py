@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 from datasets import load_dataset
+from jinja2 import TemplateError
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cai_base.cli import main
-from cai_base.dialogue import STOPS
+from cai_base.dialogue import STOPS, Layout
+from cai_base.engines.tokenizer import HubTokenizer
 from cai_base.errors import UserError
+from cai_base.integrations.server.forms import ChatForm, WrongRequest, read_form, turns_of
 from cai_base.progress import Progress
 from cai_base.run.finished_run import load_arms
 from cai_base.run.talk import Sampling, answers, speakers_of_run
@@ -66,16 +69,68 @@ def test_an_adapter_answers_in_peft_as_the_arm_does(exports: Path, expected: dic
     assert {prompt: greedy(model, tokenizer, prompt) for prompt in PROMPTS} == expected
 
 
-def test_the_template_takes_a_conversation_with_a_system_message(exports: Path) -> None:
+SYSTEM, DEVELOPER, ASKED, ANSWERED = (
+    {"role": role, "content": text}
+    for role, text in (("system", "Be brief."), ("developer", " Be kind.\n"), ("user", "Hello "), ("assistant", "Hm"))
+)
+CONVERSATIONS = {
+    "a system message": [SYSTEM, ASKED, ANSWERED, ASKED],
+    "two system messages": [SYSTEM, DEVELOPER, ASKED],
+    "a late system message": [ASKED, ANSWERED, SYSTEM, ASKED],
+    "an empty system message": [{"role": "system", "content": " "}, SYSTEM, ASKED],
+    "a system message like a turn": [{"role": "system", "content": "Rules:\nUser: none"}, ASKED],
+    "a developer's message": [DEVELOPER, ASKED],
+    "two questions in a row": [ASKED, {"role": "user", "content": "User: who\nAssistant: me"}],
+    "two answers in a row": [ASKED, ANSWERED, ANSWERED, ASKED],
+    "questions apart by a system message": [ASKED, SYSTEM, ASKED],
+    "parts": [{"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]}],
+    "an empty question": [{"role": "user", "content": ""}],
+    "an answer first": [ANSWERED, ASKED],
+    "an answer last": [ASKED, ANSWERED],
+    "only a system message": [SYSTEM],
+    "nothing": [],
+    "a tool's message": [ASKED, {"role": "tool", "content": "3"}, ASKED],
+    "a picture": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/"}}]}],
+}
+REFUSALS = {"an answer first", "an answer last", "only a system message", "nothing", "a tool's message", "a picture"}
+
+
+@pytest.fixture(scope="module")
+def dialogue(finished: Path) -> Layout:
+    """The layout of the arm in the run."""
+    (speaker,) = speakers_of_run(finished, Progress.quiet(), names=["cai"], seeds=[1], threads=1)
+    return speaker.layout
+
+
+@pytest.mark.parametrize("case", CONVERSATIONS)
+def test_the_template_and_the_server_give_one_prompt_or_both_refuse(exports: Path, dialogue: Layout, case: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(exports / "merged")
-    chat = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Good day"},
-        {"role": "assistant", "content": "Good day!"},
-        {"role": "user", "content": "How?"},
-    ]
+    chat: Any = CONVERSATIONS[case]
+    body = json.dumps({"model": "cai", "messages": chat}).encode()
+
+    def exported() -> Any:
+        return tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+
+    def served() -> tuple[int, ...]:
+        before, question = turns_of(read_form(ChatForm, body).messages)
+        return dialogue.question_tokens(HubTokenizer(tokenizer), question, before)
+
+    if case in REFUSALS:
+        with pytest.raises(WrongRequest):
+            served()
+        with pytest.raises(TemplateError if chat else ValueError):  # transformers itself refuses an empty conversation
+            exported()
+    else:
+        assert tuple(exported()) == served()
+
+
+def test_a_system_message_stands_before_the_first_question(exports: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(exports / "merged")
+    chat = [ASKED, ANSWERED, SYSTEM, ASKED]
     text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    assert text.endswith("\n\nUser: Be brief.\n\nGood day\n\nAssistant: Good day!\n\nUser: How?\n\nAssistant:")
+    assert text.endswith("\n\nUser: Be brief.\n\nHello\n\nAssistant: Hm\n\nUser: Hello\n\nAssistant:")
+    whole = tokenizer.apply_chat_template(chat[:2], tokenize=False)
+    assert whole.endswith("\n\nUser: Hello\n\nAssistant: Hm")
 
 
 def test_a_gguf_file_answers_in_llama_cpp_as_the_arm_does(exports: Path, expected: dict[str, str]) -> None:

@@ -11,35 +11,67 @@ from cai_base.settings.schema import Evaluation
 
 
 def chat_template(dialogue: Dialogue, *, first_token: bool) -> str:
-    """The Jinja template that formats a conversation as `Dialogue.question` does.
+    """The Jinja template that formats a conversation as `Dialogue.question` does after `server.forms.turns_of`.
 
-    A base model has no slot for a system message: its text is put before the first question.
+    A base model has no slot for a system message: the texts of all of them, wherever they stand, are put before the
+    first question. Consecutive messages of one role are joined. What `turns_of` refuses, the template refuses.
 
     Args:
         first_token: whether the model expects a beginning-of-text token.
     """
     shots = [part for shot in dialogue.few_shot for part in ((USER, shot.prompt), (ASSISTANT, shot.response))]
     indented = "".join(f" | replace({_literal(chr(10) + one)}, {_literal(chr(10) + ' ' + one)})" for one in HEADINGS)
+    gap = "'\\n\\n'"
     lines = (
-        "{%- macro escaped(text) -%}",
-        f"{{{{- text | trim{indented} -}}}}",
+        # The text of a message, which may be a list of parts.
+        "{%- macro text_of(message) -%}",
+        "{%- if message.content is string -%}{{- message.content -}}",
+        "{%- elif message.content is iterable and message.content is not mapping -%}",
+        "{%- for part in message.content -%}",
+        "{%- if part.type != 'text' -%}{{- raise_exception('a message has text only') -}}{%- endif -%}",
+        "{{- part.text -}}",
+        "{%- endfor -%}",
+        "{%- else -%}{{- raise_exception('a message has text only') -}}{%- endif -%}",
         "{%- endmacro -%}",
-        "{{- bos_token -}}" if first_token else "",
-        f"{{{{- {_literal(join(*shots))} -}}}}" if shots else "",
-        f"{{%- set state = namespace(gap={_literal(chr(10) * 2 if shots else '')}, system='') -%}}",
+        # A turn under its heading.
+        "{%- macro turn(role, text) -%}",
+        f"{{%- set heading = {_literal(USER + ' ')} if role == 'user' else {_literal(ASSISTANT + ' ')} -%}}",
+        f"{{{{- (heading + (text | trim{indented})) | trim -}}}}",
+        "{%- endmacro -%}",
+        "{%- set state = namespace(system='', role='', text='', shown='') -%}",
         "{%- for message in messages -%}",
-        "{%- if message.role == 'system' -%}",
-        "{%- set state.system = (message.content | trim) + '\\n\\n' -%}",
-        "{%- elif message.role == 'user' -%}",
-        f"{{{{- state.gap + (({_literal(USER + ' ')} + escaped(state.system + message.content)) | trim) -}}}}",
-        "{%- set state.system = '' -%}{%- set state.gap = '\\n\\n' -%}",
-        "{%- elif message.role == 'assistant' -%}",
-        f"{{{{- state.gap + (({_literal(ASSISTANT + ' ')} + escaped(message.content)) | trim) -}}}}",
-        "{%- else -%}",
-        "{{- raise_exception('the roles are system, user and assistant') -}}",
+        "{%- set text = text_of(message) -%}",
+        "{%- if message.role in ['system', 'developer'] -%}",
+        "{%- if text | trim -%}",
+        f"{{%- set state.system = state.system + (text | trim) + {gap} -%}}",
+        "{%- endif -%}",
+        "{%- elif message.role not in ['user', 'assistant'] -%}",
+        "{{- raise_exception('the roles are system, developer, user and assistant') -}}",
         "{%- endif -%}",
         "{%- endfor -%}",
-        f"{{%- if add_generation_prompt -%}}{{{{- state.gap + {_literal(ASSISTANT)} -}}}}{{%- endif -%}}",
+        "{%- for message in messages if message.role in ['user', 'assistant'] -%}",
+        "{%- set text = text_of(message) -%}",
+        "{%- if loop.first and message.role != 'user' -%}",
+        "{{- raise_exception('the first message, apart from system messages, must be of the user') -}}",
+        "{%- elif loop.first -%}",
+        "{%- set state.text = state.system + text -%}",
+        "{%- elif message.role == state.role -%}",
+        f"{{%- set state.text = state.text + {gap} + text -%}}",
+        "{%- else -%}",
+        f"{{%- set state.shown = state.shown + turn(state.role, state.text) + {gap} -%}}",
+        "{%- set state.text = text -%}",
+        "{%- endif -%}",
+        "{%- set state.role = message.role -%}",
+        "{%- endfor -%}",
+        "{%- if not state.role -%}",
+        "{{- raise_exception('there is no message of the user') -}}",
+        "{%- elif add_generation_prompt and state.role != 'user' -%}",
+        "{{- raise_exception('the last message must be of the user') -}}",
+        "{%- endif -%}",
+        "{{- bos_token -}}" if first_token else "",
+        f"{{{{- {_literal(join(*shots) + chr(10) * 2)} -}}}}" if shots else "",
+        "{{- state.shown + turn(state.role, state.text) -}}",
+        f"{{%- if add_generation_prompt -%}}{{{{- {gap} + {_literal(ASSISTANT)} -}}}}{{%- endif -%}}",
     )
     return "\n".join(line for line in lines if line)
 

@@ -168,13 +168,14 @@ def read_form(kind: type[CompletionForm] | type[ChatForm], body: bytes) -> Any:
 def turns_of(messages: list[ChatMessage]) -> tuple[list[tuple[str, str]], str]:
     """The earlier turns of a conversation, and its last question.
 
-    A base model has no slot for a system message: its text is put before the first question. Consecutive messages of
-    one role are joined.
+    A base model has no slot for a system message: the texts of all of them, wherever they stand, are put before the
+    first question. Consecutive messages of one role are joined. `export.layout.chat_template` does the same.
 
     Raises:
         WrongRequest: the conversation does not begin and end with the user.
     """
-    system = "\n\n".join(one.text.strip() for one in messages if one.role in ("system", "developer"))
+    instructions = (one.text.strip() for one in messages if one.role in ("system", "developer"))
+    system = "\n\n".join(text for text in instructions if text)
     joined: list[tuple[str, str]] = []
     for one in messages:
         if one.role in ("system", "developer"):
