@@ -4,21 +4,25 @@ import contextlib
 import json
 import os
 import re
+import signal
 import struct
+import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from small_run import PROMPTS
 
 from cai_base import paths
 from cai_base.cli import main
 from cai_base.integrations.tracking.follow import following
 from cai_base.integrations.tracking.points import Point
 from cai_base.integrations.tracking.send import AnotherSender, Sender, begin
-from cai_base.integrations.tracking.sinks import TensorBoard
+from cai_base.integrations.tracking.sinks import TensorBoard, WeightsAndBiases
 from cai_base.progress import Progress
 from cai_base.store import TRACKERS
 
@@ -35,11 +39,11 @@ def run(make_run: MakeRun) -> Path:
     return directory
 
 
-def in_run(run: Path, seed: int) -> Curves:
-    """The curves of DPO as the run stored them, by name and step."""
-    lines = (run / paths.metrics(seed, "dpo")).read_text(encoding="utf-8").splitlines()
+def in_run(run: Path, seed: int, phase: str = "dpo") -> Curves:
+    """The curves of a phase as the run stored them, by name and step."""
+    lines = (run / paths.metrics(seed, phase)).read_text(encoding="utf-8").splitlines()
     return {
-        (f"dpo/{name}", step["step"] + 1): value
+        (f"{phase}/{name}", step["step"] + 1): value
         for step in map(json.loads, lines)
         for name, value in step.items()
         if name in ("loss", "margin", "accuracy")
@@ -53,6 +57,27 @@ def in_tensorboard(run: Path, seed: int) -> list[tuple[str, int, float]]:
     events = EventAccumulator(str(folder))
     events.Reload()
     return [(tag, one.step, one.value) for tag in events.Tags()["scalars"] for one in events.Scalars(tag)]
+
+
+def in_trackio(project: str, name: str) -> list[tuple[str, int, float]]:
+    from trackio import sqlite_storage
+
+    return _curves_of(sqlite_storage.SQLiteStorage.get_logs(project, name))
+
+
+def in_weights_and_biases(run: Path, seed: int) -> list[tuple[str, int, float]]:
+    """From all offline files of a seed, as `wandb sync` would send them."""
+    files = sorted((run / TRACKERS / "wandb" / "wandb").glob(f"offline-run-*-seed-{seed}/*.wandb"))
+    return _curves_of([line for file in files for line in offline_history(file)])
+
+
+def _curves_of(lines: Iterable[Mapping[str, float]]) -> list[tuple[str, int, float]]:
+    return [
+        (key, int(line[f"{key.rpartition('/')[0]}/step"]), value)
+        for line in lines
+        for key, value in line.items()
+        if key.startswith(("sft/", "dpo/", "eval/")) and not key.endswith("/step")
+    ]
 
 
 def send(run: Path, tracker: str) -> int:
@@ -119,13 +144,8 @@ def test_trackio_has_every_step_once(run: Path, tmp_path: Path, monkeypatch: pyt
         logs = sqlite_storage.SQLiteStorage.get_logs(project, name)
         steps = [line["step"] for line in logs if "answers" not in line]
         assert steps == list(range(len(steps)))
-        curves = {
-            (key, int(line["dpo/step"])): value
-            for line in logs
-            for key, value in line.items()
-            if key in ("dpo/loss", "dpo/margin", "dpo/accuracy")
-        }
-        assert curves == pytest.approx(in_run(run, seed))
+        curves = {(name, step): value for name, step, value in _curves_of(logs)}
+        assert {key: curves[key] for key in in_run(run, seed)} == pytest.approx(in_run(run, seed))
 
 
 def test_weights_and_biases_has_every_step_once_without_an_account(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,13 +160,42 @@ def test_weights_and_biases_has_every_step_once_without_an_account(run: Path, mo
         history = [line for line in offline_history(file) if "answers" not in line]
         steps = [line["_step"] for line in history]
         assert steps == list(range(len(steps)))
-        curves = {
-            (key, int(line["dpo/step"])): value
-            for line in history
-            for key, value in line.items()
-            if key in ("dpo/loss", "dpo/margin", "dpo/accuracy")
-        }
-        assert curves == pytest.approx(in_run(run, seed))
+        curves = {(name, step): value for name, step, value in in_weights_and_biases(run, seed)}
+        assert {key: curves[key] for key in in_run(run, seed)} == pytest.approx(in_run(run, seed))
+
+
+@pytest.mark.slow
+def test_after_a_crash_while_sending_offline_files_of_weights_and_biases_have_each_step_once(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    begin(run, ["wandb"])
+    log, sent = WeightsAndBiases.log, 0
+
+    def dies(sink: WeightsAndBiases, point: Point, number: int) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > 7:
+            raise ConnectionError
+        log(sink, point, number)
+
+    monkeypatch.setattr(WeightsAndBiases, "log", dies)
+    sender = Sender(run, "wandb")
+    with pytest.raises(ConnectionError):
+        sender.send(files=True)
+    sender.close()
+    until = time.monotonic() + 20
+    while not in_weights_and_biases(run, 0) and time.monotonic() < until:  # its own process writes the file
+        time.sleep(0.1)
+    assert in_weights_and_biases(run, 0)
+    time.sleep(1)  # the library names a folder by the second
+    monkeypatch.setattr(WeightsAndBiases, "log", log)
+    send(run, "wandb")
+    for seed in (0, 1):
+        times = Counter((name, step) for name, step, _ in in_weights_and_biases(run, seed))
+        assert set(times.values()) == {1}
+        assert set(in_run(run, seed)) <= set(times)
 
 
 def offline_history(file: Path) -> Iterator[dict[str, float]]:
@@ -168,6 +217,63 @@ def offline_history(file: Path) -> Iterator[dict[str, float]]:
             if record.HasField("history"):
                 items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
                 yield {key: json.loads(value) for key, value in items.items()}
+
+
+TRACKED = (
+    "--seeds 1 --sft.steps 4 --sft.batch-size 1 --evaluate-every 2 --revision.prompts 12 --revision.rounds 1 "
+    "--dpo.steps 4 --dpo.batch-size 2 --arms sft,cai --threads 1 --revision.response-tokens 30 "
+    "--revision.critique-tokens 12 --evaluation.response-tokens 16 --lora.rank 2"
+).split()
+
+
+def _stored_phases(out: Path) -> Mapping[str, int]:
+    file = out / "manifest.json"
+    return json.loads(file.read_bytes()).get("progress", {}) if file.exists() else {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio", "wandb"])
+def test_a_tracked_run_that_is_killed_and_resumed_has_every_step_once(
+    tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 once SFT has stored steps; then again in DPO, together with the process that sends."""
+    pytest.importorskip(tracker)
+    from trackio import sqlite_storage
+
+    environment = {"WANDB_MODE": "offline", "TRACKIO_PROJECT": "killed", "TRACKIO_DIR": str(tmp_path / "trackio")}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sqlite_storage, "TRACKIO_DIR", tmp_path / "trackio")
+    (tmp_path / "asked.jsonl").write_text(PROMPTS)
+    out = tmp_path / "run"
+    prompts = ["--evaluation.prompts", str(tmp_path / "asked.jsonl")]
+    args = ["run", "--out", str(out), *TRACKED, *prompts, "--track", tracker]
+    for phase in ("sft", "dpo"):
+        process = subprocess.Popen([sys.executable, "-m", "cai_base", *args], stderr=subprocess.DEVNULL)
+        while process.poll() is None and phase not in _stored_phases(out):
+            time.sleep(0.02)
+        if phase == "dpo":
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, f"the run ended before {phase} could be killed"
+        args = ["resume", str(out)]
+    ended = subprocess.run([sys.executable, "-m", "cai_base", *args], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "incomplete" not in ended.stderr
+    experiment = json.loads((out / TRACKERS / f"{tracker}.json").read_bytes())["experiment"]
+    shown = {
+        "tensorboard": lambda: in_tensorboard(out, 0),
+        "trackio": lambda: in_trackio("killed", f"{experiment}-seed-0"),
+        "wandb": lambda: in_weights_and_biases(out, 0),
+    }[tracker]()
+    curves = {(name, step): value for name, step, value in shown}
+    assert len(curves) == len(shown), "a step is there twice"
+    for phase in ("sft", "dpo"):
+        stored = in_run(out, 0, phase)
+        assert [step for name, step in stored if name == f"{phase}/loss"] == [1, 2, 3, 4]
+        assert {key: curves[key] for key in stored} == pytest.approx(stored, rel=1e-6)
+    assert {step for name, step in curves if name == "eval/cai/attack_success_rate"} == {2, 4}
 
 
 def test_a_run_with_a_failing_tracker_continues_and_says_how_to_send_the_rest(

@@ -5,6 +5,7 @@ trackio write to this machine, and so does Weights & Biases with `WANDB_MODE=off
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -140,7 +141,15 @@ class WeightsAndBiases:
         self._run.log({**axes, **point.values}, step=number)
 
     def recover(self) -> int:
-        """The next step of the service. For an offline run it is 0, so that all points are sent again."""
+        """The next step of the service. An offline run cannot know it: its files that were not synced are deleted, and
+        all points are sent again.
+        """
+        if self._run.offline:
+            own = Path(self._run.settings.sync_dir)
+            for folder in own.parent.glob(f"offline-run-*-{self._name}"):
+                if folder.resolve() != own.resolve() and not any(folder.glob("*.synced")):
+                    shutil.rmtree(folder)
+            return 0
         return int(self._run.step)
 
     def flush(self) -> None:
