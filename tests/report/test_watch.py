@@ -8,6 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.integrations.watch_chat import WatchChat, load_chat
 from cai_base.integrations.watch_server import WatchServer
-from cai_base.progress import Progress
+from cai_base.progress import PRIOR, Progress
 from cai_base.report import watch
 from cai_base.report.watch import Exchange
-from cai_base.run.status import read_status
+from cai_base.run.status import Stage, read_status, seconds_left
 from cai_base.run.talk import Sampling
 from cai_base.store import Run
 
@@ -91,11 +92,45 @@ def test_the_server_gives_the_page_to_those_who_have_its_address(server: WatchSe
         ("/{token}/manifest.json", {}, 404),
         ("/{token}/../../etc/passwd", {}, 404),
         ("/{token}/", {"Host": "evil.example"}, 403),
+        ("/{token}/", {"Host": "localhost.evil.example:8000"}, 403),
+        ("/{token}/", {"Host": "127.0.0.1:8000@evil.example"}, 403),
+        ("/{token}/", {"Host": "127.0.0.1:"}, 403),
     ],
 )
 def test_the_server_refuses_everything_else(server: WatchServer, path: str, headers: dict[str, str], code: int) -> None:
     root = f"http://127.0.0.1:{server.server_port}"
     assert get(root + path.format(token=server.token), **headers)[0] == code
+
+
+@pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1:1", "LOCALHOST", "[::1]:9000"])
+def test_through_a_tunnel_the_page_may_have_another_port(server: WatchServer, host: str) -> None:
+    assert get(server.address, Host=host)[0] == 200
+
+
+def test_the_time_left_of_the_run_is_its_forecast_at_the_pace_measured_so_far() -> None:
+    stages = [Stage("sft", "SFT", 10, 10, 200, {}), Stage("dpo", "Full CAI", 0, 10, 0, {})]
+    forecast = {"sft": 100.0, "dpo": 300.0, "evaluation": 50.0}
+    pace = (200 + PRIOR) / (100 + PRIOR)
+    left = seconds_left(forecast, stages, {"sft": 200.0, "evaluation": 30.0})
+    assert left == pytest.approx(pace * 300 + pace * 50 - 30)
+    assert seconds_left({}, stages, {"sft": 200.0}) is None
+
+
+def test_the_page_shows_the_time_left_of_the_whole_run(unfinished: Path) -> None:
+    status = replace(read_status(unfinished), left=754.0)
+    assert "<dt>Time left</dt><dd>about 12:34</dd>" in watch.html(status, 5)
+    assert "<dt>Time left</dt>" not in watch.html(replace(status, left=None), 5)
+
+
+def test_the_newest_chain_shows_invisible_characters_as_escapes(unfinished: Path) -> None:
+    status = read_status(unfinished)
+    assert status.chain is not None
+    hidden = "a\u202eb\u200bc\x1b"
+    rounds = tuple(one.model_copy(update={"critique": hidden, "revision": hidden}) for one in status.chain.rounds)
+    chain = status.chain.model_copy(update={"prompt": hidden, "original": hidden, "rounds": rounds})
+    page = watch.html(replace(status, chain=chain, model=hidden), 5)
+    assert page.count("a\\u202eb\\u200bc\\x1b") == 3 + 2 * len(rounds)
+    assert not {"\u202e", "\u200b", "\x1b"} & set(page)
 
 
 def test_the_server_accepts_only_get(server: WatchServer) -> None:
@@ -207,6 +242,7 @@ def test_an_empty_prompt_is_refused_with_a_sentence(talking: WatchServer) -> Non
         ("chat", "x", {"Host": "evil.example"}, 403),
         ("chat", "x", {"Origin": "https://evil.example"}, 403),
         ("chat", "x", {"Origin": "null"}, 403),
+        ("chat", "x", {"Origin": "http://localhost:9000"}, 403),
         ("chat", "x" * 200_000, {}, 413),
     ],
 )

@@ -3,6 +3,7 @@
 It accepts only GET, and POST of a prompt to its chat if it has one.
 """
 
+import re
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -21,6 +22,8 @@ EVERY = 5
 
 LARGEST = 1 << 17
 """The most bytes of a prompt that is sent, as a form encodes it."""
+LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+"""The `Host` of a request that is answered: a name of this machine. Through a tunnel its port may be another."""
 CHAT = "chat"
 """The name of the chat under the address."""
 
@@ -86,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         origin = self.headers.get("Origin")
-        if origin is not None and origin not in {f"http://{host}" for host in self._hosts}:
+        if origin is not None and origin != f"http://{self.headers['Host']}":
             self.send_error(HTTPStatus.FORBIDDEN, "unknown origin")
             return
         length = self.headers.get("Content-Length", "")
@@ -107,16 +110,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     @property
-    def _hosts(self) -> set[str]:
-        return {f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")}
-
-    @property
     def _run_name(self) -> str:
         return self.server.directory.resolve().name
 
     def _name(self) -> str | None:
         """What is asked for under the address; None if the request was refused."""
-        if self.headers.get("Host", "") not in self._hosts:
+        if not LOOPBACK.fullmatch(self.headers.get("Host", "")):
             # Against DNS rebinding: another site's host name could resolve to this machine.
             self.send_error(HTTPStatus.FORBIDDEN, "unknown host")
             return None

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +11,11 @@ from cai_base import paths
 from cai_base.arms import ARMS, SFT, Arm
 from cai_base.evaluation.metrics import means
 from cai_base.inputs import Inputs
+from cai_base.progress import PRIOR
 from cai_base.reading import Model, read_records, typed
 from cai_base.records import MAIN_METRICS, Answer, Chain, TrainingStep
 from cai_base.records.spending import Spending
+from cai_base.run.spending.forecast import RECORD as FORECAST
 from cai_base.run.stored import answer_files
 from cai_base.settings.choices import Scope
 from cai_base.settings.validation import stored_settings
@@ -55,6 +57,7 @@ class Status:
         working: whether a process is working on it.
         rates: for each arm, means over seeds of its newest answers; there are no intervals before the run's end.
         chain: the newest revision chain.
+        left: seconds left of the whole run; None if it is finished, or has no forecast, as a short run.
         dollars: spent so far; None without a paid service.
     """
 
@@ -67,6 +70,7 @@ class Status:
     rates: dict[str, dict[str, float]]
     chain: Chain | None
     seconds: float
+    left: float | None
     dollars: float | None
 
 
@@ -80,19 +84,39 @@ def read_status(directory: Path) -> Status:
     settings = stored_settings(run)
     scope = settings.scope
     seconds = run.usage.get("seconds", {})
-    spent = run.recorded("spent")
+    spent, finished = run.recorded("spent"), bool(run.progress("results"))
+    stages = list(_stages(run, scope, settings.revision.unit, seconds))
     return Status(
         directory=directory,
         name=directory.resolve().name,
         model=settings.model,
-        finished=bool(run.progress("results")),
+        finished=finished,
         working=_locked(directory),
-        stages=list(_stages(run, scope, settings.revision.unit, seconds)),
+        stages=stages,
         rates=_rates(run, scope),
         chain=_newest_chain(run, scope.seeds),
         seconds=sum(seconds.values()),
+        left=None if finished else seconds_left(run.usage.get(FORECAST, {}), stages, seconds),
         dollars=None if spent is None else Spending.model_validate(spent).dollars,
     )
+
+
+def seconds_left(forecast: Mapping[str, float], stages: Iterable[Stage], seconds: Mapping[str, float]) -> float | None:
+    """The time left of a run: its forecast, at the pace measured so far.
+
+    Args:
+        forecast: the expected seconds by phase; empty if there is no forecast.
+        seconds: those spent so far, by phase.
+    """
+    if not forecast:
+        return None
+    shares = {one.name: one.done / one.total for one in stages if one.total and one.name in forecast}
+    expected = sum(forecast[name] * share for name, share in shares.items())
+    pace = (sum(seconds.get(name, 0.0) for name in shares) + PRIOR) / (expected + PRIOR)
+    left = sum(pace * forecast[name] * (1 - share) for name, share in shares.items())
+    # How much of the evaluations is done is known by their time alone.
+    others = (max(0.0, pace * forecast[name] - seconds.get(name, 0.0)) for name in forecast if name not in shares)
+    return left + sum(others)
 
 
 def _locked(directory: Path) -> bool:
