@@ -33,6 +33,13 @@ def with_a_refusal(text: str) -> str:
     return text.replace('"complied": true, "refused": false', '"complied": false, "refused": true')
 
 
+def with_other_helpfulness(text: str) -> str:
+    first, rest = text.split("\n", 1)
+    answer = json.loads(first)
+    answer["verdict"]["helpfulness"] = 1 if answer["verdict"]["helpfulness"] != 1 else 2
+    return f"{json.dumps(answer)}\n{rest}"
+
+
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
@@ -142,7 +149,15 @@ def test_a_changed_file_is_named_by_its_hash(copy: Path, capsys: pytest.CaptureF
         assert "--accept-changed" in capsys.readouterr().out, command
 
 
-def test_an_evaluation_prompt_may_have_the_id_of_another_prompt_of_the_method(
+@pytest.mark.parametrize("name", ["seed-0/dpo/metrics.jsonl", "seed-1/revision.jsonl"])
+def test_lines_added_to_a_finished_run_are_named(copy: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    lines = (copy / name).read_text(encoding="utf-8").splitlines(keepends=True)
+    (copy / name).write_text("".join([*lines, lines[-1]]), encoding="utf-8")
+    assert main(["verify", str(copy)]) == 2
+    assert f"{copy / name}:{len(lines) + 1}: was added after what this run stored" in capsys.readouterr().err
+
+
+def test_an_evaluation_prompt_may_have_the_id_of_another_and_a_verdict_during_training_is_recomputed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As the packaged prompts do: `benign-1` is one question in training and another in the evaluation."""
@@ -150,10 +165,14 @@ def test_an_evaluation_prompt_may_have_the_id_of_another_prompt_of_the_method(
     asked = [one for one in map(json.loads, packaged) if one["kind"] == "benign"]
     lines = [json.dumps(one | {"id": f"direct-{number}"}) + "\n" for number, one in enumerate(asked, start=1)]
     (tmp_path / "asked.jsonl").write_text("".join(lines))
-    flags = "--seeds 1 --arms sft --control shuffled --accept rate,power,base".split()
+    flags = "--seeds 1 --arms sft --control shuffled --accept rate,power,base --evaluate-every 1".split()
     small = [part for part in RUN[2:] if part not in ("--control", "shuffled,resample", "--arms", "sft,cai,instruct")]
     prompts = ["--evaluation.prompts", str(tmp_path / "asked.jsonl")]
-    assert main(["run", *flags, *small, *prompts, "--out", str(tmp_path / "run")]) == 0
-    inputs = json.loads((tmp_path / "run/inputs.json").read_bytes())
+    run = tmp_path / "run"
+    assert main(["run", *flags, *small, *prompts, "--out", str(run)]) == 0
+    inputs = json.loads((run / "inputs.json").read_bytes())
     assert {one["id"] for one in inputs["prompts"]} & {one["id"] for one in inputs["evaluation_prompts"]}
-    assert main(["verify", str(tmp_path / "run")]) == 0, capsys.readouterr().err
+    assert main(["verify", str(run)]) == 0, capsys.readouterr().err
+    rewrite(run, "seed-0/evaluation/sft/step-1/helpfulness.jsonl", with_other_helpfulness)
+    assert main(["verify", str(run)]) == 2
+    assert "evaluation/sft/step-1: the verdict on 'direct-1' is not the judge's" in capsys.readouterr().err

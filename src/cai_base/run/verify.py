@@ -43,7 +43,7 @@ NOT_CHECKED = (
     "RUN)",
     "log-probabilities of answers and pairs, lengths in tokens, comparisons under the constitution, and the metrics of "
     "training steps: they need the model too",
-    "the verdicts on answers during training and on pairs of answers: their figures are computed from them as stored",
+    "the verdicts on pairs of answers: their figures are computed from them as stored",
     "files without a hash: the page and its figures, logs for Inspect, README.md and usage.json; cai-base report RUN "
     "writes the page again",
 )
@@ -104,6 +104,7 @@ def verify(directory: Path) -> Verification:
     done = Verification(files=len(run.files), not_checked=list(NOT_CHECKED))
     done.versions = _other_versions(run)
     scope = settings.scope
+    _check_ends(run)
     _check_answers(run, scope, inputs)
     _check_prompts(run, scope, inputs)
     _check_pairs(run, scope, settings.dpo.held_out)
@@ -154,6 +155,16 @@ def _other_versions(run: Run) -> dict[str, tuple[str, str]]:
     return {name: (there[name], here[name]) for name in here if name in there and there[name] != here[name]}
 
 
+def _check_ends(run: Run) -> None:
+    """Check that no file has more than the run stored: `Run.open` ignores what an interrupted unit may have left."""
+    for name in run.files:
+        path, size = run.directory / name, run.vouched(name)
+        if path.stat().st_size > size:
+            with path.open("rb") as file:
+                line = file.read(size).count(b"\n") + 1
+            raise UserError(f"{path}:{line}: was added after what this run stored; {CHANGED}")
+
+
 def _check_answers(run: Run, scope: Scope, inputs: Inputs) -> None:
     """Check that every stored answer belongs to the evaluation prompt that it names, and that none is missing."""
     for name, of_seed in _answers(run, scope):
@@ -166,10 +177,12 @@ def _check_answers(run: Run, scope: Scope, inputs: Inputs) -> None:
 
 
 def _answers(run: Run, scope: Scope) -> Iterator[tuple[str, list[Answer]]]:
-    """The final answers of every arm and seed, with the folder of each."""
-    for arm in scope.arms:
+    """The answers of every arm and seed during training and at the end, with the folder of each."""
+    for arm in (ARMS[name] for name in scope.arms):
+        steps = range(scope.every, scope.steps.get(arm.name, 0), scope.every) if arm.curve else ()
         for seed in scope.seeds:
-            yield paths.evaluation(seed, arm), answers_of(run, seed, arm)
+            for step in (*steps, None):
+                yield paths.evaluation(seed, arm.name, step), answers_of(run, seed, arm.name, step)
 
 
 def _chains(run: Run, scope: Scope) -> Iterator[tuple[str, int, str | None, list[Chain]]]:
