@@ -192,6 +192,11 @@ def test_bash_completes_commands_and_the_flags_of_each(capsys: pytest.CaptureFix
     assert completed("run", "--dpo.be") == ["--dpo.beta"]
     assert completed("watch", "RUN", "--p") == ["--port"]
     assert completed("watch", "RUN", "--dpo") == []
+    assert completed("cost", "--dpo.be") == ["--dpo.beta"]
+    assert completed("study", "planted", "--see") == ["--seeds"]
+    assert completed("study", "planted", "--from") == []
+    assert completed("evaluate", "RUN", "--judging.con") == ["--judging.concurrency"]
+    assert completed("evaluate", "RUN", "--dpo") == []
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -141,6 +141,14 @@ def test_a_bar_in_a_narrow_terminal_breaks_between_statements(clock: Clock, monk
     assert "attack success rate 41.7 % (cai)" in lines
 
 
+def test_work_that_was_done_before_is_not_said_to_be_done_in_no_time(clock: Clock) -> None:
+    assert Pace(total=40, done=40).in_words() == "was done before"
+    pace = Pace(total=40, done=30)
+    clock.now = 5.0
+    pace.advance(10)
+    assert pace.in_words() == "done in 0:05"
+
+
 def test_the_time_left_for_the_whole_follows_the_speed_and_not_what_was_done_before(clock: Clock) -> None:
     outlook = Outlook({"sft": 100.0, "dpo": 1000.0})
     assert outlook.left() == 1100

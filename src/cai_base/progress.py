@@ -191,7 +191,7 @@ class Pace:
         tokens: Callable[[], int] | None = None,
         standing: Callable[[], str] = str,
     ) -> None:
-        self._total, self._done = total, done
+        self._total, self._done, self._before = total, done, done
         self._name, self._outlook, self._tokens, self._standing = name, outlook, tokens, standing
         self._tokens_before = tokens() if tokens else 0
         self._values = ""
@@ -236,7 +236,8 @@ class Pace:
         70.8 % (sft); 5,210 tokens/s`."""
         left = self.left()
         if self.finished:
-            return "; ".join(filter(None, (f"done in {duration(self.elapsed())}", self._values)))
+            how = f"done in {duration(self.elapsed())}" if self._done > self._before else "was done before"
+            return "; ".join(filter(None, (how, self._values)))
         text = f"elapsed {duration(self.elapsed())}"
         if left is not None:
             text += f", about {duration(left)} left"

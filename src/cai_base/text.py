@@ -43,9 +43,14 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def command_on(command: str, directory: Path, *flags: str) -> str:
+    """The shell command that does something with a run."""
+    return shlex.join(["cai-base", command, str(directory), *flags])
+
+
 def resume_command(directory: Path) -> str:
     """The shell command that continues a run."""
-    return f"cai-base resume {shlex.quote(str(directory))}"
+    return command_on("resume", directory)
 
 
 def repeats_itself(text: str) -> bool:

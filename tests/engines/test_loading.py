@@ -22,6 +22,8 @@ from transformers import (
 from cai_base import machine
 from cai_base.engines import EngineError, EngineSpec, Lora
 from cai_base.engines.local import LocalEngine, construct
+from cai_base.engines.local import model as local_model
+from cai_base.engines.tokenizer import load_tokenizer
 
 Folder = Callable[[str], str]
 
@@ -220,3 +222,20 @@ def test_a_first_token_that_the_tokenizer_does_not_add_is_a_warning_with_its_eff
 
 def test_a_tokenizer_without_a_first_token_is_not_a_warning(engine: Callable[[str], LocalEngine]) -> None:
     assert engine("qwen3").notes == ()
+
+
+@pytest.mark.parametrize(
+    "load", [load_tokenizer, lambda name: local_model.load(name, torch.device("cpu"), torch.float32)]
+)
+def test_a_model_of_the_hub_without_a_network_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], load: Callable[[str], object]
+) -> None:
+    """Against a port of this machine at which nothing listens; the hub's client would log two lines for each try."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(_http.time, "sleep", lambda _: None)
+    with pytest.raises(EngineError, match="is not in the cache, and the hub cannot be reached; check the connection"):
+        load("nobody/nothing-of-this-name")
+    assert "Retry" not in capfd.readouterr().err

@@ -132,6 +132,7 @@ CHAT = {"model": "cai", "messages": [{"role": "user", "content": "Hello."}], "ma
         ({"top_p": 0.9}, 400, "top_p: must be 1: this server draws from the model's whole distribution, unchanged"),
         ({"presence_penalty": 1}, 400, "presence_penalty: must be 0: this server draws from the model's whole"),
         ({"tools": [{"type": "function"}]}, 400, "tools: must be empty: a run's models call no tools"),
+        ({"temperature": 5e-324}, 400, "temperature: must be 0, which is greedy, or a number from 0.01 to 100"),
         ({"n": 17}, 400, "n: must be a whole number from 1 to 16"),
         ({"model": 1}, 400, "model: must be the name of a model"),
         ({"stop": [""]}, 400, "stop: give at most 16 texts, none of them empty"),

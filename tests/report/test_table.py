@@ -15,9 +15,9 @@ from cai_base.report.load import StoredRun, load
 from cai_base.report.notes import notes
 from cai_base.report.numbers import RATE, number
 from cai_base.report.plotting import Sheet, label_ends, rate_axis
-from cai_base.report.table import render
+from cai_base.report.table import render, summary
 from cai_base.report.tables import comparison_table
-from cai_base.text import one_line
+from cai_base.text import command_on, one_line, resume_command
 
 from .conftest import MakeRun
 
@@ -328,3 +328,17 @@ def test_numbers(name: str, value: float, signed: bool, text: str) -> None:
 
 def test_what_controls_a_terminal_is_shown_as_its_escape_on_one_line() -> None:
     assert one_line("a\x1b[2Jb\nc\u202e") == "a\\x1b[2Jb c\\u202e"
+
+
+def test_at_its_end_a_run_prints_the_answer_the_table_and_what_to_do_next(make_run: MakeRun) -> None:
+    directory = make_run(seeds=2)
+    text, whole = summary(directory), render(directory)
+    assert len(text.splitlines()) < len(whole.splitlines()) - 15
+    assert headline(load(directory).results).split(".")[0] in " ".join(text.split())
+    assert re.search(r"^Attack success", text, re.M)
+    assert f"cai-base report {directory} --open  # its page" in text
+
+
+def test_a_command_on_a_folder_can_be_pasted_into_a_shell() -> None:
+    assert command_on("track", Path("my runs/a"), "--to", "wandb") == "cai-base track 'my runs/a' --to wandb"
+    assert resume_command(Path("$(a)")) == "cai-base resume '$(a)'"

@@ -302,7 +302,7 @@ def test_two_processes_do_not_send_one_run_to_one_tracker(run: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--to", "tensorbord"], "did you mean 'tensorboard'?"),
+        (["--to", "tensorbord"], "--to: unknown tracker 'tensorbord'; did you mean 'tensorboard'?"),
         ([], "has no tracker; name one"),
     ],
 )

@@ -6,11 +6,14 @@ The flags are read from each command's `--help`, so that none is missing or outd
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
+from fnmatch import fnmatch
 from io import StringIO
 
 from cai_base.cli.commands import COMMANDS, Command
 from cai_base.cli.parser import Parser
 
+OF_RUN = "flags of cai-base run"
+"""What the help of a command says that takes flags of `cai-base run` too."""
 BASH = """\
 _cai_base() {{
   local word="${{COMP_WORDS[COMP_CWORD]}}" flags=""
@@ -56,7 +59,20 @@ def flags_of(command: Command) -> list[str]:
     with redirect_stdout(output), suppress(SystemExit):  # argparse ends the process after its help
         command.run(["--help"])
     flags = re.findall(r"^ +(?:-\w, )?(--[a-z][a-z0-9.-]*)", output.getvalue(), re.M)
-    return sorted({*flags, "--help"})
+    return sorted({*flags, *_of_run(command.name, output.getvalue()), "--help"})
+
+
+def _of_run(name: str, text: str) -> list[str]:
+    """The flags of `cai-base run` that a command takes, by its help: those that it names, else all."""
+    if name == "run" or OF_RUN not in text:
+        return []
+    every = flags_of(COMMANDS["run"])
+    if name == "study":
+        from cai_base.settings.validation import FLAGS_ONLY
+
+        return [flag for flag in every if flag.removeprefix("--") not in FLAGS_ONLY]
+    named = re.findall(r"--[a-z][a-z.-]*\*?", text.partition(OF_RUN)[2]) if f"these {OF_RUN}" in text else ["--*"]
+    return [flag for flag in every if any(fnmatch(flag, one) for one in named)]
 
 
 def _bash(flags: Mapping[str, Sequence[str]]) -> str:

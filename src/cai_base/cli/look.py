@@ -100,8 +100,12 @@ def watch(arguments: list[str]) -> int:
     return 0
 
 
-def show(directory: Path, *, as_json: bool) -> None:
-    """Write the pages of a finished run, and print its table, or `results.json`."""
+def show(directory: Path, *, as_json: bool, at_end: bool = False) -> None:
+    """Write the pages of a finished run, and print its tables, or `results.json`.
+
+    Args:
+        at_end: the run has just ended; a summary is printed instead of all tables.
+    """
     from cai_base.report.up_to_date import is_current, remember_written
 
     logs = inspect_is_installed()
@@ -113,9 +117,9 @@ def show(directory: Path, *, as_json: bool) -> None:
     if as_json:
         print((directory / RESULTS).read_text(encoding="utf-8"), end="")
         return
-    from cai_base.report.table import render
+    from cai_base.report.table import render, summary
 
-    print(render(directory), end="")
+    print(summary(directory) if at_end else render(directory), end="")
     for name in (RESULTS, REPORT_HTML, REPORT_MARKDOWN):
         print(directory / name)
 

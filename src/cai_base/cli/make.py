@@ -209,7 +209,7 @@ def _finish(
             begin_tracking(directory, trackers)
         with following(directory, progress):
             experiment.finish()
-            show(directory, as_json=as_json)
+            show(directory, as_json=as_json, at_end=True)
         refuse_lost_arms(directory)
     except KeyboardInterrupt:
         if not _is_run(directory):

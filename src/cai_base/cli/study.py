@@ -63,6 +63,7 @@ def study(arguments: list[str]) -> int:
     from cai_base.studies.study import do, outlook, prepare
 
     progress = Progress()
+    progress.say("Computing the plan, its cost and what it can detect")
     prepared = prepare(design, table)
     print(wrapped(outlook(prepared), sys.stdout), end="" if args.estimate else "\n", flush=True)
     if args.estimate:

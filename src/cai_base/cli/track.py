@@ -19,7 +19,7 @@ def track(arguments: list[str]) -> int:
     progress = Progress()
     progress.say(f"Checking the files of {args.run}")
     Run.open(args.run)
-    begin(args.run, args.to)
+    begin(args.run, args.to, "--to")
     trackers = trackers_of(args.run)
     if not trackers:
         raise UserError(f"{args.run}: has no tracker; name one, such as --to tensorboard")

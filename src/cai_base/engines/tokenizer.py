@@ -1,5 +1,6 @@
 """A Hugging Face tokenizer behind the `Tokenizer` protocol: text to tokens and back, and chat templates."""
 
+import logging
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,6 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cai_base.engines import EngineError, Message
 from cai_base.engines.limits import TimeLimitError, limited
+
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # without a network it logs two lines for every retry
 
 TEMPLATE_DAY = datetime(2024, 7, 26)
 """The date given to chat templates that print the current one: a fixed date, so that a resumed or repeated run builds
@@ -226,8 +229,14 @@ def load_tokenizer(name: str, *, thinking: bool = True) -> HubTokenizer:
     except EngineError:
         raise
     except Exception as error:  # transformers raises nearly everything for what is wrong in a folder
-        reason = f"its tokenizer cannot be loaded ({one_line(error)})"
+        reason = unreachable(error) or f"its tokenizer cannot be loaded ({one_line(error)})"
         raise EngineError("tokenizer", name, reason, TOKENIZER_REMEDY) from error
+
+
+def unreachable(error: object) -> str:
+    """The reason why a model of the hub cannot be loaded, if that is the network; empty for another reason."""
+    away = "couldn't connect" in str(error) or "offline mode" in str(error)
+    return "is not in the cache, and the hub cannot be reached; check the connection" if away else ""
 
 
 def one_line(error: object) -> str:

@@ -23,6 +23,7 @@ from cai_base.report.check import check_comparisons, check_figures, check_run, c
 from cai_base.run.stored import answer_files, answers_of
 from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
+from cai_base.text import resume_command
 
 SCHEMA = 1
 A_RUN = "restore it, or give a directory that `cai-base run` made"
@@ -105,7 +106,7 @@ def load(directory: Path) -> StoredRun:
         UserError: the directory has no results, results of another version, or results that are not a run's.
     """
     file = directory / paths.RESULTS
-    _refuse_missing(file, f"finish the run first: cai-base resume {directory}")
+    _refuse_missing(file, f"finish the run first: {resume_command(directory)}")
     _refuse_another_schema(file)
     results = read_record(file, Results, "the results of a run", RESTORE)
     check_figures(file, results)

@@ -1,4 +1,4 @@
-"""The tables that a run prints at its end."""
+"""The tables in the terminal: what a run prints at its end, and all of them."""
 
 import io
 import shutil
@@ -30,7 +30,7 @@ from cai_base.report.tables import (
     round_table,
 )
 from cai_base.settings.judges import NO_JUDGE
-from cai_base.text import one_line
+from cai_base.text import command_on, one_line
 
 PIPE_WIDTH, UNBOUNDED = 120, 10_000
 NAMES = 16
@@ -47,6 +47,16 @@ def render(directory: Path) -> str:
     """
     results = load(directory).results
     return page(lambda console: _write(console, results))
+
+
+def summary(directory: Path) -> str:
+    """What a run prints at its end: failures, warnings, the answer, the main table, and what can be done next.
+
+    Raises:
+        UserError: as of `render`.
+    """
+    results = load(directory).results
+    return page(lambda console: _summarise(console, results, directory))
 
 
 def page(write: Callable[[Console], None]) -> str:
@@ -66,6 +76,25 @@ def page(write: Callable[[Console], None]) -> str:
 def prose(console: Console, text: str, style: str = "") -> None:
     """Print sentences on a `page`. No line ends between a number and its per cent sign."""
     console.print(Text(text.replace(" %", f"{GLUE}%"), style=style))
+
+
+NEXT = (
+    (("report", "--open"), "its page, with every answer and chain"),
+    (("chat",), "talk to its arms"),
+    (("report",), "the notes on these figures, attack success by family, revision by round"),
+)
+"""What can be done with a finished run: commands with a flag, each with what it shows."""
+
+
+def _summarise(console: Console, results: Results, directory: Path) -> None:
+    warn(console, failure_sentences(results), warnings(results))
+    prose(console, headline(results), "bold")
+    draw(console, main_table(results))
+    about = f" {ORGANISM}" if results.model_organism else ""
+    prose(console, f"Brackets: 95 % confidence intervals; over what, the notes say.{about}", "dim")
+    console.print()
+    for (command, *flags), what in NEXT:
+        console.print(Text(f"{command_on(command, directory, *flags)}  # {what}"), soft_wrap=True)
 
 
 def _write(console: Console, results: Results) -> None:

@@ -23,6 +23,7 @@ from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Prompted, Revision
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
+from cai_base.text import resume_command
 
 
 def load_arms(
@@ -42,7 +43,7 @@ def load_arms(
     """
     run = Run.watch(directory)
     if not run.progress("results"):
-        raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
+        raise UserError(f"{directory}: is not finished; finish it first: {resume_command(directory)}")
     settings = stored_settings(run)
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})

@@ -33,6 +33,7 @@ from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.validation import stored_settings
 from cai_base.store import JsonObject, Run, to_json
+from cai_base.text import resume_command
 
 ROUNDING = 1e-9
 """Relative difference up to which two figures count as equal: another machine or library may round differently."""
@@ -98,7 +99,7 @@ def verify(directory: Path) -> Verification:
     settings = stored_settings(run)
     if not run.progress("results"):
         raise UserError(
-            f"{directory}: is not finished, so it has no figures; finish it first: cai-base resume {directory}"
+            f"{directory}: is not finished, so it has no figures; finish it first: {resume_command(directory)}"
         )
     inputs = Inputs.read(directory / paths.INPUTS)
     done = Verification(files=len(run.files), not_checked=list(NOT_CHECKED))

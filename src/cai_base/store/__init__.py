@@ -27,6 +27,7 @@ from cai_base.store.files import to_json as to_json
 from cai_base.store.files import to_lines as to_lines
 from cai_base.store.files import write_atomic as write_atomic
 from cai_base.store.manifest import Manifest, StoredFile
+from cai_base.text import resume_command
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
@@ -50,7 +51,7 @@ def refuse_existing(directory: Path) -> None:
     except OSError as error:
         raise UserError(f"--out {directory}: cannot be created ({error.strerror}); give a writable location") from error
     if exists:
-        more = f", or continue it: cai-base resume {directory}" if (directory / MANIFEST).is_file() else ""
+        more = f", or continue it: {resume_command(directory)}" if (directory / MANIFEST).is_file() else ""
         raise UserError(f"--out {directory}: already exists; give a new directory{more}")
 
 

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from cai_base.engines import EngineError
 from cai_base.engines.files import MODEL_CONFIG
 from cai_base.engines.local import config_fields, sizes
-from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line
+from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line, unreachable
 from cai_base.reading import quote
 
 
@@ -83,7 +83,7 @@ def load(
     try:
         model, tokenizer, report = _read(name, tokenizer_of or name, dtype)
     except Exception as error:  # transformers raises errors of nearly every type for a faulty folder
-        reason = f"cannot be loaded as a causal language model ({one_line(error)})"
+        reason = unreachable(error) or f"cannot be loaded as a causal language model ({one_line(error)})"
         raise EngineError("model", name, reason, MODEL_REMEDY) from error
     absent = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if absent:

@@ -26,6 +26,7 @@ from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing
+from cai_base.text import resume_command
 
 BASE_FOLDER = "base-model"
 """The folder for a copy of the embedded base model beside its adapter, because it is on no hub."""
@@ -62,7 +63,7 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
     run = Run.watch(request.run)
     settings = stored_settings(run)
     if not run.progress("results"):
-        raise UserError(f"{request.run}: is not finished; finish it first: cai-base resume {request.run}")
+        raise UserError(f"{request.run}: is not finished; finish it first: {resume_command(request.run)}")
     arm = _arm(request, settings.scope.arms, settings.instruct)
     seed = _seed(request, settings.seed_numbers)
     progress.say(f"Checking the files of {request.run}")

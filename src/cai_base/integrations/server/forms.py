@@ -3,10 +3,13 @@
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 MOST_CHOICES = 16
 MOST_PROMPTS = 64
 MOST_STOPS = 16
+LEAST_TEMPERATURE = 0.01
+"""The least temperature above 0: logits divided by a smaller one overflow, and the draws are greedy anyway."""
 WHOLE = "this server draws from the model's whole distribution, unchanged"
 
 
@@ -25,7 +28,9 @@ class _Form(BaseModel):
 
     # What a field must be is its description, and the end of the sentence that refuses another value.
     model: str = Field(description="the name of a model, as GET /v1/models lists them")
-    temperature: float | None = Field(None, ge=0, le=100, description="a number from 0 to 100")
+    temperature: float | None = Field(
+        None, ge=0, le=100, description=f"0, which is greedy, or a number from {LEAST_TEMPERATURE:g} to 100"
+    )
     n: int | None = Field(None, ge=1, le=MOST_CHOICES, description=f"a whole number from 1 to {MOST_CHOICES}")
     seed: int | None = Field(None, description="a whole number")
     stop: str | list[str] | None = Field(None, description="a text or a list of texts")
@@ -42,6 +47,13 @@ class _Form(BaseModel):
     @classmethod
     def _whole(cls, value: Any) -> Any:
         return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    @field_validator("temperature")
+    @classmethod
+    def _no_overflow(cls, value: float | None) -> float | None:
+        if value and value < LEAST_TEMPERATURE:
+            raise PydanticCustomError("too_cold", "too small")
+        return value
 
     @property
     def stops(self) -> tuple[str, ...]:

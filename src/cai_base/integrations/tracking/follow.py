@@ -13,6 +13,7 @@ from pathlib import Path
 from cai_base.integrations.tracking.send import AnotherSender, Sender, trackers_of
 from cai_base.progress import Progress
 from cai_base.store import TRACKERS
+from cai_base.text import command_on
 
 INTERVAL = 2.0
 """Seconds between two reads of the run's folder."""
@@ -40,7 +41,7 @@ def following(directory: Path, progress: Progress) -> Iterator[None]:
             if not _ended_well(process, end - time.monotonic()):
                 progress.say(
                     f"{name} is incomplete (see {_log(directory, name)}); send the rest with: "
-                    f"cai-base track {directory}"
+                    f"{command_on('track', directory)}"
                 )
 
 

@@ -19,6 +19,7 @@ from cai_base.reading import read_record
 from cai_base.records.stored import Stored
 from cai_base.settings.validation import stored_settings
 from cai_base.store import TRACKERS, Run, to_json, write_atomic
+from cai_base.text import command_on
 
 REMEDY = "delete it to send everything again, to new tracked runs"
 
@@ -56,15 +57,18 @@ class Tracking(Stored):
     seeds: dict[str, Sent] = Field(default_factory=dict)
 
 
-def begin(directory: Path, trackers: Iterable[str]) -> None:
+def begin(directory: Path, trackers: Iterable[str], flag: str = "--track") -> None:
     """Add trackers to those of a run.
+
+    Args:
+        flag: the flag that named them.
 
     Raises:
         UserError: a tracker is unknown, or its package is not installed.
     """
     trackers = list(trackers)
     for name in trackers:
-        sink_kind(name)
+        sink_kind(name, flag)
     known = [_read(directory, name).experiment for name in trackers_of(directory)]
     experiment = known[0] if known else f"{directory.resolve().name}-{uuid4().hex[:6]}"
     for name in trackers:
@@ -184,7 +188,9 @@ def _file(directory: Path, tracker: str) -> Path:
 def _read(directory: Path, tracker: str) -> Tracking:
     file = _file(directory, tracker)
     if not file.exists():
-        raise UserError(f"{directory}: has no tracker {tracker}; add it: cai-base track {directory} --to {tracker}")
+        raise UserError(
+            f"{directory}: has no tracker {tracker}; add it: {command_on('track', directory, '--to', tracker)}"
+        )
     return read_record(file, Tracking, "what a tracker has of a run", REMEDY)
 
 

@@ -234,16 +234,19 @@ KINDS: Mapping[str, Kind] = {
 """Every tracker by its name, which is also the name of the extra."""
 
 
-def sink_kind(name: str) -> Callable[[TrackedRun], Sink]:
+def sink_kind(name: str, flag: str = "--track") -> Callable[[TrackedRun], Sink]:
     """The constructor of a tracker's sink.
+
+    Args:
+        flag: the flag that named it.
 
     Raises:
         UserError: there is no such tracker, or its package is not installed.
     """
     if name not in KINDS:
-        raise UserError(f"--track: {unknown('tracker', name, KINDS)}")
+        raise UserError(f"{flag}: {unknown('tracker', name, KINDS)}")
     if find_spec(KINDS[name].package) is None:
-        raise UserError(f"--track {name}: its package is not installed; pip install 'cai-base[{name}]'")
+        raise UserError(f"{flag} {name}: its package is not installed; pip install 'cai-base[{name}]'")
     return KINDS[name].sink
 
 

@@ -26,6 +26,7 @@ from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import MANIFEST, JsonObject, Run
+from cai_base.text import resume_command
 
 JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
 JUDGING_FLAGS = {*JUDGE_FLAGS, "rubric", "votes", "judging"}
@@ -162,7 +163,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     if "suite" in run.config:
         raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
     if not run.progress("results"):
-        raise UserError(f"{directory}: is not finished; finish it first: cai-base resume {directory}")
+        raise UserError(f"{directory}: is not finished; finish it first: {resume_command(directory)}")
     stored_settings(run)  # raises for a configuration of another form
     config: JsonObject = dict(run.config)
     if "judge" in flags:  # another judge has other defaults

@@ -16,6 +16,7 @@ from cai_base.records import Answer, Difference, Results
 from cai_base.records.compared import Against, ComparedRun, RunsCompared
 from cai_base.run.stored import answers_of
 from cai_base.store import Run
+from cai_base.text import resume_command
 
 NOT_COMPARED = ("threads", "accept", "max-cost", "tinker-timeout")
 """Settings that do not affect results."""
@@ -77,7 +78,7 @@ def _load(directory: Path, name: str) -> _FinishedRun:
 
 def _refuse_unfinished(run: Run) -> None:
     if not run.progress("results"):
-        raise UserError(f"{run.directory}: is not finished; finish it first: cai-base resume {run.directory}")
+        raise UserError(f"{run.directory}: is not finished; finish it first: {resume_command(run.directory)}")
 
 
 def _summary(one: _FinishedRun) -> ComparedRun:
