@@ -97,6 +97,16 @@ def test_every_command_and_flag_that_a_page_names_exists(page: Path) -> None:
             assert re.search(rf"--{re.escape(flag)}(?![\w.-])", known), f"--{flag} in {line}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_target_script_and_benchmark_that_a_page_runs_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    code = "\n".join((*re.findall(r"^```[^\n]*\n(.*?)^```", text, re.M | re.S), *re.findall(r"`([^`\n]+)`", text)))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"^(?:\w+=\S+ )*make ([\w-]+)", code, re.M)) - targets == set()
+    named = re.findall(r"(?<![\w/.-])((?:scripts|benchmarks|examples)/[\w.-]*[\w-])(?=[\s`;,)]|$)", code)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 PLACEHOLDERS = {"URL": "http://localhost:8000/v1"}
 """Words of the pages that stand for something of a certain form."""
 

@@ -1,6 +1,7 @@
 """`docs/results.schema.json` is what the code writes: generated from the records, and valid for real results."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def test_the_schema_is_up_to_date() -> None:
     assert json.loads(SCHEMA.read_bytes()) == json.loads(json.dumps(results_schema())), (
         "python -m cai_base.records > docs/results.schema.json"
     )
+
+
+@pytest.mark.parametrize(
+    ("record", "heading"), [("Results", "keys of a run"), ("Figure", "figure"), ("Difference", "difference")]
+)
+def test_the_page_about_results_has_every_key_of_the_schema_and_no_other(record: str, heading: str) -> None:
+    page = SCHEMA.with_name("results.md").read_text(encoding="utf-8")
+    (section,) = [text for text in page.split("\n## ") if text.partition("\n")[0].endswith(heading)]
+    keys = [key for row in re.findall(r"^\| (`.*?) \|", section, re.M) for key in re.findall(r"`(\w+)`", row)]
+    assert sorted(keys) == sorted(json.loads(SCHEMA.read_bytes())["$defs"][record]["properties"])
 
 
 @pytest.fixture(scope="module")
