@@ -34,9 +34,17 @@ LLAMA_3 = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
-"""The pre-tokenisation of these models in `tokenizer.json`."""
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_START, _SHORT = r"[^\r\n\p{L}\p{N}]?", "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+O200K = (
+    rf"{_START}{_UPPER}*{_LOWER}+{_SHORT}|{_START}{_UPPER}+{_LOWER}*{_SHORT}|\p{{N}}{{1,3}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEKKEN = O200K.replace(_SHORT, "").replace(r"\p{N}{1,3}", r"\p{N}")
+"""The pre-tokenisation of these models in `tokenizer.json`; o200k is gpt-oss's, tekken that of later Mistrals."""
 
-KINDS = ("llama-3", "qwen", "gpt-2", "llama-2", "gemma")
+PATTERNS = {"llama-3": LLAMA_3, "qwen": QWEN, "o200k": O200K, "tekken": TEKKEN}
+KINDS = (*PATTERNS, "gpt-2", "llama-2", "gemma")
 CROSSING = "crossing"
 """A tokenizer that cuts no words, so that a token may begin in a prompt and end in its continuation."""
 
@@ -54,14 +62,14 @@ def tokenizer_of_kind(kind: str) -> HubTokenizer:
         return _hub(_sentencepiece(kind), bos=True)
     tokenizer = Tokenizer(models.BPE())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "gpt-2")
-    words = {"llama-3": LLAMA_3, "qwen": QWEN}.get(kind)
+    words = PATTERNS.get(kind)
     tokenizer.pre_tokenizer = (
         pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(words), "isolated"), byte_level]) if words else byte_level
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     _train(tokenizer, 600, ["<s>", "</s>"], alphabet)
-    return _hub(tokenizer, bos=kind == "llama-3")
+    return _hub(tokenizer, bos=kind in ("llama-3", "tekken"))
 
 
 def _sentencepiece(kind: str) -> Tokenizer:

@@ -142,7 +142,7 @@ def apart(tokenizer: HubTokenizer, response: str) -> tuple[int, ...]:
     )
 
 
-@pytest.mark.parametrize(("kind", "differs"), [*zip(KINDS, (True, True, False, True, False), strict=True)])
+@pytest.mark.parametrize(("kind", "differs"), [*zip(KINDS, (True, True, True, True, False, True, False), strict=True)])
 def test_the_test_tokenizers_tokenise_a_whole_text_differently_from_its_parts_as_real_ones_do(
     kind: str, differs: bool
 ) -> None:

@@ -6,50 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
 from batches import WORDS, gradient, nll, pairs, stir, tokens
-from checkpoints import LENGTH, LORA, SHAPE, save_tokenizer
+from checkpoints import LENGTH, LORA
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from shapes import CONFIGS, EAGER, PADDED, WINDOW, save
+from transformers import AutoModelForCausalLM
 
 from cai_base.engines import Batch, SampleRequest
 from cai_base.engines.local import LocalEngine
 
-WINDOW = 11
-"""Shorter than the shared prefix of the batches here, and than every sequence."""
-ALTERNATE = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
-NO_SPECIALS = {"pad_token_id": 0}
-CONFIGS: dict[str, PreTrainedConfig] = {
-    "Llama": transformers.LlamaConfig(**SHAPE),
-    "Qwen 2": transformers.Qwen2Config(**SHAPE, use_sliding_window=True, **ALTERNATE),
-    "Qwen 3": transformers.Qwen3Config(**SHAPE, head_dim=16, use_sliding_window=True, **ALTERNATE),
-    "Mistral": transformers.MistralConfig(**SHAPE, sliding_window=WINDOW),
-    "Ministral": transformers.MinistralConfig(
-        **SHAPE, sliding_window=WINDOW, layer_types=["sliding_attention"] * 2, head_dim=8
-    ),
-    "Gemma 2": transformers.Gemma2Config(
-        **SHAPE, head_dim=8, query_pre_attn_scalar=8, final_logit_softcapping=5.0, **ALTERNATE, **NO_SPECIALS
-    ),
-    "Gemma 3": transformers.Gemma3TextConfig(**SHAPE, head_dim=8, query_pre_attn_scalar=8, **ALTERNATE, **NO_SPECIALS),
-    "OLMo 2": transformers.Olmo2Config(**SHAPE, **NO_SPECIALS),
-    "OLMo 3": transformers.Olmo3Config(**SHAPE, **ALTERNATE, **NO_SPECIALS),
-    "Phi-3": transformers.Phi3Config(**SHAPE, sliding_window=WINDOW, **NO_SPECIALS),
-    "gpt-oss": transformers.GptOssConfig(
-        **SHAPE, head_dim=8, num_local_experts=4, num_experts_per_tok=2, **ALTERNATE, **NO_SPECIALS
-    ),
-    "Cohere 2": transformers.Cohere2Config(**SHAPE, logit_scale=0.5, **ALTERNATE, **NO_SPECIALS),
-    "Qwen 3.5": transformers.Qwen3_5TextConfig(
-        **SHAPE,
-        head_dim=8,
-        layer_types=["linear_attention", "full_attention"],
-        **{f"linear_num_{part}_heads": 2 for part in ("key", "value")},
-        **{f"linear_{part}_head_dim": 8 for part in ("key", "value")},
-        **NO_SPECIALS,
-    ),
-    "LFM 2": transformers.Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"], **NO_SPECIALS),
-}
-PADDED = {"LFM 2", "Qwen 3.5"}
-"""Convolutions and linear attention look at neighbours in a row, whatever their positions."""
 KINDS = list(CONFIGS)
 
 
@@ -60,13 +25,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]
     def get(kind: str) -> str:
         if kind not in folders:
             path = tmp_path_factory.mktemp(kind.replace(" ", "-"))
-            torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(CONFIGS[kind])
-            for parameter in model.parameters():  # some are not initialised from the config
-                if parameter.dim() > 1:
-                    torch.nn.init.normal_(parameter, std=0.15)
-            model.save_pretrained(path)
-            save_tokenizer(path, bos=True)
+            save(kind, path)
             folders[kind] = str(path)
         return folders[kind]
 
@@ -78,6 +37,14 @@ def load(folder: str, *, pack: bool = True) -> LocalEngine:
     engine.create({"a": 1})
     stir(engine, "a")
     return engine
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_is_loaded_with_eager_attention_only_where_it_needs_it(
+    checkpoint: Callable[[str], str], kind: str
+) -> None:
+    loaded = load(checkpoint(kind))._model.config.get_text_config()._attn_implementation
+    assert loaded == ("eager" if kind in EAGER else "sdpa")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,4 +98,18 @@ def test_an_exported_adapter_has_the_log_probabilities_of_peft(
     sums = engine.compute_logprobs({"a": batch, None: batch})
     assert sums["a"] == pytest.approx(wanted, rel=1e-4)
     assert sums["a"] != pytest.approx(sums[None], rel=1e-3)
-    assert CONFIGS[kind].vocab_size > WORDS
+    assert CONFIGS[kind].get_text_config().vocab_size > WORDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prefix_kept_once_an_adapter_changes_no_token_or_is_not_kept(
+    checkpoint: Callable[[str], str], kind: str
+) -> None:
+    engine = load(checkpoint(kind))
+    few_shot = tokens(np.random.default_rng(0), 2 * WINDOW)
+    prompts = [few_shot + tokens(np.random.default_rng(i), i) for i in range(1, 8)]
+    asked = [SampleRequest(name, prompt, 20, 1.0, (), i) for name in (None, "a") for i, prompt in enumerate(prompts)]
+    samples = engine.sample(asked)
+    assert bool(engine._sampler._shares) == (kind not in PADDED)
+    engine._sampler._shares = False
+    assert [sample.tokens for sample in engine.sample(asked)] == [sample.tokens for sample in samples]

@@ -1,4 +1,4 @@
-"""The forms in which the weights of one architecture are published: in shards, in half precision, tied, padded."""
+"""The forms in which weights are published: in shards, in half precision, tied, padded beyond the tokenizer."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from batches import pairs, stir, tokens
-from checkpoints import LENGTH, LORA, SHAPE, VOCABULARY, save_tokenizer
+from checkpoints import LENGTH, LORA, VOCABULARY
 from numpy.random import default_rng
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from shapes import save
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cai_base.engines import Datum, EngineError, SampleRequest
 from cai_base.engines.local import LocalEngine
@@ -26,22 +27,21 @@ FORMS: Mapping[str, tuple[dict[str, Any], torch.dtype, dict[str, Any]]] = {
     "vocabulary padded beyond the tokenizer": ({"vocab_size": VOCABULARY + PADDING}, torch.float32, {}),
 }
 """The fields of the config, the type of the stored weights, and how they are saved."""
-Checkpoint = Callable[[str], Path]
+SHAPES = ("Llama", "Qwen 3", "Gemma 3")
+"""Those whose weights are stored in every form here; Gemma 3 ties its head unless its config says otherwise."""
+Checkpoint = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    made: dict[str, Path] = {}
+    made: dict[tuple[str, str], Path] = {}
 
-    def get(form: str) -> Path:
-        if form not in made:
+    def get(form: str, kind: str = "Llama") -> Path:
+        if (form, kind) not in made:
             fields, dtype, saved = FORMS[form]
-            made[form] = tmp_path_factory.mktemp("form")
-            torch.manual_seed(5)
-            model = AutoModelForCausalLM.from_config(LlamaConfig(**{**SHAPE, **fields}))
-            model.to(dtype).save_pretrained(made[form], **saved)
-            save_tokenizer(made[form], bos=True)
-        return made[form]
+            made[form, kind] = tmp_path_factory.mktemp("form")
+            save(kind, made[form, kind], dtype=dtype, fields=fields, **saved)
+        return made[form, kind]
 
     return get
 
@@ -53,17 +53,20 @@ def load(folder: Path) -> LocalEngine:
     return engine
 
 
+@pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_base_model_and_an_exported_adapter_have_the_log_probabilities_of_transformers_and_peft(
-    checkpoint: Checkpoint, tmp_path: Path, form: str
+    checkpoint: Checkpoint, tmp_path: Path, form: str, kind: str
 ) -> None:
-    shards = len(list(checkpoint(form).glob("*.safetensors")))
+    shards = len(list(checkpoint(form, kind).glob("*.safetensors")))
     assert (shards > 1) == ("in shards" in form)
-    engine = load(checkpoint(form))
+    engine = load(checkpoint(form, kind))
     assert engine.packed
+    if "head" in form:
+        assert engine._model.config.tie_word_embeddings == ("tied" in form)
     engine.export({"a": tmp_path})
     theirs = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(checkpoint(form), dtype=torch.float32), tmp_path
+        AutoModelForCausalLM.from_pretrained(checkpoint(form, kind), dtype=torch.float32), tmp_path
     ).eval()
     batch = pairs(5, 3)
     sums = engine.compute_logprobs({"a": batch, None: batch})
@@ -84,10 +87,11 @@ def sums_of(model: Any, batch: list[Datum]) -> list[float]:
     return sums
 
 
+@pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("form", FORMS)
-def test_at_temperature_0_the_response_is_that_of_generate(checkpoint: Checkpoint, form: str) -> None:
-    engine, decoder = load(checkpoint(form)), AutoTokenizer.from_pretrained(checkpoint(form))
-    model = AutoModelForCausalLM.from_pretrained(checkpoint(form), dtype=torch.float32)
+def test_at_temperature_0_the_response_is_that_of_generate(checkpoint: Checkpoint, form: str, kind: str) -> None:
+    engine, decoder = load(checkpoint(form, kind)), AutoTokenizer.from_pretrained(checkpoint(form, kind))
+    model = AutoModelForCausalLM.from_pretrained(checkpoint(form, kind), dtype=torch.float32)
     prompts = [tokens(default_rng(i), 8 + i) for i in range(6)]
     samples = engine.sample([SampleRequest(None, prompt, 20, 0.0, (), 0) for prompt in prompts])
     for prompt, sample in zip(prompts, samples, strict=True):

@@ -5,29 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 from batches import WORDS, stir
-from checkpoints import LORA, SHAPE, save_tokenizer
+from checkpoints import LORA
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
+from shapes import save
+from transformers import AutoModelForCausalLM
 
 from cai_base.engines import Datum, SampleRequest
 from cai_base.engines.local import LocalEngine
 
-VISION = {
-    **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
-    **{"image_size": 28, "patch_size": 14},
-}
-
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """The shape of Gemma 3 from 4B on."""
-    torch.manual_seed(0)
-    text = {**SHAPE, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 11, "pad_token_id": 0}
-    text["layer_types"] = ["sliding_attention", "full_attention"]
-    tokens = {"image_token_index": 2, "boi_token_index": 3, "eoi_token_index": 4}
-    config = Gemma3Config(text_config=text, vision_config=VISION, mm_tokens_per_image=4, **tokens)
-    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "model")
-    save_tokenizer(tmp_path / "model", bos=True)
+    save("Gemma 3, multimodal", tmp_path / "model")
     return tmp_path / "model"
 
 

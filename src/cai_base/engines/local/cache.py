@@ -6,6 +6,7 @@ product, what each row has of its own is looked at beside it, and the two are jo
 to rounding that is the attention of a row alone, for a fraction of the memory that is read.
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -189,6 +190,8 @@ def attention(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Attention `[rows, queries, heads, features]` to the prefix and to a row's own columns.
@@ -197,9 +200,12 @@ def attention(
         module: the layer's attention.
         query: `[rows, heads, queries, features]`.
         key, value: a row's own columns.
-        attention_mask: `[rows, 1, queries, prefix and own columns]`, true where a query may look. Without a window,
-            one query may look at the whole prefix.
+        attention_mask: `[rows, 1, queries, prefix and own columns]`, true where a query may look, or added to the
+            scores and 0 there. Without a window, one query may look at the whole prefix.
         scaling: of the scores.
+        softcap: the bound of the scores, approached by a tanh, if the model has one (Gemma 2).
+        s_aux: a score for each head that takes its share of the softmax and has no value, if the model has them
+            (gpt-oss, where they are called sinks).
         more: what else transformers gives to its own.
     """
     (keys, values), window = _prefixes.of(key)
@@ -207,25 +213,30 @@ def attention(
     each = rows // len(keys)
     if queries > 1:  # a prompt's rest, once: as if the prefix stood in every row
         whole = [torch.cat([p.repeat_interleave(each, 0), own], 2) for p, own in ((keys, key), (values, value))]
-        arguments = {"scaling": scaling, **more}
-        output: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
-            module, query, *whole, attention_mask, **arguments
-        )
-        return output
+        arguments = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, **more}
+        arguments = {name: value for name, value in arguments.items() if value is not None}
+        if attention_mask.is_floating_point():  # the model has attention of its own, in the file of its layers
+            function = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
+        else:
+            function = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        output, _ = function(module, query, *whole, attention_mask, **arguments)
+        return output, None
+    if attention_mask.is_floating_point():
+        attention_mask = attention_mask == 0
     adapters, groups, shared, _ = keys.shape
     if window is not None:  # what stands further back is out of every row's sight
         keys, values = keys[:, :, -window:], values[:, :, -window:]
     scaled = query * (features**-0.5 if scaling is None else scaling)
     # Rows of one adapter, and heads that have their keys in common, are rows of one matrix.
     by_adapter = scaled.view(adapters, each, groups, -1, features).transpose(1, 2)
-    to_prefix = (by_adapter.reshape(adapters, groups, -1, features) @ keys.transpose(2, 3)).float()
+    to_prefix = _capped(by_adapter.reshape(adapters, groups, -1, features) @ keys.transpose(2, 3), softcap).float()
     if window is not None:
         seen = attention_mask[..., shared - keys.shape[2] : shared].view(adapters, 1, each, 1, -1)
         # Not -inf: a row that is past the window would have no softmax. Its share of the prefix is 0 all the same.
         lowest = torch.finfo(to_prefix.dtype).min
         by_query = to_prefix.view(adapters, groups, each, -1, keys.shape[2])
         to_prefix = by_query.masked_fill(~seen, lowest).view_as(to_prefix)
-    to_own = scaled.view(rows, groups, -1, features) @ key.transpose(2, 3)
+    to_own = _capped(scaled.view(rows, groups, -1, features) @ key.transpose(2, 3), softcap)
     to_own = to_own.float().masked_fill(~attention_mask[..., shared:], float("-inf"))
     of_prefix, prefix_mass = _weighted(to_prefix, values)
     of_own, own_mass = _weighted(to_own, value)
@@ -236,7 +247,14 @@ def attention(
 
     share = torch.sigmoid(by_row(prefix_mass) - own_mass).to(of_own.dtype)
     out = of_own + (by_row(of_prefix) - of_own) * share
+    if s_aux is not None:
+        mass = torch.logaddexp(by_row(prefix_mass), own_mass)
+        out = out * torch.sigmoid(mass - s_aux.float().view(1, groups, -1, 1)).to(out.dtype)
     return out.view(rows, 1, heads, features), None
+
+
+def _capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
 
 def _weighted(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

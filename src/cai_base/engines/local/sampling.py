@@ -81,8 +81,6 @@ class Sampler:
     def _compare_caches(self) -> bool:
         """Whether a token drawn behind a shared prefix has the probabilities that it has behind one in each row."""
         masks = Masks.of(self.model)
-        if masks.additive is not None:
-            return False
         if masks.window is not None:  # a narrow one, so that the few tokens here reach its end
             masks = replace(masks, window=COMPARED_WINDOW)
         tokens = randomness.stream("prefix").integers(0, self.model.config.get_text_config().vocab_size, 24).tolist()
