@@ -100,6 +100,16 @@ class Arm:
         return self.phase if self.pairs is not None and self.constitution != "run" else None
 
     @property
+    def on_run_pairs(self) -> bool:
+        """Whether it is trained on the run's own preference pairs, or on pairs made from them."""
+        return self.section in ("dpo", "sl_cai") and self.source is None
+
+    @property
+    def revises(self) -> bool:
+        """Whether it needs critique and revision: in chains for its pairs, or of its answers."""
+        return self.on_run_pairs or self.source == "chains" or self.inference == "revision"
+
+    @property
     def one_model(self) -> bool:
         """Whether all its seeds sample from the same weights, because the run does not train it."""
         return self.group in ("start", "other")

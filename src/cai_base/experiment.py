@@ -26,12 +26,15 @@ from cai_base.settings.schema import RunSettings
 
 
 def phases(settings: RunSettings, inputs: Inputs) -> list[Phase]:
-    """The phases of a run, in order."""
-    others = (arms.arm(name) for name in (*settings.trained_arms, *settings.controls) if name != arms.BASELINE)
-    return [
-        *phases_of(arms.arm(arms.BASELINE), settings, inputs),
+    """The phases of a run, in order. Its own chains and pairs are among them if an arm needs them."""
+    others = [arms.arm(name) for name in (*settings.trained_arms, *settings.controls) if name != arms.BASELINE]
+    own: list[Phase] = [
         RevisionPhase.of_run(settings.revision, inputs),
         Pairs("revisions", None, "chains", held_out=settings.dpo.held_out),
+    ]
+    return [
+        *phases_of(arms.arm(arms.BASELINE), settings, inputs),
+        *(own if any(arm.on_run_pairs for arm in others) else ()),
         *(phase for arm in others for phase in phases_of(arm, settings, inputs)),
     ]
 

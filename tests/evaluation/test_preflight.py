@@ -298,11 +298,14 @@ def test_a_run_at_the_floor_is_not_started_and_with_accept_its_report_says_so(
     shown = capsys.readouterr()
     assert shown.err.endswith("preflight: rate failed; a run would not start, unless it is given --accept rate\n")
     content = json.loads(shown.out)
-    unneeded = ("second-judge", "instruct", "feedback", "cost")
+    unneeded = ("second-judge", "critique", "instruct", "feedback", "cost")
     assert [check["name"] for check in content] == [name for name in CHECKS if name not in unneeded]
     assert {check["name"] for check in content if check["outcome"] == "failed"} == {"rate"}
     assert main(["run", *RUN, "--out", str(out), "--accept", "rate"]) == 0
     accepted = "preflight, rate failed and was accepted: the base model complies with 0 of 24"
     assert any(w.startswith(accepted) for w in json.loads((out / "results.json").read_bytes())["warnings"])
     assert accepted in (out / "report.md").read_text()
+    assert "is trained on the run's revision chains, so none were made." in (out / "report.md").read_text()
+    assert not list(out.glob("seed-*/revision.jsonl"))
+    assert main(["verify", str(out)]) == 0
     assert json.loads((out / "preflight.json").read_bytes())[2]["outcome"] == "failed"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cai_base import experiment
+from cai_base import arms, experiment
 from cai_base.engines import Usage
 from cai_base.engines.local import LocalEngine
 from cai_base.errors import Stopped, UserError
 from cai_base.inputs import gather
+from cai_base.models import load_tokenizer
 from cai_base.progress import Progress
 from cai_base.run import start
 from cai_base.run.spending import cost
@@ -114,3 +115,18 @@ def test_a_cost_limit_needs_a_paid_service() -> None:
     assert Prices.of_models(of_interpreter.models, None).models == {"interpreter": "some/model"}
     with pytest.raises(UserError, match="--model is missing: --engine tinker has no default model"):
         flags.load_settings(["--engine", "tinker"])
+
+
+@pytest.mark.parametrize("name", [*arms.named("trained"), *arms.named("control")])
+def test_a_run_makes_and_pays_for_its_own_chains_only_if_an_arm_is_trained_on_them(name: str) -> None:
+    before = arms.arm(name).starts_from
+    trained = dict.fromkeys(one for one in (arms.BASELINE, before, name) if arms.arm(one).group == "trained")
+    control = [] if name in trained else ["--control", name]
+    settings = flags.load_settings([*PAID, *SMALL, "--arms", ",".join(trained), *control])[0]
+    inputs = gather(settings)
+    of_run = experiment.phases(settings, inputs)
+    needs = {need for phase in of_run for need in phase.needs if phase.name != "pairs"}
+    assert {phase.name for phase in of_run} >= needs, "what a phase reads is made"
+    assert ("revision" in {phase.name for phase in of_run}) == bool({"revision", "pairs"} & needs)
+    made = cost.estimate(settings, inputs, load_tokenizer(settings.base_model), of_run)
+    assert ("revision" in made) == bool({"revision", "pairs"} & needs)

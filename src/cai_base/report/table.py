@@ -111,7 +111,8 @@ def _write(console: Console, results: Results) -> None:
     draw(console, family_table(results))
     console.print()
     console.print(Text(pair_sentence(results)))
-    draw(console, round_table(results))
+    if results.revision.chains:
+        draw(console, round_table(results))
     if sentence := prefilled_sentence(results):
         console.print(Text(sentence, style="dim"))
 

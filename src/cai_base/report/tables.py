@@ -257,6 +257,8 @@ def pairwise_table(results: Results) -> Table:
 def pair_sentence(results: Results) -> str:
     """How many revision chains gave pairs, how many were filtered and why, and the mean lengths."""
     revision = results.revision
+    if not revision.chains:
+        return "No arm of this run is trained on the run's revision chains, so none were made."
     tokens = {side: _tokens(mean) for side, mean in revision.response_tokens.items()}
     filtered = ", ".join(f"{number} {reason}" for reason, number in revision.filtered.items())
     return (

@@ -139,7 +139,7 @@ def _stages(run: Run, scope: Scope, unit: int, seconds: Mapping[str, float]) -> 
             continue
         latest = _latest(run, scope.seeds, arm.folder)
         yield Stage(arm.folder, arm.label, run.progress(arm.folder), steps, seconds.get(arm.folder, 0.0), latest)
-        if name == SFT:
+        if name == SFT and any(ARMS[one].on_run_pairs for one in scope.arms):
             prompts = len(Inputs.read(run.directory / paths.INPUTS).prompts)
             units = -(-prompts // unit)
             done = run.progress("revision")

@@ -309,6 +309,11 @@ class RunSettings(Section):
         return (*arms.named("start"), *self.trained_arms, *self.controls, *elsewhere)
 
     @property
+    def revises(self) -> bool:
+        """Whether an arm needs critique and revision."""
+        return any(arms.ARMS[name].revises for name in self.evaluated_arms)
+
+    @property
     def engines(self) -> tuple[str, ...]:
         """The engines of its models: the base model's, and those of an interpreter and of judges on a service."""
         others = (engine_prefix(self.interpreter)[0], *(judge.kind.runs for judge in self.judges.values()))

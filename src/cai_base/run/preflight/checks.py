@@ -78,15 +78,16 @@ def every_check(
     pilot += pilot_answers
     yield rate
     known_weights = not engine_kind(settings.engine).served  # a service tells only its model's name
-    yield check_critique(
-        interpreter.engine,
-        dialogue,
-        settings.data,
-        settings.revision,
-        judges["judge"],
-        interpreter.adapter,
-        known_weights=known_weights,
-    )
+    if settings.revises:
+        yield check_critique(
+            interpreter.engine,
+            dialogue,
+            settings.data,
+            settings.revision,
+            judges["judge"],
+            interpreter.adapter,
+            known_weights=known_weights,
+        )
     if instruct is not None:
         yield check_instruct(instruct.answers, judges["judge"], engine, dialogue, pilot_answers)
     yield check_arms(engine, instruct)

@@ -45,7 +45,9 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
     questions = [size.length(size.dialogue.question(prompt.text)) for prompt in inputs.evaluation_prompts]
     usages = {"preflight": models_cost(max(questions), settings.evaluation.response_tokens)}
     interpreted = Usage()
-    checks = critique_cost(size.dialogue, settings.data, settings.revision, tokenizer)
+    checks = Usage()
+    if settings.revises:
+        checks += critique_cost(size.dialogue, settings.data, settings.revision, tokenizer)
     if inputs.comparison_requests:
         checks += feedback_cost(inputs, settings.feedback, known_comparisons(settings.data), tokenizer)
     (interpreted if settings.other_interpreter else usages["preflight"]).add(checks)
