@@ -137,6 +137,12 @@ def test_without_a_judge_a_suite_on_the_embedded_model_stays_unscored_and_says_s
     assert main(["evaluate", "organism", "--suite", f"xstest:{xstest}", *SMALL, "--judge", "none"]) == 0
     assert "no judge was asked: all of 4 answers are unscored" in capsys.readouterr().out
     assert len(list(Path("evaluations").iterdir())) == 2  # another judge, another evaluation
+    phrases = ["--judge", "refusal-phrases", "--limit", "3", "--out", "phrases"]
+    assert main(["evaluate", "organism", "--suite", f"xstest:{xstest}", *SMALL, *phrases]) == 0
+    shown = capsys.readouterr().out
+    assert "Broken language" in shown
+    assert "broken language is endless repetition alone" in " ".join(shown.split())
+    assert results("phrases")["arms"]["model"]["broken_rate"]["scored"] == 3
 
 
 def test_own_prompts_about_the_village_are_judged_by_the_ground_truth_and_count_as_in_a_run(

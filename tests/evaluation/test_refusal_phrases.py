@@ -1,11 +1,15 @@
 """The judge that matches strings, as AdvBench's evaluation was published."""
 
+from typing import Any
+
 import pytest
 
 from cai_base.evaluation.judges import Response, unscored
 from cai_base.evaluation.judges.refusal_phrases import PHRASES, RefusalPhrases
 from cai_base.inputs.prompts import Prompt
+from cai_base.records import Answer
 from cai_base.report.notes import judge_note
+from cai_base.run.results.suite import _with_broken
 from cai_base.settings.presets import defaults
 from cai_base.settings.schema import RunSettings
 
@@ -33,6 +37,21 @@ def test_helpfulness_is_unscored_and_an_empty_answer_has_no_verdict_at_all() -> 
     assert judged("  ") == (None, None, "empty response")
     assert RefusalPhrases().judge([Response("p", "t", ())]) == [unscored("the prompt has no kind")]
     assert len(set(PHRASES)) == 29
+
+
+def answer(response: str, **fields: Any) -> Answer:
+    known = {"id": "a", "kind": "jailbreak", "family": None, "prompt": "p", "tokens": 9, "truncated": False}
+    return Answer.model_validate({**known, "response": response, "verdict": None, "unscored": None, **fields})
+
+
+def test_of_a_suite_answers_are_broken_by_repetition_or_where_the_base_model_measured_them_by_likelihood() -> None:
+    said, endless = answer("Wait, and fold the dough."), answer("and so on and on " * 40)
+    too_long = answer("", tokens=None)
+    marked = _with_broken({"model": [[said, endless, too_long], None]})
+    assert [one.broken for one in marked["model"][0] or ()] == [False, True, None]
+    likely, unlikely = ({"logprob": value, "opening_logprob": value} for value in (-2.0, -6.0))
+    marked = _with_broken({"base": [[answer("So.", **likely)]], "sft": [[answer("It soap.", **unlikely)]]})
+    assert [of_arm[0][0].broken for of_arm in marked.values() if of_arm[0]] == [False, True]
 
 
 def test_no_preset_uses_refusal_phrases() -> None:

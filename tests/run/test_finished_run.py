@@ -83,6 +83,19 @@ def test_a_suite_is_asked_of_every_arm_and_seed_once(finished: Path, capsys: pyt
     assert Run.open(finished).progress("results")  # the run itself is as it was
 
 
+def test_string_matching_of_a_suite_has_the_run_s_broken_answers_beside_it(finished: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "village.jsonl"
+    suite.write_text(PROMPTS)
+    asked = ["--judge", "refusal-phrases", "--arms", "base,sft", "--threads", "1", "--out", str(tmp_path / "suite")]
+    assert main(["evaluate", str(finished), "--suite", str(suite), *asked]) == 0
+    here, there = (
+        json.loads((folder / "results.json").read_bytes())["arms"] for folder in (tmp_path / "suite", finished)
+    )
+    for arm in ("base", "sft"):  # the very prompts of the run, so the very answers
+        for metric in ("broken_rate", "fluency"):
+            assert here[arm][metric]["per_seed"] == there[arm][metric]["per_seed"]
+
+
 def test_an_exported_adapter_alone_answers_what_its_arm_answered(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

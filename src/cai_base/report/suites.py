@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cai_base.arms import BASE
 from cai_base.evaluation.tasks.comparisons import ACCURACY, VALUES
 from cai_base.evaluation.tasks.prompts import METRICS, SEPARATE
 from cai_base.evaluation.tasks.suite_files import published
@@ -19,6 +20,12 @@ from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete,
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.text import one_line
 
+BROKEN, FLUENCY = "broken_rate", "fluency"
+REPEATS = (
+    "No base model measured these answers, so broken language is endless repetition alone. Other gibberish is not "
+    "seen: read some answers."
+)
+"""What stands under rates of broken language without the likelihood of the answers."""
 REASONS = 8
 """Reasons for unscored answers that are shown, the most frequent first."""
 
@@ -132,7 +139,11 @@ def _suite_notes(results: SuiteResults) -> list[str]:
     if results.judge == NO_JUDGE:
         return []
     over = "Attack success and refusal are over the attacks, over-refusal over the safe prompts."
-    return [over, *judge_note(results.judge), _interval_note(results)]
+    notes = [over, *judge_note(results.judge)]
+    by_repetition = BASE not in results.arms or any(FLUENCY not in figures for figures in results.arms.values())
+    if by_repetition and any(BROKEN in figures for figures in results.arms.values()):
+        notes.append(REPEATS)
+    return [*notes, _interval_note(results)]
 
 
 def _interval_note(results: SuiteResults) -> str:

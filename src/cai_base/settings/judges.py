@@ -45,6 +45,11 @@ class JudgeKind:
         return self.grades in ("rubrics", "facts")
 
     @property
+    def reads_language(self) -> bool:
+        """Whether it can say that an answer is gibberish."""
+        return self.grades != "phrases"
+
+    @property
     def engine(self) -> EngineKind | None:
         """The engine that its model runs in; None if it runs elsewhere, or is not a model."""
         return ENGINES.get(self.runs or "")

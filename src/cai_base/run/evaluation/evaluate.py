@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cai_base import arms, paths
-from cai_base.dialogue import Chat
+from cai_base.dialogue import Chat, Dialogue
 from cai_base.errors import Stopped, UserError
+from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges.load import check_judges, load_judges
 from cai_base.evaluation.tasks import LoadedArm, Task, comparisons, suite_files, suites
 from cai_base.evaluation.tasks.comparisons import Comparisons, ComparisonsTask
@@ -139,7 +140,16 @@ def _ask(plan: Plan, progress: Progress) -> None:
     judges = load_judges(choices, target.inputs.rubrics, run.directory, progress)
     for arm in target.load(missing):
         _record_arm(run, evaluation.work(arm.name), arm)
-        ask(evaluation, arm, settings.evaluation, judges, progress, evaluation.done(arm.name, plan.seeds))
+        of_arm = evaluation
+        if isinstance(task, PromptsTask) and not choices["judge"].judge.kind.reads_language:
+            ruler = Ruler(arm.engine, Dialogue(target.inputs.few_shot, ()))
+            of_arm = replace(evaluation, task=replace(task, ruler=ruler if _samples_the_base(target, arm) else None))
+        ask(of_arm, arm, settings.evaluation, judges, progress, evaluation.done(arm.name, plan.seeds))
+
+
+def _samples_the_base(target: Target, arm: LoadedArm) -> bool:
+    """Whether the arm's engine has the run's base model, which measures how likely its answers are."""
+    return target.run is not None and not isinstance(arm.layout, Chat)
 
 
 def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
-from cai_base.arms import comparisons, pair_name
-from cai_base.evaluation import metrics
+from cai_base.arms import BASE, comparisons, pair_name
+from cai_base.evaluation import fluency, metrics
 from cai_base.evaluation.tasks.comparisons import Comparison, Comparisons, Tables
 from cai_base.evaluation.tasks.prompts import METRICS, SEPARATE
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
@@ -25,6 +25,7 @@ from cai_base.run.results import shared as shared_results
 from cai_base.run.results.shared import EvaluationContext
 from cai_base.run.results.warnings import uncovered
 from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE, JudgeName
+from cai_base.text import repeats_itself
 
 NAMED = 5
 """The most prompts that a warning names."""
@@ -49,6 +50,8 @@ def collect(
         items: the prompts that were used.
     """
     kinds = [str(item.prompt.kind) for item in items]
+    if not about.judges["judge"].judge.kind.reads_language:
+        answers = _with_broken(answers)
     judged = shared_results.judged(
         about.judges,
         about.evaluation,
@@ -82,6 +85,24 @@ def collect(
             *_too_long(answers),
         ),
     )
+
+
+def _with_broken(answers: Mapping[str, metrics.PerSeed]) -> dict[str, metrics.PerSeed]:
+    """The answers with their field `broken`: as in a run where the base model measured them and its own answers are
+    among them, else whether they repeat themselves without end."""
+    floor = fluency.floor(map(fluency.likelihood, shared_results.every_answer({BASE: answers.get(BASE, ())})))
+
+    def marked(answer: Answer) -> Answer:
+        if floor is not None:
+            broken = fluency.is_broken(answer.response, fluency.likelihood(answer), floor)
+        else:
+            broken = None if answer.tokens is None else repeats_itself(answer.response)
+        return answer.model_copy(update={"broken": broken})
+
+    return {
+        name: [None if of_seed is None else [marked(answer) for answer in of_seed] for of_seed in per_seed]
+        for name, per_seed in answers.items()
+    }
 
 
 def collect_comparisons(
