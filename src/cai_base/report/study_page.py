@@ -21,6 +21,7 @@ from cai_base.report.tables import Cell, Row, Table, difference_cell, families_c
 from cai_base.report.web import web_environment
 from cai_base.store import write_atomic
 from cai_base.studies import folder
+from cai_base.studies.checks import check_results
 from cai_base.text import one_line
 
 PAGE = "study.html"
@@ -37,7 +38,9 @@ def load(study: Path) -> StudyResults:
         UserError: the folder has none.
     """
     remedy = "run the study's command again"
-    return read_record(study / folder.RESULTS, StudyResults, "the results of a study", remedy)
+    results = read_record(study / folder.RESULTS, StudyResults, "the results of a study", remedy)
+    check_results(study / folder.RESULTS, results)
+    return results
 
 
 def write(study: Path) -> Path:

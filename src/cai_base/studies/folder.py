@@ -7,8 +7,10 @@ from cai_base.errors import UserError
 from cai_base.reading import read_record
 from cai_base.records import StudyCell, StudyContrast, StudyPlan
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import Source, check_table, validated
 from cai_base.store import MANIFEST, Run, to_json, write_atomic
 from cai_base.store.files import unfinished
+from cai_base.studies.checks import check_plan
 from cai_base.studies.design import Design
 from cai_base.studies.plan import PlannedRun
 
@@ -38,8 +40,8 @@ def log_file(study: Path, name: str) -> Path:
 class StoredPlan:
     """The stored plan of a study."""
 
-    def __init__(self, record: StudyPlan) -> None:
-        self.record = record
+    def __init__(self, record: StudyPlan, file: Path) -> None:
+        self.record, self._file = record, file
 
     @property
     def runs(self) -> list[str]:
@@ -47,18 +49,26 @@ class StoredPlan:
         return list(self.record.runs)
 
     def settings(self, name: str) -> RunSettings:
-        """The settings of one run."""
-        return RunSettings.model_validate(self.record.runs[name])
+        """The settings of one run.
+
+        Raises:
+            UserError: they are not valid in this version.
+        """
+        table = self.record.runs[name]
+        check_table(self._file, table)
+        return validated(table, Source(None, self._file, table))
 
 
 def read_plan(study: Path) -> StoredPlan:
     """The plan of a study.
 
     Raises:
-        UserError: the folder has no plan.
+        UserError: the folder has no plan, or one that names what there is not.
     """
     remedy = "give the folder of a study, or start one in a new folder"
-    return StoredPlan(read_record(study / PLAN, StudyPlan, "the plan of a study", remedy))
+    record = read_record(study / PLAN, StudyPlan, "the plan of a study", remedy)
+    check_plan(study / PLAN, record)
+    return StoredPlan(record, study / PLAN)
 
 
 def plan_record(design: Design, runs: tuple[PlannedRun, ...]) -> StudyPlan:
