@@ -3,7 +3,9 @@
 import json
 import resource
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +61,29 @@ def test_a_chat_template_that_does_not_end_is_refused_in_a_sentence(
     assert time.process_time() - began < 3
     assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
     assert resource.getrlimit(resource.RLIMIT_AS) == limits
+
+
+def test_in_a_thread_of_a_server_a_chat_template_has_the_same_time_and_nothing_is_raised_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "limited", SHORT)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(endless)
+    loaded = load_tokenizer(str(folder))
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    short = load_tokenizer(str(folder))
+
+    def answer() -> float:
+        with pytest.raises(EngineError, match=r"its chat template does not come to an end .*more than 0.3 seconds"):
+            loaded.check_chat(MESSAGES)
+        took = time.thread_time()
+        while time.thread_time() < took + 0.5:  # the limit of the template is none of what follows it
+            short.check_chat(MESSAGES)
+        return took
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(answer).result(timeout=300) < 3
+    assert not [thread for thread in threading.enumerate() if thread.name == "limit"]
 
 
 def test_a_program_without_end_is_ended_even_where_it_swallows_errors() -> None:
