@@ -32,7 +32,7 @@ check: install
 
 # Two processes of one thread each: threads of two processes on two cores wait for each other.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/pytest -m 'slow and not tinker' --timeout 3600

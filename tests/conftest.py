@@ -17,6 +17,17 @@ settings.register_profile("searching", max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+LONG = ("run/test_kill_sweep", "recipes/test_recipes", "run/test_resume", "studies/test_study", "test_controls")
+"""The files that take minutes. They begin first, so that no process is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the longest files to the front, in the order of `LONG`."""
+    order = {name: place for place, name in enumerate(LONG)}
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(tests).with_suffix("").as_posix(), len(LONG)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing is read from or left in the user's cache folder."""

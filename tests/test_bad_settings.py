@@ -132,6 +132,11 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--model", ""], "--model ''"),
         (["--dpo.learning-rate", "1e6"], "--dpo.learning-rate '1e6': must be at most 1"),
         (["--threads", "99999999999999999999"], "--threads"),
+        (["--dtype", "float16"], "--dtype 'float16': must be 'auto', 'float32' or 'bfloat16'"),
+        (
+            ["--engine", "tinker", "--model", "x", "--judge", "none", "--dtype", "bfloat16"],
+            "--dtype: on a service the precision is the service's; leave it out",
+        ),
         *(
             ([f"--{flag}", value], f"--{flag} '{value}': must be at most {limit}: ")
             for flag, value, limit in (

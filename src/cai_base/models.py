@@ -315,6 +315,7 @@ def _construct(kind: EngineKind, host: Host, source: Source, progress: Progress)
         host.timeout,
         progress.say,
         source.adapters,
+        host.dtype,
     )
     engine: Engine = import_module(kind.package).construct(spec)  # imported here: it takes seconds
     return engine

@@ -55,3 +55,16 @@ def test_a_head_that_is_trained_has_a_bias_or_is_small_uses_the_plain_computatio
     assert not large_head.takes(frozen_head(large_head.LARGE))
     assert not large_head.takes(nn.Linear(FEATURES, large_head.LARGE + 1, bias=False))
     assert not large_head.takes(nn.Linear(FEATURES, large_head.LARGE + 1).requires_grad_(False))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_weights_are_read_once_for_all_rows_of_a_strided_input(rows: int) -> None:
+    head = frozen_head(large_head.LARGE + 1)
+    large_head.read_once(head)
+    last = torch.randn(rows, 7, FEATURES)[:, -1:]
+    with torch.profiler.profile() as profiled:
+        logits = head(last)
+    names = {event.name for event in profiled.events()}
+    assert "aten::mm" in names
+    assert "aten::bmm" not in names
+    torch.testing.assert_close(logits, last @ head.weight.T)

@@ -39,6 +39,9 @@ from cai_base.engines.usage import Meter as Meter
 from cai_base.engines.usage import Usage as Usage
 from cai_base.engines.usage import sampling_usage as sampling_usage
 
+AUTO = "auto"
+"""The `EngineSpec.dtype` that leaves the choice to the engine."""
+
 
 class Findings(BaseModel):
     """What an engine knows about its model, which a run stores; an engine may add fields of its own.
@@ -69,6 +72,8 @@ class EngineSpec:
         findings: the stored findings of a resumed run's engine about the model.
         thinking: False switches its thinking off, if its chat template has a switch.
         threads: CPU threads of an engine in this process; 0 leaves the choice to PyTorch.
+        dtype: in which it computes in this process: `float32`, `bfloat16`, or `auto`, which is bfloat16 on CUDA and
+            float32 on a CPU.
         url: the address of the service; None for its default.
         timeout: seconds without any reply from a service after which a wait ends with `Stopped`.
         say: shows a line of text to the user.
@@ -87,6 +92,7 @@ class EngineSpec:
     timeout: float = 1800.0
     say: Callable[[str], None] = print
     adapters: int = 1
+    dtype: str = AUTO
 
 
 class Engine(Protocol):

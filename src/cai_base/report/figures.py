@@ -14,6 +14,8 @@ from cai_base.arms import ARMS, BASE, BASELINE, FULL, SFT, arm, in_order
 from cai_base.evaluation.measures import Measure
 from cai_base.evaluation.tasks.prompts import CURVES, METRICS
 from cai_base.records import CurvePoint, Figure, Results, TrainingStep
+from cai_base.report import flow
+from cai_base.report.flow import draw_flows
 from cai_base.report.labels import label
 from cai_base.report.load import StoredRun
 from cai_base.report.numbers import UNITS, heading, number
@@ -30,7 +32,7 @@ from cai_base.report.plotting import (
     step_axis,
 )
 from cai_base.report.tables import metrics_of
-from cai_base.report.trade_off import draw_trade_off
+from cai_base.report.trade_off import draw_helpfulness, draw_trade_off
 
 REACH = 7
 """Steps on each side in the running mean of a training curve: a single batch of a few pairs is noisy."""
@@ -56,6 +58,7 @@ def draw(stored: StoredRun) -> list[Group]:
     """All figures of a run; the first is for the top of the page."""
     return [
         _trade_off(stored.results),
+        _moved(stored),
         _arms(stored.results),
         _training(stored),
         _course(stored.results),
@@ -70,6 +73,15 @@ def _trade_off(results: Results) -> Group:
     )
     sheet = draw_trade_off(results)
     return Group("At a glance", caption if sheet.pictures else "Nothing to draw: every answer is unscored.", sheet)
+
+
+def _moved(stored: StoredRun) -> Group:
+    sheet = Sheet("moved")
+    draw_helpfulness(stored.results, sheet)
+    draw_flows(stored, sheet)
+    caption = f"Helpfulness of harmless answers against attack success: lower right is best. {flow.caption()}"
+    missing = "Nothing to draw: no answer is scored."
+    return Group("What training moved", caption if sheet.pictures else missing, sheet)
 
 
 def _arms(results: Results) -> Group:

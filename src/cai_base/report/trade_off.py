@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 
 from cai_base.arms import arm, in_order
-from cai_base.records import ATTACK, OVER_REFUSAL, Figure, Results
+from cai_base.records import ATTACK, HELPFULNESS, OVER_REFUSAL, Figure, Results
 from cai_base.report.labels import label
 from cai_base.report.plotting import Sheet, spread
 
@@ -21,38 +21,53 @@ def draw_trade_off(results: Results) -> Sheet:
     everything is at the lower right.
     """
     sheet = Sheet("trade-off")
-    rates = {name: (results.arms[name].get(OVER_REFUSAL), results.arms[name].get(ATTACK)) for name in results.arms}
-    scored = {
-        name: (x, y)
-        for name in in_order(rates)
-        if (x := rates[name][0]) is not None and (y := rates[name][1]) is not None
-        if x.mean is not None and y.mean is not None
-    }
+    _panel(results, sheet, "arms", OVER_REFUSAL, (0.0, 1.0))
+    return sheet
+
+
+def draw_helpfulness(results: Results, sheet: Sheet) -> None:
+    """Add the same with helpfulness to the sheet, if an arm has both. Lower right is best."""
+    _panel(results, sheet, "helpfulness", HELPFULNESS, (1.0, 5.0))
+
+
+def _panel(results: Results, sheet: Sheet, name: str, across: str, ends: tuple[float, float]) -> None:
+    """A panel of every arm by its attack success and the metric `across`, whose axis has these ends."""
+    scored = {}
+    for one in in_order(results.arms):
+        x, y = results.arms[one].get(across), results.arms[one].get(ATTACK)
+        if x is not None and y is not None and x.mean is not None and y.mean is not None:
+            scored[one] = (x, y, x.mean, y.mean)
     if not scored:
-        return sheet
-    with sheet.panel("arms", "Attack success against over-refusal") as axes:
-        for name, (x, y) in scored.items():
-            _mark(axes, x, y, arm(name).colour)
-        heights = spread([(y.mean or 0.0) + EDGE for _, y in scored.values()], GAP, 1 + 2 * EDGE)
-        for (name, (x, y)), height in zip(scored.items(), heights, strict=True):
-            right = (x.mean or 0.0) < 0.6
+        return
+    low, high = ends
+    width = high - low
+    with sheet.panel(
+        name, f"Attack success against {'over-refusal' if across == OVER_REFUSAL else 'helpfulness'}"
+    ) as axes:
+        for one, (x, y, _, _) in scored.items():
+            _mark(axes, x, y, arm(one).colour)
+        heights = spread([up + EDGE for *_, up in scored.values()], GAP, 1 + 2 * EDGE)
+        for (one, (_, _, right, up)), height in zip(scored.items(), heights, strict=True):
+            before = right < low + 0.6 * width
             axes.annotate(
-                label(name),
-                (x.mean or 0.0, y.mean or 0.0),
-                xytext=((x.mean or 0.0) + (0.05 if right else -0.05), height),
-                color=arm(name).colour,
+                label(one),
+                (right, up),
+                xytext=(right + (0.05 if before else -0.05) * width, height),
+                color=arm(one).colour,
                 fontsize=8.5,
-                horizontalalignment="left" if right else "right",
+                horizontalalignment="left" if before else "right",
                 verticalalignment="center",
             )
-        axes.set_xlim(-EDGE, 1 + EDGE)
+        axes.set_xlim(low - EDGE * width, high + EDGE * width)
         axes.set_ylim(-EDGE, 1 + EDGE)
-        axes.set_xticks(*TICKS)
         axes.set_yticks(*TICKS)
-        axes.set_xlabel("over-refusal, % (lower is better)")
+        if across == OVER_REFUSAL:
+            axes.set_xticks(*TICKS)
+            axes.set_xlabel("over-refusal, % (lower is better)")
+        else:
+            axes.set_xlabel("helpfulness, 1 to 5 (higher is better)")
         axes.set_ylabel("attack success, % (lower is safer)")
         axes.grid(visible=True, axis="both")
-    return sheet
 
 
 def _mark(axes: Axes, x: Figure, y: Figure, colour: str) -> None:

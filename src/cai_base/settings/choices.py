@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cai_base.arms import arm
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.training import LoraSettings
+from cai_base.settings.values import Dtype
 
 if TYPE_CHECKING:
     from cai_base.settings.schema import Judging
@@ -19,6 +20,7 @@ class Host:
 
     Attributes:
         threads: CPU threads of an engine in this process; 0 for one per core.
+        dtype: the precision of models in this process: `float32`, `bfloat16`, or `auto`.
         url: the URL of a Tinker-API server; None for the hosted service.
         timeout: a run stops after this many seconds without a response from the service.
     """
@@ -26,6 +28,7 @@ class Host:
     threads: int
     url: str | None
     timeout: float
+    dtype: Dtype = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from cai_base.settings.training import PreferenceLoss as PreferenceLoss
 from cai_base.settings.training import Sft as Sft
 from cai_base.settings.training import SlCai as SlCai
 from cai_base.settings.training import Training as Training
-from cai_base.settings.values import Names, OneOf, TokenPrices, is_endpoint
+from cai_base.settings.values import Dtype, Names, OneOf, TokenPrices, is_endpoint
 
 CHECKS = (
     *("judge", "second-judge", "base", "rate", "critique", "instruct", "arms"),
@@ -203,6 +203,9 @@ class RunSettings(Section):
         description="steps between evaluations, and between checkpoints, in SFT and in DPO"
     )
     threads: numbers.Threads = Field(description="CPU threads; 0 for one per core")
+    dtype: Dtype = Field(
+        "auto", description="precision of models in this process; auto: bfloat16 on a GPU, float32 on a CPU"
+    )
     data: Data = Field(description="packaged prompts, examples and constitution to use")
     accept: Names = Field((), description="comma-separated checks of preflight whose failure does not stop the run")
     lora: LoraSettings
@@ -224,7 +227,7 @@ class RunSettings(Section):
     @property
     def host(self) -> Host:
         """The hardware and service on which engines run."""
-        return Host(self.threads, self.tinker_url, self.tinker_timeout)
+        return Host(self.threads, self.tinker_url, self.tinker_timeout, self.dtype)
 
     @property
     def base_model(self) -> ModelChoice:
@@ -320,6 +323,11 @@ class RunSettings(Section):
         return (self.engine, *(name for name in others if name and name in ENGINES and ENGINES[name].served))
 
     @property
+    def computes_here(self) -> bool:
+        """Whether a model of the run is in this process: the base model, or a judge."""
+        return not ENGINES[self.engine].served or any(judge.kind.runs == LOCAL for judge in self.judges.values())
+
+    @property
     def training_steps(self) -> dict[str, int]:
         """The number of training steps of each arm, by its name."""
         trained = (arms.ARMS[name] for name in (*self.trained_arms, *self.controls))
@@ -408,6 +416,8 @@ class RunSettings(Section):
             "price": (any(ENGINES[name].paid for name in self.engines), PAID),
             "max_cost": (any(ENGINES[name].paid for name in self.engines), PAID),
         }
+        if self.dtype != "auto" and not self.computes_here:
+            raise ValueError("dtype: on a service the precision is the service's; leave it out")
         for field, (read, engine) in read_by.items():
             if not read and getattr(self, field) is not None:
                 raise ValueError(f"{field.replace('_', '-')}: applies only to {engine}; add that, or leave it out")

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
@@ -19,6 +19,10 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, _: object, __: object) -> CoreSchema:
         return core_schema.literal_schema(list(self.names))
+
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""The precision in which a model in this process is computed."""
 
 
 def _names(names: object) -> object:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from cai_base import machine
 from cai_base.engines import (
+    AUTO,
     Adam,
     Adapter,
     Batch,
@@ -36,7 +37,7 @@ from cai_base.engines import (
     Usage,
     sampling_usage,
 )
-from cai_base.engines.local import peft_format
+from cai_base.engines.local import large_head, peft_format, precision
 from cai_base.engines.local.forward import Layout, logprob_sums, recomputation
 from cai_base.engines.local.graphs import Graphs, Recorded
 from cai_base.engines.local.layout import choose_layout
@@ -96,6 +97,8 @@ class LocalEngine:
         name: the base model's name in exported adapters; `model` by default.
         rows: the most responses that are sampled at a time; None takes `ROWS` of the device.
         device: `cpu` or `cuda`; None takes CUDA if it is available.
+        dtype: of the weights, activations and caches; None takes bfloat16 on CUDA and float32 on a CPU. Adapters, their
+            gradients and their optimizer are in float32.
         threads: CPU threads; None or 0 leaves the choice to PyTorch.
         pack: False pads batches even if packing is valid, to compare the two.
         findings: `findings()` of the engine that an interrupted run used, whose layout is restored. With None the
@@ -117,6 +120,7 @@ class LocalEngine:
         name: str | None = None,
         rows: int | None = None,
         device: str | None = None,
+        dtype: torch.dtype | None = None,
         threads: int | None = None,
         pack: bool = True,
         findings: Findings | None = None,
@@ -127,7 +131,7 @@ class LocalEngine:
             torch.set_num_threads(threads)
         self.model = name or model
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+        dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         base = load(model, place, dtype, tokenizer_of=tokenizer_of, thinking=thinking)
         self.tokenizer = base.tokenizer
         self.context_length = base.context_length
@@ -140,13 +144,14 @@ class LocalEngine:
             self._restore(findings)
         decoder = text_decoder(self._model)
         prefix = next((f"{name}." for name, module in self._model.named_modules() if name and module is decoder), "")
+        large_head.read_once(self._model.get_output_embeddings())
         self._trained = lora is not None
         self._bank = Bank(decoder, prefix, lora or Lora(rank=1, alpha=1.0))
         self._targets = peft_format.targets(self._model, self._bank.places)
         memory = _memory(self._model)
         self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows or ROWS[place.type], memory // 2)
         config = self._model.config.get_text_config()
-        token = config.num_hidden_layers * config.hidden_size * ACTIVATIONS
+        token = config.num_hidden_layers * config.hidden_size * ACTIVATIONS * dtype.itemsize // 2
         self._graphs = Graphs(self._model, self._bank) if place.type == "cuda" and self.packed else None
         self._kept_tokens = memory // ACTIVATION_SHARE // token if place.type == "cuda" else None
 
@@ -167,6 +172,10 @@ class LocalEngine:
         room = machine.memory() if on_cpu else int(torch.cuda.mem_get_info(self._model.device)[0])
         return machine.too_large(adapters, weights, room)
 
+    def precision_advice(self) -> str | None:
+        """A sentence where this processor computes such a model faster in the other precision; None elsewhere."""
+        return precision.advice(self._model.device, self._model.dtype, self._model.num_parameters())
+
     @property
     def device(self) -> str:
         return device_name(self._model.device)
@@ -185,7 +194,9 @@ class LocalEngine:
     def _choose_layout(self, length: int, *, pack: bool = True) -> None:
         self._checked = length
         self._layout, note = choose_layout(self._model, self._digest, length, pack=pack)
-        self.notes = (*self._file_notes, *([note] if note else []))
+        on_cpu = self._model.device.type == "cpu" and self._model.dtype == torch.bfloat16
+        rounded = ("Computed in bfloat16 on a CPU",) if on_cpu else ()
+        self.notes = (*self._file_notes, *rounded, *([note] if note else []))
         if (first := self.tokenizer.unused_bos) is not None:
             self.notes += (self._fluency_note(first),)
 
@@ -401,6 +412,7 @@ def construct(spec: EngineSpec) -> LocalEngine:
         peft_format.shape(spec.adapter) if spec.adapter else spec.lora,
         name=spec.name,
         sequence_length=spec.longest,
+        dtype=None if spec.dtype == AUTO else getattr(torch, spec.dtype),
         threads=spec.threads,
         findings=spec.findings,
         tokenizer_of=None if spec.tokenizer is None else str(spec.tokenizer),
@@ -411,6 +423,8 @@ def construct(spec: EngineSpec) -> LocalEngine:
     if spec.lora is not None and spec.adapter is None and spec.lora.rank > largest:
         reason = f"{layer.name} has {layer.inputs} inputs and {layer.outputs} outputs, whose update has no higher rank"
         raise EngineError("rank", spec.lora.rank, reason, f"give at most {largest}")
+    if (advice := engine.precision_advice()) is not None:
+        spec.say(advice)
     if spec.lora is not None and spec.adapter is None:
         reason, _, remedy = (engine.too_large(spec.adapters) or "").partition("; ")
         if reason:
