@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from cai_base.arms import ARMS, BASE, BASELINE, FULL
@@ -24,6 +23,9 @@ PROMPTS = {"harmful": HARMFUL, "harmless": HARMLESS}
 """The kinds of prompt in each panel."""
 WIDTH, WRITTEN = 0.16, 0.06
 """The width of a column, and the smallest share that has its name in it."""
+
+POINTS = 30
+"""The points of a band's edges."""
 
 Flow = Mapping[tuple[str, str], int]
 """The number of answers by their state before and after."""
@@ -97,10 +99,9 @@ def _column(axes: Axes, side: int, bottom: float, share: float, one: str) -> Non
 
 
 def _band(axes: Axes, left: float, right: float, share: float, colour: str) -> None:
-    across = np.linspace(0, 1, 30)
-    rise = across**2 * (3 - 2 * across)
-    lower = left + (right - left) * rise
-    axes.fill_between(across, lower, lower + share, color=colour, alpha=0.3, linewidth=0)
+    across = [place / (POINTS - 1) for place in range(POINTS)]
+    lower = [left + (right - left) * x**2 * (3 - 2 * x) for x in across]
+    axes.fill_between(across, lower, [y + share for y in lower], color=colour, alpha=0.3, linewidth=0)
 
 
 def caption() -> str:
