@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -93,7 +94,7 @@ def _column(axes: Axes, side: int, bottom: float, share: float, one: str) -> Non
     left = -WIDTH if side == 0 else 1.0
     axes.bar(left, share, WIDTH, bottom, align="edge", color=COLOURS[one], alpha=0.85)
     if share >= WRITTEN:
-        inside: dict[str, object] = {"horizontalalignment": "left" if side == 0 else "right"}
+        inside: Any = {"horizontalalignment": ("left", "right")[side]}
         x, text = (0.02, 0.98)[side], f"{one} {100 * share:.0f} %"
         axes.text(x, bottom + share / 2, text, color=INK, fontsize=8, verticalalignment="center", **inside)
 

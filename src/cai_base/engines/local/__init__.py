@@ -144,7 +144,7 @@ class LocalEngine:
             self._restore(findings)
         decoder = text_decoder(self._model)
         prefix = next((f"{name}." for name, module in self._model.named_modules() if name and module is decoder), "")
-        large_head.read_once(self._model.get_output_embeddings())
+        large_head.read_once(self._model.get_output_embeddings())  # type: ignore[no-untyped-call]
         self._trained = lora is not None
         self._bank = Bank(decoder, prefix, lora or Lora(rank=1, alpha=1.0))
         self._targets = peft_format.targets(self._model, self._bank.places)
