@@ -252,7 +252,7 @@ def test_without_a_judge_everything_is_unscored(make_run: MakeRun) -> None:
     assert "harmful before (%)" not in html
     assert "0 of 48" in html
     assert "None" not in " ".join(Reader(html).text)
-    assert [len(group.pictures) for group in groups] == [0, 2, 5, 0, 0]
+    assert [len(group.pictures) for group in groups] == [0, 0, 2, 5, 0, 0]
     assert "Not drawn, because the rate is 0 for every arm: Broken language." in html
     assert "Nothing to draw: no chain has a verdict." in html
 

@@ -80,7 +80,7 @@ def _moved(stored: StoredRun) -> Group:
     draw_helpfulness(stored.results, sheet)
     draw_flows(stored, sheet)
     caption = f"Helpfulness of harmless answers against attack success: lower right is best. {flow.caption()}"
-    missing = "Nothing to draw: no answer is scored."
+    missing = "Nothing to draw: every answer is unscored."
     return Group("What training moved", caption if sheet.pictures else missing, sheet)
 
 

@@ -39,11 +39,11 @@ def advice(device: torch.device, dtype: torch.dtype, parameters: int) -> str | N
     if dtype == torch.float32 and times >= WORTH_IT:
         return (
             f"This processor multiplies matrices {times:.1f} times as fast in bfloat16 as in float32: "
-            "--dtype bfloat16 shortens the run, and changes its figures by rounding"
+            "dtype bfloat16 shortens the run, and changes its figures by rounding"
         )
     if dtype == torch.bfloat16 and times < 1:
         return (
             f"This processor multiplies matrices {1 / times:.1f} times as fast in float32 as in bfloat16: "
-            "--dtype float32 shortens the run"
+            "dtype float32 shortens the run"
         )
     return None
