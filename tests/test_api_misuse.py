@@ -89,6 +89,10 @@ WRONG: dict[str, tuple[Callable[[Engine], object], str]] = {
     "alpha": (lambda _: Lora(2, math.nan), "alpha nan: is not a finite number"),
     "threads": (lambda _: load_model("organism", threads=-1), "threads -1: must be at least 0"),
     "longest": (lambda _: load_model("organism", longest=0), "longest 0: must be at least 1"),
+    "dtype": (
+        lambda _: load_model("organism", dtype="float16"),  # type: ignore[arg-type]
+        "dtype 'float16': must be auto, float32 or bfloat16",
+    ),
     "first": (lambda _: packaged("world", first=-1), "first -1: must be at least 0"),
     "no sequences": (lambda _: sft_batch([], 0, "sft", 0, 4), "batch 0 of size 4 from 0 items: "),
     "size": (lambda _: sft_batch([DATUM], 0, "sft", 0, 0), "batch 0 of size 0 from 1 items: "),

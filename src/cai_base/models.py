@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 from cai_base import embedded
 from cai_base.arms import INSTRUCT
@@ -22,6 +23,8 @@ from cai_base.progress import Progress
 from cai_base.reading import check_model_files, quote
 from cai_base.settings.choices import Host, InstructChoice, InterpreterChoice, JudgeChoice, ModelChoice
 from cai_base.settings.engines import LOCAL, EngineKind, engine_kind, engine_prefix
+from cai_base.settings.values import Dtype
+from cai_base.text import either
 
 SIBLING = f"{EMBEDDED}:instruct"
 """The value of `--interpreter` for the embedded model's instruct sibling."""
@@ -61,7 +64,12 @@ class Source:
 
 
 def load_model(
-    model: str | Path = EMBEDDED, lora: Lora | None = None, *, longest: int = 1024, threads: int = 0
+    model: str | Path = EMBEDDED,
+    lora: Lora | None = None,
+    *,
+    longest: int = 1024,
+    threads: int = 0,
+    dtype: Dtype = "auto",
 ) -> Engine:
     """Load a model into this process for training and sampling, on CUDA if there is a GPU.
 
@@ -70,14 +78,18 @@ def load_model(
         lora: rank and alpha of the adapters to train; None if the model is not trained.
         longest: tokens of the longest sequence that it will process; packing is checked at that length.
         threads: CPU threads; 0 leaves the choice to PyTorch.
+        dtype: the precision: float32, bfloat16, or auto, which is bfloat16 on CUDA and float32 on a CPU.
 
     Raises:
-        UserError: it cannot be loaded, the rank is higher than its layers allow, or a number is out of range.
+        UserError: it cannot be loaded, the rank is higher than its layers allow, a number is out of range, or the
+            precision is unknown.
     """
     for name, value, least in (("longest", longest, 1), ("threads", threads, 0)):
         if value < least:
             raise UserError(f"{name} {value}: must be at least {least}")
-    return _load(LOCAL, Host(threads, None, 0.0), Source(str(model), longest, {}, lora), Progress.quiet())[0]
+    if dtype not in get_args(Dtype):
+        raise UserError(f"dtype {dtype!r}: must be {either(get_args(Dtype))}")
+    return _load(LOCAL, Host(threads, None, 0.0, dtype), Source(str(model), longest, {}, lora), Progress.quiet())[0]
 
 
 def load_engine(base: ModelChoice, progress: Progress, findings: Findings | None = None) -> Engine:

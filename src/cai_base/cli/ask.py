@@ -28,7 +28,8 @@ page shows its suites.
   --json                       print results.json instead of the table
 
 and these flags of cai-base run: --judge, --judge-url, --second-judge, --rubric, --votes, --judging.*, --evaluation.*,
---threads; for a model also --seeds, --engine, --tokenizer, --data. The default judge of a run is the run's judge.
+--threads; for a model also --seeds, --engine, --tokenizer, --data, --dtype. The default judge of a run is the run's
+judge.
 """
 SUITES_COLUMN = 31
 """The column at which what a flag takes is described in it."""

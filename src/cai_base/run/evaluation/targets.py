@@ -31,7 +31,9 @@ from cai_base.text import resume_command
 JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
 JUDGING_FLAGS = {*JUDGE_FLAGS, "rubric", "votes", "judging"}
 SAMPLING_FLAGS = {"evaluation", "threads", "tinker-url"}
-MODEL_FLAGS = {"engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config", "instruct-thinking"}
+MODEL_FLAGS = {
+    *("engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config", "instruct-thinking", "dtype")
+}
 """Flags of `run` that `evaluate` accepts: for a run, only those of the judge and of sampling."""
 
 OWN_FLAGS = (
