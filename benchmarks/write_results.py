@@ -12,11 +12,12 @@ HERE = Path(__file__).parent
 HEAD = """# Speed, measured
 
 Made by `python benchmarks/write_results.py` from the JSON files beside it. A ratio is the peer's median step over ours
-in a round: the median round, in brackets the worst and the best. *CPU* is the ratio of CPU seconds, which hardly
-depends on what else the machine does. On a CPU, whose two cores were busy with other work, it decides whether a goal
-was reached. A goal that was not reached is in this table like any other. Peers: TRL's trainers on a PEFT model
-(reference log-probabilities computed beforehand, fused AdamW, sdpa), and `transformers.generate` with all prompts of
-an adapter in one batch. The weights are random, but for those of Gemma-3-270M, and every length is fixed.
+in a round: the median round, in brackets the worst and the best if there are several. *CPU* is the ratio of CPU
+seconds, which hardly depends on what else the machine does. On a CPU, whose two cores were busy with other work, it
+decides whether a goal was reached. A goal that was not reached is in this table like any other. Peers: TRL's
+trainers on a PEFT model (reference log-probabilities computed beforehand, fused AdamW, sdpa), and
+`transformers.generate` with all prompts of an adapter in one batch. The weights are
+random, but for those of Gemma-3-270M, and every length is fixed.
 """
 WHY = {
     "first gpu-dpo-step": "A step of one adapter waited for launches: the GPU needs 24 ms for its 14.5 TFLOP.",
@@ -91,7 +92,8 @@ def table(rows: list[dict[str, Any]], by: str = "wall") -> str:
         for peer, one in row["ratios"].items():
             ours, theirs = row["seconds"][row["ours"]]["median"], row["seconds"][peer]["median"]
             every = rounds(row["seconds"][peer], row["seconds"][row["ours"]])
-            ratio = f"{statistics.median(every):.2f} [{min(every):.2f}, {max(every):.2f}]"
+            spread = f" [{min(every):.2f}, {max(every):.2f}]" if len(every) > 1 else ""
+            ratio = f"{statistics.median(every):.2f}{spread}"
             decides = one["cpu_ratio"] if by == "cpu" else statistics.median(every)
             verdict = "reached" if decides >= one["goal"] else "not reached"
             lines.append(

@@ -1,5 +1,6 @@
 """A study's file becomes cells, runs and comparisons; what it names and does not exist is one sentence."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.studies.design import packaged_studies, read_design
+from cai_base.studies.folder import open_folder, plan_record
 from cai_base.studies.plan import plan
 
 TWO = """
@@ -194,3 +196,20 @@ def test_every_packaged_study_can_be_planned(name: str, quick: bool) -> None:
 def test_a_study_without_its_file_names_it() -> None:
     with pytest.raises(UserError, match=r"gone\.toml: there is no such file"):
         read_design(Path("gone.toml"))
+
+
+def test_a_plan_of_a_version_without_a_setting_is_continued(tmp_path: Path) -> None:
+    design = read_design(packaged_studies()["stages"], quick=True)
+    record = plan_record(design, plan(design, {}))
+    assert not open_folder(tmp_path / "study", record)
+    file = tmp_path / "study/plan.json"
+    stored = json.loads(file.read_text())
+    for settings in stored["runs"].values():
+        assert settings.pop("dtype") == "auto"
+    file.write_text(json.dumps(stored))
+    assert open_folder(tmp_path / "study", record)
+    for settings in stored["runs"].values():
+        settings["seeds"] = 3
+    file.write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="has a study with another"):
+        open_folder(tmp_path / "study", record)

@@ -79,9 +79,14 @@ def _moved(stored: StoredRun) -> Group:
     sheet = Sheet("moved")
     draw_helpfulness(stored.results, sheet)
     draw_flows(stored, sheet)
-    caption = f"Helpfulness of harmless answers against attack success: lower right is best. {flow.caption()}"
-    missing = "Nothing to draw: every answer is unscored."
-    return Group("What training moved", caption if sheet.pictures else missing, sheet)
+    names = [picture.name for picture in sheet.pictures]
+    captions = []
+    if any("helpfulness" in name for name in names):
+        captions.append("Helpfulness of harmless answers against attack success: lower right is best.")
+    if any("flow" in name for name in names):
+        captions.append(flow.caption())
+    missing = f"Nothing to draw: it takes scores of helpfulness, or scored answers of {label(SFT)} and {label(FULL)}."
+    return Group("What training moved", " ".join(captions) or missing, sheet)
 
 
 def _arms(results: Results) -> Group:

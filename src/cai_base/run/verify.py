@@ -224,7 +224,9 @@ def _check_pairs(run: Run, scope: Scope, held_out: float) -> None:
     """Check every preference pair against what it was made from: its chain, its two answers, or the run's own pair."""
     own = [ARMS[name] for name in scope.arms if ARMS[name].owner is not None]
     tokenizer = cast(Tokenizer, _Uncounted())
-    makers = [Pairs(ARMS[FULL].pairs or "", None, None, held_out)]
+    makers = []
+    if any(ARMS[name].on_run_pairs for name in scope.arms):  # a run of an earlier version made them for no arm, too
+        makers.append(Pairs(ARMS[FULL].pairs or "", None, None, held_out))
     makers += [Pairs(arm.pairs or "", arm.owner, arm.source, held_out) for arm in own]
     for maker in makers:
         for seed in scope.seeds:

@@ -101,8 +101,10 @@ def open_folder(study: Path, record: StudyPlan) -> bool:
     """
     path = study / PLAN
     if path.exists():
-        stored = read_plan(study).record
-        different = _difference(stored.dump(), record.dump())
+        stored = read_plan(study)
+        # With their defaults: a version of before may not have had a setting.
+        runs = {name: stored.settings(name).model_dump(mode="json", by_alias=True) for name in stored.runs}
+        different = _difference({**stored.record.dump(), "runs": runs}, record.dump())
         if different is not None:
             raise UserError(
                 f"--out {study}: has a study with another {different}; give the flags with which it was started, or a "

@@ -423,7 +423,8 @@ def construct(spec: EngineSpec) -> LocalEngine:
     if spec.lora is not None and spec.adapter is None and spec.lora.rank > largest:
         reason = f"{layer.name} has {layer.inputs} inputs and {layer.outputs} outputs, whose update has no higher rank"
         raise EngineError("rank", spec.lora.rank, reason, f"give at most {largest}")
-    if (advice := engine.precision_advice()) is not None:
+    begins = spec.lora is not None and spec.findings is None  # elsewhere the precision is a run's, or matters little
+    if begins and (advice := engine.precision_advice()) is not None:
         spec.say(advice)
     if spec.lora is not None and spec.adapter is None:
         reason, _, remedy = (engine.too_large(spec.adapters) or "").partition("; ")

@@ -1,7 +1,8 @@
 """How fast this processor multiplies matrices in bfloat16, beside float32.
 
-Processors with AMX multiply several times as fast in bfloat16; those without it or AVX-512 hundreds of times as slowly.
-The engine measures it and says it, and does not choose by it, so that a command gives the same bytes on every CPU.
+Processors with AMX multiply several times as fast in bfloat16; those without it or AVX-512 a hundred times as slowly.
+The engine measures it and says it, and does not choose by it, so that the precision of a command does not depend on the
+processor.
 """
 
 import time
@@ -38,12 +39,12 @@ def advice(device: torch.device, dtype: torch.dtype, parameters: int) -> str | N
     times = gain()
     if dtype == torch.float32 and times >= WORTH_IT:
         return (
-            f"This processor multiplies matrices {times:.1f} times as fast in bfloat16 as in float32: "
-            "dtype bfloat16 shortens the run, and changes its figures by rounding"
+            f"This processor multiplies matrices {times:.1f} times as fast in bfloat16 as in float32. A run in "
+            "bfloat16 (the setting dtype) is shorter, and trains differently"
         )
     if dtype == torch.bfloat16 and times < 1:
         return (
-            f"This processor multiplies matrices {1 / times:.1f} times as fast in float32 as in bfloat16: "
-            "dtype float32 shortens the run"
+            f"This processor multiplies matrices {1 / times:.1f} times as fast in float32 as in bfloat16. A run in "
+            "float32 (the setting dtype) is shorter"
         )
     return None

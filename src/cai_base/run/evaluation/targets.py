@@ -22,6 +22,7 @@ from cai_base.records import AskedTarget
 from cai_base.run.finished_run import available_arms, load_arms
 from cai_base.run.results.shared import model_name
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
+from cai_base.settings.engines import ENGINES
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
@@ -170,6 +171,8 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     config: JsonObject = dict(run.config)
     if "judge" in flags:  # another judge has other defaults
         config = {key: value for key, value in config.items() if key not in {*JUDGE_FLAGS, "rubric", "votes"}}
+        if ENGINES[str(config["engine"])].served:  # the precision was the judge's that is replaced
+            config.pop("dtype", None)
     settings = override_settings(config, list(request.flags))
     threads = settings.threads if "threads" in flags else None
     available = available_arms(settings.evaluated_arms, settings.base_model)

@@ -15,6 +15,7 @@ from cai_base.reading import RESTORE, read_record
 from cai_base.records import Answer, Difference, Results
 from cai_base.records.compared import Against, ComparedRun, RunsCompared
 from cai_base.run.stored import answers_of
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 from cai_base.text import resume_command
 
@@ -141,7 +142,8 @@ def _shared(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[list[Answ
 
 def _settings(run: Run) -> dict[str, str]:
     """Every setting by its dotted name, and a digest of the inputs, as JSON. A packaged constitution has its name."""
-    flat = {name: value for name, value in _flat(run.config, "") if name not in NOT_COMPARED}
+    whole = {**run.config, **stored_settings(run).model_dump(mode="json", by_alias=True)}  # with its defaults
+    flat = {name: value for name, value in _flat(whole, "") if name not in NOT_COMPARED}
     if flat.get("constitution") == "null":
         constitution = Inputs.read(run.directory / paths.INPUTS).constitution
         flat["constitution"] = json.dumps(f"{constitution.name} (packaged)", ensure_ascii=False)
