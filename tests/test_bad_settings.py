@@ -130,6 +130,8 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["--lora.rank"], "--lora.rank: needs a value"),
         (["stray"], "unknown arguments: stray"),
         (["--model", ""], "--model ''"),
+        (["--model", "9" * 300], "is too long for a path or a hub id; give a shorter one"),
+        (["--model", "a/" * 3000], "is too long for a path or a hub id; give a shorter one"),
         (["--dpo.learning-rate", "1e6"], "--dpo.learning-rate '1e6': must be at most 1"),
         (["--threads", "99999999999999999999"], "--threads"),
         (["--dtype", "float16"], "--dtype 'float16': must be 'auto', 'float32' or 'bfloat16'"),
