@@ -214,7 +214,7 @@ def check_folder(place: str, model: str) -> None:
     """
     if not model.strip():
         raise UserError(f"{place} '': is empty; give a folder in Hugging Face layout, a GGUF file or a hub id")
-    if len(model.encode()) > 4000 or any(len(part.encode()) > 255 for part in model.split("/")):
+    if len(model) > 4000 or any(len(part.encode(errors="surrogatepass")) > 255 for part in model.split("/")):
         raise UserError(f"{place} {model[:40]!r}...: is too long for a path or a hub id; give a shorter one")
     if model.lower().endswith(".gguf"):
         if not Path(model).is_file():
