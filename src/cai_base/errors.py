@@ -1,13 +1,16 @@
 """Expected early exits of a command, and their exit codes."""
 
 import errno
+import re
 
 NO_SPACE = ("no space left on device", "disk quota exceeded")
 NO_MEMORY = (
-    *("can't allocate memory", "cannot allocate memory", "out of memory", "std::bad_alloc"),
+    *("can't allocate memory", "cannot allocate memory", "out of memory", "std::bad_alloc", "not enough memory"),
     *("threadpoolbuilderror", "can't start new thread"),  # a thread's stack
 )
 """What libraries say where they raise errors of a type of their own."""
+LONGEST_WORD = 500
+"""Characters without a space, such as a path; a longer one in a message is a value from a damaged file, and is cut."""
 
 
 class UserError(Exception):
@@ -17,6 +20,9 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][:100]}...{word[0][-50:]}", message))
 
 
 class Stopped(Exception):

@@ -43,6 +43,7 @@ def fails_with(error: BaseException) -> object:
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "the memory is exhausted"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "the memory is exhausted"),
         (RuntimeError("can't start new thread"), "the memory is exhausted"),
+        (ValueError("zstd compress error: Allocation error : not enough memory"), "the memory is exhausted"),
         (PanicException("The global thread pool: ThreadPoolBuildError { kind: IOError }"), "the memory is exhausted"),
     ],
 )

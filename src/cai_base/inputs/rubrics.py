@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
+from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field as Limits
 from pydantic import field_validator, model_validator
@@ -34,9 +35,32 @@ def parts_of(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 _RUBRIC_FILE = "a rubric: a .toml file with name, task, instructions, [[field]] tables and a [verdict] table"
-# An expression may only use the fields: no functions, no attributes of Python objects.
-_EXPRESSIONS = SandboxedEnvironment(undefined=StrictUndefined)
+
+
+class _Expressions(SandboxedEnvironment):
+    """Expressions over the fields: arithmetic of numbers, comparisons, `and`, `or`, `not`, `if`; nothing else.
+
+    A text times a number, or a power of whole numbers, could take all the memory or all the time that there is.
+    """
+
+    intercepted_binops = frozenset(("+", "*", "**", "%"))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Compute with numbers alone, and a power as numbers of limited size."""
+        if not isinstance(left, int | float) or not isinstance(right, int | float):
+            raise TypeError(f"{operator} takes numbers alone")
+        try:
+            return super().call_binop(context, operator, float(left), float(right))
+        except OverflowError:
+            raise OverflowError("it is larger than any number here") from None
+
+
+_EXPRESSIONS = _Expressions(undefined=StrictUndefined)
 _EXPRESSIONS.globals.clear()
+_FORBIDDEN = (nodes.Call, nodes.Filter, nodes.Test, nodes.Getattr, nodes.Getitem, nodes.Concat)
+"""What could build a value of any size, such as a text of a billion characters."""
+LONGEST_EXPRESSION = 2000
+"""Characters."""
 
 
 class Field(Entry):
@@ -193,12 +217,22 @@ def _value(part: str, formula: Callable[..., Any], answer: Mapping[str, Value]) 
 
 def _refuse_other_names(part: str, source: str, known: list[str]) -> None:
     try:
-        used = meta.find_undeclared_variables(_EXPRESSIONS.parse(f"{{{{ {source} }}}}"))
+        if len(source) > LONGEST_EXPRESSION:
+            raise TemplateError(f"it has {len(source):,} characters, and at most {LONGEST_EXPRESSION:,} are read")
+        tree = _EXPRESSIONS.parse(f"{{{{ {source} }}}}")
+        used = meta.find_undeclared_variables(tree)
         _EXPRESSIONS.compile_expression(source)
-    except TemplateError as error:
+    except RecursionError:
+        raise ValueError(f"verdict: the expression for {part!r} is nested too deeply to be read") from None
+    except (TemplateError, SyntaxError) as error:
         raise ValueError(f"verdict: the expression for {part!r} cannot be read: {error}") from None
     for name in sorted(used - set(known)):
         raise ValueError(f"verdict: in the expression for {part!r}, {unknown('field', name, known)}")
+    if next(tree.find_all(_FORBIDDEN), None) is not None:
+        raise ValueError(
+            f"verdict: the expression for {part!r} may use the fields, numbers, + - * / // % **, comparisons, and, or, "
+            "not, and if; no calls, filters, tests or parts of values"
+        )
 
 
 def _corners(fields: tuple[Field, ...]) -> list[dict[str, Value]]:

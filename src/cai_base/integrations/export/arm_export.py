@@ -95,7 +95,11 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
             )
             (new / "README.md").write_text(model_card(results, card), encoding="utf-8")
             notes = exported.notes
-        new.rename(request.out)
+        try:
+            new.rename(request.out)
+        except OSError:
+            refuse_existing(request.out)  # another process has written it meanwhile
+            raise
     return notes
 
 
