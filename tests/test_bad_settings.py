@@ -131,6 +131,7 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
         (["stray"], "unknown arguments: stray"),
         (["--model", ""], "--model ''"),
         (["--model", "9" * 300], "is too long for a path or a hub id; give a shorter one"),
+        (["--arms", "z" * 3000], f"{'z' * 49}' is not an arm to choose; choose from sft, cai"),
         (["--model", "a/" * 3000], "is too long for a path or a hub id; give a shorter one"),
         (["--dpo.learning-rate", "1e6"], "--dpo.learning-rate '1e6': must be at most 1"),
         (["--threads", "99999999999999999999"], "--threads"),

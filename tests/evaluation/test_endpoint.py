@@ -1,5 +1,6 @@
 """A judge behind an OpenAI-compatible endpoint: every reply gives a verdict, or the reason why there is none."""
 
+import hashlib
 import json
 import os
 import signal
@@ -279,6 +280,22 @@ def test_a_torn_tail_is_sent_again_and_a_changed_line_is_refused(
     file.write_bytes(whole.replace(b"So it is", b"So it was", 1))
     with pytest.raises(UserError, match=r"judge\.jsonl:1: differs from what was written"):
         make_judge()
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [({"text": 5}, "is no reply"), ({"failure": []}, "is no reply"), ({"key": "x" * 64}, ":1: differs from what")],
+)
+def test_a_stored_reply_that_is_none_is_refused_though_its_check_is_right(
+    make_judge: MakeJudge, tmp_path: Path, changed: dict[str, object], says: str
+) -> None:
+    make_judge().judge(items(1))
+    file = tmp_path / "judge.jsonl"
+    record = json.loads(file.read_bytes())[0] | changed
+    check = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+    file.write_text(json.dumps([record, check]) + "\n")
+    with pytest.raises(UserError, match=says):
+        make_judge().judge(items(1))
 
 
 def test_votes_are_separate_requests_and_the_majority_decides(server: Server, make_judge: MakeJudge) -> None:

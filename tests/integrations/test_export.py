@@ -15,6 +15,7 @@ from cai_base.cli import main
 from cai_base.dialogue import STOPS, Layout
 from cai_base.engines.tokenizer import HubTokenizer
 from cai_base.errors import UserError
+from cai_base.integrations.export import arm_export
 from cai_base.integrations.server.forms import ChatForm, WrongRequest, read_form, turns_of
 from cai_base.progress import Progress
 from cai_base.run.finished_run import load_arms
@@ -219,3 +220,17 @@ def test_a_wrong_name_is_refused_before_the_files_are_checked(
     assert main(["style", str(finished), "--arms", "caii"]) == 2
     assert "has no arm 'caii'" in " ".join(capsys.readouterr().err.split())
     assert checked == []
+
+
+def test_an_export_that_another_process_has_written_meanwhile_is_refused_and_stays(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*arguments: object) -> int:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/README.md").write_text("of the other process")
+        return 0
+
+    monkeypatch.setattr(arm_export, "write_preferences", write)
+    assert main(["export", str(finished), "--preferences", "--out", str(tmp_path / "out")]) == 2
+    assert "already exists; give a new directory" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "out/README.md").read_text() == "of the other process"

@@ -123,7 +123,10 @@ class ReplyFile:
         with self._path.open("rb") as file:
             file.seek(place)
             record, _ = json.loads(file.readline())
-        return Reply(record["text"], record["failure"])
+        text, failure = record.get("text"), record.get("failure", "")
+        if not isinstance(text, str) or not isinstance(failure, str | None):
+            raise UserError(f"{self._path}: the reply {question.key} is no reply; delete its line to ask again")
+        return Reply(text, failure)
 
     def add(self, question: Question, reply: Reply) -> None:
         """Store a reply."""
@@ -166,7 +169,10 @@ def _own_key(line: bytes) -> bytes | None:
     record, after = line[1:-_LENGTH], line[-_LENGTH:]
     if not line.startswith(_BEFORE) or after != _AFTER % sha256(record).hexdigest()[:CHECK].encode():
         return None
-    return bytes.fromhex(line[len(_BEFORE) : len(_BEFORE) + 64].decode())
+    try:
+        return bytes.fromhex(line[len(_BEFORE) : len(_BEFORE) + 64].decode())
+    except ValueError:
+        return None
 
 
 def _key(line: bytes) -> bytes | None:
