@@ -1,6 +1,7 @@
 """How often each interval covers the truth, by simulation, over seeds and prompts drawn anew every time.
 
-    python benchmarks/interval_coverage.py [--repeats 1000] [--out coverage.jsonl] [--cells] [--families | --one-model]
+    python benchmarks/interval_coverage.py [--repeats 1000] [--out coverage.jsonl] [--cells]
+                                           [--families | --one-model | --contrasts]
 
 Answers of S = 3, 5, 10 seeds to P = 24, 400 prompts. The chance of a yes has a logit that is the sum of a mean, a
 seed's and a prompt's deviation, both normal; scores from 1 to 5 are rounded sums of normal deviations, lengths are such
@@ -14,6 +15,9 @@ beside those over families as a sample. The latter were chosen on other cells (d
 
 With `--one-model` the second arm is one model, whose "seeds" are samples from the same weights; the first has 2, 3, 10.
 Rates of two samples are those of `cai-base style`: 78 styled prompts, two answers to each.
+
+With `--contrasts` there are four arms, as in a study with two factors: the mean of two minus the mean of two others. An
+interaction is twice such a difference, so its interval covers as often.
 """
 
 import argparse
@@ -161,6 +165,26 @@ def one_model_grid() -> Iterator[dict[str, Any]]:
             yield cell | of | {"seed": [FAMILY_SEED, 0.0]}
 
 
+QUARTETS = (
+    *((mean,) * 4 for mean in (-4.0, -2.0, 0.0, 1.5)),
+    *((-2.0, 0.0, -2.0, 0.0), (1.5, -4.0, 1.5, -4.0), (0.0, 0.0, -2.0, -2.0), (1.5, 1.5, -4.0, -4.0)),
+    *((1.5, 0.0, -2.0, -4.0), (0.0, -2.0, -4.0, -4.0), (1.5, 0.0, 0.0, -2.0)),
+)
+"""The logits of four arms: first two, minus the other two."""
+CONTRAST_PROMPTS = (24, 72)
+
+
+def contrast_grid() -> Iterator[dict[str, Any]]:
+    """Every cell with four arms, for these prompts and with their families."""
+    of = {"of": "difference of means of two", "kind": "rate"}
+    for means, s, p in product(QUARTETS, SEEDS, CONTRAST_PROMPTS):
+        for seed, prompt in product(SEED_LOGITS, PROMPT_LOGITS):
+            yield {**of, "seeds": s, "prompts": p, "means": means, "seed": [seed] * 4, "prompt": prompt}
+    for means, s, logits, (number, of_each) in product(QUARTETS, FAMILY_SEEDS, FAMILY_LOGITS, LAYOUTS):
+        size = {"seeds": s, "prompts": number * of_each, "families": number, "family": logits}
+        yield {**of, **size, "means": means, "seed": [FAMILY_SEED] * 4, "prompt": FAMILY_PROMPT}
+
+
 def over_families(cell: dict[str, Any], arms: list[Array]) -> dict[str, intervals.Interval]:
     """The interval for these families, and the one over families as a sample."""
     of_each = cell["prompts"] // cell["families"]
@@ -225,11 +249,15 @@ def measure(cell: dict[str, Any], repeats: int) -> dict[str, Any]:
     generator = np.random.default_rng(zlib.crc32(json.dumps(cell).encode()))
     bounds, of = BOUNDS[cell["kind"]], cell["of"]
     ours = intervals.of_mean if of == "one arm" else intervals.of_difference
-    expected = truth(cell, 0) - (0.0 if of == "one arm" else truth(cell, 1))
+    half = len(cell["means"]) // 2
+    truths = [truth(cell, arm) for arm in range(len(cell["means"]))]
+    expected = truths[0] if of == "one arm" else float(np.mean(truths[:half]) - np.mean(truths[half:]))
     held: dict[str, list[Array]] = {}
     widths: dict[str, list[Array]] = {}
     for start in range(0, repeats, BATCH):
         arms = draw(cell, min(BATCH, repeats - start), generator)
+        if half > 1:
+            arms = [np.mean(arms[:half], 0), np.mean(arms[half:], 0)]
         if "families" in cell:
             found = over_families(cell, arms)
         elif of == "difference from one model":
@@ -262,10 +290,12 @@ def main() -> int:
     )
     parser.add_argument("--families", action="store_true", help="do the cells with families of prompts")
     parser.add_argument("--one-model", action="store_true", help="do the cells in which the second arm is one model")
+    parser.add_argument("--contrasts", action="store_true", help="do the cells with four arms, as in a study")
     options = parser.parse_args()
     known = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     stored = {json.dumps(one["cell"]): one for one in known if one["repeats"] == options.repeats}
-    cells = list(one_model_grid() if options.one_model else family_grid() if options.families else grid())
+    grids = {options.one_model: one_model_grid, options.families: family_grid, options.contrasts: contrast_grid}
+    cells = list(grids.get(True, grid)())
     with options.out.open("a") as lines:
         for number, cell in enumerate(cells, start=1):
             key = json.dumps(cell)
@@ -296,6 +326,8 @@ def table(found: list[dict[str, Any]]) -> list[str]:
         group = f"{cell['of']}, {cell['kind']}{stress}"
         if "families" in cell:
             group = f"{cell['of']}, families {cell['family']:g} logits apart, {cell['seeds']} seeds"
+        elif cell["of"] == "difference of means of two":
+            group = f"{cell['of']}, {cell['seeds']} seeds"
         elif cell["of"] == "difference from one model":
             samples = f" of {cell['samples']} samples" if "samples" in cell else ""
             group = f"{cell['of']}, {cell['kind']}{samples}, {cell['seeds']} seeds"

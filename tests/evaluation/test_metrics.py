@@ -144,3 +144,31 @@ def test_an_unknown_primary_metric_is_refused() -> None:
         metrics.check_primary(["attack_success"])
     with pytest.raises(UserError, match="occurs twice"):
         metrics.check_primary(["harm", "harm"])
+
+
+def test_a_mean_of_cells_counts_the_samples_of_one_model_as_one() -> None:
+    def arm(*rows: str) -> list[list[Answer]]:
+        """Seeds by prompts: 1 complied, 0 did not."""
+        return [
+            [
+                answer("jailbreak", "override", complied=one == "1").model_copy(update={"id": f"j{i}"})
+                for i, one in enumerate(row)
+            ]
+            for row in rows
+        ]
+
+    trained, model = arm("1000", "1100"), arm("1111", "0000")
+    name = "attack_success_rate"
+
+    def compared(first: list[bool], second: list[bool], *more: Any) -> Any:
+        arms = [[trained, *more], [model, *more]]
+        return metrics.compare_means(*arms, 1, {}, one_model=(first, second))[name]
+
+    pair = metrics.compare(trained, model, [name], {}, one_model=(False, True))[name]
+    assert compared([False], [True]).ci95 == pair.ci95
+    assert compared([False], [True]).difference == pytest.approx(-0.125)
+    for more in ([], [trained]):
+        same, rest = [False] * len(more), len(more)
+        as_model = compared([False, *same], [True, *same], *more).ci95
+        as_seeds = compared([False, *same], [False, *same], *more).ci95
+        assert as_model[1] - as_model[0] < as_seeds[1] - as_seeds[0], rest

@@ -27,7 +27,7 @@ def results(finished: Path) -> Results:
 def test_a_card_of_sft_has_no_stage_that_sft_did_not_have(finished: Path, tmp_path: Path) -> None:
     assert main(["export", str(finished), "--arm", "sft", "--out", str(tmp_path / "sft")]) == 0
     card = (tmp_path / "sft" / "README.md").read_text(encoding="utf-8")
-    assert "- SFT on a few human-written answers (2 steps)." in card
+    assert "- SFT on a few written answers (2 steps)." in card
     assert "tags: [cai-base]" in card
     for untrue in ("DPO", "revision chains", "criticised", "Constitutional AI from"):
         assert untrue not in card.partition("## Limits")[0], untrue
@@ -37,7 +37,7 @@ def test_a_card_of_sft_has_no_stage_that_sft_did_not_have(finished: Path, tmp_pa
     ("arm", "tagged", "says"),
     [
         ("base", [], "None: it is the base model"),
-        ("resample", [], "SFT on a few human-written answers (2 steps). LoRA of rank 2."),
+        ("resample", [], "SFT on a few written answers (2 steps). LoRA of rank 2."),
         ("cai", ["constitutional-ai", "dpo"], "Training on them: DPO, with the loss sigmoid (2 steps)."),
         ("shuffled", ["constitutional-ai", "dpo"], "else they are swapped."),
     ],

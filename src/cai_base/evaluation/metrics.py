@@ -200,7 +200,12 @@ def correct_primary(
 
 
 def compare_means(
-    first: Sequence[PerSeed], second: Sequence[PerSeed], scale: int, margins: Mapping[str, float]
+    first: Sequence[PerSeed],
+    second: Sequence[PerSeed],
+    scale: int,
+    margins: Mapping[str, float],
+    *,
+    one_model: tuple[Sequence[bool], Sequence[bool]],
 ) -> dict[str, Difference]:
     """The mean of some arms minus the mean of others, every metric, paired by seed and prompt.
 
@@ -210,18 +215,41 @@ def compare_means(
         first, second: the arms' answers, all with the same seeds.
         scale: the differences are multiplied by it.
         margins: as for `compare`; not used where `scale` is not 1.
+        one_model: of each arm, whether all its seeds sample from the same weights, as for the base model.
     """
     single = scale == len(first) == len(second) == 1
+    all_one = all(one_model[0]), all(one_model[1])
     differences = {}
     for name, metric in METRICS.items():
         sides = [[_of_kinds(arm, metric.kinds) for arm in arms] for arms in (first, second)]
         prompts = _prompts(*(arm for side in sides for arm in side))
-        minuend, subtrahend = (np.mean([_table(metric, arm, prompts) for arm in side], axis=0) for side in sides)
+        minuend, subtrahend = (
+            np.mean(
+                [
+                    _varying(_table(metric, arm, prompts), one and not every)
+                    for arm, one in zip(side, ones, strict=True)
+                ],
+                axis=0,
+            )
+            for side, ones, every in zip(sides, one_model, all_one, strict=True)
+        )
         margin = margins.get(name) if scale == 1 else None
         families = _families(metric, prompts, *(arm for side in sides for arm in side))
-        one = paired(minuend, subtrahend, metric.range, metric.binary and single, margin, families)
+        binary = metric.binary and single
+        one = paired(minuend, subtrahend, metric.range, binary, margin, families, one_model=all_one)
         differences[name] = scaled(one, scale)
     return differences
+
+
+def _varying(table: Array, of_one_model: bool) -> Array:
+    """The table with only what varies between seeds: of one model's samples each prompt's mean over those scored."""
+    if not of_one_model:
+        return table
+    scored = ~np.isnan(table)
+    means = np.divide(
+        np.nansum(table, axis=0), scored.sum(axis=0), where=scored.any(axis=0), out=np.full(table.shape[1], np.nan)
+    )
+    return np.where(scored, means, np.nan)
 
 
 def _difference(

@@ -102,14 +102,14 @@ def interval_note(results: Results | SuiteResults) -> str:
         paired += _few_seeds(results)
     if over == {SEEDS_AND_PROMPTS}:
         return (
-            "Brackets: 95 % confidence intervals for the mean over all seeds and all prompts of these kinds. "
+            "Brackets: 95 % confidence intervals over seeds and over prompts of these kinds and families. "
             f"Differences are paired by seed and prompt.{paired}"
         )
     of_one_model = "95 % Clopper-Pearson intervals over prompts (t for lengths and fluency)"
     if SEEDS_AND_PROMPTS not in over:
         return f"One seed. Brackets: {of_one_model}; with another seed, training may end elsewhere.{paired}"
     return (
-        "Brackets: 95 % confidence intervals for the mean over all seeds and all prompts of these kinds; for an arm "
+        "Brackets: 95 % confidence intervals over seeds and over prompts of these kinds and families; for an arm "
         f"that is one model, such as the base model, {of_one_model}. Differences are paired by seed and prompt.{paired}"
     )
 

@@ -21,7 +21,10 @@ class Feedback(Section):
         None,
         description="few-shot examples for comparisons: JSONL or the CAI paper's RLMadisonFewShotPrompts.json",
     )
-    temperature: numbers.Temperature = Field(1.0, description="temperature at which the two answers are sampled")
+    temperature: numbers.Temperature = Field(
+        1.0,
+        description="temperature at which the two answers, and the reasoning of the chain of thought, are sampled",
+    )
     principles: numbers.Draws = Field(4, description="principles drawn for every pair; its label is the mean over them")
     chain_of_thought: CliImplicitFlag[bool] = Field(
         False, description="let the interpreter reason before it compares; labels are then clamped to 40 to 60 %"

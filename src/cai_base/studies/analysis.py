@@ -46,7 +46,8 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
     cells = [runs[cell.run].answers(cell.arm) for cell in record.cells]
     margins = metrics.margins(settings.evaluation)
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
-    differences = [_compared(contrast, cells, margins) for contrast in record.contrasts]
+    ones = [ARMS[cell.arm].one_model for cell in record.cells]
+    differences = [_compared(contrast, cells, ones, margins) for contrast in record.contrasts]
     corrected = metrics.correct_primary(differences, record.primary)
     return StudyResults(
         **head(settings.model, settings.seed_numbers, _models(runs)),
@@ -108,7 +109,8 @@ def _cell(
 ) -> CellResults:
     compared: dict[str, Difference] = {}
     if cell.arm != BASELINE and not _empty(answers):
-        compared = metrics.compare(answers, run.answers(BASELINE), METRICS, margins)
+        ones = ARMS[cell.arm].one_model, ARMS[BASELINE].one_model
+        compared = metrics.compare(answers, run.answers(BASELINE), METRICS, margins, one_model=ones)
     result = CellResults(
         levels=cell.levels,
         arm=cell.arm,
@@ -132,13 +134,18 @@ def _figures(answers: metrics.PerSeed, kinds: Sequence[str], *, one_model: bool)
 
 
 def _compared(
-    contrast: StudyContrast, cells: Sequence[metrics.PerSeed], margins: Mapping[str, float]
+    contrast: StudyContrast, cells: Sequence[metrics.PerSeed], one_model: Sequence[bool], margins: Mapping[str, float]
 ) -> dict[str, Difference]:
-    """First minus second, for every metric that at least one answer has; empty if a cell has no answers."""
+    """First minus second, for every metric that at least one answer has; empty if a cell has no answers.
+
+    Args:
+        one_model: of each cell, whether all seeds of its arm sample from the same weights.
+    """
     first, second = ([cells[place] for place in side] for side in (contrast.first, contrast.second))
     if any(_empty(cell) for cell in (*first, *second)):
         return {}
-    differences = metrics.compare_means(first, second, contrast.scale, margins)
+    ones = [one_model[place] for place in contrast.first], [one_model[place] for place in contrast.second]
+    differences = metrics.compare_means(first, second, contrast.scale, margins, one_model=ones)
     return {name: one for name, one in differences.items() if one.difference is not None}
 
 

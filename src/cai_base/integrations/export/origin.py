@@ -42,7 +42,7 @@ def _stage(results: Results, settings: RunSettings, arm: Arm) -> list[str]:
     steps, loss = settings.training(arm.section).steps, results.losses[arm.name]
     if arm.section == "sft":
         replaced = f", of which {settings.sft.refusals} were replaced by refusals" if arm.replaces else ""
-        return [f"SFT on a few human-written answers{replaced} ({steps} steps)."]
+        return [f"SFT on a few written answers{replaced} ({steps} steps)."]
     source, count = pairs_origin(results, settings, arm), counts(results, arm)
     how = {
         "dpo": "the NLL of the chosen responses alone" if arm.chosen_only else f"DPO, with the loss {loss.name}",

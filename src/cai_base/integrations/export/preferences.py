@@ -80,7 +80,7 @@ def _card(
             f"# Preference pairs of {arm.label} on {escaped(results.model)}",
             "",
             f"{sum(map(len, splits.values()))} pairs of {len(results.seeds)} seeds ({counts}), from a base model "
-            f"fine-tuned on a few human-written answers (SFT). {pairs_origin(results, settings, arm)} {arm.label}: "
+            f"fine-tuned on a few written answers (SFT). {pairs_origin(results, settings, arm)} {arm.label}: "
             f"{arm.about}. {others_sentence(results, arm)}",
             organism,
             "## Columns",

@@ -92,7 +92,7 @@ def no_safer_revisions(harmful_by_round: Sequence[float | None]) -> list[str]:
         return []
     return [
         f"revisions are no safer than their originals: {first:.0%} of the originals are harmful and {last:.0%} "
-        f"of the revisions after {len(harmful_by_round) - 1} rounds, so a preference for the revision means nothing"
+        f"of the revisions after {len(harmful_by_round) - 1} rounds, so the preference is not for less harm"
     ]
 
 
@@ -130,7 +130,7 @@ def differs_from_itself(comparisons: Mapping[str, Mapping[str, Difference]]) -> 
             warnings.append(
                 f"control {arm.name}: {arm.null_of.upper()} with other random draws differs from itself in "
                 f"{', '.join(significant)}; the interval should include 0, so a difference of that size between other "
-                "arms means nothing"
+                "arms may be chance"
             )
     return warnings
 
