@@ -40,7 +40,7 @@ def test_the_table_has_the_figures_side_by_side(run: Path, stored: StoredRun) ->
     assert "direct (apart)" in text
     assert "preference pairs; filtered:" in text
     assert "model organism" in text
-    assert "95 % confidence intervals for the mean over all seeds and all prompts" in " ".join(text.split())
+    assert "95 % confidence intervals over seeds and over prompts of these kinds and families" in " ".join(text.split())
     assert "Full CAI no less helpful than SFT-only, by a margin of 0.25: not shown" in " ".join(text.split())
     assert "To detect 5.0 points you need" in " ".join(text.split())
     assert "\x1b" not in text
