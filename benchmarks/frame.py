@@ -35,7 +35,7 @@ class Taken:
 
 
 Steps = Callable[[int], list[Taken]]
-"""Takes so many steps, after what warm-up it needs, and says what each took."""
+"""Runs n steps after a warm-up, and returns the duration of each."""
 
 
 def synchronise() -> None:

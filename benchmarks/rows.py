@@ -30,7 +30,7 @@ TRL, TRL_PACKED, GENERATE = "TRL and PEFT", "TRL and PEFT, packed", "generate, b
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured, and of what.
+    """The size of the problem.
 
     Attributes:
         name: before the names of the rows.
@@ -153,18 +153,19 @@ def dpo(bench: Bench) -> Comparison:
         {
             TRL: training.laps(trainer),
             "engine, 1 adapter": training.ours(engine, ["0"], one),
-            "engine, 10 adapters": training.ours(engine, bench.adapters, ten),
+            f"engine, {len(bench.adapters)} adapters": training.ours(engine, bench.adapters, ten),
         },
         bench.scale.rounds,
         bench.scale.steps,
         at_most=50,
     )
     if bench.device == "cuda":  # a CPU's rate depends on what else it does
-        for name, batch, names in (("1", one, ["0"]), ("10", ten, bench.adapters)):
+        for batch, names in ((one, ["0"]), (ten, bench.adapters)):
+            name = len(names)
             work = ceilings.useful_operations(
                 bench.scale.shape, training.RANK, [batch(adapter, 0).sequences for adapter in names]
             )
-            seconds = row.median(f"engine, {name} adapter{'s' if name == '10' else ''}")
+            seconds = row.median(f"engine, {name} adapter{'s' if name > 1 else ''}")
             row.figures[f"useful share of the matmul rate, {name}"] = round(work / seconds / bench.matmul, 3)
             row.figures[f"useful TFLOP a step, {name}"] = round(work / 1e12, 3)
     row.figures["tokens of a batch, as given"] = sum(len(one.tokens) for one in ten("0", 0).sequences)
@@ -190,7 +191,9 @@ def sft(bench: Bench) -> Comparison:
             TRL: training.laps(padded),
             TRL_PACKED: training.laps(packed, per_row / BATCH),
             "engine, 1 adapter": training.ours(engine, ["0"], training.sft_batches(data, ["0"])),
-            "engine, 10 adapters": training.ours(engine, bench.adapters, training.sft_batches(data, bench.adapters)),
+            f"engine, {len(bench.adapters)} adapters": training.ours(
+                engine, bench.adapters, training.sft_batches(data, bench.adapters)
+            ),
         },
         bench.scale.rounds,
         bench.scale.steps,
@@ -217,23 +220,24 @@ def seeds(bench: Bench, shape: str, to_one: float | None) -> Comparison:
     sft_trainer, dpo_trainer = peer.sft(examples * 2), peer.dpo(bench.work.pairs(bench.scale.prompts))
     data = training.as_examples(sft_trainer.train_dataset)[: len(examples)]
     pairs = training.as_pairs(dpo_trainer.train_dataset)
-    engines = {}
-    for title, names in (("engine, 1 seed", ["0"]), ("engine, 10 seeds", bench.adapters)):
+    engines, number = {}, len(bench.adapters)
+    ours, theirs = f"engine, {number} seeds", f"{number} runs of TRL"
+    for title, names in (("engine, 1 seed", ["0"]), (ours, bench.adapters)):
         steps = (training.sft_batches(data, names), training.dpo_batches(engine, pairs, names))
         engines[title] = _joined(*(training.ours(engine, names, batch) for batch in steps))
     row = Comparison(
         f"{bench.scale.name}-ten-seeds-{shape.lower()}",
-        f"one SFT step and one DPO step of ten seeds, batch {BATCH}, LoRA 32, {shape} shape",
-        ours="engine, 10 seeds",
-        goals={"ten runs of TRL": bench.scale.goals["seeds"]},
-        times={"ten runs of TRL": bench.scale.seeds},
-        notes=["One run of TRL was measured and counted ten times."],
+        f"one SFT step and one DPO step of {number} seeds, batch {BATCH}, LoRA 32, {shape} shape",
+        ours=ours,
+        goals={theirs: bench.scale.goals["seeds"]},
+        times={theirs: number},
+        notes=[f"One run of TRL was measured and counted {number} times."],
     )
-    contenders = {"ten runs of TRL": _joined(training.laps(sft_trainer), training.laps(dpo_trainer)), **engines}
+    contenders = {theirs: _joined(training.laps(sft_trainer), training.laps(dpo_trainer)), **engines}
     row.measure(contenders, bench.scale.rounds, bench.scale.steps, at_most=45)
-    row.figures["ten seeds over one"] = round(row.median("engine, 10 seeds") / row.median("engine, 1 seed"), 2)
+    row.figures[f"{number} seeds over one"] = round(row.median(ours) / row.median("engine, 1 seed"), 2)
     if to_one is not None:
-        row.figures["ten seeds over one, goal"] = to_one
+        row.figures[f"{number} seeds over one, goal"] = to_one
     return row
 
 
