@@ -52,6 +52,9 @@ def test_of_a_suite_answers_are_broken_by_repetition_or_where_the_base_model_mea
     likely, unlikely = ({"logprob": value, "opening_logprob": value} for value in (-2.0, -6.0))
     marked = _with_broken({"base": [[answer("So.", **likely)]], "sft": [[answer("It soap.", **unlikely)]]})
     assert [of_arm[0][0].broken for of_arm in marked.values() if of_arm[0]] == [False, True]
+    of_instruct = {"base": [[answer("So.", **likely)]], "instruct": [[said, endless, too_long]]}
+    marked = _with_broken(of_instruct)  # which the base model did not measure
+    assert [one.broken for one in marked["instruct"][0] or ()] == [False, True, None]
 
 
 def test_no_preset_uses_refusal_phrases() -> None:

@@ -11,11 +11,13 @@ from jinja2 import TemplateError
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from cai_base.arms import ARMS
 from cai_base.cli import main
 from cai_base.dialogue import STOPS, Layout
 from cai_base.engines.tokenizer import HubTokenizer
 from cai_base.errors import UserError
 from cai_base.integrations.export import arm_export
+from cai_base.integrations.export.preferences import write_preferences
 from cai_base.integrations.server.forms import ChatForm, WrongRequest, read_form, turns_of
 from cai_base.progress import Progress
 from cai_base.run.finished_run import load_arms
@@ -206,6 +208,13 @@ def test_what_cannot_be_exported_is_one_sentence(
     assert main(["export", str(finished), *arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arm", ["nll-only", "sl-cai"])
+def test_an_arm_on_the_pairs_of_full_cai_names_the_arm_that_has_them(tmp_path: Path, arm: str) -> None:
+    unread: Any = None
+    with pytest.raises(UserError, match=f"--arm {arm}: is trained on the run's own pairs.* give --arm cai"):
+        write_preferences(unread, unread, unread, ARMS[arm], unread, tmp_path)
 
 
 def test_a_wrong_name_is_refused_before_the_files_are_checked(

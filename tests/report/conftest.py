@@ -57,6 +57,7 @@ def _make(
     folder: pytest.TempPathFactory,
     *,
     seeds: int = 2,
+    start_seed: int = 0,
     arms: str = "sft,cai",
     judged: bool = True,
     protocol: str = "heldout",
@@ -77,6 +78,7 @@ def _make(
     flags += ["--data", "english", "--evaluate-every", "10", "--sft.steps", "20", "--dpo.steps", "20"]
     flags += ["--revision.rounds", "2", "--sl-cai.steps", "20"]
     flags += ["--evaluation.unseen-families", str(unseen)]
+    flags += ["--start-seed", str(start_seed)]
     flags += [] if constitution is None else ["--constitution", str(constitution)]
     settings = load_settings(flags).settings
     settings = settings.model_copy(update={"protocol": protocol})

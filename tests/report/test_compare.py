@@ -125,6 +125,37 @@ def test_rates_by_string_matching_are_called_that_beside_the_differences(runs: t
         assert "string matching" not in write(compared)
 
 
+def test_runs_without_a_shared_seed_are_told_what_to_do_and_have_no_differences(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = make_run(seeds=2).rename(tmp_path / "a"), make_run(seeds=2, start_seed=2).rename(tmp_path / "b")
+    assert main(["compare", str(first), str(second), "--out", str(tmp_path / "compare.html")]) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "compare.html").read_text(encoding="utf-8")):
+        words = " ".join(text.split())
+        assert "b and a share no seed (b has 2, 3; a has 0, 1), so they cannot be paired" in words
+        assert "nothing can be paired" in words
+        assert "seeds (none)" not in words
+        assert "Attack success rate" in words  # the means
+
+
+def test_differences_of_three_runs_say_what_is_subtracted(runs: tuple[Path, Path], make_run: MakeRun) -> None:
+    third = make_run(seeds=1)
+    for write in (render, html):
+        text = " ".join(write(compare((*runs, third))).split())
+        assert "Every difference is a run minus first, the first one named." in text
+        assert "Every difference" not in write(compare(runs))
+
+
+def test_a_copy_of_a_run_has_the_same_answers_and_no_difference(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs[0], tmp_path / "copy")
+    assert main(["compare", str(runs[0]), str(tmp_path / "copy")]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "The runs have the same settings and inputs." in words
+    assert "The same answers in both runs, so there is no difference: Base model, SFT-only, Full CAI." in words
+
+
 def test_one_run_or_the_same_twice_is_refused(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(runs[0])]) == 2
     assert "give at least two runs" in capsys.readouterr().err

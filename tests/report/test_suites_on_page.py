@@ -84,6 +84,16 @@ def test_comparisons_are_shown_with_their_accuracies(ask: Ask) -> None:
     assert '75.0 <span class="interval">[50.0, 90.0]</span> <span class="note">(30 of 40)</span>' in section
 
 
+@pytest.mark.parametrize("base", [True, False])
+def test_arms_whose_broken_answers_are_repetition_alone_are_named(ask: Ask, base: bool) -> None:
+    figures = json.loads((ask("mine") / "results.json").read_bytes())["arms"]["sft"]
+    unmeasured = {name: figure for name, figure in figures.items() if name != "fluency"}
+    arms = {"base": figures, "sft": figures, "instruct": unmeasured} if base else {"sft": unmeasured}
+    html, _ = pages(ask("mine-2", arms=arms, layouts=dict.fromkeys(arms, "few-shot dialogue"), judge="refusal-phrases"))
+    whose = "the answers of Instruct" if base else "these answers"
+    assert f"No base model measured {whose}, so broken language there is endless repetition alone." in html
+
+
 def test_hostile_names_stay_text(ask: Ask) -> None:
     run = ask("mine", warnings=[HOSTILE], suite=suite_named(HOSTILE))
     html, markdown = pages(run)

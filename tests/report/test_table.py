@@ -1,6 +1,7 @@
 """The terminal's table, the headline, and which texts are chosen to be read."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_an_instruct_model_stands_beside_the_trained_arms(make_run: MakeRun) -> 
 def test_warnings_come_first(make_run: MakeRun) -> None:
     run = make_run(seeds=1, warnings=("clipped\x1b[31m",), helpful=True)
     assert render(run).startswith("warning: clipped\\x1b[31m\n")
+
+
+def test_the_end_of_a_run_does_not_repeat_the_warning_about_its_plan(make_run: MakeRun) -> None:
+    run = make_run(seeds=1, warnings=("preflight, power warned: few prompts", "preflight, disk warned: little is free"))
+    assert "little is free" in summary(run)
+    assert "few prompts" not in summary(run)
+    assert "few prompts" in render(run)
+
+
+def test_the_end_of_a_run_offers_rounds_only_where_there_are_chains(
+    run: Path, stored: StoredRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ", revision by round" in summary(run)
+    none = stored.results.revision.model_copy(update={"chains": 0})
+    without = replace(stored, results=stored.results.model_copy(update={"revision": none}))
+    monkeypatch.setattr("cai_base.report.table.load", lambda _: without)
+    assert "revision by round" not in summary(run)
 
 
 def test_a_note_of_the_engine_made_during_the_run_is_a_warning(make_run: MakeRun) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from small_run import PROMPTS
@@ -106,21 +107,29 @@ def test_what_a_tracker_has_is_not_sent_again(run: Path) -> None:
     assert send(run, "tensorboard") == 0
 
 
-def test_after_a_crash_while_sending_each_step_is_there_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin(run, ["tensorboard"])
-    log, sent = TensorBoard.log, 0
+@contextlib.contextmanager
+def dying_after(
+    points: int, tracker: type[TensorBoard] | type[WeightsAndBiases], patch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A tracker that takes so many points, and then none."""
+    log, sent = tracker.log, 0
 
-    def dies(sink: TensorBoard, point: Point, number: int) -> None:
+    def dies(sink: Any, point: Point, number: int) -> None:
         nonlocal sent
         sent += 1
-        if sent > 7:
+        if sent > points:
             raise ConnectionError
         log(sink, point, number)
 
-    monkeypatch.setattr(TensorBoard, "log", dies)
-    with pytest.raises(ConnectionError):
+    with patch.context() as inside:
+        inside.setattr(tracker, "log", dies)
+        yield
+
+
+def test_after_a_crash_while_sending_each_step_is_there_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(run, ["tensorboard"])
+    with dying_after(7, TensorBoard, monkeypatch), pytest.raises(ConnectionError):
         send(run, "tensorboard")
-    monkeypatch.setattr(TensorBoard, "log", log)
     send(run, "tensorboard")
     for seed in (0, 1):
         times = Counter((name, step) for name, step, _ in in_tensorboard(run, seed))
@@ -171,18 +180,8 @@ def test_after_a_crash_while_sending_offline_files_of_weights_and_biases_have_ea
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     begin(run, ["wandb"])
-    log, sent = WeightsAndBiases.log, 0
-
-    def dies(sink: WeightsAndBiases, point: Point, number: int) -> None:
-        nonlocal sent
-        sent += 1
-        if sent > 7:
-            raise ConnectionError
-        log(sink, point, number)
-
-    monkeypatch.setattr(WeightsAndBiases, "log", dies)
     sender = Sender(run, "wandb")
-    with pytest.raises(ConnectionError):
+    with dying_after(7, WeightsAndBiases, monkeypatch), pytest.raises(ConnectionError):
         sender.send(files=True)
     sender.close()
     until = time.monotonic() + 20
@@ -190,7 +189,6 @@ def test_after_a_crash_while_sending_offline_files_of_weights_and_biases_have_ea
         time.sleep(0.1)
     assert in_weights_and_biases(run, 0)
     time.sleep(1)  # the library names a folder by the second
-    monkeypatch.setattr(WeightsAndBiases, "log", log)
     send(run, "wandb")
     for seed in (0, 1):
         times = Counter((name, step) for name, step, _ in in_weights_and_biases(run, seed))

@@ -116,6 +116,14 @@ def test_the_time_left_of_the_run_is_its_forecast_at_the_pace_measured_so_far() 
     assert seconds_left({}, stages, {"sft": 200.0}) is None
 
 
+def test_a_phase_that_was_faster_than_expected_leaves_no_time_behind_it() -> None:
+    stages = [Stage("sft", "SFT", 10, 10, 100, {}), Stage("feedback", "Feedback", 5, 10, 100, {})]
+    forecast = {"sft": 100.0, "feedback-responses": 500.0, "feedback": 200.0}
+    assert seconds_left(forecast, stages, {"sft": 100.0, "feedback-responses": 9.0, "feedback": 100.0}) == 100.0
+    later = [stages[0], replace(stages[1], done=0, seconds=0)]
+    assert seconds_left(forecast, later, {"sft": 100.0, "feedback-responses": 9.0}) == 491.0 + 200.0
+
+
 def test_the_page_shows_the_time_left_of_the_whole_run(unfinished: Path) -> None:
     status = replace(read_status(unfinished), left=754.0)
     assert "<dt>Time left</dt><dd>about 12:34</dd>" in watch.html(status, 5)

@@ -1,7 +1,10 @@
 """Who critiques, revises and compares, by `--interpreter`: the adapter itself, the base model, or another model."""
 
+from pathlib import Path
+
 import pytest
 
+from cai_base.cli import main
 from cai_base.engines import Datum, Engine
 from cai_base.errors import UserError
 from cai_base.method.interpreter import Interpreter
@@ -54,3 +57,14 @@ def test_another_model_interprets_in_an_engine_of_its_own_for_every_seed() -> No
 def test_an_interpreter_that_is_not_there_is_named_by_its_flag(name: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         interpretation(name)
+
+
+@pytest.mark.parametrize("name", ["base", "organism:instruct"])
+def test_an_interpreter_with_nothing_to_do_is_refused_before_a_model_is_loaded(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--arms", "sft", "--interpreter", name, "--out", str(tmp_path / "run")]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"--interpreter {name}: would do nothing, since no arm of this run needs critiques" in error
+    assert "Loading" not in error
+    assert not (tmp_path / "run").exists()

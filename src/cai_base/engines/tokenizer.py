@@ -2,7 +2,9 @@
 
 import logging
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from itertools import takewhile
@@ -50,7 +52,7 @@ class HubTokenizer:
         vocabulary: int | None = None,
         thinking: bool = True,
     ) -> None:
-        self._tokenizer, self._vocabulary = tokenizer, vocabulary
+        self._tokenizer, self._vocabulary, self._turns = tokenizer, vocabulary, _Turns(tokenizer)
         self._switches = {} if thinking else NO_THINKING
         end = tokenizer.eos_token_id
         own = frozenset() if end is None else frozenset([int(end)])
@@ -77,7 +79,9 @@ class HubTokenizer:
         return self._embedded(self._tokens(text, add_special_tokens=False, split_special_tokens=True))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        with self._turns.take():
+            text = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
 
     def decode_special(self, token: int) -> str:
         """How the tokenizer writes one token, special or not."""
@@ -171,7 +175,8 @@ class HubTokenizer:
             EngineError: the tokenizer's library gave up, as on a pattern that tries too many ways to match.
         """
         try:
-            return cast(list[int], self._tokenizer(text, **how)["input_ids"])
+            with self._turns.take(how.get("split_special_tokens", self._turns.usual)):
+                return cast(list[int], self._tokenizer(text, **how)["input_ids"])
         except BaseException as error:
             if type(error).__name__ != PANIC:
                 raise
@@ -199,6 +204,34 @@ class HubTokenizer:
 
     def _no_chat(self, reason: str) -> EngineError:
         return EngineError("tokenizer", self._tokenizer.name_or_path, reason, CHAT_REMEDY)
+
+
+class _Turns:
+    """Lets several threads use a tokenizer. Whether special tokens in a text are divided is a state of its library's
+    object, which cannot change while another thread uses it: calls that need the other state wait."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._library: Any = getattr(tokenizer, "backend_tokenizer", None)  # None: it is written in Python
+        self._changed = threading.Condition()
+        self._divides: bool | None = None
+        self._users, self.usual = 0, bool(tokenizer.split_special_tokens)
+
+    @contextmanager
+    def take(self, divides: bool | None = None) -> Iterator[None]:
+        """A context in which the state is `divides`; None if it does not matter."""
+        with self._changed:
+            if divides is not None and divides != self._divides:
+                self._changed.wait_for(lambda: not self._users or divides == self._divides)
+                if divides != self._divides and self._library is not None:
+                    self._library.encode_special_tokens = divides
+                self._divides = divides
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
 
 
 def _strftime_macro() -> str:

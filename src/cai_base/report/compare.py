@@ -79,7 +79,9 @@ def _difference_cell(name: str, differences: Mapping[str, Difference]) -> Cell:
 
 def paired_over(against: Against) -> str:
     """The seeds and prompts over which the differences are paired, and what the table leaves out."""
-    seeds = ", ".join(map(str, against.seeds)) or "none"
+    if not against.seeds or not against.prompts:
+        return "The runs share no seed and prompt, so nothing can be paired."
+    seeds = ", ".join(map(str, against.seeds))
     text = f"Paired over the seeds ({seeds}) and the {against.prompts} prompts that both runs have; 95 % intervals."
     single = [label(name) for name in in_order(against.arms) if arm(name).one_model]
     if single:
@@ -94,9 +96,13 @@ def paired_over(against: Against) -> str:
 
 
 def notes(compared: RunsCompared) -> list[str]:
-    """What the judges of these runs cannot tell, and that a model is a model organism."""
+    """What is subtracted from what, what the judges of these runs cannot tell, and that a model is a model organism."""
+    first, *others = compared.runs
+    order = (
+        f"Every difference is a run minus {first.name}, the first one named; name another one first to compare with it."
+    )
     organism = [ORGANISM] if any(run.model_organism for run in compared.runs) else []
-    return [*judge_note(*(run.judge for run in compared.runs)), *organism]
+    return [*([order] if len(others) > 1 else []), *judge_note(*(run.judge for run in compared.runs)), *organism]
 
 
 def render(compared: RunsCompared) -> str:

@@ -21,11 +21,6 @@ from cai_base.settings.judges import NO_JUDGE
 from cai_base.text import one_line
 
 BROKEN, FLUENCY = "broken_rate", "fluency"
-REPEATS = (
-    "No base model measured these answers, so broken language is endless repetition alone. Other gibberish is not "
-    "seen: read some answers."
-)
-"""What stands under rates of broken language without the likelihood of the answers."""
 REASONS = 8
 """Reasons for unscored answers that are shown, the most frequent first."""
 
@@ -140,10 +135,19 @@ def _suite_notes(results: SuiteResults) -> list[str]:
         return []
     over = "Attack success and refusal are over the attacks, over-refusal over the safe prompts."
     notes = [over, *judge_note(results.judge)]
-    by_repetition = BASE not in results.arms or any(FLUENCY not in figures for figures in results.arms.values())
-    if by_repetition and any(BROKEN in figures for figures in results.arms.values()):
-        notes.append(REPEATS)
-    return [*notes, _interval_note(results)]
+    return [*notes, *_repetition_note(results), _interval_note(results)]
+
+
+def _repetition_note(results: SuiteResults) -> Iterator[str]:
+    """What stands under rates of broken language without the likelihood of the answers, and of which arms they are."""
+    rated = {name: figures for name, figures in results.arms.items() if BROKEN in figures}
+    unmeasured = [name for name, figures in rated.items() if BASE not in results.arms or FLUENCY not in figures]
+    if unmeasured:
+        whose = "these answers" if len(unmeasured) == len(rated) else f"the answers of {listed(map(label, unmeasured))}"
+        yield (
+            f"No base model measured {whose}, so broken language there is endless repetition alone. Other gibberish is "
+            "not seen: read some answers."
+        )
 
 
 def _interval_note(results: SuiteResults) -> str:

@@ -81,19 +81,24 @@ def prose(console: Console, text: str, style: str = "") -> None:
 NEXT = (
     (("report", "--open"), "its page, with every answer and chain"),
     (("chat",), "talk to its arms"),
-    (("report",), "the notes on these figures, attack success by family, revision by round"),
+    (("report",), "the notes on these figures, attack success by family"),
 )
 """What can be done with a finished run: commands with a flag, each with what it shows."""
+ROUNDS = ", revision by round"
+"""What the last of them shows too, of a run with revision chains."""
+PLANNED = "preflight, power"
+"""How a warning begins that is about the plan of a run. Its beginning has said it, and its intervals replace it."""
 
 
 def _summarise(console: Console, results: Results, directory: Path) -> None:
-    warn(console, failure_sentences(results), warnings(results))
+    warn(console, failure_sentences(results), [one for one in warnings(results) if not one.startswith(PLANNED)])
     prose(console, headline(results), "bold")
     draw(console, main_table(results))
     about = f" {ORGANISM}" if results.model_organism else ""
     prose(console, f"Brackets: 95 % confidence intervals; over what, the notes say.{about}", "dim")
     console.print()
-    for (command, *flags), what in NEXT:
+    shown = (*(what for _, what in NEXT[:-1]), NEXT[-1][1] + (ROUNDS if results.revision.chains else ""))
+    for ((command, *flags), _), what in zip(NEXT, shown, strict=True):
         console.print(Text(f"{command_on(command, directory, *flags)}  # {what}"), soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ from cai_base import embedded, paths
 from cai_base.arms import ARMS, INSTRUCT
 from cai_base.dialogue import Dialogue
 from cai_base.engines import Engine, Usage
+from cai_base.errors import UserError
 from cai_base.evaluation import metrics
 from cai_base.evaluation.judges import Judge
 from cai_base.evaluation.judges.load import check_judges, keep_replies, load_judges
@@ -38,7 +39,7 @@ from cai_base.run.spending import cost, forecast
 from cai_base.run.spending.budget import Budget
 from cai_base.run.spending.limits import check_limits
 from cai_base.run.spending.prices import Prices
-from cai_base.settings.schema import LOSSES, Dpo, RunSettings
+from cai_base.settings.schema import LOSSES, SELF, Dpo, RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json, write_atomic
 
@@ -152,6 +153,8 @@ def examine(
     """
     refuse_existing(out)
     metrics.check_primary(settings.evaluation.primary)
+    if repeated is None:
+        _check_interpreter(settings)
     inputs = gather(settings) if repeated is None else repeated.inputs
     check_limits(settings.base_model, settings.seeds)
     Prices.of_models(settings.models, settings.price).check_limit(settings.max_cost)
@@ -262,6 +265,20 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
             f"tokens read, {lost.sampled} sampled, {lost.trained} trained on"
         )
     return session
+
+
+def _check_interpreter(settings: RunSettings) -> None:
+    """Check that the interpreter has something to do.
+
+    Raises:
+        UserError: the settings name one, and no arm needs critiques, revisions or comparisons.
+    """
+    compares = any(ARMS[name].source == "comparisons" for name in settings.evaluated_arms)
+    if settings.interpreter != SELF and not settings.revises and not compares:
+        raise UserError(
+            f"--interpreter {settings.interpreter}: would do nothing, since no arm of this run needs critiques, "
+            "revisions or comparisons; leave it out, or add an arm that does, as in --arms sft,cai"
+        )
 
 
 def _untuned_beta(dpo: Dpo) -> list[str]:

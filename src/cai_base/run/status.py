@@ -105,7 +105,8 @@ def seconds_left(forecast: Mapping[str, float], stages: Iterable[Stage], seconds
     """The time left of a run: its forecast, at the pace measured so far.
 
     Args:
-        forecast: the expected seconds by phase; empty if there is no forecast.
+        forecast: the expected seconds by phase, in the order of the phases, the evaluations last; empty if there is
+            no forecast.
         seconds: those spent so far, by phase.
     """
     if not forecast:
@@ -114,9 +115,11 @@ def seconds_left(forecast: Mapping[str, float], stages: Iterable[Stage], seconds
     expected = sum(forecast[name] * share for name, share in shares.items())
     pace = (sum(seconds.get(name, 0.0) for name in shares) + PRIOR) / (expected + PRIOR)
     left = sum(pace * forecast[name] * (1 - share) for name, share in shares.items())
-    # How much of the evaluations is done is known by their time alone.
-    others = (max(0.0, pace * forecast[name] - seconds.get(name, 0.0)) for name in forecast if name not in shares)
-    return left + sum(others)
+    # Phases work one after another: those before the last that has begun are done. Of the others, such as the
+    # evaluations, only the time tells how much is done.
+    begun = max((number for number, name in enumerate(forecast) if shares.get(name)), default=-1)
+    others = [name for number, name in enumerate(forecast) if name not in shares and number > begun]
+    return left + sum(max(0.0, pace * forecast[name] - seconds.get(name, 0.0)) for name in others)
 
 
 def _locked(directory: Path) -> bool:

@@ -18,18 +18,18 @@ ROWS, SIDE, SECONDS = 256, 1024, 0.05
 
 def gain() -> float:
     """How many times as fast as in float32 this process multiplies matrices in bfloat16, on the CPU."""
-    return _milliseconds(torch.float32) / _milliseconds(torch.bfloat16)
+    return _seconds(torch.float32) / _seconds(torch.bfloat16)
 
 
-def _milliseconds(dtype: torch.dtype) -> float:
-    """The fastest of the products that fit in the time."""
+def _seconds(dtype: torch.dtype) -> float:
+    """The time of the fastest of the products that fit in `SECONDS`."""
     rows, weight = torch.ones(ROWS, SIDE, dtype=dtype), torch.ones(SIDE, SIDE, dtype=dtype)
     fastest, start = float("inf"), time.perf_counter()
     while fastest == float("inf") or time.perf_counter() - start < SECONDS:
         before = time.perf_counter()
         torch.nn.functional.linear(rows, weight)
         fastest = min(fastest, time.perf_counter() - before)
-    return 1000 * fastest
+    return fastest
 
 
 def advice(device: torch.device, dtype: torch.dtype, parameters: int) -> str | None:

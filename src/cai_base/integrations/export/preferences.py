@@ -23,6 +23,10 @@ def write_preferences(
         UserError: the arm has no preference pairs.
     """
     if arm.pairs is None:
+        if arm.on_run_pairs:
+            raise UserError(
+                f"--arm {arm.name}: is trained on the run's own pairs, which are those of cai; give --arm cai"
+            )
         raise UserError(
             f"--arm {arm.name}: has no preference pairs; the arms trained on pairs are cai and its controls"
         )

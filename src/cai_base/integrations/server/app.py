@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,22 +18,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from cai_base import randomness
-from cai_base.dialogue import prompt_tokens
 from cai_base.engines import Sample, SampleRequest
 from cai_base.errors import UserError
 from cai_base.integrations.desk import Busy, Desk
-from cai_base.integrations.server.forms import (
-    ChatForm,
-    ChatMessage,
-    CompletionForm,
-    WrongRequest,
-    read_form,
-    turns_of,
-)
-from cai_base.integrations.server.logprobs import chat_logprobs, completion_logprobs, read_logprobs
+from cai_base.integrations.server.forms import ChatForm, CompletionForm, WrongRequest, read_form
+from cai_base.integrations.server.logprobs import Places, chat_logprobs, completion_logprobs, read_logprobs
 from cai_base.integrations.server.models import Models
-from cai_base.run.talk import Sampling, Speaker, certain_text, check_room, request
+from cai_base.integrations.server.requests import Readers, chat_request, completion_request
+from cai_base.run.talk import Speaker, certain_text
 
 LARGEST_BODY = 4 << 20
 """The most bytes of a request."""
@@ -40,13 +33,11 @@ HOSTS = ["127.0.0.1", "localhost"]
 """Host names that the server accepts. Other names are refused, against DNS rebinding by other sites."""
 CLIENT_GONE = 499
 """The status of a response that nobody reads, as nginx logs it."""
-COMPLETION_TOKENS = 16
-"""The default length of a completion in tokens, as in OpenAI's API."""
 
 
 def make_app(models: Models, desk: Desk) -> Starlette:
     """The server application for these models."""
-    began = int(time.time())
+    began, readers = int(time.time()), Readers(desk.places)
 
     async def listed(_: Request) -> Response:
         data = [{"id": name, "object": "model", "created": began, "owned_by": "cai-base"} for name in models.by_name]
@@ -59,11 +50,11 @@ def make_app(models: Models, desk: Desk) -> Starlette:
 
     async def completions(call: Request) -> Response:
         form: CompletionForm = read_form(CompletionForm, await _body(call))
-        return await _while_there(call, _complete(form, models, desk))
+        return await _while_there(call, _complete(form, models, desk, readers))
 
     async def chat(call: Request) -> Response:
         form: ChatForm = read_form(ChatForm, await _body(call))
-        return await _while_there(call, _chat(form, models, desk))
+        return await _while_there(call, _chat(form, models, desk, readers))
 
     return Starlette(
         routes=[
@@ -155,72 +146,36 @@ async def _body(call: Request) -> bytes:
     return bytes(body)
 
 
-def _seed(number: int | None, *place: int) -> int:
-    """The seed of one response: derived from the request's seed and the response's index; random without a seed."""
-    return secrets.randbits(60) if number is None else randomness.seed(number, "served", *place)
-
-
-async def _complete(form: CompletionForm, models: Models, desk: Desk) -> Response:
-    speaker = models.named(form.model)
-    tokenizer = speaker.engine.tokenizer
-    temperature = models.sampling.temperature if form.temperature is None else form.temperature
-    most = COMPLETION_TOKENS if form.max_tokens is None else form.max_tokens
-    if most == 0 and not form.echo:
-        raise WrongRequest("max_tokens: 0 needs echo, which this request does not have", "max_tokens")
-    if form.stream and (form.logprobs is not None or form.echo):
-        raise WrongRequest("stream: cannot be combined with logprobs or echo here; leave one out", "stream")
-    each = form.n or 1
-    count = len(form.prompts) * each
-    if most and count > desk.places:
-        raise WrongRequest(
-            f"prompt: {len(form.prompts)} prompts with n {each} are {count} answers, and at most {desk.places} fit in "
-            f"the queue; give at most {desk.places // each} prompts in a request",
-            "prompt",
-        )
-    requests: list[SampleRequest] = []
-    prompts: list[tuple[int, ...]] = []
-    for number, prompt in enumerate(form.prompts):
-        if isinstance(prompt, str):
-            _check_length(speaker, len(prompt))
-            tokens = prompt_tokens(tokenizer, prompt)
-        else:
-            tokens = _given_tokens(speaker, prompt)
-        check_room(speaker.engine, len(tokens), most)
-        for choice in range(each):
-            prompts.append(tokens)
-            seed = _seed(form.seed, number, choice)
-            requests.append(SampleRequest(speaker.adapter, tokens, max(most, 1), temperature, form.stops, seed))
+async def _complete(form: CompletionForm, models: Models, desk: Desk, readers: Readers) -> Response:
+    asked = await readers.do(lambda: completion_request(form, models, desk.places))
+    speaker, requests, tokenizer = asked.speaker, asked.requests, asked.speaker.engine.tokenizer
     frame = _Frame("text_completion", "cmpl", form.model)
     if form.stream:
         return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=False)
-    samples = await _samples(desk, speaker, requests) if most else []
-    choices = []
-    for number, tokens in enumerate(prompts):
-        sample = samples[number] if samples else Sample("", (), "length")
-        before = tokenizer.decode(tokens) if form.echo else ""
+    samples = await _samples(desk, speaker, requests) if form.max_tokens != 0 else []
+
+    def choice(number: int, places: Places | None) -> dict[str, Any]:
+        prompt, sample = requests[number].prompt, samples[number] if samples else Sample("", (), "length")
+        text = (tokenizer.decode(prompt) if form.echo else "") + sample.text
         details = None
+        if places is not None:
+            start = 0 if form.echo else len(prompt)
+            details = completion_logprobs(tokenizer, (*prompt, *sample.tokens), places, start, form.logprobs or 0)
+        return {"index": number, "text": text, "finish_reason": sample.stop_reason, "logprobs": details}
+
+    choices = []
+    for number, one in enumerate(requests):
+        places = None
         if form.logprobs is not None:
-            whole = (*tokens, *sample.tokens)
+            whole = (*one.prompt, *(samples[number].tokens if samples else ()))
             places = await asyncio.wrap_future(desk.do(_reading(speaker, whole, max(form.logprobs, 1))))
-            details = completion_logprobs(tokenizer, whole, places, 0 if form.echo else len(tokens), form.logprobs)
-        text = before + sample.text
-        choices.append({"index": number, "text": text, "finish_reason": sample.stop_reason, "logprobs": details})
+        choices.append(await readers.do(partial(choice, number, places)))
     return JSONResponse(frame.whole(choices, _usage(requests, samples)))
 
 
-async def _chat(form: ChatForm, models: Models, desk: Desk) -> Response:
-    speaker = models.named(form.model)
-    _check_length(speaker, _characters(form.messages))
-    before, question = turns_of(form.messages)
-    temperature = models.sampling.temperature if form.temperature is None else form.temperature
-    most = form.longest or models.sampling.max_tokens
-    if form.stream and form.logprobs:
-        raise WrongRequest("stream: cannot be combined with logprobs here; leave one out", "stream")
-    requests = []
-    for choice in range(form.n or 1):
-        one = request(speaker, question, before, Sampling(temperature, most, _seed(form.seed, 0, choice)))
-        stops = (*one.stop, *form.stops)
-        requests.append(SampleRequest(one.adapter, one.prompt, one.max_tokens, one.temperature, stops, one.seed))
+async def _chat(form: ChatForm, models: Models, desk: Desk, readers: Readers) -> Response:
+    asked = await readers.do(lambda: chat_request(form, models))
+    speaker, requests = asked.speaker, asked.requests
     frame = _Frame("chat.completion", "chatcmpl", form.model)
     if form.stream:
         return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=True)
@@ -245,33 +200,6 @@ async def _samples(desk: Desk, speaker: Speaker, requests: Sequence[SampleReques
     finally:  # drops those that still wait if one has failed or the client is gone
         for one in futures:
             one.cancel()
-
-
-def _characters(messages: Sequence[ChatMessage]) -> int:
-    """How many characters a conversation has at least, with the line breaks between its messages."""
-    return sum(len(one.text.strip()) for one in messages) + 2 * (len(messages) - 1)
-
-
-def _check_length(speaker: Speaker, characters: int) -> None:
-    """Check that a text of this many characters can fit the context, before it is tokenised and nobody else is served.
-
-    Raises:
-        WrongRequest: it cannot, even if all of its tokens are the longest one.
-    """
-    longest, context = getattr(speaker.engine.tokenizer, "longest", None), speaker.engine.context_length
-    if longest is not None and characters > longest * context:
-        raise WrongRequest(
-            f"the prompt has {characters:,} characters: more than the {context} tokens of the model's context can hold"
-            "; give a shorter prompt",
-            code="context_length_exceeded",
-        )
-
-
-def _given_tokens(speaker: Speaker, tokens: list[int]) -> tuple[int, ...]:
-    size = getattr(speaker.engine.tokenizer, "vocabulary", None)
-    if min(tokens) < 0 or (size is not None and max(tokens) >= size):
-        raise WrongRequest(f"prompt: a token is not in the model's vocabulary of {size}", "prompt")
-    return tuple(tokens)
 
 
 def _reading(speaker: Speaker, tokens: Sequence[int], most: int) -> Callable[[], Any]:

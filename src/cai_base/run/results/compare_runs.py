@@ -52,7 +52,7 @@ def compare(directories: Sequence[Path]) -> RunsCompared:
     if len(directories) < 2:
         raise UserError(f"{len(directories)} run: give at least two runs to compare")
     if len({directory.resolve() for directory in directories}) < len(directories):
-        raise UserError("a run is named twice; name each once")
+        raise UserError("a run is named twice, and has no difference from itself; name each run once")
     for directory in directories:
         _refuse_unfinished(Run.watch(directory))  # before the hashes of all files are compared, which takes long
     runs = [_load(directory, name) for directory, name in zip(directories, _names(directories), strict=True)]
@@ -167,6 +167,10 @@ def _differing(settings: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ..
     return {name: of_runs for name, of_runs in values.items() if len(set(of_runs)) > 1}
 
 
+def _listed(one: _FinishedRun) -> str:
+    return f"{one.name} has {', '.join(map(str, one.results.seeds))}"
+
+
 def _warnings(runs: Sequence[_FinishedRun]) -> list[str]:
     first, *others = runs
     warnings = []
@@ -179,5 +183,8 @@ def _warnings(runs: Sequence[_FinishedRun]) -> list[str]:
         if other.results.model != first.results.model:
             warnings.append(f"{other.name} is about {other.results.model}, {first.name} about {first.results.model}")
         if not set(other.results.seeds) & set(first.results.seeds):
-            warnings.append(f"{other.name} and {first.name} share no seed, so they cannot be paired")
+            warnings.append(
+                f"{other.name} and {first.name} share no seed ({_listed(other)}; {_listed(first)}), so they cannot be "
+                "paired: compare the intervals in their reports, or run one of them again with the seeds of the other"
+            )
     return warnings

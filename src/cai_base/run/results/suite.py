@@ -88,19 +88,24 @@ def collect(
 
 
 def _with_broken(answers: Mapping[str, metrics.PerSeed]) -> dict[str, metrics.PerSeed]:
-    """The answers with their field `broken`: as in a run where the base model measured them and its own answers are
-    among them, else whether they repeat themselves without end."""
+    """The answers with their field `broken`: as in a run for an arm whose answers the base model measured, if its own
+    answers are among them, else whether they repeat themselves without end."""
     floor = fluency.floor(map(fluency.likelihood, shared_results.every_answer({BASE: answers.get(BASE, ())})))
+    measured = {
+        name: floor is not None
+        and any(one.logprob is not None for one in shared_results.every_answer({name: per_seed}))
+        for name, per_seed in answers.items()
+    }
 
-    def marked(answer: Answer) -> Answer:
-        if floor is not None:
+    def marked(name: str, answer: Answer) -> Answer:
+        if measured[name]:
             broken = fluency.is_broken(answer.response, fluency.likelihood(answer), floor)
         else:
             broken = None if answer.tokens is None else repeats_itself(answer.response)
         return answer.model_copy(update={"broken": broken})
 
     return {
-        name: [None if of_seed is None else [marked(answer) for answer in of_seed] for of_seed in per_seed]
+        name: [None if of_seed is None else [marked(name, answer) for answer in of_seed] for of_seed in per_seed]
         for name, per_seed in answers.items()
     }
 
