@@ -90,8 +90,8 @@ def test_arms_whose_broken_answers_are_repetition_alone_are_named(ask: Ask, base
     unmeasured = {name: figure for name, figure in figures.items() if name != "fluency"}
     arms = {"base": figures, "sft": figures, "instruct": unmeasured} if base else {"sft": unmeasured}
     html, _ = pages(ask("mine-2", arms=arms, layouts=dict.fromkeys(arms, "few-shot dialogue"), judge="refusal-phrases"))
-    whose = "the answers of Instruct" if base else "these answers"
-    assert f"No base model measured {whose}, so broken language there is endless repetition alone." in html
+    whose = "the answers of Instruct, whose" if base else "these answers, so"
+    assert f"No base model measured {whose} broken language is endless repetition alone." in html
 
 
 def test_hostile_names_stay_text(ask: Ask) -> None:

@@ -143,10 +143,11 @@ def _repetition_note(results: SuiteResults) -> Iterator[str]:
     rated = {name: figures for name, figures in results.arms.items() if BROKEN in figures}
     unmeasured = [name for name, figures in rated.items() if BASE not in results.arms or FLUENCY not in figures]
     if unmeasured:
-        whose = "these answers" if len(unmeasured) == len(rated) else f"the answers of {listed(map(label, unmeasured))}"
+        named = f"the answers of {listed([label(name) for name in unmeasured])}, whose"
+        whose = "these answers, so" if len(unmeasured) == len(rated) else named
         yield (
-            f"No base model measured {whose}, so broken language there is endless repetition alone. Other gibberish is "
-            "not seen: read some answers."
+            f"No base model measured {whose} broken language is endless repetition alone. Other gibberish is not "
+            "seen: read some answers."
         )
 
 
