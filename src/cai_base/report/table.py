@@ -97,9 +97,9 @@ def _summarise(console: Console, results: Results, directory: Path) -> None:
     about = f" {ORGANISM}" if results.model_organism else ""
     prose(console, f"Brackets: 95 % confidence intervals; over what, the notes say.{about}", "dim")
     console.print()
-    shown = (*(what for _, what in NEXT[:-1]), NEXT[-1][1] + (ROUNDS if results.revision.chains else ""))
-    for ((command, *flags), _), what in zip(NEXT, shown, strict=True):
-        console.print(Text(f"{command_on(command, directory, *flags)}  # {what}"), soft_wrap=True)
+    for (command, *flags), what in NEXT:
+        more = ROUNDS if results.revision.chains and (command, *flags) == NEXT[-1][0] else ""
+        console.print(Text(f"{command_on(command, directory, *flags)}  # {what}{more}"), soft_wrap=True)
 
 
 def _write(console: Console, results: Results) -> None:

@@ -147,8 +147,8 @@ async def _body(call: Request) -> bytes:
 
 
 async def _complete(form: CompletionForm, models: Models, desk: Desk, readers: Readers) -> Response:
-    asked = await readers.do(lambda: completion_request(form, models, desk.places))
-    speaker, requests, tokenizer = asked.speaker, asked.requests, asked.speaker.engine.tokenizer
+    draws = await readers.do(lambda: completion_request(form, models, desk.places))
+    speaker, requests, tokenizer = draws.speaker, draws.requests, draws.speaker.engine.tokenizer
     frame = _Frame("text_completion", "cmpl", form.model)
     if form.stream:
         return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=False)
@@ -174,8 +174,8 @@ async def _complete(form: CompletionForm, models: Models, desk: Desk, readers: R
 
 
 async def _chat(form: ChatForm, models: Models, desk: Desk, readers: Readers) -> Response:
-    asked = await readers.do(lambda: chat_request(form, models))
-    speaker, requests = asked.speaker, asked.requests
+    draws = await readers.do(lambda: chat_request(form, models))
+    speaker, requests = draws.speaker, draws.requests
     frame = _Frame("chat.completion", "chatcmpl", form.model)
     if form.stream:
         return _streamed(frame, speaker, requests, desk, form.usage_at_end, chat=True)

@@ -50,15 +50,15 @@ class Readers:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Draws:
     """A model, and one request for each answer that it is to give."""
 
     speaker: Speaker
     requests: Sequence[SampleRequest]
 
 
-def completion_request(form: CompletionForm, models: Models, places: int) -> Asked:
-    """What a request to continue texts asks for.
+def completion_request(form: CompletionForm, models: Models, places: int) -> Draws:
+    """The answers that a request to continue texts asks for.
 
     Args:
         places: the most answers that can be asked for at a time.
@@ -93,11 +93,11 @@ def completion_request(form: CompletionForm, models: Models, places: int) -> Ask
         for choice in range(each):
             seed = _seed(form.seed, number, choice)
             requests.append(SampleRequest(speaker.adapter, tokens, max(most, 1), temperature, form.stops, seed))
-    return Asked(speaker, requests)
+    return Draws(speaker, requests)
 
 
-def chat_request(form: ChatForm, models: Models) -> Asked:
-    """What a request to answer in a conversation asks for.
+def chat_request(form: ChatForm, models: Models) -> Draws:
+    """The answers that a request to answer in a conversation asks for.
 
     Raises:
         WrongRequest: a field is wrong, or cannot be honoured.
@@ -115,7 +115,7 @@ def chat_request(form: ChatForm, models: Models) -> Asked:
         one = request(speaker, question, before, Sampling(temperature, most, _seed(form.seed, 0, choice)))
         stops = (*one.stop, *form.stops)
         requests.append(SampleRequest(one.adapter, one.prompt, one.max_tokens, one.temperature, stops, one.seed))
-    return Asked(speaker, requests)
+    return Draws(speaker, requests)
 
 
 def _seed(number: int | None, *place: int) -> int:
