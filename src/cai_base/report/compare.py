@@ -96,11 +96,9 @@ def paired_over(against: Against) -> str:
 
 
 def notes(compared: RunsCompared) -> list[str]:
-    """What is subtracted from what, what the judges of these runs cannot tell, and that a model is a model organism."""
+    """What is subtracted, what the judges of these runs cannot tell, and that a model is a model organism."""
     first, *others = compared.runs
-    order = (
-        f"Every difference is a run minus {first.name}, the first one named; name another one first to compare with it."
-    )
+    order = f"Every difference is a run minus {first.name}, the first one named. To subtract another, name it first."
     organism = [ORGANISM] if any(run.model_organism for run in compared.runs) else []
     return [*([order] if len(others) > 1 else []), *judge_note(*(run.judge for run in compared.runs)), *organism]
 
