@@ -153,7 +153,7 @@ def test_a_copy_of_a_run_has_the_same_answers_and_no_difference(
     assert main(["compare", str(runs[0]), str(tmp_path / "copy")]) == 0
     words = " ".join(capsys.readouterr().out.split())
     assert "The runs have the same settings and inputs." in words
-    assert "The same answers in both runs, so there is no difference: Base model, SFT-only, Full CAI." in words
+    assert "The same answers in both runs, so there is no difference: SFT-only, Full CAI, Base model." in words
 
 
 def test_one_run_or_the_same_twice_is_refused(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
