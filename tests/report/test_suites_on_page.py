@@ -12,7 +12,9 @@ import pytest
 from cai_base.errors import UserError
 from cai_base.records import ATTACK
 from cai_base.report import write
+from cai_base.report.load import load_suite
 from cai_base.report.numbers import RATE, interval, number
+from cai_base.report.suites import section
 from cai_base.store import Run, to_json
 
 from .conftest import HOSTILE, MakeRun, results_of_a_suite
@@ -86,12 +88,13 @@ def test_comparisons_are_shown_with_their_accuracies(ask: Ask) -> None:
 
 @pytest.mark.parametrize("base", [True, False])
 def test_arms_whose_broken_answers_are_repetition_alone_are_named(ask: Ask, base: bool) -> None:
-    figures = json.loads((ask("mine") / "results.json").read_bytes())["arms"]["sft"]
-    unmeasured = {name: figure for name, figure in figures.items() if name != "fluency"}
+    results = load_suite(ask("mine") / "suites" / "mine")
+    figures = results.arms["sft"]
+    unmeasured = {**figures, "fluency": figures["fluency"].model_copy(update={"mean": None})}
     arms = {"base": figures, "sft": figures, "instruct": unmeasured} if base else {"sft": unmeasured}
-    html, _ = pages(ask("mine-2", arms=arms, layouts=dict.fromkeys(arms, "few-shot dialogue"), judge="refusal-phrases"))
+    notes = section(results.model_copy(update={"arms": arms}), "here").notes
     whose = "the answers of Instruct, whose" if base else "these answers, so"
-    assert f"No base model measured {whose} broken language is endless repetition alone." in html
+    assert any(f"No base model measured {whose} broken language is endless repetition alone." in one for one in notes)
 
 
 def test_hostile_names_stay_text(ask: Ask) -> None:

@@ -141,7 +141,11 @@ def _suite_notes(results: SuiteResults) -> list[str]:
 def _repetition_note(results: SuiteResults) -> Iterator[str]:
     """What stands under rates of broken language without the likelihood of the answers, and of which arms they are."""
     rated = {name: figures for name, figures in results.arms.items() if BROKEN in figures}
-    unmeasured = [name for name, figures in rated.items() if BASE not in results.arms or FLUENCY not in figures]
+    unmeasured = [
+        name
+        for name, figures in rated.items()
+        if BASE not in results.arms or FLUENCY not in figures or figures[FLUENCY].mean is None
+    ]
     if unmeasured:
         named = f"the answers of {listed([label(name) for name in unmeasured])}, whose"
         whose = "these answers, so" if len(unmeasured) == len(rated) else named
