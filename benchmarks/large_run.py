@@ -6,7 +6,8 @@ Makes the folder of a run on the embedded model that was stopped before its last
 own writers: ten seeds, their SFT adapters as the engine saves them, chains, the evaluations of the base model and of
 SFT, and a judge's replies. Texts have a natural length and say nothing. Then each command reads it in a process of its
 own: `resume` until the engine is asked for the first text of the unit that is left, `status` as `watch` asks for it
-every second, and a commit of one unit as every unit makes it. No judge is asked.
+every second, and a commit of one unit as every unit makes it. Then the run is finished in the same way, with the
+answers of full CAI; its results are computed, its page is written, and the whole is verified. No judge is asked.
 """
 
 import argparse
@@ -17,31 +18,39 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cai_base import experiment, paths
-from cai_base.engines import Adapter, Engine
+from cai_base.arms import ARMS, FULL
+from cai_base.cli import main as main_of
+from cai_base.engines import Adapter, Engine, Tokenizer
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.grading import RubricGrading
 from cai_base.evaluation.judges.replies import Question, Reply, ReplyFile
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
+from cai_base.method.pairs import Pairs, rule
 from cai_base.method.phase import adapter_name
 from cai_base.models import load_engine
 from cai_base.progress import Progress
 from cai_base.records import Answer, Chain, Round, TrainingStep, Verdict
 from cai_base.run.findings import record_of
+from cai_base.run.results import run as results
 from cai_base.run.status import read_status
 from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import RunSettings
+from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, to_json, to_lines
 
 SEEDS, UNIT, ROUNDS = 10, 64, 2
 WORDS = "the miller keeps the gate of the old mill and the smith mends it when the rain has come "
 KINDS = ("benign", "jailbreak")
 FLAGS = (
-    f"--seeds {SEEDS} --threads 1 --arms sft,cai --sft.steps 2 --evaluate-every 2 --lora.rank 8 --judge openai:judge"
+    f"--seeds {SEEDS} --threads 1 --arms sft,cai --sft.steps 2 --dpo.steps 2 --evaluate-every 2 --lora.rank 8 "
+    "--judge openai:judge"
 )
 
 
@@ -194,7 +203,54 @@ def commit(directory: Path) -> None:
     run.commit(append={paths.chains(s): to_lines(chain(inputs, n, s).dump() for n in numbers) for s in range(SEEDS)})
 
 
-READERS = {"resume": resume, "status": read_status, "a unit stored": commit}
+def finish(directory: Path) -> None:
+    """Store everything but the results."""
+    run = Run.watch(directory)
+    inputs, settings = Inputs.read(directory / paths.INPUTS), stored_settings(run)
+    made = len(run.lines(paths.chains(0)))
+    left = range(made, len(inputs.prompts))
+    maker = Pairs(ARMS[FULL].pairs or "", None, None, settings.dpo.held_out)
+    figures = {"margin": 0.1, "accuracy": 0.5, "chosen_reward": 0.1, "rejected_reward": 0.0}
+    step = TrainingStep(step=0, loss=0.7, learning_rate=1e-4, tokens=80, **figures)
+    for seed in settings.seed_numbers:
+        run.commit(append={paths.chains(seed): to_lines(chain(inputs, n, seed).dump() for n in left)})
+        pairs = rule(maker.rule)(maker.source_of(run, cast(Tokenizer, NoLengths()), seed))
+        run.commit(write={paths.pairs(seed): to_lines(pair.dump() for pair in pairs)})
+        steps = to_lines(step.model_copy(update={"step": n}).dump() for n in range(settings.dpo.steps))
+        run.commit(write={paths.metrics(seed, "dpo"): steps})
+        store_answers(run, inputs, seed, FULL)
+
+
+class NoLengths:
+    """In place of the tokenizer: lengths of responses are nobody's here."""
+
+    def encode(self, text: str) -> list[int]:
+        return []
+
+
+def store_results(directory: Path) -> None:
+    """Compute and store `results.json`, as the end of every run."""
+    run = Run.watch(directory)
+    inputs, settings = Inputs.read(directory / paths.INPUTS), stored_settings(run)
+    content = to_json(results.collect(run, settings, inputs, {}).dump())
+    run.commit("results", 1, write={paths.RESULTS: content})
+
+
+def command(name: str, directory: Path) -> None:
+    """A command, which must succeed."""
+    if code := main_of([name, str(directory)]):
+        raise SystemExit(code)
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "resume": resume,
+    "status": read_status,
+    "a unit stored": commit,
+    "(finish)": finish,
+    "results": store_results,
+    "report": partial(command, "report"),
+    "verify": partial(command, "verify"),
+}
 
 
 def measure(name: str, directory: Path) -> dict[str, float]:

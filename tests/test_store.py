@@ -1,6 +1,10 @@
 """What a run's directory survives, and what it refuses."""
 
+import fcntl
 import json
+import os
+import platform
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ import pytest
 
 from cai_base import store
 from cai_base.errors import UserError
-from cai_base.store import Run, to_json, to_lines, write_atomic
+from cai_base.store import Run, scratch, to_json, to_lines, write_atomic
 
 
 @pytest.fixture
@@ -259,3 +263,33 @@ def test_not_a_number_never_reaches_a_file(run: Run) -> None:
     with pytest.raises(ValueError, match="JSON"):
         to_json({"loss": float("nan")})
     assert json.loads((run.directory / "manifest.json").read_bytes())["progress"] == {}
+
+
+def test_the_scratch_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(
+    tmp_path: Path,
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, alive = (tmp_path / f".logs-{platform.node()}-{number}-abc" for number in (ended.pid, os.getpid()))
+    elsewhere = tmp_path / f".logs-elsewhere-{ended.pid}-abc"
+    for folder in (left, alive, elsewhere):
+        folder.mkdir()
+        (folder / "half.eval").write_bytes(b"half")
+    with scratch(tmp_path, "logs") as new:
+        assert {*tmp_path.iterdir()} == {new, alive, elsewhere}
+    assert {*tmp_path.iterdir()} == {alive, elsewhere}
+
+
+def test_a_file_that_another_process_is_writing_now_is_written_whole_by_each(tmp_path: Path) -> None:
+    path, new = tmp_path / "page.html", tmp_path / ".page.html.new"
+    new.write_bytes(b"left by a killed process, and longer than what is written next")
+    write_atomic(path, b"ours")
+    assert (path.read_bytes(), new.exists()) == (b"ours", False)
+    with new.open("ab") as of_another:
+        fcntl.flock(of_another, fcntl.LOCK_EX)
+        of_another.write(b"half of the oth")
+        of_another.flush()
+        write_atomic(path, b"ours again")
+        assert path.read_bytes() == b"ours again"
+        assert new.read_bytes() == b"half of the oth"
+    assert {*tmp_path.iterdir()} == {path, new}

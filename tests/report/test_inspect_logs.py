@@ -122,6 +122,18 @@ def test_where_inspect_is_installed_a_report_writes_the_logs_too(
     assert (run / "inspect/sft-attack.eval").is_file()
 
 
+def test_a_report_of_a_large_run_names_the_command_for_logs_and_writes_none(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(look, "inspect_is_installed", lambda: True)
+    monkeypatch.setattr(look, "MOST_LOGGED", 1000)
+    monkeypatch.setattr("cai_base.report.write", lambda directory: [])
+    run = make_run(seeds=1, arms="sft")
+    assert cli.main(["report", str(run), "--json"]) == 0
+    assert f"write them with: cai-base inspect {run}" in " ".join(capsys.readouterr().err.split())
+    assert not (run / "inspect").exists()
+
+
 def test_suites_that_the_arms_were_asked_have_logs_too(make_run: MakeRun) -> None:
     run = make_run(seeds=1, arms="sft")
     results = json.loads((run / "results.json").read_bytes())

@@ -9,7 +9,7 @@ from cai_base.cli.parser import Parser, count, nonempty_path, port, run_parser, 
 from cai_base.errors import UserError
 from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, SUITES
 from cai_base.progress import Progress
-from cai_base.text import resume_command
+from cai_base.text import command_on, resume_command
 
 
 def report(arguments: list[str]) -> int:
@@ -108,7 +108,7 @@ def show(directory: Path, *, as_json: bool, at_end: bool = False) -> None:
     """
     from cai_base.report.up_to_date import is_current, remember_written
 
-    logs = inspect_is_installed()
+    logs = inspect_is_installed() and _few_answers(directory)
     if is_current(directory, logs=logs):
         Progress().say(f"The report of {directory} is up to date")
     else:
@@ -122,6 +122,21 @@ def show(directory: Path, *, as_json: bool, at_end: bool = False) -> None:
     print(summary(directory) if at_end else render(directory), end="")
     for name in (RESULTS, REPORT_HTML, REPORT_MARKDOWN):
         print(directory / name)
+
+
+MOST_LOGGED = 16 << 20
+"""Bytes of the answers up to which `report` writes logs for Inspect, which take it a minute for each 4 MB."""
+
+
+def _few_answers(directory: Path) -> bool:
+    """Whether a run's answers are few enough to be logged at every report; says so if not."""
+    size = sum(path.stat().st_size for path in directory.glob("seed-*/evaluation/**/*.jsonl"))
+    if size > MOST_LOGGED:
+        Progress().say(
+            f"No logs for Inspect: {size / 1e6:,.0f} MB of answers would take it {size / 4e6:,.0f} minutes or more; "
+            f"write them with: {command_on('inspect', directory)}"
+        )
+    return size <= MOST_LOGGED
 
 
 def _write(directory: Path, *, logs: bool) -> None:

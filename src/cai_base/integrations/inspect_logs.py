@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import inspect_ai
 from inspect_ai.log import (
@@ -38,7 +37,7 @@ from cai_base.integrations.inspect_tasks import COVERAGE, TASKS, VERDICT, VERSIO
 from cai_base.paths import INSPECT, RESULTS, SUITES, suite_answers
 from cai_base.records import Answer, Figure, Results, SuiteResults
 from cai_base.report.load import StoredRun, is_suite, load, load_suite, stored_records
-from cai_base.store import Run
+from cai_base.store import Run, scratch
 
 BESIDE = ("kind", "family", "tokens", "truncated", "logprob", "said", "second")
 """The fields of an answer that are metadata of its sample in a log."""
@@ -60,19 +59,19 @@ def write(directory: Path) -> list[Path]:
     Raises:
         UserError: the directory has no results, or results of another version.
     """
-    with TemporaryDirectory(prefix=".inspect-", dir=directory) as folder:
+    with scratch(directory, "inspect") as folder:
         for evaluation in _evaluations(directory):
             suite = f"{evaluation.file.parent.name}-" if isinstance(evaluation.results, SuiteResults) else ""
             for name, figures in TASKS.items():
                 log = _log(evaluation, name, figures)
                 if log is not None:
                     file = f"{suite}{evaluation.label}-{name.replace('_', '-')}.eval"
-                    write_eval_log(log, Path(folder) / file)
+                    write_eval_log(log, folder / file)
         logs = directory / INSPECT
         logs.mkdir(exist_ok=True)
         for old in logs.glob("*.eval"):
             old.unlink()
-        return [new.rename(logs / new.name) for new in sorted(Path(folder).iterdir())]
+        return [new.rename(logs / new.name) for new in sorted(folder.iterdir())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from cai_base.reading import build, check_file, check_inside, decoded, parse_jso
 from cai_base.store.files import JsonObject as JsonObject
 from cai_base.store.files import differences, digest_of, fsync, sha256
 from cai_base.store.files import read_lines as read_lines
+from cai_base.store.files import scratch as scratch
 from cai_base.store.files import to_json as to_json
 from cai_base.store.files import to_lines as to_lines
 from cai_base.store.files import write_atomic as write_atomic

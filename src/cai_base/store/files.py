@@ -1,11 +1,17 @@
 """Files of a run as bytes: atomic writes, JSON with equal bytes for equal values, hashes, and how two values differ."""
 
+import fcntl
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import IO, Any
 
 from cai_base.reading import shortened
 
@@ -17,17 +23,54 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` atomically: at any time, `path` has either its old content or the complete new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = unfinished(path)
-    with new.open("wb") as file:
+    file = new.open("ab")
+    if not _is_ours(file, new):  # another process writes the same file now, and is perhaps stopped
+        file.close()
+        new = path.with_name(f".{path.name}.{os.getpid()}.new")
+        file = new.open("wb")
+    with file:
+        file.truncate(0)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
+        new.replace(path)
     fsync(path.parent)
+
+
+def _is_ours(file: IO[bytes], path: Path) -> bool:
+    """Whether this process alone has the open file, which still has this path. It is until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def unfinished(path: Path) -> Path:
     """The file that a `write_atomic` of this path leaves behind if it is interrupted."""
     return path.with_name(f".{path.name}.new")
+
+
+@contextmanager
+def scratch(folder: Path, name: str) -> Iterator[Path]:
+    """A new folder in `folder`, removed at the end; first those of this name that killed processes here left behind."""
+    here = re.escape(platform.node())
+    for left in folder.glob(f".{name}-*"):
+        of_process = re.fullmatch(rf"\.{name}-{here}-(\d+)-[^-]+", left.name)
+        if of_process and _has_ended(int(of_process[1])):
+            shutil.rmtree(left)
+    with TemporaryDirectory(prefix=f".{name}-{platform.node()}-{os.getpid()}-", dir=folder) as new:
+        yield Path(new)
+
+
+def _has_ended(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is another user's
+        return False
+    return False
 
 
 def to_json(value: Any) -> bytes:

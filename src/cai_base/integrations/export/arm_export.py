@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from cai_base import embedded, paths
@@ -25,7 +24,7 @@ from cai_base.settings.choices import ModelChoice
 from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
-from cai_base.store import Run, refuse_existing
+from cai_base.store import Run, refuse_existing, scratch
 from cai_base.text import resume_command
 
 BASE_FOLDER = "base-model"
@@ -72,8 +71,8 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
     inputs = Inputs.read(run.directory / paths.INPUTS)
     dialogue = Dialogue(inputs.few_shot, inputs.critique_examples)
     request.out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".cai-base-", dir=request.out.parent) as scratch:
-        new = Path(scratch) / "export"
+    with scratch(request.out.parent, "cai-base") as folder:
+        new = folder / "export"
         new.mkdir()
         if request.form == "preferences":
             count = write_preferences(run, settings, results, arm, dialogue, new)
