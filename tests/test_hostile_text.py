@@ -166,7 +166,12 @@ def _small_pages() -> dict[str, str]:
         "warnings": (every,),
     }
     return {
-        "chat": watch.chat_html(every, [watch.Exchange(every, [(every, every)])], error=every, draft=every),
+        "chat": watch.chat_html(
+            every,
+            [watch.Exchange(every, [(every, every)]), watch.Exchange("long", [("long", "z" * (1 << 20))])],
+            error=every,
+            draft=every,
+        ),
         "compare": compare.html(RunsCompared.model_validate(compared)),
     }
 
@@ -235,6 +240,8 @@ def test_in_a_browser_the_texts_do_nothing_on_the_pages_of_a_chat_and_of_a_compa
     assert "<title>owned" not in shown
     assert "<title>1<" not in shown
     assert TEXTS["script"] in elements.text
+    if name == "chat":
+        assert elements.text.count("z" * (1 << 20)) == 1, "a megabyte in one line is there as it is"
     assert shown.rstrip().endswith("</body></html>"), "no text closed an element early"
 
 

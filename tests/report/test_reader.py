@@ -171,6 +171,29 @@ def test_in_a_browser_an_item_is_shown_by_its_link_and_hostile_text_stays_text(h
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_in_a_browser_a_megabyte_in_one_line_is_shown_in_the_reader(html: str, tmp_path: Path) -> None:
+    data, longest = data_of(html), "z" * (1 << 20)
+    items = data["items"]
+    assert isinstance(items, list)
+    number = next(number for number, item in enumerate(items) if item["what"] == "chains")
+    items[number]["rounds"][-1]["revision"] = longest
+    start, end = '<script id="reader-data" type="application/json">', "</script>"
+    before, _, rest = html.partition(start)
+    content = json.dumps(data).replace("<", "\\u003c")
+    (tmp_path / "page.html").write_text(f"{before}{start}{content}{end}{rest.partition(end)[2]}", encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=8000".split()
+    shown = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}", "--dump-dom", f"file://{tmp_path}/page.html#item-{number}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    item = shown.partition('id="reader-item"')[2].partition("</article>")[0]
+    assert item.count(longest) == 1
+    assert f"{number + 1} of {len(items)}" in shown
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
 @pytest.mark.parametrize(
     ("before", "after", "shown"),
     [
