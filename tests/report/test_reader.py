@@ -176,7 +176,7 @@ def test_in_a_browser_a_megabyte_in_one_line_is_shown_in_the_reader(html: str, t
     items = data["items"]
     assert isinstance(items, list)
     number = next(number for number, item in enumerate(items) if item["what"] == "chains")
-    items[number]["rounds"][-1]["revision"] = longest
+    items[number]["rounds"][-1]["critique"] = longest
     start, end = '<script id="reader-data" type="application/json">', "</script>"
     before, _, rest = html.partition(start)
     content = json.dumps(data).replace("<", "\\u003c")
