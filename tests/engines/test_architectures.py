@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from batches import WORDS, gradient, nll, pairs, stir, tokens
+from batches import WORDS, gradient, nll, pairs, sequence, stir, tokens
 from checkpoints import LENGTH, LORA
 from peft import PeftModel
 from shapes import CONFIGS, EAGER, PADDED, WINDOW, save
@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from cai_base.engines import Batch, SampleRequest
 from cai_base.engines.local import LocalEngine
+from cai_base.engines.local.masks import FULL, SLIDING
 
 KINDS = list(CONFIGS)
 
@@ -54,6 +55,8 @@ def test_packed_equals_padded_or_the_note_says_why_it_is_not_packed(
     packed, padded = load(checkpoint(kind)), load(checkpoint(kind), pack=False)
     assert packed.packed == (kind not in PADDED)
     assert ("Packing is not valid" in " ".join(packed.notes)) == (kind in PADDED)
+    types = {*(getattr(CONFIGS[kind].get_text_config(), "layer_types", None) or ())} - {FULL, SLIDING}
+    assert all(one in packed.notes[0] for one in types), "the note names the layers that are the reason"
     batch = pairs(3, 4)
     assert min(len(one.tokens) for one in batch) > 2 * WINDOW
     sums = [engine.compute_logprobs({"a": batch})["a"] for engine in (packed, padded)]
@@ -65,16 +68,34 @@ def test_packed_equals_padded_or_the_note_says_why_it_is_not_packed(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_in_bfloat16_answers_together_have_the_log_probabilities_of_each_alone(
+    checkpoint: Callable[[str], str], kind: str
+) -> None:
+    """A response begins right behind the branch, where a convolution or a recurrent state is most wrong."""
+    engine = LocalEngine(checkpoint(kind), LORA, sequence_length=256, device="cpu", dtype=torch.bfloat16)
+    assert engine.packed == (kind not in PADDED)
+    generator = np.random.default_rng(0)
+    prompt = tokens(generator, 120)
+    answers = [sequence(prompt, tokens(generator, 6)) for _ in range(2)]
+    together = engine.compute_logprobs({None: answers})[None]
+    alone = [engine.compute_logprobs({None: [one]})[None][0] for one in answers]
+    assert together == pytest.approx(alone, abs=6 * 0.03), "six tokens, each rounded by a few parts in 256"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_at_temperature_0_the_response_is_that_of_generate(checkpoint: Callable[[str], str], kind: str) -> None:
     engine = load(checkpoint(kind))
     few_shot = tokens(np.random.default_rng(0), 2 * WINDOW)
     prompts = [few_shot + tokens(np.random.default_rng(i), i) for i in range(1, 8, 2)]
-    samples = engine.sample([SampleRequest(None, prompt, 20, 0.0, (), 0) for prompt in prompts])
+    lengths = (2, 3, 20, 20)  # the first two are dropped from the batch when they are finished
+    samples = engine.sample(
+        [SampleRequest(None, prompt, n, 0.0, (), 0) for prompt, n in zip(prompts, lengths, strict=True)]
+    )
     model = AutoModelForCausalLM.from_pretrained(checkpoint(kind), dtype=torch.float32)
-    for prompt, sample in zip(prompts, samples, strict=True):
+    for prompt, n, sample in zip(prompts, lengths, samples, strict=True):
         ids = torch.tensor([prompt])
         out = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n, pad_token_id=0
         )
         assert list(sample.tokens) == out[0, len(prompt) :].tolist()
 

@@ -1,4 +1,4 @@
-"""Temporarily reduces a model to its first layers, as few as include every kind of layer.
+"""Temporarily reduces a model to its first layers, as few as include every kind of layer, and to float32.
 
 Whether packing is valid depends on the kinds of layers, not on their number. Checking it on six layers instead of
 eighteen, or on two instead of thirty, takes proportionally less time.
@@ -7,6 +7,7 @@ eighteen, or on two instead of thirty, takes proportionally less time.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -37,6 +38,31 @@ def every_kind_of_layer(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         decoder.layers = layers
+
+
+@contextmanager
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """A context in which the model computes in float32, where rounding hides no difference.
+
+    A quantized model, and one that does not fit the memory so, stays in its own precision.
+    """
+    quantized = getattr(model, "hf_quantizer", None) is not None
+    tensors = [] if quantized else [one for one in (*model.parameters(), *model.buffers()) if one.is_floating_point()]
+    stored = [one.data for one in tensors]
+
+    def restore() -> None:
+        for one, data in zip(tensors, stored, strict=True):
+            one.data = data
+
+    try:
+        try:
+            for one in tensors:
+                one.data = one.data.float()
+        except torch.OutOfMemoryError:
+            restore()
+        yield
+    finally:
+        restore()
 
 
 def _kind(layer: nn.Module, place: int, types: list[str] | None) -> object:

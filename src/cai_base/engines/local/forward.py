@@ -1,10 +1,9 @@
 """Weighted log-probability sums of several adapters' batches, in one forward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -24,6 +23,9 @@ from cai_base.engines.local.packing import Ints, Packed, pack, pad
 HEAD_CHUNK = 4096
 """The most tokens whose logits are in memory at a time; with a vocabulary of 128k they take 2 GB in fp32."""
 
+Head = Callable[[Tensor], Tensor]
+"""From the decoder's last hidden states `[n, features]` to logits `[n, vocabulary]`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -31,8 +33,8 @@ class Layout:
 
     Attributes:
         packed: rows are prefix tries with ancestor masks; otherwise one row per sequence, with the model's own masks.
-        own_head: the model's head does more than multiply by its output matrix (scaling, soft caps), so logits come
-            from the model's own forward.
+        own_head: the model's head does more than multiply by its output matrix (scaling, soft caps), so the model's
+            own forward makes the logits of the last hidden states.
         attention_cost: see `packing.pack`.
     """
 
@@ -86,25 +88,39 @@ def weighted_logprobs(
     packings = pack(tokens, layout.attention_cost) if layout.packed else [pad(batch) for batch in tokens]
     inputs = model_inputs(model, packings, packed=layout.packed, recorder=recorder)
     targets = [_targets(packed, batch) for packed, batch in zip(packings, batches, strict=True)]
-    if layout.own_head:
-        columns = np.unique(np.concatenate([target.column for target in targets]))
-        targets = [replace(target, column=np.searchsorted(columns, target.column)) for target in targets]
-        outputs, head = own_logits(model, inputs, columns), nn.Identity()
-    else:
-        hidden = None if recorder is None else recorder.hidden(inputs)
-        outputs = model.base_model(**inputs)[0] if hidden is None else hidden
-        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    hidden = None if recorder is None else recorder.hidden(inputs)
+    outputs = model.base_model(**inputs)[0] if hidden is None else hidden
+    matrix = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = partial(own_logits, model) if layout.own_head else matrix
     by_batch = outputs.view(len(packings), -1, *outputs.shape[1:]).unbind()
     return [_grid(head, out, target, len(batch)) for out, target, batch in zip(by_batch, targets, batches, strict=True)]
 
 
-def own_logits(model: PreTrainedModel, inputs: dict[str, Any], columns: Ints) -> Tensor:
-    """The logits `[rows, columns, vocabulary]` at these columns, from the model's own forward."""
-    index = torch.from_numpy(columns).to(model.device)
-    if "logits_to_keep" in signature(model.forward).parameters:
-        inputs = {**inputs, "logits_to_keep": index}
-    logits: Tensor = model(**inputs).logits
-    return logits if logits.shape[1] == len(columns) else logits[:, index]
+class _Output:
+    """Stands in for the output of a model's decoder: the last hidden states, and None for whatever else is asked."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, place: Any) -> Any:
+        return (self.last_hidden_state,)[place]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def own_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The logits `[n, vocabulary]` that the model's own forward makes of the decoder's last hidden states
+    `[n, features]`, scaled and capped as it does. Only the head is computed."""
+    decoder = model.base_model
+    decoder.forward = lambda *_, **__: _Output(hidden[None])
+    try:
+        tokens = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+    finally:
+        del decoder.forward
+    return logits[0]
 
 
 def model_inputs(
@@ -172,7 +188,7 @@ def _targets(packed: Packed, batch: Sequence[Datum]) -> _Targets:
     )
 
 
-def _grid(head: nn.Module, outputs: Tensor, targets: _Targets, sequences: int) -> Tensor:
+def _grid(head: Head, outputs: Tensor, targets: _Targets, sequences: int) -> Tensor:
     """The result of `weighted_logprobs` for one batch, from its `outputs [rows, columns, features]`."""
 
     def on_device(values: npt.NDArray[Any]) -> Tensor:
@@ -185,7 +201,7 @@ def _grid(head: nn.Module, outputs: Tensor, targets: _Targets, sequences: int) -
     return grid.index_put((on_device(targets.owner), on_device(targets.rank)), logprobs)
 
 
-def _logprobs(head: nn.Module, outputs: Tensor, token: Tensor) -> Tensor:
+def _logprobs(head: Head, outputs: Tensor, token: Tensor) -> Tensor:
     """The log-probabilities of `token [n]` given `outputs [n, features]`, in fp32, in chunks of `HEAD_CHUNK` tokens."""
 
     if large_head.takes(head):

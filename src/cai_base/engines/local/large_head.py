@@ -19,7 +19,7 @@ ROWS = 1024
 """Outputs whose logits of a block exist at a time."""
 
 
-def takes(head: nn.Module) -> bool:
+def takes(head: object) -> bool:
     """Whether `token_logprobs` computes what this head does: a frozen matrix, nothing else, of a large vocabulary."""
     return type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad and head.out_features > LARGE
 

@@ -1,8 +1,8 @@
 """Decides how a model's batches are laid out: packed, if packed and padded log-probabilities agree on this model.
 
-The comparison takes two forward passes over sequences of the longest expected length, through the first layers that
-have every kind of layer. Its outcome depends on the weights, the config, the length, the device and the code, so it is
-cached under a hash of these.
+Layers that are not attention are never packed. For other models the comparison takes two forward passes over sequences
+of the longest expected length, in float32, through the first layers that have every kind of layer. Its outcome depends
+on the weights, the config, the length, the device and the code, so it is cached under a hash of these.
 """
 
 import hashlib
@@ -19,15 +19,27 @@ from transformers import PreTrainedModel
 from cai_base import randomness
 from cai_base.cache import recall, remember
 from cai_base.engines import Datum, EngineError
-from cai_base.engines.local.depth import every_kind_of_layer
-from cai_base.engines.local.forward import Layout, weighted_logprobs
+from cai_base.engines.local.depth import every_kind_of_layer, in_float32
+from cai_base.engines.local.forward import Layout, own_logits, weighted_logprobs
+from cai_base.engines.local.masks import FULL, SLIDING
+from cai_base.engines.tokenizer import one_line
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
-"""The largest mean difference between packed and padded log-probabilities, in nats, for which packing is valid."""
-COMPARED = 16
-"""The number of tokens at a sequence's end that are compared. Differences are largest at the end."""
-HEAD = 8
-"""The number of tokens on which the model's own head is compared with its output matrix."""
+TOLERANCE = {torch.float32: 5e-4, torch.bfloat16: 0.1}
+"""The largest difference of a token's packed and padded log-probabilities, in nats, for which packing is valid.
+
+Small models whose packing is valid differ by up to 1e-6 in float32 and 0.015 in bfloat16. The second is for models that
+cannot be cast to float32: quantized ones, or too large for the memory then."""
+COMPARED = 8
+"""The number of tokens that are compared right behind the branch of two sequences, where convolutions and recurrent
+states are wrong, and as many at the end, where windows are."""
+END = 32
+"""The least number of tokens behind the branch, if a sequence is twice as long."""
+FEW = 4
+"""The number of tokens on which the model's own head is compared with its output matrix, and causality is tested."""
+LOUD = 100.0
+"""The largest logit of hidden states that are scaled up so that a soft cap on the logits shows."""
+SAME = 1e-3
+"""The largest difference of logits that are the same, as a fraction of the largest logit."""
 ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, IndexError)
 """What models raise that cannot be run so."""
 
@@ -45,7 +57,7 @@ def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: boo
         The layout, and a sentence for the reader of the results if it is padded although `pack` is true.
 
     Raises:
-        EngineError: the model is not causal.
+        EngineError: the model is not causal, or its logits are not those of a head.
     """
     if not pack:
         return compare_layouts(model, length, pack=False)
@@ -80,80 +92,112 @@ def _code_digest() -> str:
 
 
 def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:
-    """Compare packed with padded log-probabilities on this model, on sequences of `length` tokens, and choose.
+    """Choose by the model's types of layer, and by its packed and padded log-probabilities of `length` tokens.
 
     A sequence is laid out alone, and packed behind another one that shares all but its end. If a model depends on where
-    a token is in the row (linear attention, convolutions, windows that its config does not mention), its
+    a token is in the row (recurrent states, convolutions, windows that its config does not mention), its
     log-probabilities differ, and the model is run padded.
 
     Arguments, result and errors are those of `choose_layout`.
     """
-    length = max(4, length)
     config = model.config.get_text_config()
     body = sum(p.numel() for n, p in model.base_model.named_parameters() if p.dim() == 2 and "embed" not in n)
     attention_cost = 2.0 * config.num_hidden_layers * config.hidden_size / max(body, 1)
+    length = max(4, length)
+    try:
+        with every_kind_of_layer(model), in_float32(model):
+            own_head, reason = _examine(model, length, pack=pack)
+    except ERRORS:  # a model that cannot do without some of its layers, or in another precision
+        own_head, reason = _examine(model, length, pack=pack)
+    note = None if reason is None else f"Packing is not valid for this model ({reason}): it runs padded"
+    return Layout(pack and reason is None, own_head, attention_cost), note
+
+
+def _examine(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[bool, str | None]:
+    """Whether the model has a head of its own, and why packing is not valid for it; None if it is, or not `pack`."""
+    config = model.config.get_text_config()
     tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
     # A longer end would make the packed row longer, and the comparison no stricter.
-    shared = length - max(length // 8, min(length // 2, 2 * COMPARED))
+    shared = length - max(length // 8, min(length // 2, END))
     tokens[1, :shared] = tokens[0, :shared]
+    tokens[1, shared] = (tokens[0, shared] + 1) % config.vocab_size
     first, second = sorted(map(tuple, tokens.tolist()))  # the order of a packed row
-    _check_causal(model, first[: 2 * COMPARED])
-    own_head = _has_own_head(model, first[: 2 * COMPARED])
+    own_head = _has_own_head(model, first[:FEW])
+    _check_causal(model, own_head, first[: 4 * FEW])
     if not pack:
-        return Layout(False, own_head, attention_cost), None
-    try:
-        with every_kind_of_layer(model):
-            packs = _packs(model, own_head, first, second)
-    except ERRORS:  # a model that cannot do without some of its layers
-        packs = _packs(model, own_head, first, second)
-    if packs:
-        return Layout(True, own_head, attention_cost), None
-    note = f"Packing is not valid for this model at {length} tokens (packed and padded differ): it runs padded"
-    return Layout(False, own_head, attention_cost), note
+        return own_head, None
+    others = sorted({*(getattr(config, "layer_types", None) or ())} - {FULL, SLIDING})
+    if others:
+        attention = "its layers of the type " + ", ".join(others) + " are not full or sliding attention"
+        return own_head, f"{attention}, and would take in other sequences of a packed row"
+    return own_head, _difference(model, own_head, first, second, shared)
 
 
-def _packs(model: PreTrainedModel, own_head: bool, first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    """Whether the end of `second` has, packed behind `first`, the log-probabilities that it has in a row of its own."""
-    # Logits are computed only for the tokens that are compared.
-    compared = _datum(second, COMPARED)
+def _difference(
+    model: PreTrainedModel, own_head: bool, first: tuple[int, ...], second: tuple[int, ...], shared: int
+) -> str | None:
+    """Why the end of `second` has not, packed behind `first`, the log-probabilities that it has in a row of its own.
+
+    They share the first `shared` tokens. None if it has.
+    """
+    # Logits are computed only for the tokens that are compared. The first behind the branch is predicted before it.
+    behind = range(shared + 1, shared + 1 + COMPARED)
+    last = range(max(1, len(second) - COMPARED), len(second))
+    compared = Datum(second, tuple(float(i in behind or i in last) for i in range(len(second))))
     padded = _logprobs(model, Layout(False, own_head, 0.0), [compared])
     try:
-        packed = _logprobs(model, Layout(True, own_head, 0.0), [_datum(first, 0), compared])[1:]
-    except ERRORS:  # some models accept no ready-made mask
-        return False
-    return not _differ(packed, padded, model.dtype)
+        packed = _logprobs(model, Layout(True, own_head, 0.0), [Datum(first, (0.0,) * len(first)), compared])[1:]
+    except ERRORS as error:
+        return f"it takes no ready-made attention mask: {one_line(error)}"
+    largest = (packed - padded).abs().max().item()
+    if largest <= TOLERANCE[model.dtype]:
+        return None
+    return f"a token's log-probabilities packed and padded differ by {largest:.2g} nats at {len(second)} tokens"
 
 
-def _check_causal(model: PreTrainedModel, tokens: tuple[int, ...]) -> None:
-    """Raises EngineError if changing the second half of `tokens` changes the log-probabilities of the first half."""
+def _check_causal(model: PreTrainedModel, own_head: bool, tokens: tuple[int, ...]) -> None:
+    """Raises EngineError if changing the second half of `tokens` changes log-probabilities at the end of the first."""
     half = len(tokens) // 2
     changed = (*tokens[:half], *reversed(tokens[half:]))
-    weights = (0.0, *[1.0] * (half - 1), *[0.0] * (len(tokens) - half))
-    shared = _logprobs(model, Layout(False, True, 0.0), [Datum(one, weights) for one in (tokens, changed)])
-    if _differ(shared[:1], shared[1:], model.dtype):
+    weights = tuple(float(max(1, half - FEW) <= i < half) for i in range(len(tokens)))
+    one, other = _logprobs(model, Layout(False, own_head, 0.0), [Datum(own, weights) for own in (tokens, changed)])
+    if not (one - other).abs().max() <= TOLERANCE[model.dtype]:
         reason = f"{type(model).__name__} is not causal (a token's probability depends on what follows it)"
         raise EngineError("model", model.name_or_path, reason, "give a causal language model")
 
 
 def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
-    """Whether the model's head does more than multiply by its output matrix, tested on a few tokens."""
-    start = [_datum(tokens[: HEAD + 1], HEAD)]
-    own, bare = (_logprobs(model, Layout(False, own_head, 0.0), start) for own_head in (True, False))
-    return _differ(own, bare, model.dtype)
+    """Whether the model's head does more than multiply by its output matrix, as scales and soft caps do.
+
+    Raises:
+        EngineError: its logits are neither those of its output matrix nor those of its head alone.
+    """
+    matrix = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    ids = torch.tensor([tokens], device=model.device)
+    with torch.inference_mode():
+        hidden = model.base_model(input_ids=ids, use_cache=False)[0]
+        logits = model(input_ids=ids, use_cache=False).logits
+        try:
+            alone = _same(own_logits(model, hidden[0]), logits[0])
+        except ERRORS:  # a forward pass of another form
+            alone = False
+        if alone and matrix is not None:
+            loud = hidden * (LOUD / matrix(hidden).abs().max())
+            return not _same(own_logits(model, loud[0]), matrix(loud)[0])
+        if not alone and (matrix is None or not _same(matrix(hidden)[0], logits[0])):
+            reason = f"{type(model).__name__} does more behind its last hidden states than apply a head"
+            raise EngineError(
+                "model", model.name_or_path, reason, "give a causal language model of another architecture"
+            )
+    return alone
 
 
-def _datum(tokens: tuple[int, ...], last: int) -> Datum:
-    """A datum with weight 1 on the last `last` tokens, except the first token of the sequence."""
-    weighted = min(last, len(tokens) - 1)
-    return Datum(tokens, (*[0.0] * (len(tokens) - weighted), *[1.0] * weighted))
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether these logits are the same, up to rounding."""
+    return bool((one - other).abs().max() <= SAME * other.abs().max())
 
 
 def _logprobs(model: PreTrainedModel, layout: Layout, sequences: list[Datum]) -> Tensor:
     """The log-probabilities `[sequences, weighted tokens]`, computed in this layout."""
     with torch.inference_mode():
         return weighted_logprobs(model, layout, [sequences])[0]
-
-
-def _differ(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
-    """Whether, for any sequence, the last `COMPARED` log-probabilities differ on average by more than rounding."""
-    return not bool(((one - other)[..., -COMPARED:].abs().mean(dim=-1) <= TOLERANCE[dtype]).all())

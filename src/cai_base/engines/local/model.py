@@ -102,10 +102,9 @@ def load(
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     eos = frozenset(_whole(name, "eos_token_id", end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
-    length = getattr(model.config.get_text_config(), "max_position_embeddings", 0) or tokenizer.model_max_length
-    length = _whole(name, "max_position_embeddings", length)
+    length, note = _context_length(name, model.config.get_text_config(), tokenizer)
     wrapped = HubTokenizer(tokenizer, eos, vocabulary=vocabulary, thinking=thinking)
-    return LoadedModel(model, wrapped, length, weights_digest(model), notes)
+    return LoadedModel(model, wrapped, length, weights_digest(model), notes + note)
 
 
 def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> None:
@@ -123,6 +122,25 @@ def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]
         method = quantization.get(METHOD) if isinstance(quantization, dict) else getattr(quantization, METHOD, None)
         reason = f"its config asks for the quantization {method!r}, which was not applied"
         raise EngineError("model", name, reason, "give a model in plain weights, or one quantized by a known method")
+
+
+def _context_length(name: str, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, tuple[str, ...]]:
+    """The context length in tokens, and a note if it is shorter than in the config.
+
+    LongRoPE has other frequencies for a sequence beyond its original context; transformers takes them for all rows of a
+    batch then, and for all tokens of a row from there on. So the original context is all that can be used. Those of
+    dynamic NTK scaling change beyond `max_position_embeddings`.
+    """
+    length = getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length
+    length = _whole(name, "max_position_embeddings", length)
+    rope = getattr(config, "rope_parameters", None) or {}
+    by_layer = [rope, *(one for one in rope.values() if isinstance(one, dict))]
+    long = [one.get(ORIGINAL) for one in by_layer if one.get("rope_type") == "longrope"]
+    shortest = min([length, *(_whole(name, ORIGINAL, one) for one in long)])
+    if shortest == length:
+        return length, ()
+    reason = "the frequencies of its positions (LongRoPE) change for a whole batch where a sequence is longer"
+    return shortest, (f"The model's context is {shortest} tokens here, not {length}: {reason}",)
 
 
 def _whole(name: str, field: str, value: object) -> int:
@@ -190,6 +208,7 @@ def _attention(config: Any) -> str:
 ENCODERS = ("vision", "visual", "audio", "image", "projector", "rotary_emb", "mtp")
 """Parts of names of weights that a causal language model does not have: of encoders and of extra prediction heads."""
 METHOD = "quant_method"
+ORIGINAL = "original_max_position_embeddings"
 _LAYER = re.compile(r"(^|\.)(layers|layer|blocks|block|h)\.\d+\.")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FOLDER_REMEDY = f"give a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"

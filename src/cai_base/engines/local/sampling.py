@@ -20,7 +20,6 @@ from transformers.cache_utils import Cache, DynamicCache
 from cai_base import randomness
 from cai_base.engines import Adapter, Sample, SampleListener, SampleRequest, Tokenizer
 from cai_base.engines.local.cache import Buffer, Columns, KeptPrefixes, prefix_attention
-from cai_base.engines.local.layout import TOLERANCE
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.masks import Masks
 
@@ -32,6 +31,8 @@ KEPT_SHARE = 8
 """Prefixes that are kept for later batches take at most this fraction (1/n) of the bytes of a batch's cache."""
 COMPARED_WINDOW = 18
 """The sliding window under which shared prefixes are compared: it ends within the prefix."""
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
+"""The largest mean difference of log-probabilities behind a shared prefix and behind one in each row, in nats."""
 WHOLE = 8192
 """The largest vocabulary whose whole distribution is computed in fp64."""
 
@@ -321,7 +322,10 @@ class _Batch:
         keep = [i for rows, fill in zip(live, spare, strict=True) for i in (*rows, *fill)]
         self.grid, self.width = [None if i is None else self.grid[i] for i in keep], width
         index = torch.tensor([i or 0 for i in keep], device=self.model.device)  # None is filled with any row
-        self.cache.batch_select_indices(index)
+        if self.packed:
+            self.cache.batch_select_indices(index)
+        else:  # recurrent states and those of convolutions too, which have no `batch_select_indices`
+            self.cache.reorder_cache(cast(torch.LongTensor, index))
         self.present, self.positions, self.places = self.present[index], self.positions[index], self.places[index]
 
 
