@@ -10,7 +10,7 @@ import torch
 import transformers
 from batches import gradient, nll, pairs, sequence, stir, tokens
 from checkpoints import LENGTH, LORA, SHAPE
-from shapes import CONFIGS, save
+from shapes import CONFIGS, NO_SPECIALS, save
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from cai_base.engines import Batch, Datum, EngineError
@@ -21,6 +21,10 @@ OPT = transformers.OPTConfig(
     vocab_size=320, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4
 )
 """Its own forward goes past its `base_model`."""
+LLAMA_4 = transformers.Llama4TextConfig(
+    **SHAPE, head_dim=8, num_local_experts=2, intermediate_size_mlp=64, **NO_SPECIALS
+)
+"""The text model alone: its `base_model` is itself."""
 LONG = {
     "short_factor": [1.0] * 4,
     "long_factor": [3.0] * 4,
@@ -101,6 +105,11 @@ def test_in_bfloat16_a_head_that_caps_or_scales_is_kept_however_small_the_logits
             model, forward.Layout(False, own_head, 0.0), [[Datum(row[0], (0.0, *[1.0] * 23))]]
         )
     torch.testing.assert_close(got[0][0], wanted, rtol=0.0, atol=0.05)
+
+
+def test_a_model_that_is_not_a_decoder_and_a_head_is_refused_in_a_sentence() -> None:
+    with pytest.raises(EngineError, match="Llama4ForCausalLM does more than apply a head"):
+        layout.compare_layouts(random_model(LLAMA_4, torch.float32), 32, pack=True)
 
 
 def test_logits_of_a_head_of_its_own_are_made_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ LOUD = 100.0
 """The largest logit of hidden states that are scaled up so that a soft cap on the logits shows."""
 SAME = 1e-3
 """The largest difference of logits that are the same, as a fraction of the largest logit."""
+OTHER_MODEL = "give a causal language model of another architecture"
 ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, IndexError)
 """What models raise that cannot be run so."""
 
@@ -170,8 +171,11 @@ def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
     """Whether the model's head does more than multiply by its output matrix, as scales and soft caps do.
 
     Raises:
-        EngineError: its logits are neither those of its output matrix nor those of its head alone.
+        EngineError: it has no part without its head, or its logits are not made of that part's hidden states alone.
     """
+    reason, remedy = f"{type(model).__name__} does more than apply a head to the states of its base_model", OTHER_MODEL
+    if model.base_model is model:
+        raise EngineError("model", model.name_or_path, reason, remedy)
     matrix = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     ids = torch.tensor([tokens], device=model.device)
     with torch.inference_mode():
@@ -185,10 +189,7 @@ def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
             loud = hidden * (LOUD / matrix(hidden).abs().max())
             return not _same(own_logits(model, loud[0]), matrix(loud)[0])
         if not alone and (matrix is None or not _same(matrix(hidden)[0], logits[0])):
-            reason = f"{type(model).__name__} does more behind its last hidden states than apply a head"
-            raise EngineError(
-                "model", model.name_or_path, reason, "give a causal language model of another architecture"
-            )
+            raise EngineError("model", model.name_or_path, reason, remedy)
     return alone
 
 
