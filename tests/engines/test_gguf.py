@@ -91,8 +91,15 @@ def test_a_conversion_reads_the_fields_once_shows_nothing_and_is_of_one_version(
     first = gguf.converted(str(file))
     assert read == ["once"]
     assert capfd.readouterr() == ("", "")
-    monkeypatch.setattr(gguf.transformers, "__version__", "99.0")
-    assert gguf.converted(str(file)) != first
+    names = {first}
+    for change in (
+        lambda: monkeypatch.setattr(gguf.transformers, "__version__", "99.0"),
+        lambda: monkeypatch.setattr(gguf.importlib.metadata, "version", lambda _: "99.0"),
+        lambda: monkeypatch.setattr(gguf.inspect, "getsource", lambda _: "another converter"),
+    ):
+        change()
+        names.add(gguf.converted(str(file)))
+    assert len(names) == 4
 
 
 def test_other_files_in_the_folder_are_not_used(file: Path, tmp_path: Path, monkeypatch: Any) -> None:

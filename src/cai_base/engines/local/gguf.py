@@ -1,13 +1,16 @@
 """A GGUF file as a folder in Hugging Face layout: converted once, and kept under the user's cache.
 
 transformers reads the file and dequantises its weights. The folder is then loaded as any other. Its weights are fp32,
-four bytes each. It is kept by the file's hash and the version of transformers, which decides what is read how.
+four bytes each. It is kept by the file's hash and what decides what is read how: the versions of the packages, and the
+source of this module and of those that add what transformers leaves out.
 """
 
 import hashlib
+import importlib.metadata
 import importlib.util
+import inspect
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,7 +24,7 @@ from transformers.utils import logging
 
 from cai_base.cache import cache_folder
 from cai_base.engines import EngineError
-from cai_base.engines.local import sizes
+from cai_base.engines.local import gguf_meaning, gguf_tokenizer, sizes
 from cai_base.engines.tokenizer import one_line
 
 SUFFIX = ".gguf"
@@ -53,7 +56,7 @@ def converted(model: str) -> str:
         raise EngineError("model", model, "there is no such file", "give the path of a GGUF file")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    folder = cache_folder() / "gguf" / f"{digest}-{transformers.__version__}"
+    folder = cache_folder() / "gguf" / f"{digest}-{_way()}"
     if not folder.is_dir():
         absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
         if absent:
@@ -61,20 +64,34 @@ def converted(model: str) -> str:
             raise EngineError("model", model, reason, "install with pip install 'cai-base[gguf]'")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            with _read_once():
-                _convert(model, Path(scratch), Path(scratch) / folder.name)
+            with _read_once() as ignored:
+                _convert(model, Path(scratch), Path(scratch) / folder.name, ignored)
             if not folder.is_dir():  # unless another process was faster
                 (Path(scratch) / folder.name).rename(folder)
     return str(folder)
 
 
+def _way() -> str:
+    """What decides how a file is read, as a part of a folder's name."""
+    try:
+        package = importlib.metadata.version("gguf")
+    except importlib.metadata.PackageNotFoundError:
+        package = "none"
+    here = inspect.getmodule(_way)
+    text = "".join(inspect.getsource(module) for module in (here, gguf_meaning, gguf_tokenizer) if module is not None)
+    return f"{transformers.__version__}-{package}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 @contextmanager
-def _read_once() -> Iterator[None]:
+def _read_once() -> Iterator[list[str]]:
     """Within it a file's fields are read once and from an array, and transformers shows no progress bar of its own.
 
     transformers has them read three times, for the config, the tokenizer and the weights. The reader takes them apart
     piece by piece, and a piece of a memory map, which is what it reads from, costs several times one of an array: that
     was most of a conversion's time where the vocabulary is large.
+
+    Yields:
+        A list to which the names of tensors that transformers passes over are added.
     """
     import gguf
     from transformers import modeling_gguf_pytorch_utils as reading
@@ -91,9 +108,29 @@ def _read_once() -> Iterator[None]:
     def without_bar(tensors: Any, **_: object) -> Any:
         return tensors
 
+    ignored: list[str] = []
+
+    class Names(dict[str, str]):
+        """The tensors that transformers takes; it looks up every tensor of the file, but those it took before."""
+
+        def __contains__(self, name: object) -> bool:
+            present = super().__contains__(name)
+            if not present and isinstance(name, str):
+                ignored.append(name)
+            return present
+
+    own_names = reading.get_gguf_hf_weights_map
+
+    def names(*positional: Any, **named: Any) -> Names:
+        return Names(own_names(*positional, **named))
+
     readers = cache(lambda file: Reader(file))
-    with _in_place(gguf, "GGUFReader", readers), _in_place(reading, "tqdm", without_bar):
-        yield
+    with (
+        _in_place(gguf, "GGUFReader", readers),
+        _in_place(reading, "tqdm", without_bar),
+        _in_place(reading, "get_gguf_hf_weights_map", names),
+    ):
+        yield ignored
 
 
 @contextmanager
@@ -106,7 +143,7 @@ def _in_place(module: Any, name: str, value: object) -> Iterator[None]:
         setattr(module, name, own)
 
 
-def _convert(model: str, scratch: Path, folder: Path) -> None:
+def _convert(model: str, scratch: Path, folder: Path, ignored: list[str]) -> None:
     from gguf import GGUFReader
 
     # Alone in a folder: transformers would take a tokenizer or an adapter that lies beside the file for a part of it.
@@ -117,8 +154,8 @@ def _convert(model: str, scratch: Path, folder: Path) -> None:
         reader = GGUFReader(str(alone / "model.gguf"))
         fields, tensors = reader.fields, len(reader.tensors)
         architecture = str(fields["general.architecture"].contents())
-        named = {name: fields.get(f"{architecture}.{name}") for name in (*sizes.LAYERS, *sizes.SIDES)}
-        settings = {name: field.contents() for name, field in named.items() if field is not None}
+        settings = _fields(fields, f"{architecture}.")
+        factors = next((part.data for part in reader.tensors if part.name == gguf_meaning.ROPE_FACTORS), None)
     except Exception as error:  # the reader trusts every length in the file, so anything can happen
         reason = f"is no GGUF file, or a damaged one ({one_line(error) or type(error).__name__})"
         raise EngineError(
@@ -138,6 +175,11 @@ def _convert(model: str, scratch: Path, folder: Path) -> None:
     if report["missing_keys"]:
         reason = f"it lacks weights that its config asks for, such as {min(report['missing_keys'])}"
         raise EngineError("model", model, reason, "fetch it again, or give the model in another form")
+    gguf_tokenizer.complete(model, _fields(fields, "tokenizer.ggml."), tokenizer)
+    read, taken = _taken(architecture, model_in_fp32.config.model_type, str(alone / "model.gguf"))
+    settings = {name: value for name, value in settings.items() if name not in read}
+    ignored.extend(report["unexpected_keys"])
+    gguf_meaning.complete(model, architecture, settings, taken, ignored, factors, model_in_fp32)
     ends = {int(fields[name].contents()) for end in END_FIELDS if (name := f"tokenizer.ggml.{end}") in fields}
     if ends:
         model_in_fp32.generation_config.eos_token_id = sorted(ends)
@@ -148,3 +190,40 @@ def _convert(model: str, scratch: Path, folder: Path) -> None:
         del model_in_fp32.config.quantization_config
     model_in_fp32.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _fields(fields: Mapping[str, Any], start: str) -> dict[str, Any]:
+    """The fields whose names have this start, by the rest of their names."""
+    return {name.removeprefix(start): field.contents() for name, field in fields.items() if name.startswith(start)}
+
+
+def _taken(architecture: str, kind: str, file: str) -> tuple[set[str], set[str]]:
+    """The fields of an architecture from which transformers itself makes the config, and those that it only renames.
+
+    Args:
+        architecture: as the file has it.
+        kind: the name that transformers has for it.
+        file: its path.
+    """
+    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS, get_gguf_config
+    from transformers.integrations.gguf.reader import read_gguf_metadata
+
+    if architecture not in GGUF_CONFIG_ARCHS:
+        mapping: Mapping[str, Mapping[str, str | None]] = GGUF_CONFIG_MAPPING  # type: ignore[assignment]
+        names = mapping.get(architecture) or mapping.get(kind, {})
+        return set(), {name for name, own in names.items() if own is not None}
+    read: set[str] = set()
+
+    class Fields(dict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            read.add(name.removeprefix(f"{architecture}."))
+            return super().__getitem__(name)
+
+        def get(self, name: str, default: Any = None) -> Any:
+            read.add(name.removeprefix(f"{architecture}."))
+            return super().get(name, default)
+
+    metadata, tensors = read_gguf_metadata(file)
+    get_gguf_config(Fields(metadata), tensors)
+    return read, set()
