@@ -43,7 +43,7 @@ def complete(
     taken: Collection[str],
     ignored: Collection[str],
     factors: np.ndarray[Any, Any] | None,
-    loaded: Any,
+    network: Any,
 ) -> None:
     """Add to the config of a model what its file says and transformers did not take.
 
@@ -54,12 +54,12 @@ def complete(
         taken: those that transformers turned into fields of the config.
         ignored: the names of tensors that transformers did not take.
         factors: the tensor `ROPE_FACTORS`, if there is one.
-        loaded: the model that transformers made of the file; its config is changed, its weights are not.
+        network: the model that transformers made of the file; its config is changed, its weights are not.
 
     Raises:
         EngineError: something in the file can be neither added nor left out without changing what is computed.
     """
-    config = loaded.config
+    config = network.config
     for tensor in sorted(ignored):
         if tensor != ROPE_FACTORS or architecture != "llama":
             raise _refusal(model, f"has the tensor {quote(tensor)}, which transformers does not take")
@@ -71,7 +71,7 @@ def complete(
     if factor != 1:
         _rope(config).update(rope_type="linear", factor=factor)
     if factors is not None:
-        _set_rope_factors(model, factors, loaded)
+        _set_rope_factors(model, factors, network)
     _compare(model, architecture, settings, taken, config)
 
 
@@ -116,15 +116,15 @@ def _rope(config: Any) -> dict[str, Any]:
     return parameters if inner is None else inner
 
 
-def _set_rope_factors(model: str, factors: np.ndarray[Any, Any], loaded: Any) -> None:
+def _set_rope_factors(model: str, factors: np.ndarray[Any, Any], network: Any) -> None:
     """Llama 3's scaling, of which the file has only what each frequency is divided by."""
-    rotary = next(type(part) for part in loaded.modules() if type(part).__name__.endswith("RotaryEmbedding"))
+    rotary = next(type(part) for part in network.modules() if type(part).__name__.endswith("RotaryEmbedding"))
     divisors = torch.from_numpy(np.array(factors, dtype=np.float32)).flatten()
-    unscaled = rotary(loaded.config).inv_freq
+    unscaled = rotary(network.config).inv_freq
     factor = divisors.max().item()
     if factor != 1:
-        loaded.config.rope_parameters = {**_rope(loaded.config), **LLAMA_3, "factor": factor}
-    scaled = rotary(loaded.config).inv_freq
+        network.config.rope_parameters = {**_rope(network.config), **LLAMA_3, "factor": factor}
+    scaled = rotary(network.config).inv_freq
     if divisors.shape != unscaled.shape or not torch.allclose(scaled * divisors, unscaled, rtol=1e-4, atol=0):
         raise _refusal(model, f"has {ROPE_FACTORS} that are not those of Llama 3.1")
 
