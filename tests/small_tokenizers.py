@@ -20,7 +20,7 @@ class Letters:
     eos: frozenset[int] = frozenset()
 
     def __init__(self, bos: int | None = None) -> None:
-        self.bos = bos
+        self.bos = () if bos is None else (bos,)
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]

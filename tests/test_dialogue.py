@@ -85,7 +85,7 @@ def test_an_empty_critique_leaves_its_heading_alone() -> None:
 def test_a_prompt_begins_as_the_model_expects() -> None:
     letters = Letters(bos=0)
     assert prompt_tokens(letters, "a") == (0, 97)
-    letters.bos = None
+    letters.bos = ()
     assert prompt_tokens(letters, "a") == (97,)
 
 

@@ -244,8 +244,8 @@ def _messages(before: Turns, prompt: str) -> list[dict[str, str]]:
 
 
 def prompt_tokens(tokenizer: "Tokenizer", text: str) -> tuple[int, ...]:
-    """The tokens of a text to continue, after the model's beginning-of-text token if it has one."""
-    return (*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(text))
+    """The tokens of a text to continue, after the tokens with which the model expects a text to begin."""
+    return (*tokenizer.bos, *tokenizer.encode(text))
 
 
 def split_tokens(tokenizer: "Tokenizer", prompt: str, continuation: str) -> Split:

@@ -38,7 +38,7 @@ def test_the_layout_is_what_transformers_makes_of_the_template(chat_folder: Call
     messages: list[Message] = [{"role": "user", "content": " how do I bake bread? "}]
     expected = reference.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert list(Chat().question_tokens(ours, messages[0]["content"])) == expected
-    assert expected.count(ours.bos) == 1
+    assert expected.count(*ours.bos) == 1
     messages += [{"role": "assistant", "content": "wait."}, {"role": "user", "content": "and then?"}]
     expected = reference.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert list(chat_tokens(ours, [(" how do I bake bread? ", "wait.")], "and then?")) == expected

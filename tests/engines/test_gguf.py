@@ -53,7 +53,7 @@ def test_a_gguf_file_gives_the_log_probabilities_that_transformers_gives(file: P
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     engine = models.load_model(str(file), longest=96, threads=1)
-    tokens = (engine.tokenizer.bos, *engine.tokenizer.encode(TEXT))
+    tokens = (*engine.tokenizer.bos, *engine.tokenizer.encode(TEXT))
     assert list(tokens) == [0, *tokenizer(TEXT, add_special_tokens=False)["input_ids"]]
     with torch.no_grad():
         logits = model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
@@ -64,7 +64,7 @@ def test_a_gguf_file_gives_the_log_probabilities_that_transformers_gives(file: P
 
 def test_the_file_says_where_a_text_begins_and_ends(file: Path) -> None:
     tokenizer = models.load_model(str(file), longest=96, threads=1).tokenizer
-    assert tokenizer.bos == 0
+    assert tokenizer.bos == (0,)
     assert tokenizer.eos == {1, 7}
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
 
@@ -108,7 +108,7 @@ def test_other_files_in_the_folder_are_not_used(file: Path, tmp_path: Path, monk
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "</s>", "chat_template": "another"}')
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "nowhere/else"}')
     engine = LocalEngine(gguf.converted(str(tmp_path / "model.gguf")), Lora(4, 4), sequence_length=32, device="cpu")
-    assert engine.tokenizer.bos == 0
+    assert engine.tokenizer.bos == (0,)
     assert (
         engine.tokenizer.decode(engine.tokenizer.chat([{"role": "user", "content": "bread"}]))
         == "user: bread\nassistant:"
@@ -148,7 +148,7 @@ def test_every_flag_that_takes_a_model_takes_a_file(file: Path) -> None:
     flags = ["--model", str(file), "--judge", f"hf:{file}", "--instruct", str(file), "--arms", "sft,instruct"]
     settings = load_settings([*flags, "--threads", "1"]).settings
     progress = Progress(sys.stderr)
-    assert models.load_tokenizer(settings.base_model).bos == 0
+    assert models.load_tokenizer(settings.base_model).bos == (0,)
     models.check_instruct(settings.instruct_model, progress)
     models.check_chat_model(settings.judge_choices["judge"], progress)
     check_target(str(file))

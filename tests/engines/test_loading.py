@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from cai_base import machine
+from cai_base.dialogue import prompt_tokens
 from cai_base.engines import EngineError, EngineSpec, Lora
 from cai_base.engines.local import LocalEngine, construct
 from cai_base.engines.local import model as local_model
-from cai_base.engines.tokenizer import load_tokenizer
+from cai_base.engines.tokenizer import HubTokenizer, load_tokenizer
 
 Folder = Callable[[str], str]
 
@@ -165,17 +166,26 @@ def test_code_in_a_model_folder_is_not_run(copy: Path, tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-@pytest.mark.parametrize(("kind", "bos"), [("llama", 0), ("qwen3", None), ("mistral", 0)])
+@pytest.mark.parametrize(("kind", "bos"), [("llama", (0,)), ("qwen3", ()), ("mistral", (0,))])
 def test_the_first_token_is_the_tokenizers_own(
-    engine: Callable[[str], LocalEngine], kind: str, bos: int | None
+    engine: Callable[[str], LocalEngine], kind: str, bos: tuple[int, ...]
 ) -> None:
     tokenizer = engine(kind).tokenizer
     assert tokenizer.bos == bos
     assert tokenizer.eos == {1}
     assert tokenizer.encode("") == []
     for text in ("the bread is warm", " and\n\nUser: é☃", "a"):
-        assert bos not in tokenizer.encode(text)
+        assert not set(bos) & set(tokenizer.encode(text))
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_every_token_that_a_tokenizer_puts_before_a_text_begins_a_prompt(folder: Callable[[str], str]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder("llama"))
+    two = processors.TemplateProcessing(single="</s> <s> $A", special_tokens=[("</s>", 1), ("<s>", 0)])  # as GLM-4's
+    tokenizer.backend_tokenizer.post_processor = two
+    ours = HubTokenizer(tokenizer)
+    assert prompt_tokens(ours, "bread") == (1, 0, *ours.encode("bread")) == tuple(tokenizer("bread")["input_ids"])
+    assert ours.unused_bos is None
 
 
 def test_a_text_that_spells_a_special_token_stays_text(engine: Callable[[], LocalEngine]) -> None:
@@ -211,7 +221,7 @@ def test_a_first_token_that_the_tokenizer_does_not_add_is_a_warning_with_its_eff
         means.append(-logprobs[-(ids.shape[1] - 2) :].mean().item())
     assert first_token(copy, added=True).notes == ()
     engine = first_token(copy, added=False)
-    assert engine.tokenizer.bos is None
+    assert engine.tokenizer.bos == ()
     (note,) = engine.notes
     assert "has a first token (<s>) and does not add it" in note
     assert f"{means[0]:.2f} with it, {means[1]:.2f} without" in note

@@ -17,7 +17,7 @@ class Remembers:
 
     def __init__(self) -> None:
         self.tokenizer: Any = self
-        self.bos = None
+        self.bos = ()
         self.requests: list[SampleRequest] = []
 
     def encode(self, text: str) -> list[int]:

@@ -74,11 +74,11 @@ class Tokenizer(Protocol):
     A token is its number in the model's vocabulary.
 
     Attributes:
-        bos: the token that the tokenizer puts before every text; None if it puts none.
+        bos: the tokens that the tokenizer puts before every text; most put one or none, GLM-4's two.
         eos: the tokens that end a text.
     """
 
-    bos: int | None
+    bos: tuple[int, ...]
     eos: frozenset[int]
 
     def encode(self, text: str) -> list[int]:

@@ -59,8 +59,10 @@ class HubTokenizer:
         self.eos: frozenset[int] = own if eos is None else eos
         # Llama's tokenizer puts a first token before every text and Qwen's does not, whatever bos_token says: test it.
         bare, full = self._tokens("a", add_special_tokens=False), self._tokens("a")
-        self.bos: int | None = full[0] if full[1 : 1 + len(bare)] == bare else None
-        self.unused_bos: int | None = tokenizer.bos_token_id if self.bos is None else None
+        # GLM-4's puts two.
+        before = next((n for n in range(len(full)) if full[n : n + len(bare)] == bare), 0)
+        self.bos: tuple[int, ...] = tuple(full[:before])
+        self.unused_bos: int | None = None if self.bos else tokenizer.bos_token_id
         """A first token that the tokenizer defines but does not add. Repackaged models often lost the setting."""
         self._specials = [added.content for added in tokenizer.added_tokens_decoder.values() if added.special]
 

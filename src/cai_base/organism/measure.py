@@ -76,11 +76,10 @@ class _Sampler:
 
     def __call__(self, prompts: Sequence[str], purpose: str, limit: int) -> list[str]:
         tokenizer = self._engine.tokenizer
-        start = [] if tokenizer.bos is None else [tokenizer.bos]
         requests = [
             SampleRequest(
                 adapter=None,
-                prompt=(*start, *tokenizer.encode(prompt)),
+                prompt=(*tokenizer.bos, *tokenizer.encode(prompt)),
                 max_tokens=limit,
                 temperature=TEMPERATURE,
                 stop=("\n\n",),

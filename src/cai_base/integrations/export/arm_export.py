@@ -227,7 +227,7 @@ def _write_layout(source: _Source, files: str, new: Path) -> tuple[Any, list[str
 
     tokenizer: Any = AutoTokenizer.from_pretrained(files, trust_remote_code=False)
     wrapped = HubTokenizer(tokenizer)
-    tokenizer.chat_template = chat_template(source.dialogue, first_token=wrapped.bos is not None)
+    tokenizer.chat_template = chat_template(source.dialogue, [wrapped.decode_special(token) for token in wrapped.bos])
     prompts = [prompt.text for prompt in source.inputs.evaluation_prompts[:TRIED_PROMPTS]]
     check_template(tokenizer, wrapped, source.dialogue, prompts)
     tokenizer.save_pretrained(new)

@@ -10,18 +10,19 @@ from cai_base.errors import UserError
 from cai_base.settings.schema import Evaluation
 
 
-def chat_template(dialogue: Dialogue, *, first_token: bool) -> str:
+def chat_template(dialogue: Dialogue, first_tokens: Sequence[str]) -> str:
     """The Jinja template that formats a conversation as `Dialogue.question` does after `server.forms.turns_of`.
 
     A base model has no slot for a system message: the texts of all of them, wherever they stand, are put before the
     first question. Consecutive messages of one role are joined. What `turns_of` refuses, the template refuses.
 
     Args:
-        first_token: whether the model expects a beginning-of-text token.
+        first_tokens: the tokens with which the model expects a text to begin.
     """
     shots = [part for shot in dialogue.few_shot for part in ((USER, shot.prompt), (ASSISTANT, shot.response))]
     indented = "".join(f" | replace({_literal(chr(10) + one)}, {_literal(chr(10) + ' ' + one)})" for one in HEADINGS)
     gap = "'\\n\\n'"
+    start = "bos_token" if len(first_tokens) == 1 else _literal("".join(first_tokens))
     lines = (
         # The text of a message, which may be a list of parts.
         "{%- macro text_of(message) -%}",
@@ -68,7 +69,7 @@ def chat_template(dialogue: Dialogue, *, first_token: bool) -> str:
         "{%- elif add_generation_prompt and state.role != 'user' -%}",
         "{{- raise_exception('the last message must be of the user') -}}",
         "{%- endif -%}",
-        "{{- bos_token -}}" if first_token else "",
+        f"{{{{- {start} -}}}}" if first_tokens else "",
         f"{{{{- {_literal(join(*shots) + chr(10) * 2)} -}}}}" if shots else "",
         "{{- state.shown + turn(state.role, state.text) -}}",
         f"{{%- if add_generation_prompt -%}}{{{{- {gap} + {_literal(ASSISTANT)} -}}}}{{%- endif -%}}",
@@ -80,7 +81,7 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def generation_settings(evaluation: Evaluation, ends: Sequence[int], first_token: int | None) -> dict[str, Any]:
+def generation_settings(evaluation: Evaluation, ends: Sequence[int], first: Sequence[int]) -> dict[str, Any]:
     """The content of `generation_config.json`: the run's sampling of answers; greedy only if its temperature is 0."""
     sampled = evaluation.temperature > 0
     drawing = {"temperature": evaluation.temperature, "top_k": 0, "top_p": 1.0} if sampled else {}
@@ -90,7 +91,7 @@ def generation_settings(evaluation: Evaluation, ends: Sequence[int], first_token
         "max_new_tokens": evaluation.response_tokens,
         "stop_strings": list(STOPS),
         "eos_token_id": list(ends),
-        **({} if first_token is None else {"bos_token_id": first_token}),
+        **({"bos_token_id": first[0]} if first else {}),
         **({"pad_token_id": ends[0]} if ends else {}),
     }
 
