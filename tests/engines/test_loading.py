@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from checkpoints import SHAPE, save_tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import processors
 from transformers import (
@@ -15,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertLMHeadModel,
+    Glm4MoeConfig,
     GPT2Config,
     GPT2LMHeadModel,
 )
@@ -33,6 +36,12 @@ Folder = Callable[[str], str]
 def copy(folder: Folder, tmp_path: Path) -> Path:
     """A folder with a model, to be spoilt."""
     return Path(shutil.copytree(folder("llama"), tmp_path / "model"))
+
+
+EXPERTS = {
+    **{"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
+    **{"head_dim": 8, "n_group": 1, "topk_group": 1, "pad_token_id": 0},
+}
 
 
 def message(model: Path | str) -> str:
@@ -118,6 +127,65 @@ def test_weights_that_are_not_finite(copy: Path, value: float) -> None:
     weights["model.layers.1.mlp.up_proj.weight"][3, 5] = value
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     assert "its weights model.layers.1.mlp.up_proj.weight hold numbers that are not finite" in message(copy)
+
+
+def add_tensor(copy: Path, name: str) -> None:
+    weights = load_file(copy / "model.safetensors")
+    save_file(weights | {name: torch.ones(320)}, copy / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["lm_head.bias", "model.embed_positions.weight"])
+def test_weights_outside_the_layers_that_the_config_leaves_out(copy: Path, name: str) -> None:
+    add_tensor(copy, name)
+    assert f"weights that its config leaves out, such as {name}: they would be dropped" in message(copy)
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"])
+def test_buffers_of_an_older_version_are_no_fault(copy: Path, name: str) -> None:
+    add_tensor(copy, name)
+    assert LocalEngine(str(copy), Lora(4, 4), sequence_length=32, device="cpu").notes == ()
+
+
+def test_an_adapter_beside_the_weights_is_not_applied_to_them(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = LocalEngine(str(copy), Lora(4, 4), sequence_length=32, device="cpu")
+    engine.create({"a": 0})
+    engine.export({"a": copy})
+    said = message(copy)
+    assert "an adapter beside the weights (adapter_config.json)" in said
+    assert said.endswith("move the adapter to a folder of its own")
+    monkeypatch.setattr(local_model, "check_folder", lambda name: None)  # a model of the hub is seen once it is loaded
+    assert "an adapter beside the weights" in message(copy)
+
+
+def test_weights_in_a_form_that_cannot_be_tested(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = local_model._read
+
+    def in_8_bits(*where: Any) -> Any:
+        model, *rest = read(*where)
+        model.model.layers[0].mlp.up_proj.to(torch.float8_e4m3fn)  # as where the GPU computes with such weights
+        return model, *rest
+
+    monkeypatch.setattr(local_model, "_read", in_8_bits)
+    assert "its weights model.layers.0.mlp.up_proj.weight are in float8_e4m3fn; give the model in bf" in message(copy)
+
+
+def test_a_routers_bias_is_a_weight(tmp_path: Path) -> None:
+    digests = []
+    for value in (0.0, 1.0, float("nan")):
+        model = AutoModelForCausalLM.from_config(Glm4MoeConfig(**SHAPE, **EXPERTS))
+        model.save_pretrained(tmp_path)
+        save_tokenizer(tmp_path, bos=True)
+        weights = load_file(tmp_path / "model.safetensors")
+        (name,) = [name for name in weights if name.endswith("e_score_correction_bias")]
+        first = {key: torch.ones_like(tensor) for key, tensor in weights.items()}
+        first[name] = torch.full_like(weights[name], value)
+        save_file(first, tmp_path / "model.safetensors", {"format": "pt"})
+        if value == value:
+            loaded = local_model.load(str(tmp_path), torch.device("cpu"), torch.float32)
+            digests.append(loaded.digest)
+        else:
+            assert f"its weights {name} hold numbers that are not finite" in message(tmp_path)
+    assert len(set(digests)) == 2
 
 
 def test_a_config_with_fewer_layers_than_the_weights(copy: Path) -> None:

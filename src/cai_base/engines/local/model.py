@@ -3,13 +3,13 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from cai_base.engines import EngineError
-from cai_base.engines.files import MODEL_CONFIG
+from cai_base.engines.files import ADAPTER_CONFIG, MODEL_CONFIG
 from cai_base.engines.local import config_fields, sizes
 from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line, unreachable
 from cai_base.reading import quote
@@ -54,6 +54,8 @@ def check_folder(name: str) -> None:
             raise EngineError("model", name, "there is no such folder", FOLDER_REMEDY)
         if not (folder / MODEL_CONFIG).is_file():
             raise EngineError("model", name, f"no model there (no {MODEL_CONFIG})", MODEL_REMEDY)
+        if (folder / ADAPTER_CONFIG).is_file():
+            raise EngineError("model", name, ADAPTER_BESIDE, ADAPTER_REMEDY)
         if not any(folder.glob("*.safetensors")):
             raise EngineError("model", name, "no *.safetensors there (pickled weights are not read)", MODEL_REMEDY)
     elif not _HUB_ID.fullmatch(name):  # a request to the hub, with its retries, would take half a minute
@@ -85,6 +87,8 @@ def load(
     except Exception as error:  # transformers raises errors of nearly every type for a faulty folder
         reason = unreachable(error) or f"cannot be loaded as a causal language model ({one_line(error)})"
         raise EngineError("model", name, reason, MODEL_REMEDY) from error
+    if getattr(model, "_hf_peft_config_loaded", False):  # of the hub; a folder was checked before
+        raise EngineError("model", name, ADAPTER_BESIDE, ADAPTER_REMEDY)
     absent = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if absent:
         reason = f"its files lack weights that its config asks for, such as {absent[0]}"
@@ -110,12 +114,13 @@ def load(
 def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> None:
     """Raises EngineError if something in the files is not in the model, and so it is not the model that they hold.
 
-    The encoder of a multimodal model is left out on purpose, and a tensor without a layer, such as a buffer of an older
-    version, changes nothing.
+    The encoder of a multimodal model is left out on purpose, and a buffer that an older version stored follows from the
+    config.
     """
-    layers = sorted(key for key in unexpected if _LAYER.search(key) and not any(part in key for part in ENCODERS))
-    if layers:
-        reason = f"its files have weights that its config leaves out, such as {layers[0]}: layers would be dropped"
+    lost = sorted(key for key in unexpected if not _BUFFER.search(key) and not any(part in key for part in ENCODERS))
+    if lost:
+        what = "layers" if _LAYER.search(lost[0]) else "they"
+        reason = f"its files have weights that its config leaves out, such as {lost[0]}: {what} would be dropped"
         raise EngineError("model", name, reason, f"give the {MODEL_CONFIG} that belongs to these weights")
     quantization = getattr(model.config, "quantization_config", None)
     if quantization is not None and getattr(model, "hf_quantizer", None) is None:
@@ -151,8 +156,13 @@ def _whole(name: str, field: str, value: object) -> int:
 
 
 def _refuse_not_finite(name: str, model: PreTrainedModel) -> None:
-    """Raises EngineError if a weight is NaN or infinite."""
-    for key, tensor in model.named_parameters():
+    """Raises EngineError if a weight or a stored buffer is NaN or infinite, or in a form that cannot be tested."""
+    for key, tensor in _stored(model):
+        if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise EngineError(
+                "model", name, f"its weights {key} are in {kind}", "give the model in bfloat16 or float16"
+            )
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise EngineError("model", name, f"its weights {key} hold numbers that are not finite", "give a whole copy")
 
@@ -209,16 +219,26 @@ ENCODERS = ("vision", "visual", "audio", "image", "projector", "rotary_emb", "mt
 """Parts of names of weights that a causal language model does not have: of encoders and of extra prediction heads."""
 METHOD = "quant_method"
 ORIGINAL = "original_max_position_embeddings"
+_BUFFER = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids)$")
 _LAYER = re.compile(r"(^|\.)(layers|layer|blocks|block|h)\.\d+\.")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+ADAPTER_BESIDE = f"it has an adapter beside the weights ({ADAPTER_CONFIG}), which would be applied to them"
+ADAPTER_REMEDY = "move the adapter to a folder of its own"
 FOLDER_REMEDY = f"give a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"
 MODEL_REMEDY = f"give a hub id, or a folder with {MODEL_CONFIG}, tokenizer.json and *.safetensors"
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A SHA-256 hash of all weights with their names, types and shapes."""
+    """A SHA-256 hash of all weights and stored buffers with their names, types and shapes."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.named_parameters()):
+    for name, tensor in _stored(model):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().flatten().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a model by name, each once, then the buffers that its files store, such as a router's bias."""
+    yield from sorted(model.named_parameters())
+    stored = model.state_dict(keep_vars=True)
+    yield from sorted((name, buffer) for name, buffer in model.named_buffers() if name in stored)
