@@ -51,6 +51,8 @@ def altered(folder: Callable[[str], str], tmp_path: Path) -> Callable[[str, dict
         ("llama", "quantization", {"group_size": 64, "bits": 4}),
         ("qwen3", "residual_multiplier", 0.22),
         ("mistral", "no_rope_layers", [1, 0]),
+        ("llama", "partial_rotary_factor", 0.5),
+        ("llama", "scale_depth", 1.4),
     ],
 )
 def test_a_field_of_another_computation_is_refused_in_a_sentence(
@@ -58,6 +60,12 @@ def test_a_field_of_another_computation_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(UserError, match=rf"model .*config\.json has {field} = .* does not read"):
         altered(kind, {field: value})
+
+
+def test_a_field_of_the_positions_is_a_field(altered: Callable[[str, dict[str, Any]], Engine]) -> None:
+    positions = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
+    with pytest.raises(UserError, match=r"has partial_rotary_factor = 0\.5, .* does not read"):
+        altered("llama", {"rope_parameters": positions})
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
