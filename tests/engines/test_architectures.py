@@ -9,6 +9,7 @@ import torch
 from batches import WORDS, gradient, nll, pairs, sequence, stir, tokens
 from checkpoints import LENGTH, LORA
 from peft import PeftModel
+from safetensors.torch import load_file
 from shapes import CONFIGS, EAGER, PADDED, WINDOW, save
 from transformers import AutoModelForCausalLM
 
@@ -31,6 +32,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]
         return folders[kind]
 
     return get
+
+
+@pytest.mark.parametrize(("kind", "noted"), [("gpt-oss", True), ("Qwen 3", False)])
+def test_experts_that_are_not_trained_are_said(kind: str, noted: bool, tmp_path: Path) -> None:
+    save(kind, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    inside = {name: tensor.numel() for name, tensor in weights.items() if "embed" not in name and "lm_head" not in name}
+    adapted = sum(size for name, size in inside.items() if name.endswith("_proj.weight"))
+    engine = LocalEngine(str(tmp_path), LORA, sequence_length=32, device="cpu")
+    said = [note for note in engine.notes if "LoRA adapts the linear layers" in note]
+    assert len(said) == noted
+    if noted:
+        assert f"{adapted / sum(inside.values()):.0%} of the decoder's weights" in said[0]
+        assert not LocalEngine(str(tmp_path), None, sequence_length=32, device="cpu").notes
 
 
 def load(folder: str, *, pack: bool = True) -> LocalEngine:

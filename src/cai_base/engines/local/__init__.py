@@ -41,7 +41,7 @@ from cai_base.engines.local import large_head, peft_format, precision
 from cai_base.engines.local.forward import Layout, logprob_sums, recomputation
 from cai_base.engines.local.graphs import Graphs, Recorded
 from cai_base.engines.local.layout import choose_layout
-from cai_base.engines.local.lora import Bank, Place
+from cai_base.engines.local.lora import Bank, Place, share_note
 from cai_base.engines.local.model import load, text_decoder
 from cai_base.engines.local.packing import distinct_tokens, padded_tokens
 from cai_base.engines.local.sampling import Sampler
@@ -136,6 +136,8 @@ class LocalEngine:
         self.tokenizer = base.tokenizer
         self.context_length = base.context_length
         self._model, self._digest, self._file_notes = base.model, base.digest, base.notes
+        if lora is not None:
+            self._file_notes += share_note(text_decoder(self._model), self._model.get_input_embeddings())
         self.notes: tuple[str, ...] = ()
         self.meter = Meter()
         if findings is None:

@@ -67,6 +67,29 @@ class State:
     failed: str | None = None
 
 
+LEAST_SHARE = 0.5
+"""Of a decoder's weights that have an adapter: a model below has a note."""
+
+
+def share_note(decoder: nn.Module, embedding: nn.Module) -> tuple[str, ...]:
+    """A note if few of a decoder's weights are in linear layers, as where its experts are stored as one tensor.
+
+    Args:
+        decoder: the model without its head.
+        embedding: its table of embeddings, which is not counted.
+    """
+    linear = [module for module in decoder.modules() if isinstance(module, nn.Linear)]
+    table = {id(weight) for weight in embedding.parameters()}
+    weights = sum(weight.numel() for weight in decoder.parameters() if id(weight) not in table)
+    share = sum(module.weight.numel() for module in linear) / weights
+    if share >= LEAST_SHARE:
+        return ()
+    return (
+        f"LoRA adapts the linear layers, {share:.0%} of the decoder's weights (embeddings apart); the others, "
+        "such as experts stored as one tensor, are not trained",
+    )
+
+
 class Bank:
     """The adapters of one base model, whose linear layers (except the head) are replaced by `LoraLinear`.
 
