@@ -133,6 +133,12 @@ def test_what_would_be_dropped_is_refused_by_its_name(
     assert message in refusal(write(tmp_path / "a.gguf", architecture, extra))
 
 
+def test_a_field_of_another_type_is_a_damaged_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.gguf", extra=lambda writer: writer.add_string("llama.attention.value_length", "wide"))
+    with pytest.raises(EngineError, match=r"is no GGUF file, or a damaged one \(.*\); fetch it again"):
+        gguf.converted(str(file))
+
+
 def test_fields_that_say_nothing_new_are_no_fault(tmp_path: Path) -> None:
     def extra(writer: Any) -> None:
         writer.add_rope_scaling_type(RopeScalingType.NONE)

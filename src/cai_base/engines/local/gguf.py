@@ -175,11 +175,22 @@ def _convert(model: str, scratch: Path, folder: Path, ignored: list[str]) -> Non
     if report["missing_keys"]:
         reason = f"it lacks weights that its config asks for, such as {min(report['missing_keys'])}"
         raise EngineError("model", model, reason, "fetch it again, or give the model in another form")
-    gguf_tokenizer.complete(model, _fields(fields, "tokenizer.ggml."), tokenizer)
-    read, taken = _taken(architecture, model_in_fp32.config.model_type, str(alone / "model.gguf"))
-    settings = {name: value for name, value in settings.items() if name not in read}
     ignored.extend(report["unexpected_keys"])
-    gguf_meaning.complete(model, architecture, settings, taken, ignored, factors, model_in_fp32)
+    try:
+        division = {
+            name: fields[f"tokenizer.ggml.{name}"]
+            for name in gguf_tokenizer.FIELDS
+            if f"tokenizer.ggml.{name}" in fields
+        }
+        gguf_tokenizer.complete(model, _fields(division, ""), tokenizer)
+        read, taken = _taken(architecture, model_in_fp32.config.model_type, str(alone / "model.gguf"))
+        settings = {name: value for name, value in settings.items() if name not in read}
+        gguf_meaning.complete(model, architecture, settings, taken, ignored, factors, model_in_fp32)
+    except EngineError:
+        raise
+    except Exception as error:  # a value of another type than its field has
+        reason = f"is no GGUF file, or a damaged one ({one_line(error) or type(error).__name__})"
+        raise EngineError("model", model, reason, "fetch it again") from error
     ends = {int(fields[name].contents()) for end in END_FIELDS if (name := f"tokenizer.ggml.{end}") in fields}
     if ends:
         model_in_fp32.generation_config.eos_token_id = sorted(ends)

@@ -125,7 +125,7 @@ def _set_rope_factors(model: str, factors: np.ndarray[Any, Any], network: Any) -
     if factor != 1:
         network.config.rope_parameters = {**_rope(network.config), **LLAMA_3, "factor": factor}
     scaled = rotary(network.config).inv_freq
-    if divisors.shape != unscaled.shape or not torch.allclose(scaled * divisors, unscaled, rtol=1e-4, atol=0):
+    if divisors.shape != unscaled.shape or not torch.allclose(scaled * divisors, unscaled, rtol=1e-5, atol=0):
         raise _refusal(model, f"has {ROPE_FACTORS} that are not those of Llama 3.1")
 
 

@@ -13,6 +13,8 @@ from cai_base.engines import EngineError
 from cai_base.engines.local.gguf_meaning import REMEDY
 from cai_base.reading import quote
 
+FIELDS = ("model", "pre", "add_bos_token", "add_space_prefix")
+"""The fields of `tokenizer.ggml` that are read here."""
 WHOLE_WORDS = (
     *("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
     "tekken",
@@ -31,7 +33,7 @@ def complete(model: str, fields: Mapping[str, Any], tokenizer: Any) -> None:
 
     Args:
         model: the file's name, for messages.
-        fields: the file's fields of `tokenizer.ggml`, without that before them.
+        fields: those of `FIELDS` that the file has.
         tokenizer: as transformers made it of the file; it is changed.
 
     Raises:
