@@ -7,6 +7,7 @@ NO_SPACE = ("no space left on device", "disk quota exceeded")
 NO_MEMORY = (
     *("can't allocate memory", "cannot allocate memory", "out of memory", "std::bad_alloc", "not enough memory"),
     *("threadpoolbuilderror", "can't start new thread"),  # a thread's stack
+    *("failed to map segment from shared object", "cannot map zero-fill pages"),  # a library that is loaded
 )
 """What libraries say where they raise errors of a type of their own."""
 LONGEST_WORD = 500
@@ -37,6 +38,7 @@ def exhausted(error: BaseException) -> str | None:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(words in text for words in NO_SPACE):
         file = getattr(error, "filename", None)
         return f"no space is left on the disk{f' for {file}' if file else ''}: make room"
-    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+    forbidden = "not permitted" in text  # a library on a disk from which nothing may be executed
+    if isinstance(error, MemoryError) or (any(words in text for words in NO_MEMORY) and not forbidden):
         return "the memory is exhausted: end other programs, or take a machine with more"
     return None

@@ -43,6 +43,7 @@ def fails_with(error: BaseException) -> object:
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "the memory is exhausted"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "the memory is exhausted"),
         (RuntimeError("can't start new thread"), "the memory is exhausted"),
+        (ImportError("x.so: failed to map segment from shared object"), "the memory is exhausted"),
         (ValueError("zstd compress error: Allocation error : not enough memory"), "the memory is exhausted"),
         (PanicException("The global thread pool: ThreadPoolBuildError { kind: IOError }"), "the memory is exhausted"),
     ],
@@ -79,6 +80,7 @@ def test_another_error_is_a_defect_and_not_hidden(run: Path, monkeypatch: pytest
     with pytest.raises(RuntimeError, match="a defect of ours"):
         main(["report", str(run)])
     assert exhausted(OSError(errno.EACCES, "Permission denied")) is None
+    assert exhausted(ImportError("x.so: failed to map segment from shared object: Operation not permitted")) is None
 
 
 @pytest.mark.parametrize("log", ["/dev/full", "a file"])
