@@ -152,6 +152,12 @@ def test_every_flag_that_takes_a_model_takes_a_file(file: Path) -> None:
     models.check_instruct(settings.instruct_model, progress)
     models.check_chat_model(settings.judge_choices["judge"], progress)
     check_target(str(file))
+    interpreting = load_settings(
+        ["--model", str(file), "--judge", "none", "--interpreter", str(file), "--threads", "1"]
+    )
+    engine, adapter = models.load_interpreter(interpreting.settings.interpreter_model, progress)
+    assert engine.tokenizer.bos == (0,)
+    assert adapter is None, "a full model"
 
 
 def test_a_message_names_the_flag(tmp_path: Path) -> None:

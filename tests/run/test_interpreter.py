@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from engines.checkpoints import SHAPE, save_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from cai_base.cli import main
 from cai_base.engines import Datum, Engine
 from cai_base.errors import UserError
 from cai_base.method.interpreter import Interpreter
-from cai_base.models import load_engine, load_instruct
+from cai_base.models import interpreter_engine, load_engine, load_instruct
 from cai_base.progress import Progress
 from cai_base.run.inference import interpreter_of
 from cai_base.settings.command_line import load_settings
@@ -68,3 +70,25 @@ def test_an_interpreter_with_nothing_to_do_is_refused_before_a_model_is_loaded(
     assert f"--interpreter {name}: would do nothing, since no arm of this run needs critiques" in error
     assert "Loading" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_model_interprets_with_its_own_tokenizer(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path, bos=True)
+    LlamaForCausalLM(LlamaConfig(**SHAPE | {"max_position_embeddings": 2048})).save_pretrained(tmp_path)
+    engine, interpreter = interpretation(str(tmp_path))
+    assert interpreter.engine is not engine
+    assert interpreter.model("sft/0") is None, "a full model has no adapter"
+    assert interpreter.engine.tokenizer.encode(TEXT) != engine.tokenizer.encode(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("flags", "engine"),
+    [
+        ("--interpreter ./folder", "local"),
+        ("--interpreter tinker:a/b", "tinker"),
+        ("--engine tinker --model a/b --judge none --tinker-url http://x --interpreter c/d", "tinker"),
+        ("--interpreter organism:instruct", "local"),
+    ],
+)
+def test_the_interpreters_name_says_on_which_engine_it_is(flags: str, engine: str) -> None:
+    assert interpreter_engine(load_settings(flags.split()).settings.interpreter_model) == engine
