@@ -55,7 +55,7 @@ def said(message: str, **paths: Path) -> None:
 class Engine:
     """Says what it is told to; a character is a token."""
 
-    model, notes, context_length, bos = "fake", (), 1000, None
+    model, notes, context_length, bos = "fake", (), 1000, ()
 
     def __init__(self, text: str = "") -> None:
         self.tokenizer: Any = self

@@ -28,7 +28,7 @@ class Interpreter:
 
     def __init__(self, likes: Callable[[str, str], float], writes: str, context_length: int = 100_000) -> None:
         self.likes, self.writes, self.context_length = likes, writes, context_length
-        self.tokenizer = SimpleNamespace(bos=None, encode=lambda text: [ord(c) for c in text])
+        self.tokenizer = SimpleNamespace(bos=(), encode=lambda text: [ord(c) for c in text])
         self.asked = 0
 
     def findings(self) -> dict[str, str]:

@@ -75,7 +75,7 @@ class Engine:
 
     def __init__(self, answer: Callable[[str], str] = str, template: bool = False, ends: bool = True) -> None:
         self.answer, self.template, self.ends = answer, template, ends
-        self.tokenizer = SimpleNamespace(bos=None, encode=lambda text: [ord(c) for c in text], chat=self.chat)
+        self.tokenizer = SimpleNamespace(bos=(), encode=lambda text: [ord(c) for c in text], chat=self.chat)
         self.asked = 0
 
     def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
