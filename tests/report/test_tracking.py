@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -318,6 +319,24 @@ def test_a_run_refuses_an_unknown_tracker_before_work_begins(
         assert main(["run", "--track", "wandb,excel"]) == 2
     assert "unknown tracker" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tracker_without_a_key_is_one_sentence_and_the_others_are_sent(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    pytest.importorskip("tensorboard")
+    copy = shutil.copytree(run, tmp_path / "run")
+
+    def refuse(**_: object) -> None:
+        raise wandb.errors.UsageError("No API key configured")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    assert main(["track", str(copy), "--to", "wandb,tensorboard"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "wandb: Weights & Biases: No API key configured; set WANDB_API_KEY, run `wandb login`, or" in said
+    assert "tensorboard: " in said
+    assert "Traceback" not in said
 
 
 def test_the_template_of_a_report_in_weights_and_biases_plots_curves_that_are_sent(

@@ -23,10 +23,18 @@ def track(arguments: list[str]) -> int:
     trackers = trackers_of(args.run)
     if not trackers:
         raise UserError(f"{args.run}: has no tracker; name one, such as --to tensorboard")
+    refused = []
     for name in trackers:
         progress.say(f"Sending to {name}")
         sender = Sender(args.run, name)
-        sent = sender.send(files=(args.run / REPORT_HTML).exists())
-        sender.close()
+        try:
+            sent = sender.send(files=(args.run / REPORT_HTML).exists())
+        except UserError as error:
+            refused.append(f"{name}: {error}")
+            continue
+        finally:
+            sender.close()
         progress.say(f"{name}: {sent} points sent" if sent else f"{name} is already complete")
+    if refused:
+        raise UserError("\n".join(refused))
     return 0

@@ -209,8 +209,8 @@ def _notes(results: StudyResults) -> list[str]:
     primary = ", ".join(METRICS[name].label.lower() for name in results.primary)
     return [
         *judge_note(results.judge),
-        "Brackets are 95 % intervals: of 100 experiments with other seeds and prompts, 95 have an interval that holds "
-        "the true mean.",
+        "Brackets are 95 % intervals over seeds and prompts, and treat prompts as independent; with one seed they are "
+        "over prompts only.",
         f"p, Holm: corrected over all {len(results.comparisons)} comparisons and the primary metrics ({primary}), "
         "which the settings name before the study begins. All other figures are descriptive, without correction.",
         "Over families: with the jailbreak families as a random sample too, for families that were not tested. All "

@@ -115,19 +115,24 @@ class WeightsAndBiases:
         self._wandb = wandb
         self._name = run.name
         run.folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            group=run.experiment,
-            id=run.name,
-            name=run.name,
-            config=dict(run.config),
-            dir=str(run.folder),
-            resume="allow",
-            reinit="create_new",
-            settings=wandb.Settings(
-                silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True
-            ),
-        )
+        try:
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                group=run.experiment,
+                id=run.name,
+                name=run.name,
+                config=dict(run.config),
+                dir=str(run.folder),
+                resume="allow",
+                reinit="create_new",
+                settings=wandb.Settings(
+                    silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True
+                ),
+            )
+        except wandb.errors.UsageError as error:
+            raise UserError(
+                f"Weights & Biases: {error}; set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline"
+            ) from error
         self._axes: set[str] = set()
 
     def log(self, point: Point, number: int) -> None:
