@@ -59,7 +59,9 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
         of_process = re.fullmatch(rf"\.{name}-{here}-(\d+)-[^-]+", left.name)
         if of_process and _has_ended(int(of_process[1])):
             shutil.rmtree(left)
-    with TemporaryDirectory(prefix=f".{name}-{platform.node()}-{os.getpid()}-", dir=folder) as new:
+    prefix = f".{name}-{platform.node()}-{os.getpid()}-"
+    # A thread of a library may still write while an interrupted command cleans up: what is left, the next one removes.
+    with TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as new:
         yield Path(new)
 
 
