@@ -30,9 +30,11 @@ check: install
 	$(BIN)/python scripts/supply-chain --check
 	$(BIN)/python scripts/audit
 
-# Two processes of one thread each: threads of two processes on two cores wait for each other.
+# Two processes of one thread each: threads of two processes on two cores wait for each other. A test that does not end
+# when its time limit (600 s) is over shows where it waits, and the suite fails.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0 -o faulthandler_timeout=720 -o faulthandler_exit_on_timeout=true
 
 test-slow: install
 	$(BIN)/pytest -m 'slow and not tinker' --timeout 3600

@@ -6,13 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPT = Path(__file__).parents[2] / "scripts/kill-sweep"
 COMMANDS = "run,evaluate,style,report,export,compare"
 
 
-@pytest.mark.timeout(1500)
 def test_commands_that_are_ended_at_thirty_moments_are_continued_to_the_same_bytes(tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, "--moments", "30", "--commands", COMMANDS, "--work", tmp_path]
     sweep = subprocess.run(

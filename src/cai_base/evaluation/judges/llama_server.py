@@ -75,6 +75,7 @@ class LlamaServer:
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = threading.Event()
+        self._changing = threading.Lock()  # held while the process is started anew, or ended for good
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as this object
         self.starts = 0
         self._starts_before_reply = 0
@@ -112,10 +113,11 @@ class LlamaServer:
 
     def close(self) -> None:
         """End the process, for good."""
-        self._closed.set()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        with self._changing:
+            self._closed.set()
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
 
     @property
     def _given_up(self) -> bool:
@@ -137,7 +139,10 @@ class LlamaServer:
             self._process.wait()
             if self._closed.wait(0.2) or self._given_up:
                 return
-            self._start()
+            with self._changing:
+                if self._closed.is_set():
+                    return
+                self._start()
 
     def _answers(self) -> bool:
         try:
