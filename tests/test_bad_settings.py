@@ -47,7 +47,8 @@ ENDPOINT = ["--judge", "openai:x", "--judge-url", "http://localhost/v1"]
             ["--control", "random"],
             "--control: 'random' is not a control; choose from shuffled, unrevised, nll-only, placebo,",
         ),
-        (["--control", "placebo", "--constitution", "placebo"], "compares the placebo with itself"),
+        (["--control", "placebo", "--constitution", "placebo"], "compares that constitution with itself"),
+        (["--control", "examples-only", "--constitution", "no-principle"], "compares that constitution with itself"),
         (
             ["--accept", "rates"],
             "--accept: 'rates' is not a check of preflight; choose from judge, second-judge, base, rate",

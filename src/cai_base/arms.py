@@ -12,7 +12,7 @@ from cai_base.errors import UserError
 
 Group = Literal["start", "trained", "control", "other"]
 Section = Literal["sft", "dpo", "sl_cai"]
-ConstitutionOf = Literal["run", "placebo", "no principle"]
+ConstitutionOf = Literal["run", "placebo", "no-principle"]
 Inference = Literal["constitution first", "revision"]
 PairSource = Literal["chains", "responses", "comparisons"]
 
@@ -26,7 +26,7 @@ INSTRUCT = "instruct"
 """The arm of a model tuned elsewhere to follow instructions."""
 SFT = "sft"
 """The training phase of the baseline; every other phase starts from its adapters."""
-NO_PRINCIPLE: Final = "no principle"
+NO_PRINCIPLE: Final = "no-principle"
 """The packaged requests for critique and revision that name no principle."""
 PLACEBO: Final = "placebo"
 """The packaged constitution about spelling and layout only, as a value of `--constitution`."""

@@ -286,6 +286,15 @@ def test_the_packaged_placebo_constitution_goes_by_its_name_in_either_language(m
     assert not {one.category for one in placebo.principles} & {one.category for one in usual.principles}
 
 
+@pytest.mark.parametrize("model", ["organism", "some/model"])
+def test_requests_that_name_no_principle_go_by_their_name_and_are_those_of_the_control(model: str) -> None:
+    judged = [] if model == "organism" else ["--judge", "none"]
+    flags = ["--model", model, *judged]
+    named = gather(load_settings([*flags, "--constitution", "no-principle"])[0]).constitution
+    assert named == gather(load_settings([*flags, "--control", "examples-only"])[0]).no_principle
+    assert len(named.principles) == 1
+
+
 def test_principles_can_be_chosen_or_left_out_by_name() -> None:
     def names(*principles: str) -> list[str]:
         run = load_settings(["--principles", ",".join(principles)]).settings

@@ -38,7 +38,8 @@ from cai_base.settings.schema import RunSettings
 
 PLACEBO = Path(arms.PLACEBO)
 """The value of `--constitution` for the packaged constitution whose principles are only about spelling and layout."""
-
+_BY_NAME = {PLACEBO: "placebo.toml", Path(arms.NO_PRINCIPLE): "no_principle.toml"}
+"""The packaged constitutions that `--constitution` takes by a name, and their files in either language."""
 
 WIDE = Path("wide")
 """What `--evaluation.prompts` takes for the packaged set of more prompts, for narrow intervals."""
@@ -126,7 +127,7 @@ class Sources:
 
     Attributes:
         pack: the name of the packaged inputs, a folder under `data/`.
-        constitution: TOML, JSON or the paper's file; `placebo` is the packaged placebo.
+        constitution: TOML, JSON or the paper's file; `placebo` and `no-principle` are packaged.
         prompts: the file of the method's prompts.
         prompts_column: the column of `prompts` that holds them, if it has none of the usual names.
         evaluation_prompts: the file of the evaluation prompts with their kinds.
@@ -266,8 +267,8 @@ def read(
         ):
             _refuse_overlap(what, file, texts, tests)
     constitution_file = sources.constitution or _file(pack, "constitution.toml")
-    if constitution_file == PLACEBO:
-        constitution_file = _file(pack, "placebo.toml")
+    if constitution_file in _BY_NAME:
+        constitution_file = _file(pack, _BY_NAME[constitution_file])
     constitution = with_principles(load_constitution(constitution_file), principles)
     placebo_examples = load_critique_examples(_file(pack, "placebo_examples.toml"))
     if sources.critique_examples is not None:

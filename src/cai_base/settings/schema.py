@@ -189,7 +189,8 @@ class RunSettings(Section):
         "docs/evaluation.md",
     )
     constitution: Path | None = Field(
-        None, description="TOML, JSON, the CAI paper's file, or placebo; packaged by default"
+        None,
+        description="TOML, JSON, the CAI paper's file, placebo, or no-principle; packaged by default",
     )
     principles: Names = Field(
         (), description="comma-separated principles: use only these of the constitution; not:NAME leaves one out"
@@ -375,12 +376,13 @@ class RunSettings(Section):
         for name in self.accept:
             if name not in CHECKS:
                 raise ValueError(f"accept: {name!r} is not a check of preflight; choose from {', '.join(CHECKS)}")
-        placebo = [name for name in self.controls if arms.ARMS[name].constitution == arms.PLACEBO]
-        if placebo and self.constitution == Path(arms.PLACEBO):
-            raise ValueError(
-                f"control: {placebo[0]!r} with --constitution {arms.PLACEBO} compares the placebo with itself; leave "
-                "one out"
-            )
+        for name in self.controls:
+            own = arms.ARMS[name].constitution
+            if own is not None and self.constitution == Path(own):
+                raise ValueError(
+                    f"control: {name!r} with --constitution {self.constitution} compares that constitution with "
+                    "itself; leave one out"
+                )
         if arms.BASELINE not in self.arms:
             raise ValueError(
                 f"arms: {arms.BASELINE!r} is missing; every other arm starts from it and is compared with it"
