@@ -17,7 +17,6 @@ from typing import Any
 from cai_base import embedded
 
 PLAIN_DPO = ["--dpo.nll-weight", "0", "--revision.refusal-prefill", "0"]
-EPOCHS, BATCH = 3, 4
 STUDIES: dict[str, list[str]] = {
     "default": ["--arms", "sft,cai,instruct"],
     "steps x 0.5": ["--dpo.steps", "150"],
@@ -25,14 +24,7 @@ STUDIES: dict[str, list[str]] = {
     "placebo": ["--constitution", "placebo"],
     "plain DPO, 42 pairs, 500 steps": [*PLAIN_DPO, "--dpo.pairs", "42", "--dpo.steps", "500"],
     "the original's protocol": ["--protocol", "original"],
-    **{
-        f"{pairs} pairs, {name}": [
-            "--dpo.pairs", str(pairs), "--revision.prompts", str(prompts), "--dpo.steps", str(steps),
-        ]
-        for pairs, prompts in ((42, 64), (200, 280), (1000, 1300))
-        for name, steps in (("300 steps", 300), (f"{EPOCHS} epochs", EPOCHS * pairs // BATCH))
-    },
-}  # fmt: skip
+}
 COLUMNS = (
     ("attack_success_rate", "attack success (%)", 100, 1),
     ("over_refusal_rate", "over-refusal (%)", 100, 1),
