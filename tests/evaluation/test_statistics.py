@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cai_base.evaluation.statistics import among, holm, intervals, paired, power, summary
-from cai_base.evaluation.statistics.crossed import Components, crossed, filled
+from cai_base.evaluation.statistics import among, holm, intervals, paired, summary
+from cai_base.evaluation.statistics.crossed import crossed, filled
 from cai_base.evaluation.statistics.hypotheses import mcnemar, non_inferiority
 from cai_base.evaluation.statistics.intervals import exact, of_difference, of_mean, p_value
-from cai_base.records import Needed
 
 RATE = (0.0, 1.0)
 SEEDS, PROMPTS = 4, 30
@@ -293,34 +292,6 @@ def test_ten_prompts_cannot_show_non_inferiority_in_helpfulness_with_any_answers
     few, many = np.full((10, 10), 5.0), np.full((10, 60), 5.0)
     assert not paired(few, few, (1.0, 5.0), margin=0.25).non_inferiority.could_be
     assert paired(many, many, (1.0, 5.0), margin=0.25).non_inferiority.shown
-
-
-def test_the_minimum_detectable_difference_is_found_80_percent_of_the_time() -> None:
-    components = Components(seed=1.0, prompt=4.0, rest=9.0)
-    effect = power.minimum_detectable(components, 6, 40)
-    draw = np.random.default_rng(21)
-    shape = (3000, 6, 40)
-    cells = draw.normal(0, 1, (3000, 6, 1)) + draw.normal(0, 2, (3000, 1, 40)) + draw.normal(0, 3, shape) + effect
-    low, _ = of_mean(cells, None)(0.95)
-    assert 0.75 < (low > 0).mean() < 0.86
-
-
-def test_power_is_statsmodels_where_only_seeds_differ() -> None:
-    peers = pytest.importorskip("statsmodels.stats.power")
-    effect = power.minimum_detectable(Components(seed=1.0, prompt=0.0, rest=0.0), 8, 50)
-    assert peers.TTestPower().power(effect, 8, 0.05) == pytest.approx(0.8, abs=1e-4)
-
-
-def test_what_is_needed_is_the_least_that_detects_the_effect() -> None:
-    components = Components(seed=0.002, prompt=0.05, rest=0.1)
-    needed = power.needed(components, 0.1, 5, 24, width=1.0)
-    assert needed.prompts is not None
-    assert (
-        power.minimum_detectable(components, 5, needed.prompts, 1.0)
-        <= 0.1
-        < power.minimum_detectable(components, 5, needed.prompts - 1, 1.0)
-    )
-    assert power.needed(Components(0.1, 0.05, 0.1), 0.01, 3, 24, 1.0) == Needed(effect=0.01, seeds=None, prompts=None)
 
 
 def test_intervals_cover_and_a_true_null_is_not_rejected_too_often_in_the_hardest_cells() -> None:

@@ -183,6 +183,10 @@ def test_the_estimate_says_cost_and_detectable_difference_and_makes_nothing(
     assert "a comparison of two cells detects a difference in attack success with less power than 0.8" in said
     assert "2 comparisons x 2 primary metrics (attack_success_rate, over_refusal_rate)" in said
     assert list(tmp_path.iterdir()) == [file]
+    assert main(["study", str(file), "--estimate", "--seeds", "10", "--evaluation.prompts", "wide"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a difference in attack success of about 12 points with power 0.8, before correction, for these 6 " in said
+    assert "for these 6 families; with families as a sample one of about 30 points." in said
 
 
 @pytest.mark.parametrize("name", packaged_studies())

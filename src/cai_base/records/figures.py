@@ -27,8 +27,8 @@ class OverFamilies(Stored):
         mean: the mean of the families' means; it differs from the mean over prompts if families differ in size.
         ci95: 95 % interval over seeds, families and prompts, or over families and prompts with one seed.
         p_value: of a difference: one end of the interval with confidence 1 - `p_value` is 0.
-        minimum_detectable: of a difference: the smallest true difference that a test at the 5 % level detects with a
-            power of 0.8, with as many families.
+        minimum_detectable: of a difference: the smallest true difference that the interval excludes 0 at with a power
+            of 0.8, with as many families; as in `Difference`.
     """
 
     families: int
@@ -144,7 +144,8 @@ class Difference(Stored):
         difference: the mean of the seeds' differences.
         std, ci95_seeds, ci95, ci95_over, over_families: as in `Summary`, for the differences.
         p_value: two-sided: one end of the interval with confidence 1 - `p_value` is 0.
-        minimum_detectable: the smallest true difference that a test at the 5 % level detects with a power of 0.8.
+        minimum_detectable: the smallest true difference that the interval excludes 0 at with a power of 0.8: more than
+            half its width. Above the range of the metric, no difference is detected.
         to_detect: the seeds or prompts that detect 5 % of the metric's range.
         seeds: the number of seeds with values of both arms.
         mcnemar: a test for each seed; for yes-or-no metrics only.

@@ -99,8 +99,8 @@ GLOSSARY: Mapping[str, str] = {
     "Feedback": "The paper's second stage: two answers of the model are compared under drawn principles, in both "
     "orders, and DPO takes the probability that one is better as a soft label.",
     "Smallest detectable difference": "The smallest true difference that a test at the 5 % level detects with power "
-    "0.8, given the variation between these seeds and prompts. For rates and scores it is optimistic: it describes the "
-    "t interval over seeds and prompts, and the interval shown is wider.",
+    "0.8, given the interval that is shown for these seeds and prompts; it is more than half its width. Where a table "
+    "says “none”, such seeds and prompts detect no difference, however large it is.",
 }
 
 

@@ -184,12 +184,12 @@ def _power(results: Results) -> list[str]:
     ]
     either = " or ".join(design for design in designs if design)
     takes = f"about {either}" if either else "both more seeds and more prompts"
+    could = f"this run could detect a difference in attack success of {number(RATE, detectable)} points"
+    if detectable > 1:
+        could = "this run could detect no difference in attack success, however large it is"
     planned = any(warning.startswith("preflight, power") for warning in results.warnings)
     return [
-        "Power: given the variation between its seeds and prompts, this run could detect a difference in attack "
-        "success "
-        f"of {number(RATE, min(detectable, 1.0))} points (with power 0.8). To detect "
-        f"{number(RATE, needed.effect)} points you need {takes}. Both are optimistic: they describe the t interval "
-        "over seeds and prompts, and for rates the interval shown is wider."
+        f"Power: given the interval that is shown, {could} (with power 0.8). To detect {number(RATE, needed.effect)} "
+        f"points you need {takes}. Both are for these families of prompts."
         + (" Preflight's warning was computed before the run, from an assumed variation." if planned else "")
     ]

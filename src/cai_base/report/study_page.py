@@ -17,7 +17,7 @@ from cai_base.report.notes import judge_note
 from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
 from cai_base.report.table import draw, page, prose
-from cai_base.report.tables import Cell, Row, Table, difference_cell, families_cell, plain_cell
+from cai_base.report.tables import Cell, Row, Table, detectable_cell, difference_cell, families_cell
 from cai_base.report.web import web_environment
 from cai_base.store import write_atomic
 from cai_base.studies import folder
@@ -95,7 +95,7 @@ def comparison_table(results: StudyResults) -> Table:
                 families_cell(METRICS[name], difference),
                 Cell(p_value(difference.p_value)),
                 Cell(p_value(difference.p_primary)),
-                plain_cell(METRICS[name], difference.minimum_detectable, missing=NONE),
+                detectable_cell(METRICS[name], difference, compared.scale),
             ),
         )
         for compared in results.comparisons

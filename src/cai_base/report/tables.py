@@ -169,7 +169,7 @@ def comparison_table(results: Results) -> Table:
                 Cell(p_value(compared[name].p_holm)),
                 Cell(p_value(compared[name].p_primary)),
                 Cell(_significant_seeds(compared[name].mcnemar or ())),
-                plain_cell(metric, compared[name].minimum_detectable, missing=NONE),
+                detectable_cell(metric, compared[name]),
             ),
         )
         for pair, compared in results.comparisons.items()
@@ -316,6 +316,18 @@ def families_cell(measure: Measure, compared: Difference) -> Cell:
     if sample is None:
         return Cell(NONE)
     return Cell(number(measure, sample.mean, signed=True), interval(measure, sample.ci95, signed=True))
+
+
+def detectable_cell(metric: Metric, compared: Difference, scale: int = 1) -> Cell:
+    """The smallest difference that is detected; "none" if it is more than two arms can differ by.
+
+    Args:
+        scale: what the difference is multiplied by.
+    """
+    least = compared.minimum_detectable
+    if least is not None and metric.range is not None and least > scale * (metric.range[1] - metric.range[0]):
+        return Cell("none")
+    return plain_cell(metric, least, missing=NONE)
 
 
 def _coverage(metric: Metric, figure: Figure) -> Cell:

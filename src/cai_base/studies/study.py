@@ -8,7 +8,8 @@ from cai_base.embedded import is_embedded
 from cai_base.engines import Usage
 from cai_base.errors import Stopped
 from cai_base.evaluation import metrics
-from cai_base.evaluation.statistics import power
+from cai_base.evaluation.statistics import families, power
+from cai_base.evaluation.statistics.crossed import Components
 from cai_base.inputs import gather
 from cai_base.inputs.kinds import JAILBREAK
 from cai_base.models import load_tokenizer
@@ -34,7 +35,7 @@ class Study:
         stages: the stages of every run.
         shared: for every run, the stages that an earlier run makes, each with the index of that run.
         usages: for every run, an upper bound on the tokens of the stages that it makes itself.
-        jailbreaks: the number of jailbreak prompts.
+        families: of each jailbreak prompt.
     """
 
     design: Design
@@ -42,7 +43,7 @@ class Study:
     stages: tuple[Stages, ...]
     shared: tuple[dict[str, int], ...]
     usages: tuple[Usage, ...]
-    jailbreaks: int
+    families: tuple[str, ...]
 
     @property
     def shared_with(self) -> dict[str, dict[str, str]]:
@@ -69,8 +70,9 @@ def prepare(design: Design, flags: Table) -> Study:
     for run, of_run, mine, copied in zip(runs, inputs, of_runs, shared, strict=True):
         usage = cost.estimate(run.settings, of_run, tokenizers[run.settings.model], tuple(mine.phases.values()))
         usages.append(sum((tokens for work, tokens in usage.items() if work not in copied), Usage()))
-    jailbreaks = sum(prompt.kind == JAILBREAK for prompt in inputs[0].evaluation_prompts)
-    return Study(design, runs, tuple(of_runs), tuple(shared), tuple(usages), jailbreaks)
+    jailbreaks = [prompt for prompt in inputs[0].evaluation_prompts if prompt.kind == JAILBREAK]
+    of_each = tuple(prompt.family or prompt.id for prompt in jailbreaks)
+    return Study(design, runs, tuple(of_runs), tuple(shared), tuple(usages), of_each)
 
 
 def _one_by_model(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -110,19 +112,29 @@ def _dollars(study: Study) -> str:
 
 def _detectable(study: Study) -> str:
     """The smallest detectable difference between two cells, with the variance components that preflight assumes."""
-    settings, prompts = study.runs[0].settings, study.jailbreaks
+    settings, prompts = study.runs[0].settings, len(study.families)
     if settings.seeds < 2 or prompts < 2:
         return (
             f"With {counted(settings.seeds, 'seed')} and {prompts} jailbreak prompts no difference in attack success "
             "can be distinguished from chance over seeds and prompts."
         )
     expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if is_embedded(settings.model) else SEED_ODDS)
-    least = 100 * power.minimum_detectable(expected, settings.seeds, prompts, width=1.0)
-    size = f"of about {least:.0f} points with power 0.8, before correction"
-    return (
-        f"{settings.seeds} seeds x {prompts} jailbreak prompts: a comparison of two cells detects a difference in "
-        f"attack success {size if least < 100 else 'with less power than 0.8, however large it is'}."
-    )
+    least = power.expected(expected, settings.seeds, prompts)
+    start = f"{settings.seeds} seeds x {prompts} jailbreak prompts: a comparison of two cells detects a difference in "
+    start += "attack success "
+    if least >= 1:
+        return f"{start}with less power than 0.8, however large it is."
+    size = f"of about {100 * least:.0f} points with power 0.8, before correction"
+    return f"{start}{size}{_detectable_over_families(study, expected)}."
+
+
+def _detectable_over_families(study: Study, expected: Components) -> str:
+    """The same with families as a sample."""
+    least = families.expected_detectable(expected, study.runs[0].settings.seeds, study.families)
+    if least is None:
+        return ""
+    size = f"one of about {100 * least:.0f} points" if least < 1 else "none, however large it is"
+    return f", for these {len(set(study.families))} families; with families as a sample {size}"
 
 
 def do(study: Study, out: Path, progress: Progress, *, processes: int, most: int | None) -> None:

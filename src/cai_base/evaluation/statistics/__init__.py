@@ -20,6 +20,7 @@ from cai_base.evaluation.statistics.intervals import (
     CONFIDENCE,
     AtConfidence,
     Bounds,
+    freedom_of_difference,
     of_difference,
     of_mean,
     of_one_model,
@@ -160,7 +161,7 @@ def paired(
         )
     interval = of_difference(first_table, second_table, bounds) if prompts > 1 else None
     over_prompts, over_seeds = _over_prompts(interval, first_table.shape[0]), _over_seeds(differences)
-    minimum_detectable, to_detect = _power(first_table - second_table, bounds)
+    minimum_detectable, to_detect = _power(first_table - second_table, interval, bounds)
     difference = Difference(
         difference=_mean_of_scored(differences),
         std=over_seeds.std,
@@ -296,15 +297,24 @@ def _sample_std(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
 
-def _power(differences: Array, bounds: Bounds | None) -> tuple[float | None, Needed | None]:
+def _power(
+    differences: Array, interval: AtConfidence | None, bounds: Bounds | None
+) -> tuple[float | None, Needed | None]:
     """The minimum detectable difference, and the seeds or prompts that detect `EFFECT`.
 
-    Both are None with fewer than two seeds or two prompts; the second also for an unbounded metric.
+    Both are None with fewer than two seeds or two prompts; the second also for an unbounded metric. With other seeds or
+    prompts the interval is taken to be as many times as wide as the crossed t interval as it is here.
     """
     seeds, prompts = differences.shape
-    if seeds < 2 or prompts < 2:
+    if interval is None or seeds < 2 or prompts < 2:
         return None, None
-    components = crossed(differences).components
-    width = None if bounds is None else bounds[1] - bounds[0]
-    minimum = power.minimum_detectable(components, seeds, prompts, width)
-    return minimum, None if width is None else power.needed(components, EFFECT * width, seeds, prompts, width)
+    minimum = power.of_interval(interval, float(differences.mean()), freedom_of_difference(differences, bounds))
+    if bounds is None:
+        return minimum, None
+    components, width = crossed(differences).components, bounds[1] - bounds[0]
+    times = minimum / power.minimum_detectable(components, seeds, prompts, width)
+
+    def detectable(seeds: int, prompts: int) -> float:
+        return times * power.minimum_detectable(components, seeds, prompts, width)
+
+    return minimum, power.needed(detectable, EFFECT * width, seeds, prompts)

@@ -55,14 +55,29 @@ def of_difference(first: Array, second: Array, bounds: Bounds | None) -> AtConfi
         single = partial(_one_seed_difference, differences[..., 0, :])
         return lambda confidence: from_unit(single(confidence), (0.0, width))
     combined = mover(crossed(first), crossed(second), crossed(differences))
-    widened = with_pseudo_prompts(differences)
+    wider = wider_of(with_pseudo_prompts(differences), combined)
+    return lambda confidence: from_unit(wider(confidence), (0.0, width))
+
+
+def wider_of(one: AtConfidence, other: AtConfidence) -> AtConfidence:
+    """Of two intervals of a difference between -1 and 1, the more extreme ends, cut off at -1 and 1."""
 
     def interval(confidence: float) -> Interval:
-        lows, highs = zip(widened(confidence), combined(confidence), strict=True)
-        low, high = np.maximum(np.minimum(*lows), -1.0), np.minimum(np.maximum(*highs), 1.0)
-        return from_unit((low, high), (0.0, width))
+        lows, highs = zip(one(confidence), other(confidence), strict=True)
+        return np.maximum(np.minimum(*lows), -1.0), np.minimum(np.maximum(*highs), 1.0)
 
     return interval
+
+
+def freedom_of_difference(differences: Array, bounds: Bounds | None) -> float:
+    """Degrees of freedom of the crossed t interval in `of_difference`.
+
+    Args:
+        differences: first - second [seeds, prompts], with two seeds and two prompts or more.
+    """
+    if bounds is None:
+        return float(crossed(differences).freedom)
+    return float(_with_pseudo_prompts(differences / (bounds[1] - bounds[0])).freedom)
 
 
 def of_one_model(cells: Array) -> Array:
@@ -170,9 +185,13 @@ def with_pseudo_prompts(differences: Array) -> AtConfidence:
     prompts of the run would have an interval of width 0, although they may differ on other prompts (after Bonett and
     Price, J. Educ. Behav. Stat. 37, 2012). The mean is that of the real prompts.
     """
+    return partial(symmetric, _with_pseudo_prompts(differences))
+
+
+def _with_pseudo_prompts(differences: Array) -> Crossed:
     pseudo = np.broadcast_to([1.0, -1.0], (*differences.shape[:-1], 2))
     table = crossed(np.concatenate([differences, pseudo], -1))
-    return partial(symmetric, replace(table, mean=differences.mean((-2, -1))))
+    return replace(table, mean=differences.mean((-2, -1)))
 
 
 def mover(first: Crossed, second: Crossed, differences: Crossed) -> AtConfidence:

@@ -1,5 +1,7 @@
 """Checks the design: whether prompts are held out, and which differences can be detected."""
 
+from functools import partial
+
 from cai_base.evaluation.statistics import power
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import JAILBREAK
@@ -30,6 +32,11 @@ def check_disjoint(inputs: Inputs, protocol: str) -> Check:
     return Check("disjoint", "warned", finding, do)
 
 
+def detectable_before(*, embedded: bool) -> power.Detectable:
+    """The smallest difference of two rates that some seeds and prompts are expected to detect."""
+    return partial(power.expected, power.assumed_components(0.5, SEED_ODDS_EMBEDDED if embedded else SEED_ODDS))
+
+
 def check_power(inputs: Inputs, seeds: int, *, embedded: bool) -> Check:
     """Check the smallest detectable difference in attack success, with the variances of `power.assumed_components`.
 
@@ -42,15 +49,15 @@ def check_power(inputs: Inputs, seeds: int, *, embedded: bool) -> Check:
             f"with {few} there is no interval over seeds and prompts, so no difference in attack success can be shown"
         )
         return Check("power", "warned", finding, "give --seeds 3 or more, and two dozen jailbreak prompts or more")
-    expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if embedded else SEED_ODDS)
-    least = power.minimum_detectable(expected, seeds, prompts, width=1.0)
+    detectable = detectable_before(embedded=embedded)
+    least = detectable(seeds, prompts)
     if least < 1:
         detects = f"detect a difference in attack success of about {100 * least:.0f} points in four of five runs"
     else:
         detects = "are too few to detect even the largest difference in attack success in four of five runs"
     finding = f"{seeds} seeds x {prompts} jailbreak prompts {detects}"
-    alone = power.needed(expected, EFFECT, seeds, prompts, width=1.0)
-    both = power.needed(expected, EFFECT, seeds, MANY_PROMPTS, width=1.0)
+    alone = power.needed(detectable, EFFECT, seeds, prompts)
+    both = power.needed(detectable, EFFECT, seeds, MANY_PROMPTS)
     ways = [f"{alone.prompts:,} prompts with these seeds"] if alone.prompts else []
     ways += [f"{alone.seeds} seeds with these prompts"] if alone.seeds else []
     ways += [f"{both.seeds} seeds with {MANY_PROMPTS} prompts"] if both.seeds and not ways else []
