@@ -144,6 +144,37 @@ def test_a_study_is_not_continued_with_other_settings(
     assert "has a study with another runs.nll-without.seeds" in capsys.readouterr().err
 
 
+def test_a_finished_study_gains_a_comparison_within_a_level_without_a_new_run(
+    study: Path, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, file = tmp_path / "out", tmp_path / "small.toml"
+    shutil.copytree(study, copy)
+    default = "".join(
+        f'[[compare]]\nfirst = {{ {factor} = "{one}" }}\nsecond = {{ {factor} = "{other}" }}\n'
+        for factor, one, other in (("preference", "shuffled", "revision"), ("nll", "with", "without"))
+    )
+    added = default.partition("[[compare]]\nfirst = { nll")[0].replace("[[compare]]", '[[compare]]\nname = "alone"')
+    file.write_text(STUDY + default + added + 'within = { nll = "with" }\n')
+    again = ["study", str(file), "--out", str(copy), *command[4:]]
+    stored = {path: path.read_bytes() for path in (copy / "runs").rglob("*") if path.is_file()}
+    assert main(again) == 0
+    assert "2 of 2 runs are finished already" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (copy / "runs").rglob("*") if path.is_file()} == stored
+    before, after = results(study), results(copy)
+    assert after["cells"] == before["cells"]
+    assert [one.get("later", False) for one in after["comparisons"]] == [False, False, True]
+    alone = after["comparisons"][-1]
+    tokens = [cell["figures"]["response_tokens"]["mean"] for cell in after["cells"]]
+    assert alone["metrics"]["response_tokens"]["difference"] == pytest.approx(tokens[3] - tokens[1])
+    assert "perhaps with their results in view: alone." in (copy / "study.html").read_text()
+    assert main(again) == 0
+    assert results(copy) == after, "it stays marked"
+    file.write_text(STUDY + added)
+    assert main(again) == 2
+    assert "no longer compares 'nll with - nll without'" in capsys.readouterr().err
+    assert results(copy) == after
+
+
 @pytest.mark.slow
 def test_a_study_that_was_killed_while_its_plan_was_written_begins_in_the_same_folder(
     study: Path, tmp_path: Path

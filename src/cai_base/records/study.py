@@ -29,12 +29,14 @@ class StudyContrast(Stored):
     Attributes:
         first, second: indices of cells.
         scale: what the difference is multiplied by; 2 for an interaction.
+        later: it was added to the study after its runs had begun.
     """
 
     name: str
     first: tuple[int, ...]
     second: tuple[int, ...]
     scale: int
+    later: bool = False
 
 
 class StudyPlan(Stored):
@@ -80,6 +82,7 @@ class ComparisonResults(Stored):
     Attributes:
         metrics: by name, first minus second, paired by seed and prompt; `p_primary` is corrected for the primary
             metrics of all comparisons of the study.
+        later: it was added to the study after its runs had begun, perhaps with their results in view.
     """
 
     name: str
@@ -87,6 +90,7 @@ class ComparisonResults(Stored):
     second: tuple[int, ...]
     scale: int
     metrics: dict[str, Difference]
+    later: bool = False
 
 
 class StudyResults(Stored):

@@ -207,6 +207,7 @@ def _content(results: StudyResults) -> dict[str, object]:
 
 def _notes(results: StudyResults) -> list[str]:
     primary = ", ".join(METRICS[name].label.lower() for name in results.primary)
+    later = "; ".join(compared.name for compared in results.comparisons if compared.later)
     return [
         *judge_note(results.judge),
         "Brackets are 95 % intervals over seeds and prompts, and treat prompts as independent; with one seed they are "
@@ -217,6 +218,7 @@ def _notes(results: StudyResults) -> list[str]:
         "other figures are for these families.",
         "Preferred to SFT: pairwise helpfulness on benign prompts, both orders, a tie one half; 50 is no difference.",
         "A comparison averages over the levels of the other factors, cell by cell with the same seeds and prompts.",
+        *([f"Added after the runs had begun, perhaps with their results in view: {later}."] if later else []),
     ]
 
 

@@ -65,13 +65,7 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
             for cell, answers in zip(record.cells, cells, strict=True)
         ),
         comparisons=tuple(
-            ComparisonResults(
-                name=contrast.name,
-                first=contrast.first,
-                second=contrast.second,
-                scale=contrast.scale,
-                metrics=of_contrast,
-            )
+            ComparisonResults.model_validate(contrast.dump() | {"metrics": of_contrast})
             for contrast, of_contrast in zip(record.contrasts, corrected, strict=True)
         ),
         shared={run: dict(stages) for run, stages in shared.items() if stages},

@@ -1,10 +1,11 @@
 """A study's folder: its plan, its runs, their logs, and its results."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cai_base.errors import UserError
-from cai_base.reading import read_record
+from cai_base.reading import quote, read_record
 from cai_base.records import StudyCell, StudyContrast, StudyPlan
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import Source, check_table, validated
@@ -15,6 +16,8 @@ from cai_base.studies.design import Design
 from cai_base.studies.plan import PlannedRun
 
 PLAN, RESULTS, RUNS = "plan.json", "study.json", "runs"
+TEXTS = ("question", "about")
+"""The texts of a plan, by the names of their fields."""
 NICE = 10
 """The niceness of a study's processes, because a study may run for hours beside other work."""
 REFUSED, STOPPED = "cai-base: refused: ", "cai-base: stopped: "
@@ -96,6 +99,9 @@ def plan_record(design: Design, runs: tuple[PlannedRun, ...]) -> StudyPlan:
 def open_folder(study: Path, record: StudyPlan) -> bool:
     """Start a study in this folder, or continue the one in it. Returns whether it continues one.
 
+    A study may have gained comparisons, and have other texts: its runs do not depend on them. The plan is then
+    replaced, and says which comparisons were added after the runs had begun.
+
     Raises:
         UserError: the folder has other files, or a study with another plan.
     """
@@ -104,12 +110,17 @@ def open_folder(study: Path, record: StudyPlan) -> bool:
         stored = read_plan(study)
         # With their defaults: a version of before may not have had a setting.
         runs = {name: stored.settings(name).model_dump(mode="json", by_alias=True) for name in stored.runs}
-        different = _difference({**stored.record.dump(), "runs": runs}, record.dump())
+        different = _difference(_fixed({**stored.record.dump(), "runs": runs}), _fixed(record.dump()))
         if different is not None:
             raise UserError(
                 f"--out {study}: has a study with another {different}; give the flags with which it was started, or a "
                 "new folder"
             )
+        contrasts = _continued(study, stored.record.contrasts, record.contrasts)
+        texts = {name: getattr(record, name) for name in TEXTS}
+        renewed = stored.record.model_copy(update={**texts, "contrasts": contrasts})
+        if renewed != stored.record:
+            write_atomic(path, to_json(renewed.dump()))
         return True
     if study.exists() and {*study.iterdir()} - {unfinished(path)}:
         raise UserError(f"--out {study}: exists and is not the folder of a study; give a new folder")
@@ -119,6 +130,34 @@ def open_folder(study: Path, record: StudyPlan) -> bool:
     except OSError as error:
         raise UserError(f"--out {study}: cannot be created ({error.strerror}); give a writable location") from error
     return False
+
+
+def _fixed(plan: dict[str, Any]) -> dict[str, Any]:
+    """What a study is continued by: all but its texts and its comparisons."""
+    return {name: value for name, value in plan.items() if name not in (*TEXTS, "contrasts")}
+
+
+def _continued(study: Path, stored: Sequence[StudyContrast], new: Sequence[StudyContrast]) -> tuple[StudyContrast, ...]:
+    """The new comparisons; those that the plan did not have are marked, if a run has begun.
+
+    Raises:
+        UserError: one is gone. Without it the correction for the others would be smaller than was planned.
+    """
+    before = {_cells(one): one.later for one in stored}
+    after = {_cells(one) for one in new}
+    for one in stored:
+        if _cells(one) not in after:
+            raise UserError(
+                f"--out {study}: the study no longer compares {quote(one.name)}, which counts in the correction for "
+                "the others; keep it, or give a new folder"
+            )
+    begun = (study / RUNS).exists()
+    return tuple(one.model_copy(update={"later": True}) if before.get(_cells(one), begun) else one for one in new)
+
+
+def _cells(contrast: StudyContrast) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """What a comparison is of; its name may change."""
+    return contrast.first, contrast.second, contrast.scale
 
 
 def _difference(stored: Any, new: Any, name: str = "") -> str | None:
