@@ -1,14 +1,19 @@
 """A study's page and table, from its results alone."""
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cai_base.errors import UserError
+from cai_base.evaluation.failures import RULES, find_failures
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
-from cai_base.records import StudyResults
-from cai_base.report.study_page import table, write
+from cai_base.records import NamedFailure, StudyCell, StudyContrast, StudyPlan, StudyResults
+from cai_base.report.study_page import load, table, write
 from cai_base.store import to_json
-from cai_base.studies import folder
+from cai_base.studies import analysis, folder
 
 
 @pytest.mark.parametrize(("judge", "said"), [(RefusalPhrases.name, True), ("ground-truth", False)])
@@ -38,3 +43,71 @@ def test_rates_by_string_matching_are_called_that_on_the_page_and_in_the_termina
     page = write(tmp_path).read_text(encoding="utf-8").replace("&#39;", "'")
     for text in (page, table(tmp_path)):
         assert (ABOUT in " ".join(text.split())) == said
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A study of one finished run, whose cells are SFT alone and full CAI."""
+    run = folder.run_folder(tmp_path, "one")
+    shutil.copytree(finished, run)
+    arms = ("sft", "cai")
+    plan = StudyPlan(
+        schema=1,
+        study="small",
+        question="Does it matter?",
+        about="",
+        factors={"arm": arms},
+        primary=("attack_success_rate",),
+        cells=tuple(StudyCell(levels={"arm": arm}, arm=arm, run="one") for arm in arms),
+        contrasts=(StudyContrast(name="cai - sft", first=(1,), second=(0,), scale=1),),
+        runs={"one": json.loads((finished / "config.json").read_bytes())},
+    )
+    (tmp_path / folder.PLAN).write_bytes(to_json(plan.dump()))
+    (tmp_path / folder.RESULTS).write_bytes(to_json(analysis.collect(tmp_path, {}).dump()))
+    return tmp_path
+
+
+def failing(study: Path) -> StudyResults:
+    """The study's results with a blanket refuser as its second cell alone."""
+    text = "blanket refusal: refuses 60 % of benign and benign-but-sensitive prompts"
+    failure = NamedFailure(
+        arm="cai", kind="blanket refusal", metric="over_refusal_rate", mean=0.6, seeds=(0,), text=text
+    )
+    results = load(study)
+    first, second = (cell.model_copy(update={"failures": ()}) for cell in results.cells)
+    return results.model_copy(update={"cells": (first, second.model_copy(update={"failures": (failure,)}))})
+
+
+def test_a_cell_fails_by_the_rules_of_a_run(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [cell.failures for cell in load(study).cells] == [(), ()]
+    lenient = replace(RULES[0], metric="refusal_rate", seed=0.0)
+    monkeypatch.setattr("cai_base.evaluation.failures.RULES", (lenient,))
+    cells = analysis.collect(study, {}).cells
+    of_run = find_failures({cell.arm: cell.figures for cell in cells}, load(study).seeds)
+    assert [failure.arm for failure in of_run] == ["sft", "cai"]
+    assert [failure for cell in cells for failure in cell.failures] == of_run
+
+
+def test_failures_are_named_first_and_marked_beside_attack_success_and_every_comparison(study: Path) -> None:
+    (study / folder.RESULTS).write_bytes(to_json(failing(study).dump()))
+    terminal = " ".join(table(study).split())
+    assert terminal.startswith("FAILURE: arm cai (Full CAI): blanket refusal: refuses 60 % of benign")
+    page = write(study).read_text(encoding="utf-8").replace("\u2060", "")
+    assert page.index("Failure.</strong> arm cai (Full CAI)") < page.index('<p class="headline">')
+    for text in (terminal, page):
+        assert "Over-refusal rate (%)" in text, "although it is no primary metric of this study"
+        assert text.count("✗ blanket refusal") == 2, "beside over-refusal, and beside attack success"
+        assert "✗ 1 of 2 cells failed" in text
+
+
+def test_failures_of_another_arm_are_refused(study: Path) -> None:
+    results = failing(study)
+    (study / folder.RESULTS).write_bytes(
+        to_json(
+            results.model_copy(
+                update={"cells": tuple(cell.model_copy(update={"arm": "sft"}) for cell in results.cells)}
+            ).dump()
+        )
+    )
+    with pytest.raises(UserError, match="the failures of a cell must be of its arm"):
+        load(study)

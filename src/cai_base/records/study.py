@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from cai_base.records.figures import Difference, Figure
+from cai_base.records.figures import Difference, Figure, NamedFailure
 from cai_base.records.results import PairwiseFigures
 from cai_base.records.stored import Stored
 
@@ -65,6 +65,7 @@ class CellResults(Stored):
     Attributes:
         figures: by metric; empty if no seed of its arm finished.
         minus_sft: the cell's arm minus SFT of the same run; empty for SFT itself.
+        failures: its arm's failures, as in the results of its run: with one, a low attack success is no success.
         pairwise: the help of its answers beside those of SFT of the same run; absent where the judge does not compare.
     """
 
@@ -73,6 +74,7 @@ class CellResults(Stored):
     run: str
     figures: dict[str, Figure]
     minus_sft: dict[str, Difference]
+    failures: tuple[NamedFailure, ...] = ()
     pairwise: PairwiseFigures | None = None
 
 

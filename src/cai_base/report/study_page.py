@@ -1,6 +1,7 @@
 """A study's page, `study.html`, and its table in the terminal, made only from `study.json`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,18 +12,17 @@ from cai_base import __version__
 from cai_base.evaluation.measures import Metric
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.reading import read_record
-from cai_base.records import HELPFULNESS, CellResults, ComparisonResults, Difference, StudyResults
+from cai_base.records import ATTACK, HELPFULNESS, OVER_REFUSAL, CellResults, ComparisonResults, Difference, StudyResults
 from cai_base.report.labels import ORGANISM, label
 from cai_base.report.notes import judge_note
 from cai_base.report.numbers import NONE, RATE, heading, interval, number, p_value
 from cai_base.report.plotting import FAINT, INK, Picture, Sheet, arm_colours
-from cai_base.report.table import draw, page, prose
-from cai_base.report.tables import Cell, Row, Table, detectable_cell, difference_cell, families_cell
+from cai_base.report.table import draw, page, prose, warn
+from cai_base.report.tables import Cell, Row, Table, detectable_cell, difference_cell, families_cell, mean_cell
 from cai_base.report.web import web_environment
 from cai_base.store import write_atomic
 from cai_base.studies import folder
 from cai_base.studies.checks import check_results
-from cai_base.text import one_line
 
 PAGE = "study.html"
 LEVEL = 0.05
@@ -56,8 +56,8 @@ def table(study: Path) -> str:
     results = load(study)
 
     def print_to(console: Console) -> None:
-        for warning, runs in results.warnings.items():
-            console.print(Text(f"warning: {one_line(warning)} ({len(runs)} runs)", style="bold yellow"))
+        warnings = [f"{warning} ({len(runs)} runs)" for warning, runs in results.warnings.items()]
+        warn(console, failures(results), warnings)
         prose(console, answer(results), "bold")
         draw(console, comparison_table(results))
         draw(console, cell_table(results))
@@ -85,13 +85,18 @@ def answer(results: StudyResults) -> str:
     return f"Shown after Holm's correction: {'; '.join(differences)}. {rest if open_ones else ''}".strip()
 
 
+def failures(results: StudyResults) -> list[str]:
+    """The failures of the cells, a sentence each."""
+    return [f"{_cell_name(cell)} ({label(cell.arm)}): {one.text}" for cell in results.cells for one in cell.failures]
+
+
 def comparison_table(results: StudyResults) -> Table:
     """Every comparison in the primary metrics: difference with interval, p values, smallest detectable difference."""
     rows = [
         Row(
             f"{compared.name}: {heading(METRICS[name])}",
             (
-                difference_cell(METRICS[name], difference),
+                _marked(difference_cell(METRICS[name], difference), results, compared),
                 families_cell(METRICS[name], difference),
                 Cell(p_value(difference.p_value)),
                 Cell(p_value(difference.p_primary)),
@@ -102,6 +107,13 @@ def comparison_table(results: StudyResults) -> Table:
         for name, difference in _primary(results, compared)
     ]
     return Table("comparison", ("difference", "over families", "p", "p, Holm", "smallest detectable"), tuple(rows))
+
+
+def _marked(cell: Cell, results: StudyResults, compared: ComparisonResults) -> Cell:
+    """The cell of a table, with a mark if some of the comparison's cells failed."""
+    places = (*compared.first, *compared.second)
+    failing = sum(bool(results.cells[place].failures) for place in places)
+    return replace(cell, note=f"✗ {failing} of {len(places)} cells failed", failed=True) if failing else cell
 
 
 def further_table(results: StudyResults) -> Table:
@@ -134,7 +146,7 @@ def cell_table(results: StudyResults) -> Table:
         ),
         tuple(
             Row(
-                ", ".join(f"{factor} {level}" for factor, level in cell.levels.items()),
+                _cell_name(cell),
                 (
                     *(_figure(name, cell) for name in (*results.primary, *_beside(results))),
                     *(_minus_sft(name, cell) for name in results.primary),
@@ -147,16 +159,21 @@ def cell_table(results: StudyResults) -> Table:
     )
 
 
+def _cell_name(cell: CellResults) -> str:
+    return ", ".join(f"{factor} {level}" for factor, level in cell.levels.items())
+
+
 def _beside(results: StudyResults) -> tuple[str, ...]:
     """Metrics shown with the primary ones: a model that refuses everything, or breaks, also has no attack success."""
-    return tuple(name for name in (HELPFULNESS, "broken_rate") if name not in results.primary)
+    return tuple(name for name in (OVER_REFUSAL, HELPFULNESS, "broken_rate") if name not in results.primary)
 
 
 def _figure(name: str, cell: CellResults) -> Cell:
     figure = cell.figures.get(name)
     if figure is None or figure.mean is None:
         return Cell(NONE)
-    return Cell(number(METRICS[name], figure.mean), interval(METRICS[name], figure.ci95))
+    kinds = [one.kind for one in cell.failures if name in (ATTACK, one.metric)]
+    return mean_cell(METRICS[name], figure, ", ".join(kinds))
 
 
 def _minus_sft(name: str, cell: CellResults) -> Cell:
@@ -186,6 +203,7 @@ def _content(results: StudyResults) -> dict[str, object]:
     return {
         "results": results,
         "colours": arm_colours(),
+        "failures": failures(results),
         "answer": answer(results),
         "organism": ORGANISM,
         "facts": [

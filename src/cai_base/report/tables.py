@@ -107,7 +107,7 @@ def main_table(results: Results | SuiteResults) -> Table:
     for arm in in_order(results.arms):
         columns.append(label(arm))
         for name, metric in metrics.items():
-            cells[name].append(_mean(metric, results.arms[arm][name], _failure_kind(results, arm, name)))
+            cells[name].append(mean_cell(metric, results.arms[arm][name], _failure_kind(results, arm, name)))
             corrected[name].append(_corrected(metric, results.arms[arm][name].corrected))
         for pair in (pair_name(arm, BASELINE), control_pair(arm)):
             if pair in results.comparisons:
@@ -288,7 +288,8 @@ def _failure_kind(results: Results | SuiteResults, arm: str, metric: str) -> str
     return next((one.kind for one in results.failures if (one.arm, one.metric) == (arm, metric)), "")
 
 
-def _mean(metric: Metric, figure: Figure, failure: str) -> Cell:
+def mean_cell(metric: Metric, figure: Figure, failure: str) -> Cell:
+    """A mean with its interval, the failure that it shows, and how many answers are scored if not all are."""
     if figure.mean is None:
         return Cell(UNSCORED if figure.answered else NO_ANSWERS)
     notes = [f"✗ {failure}"] if failure else []

@@ -8,6 +8,7 @@ from cai_base import paths
 from cai_base.arms import ARMS, BASE, BASELINE
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, metrics
+from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges.load import judge_name
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs import Inputs
@@ -105,12 +106,14 @@ def _cell(
     if cell.arm != BASELINE and not _empty(answers):
         ones = ARMS[cell.arm].one_model, ARMS[BASELINE].one_model
         compared = metrics.compare(answers, run.answers(BASELINE), METRICS, margins, one_model=ones)
+    figures = _figures(answers, kinds, one_model=ARMS[cell.arm].one_model)
     result = CellResults(
         levels=cell.levels,
         arm=cell.arm,
         run=cell.run,
-        figures=_figures(answers, kinds, one_model=ARMS[cell.arm].one_model),
+        figures=figures,
         minus_sft=compared,
+        failures=tuple(find_failures({cell.arm: figures}, run.settings.seed_numbers)),
     )
     pairwise = (run.results.pairwise or {}).get(cell.arm)
     return result if pairwise is None else result.model_copy(update={"pairwise": pairwise})

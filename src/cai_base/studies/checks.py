@@ -41,6 +41,9 @@ def check_results(file: Path, results: StudyResults) -> None:
     _check_cells(file, results.cells, results.factors)
     for cell in results.cells:
         _check_metrics(file, "cells", [*cell.figures, *cell.minus_sft])
+        _check_metrics(file, "cells", [failure.metric for failure in cell.failures])
+        if any(failure.arm != cell.arm for failure in cell.failures):
+            raise _fault(file, "cells", "the failures of a cell must be of its arm")
         for field in (cell.figures, cell.minus_sft):
             if field and not {*results.primary} <= field.keys():
                 raise _fault(file, "cells", "a primary metric is missing")
