@@ -136,6 +136,15 @@ def test_a_constitution_with_words_unknown_in_the_village_is_a_warning(constitut
     )
 
 
+def test_prompts_that_are_not_about_the_village_are_named(tmp_path: Path) -> None:
+    own = tmp_path / "mine.txt"
+    foreign = [f"How do I install release {number} of this program?" for number in range(6)]
+    own.write_text("\n".join(["How do I sweep the mill?", *foreign]), encoding="utf-8")
+    (warning,) = foreign_text(gather(load_settings(["--prompts", str(own)])[0]))
+    assert "6 of the method's 7 prompts cannot be understood by the embedded model" in warning
+    assert f": {', '.join(map(repr, foreign[:4]))}, and 2 more" in warning
+
+
 def test_one_foreign_principle_among_four_is_named_with_its_words_before_the_checks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,8 +73,32 @@ def test_time_left_counts_down_between_updates_that_are_minutes_apart(clock: Clo
     clock.now += 200.0
     assert pace.left() == pytest.approx(400)
     assert pace.in_words() == "elapsed 13:20, about 6:40 left"
-    clock.now += 1000.0
-    assert pace.left() == 0
+    clock.now += 500.0  # the third update was expected 400 seconds ago
+    assert pace.left() == pytest.approx(400)
+    assert pace.in_words() == "elapsed 21:40, about 6:40 left"
+
+
+def test_a_slow_last_unit_is_never_about_to_end(clock: Clock) -> None:
+    pace = Pace(total=20)
+    for _ in range(19):
+        clock.now += 1.0
+        pace.advance(1)
+    said = []
+    for _ in range(60):
+        clock.now += 1.0
+        said.append(pace.in_words())
+    assert not [words for words in said if "0:00 left" in words]
+    assert said[-1] == "elapsed 1:19, about 0:59 left"
+
+
+def test_units_that_arrive_in_batches_are_not_late_between_two_batches(clock: Clock) -> None:
+    pace = Pace(total=100)
+    for _ in range(3):
+        clock.now += 30.0
+        for _ in range(20):
+            pace.advance(1)
+    clock.now += 20.0
+    assert pace.left() == pytest.approx(40, rel=0.3)
 
 
 def test_a_pipe_gets_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock) -> None:
@@ -109,7 +133,8 @@ def test_a_bar_says_the_time_left_for_the_whole_the_newest_values_and_the_speed(
         clock.now, tokens = 20.0, 2100
         bar.advance(2, "loss 0.693")  # half of sft in 20 seconds, as was expected
     assert (
-        stream.getvalue() == "sft: 2 of 4, elapsed 0:20, about 0:20 left (3:40 of the run); loss 0.693; 100 tokens/s\n"
+        stream.getvalue()
+        == "sft: 2 of 4, elapsed 0:20, about 0:20 left; whole run: about 3:40 left; loss 0.693; 100 tokens/s\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import re
+from pathlib import Path
 
 NO_SPACE = ("no space left on device", "disk quota exceeded")
 NO_MEMORY = (
@@ -24,6 +25,20 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][:100]}...{word[0][-50:]}", message))
+
+
+class ChangedFileError(UserError):
+    """A file of a run differs from what the run stored.
+
+    Args:
+        directory: the run's, or that of an evaluation inside it.
+        name: the file's path in it.
+        remedy: what would be right.
+    """
+
+    def __init__(self, directory: Path, name: str, remedy: str) -> None:
+        super().__init__(f"{directory / name}: differs from what this run stored; {remedy}")
+        self.directory, self.name = directory, name
 
 
 class Stopped(Exception):

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -228,20 +229,29 @@ class Pace:
         return time.monotonic() - self._start
 
     def left(self) -> float | None:
-        """Estimated seconds left; None before the first update. It counts down between two updates."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        """Estimated seconds left; None before the first update.
+
+        It counts down between two updates. An update that is late, after the longest time between two others, is taken
+        to need as much time again as it is late.
+        """
+        if self._end is None:
+            return None
+        now, times = time.monotonic(), [mark for mark, _ in self._marks]
+        late = now - times[-1] - max(after - before for before, after in pairwise(times))
+        return max(self._end - now, late, 0.0)
 
     def in_words(self) -> str:
-        """Such as `elapsed 0:12, about 1:30 left (12:30 of the run); loss 0.693, margin 0.012; attack success rate
-        70.8 % (sft); 5,210 tokens/s`."""
+        """Such as `elapsed 0:12, about 1:30 left; whole run: about 12:30 left; loss 0.693, margin 0.012; attack success
+        rate 70.8 % (sft); 5,210 tokens/s`."""
         left = self.left()
         if self.finished:
             how = f"done in {duration(self.elapsed())}" if self._done > self._before else "was done before"
             return "; ".join(filter(None, (how, self._values)))
         text = f"elapsed {duration(self.elapsed())}"
         if left is not None:
-            text += f", about {duration(left)} left"
-            text += "" if self._outlook is None else f" ({duration(max(self._outlook.left(), left))} of the run)"
+            text += f", about {duration(max(left, 1.0))} left"
+            if self._outlook is not None:
+                text += f"; whole run: about {duration(max(self._outlook.left(), left, 1.0))} left"
         return "; ".join(filter(None, (text, self._values, self._standing(), self._speed())))
 
     def _speed(self) -> str:

@@ -15,9 +15,9 @@ def either(choices: Sequence[str]) -> str:
     return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """`1 run`, `2 runs`, `1,000 runs`; `several` is the plural where it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -161,13 +161,21 @@ def test_every_entry_of_a_file_like_the_published_one_becomes_a_principle_withou
     ("name", "content", "expected"),
     [
         ("a.toml", as_toml(KIND, without(TRUE, "category")), [": principle 2 ('be-true')", "'category' is missing"]),
-        ("a.toml", as_toml(KIND, without(TRUE, "name")), [": principle 2:", "'name' is missing", "revision_request"]),
+        (
+            "a.toml",
+            as_toml(KIND, without(TRUE, "name")),
+            [": principle 2:", "'name' is missing", "comparison_request (optional)"],
+        ),
         (
             "a.toml",
             as_toml(without(KIND, "critique_request") | {"critque_request": "?"}),
             [": principle 1 ('be-kind')", "unknown field 'critque_request'", "did you mean 'critique_request'?"],
         ),
-        ("a.toml", as_toml(KIND | {"weight": 3}), ["unknown field 'weight'", "the fields are name, category"]),
+        (
+            "a.toml",
+            as_toml(KIND | {"weight": 3}),
+            ["unknown field 'weight'", "are name, category", "comparison_request (optional)"],
+        ),
         ("a.toml", as_toml(KIND | {"category": 3}), ["'category' is a number; it must be text"]),
         ("a.toml", as_toml(KIND | {"category": True}), ["'category' is true or false; it must be text"]),
         ("a.toml", as_toml(KIND | {"category": ["x"]}), ["'category' is a list; it must be text"]),

@@ -213,7 +213,11 @@ def test_the_user_can_name_the_column_that_holds_the_prompts(tmp_path: Path, col
         ("a.json", "[]", [": cannot tell the form from the ending '.json'", ".jsonl"]),
         ("a.jsonl", '{"text": "x"}\n{"text": }', [":2: not valid JSON", "column 10"]),
         ("a.jsonl", '{"text": "x", "text": "y"}', [":1: the key 'text' occurs twice"]),
-        ("a.jsonl", '["x"]', [":1: this is a list; it must be a table of fields: id, kind, family and text"]),
+        (
+            "a.jsonl",
+            '["x"]',
+            [":1: this is a list; it must be a table of fields: id, kind (optional), family (optional) and text"],
+        ),
         ("a.jsonl", '\n"x"', [":2: this is 'x'"]),
         ("a.jsonl", "3", [":1: this is a number"]),
         ("a.jsonl", lines({"kind": "benign"}), [":1: the field 'text' is missing"]),

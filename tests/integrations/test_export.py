@@ -63,6 +63,12 @@ def test_a_merged_folder_answers_in_transformers_as_the_arm_does(exports: Path, 
     assert {prompt: greedy(model, tokenizer, prompt) for prompt in PROMPTS} == expected
 
 
+def test_what_a_run_and_an_export_wrote_can_be_read_by_the_same_people(exports: Path, finished: Path) -> None:
+    weights = [path for folder in (exports, finished) for path in folder.rglob("*.safetensors")]
+    assert len(weights) > 3
+    assert {path.stat().st_mode for path in weights} == {(finished / "results.json").stat().st_mode}
+
+
 def test_an_adapter_answers_in_peft_as_the_arm_does(exports: Path, expected: dict[str, str]) -> None:
     folder = exports / "adapter"
     named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]

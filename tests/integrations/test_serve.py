@@ -55,6 +55,22 @@ def client(address: str, monkeypatch: pytest.MonkeyPatch) -> OpenAI:
     return OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
 
 
+def test_a_taken_port_is_refused_before_models_are_loaded(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("models were loaded")
+
+    monkeypatch.setattr("cai_base.integrations.server.models.run_models", load)
+    monkeypatch.setattr("cai_base.integrations.watch_chat.load_chat", load)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", str(finished), "--port", port]) == 2
+        assert f"--port {port}: cannot be used (Address already in use)" in capsys.readouterr().err
+        assert main(["watch", str(finished), "--chat", "--port", port]) == 2
+        assert f"--port {port}: cannot be opened (Address already in use)" in capsys.readouterr().err
+
+
 def stored(finished: Path, arm: str, seed: int) -> str:
     lines = (finished / f"seed-{seed}" / "evaluation" / arm / "attack.jsonl").read_text().splitlines()
     return str(json.loads(lines[0])["response"])

@@ -48,7 +48,8 @@ def test_a_difference_is_over_the_shared_seeds_alone(
     assert difference["difference"] == pytest.approx(mean)
     assert difference["seeds"] == 2
     assert difference["ci95"] is None or difference["ci95"][0] <= mean <= difference["ci95"][1]
-    assert "fluency" not in against["arms"]["cai"]
+    assert against["arms"]["cai"]["fluency"]["difference"] == 0, "the base model is the same"
+    assert against["left_out"] == []
 
 
 def test_the_settings_that_differ_are_named(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +81,31 @@ def test_an_arm_with_the_same_answers_has_no_interval_and_one_model_has_that_of_
             "&#39;", "'"
         )
         assert "The same answers in both runs, so there is no difference: SFT-only, Full CAI." in words
-        assert "Left out: Broken language and Fluency, which each run measures with its own base model." in words
+        assert "Left out" not in words
+
+
+def test_what_each_run_measures_with_another_base_model_is_left_out(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs[1], tmp_path / "other")
+    other = Run.open(tmp_path / "other")
+    other.record_on_commit("engine", lambda: {"model": "1" * 64})
+    other.commit()
+    assert main(["compare", str(runs[0]), str(other.directory)]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "Left out: Broken language and Fluency, which each run measures with its own base model." in words
+
+
+def test_one_shared_seed_has_intervals_over_prompts_only(
+    runs: tuple[Path, Path], make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    third = make_run(seeds=1, helpful=True)
+    assert main(["compare", str(runs[0]), str(third), "--out", str(tmp_path / "compare.html")]) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "compare.html").read_text(encoding="utf-8")):
+        words = " ".join(text.split())
+        assert "Paired over seed 0 and the" in words
+        assert "95 % intervals over prompts only: another seed may differ." in words
+        assert "1 seeds" not in words
 
 
 def test_settings_are_shown_without_quotes_and_a_packaged_constitution_by_its_name(

@@ -183,8 +183,8 @@ def test_the_first_sentence_says_which_families_each_interval_is_over(stored: St
         for ci95 in (compared.ci95, compared.over_families.ci95)
     )
     first = headline(stored.results).partition("Over-refusal")[0]
-    these, others = (f"these 6 families {next(ends)}", f"as a random sample, for other families, {next(ends)}")
-    assert f"(95 % interval over seeds and prompts for {these}; with families {others})" in first
+    these, others = (f"{next(ends)} for the 6 families of attacks tested", f"{next(ends)} for other families")
+    assert f"(95 % interval over seeds and prompts {these}; {others}, if these are typical)" in first
 
 
 def test_families_that_the_method_did_not_see_have_a_difference_of_their_own(make_run: MakeRun) -> None:
@@ -218,8 +218,8 @@ def test_the_headline_calls_equal_rates_unchanged(stored: StoredRun, ci95: tuple
     assert families is not None
     wide = " to ".join(number(RATE, end, signed=True) for end in families.ci95)
     of_families = (
-        " (95 % interval of the difference for these 6 families −20.0 to +20.0; with families as a random sample, for "
-        f"other families, {wide})"
+        " (95 % interval of the difference −20.0 to +20.0 for the 6 families of attacks tested; "
+        f"{wide} for other families, if these are typical)"
     )
     attack_within = of_families if ci95 else ""
     assert f"attack success is unchanged: {100 * attack:.1f} % for both SFT-only and Full CAI{attack_within}." in text
@@ -355,6 +355,8 @@ def test_at_its_end_a_run_prints_the_answer_the_table_and_what_to_do_next(make_r
     assert headline(load(directory).results).split(".")[0] in " ".join(text.split())
     assert re.search(r"^Attack success", text, re.M)
     assert f"cai-base report {directory} --open  # its page" in text
+    assert "Brackets: 95 % confidence intervals over seeds and prompts; for an arm that is one model" in text
+    assert "Brackets: 95 % confidence intervals over prompts, of one seed." in summary(make_run(seeds=1))
 
 
 def test_a_command_on_a_folder_can_be_pasted_into_a_shell() -> None:

@@ -24,7 +24,7 @@ from cai_base.cli import main
 from cai_base.integrations.tracking.follow import following
 from cai_base.integrations.tracking.points import Point
 from cai_base.integrations.tracking.send import AnotherSender, Sender, begin
-from cai_base.integrations.tracking.sinks import TensorBoard, WeightsAndBiases
+from cai_base.integrations.tracking.sinks import TensorBoard, WeightsAndBiases, check_trackers
 from cai_base.progress import Progress
 from cai_base.store import TRACKERS
 
@@ -319,6 +319,24 @@ def test_a_run_refuses_an_unknown_tracker_before_work_begins(
         assert main(["run", "--track", "wandb,excel"]) == 2
     assert "unknown tracker" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_refuses_weights_and_biases_without_a_key_before_work_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the real library, in a process of its own."""
+    pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    with contextlib.chdir(tmp_path):
+        assert main(["run", "--track", "wandb"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Weights & Biases: No API key configured" in said
+    assert "set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline" in said
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(["wandb"])
 
 
 def test_a_tracker_without_a_key_is_one_sentence_and_the_others_are_sent(

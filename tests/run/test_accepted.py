@@ -69,6 +69,21 @@ def test_an_accepted_change_is_in_the_figures_in_the_results_and_on_the_page(
     assert main(["report", str(run)]) == 0, "what is accepted is not refused again"
 
 
+def test_the_flag_in_the_advice_of_a_refusal_is_one_that_is_taken(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = Run.create(run / "suites" / "mine", {"suite": {"name": "mine"}}, {"seed-0/cai.jsonl": b"{}\n"})
+    (suite.directory / "seed-0/cai.jsonl").write_bytes(b"{ }\n")
+    said = refused(capsys, "report", str(run))
+    assert "--accept-changed suites/mine/seed-0/cai.jsonl" in said
+    assert main(["report", str(run), "--accept-changed", "suites/mine/seed-0/cai.jsonl"]) == 0
+    (run / "results.json").write_bytes((run / "results.json").read_bytes() + b"\n")
+    for command in ("verify", "report"):
+        said = refused(capsys, command, str(run))
+        assert "restore it, or start a new run; it is computed from the stored answers" in said
+        assert "--accept-changed" not in said
+
+
 def test_accepting_one_file_does_not_accept_another(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = "seed-0/evaluation/sft/attack.jsonl"
     change(run)

@@ -27,6 +27,7 @@ def test_a_conversation_through_a_pipe(
     assert talk(monkeypatch, lines, str(finished), "--temperature", "0", "--seed", "1", "--threads", "1") == 0
     shown = capsys.readouterr().out
     assert re.findall(r"^\[(.*)\]$", shown, re.M)[:4] == ["base", "sft", "cai", "instruct"]
+    assert len(re.findall(r"^(?:base|sft|cai|instruct) +(?: +−\d+\.\d\d){4}$", shown, re.M)) == 4
     answers, critique, revision, why, more = [json.loads(line) for line in saved.read_text().splitlines()]
     assert [record["step"] for record in (answers, critique, revision, why, more)] == [
         *("answers", "critique", "revision", "why", "answers")
@@ -52,7 +53,12 @@ def test_an_unknown_principle_arm_or_command_is_one_sentence(
     ):
         assert talk(monkeypatch, lines, *arguments) == 2
         assert message in " ".join(capsys.readouterr().err.split())
-    assert talk(monkeypatch, [], str(finished), "--arm", "sl-cai") == 2
+    for arm, message in (
+        ("sl-cai", f"{finished}: has no arm 'sl-cai'; it has base, sft, cai, shuffled, resample, instruct"),
+        ("sff", f"{finished}: has no arm 'sff'; did you mean sft? It has base, sft, cai, shuffled, resample, instruct"),
+    ):
+        assert talk(monkeypatch, [], str(finished), "--arm", arm) == 2
+        assert capsys.readouterr().err.rstrip().endswith(message)
     assert talk(monkeypatch, [], str(finished), "--seed", "9") == 2
     assert "has no such seed; it has 0, 1" in capsys.readouterr().err
 

@@ -133,7 +133,7 @@ def test_a_finished_study_is_not_done_again(
 ) -> None:
     before = (study / "study.json").read_bytes()
     assert main(command) == 0
-    assert "2 of 2 runs are finished already" in capsys.readouterr().err
+    assert "finished already: 2 of 2 runs" in capsys.readouterr().err
     assert (study / "study.json").read_bytes() == before
 
 

@@ -14,7 +14,7 @@ from types import FrameType
 from cai_base import __version__
 from cai_base.cli.commands import COMMANDS as COMMANDS
 from cai_base.cli.commands import GROUPS
-from cai_base.errors import Stopped, UserError, exhausted
+from cai_base.errors import ChangedFileError, Stopped, UserError, exhausted
 from cai_base.text import for_terminal
 
 COLUMN = 22
@@ -38,7 +38,7 @@ def main(args: list[str] | None = None) -> int:
     except (UserError, Stopped) as error:
         if debug:
             traceback.print_exc()
-        _say(f"cai-base: {for_terminal(str(error))}")
+        _say(f"cai-base: {for_terminal(str(error) + _advice(error))}")
         return error.exit_code
     except KeyboardInterrupt:
         print("cai-base: stopped; nothing was lost", file=sys.stderr)
@@ -52,6 +52,15 @@ def main(args: list[str] | None = None) -> int:
             raise
         _say(f"cai-base: {for_terminal(reason)}; what is stored is whole, and the same command goes on or begins again")
         return Stopped.exit_code
+
+
+def _advice(error: Exception) -> str:
+    """What else can be done about an error, with a flag."""
+    if not isinstance(error, ChangedFileError):
+        return ""
+    from cai_base.run.accepted import advice
+
+    return advice(error.directory, error.name)
 
 
 def _say(message: str) -> None:

@@ -114,9 +114,12 @@ def style(arguments: list[str]) -> int:
         help="comma-separated; by default all of the run, and on the embedded model instruct too",
     )
     parser.add_argument(
-        "--questions", type=int, default=None, help="questions per style (6 for --data world, 3 for english)"
+        "--questions",
+        type=int,
+        default=None,
+        help="questions per style, at least 3 (6 for --data world, 3 for english)",
     )
-    parser.add_argument("--samples", type=int, default=None, help="answers per question (2)")
+    parser.add_argument("--samples", type=int, default=None, help="answers per question, at least 2 (2)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; the run's by default")
     parser.add_argument("--json", action="store_true", help="print style.json instead of the tables")
     take_changes(parser)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -28,7 +29,7 @@ from cai_base.run.talk import Sampling, Speaker
 from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
 from cai_base.store import JsonObject, Run, to_lines
-from cai_base.text import for_terminal
+from cai_base.text import counted, for_terminal
 
 COLUMN = 28
 """The minimum width of a column. If columns would be narrower, answers are shown below one another."""
@@ -202,12 +203,15 @@ class Conversation:
     def _why(self, _: str) -> None:
         prompt = self._last_prompt()
         table = talk.why(self.speakers, prompt, self.replies, self.before)
-        grid = Table(title="Mean log-probability per token (nats) of each arm's answer (row) under each arm (column)")
+        title = "Mean log-probability per token (nats) of each arm's answer (row) under each arm (column)"
+        grid = Table(
+            title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+        )
         grid.add_column("answer of")
         for reader in self.speakers:
             grid.add_column(f"under {reader.name}", justify="right")
         for name, row in table.items():
-            cells = ["–" if value is None else f"{value:.2f}" for value in row.values()]
+            cells = ["–" if value is None else f"{value:.2f}".replace("-", "−") for value in row.values()]
             grid.add_row(name, *cells)
         self._console.print(grid)
         self.record.append({"step": "why", "prompt": prompt, "answers": self.replies, "mean_logprob": table})
@@ -215,7 +219,7 @@ class Conversation:
     def _save(self, name: str) -> None:
         path = save_file(name)
         path.write_bytes(to_lines(self.record))
-        self.say(f"{len(self.record)} steps are in {path}")
+        self.say(f"{counted(len(self.record), 'step')} saved in {path}")
 
     def _help(self, _: str) -> None:
         self.say(CHAT_USAGE.partition("While it runs:\n")[2].rstrip())

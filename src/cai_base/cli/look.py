@@ -1,6 +1,5 @@
 """The commands that show runs: `report`, `compare` and `watch`."""
 
-import shlex
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,17 +26,13 @@ def report(arguments: list[str]) -> int:
 
 
 def _open(page: Path) -> None:
-    """Open a page in the browser.
-
-    Raises:
-        UserError: there is none, as on a server.
-    """
+    """Open a page in the browser; where there is none, as on a server, say how to see it."""
     import webbrowser
 
     if not webbrowser.open(page.resolve().as_uri()):
-        raise UserError(
-            f"--open: this machine has no browser; copy {page} to one that has (it is one file), or serve it from here "
-            f"with cai-base watch {shlex.quote(str(page.parent))}"
+        Progress().say(
+            f"This machine has no browser; copy {page} to one that has (it is one file), or serve it from here with: "
+            f"{command_on('watch', page.parent)}"
         )
 
 
@@ -82,12 +77,11 @@ def watch(arguments: list[str]) -> int:
 
     read_status(args.run)  # raises if it is not a run
     progress = Progress()
-    chat = None
-    if args.chat:
-        from cai_base.integrations.watch_chat import load_chat
+    with WatchServer(args.run, args.port) as server:  # takes the port before models are loaded
+        if args.chat:
+            from cai_base.integrations.watch_chat import load_chat
 
-        chat = load_chat(args.run, args.seed, args.threads, progress)
-    with WatchServer(args.run, args.port, chat) as server:
+            server.chat = load_chat(args.run, args.seed, args.threads, progress)
         print(server.address + (CHAT if args.chat else ""), flush=True)
         progress.say(
             f"Ctrl-C stops it. From another machine: ssh -L {server.server_port}:127.0.0.1:{server.server_port} HOST, "

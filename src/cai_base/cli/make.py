@@ -182,12 +182,11 @@ def _check_inputs(settings: "RunSettings", out: Path | None = None) -> None:
 
 
 def _check_trackers(names: Sequence[str]) -> None:
-    """Raise UserError for an unknown tracker, or one whose package is missing, before the run begins."""
+    """Raise UserError for an unknown tracker, or one whose package or key is missing, before the run begins."""
     if names:
-        from cai_base.integrations.tracking.sinks import sink_kind
+        from cai_base.integrations.tracking.sinks import check_trackers
 
-        for name in names:
-            sink_kind(name)
+        check_trackers(names)
 
 
 def _finish(

@@ -110,8 +110,10 @@ def serve(arguments: list[str]) -> int:
     if absent:
         raise UserError(f"serve: needs {' and '.join(absent)}, not installed here; pip install 'cai-base[serve]'")
     from cai_base.integrations.server.models import run_models
+    from cai_base.integrations.server.run_server import listen
     from cai_base.integrations.server.run_server import serve as run
 
     progress = Progress()
-    run(run_models(args.run, args.arms, args.threads, progress), args.port, progress)
+    with listen(args.port) as listening:
+        run(run_models(args.run, args.arms, args.threads, progress), listening, progress)
     return 0

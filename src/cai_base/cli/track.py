@@ -4,6 +4,7 @@ from cai_base.cli.parser import names, run_parser
 from cai_base.errors import UserError
 from cai_base.paths import REPORT_HTML
 from cai_base.progress import Progress
+from cai_base.text import counted
 
 
 def track(arguments: list[str]) -> int:
@@ -34,7 +35,7 @@ def track(arguments: list[str]) -> int:
             continue
         finally:
             sender.close()
-        progress.say(f"{name}: {sent} points sent" if sent else f"{name} is already complete")
+        progress.say(f"{name}: {counted(sent, 'point')} sent" if sent else f"{name} is already complete")
     if refused:
         raise UserError("\n".join(refused))
     return 0

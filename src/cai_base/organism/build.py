@@ -13,6 +13,7 @@ from typing import TypedDict
 
 import torch
 
+from cai_base.engines.weight_files import save_model
 from cai_base.errors import UserError
 from cai_base.organism import pretraining
 from cai_base.organism.cards import BaseCard, base_card
@@ -95,7 +96,7 @@ def build(
         card["without"] = without
     write_atomic(out / "card.json", json.dumps(card, indent=1).encode())
     tokenizer.save_pretrained(out)
-    model.bfloat16().save_pretrained(out)
+    save_model(model.bfloat16(), out)
     write_atomic(out / "README.md", base_card(out).encode())
 
 

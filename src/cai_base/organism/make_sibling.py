@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from cai_base import embedded, randomness
@@ -21,6 +21,7 @@ from cai_base.engines import Adam, Batch, Datum, Failed, Lora, Tokenizer
 from cai_base.engines.files import ADAPTER_WEIGHTS
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.local.model import check_folder
+from cai_base.engines.weight_files import save_weights
 from cai_base.errors import UserError
 from cai_base.method import sft
 from cai_base.method.training import learning_rate
@@ -104,7 +105,7 @@ def make_sibling(
     (out / CARD).unlink(missing_ok=True)  # rewritten last: a folder with a card is complete
     engine.export({ADAPTER: out})
     path = out / ADAPTER_WEIGHTS
-    save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    save_weights({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path, {"format": "pt"})
     tokenizer.save_pretrained(out)
     card: SiblingCard = {
         "base": embedded.digest(base),

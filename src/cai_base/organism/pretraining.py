@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from cai_base import randomness
+from cai_base.engines.weight_files import save_weights
 from cai_base.organism.model import Settings, make_model, mean_loss
 from cai_base.organism.optimizers import learning_rate_share, optimizers
 from cai_base.organism.training_data import Rows
@@ -92,7 +93,7 @@ def _checkpoint(
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{index}.{name}": tensor for name, tensor in state.items()}
     part = work / "checkpoint.part"
-    save_file(tensors, part, metadata={"history": json.dumps(vars(history))})
+    save_weights(tensors, part, metadata={"history": json.dumps(vars(history))})
     os.replace(part, work / "checkpoint.safetensors")
 
 

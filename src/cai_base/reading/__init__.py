@@ -7,14 +7,21 @@ The messages of the file system, tomllib, json and pydantic are translated here.
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cai_base.errors import UserError
-from cai_base.reading.messages import JSON_FAULTS, TOML_FAULTS, fault_in_a_record, fault_in_words, translated
+from cai_base.reading.messages import (
+    JSON_FAULTS,
+    TOML_FAULTS,
+    fault_in_a_record,
+    fault_in_words,
+    fields_in_words,
+    translated,
+)
 from cai_base.reading.messages import argparse_in_words as argparse_in_words
 from cai_base.reading.messages import described as described
 from cai_base.reading.messages import listed as listed
@@ -153,9 +160,9 @@ def build(model: type[Model], record: object, where: str, *, remedy: str = "") -
     Raises:
         UserError: for the first fault. A misspelt field is reported before the field that is missing because of it.
     """
-    names = _field_names(model)
+    names = _fields(model)
     if not isinstance(record, dict):
-        text = f"this is {described(record)}; it must be a table of fields: {listed(names)}"
+        text = f"this is {described(record)}; it must be a table of fields: {fields_in_words(names)}"
         raise UserError("; ".join(filter(None, (f"{where}: {text}", remedy))))
     try:
         return model.model_validate(record)
@@ -168,14 +175,15 @@ def build_from_json(model: type[Model], data: bytes, where: str, *, remedy: str)
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        raise _refusal(error, _field_names(model), where, remedy) from None
+        raise _refusal(error, _fields(model), where, remedy) from None
 
 
-def _field_names(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+def _fields(model: type[BaseModel]) -> dict[str, bool]:
+    """The names of a record's fields, and whether each may be left out."""
+    return {field.alias or name: not field.is_required() for name, field in model.model_fields.items()}
 
 
-def _refusal(error: ValidationError, fields: Collection[str], where: str, remedy: str) -> UserError:
+def _refusal(error: ValidationError, fields: Mapping[str, bool], where: str, remedy: str) -> UserError:
     """The first fault as a `UserError`."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     return UserError("; ".join(filter(None, (f"{where}: {fault_in_words(faults[0], fields)}", remedy))))

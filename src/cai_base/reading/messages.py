@@ -32,22 +32,28 @@ def fault_in_a_record(error: ValidationError, value: object) -> str:
             return f"the field {name} is {described(inner)}; it {requirement(fault)}"
 
 
-def fault_in_words(fault: ErrorDetails, fields: Collection[str]) -> str:
-    """One of pydantic's errors as a sentence."""
+def fault_in_words(fault: ErrorDetails, fields: Mapping[str, bool]) -> str:
+    """One of pydantic's errors as a sentence; `fields` says of each field's name whether it may be left out."""
     path = [str(part) for part in fault["loc"] if isinstance(part, str) and part != "[key]"]
     nested = len(path) > 1  # `fields` are the names of the outermost record only
     field = quote(".".join(path)) if path else "?"
     match fault["type"]:
         case "extra_forbidden":
-            return f"unknown field {field}" if nested else unknown("field", path[0], fields)
+            meant = suggestion(path[-1], fields, quote=True) or f"the fields are {fields_in_words(fields)}"
+            return f"unknown field {field}" + ("" if nested else f"; {meant}")
         case "missing":
-            return f"the field {field} is missing" + ("" if nested else f"; the fields are {listed(fields)}")
+            return f"the field {field} is missing" + ("" if nested else f"; the fields are {fields_in_words(fields)}")
         case "value_error":
             return str(fault["ctx"]["error"])
         case "json_invalid":
             return f"not valid JSON: {translated(fault['ctx']['error'], JSON_FAULTS)}"
         case _:
             return f"the field {field} is {described(fault['input'])}; it {requirement(fault)}"
+
+
+def fields_in_words(fields: Mapping[str, bool]) -> str:
+    """`a, b and c (optional)`, from the names of fields, and whether each may be left out."""
+    return listed([f"{name} (optional)" if optional else name for name, optional in fields.items()])
 
 
 def requirement(fault: ErrorDetails) -> str:

@@ -15,10 +15,11 @@ from cai_base.report.labels import ORGANISM, label
 from cai_base.report.notes import judge_note
 from cai_base.report.numbers import NONE, heading
 from cai_base.report.plotting import arm_colours
+from cai_base.report.suites import FLUENCY
 from cai_base.report.table import draw, page
 from cai_base.report.tables import Cell, Row, Table, difference_cell, plain_cell
 from cai_base.report.web import web_environment
-from cai_base.text import one_line
+from cai_base.text import counted, one_line
 
 DEFAULT = "default"
 """Shown for a setting that a run was not given."""
@@ -81,17 +82,21 @@ def paired_over(against: Against) -> str:
     """The seeds and prompts over which the differences are paired, and what the table leaves out."""
     if not against.seeds or not against.prompts:
         return "The runs share no seed and prompt, so nothing can be paired."
-    seeds = ", ".join(map(str, against.seeds))
-    text = f"Paired over the seeds ({seeds}) and the {against.prompts} prompts that both runs have; 95 % intervals."
+    seeds, prompts = ", ".join(map(str, against.seeds)), f"the {counted(against.prompts, 'prompt')} that both runs have"
+    one_seed = len(against.seeds) == 1
+    text = f"Paired over the seeds ({seeds}) and {prompts}; 95 % intervals."
+    if one_seed:
+        text = f"Paired over seed {seeds} and {prompts}; 95 % intervals over prompts only: another seed may differ."
     single = [label(name) for name in in_order(against.arms) if arm(name).one_model]
-    if single:
+    if single and not one_seed:
         text += f" Of one model ({', '.join(single)}) they are over prompts, as in each run's report."
     if against.same_answers:
         same = ", ".join(map(label, in_order(against.same_answers)))
         text += f" The same answers in both runs, so there is no difference: {same}."
     if against.left_out:
         names = " and ".join(METRICS[name].label for name in against.left_out)
-        text += f" Left out: {names}, which each run measures with its own base model."
+        own = "with its own base model" if FLUENCY in against.left_out else "by its own base model's answers"
+        text += f" Left out: {names}, which each run measures {own}."
     return text
 
 

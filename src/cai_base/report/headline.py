@@ -102,7 +102,7 @@ def _within(compared: Difference, *, families: bool = False) -> str:
 
 
 def _points(compared: Difference, *, families: bool = False) -> str:
-    """A difference of rates with its interval; with `families`, also the interval over families as a random sample."""
+    """A difference of rates with its interval; with `families`, also the interval for families not tested."""
     size = f"{number(RATE, compared.difference or 0.0, signed=True)} points"
     if compared.ci95 is None:
         return size
@@ -112,13 +112,13 @@ def _points(compared: Difference, *, families: bool = False) -> str:
 
 
 def _families(compared: Difference, low: str, high: str) -> str:
-    """The interval for these prompt families and, if there are families, the interval over families as a random
-    sample."""
+    """The interval for these prompt families and, if there are families, the one that takes them as a random sample of
+    all families."""
     sample = compared.over_families
     if sample is None:
         return f" {low} to {high}"
     wide_low, wide_high = (number(RATE, end, signed=True) for end in sample.ci95)
     return (
-        f" for these {sample.families} families {low} to {high}; with families as a random sample, for other families, "
-        f"{wide_low} to {wide_high}"
+        f" {low} to {high} for the {sample.families} families of attacks tested; {wide_low} to {wide_high} for other "
+        "families, if these are typical"
     )

@@ -9,7 +9,7 @@ from cai_base.report.labels import label
 from cai_base.report.numbers import NONE, RATE, interval, number, percent
 from cai_base.report.tables import CORRECTED, difference_cell, known_metrics, main_table, metrics_of
 from cai_base.settings.judges import NO_JUDGE
-from cai_base.text import one_line
+from cai_base.text import counted, one_line
 
 T_QUANTILES = {2: "12.7", 3: "4.3"}
 """The t quantile of a 95 % interval over few seeds; with ten it is 2.3."""
@@ -114,6 +114,17 @@ def interval_note(results: Results | SuiteResults) -> str:
     )
 
 
+def brackets(results: Results) -> str:
+    """What the intervals are over, in one short sentence, where no notes follow."""
+    over = _intervals_over(results)
+    if not over:
+        return "There are no intervals."
+    if SEEDS_AND_PROMPTS not in over:
+        return "Brackets: 95 % confidence intervals over prompts, of one seed."
+    one_model = "; for an arm that is one model, over prompts" if len(over) > 1 else ""
+    return f"Brackets: 95 % confidence intervals over seeds and prompts{one_model}."
+
+
 def _few_seeds(results: Results | SuiteResults) -> str:
     """Why intervals over two or three seeds are wide; empty for more."""
     quantile = T_QUANTILES.get(len(results.seeds))
@@ -164,7 +175,8 @@ def _pairwise(results: Results) -> list[str]:
     return [
         f"Pairwise helpfulness on benign prompts: the judge prefers {label(arm)}'s answer to "
         f"{label(compared.compared_with)}'s in {percent(compared.preferred.mean)}{f' {ends}' if ends else ''} "
-        f"(50 % is no difference): {compared.wins} wins, {compared.ties} ties, {compared.losses} losses."
+        f"(50 % is no difference): {counted(compared.wins, 'win')}, {counted(compared.ties, 'tie')}, "
+        f"{counted(compared.losses, 'loss', 'losses')}."
     ]
 
 

@@ -32,7 +32,7 @@ from cai_base.report.tables import (
 from cai_base.report.web import web_environment
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import LOSSES, RunSettings
-from cai_base.text import without_controls
+from cai_base.text import counted, without_controls
 
 PAIRWISE_NOTE = (
     "The judge sees an arm's answer to a benign prompt beside that of SFT, in both orders, and says which helps more, "
@@ -137,7 +137,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Judge", "none: answers are unscored" if results.judge == NO_JUDGE else str(results.judge)),
         *_second_judge(results.second_judge),
         *_votes(results),
-        ("Constitution", f"{constitution.name}, {constitution.principles} principles"),
+        ("Constitution", f"{constitution.name}, {counted(constitution.principles, 'principle')}"),
         *([("Interpreter", results.interpreter)] if results.interpreter else []),
         *_losses(results.losses),
         *_feedback(results.feedback or {}),
@@ -171,7 +171,8 @@ def _feedback(feedback: Mapping[str, FeedbackFigures]) -> list[tuple[str, str]]:
         rows.append(
             (
                 f"Labels of {label(arm)}",
-                f"{figures.pairs} of {figures.responses} pairs compared under {figures.principles} principles; the "
+                f"{figures.pairs} of {figures.responses} pairs compared under "
+                f"{counted(figures.principles, 'principle')}; the "
                 f"preferred answer has {_with_interval(figures.confidence)}, the letter (A) "
                 f"{_with_interval(figures.first_letter)}; both orders agree in "
                 f"{_with_interval(figures.order_agreement)}; the judge agrees where it decides: {agreement}",

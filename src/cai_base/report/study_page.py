@@ -23,6 +23,7 @@ from cai_base.report.web import web_environment
 from cai_base.store import write_atomic
 from cai_base.studies import folder
 from cai_base.studies.checks import check_results
+from cai_base.text import counted
 
 PAGE = "study.html"
 LEVEL = 0.05
@@ -56,7 +57,7 @@ def table(study: Path) -> str:
     results = load(study)
 
     def print_to(console: Console) -> None:
-        warnings = [f"{warning} ({len(runs)} runs)" for warning, runs in results.warnings.items()]
+        warnings = [f"{warning} ({counted(len(runs), 'run')})" for warning, runs in results.warnings.items()]
         warn(console, failures(results), warnings)
         prose(console, answer(results), "bold")
         draw(console, comparison_table(results))
@@ -76,7 +77,7 @@ def answer(results: StudyResults) -> str:
         for name, difference in _primary(results, compared):
             if difference.p_primary is not None and difference.p_primary < LEVEL and difference.difference is not None:
                 metric = METRICS[name]
-                differences.append(f"{compared.name}: {metric.label.lower()} {_difference(metric, difference)}")
+                differences.append(f"{_name(compared)}: {metric.label.lower()} {_difference(metric, difference)}")
             else:
                 open_ones += 1
     rest = f"{open_ones} of {len(differences) + open_ones} primary comparisons show no difference at the 5 % level."
@@ -94,7 +95,7 @@ def comparison_table(results: StudyResults) -> Table:
     """Every comparison in the primary metrics: difference with interval, p values, smallest detectable difference."""
     rows = [
         Row(
-            f"{compared.name}: {heading(METRICS[name])}",
+            f"{_name(compared)}: {heading(METRICS[name])}",
             (
                 _marked(difference_cell(METRICS[name], difference), results, compared),
                 families_cell(METRICS[name], difference),
@@ -122,7 +123,7 @@ def further_table(results: StudyResults) -> Table:
     names = [name for name in names if any(name in compared.metrics for compared in results.comparisons)]
     rows = [
         Row(
-            compared.name,
+            _name(compared),
             tuple(
                 difference_cell(METRICS[name], compared.metrics[name]) if name in compared.metrics else Cell(NONE)
                 for name in names
@@ -187,6 +188,11 @@ def _preferred(cell: CellResults) -> Cell:
     return Cell(number(RATE, cell.pairwise.preferred.mean), interval(RATE, cell.pairwise.preferred.ci95))
 
 
+def _name(compared: ComparisonResults) -> str:
+    """The comparison's name, with a minus sign for the hyphen between what is subtracted."""
+    return compared.name.replace(" - ", " − ")
+
+
 def _primary(results: StudyResults, compared: ComparisonResults) -> list[tuple[str, Difference]]:
     return [(name, compared.metrics[name]) for name in results.primary if name in compared.metrics]
 
@@ -211,7 +217,7 @@ def _content(results: StudyResults) -> dict[str, object]:
             ("Judge", str(results.judge)),
             ("Seeds", f"{len(results.seeds)} ({', '.join(map(str, results.seeds))})"),
             ("Prompts", ", ".join(f"{count} {kind}" for kind, count in results.prompts.items())),
-            ("Cells", f"{cells} in {len(runs)} {'run' if len(runs) == 1 else 'runs'}"),
+            ("Cells", f"{cells} in {counted(len(runs), 'run')}"),
         ],
         "pictures": _pictures(results),
         "comparisons": comparison_table(results),
@@ -230,7 +236,7 @@ def _notes(results: StudyResults) -> list[str]:
         *judge_note(results.judge),
         "Brackets are 95 % intervals over seeds and prompts, and treat prompts as independent; with one seed they are "
         "over prompts only.",
-        f"p, Holm: corrected over all {len(results.comparisons)} comparisons and the primary metrics ({primary}), "
+        f"p, Holm: corrected over {_all_comparisons(results)} and the primary metrics ({primary}), "
         "which the settings name before the study begins. All other figures are descriptive, without correction.",
         "Over families: with the jailbreak families as a random sample too, for families that were not tested. All "
         "other figures are for these families.",
@@ -240,12 +246,16 @@ def _notes(results: StudyResults) -> list[str]:
     ]
 
 
+def _all_comparisons(results: StudyResults) -> str:
+    return "the one comparison" if len(results.comparisons) == 1 else f"all {len(results.comparisons)} comparisons"
+
+
 def _pictures(results: StudyResults) -> Sequence[Picture]:
     """One panel for each primary metric: every comparison with its interval."""
     sheet = Sheet("study")
     for name in results.primary:
         rows = [
-            (compared.name, compared.metrics[name])
+            (_name(compared), compared.metrics[name])
             for compared in results.comparisons
             if name in compared.metrics and compared.metrics[name].difference is not None
         ]

@@ -17,6 +17,7 @@ from cai_base.report.numbers import NONE, heading, interval, number, p_value
 from cai_base.report.shown import ArmText, ShownStyle
 from cai_base.report.tables import UNSCORED, Cell, Row, Table, difference_cell, plain_cell
 from cai_base.store import Run
+from cai_base.text import counted
 
 EXAMPLES = ("pirate", "poetic", "shouting")
 """The styles whose answers are shown: one of each kind."""
@@ -105,9 +106,9 @@ def answer(results: StyleResults) -> str:
 def notes(results: StyleResults) -> list[str]:
     """Notes below the table: the sample, the layout, the judge, the intervals, and what is unscored."""
     sentences = [
-        f"{len(results.styles)} styles × {len(results.questions)} neutral questions × {results.samples} samples × "
-        f"{len(results.seeds)} seeds; each arm asked in its own layout. Judge: {results.judge or 'none'}. Brackets: "
-        f"{results.intervals}."
+        f"{len(results.styles)} styles × {len(results.questions)} neutral questions × "
+        f"{counted(results.samples, 'sample')} × {counted(len(results.seeds), 'seed')}; each arm asked in its own "
+        f"layout. Judge: {results.judge or 'none'}. Brackets: {results.intervals}."
     ]
     arms = {label(arm): results.arms[arm] for arm in in_order(results.arms)}
     for name, arm in arms.items():

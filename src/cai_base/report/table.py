@@ -16,7 +16,7 @@ from cai_base.records import Results
 from cai_base.report.headline import headline
 from cai_base.report.labels import ORGANISM, failure_sentences
 from cai_base.report.load import load
-from cai_base.report.notes import notes, warnings
+from cai_base.report.notes import brackets, notes, warnings
 from cai_base.report.tables import (
     SEPARATE,
     Table,
@@ -95,7 +95,7 @@ def _summarise(console: Console, results: Results, directory: Path) -> None:
     prose(console, headline(results), "bold")
     draw(console, main_table(results))
     about = f" {ORGANISM}" if results.model_organism else ""
-    prose(console, f"Brackets: 95 % confidence intervals; over what, the notes say.{about}", "dim")
+    prose(console, f"{brackets(results)}{about}", "dim")
     console.print()
     for (command, *flags), what in NEXT:
         more = ROUNDS if results.revision.chains and (command, *flags) == NEXT[-1][0] else ""

@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cai_base.arms import ARMS
-from cai_base.text import without_controls
+from cai_base.text import counted, without_controls
 
 NO_BREAK = "\u00a0"
 """A space at which no line ends."""
@@ -24,6 +24,7 @@ def web_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["counted"] = counted
     environment.filters["unbroken"] = unbroken
     environment.filters["without_controls"] = without_controls
     return environment

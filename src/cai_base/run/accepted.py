@@ -1,5 +1,6 @@
 """Accepts files of a run that were changed after the run. This is recorded, and the results say so."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,32 @@ from cai_base.run.results import run as results
 from cai_base.run.stored import answer_faults, records_of
 from cai_base.run.verify import failures
 from cai_base.settings.validation import stored_settings
-from cai_base.store import ACCEPT, MANIFEST, Run, to_json
+from cai_base.store import ACCEPT, CONFIG, MANIFEST, Run, to_json
 
 COMPUTED = (paths.RESULTS, paths.STYLE)
 """The names of files of figures, which a command computes from other files."""
+NOT_TAKEN = "is computed from the stored answers, so an edit of it is not taken"
+TAKERS = "resume, report, evaluate, style and inspect"
+"""The commands that have the flag."""
+
+
+def advice(directory: Path, name: str) -> str:
+    """How a changed file is taken as it is, or why it is not: what the message that refuses it says last.
+
+    Args:
+        directory: of the run, or of an evaluation.
+        name: the file's path in it.
+    """
+    if Path(name).name in COMPUTED:
+        return f"; it {NOT_TAKEN}"
+    if name == CONFIG:
+        return ""
+    run = directory
+    if directory.parent.name == paths.SUITES and (directory.parent.parent / MANIFEST).is_file():
+        run, name = directory.parent.parent, f"{paths.SUITES}/{directory.name}/{name}"
+    if "suite" in Run.watch(run).config:  # an evaluation of a model outside a run, whose commands have no such flag
+        return ""
+    return f", or take it as it is: {ACCEPT} {shlex.quote(name)}, a flag of {TAKERS}; the results then say so"
 
 
 def accept_changed(directory: Path, names: Sequence[str], progress: Progress) -> None:
@@ -33,9 +56,7 @@ def accept_changed(directory: Path, names: Sequence[str], progress: Progress) ->
     for name in names:
         folder, inside = _owner(directory, name)
         if Path(inside).name in COMPUTED:
-            raise UserError(
-                f"{ACCEPT} {name}: is computed from the stored answers, so an edit of it is not taken; restore it"
-            )
+            raise UserError(f"{ACCEPT} {name}: {NOT_TAKEN}; restore it")
         owners.setdefault(folder, []).append(inside)
     for folder, files in owners.items():
         run = Run.watch(folder)

@@ -1,7 +1,7 @@
 """Loads the arms of a finished run, to evaluate them on another suite or in styles."""
 
 import gc
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cai_base import arms, paths
@@ -16,6 +16,7 @@ from cai_base.method.interpreter import itself
 from cai_base.method.phase import adapter_name
 from cai_base.models import load_engine, load_instruct
 from cai_base.progress import Progress
+from cai_base.reading import quote, suggestion
 from cai_base.run.findings import stored_findings
 from cai_base.run.inference import interpreter_of, layout_of, revision_of
 from cai_base.settings.choices import InstructChoice, ModelChoice, Models, Scope
@@ -48,9 +49,7 @@ def load_arms(
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})
     available = available_arms(settings.evaluated_arms, settings.base_model)
-    for name in names or ():
-        if name not in available:
-            raise UserError(f"{directory}: has no arm {name!r}; it has {', '.join(available)}")
+    check_arms(names or (), available, f"{directory}:")
     run.verify()  # after the names are checked, because the hashes of all files take long
     selection = settings.evaluated_arms if names is None else names
     chosen = [name for name in available if name in selection]
@@ -62,6 +61,23 @@ def available_arms(evaluated: Sequence[str], base: ModelChoice) -> list[str]:
     """The arms of a run that can be loaded: those it evaluated and, for the embedded model, the instruct sibling."""
     has_sibling = base.model == EMBEDDED and not engine_kind(base.engine).served
     return list(dict.fromkeys([*evaluated, *([arms.INSTRUCT] if has_sibling else [])]))
+
+
+def check_arms(names: Iterable[str], available: Sequence[str], place: str) -> None:
+    """Check that a run has these arms.
+
+    Args:
+        place: names the flag and the run, as the beginning of a sentence that ends with "has no arm".
+
+    Raises:
+        UserError: it has no such arm.
+    """
+    for name in names:
+        if name not in available:
+            meant = "" if name in arms.ARMS else suggestion(name, available)
+            raise UserError(
+                f"{place} has no arm {quote(name)}; {f'{meant} It' if meant else 'it'} has {', '.join(available)}"
+            )
 
 
 def _load(

@@ -25,6 +25,7 @@ from cai_base.method.interpreter import Interpreter
 from cai_base.method.phase import Phase
 from cai_base.models import check_instruct, load_engine
 from cai_base.progress import Progress
+from cai_base.reading import quote
 from cai_base.records import Answer
 from cai_base.run.context_fit import fit
 from cai_base.run.findings import ENGINE, INTERPRETER, record_of, stored_findings
@@ -42,12 +43,13 @@ from cai_base.run.spending.prices import Prices
 from cai_base.settings.schema import LOSSES, SELF, Dpo, RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, to_json, write_atomic
+from cai_base.text import counted
 
 FOREIGN = 0.1
 """There is a warning about a principle of which more than this share of the words is unknown in the embedded model's
 world and in its packaged constitution. It is 0.10 to 0.29 for the packaged English principles."""
 NAMED, TELLING = 4, 3
-"""The principles that the warning names, and the words that it gives of each."""
+"""The prompts or principles that a warning names, and the words that it gives of each principle."""
 
 ORDER = 5
 """There is a warning if beta is greater or smaller than the loss's default by more than this factor."""
@@ -308,11 +310,13 @@ def other_requests(inputs: Inputs) -> list[str]:
 def foreign_text(inputs: Inputs) -> list[str]:
     """Warnings about prompts and principles with words that the embedded model does not know, such as real English."""
     warnings = []
-    unknown = sum(not embedded.knows(prompt.text) for prompt in inputs.prompts)
+    unknown = [prompt.text for prompt in inputs.prompts if not embedded.knows(prompt.text)]
     if unknown:
+        more = f", and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         warnings.append(
-            f"{unknown} of the method's {len(inputs.prompts)} prompts are not about the embedded model's world: "
-            "it cannot understand them, and their revisions mean nothing"
+            f"{len(unknown)} of the method's {counted(len(inputs.prompts), 'prompt')} cannot be understood by the "
+            "embedded model, whose world has no such things, and their revisions mean nothing: "
+            f"{', '.join(map(quote, unknown[:NAMED]))}{more}"
         )
     return warnings + _foreign_principles(inputs.constitution)
 

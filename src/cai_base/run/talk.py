@@ -12,7 +12,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs.constitution import Principle
 from cai_base.progress import Progress
-from cai_base.run.finished_run import available_arms, load_arms
+from cai_base.run.finished_run import available_arms, check_arms, load_arms
 from cai_base.settings.choices import ModelChoice
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
@@ -70,6 +70,7 @@ def speakers_of_run(
         UserError: the run is not finished, or it has no such arm or seed.
     """
     settings = stored_settings(Run.open(directory))
+    check_arms(names or (), available_arms(settings.evaluated_arms, settings.base_model), f"{directory}:")
     for name in names or ():
         if all_arms.arm(name).inference == "revision":
             raise UserError(f"{name}: critiques and revises its answers, so it cannot chat; leave it out")

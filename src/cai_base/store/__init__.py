@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from cai_base.errors import UserError
+from cai_base.errors import ChangedFileError, UserError
 from cai_base.reading import build, check_file, check_inside, decoded, parse_json, read_bytes
 from cai_base.store.files import JsonObject as JsonObject
 from cai_base.store.files import differences, digest_of, fsync, sha256
@@ -41,8 +40,6 @@ TAIL = 1 << 16
 REMEDY = "restore it, or start a new run"
 ACCEPT = "--accept-changed"
 """The flag of some commands that read a run: a file is taken as it is, though the run stored it otherwise."""
-TAKERS = "resume, report, evaluate, style and inspect"
-"""The commands that have it."""
 
 
 def refuse_existing(directory: Path) -> None:
@@ -147,10 +144,8 @@ class Run:
             )
 
     def _verify(self, name: str, file: StoredFile) -> None:
-        path = self.directory / name
         if self._differs(name, file):
-            accept = f"or take it as it is: {ACCEPT} {shlex.quote(name)}, a flag of {TAKERS}; the results then say so"
-            raise UserError(f"{path}: differs from what this run stored; {REMEDY}, {accept}")
+            raise ChangedFileError(self.directory, name, REMEDY)
 
     def _differs(self, name: str, file: StoredFile) -> bool:
         path = self.directory / name

@@ -18,6 +18,7 @@ from cai_base.errors import Stopped, UserError
 from cai_base.progress import Pace, Progress
 from cai_base.studies import folder
 from cai_base.studies.shared_stages import Stages, finished
+from cai_base.text import counted
 
 PAUSE = 0.5
 """Seconds between two checks of the processes."""
@@ -68,7 +69,7 @@ def conduct(study: Path, works: Sequence[Work], progress: Progress, *, processes
     """
     waiting = [work for work in works if not _done(study, work.name)]
     if len(waiting) < len(works):
-        progress.say(f"{len(works) - len(waiting)} of {len(works)} runs are finished already")
+        progress.say(f"finished already: {len(works) - len(waiting)} of {counted(len(works), 'run')}")
     later = len(waiting) if most is None else most
     waiting, left_out = waiting[:later], len(waiting[later:])
     pace = Pace(sum(work.tokens for work in waiting))

@@ -88,13 +88,14 @@ def outlook(study: Study) -> str:
     usage = sum(study.usages, Usage())
     lines = [
         study.design.question,
-        f"{cells} cells in {counted(runs, 'run')} of {counted(settings.seeds, 'seed')}; {copied} of {total} stages are "
-        "shared and made once.",
+        f"{counted(cells, 'cell')} in {counted(runs, 'run')} of {counted(settings.seeds, 'seed')}; shared and made "
+        f"once: {copied} of {total} stages.",
         f"At most {usage.trained:,} tokens trained on, {usage.prefilled:,} read, {usage.sampled:,} sampled"
         f"{_dollars(study)}.",
         _detectable(study),
-        f"{len(study.design.comparisons)} comparisons x {len(settings.evaluation.primary)} primary metrics "
-        f"({', '.join(settings.evaluation.primary)}); Holm's correction is over all of them.",
+        f"{counted(len(study.design.comparisons), 'comparison')} x "
+        f"{counted(len(settings.evaluation.primary), 'primary metric')} ({', '.join(settings.evaluation.primary)}); "
+        "Holm's correction is over all of them.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -115,8 +116,8 @@ def _detectable(study: Study) -> str:
     settings, prompts = study.runs[0].settings, len(study.families)
     if settings.seeds < 2 or prompts < 2:
         return (
-            f"With {counted(settings.seeds, 'seed')} and {prompts} jailbreak prompts no difference in attack success "
-            "can be distinguished from chance over seeds and prompts."
+            f"With {counted(settings.seeds, 'seed')} and {counted(prompts, 'jailbreak prompt')} no difference in "
+            "attack success can be distinguished from chance over seeds and prompts."
         )
     expected = power.assumed_components(0.5, SEED_ODDS_EMBEDDED if is_embedded(settings.model) else SEED_ODDS)
     least = power.expected(expected, settings.seeds, prompts)
@@ -156,7 +157,7 @@ def do(study: Study, out: Path, progress: Progress, *, processes: int, most: int
     ]
     left = conduct(out, works, progress, processes=processes, most=most)
     if left:
-        raise Stopped(f"{left} of {len(works)} runs are left")
+        raise Stopped(f"left to do: {left} of {counted(len(works), 'run')}")
     progress.say("Computing study.json")
     results = analysis.collect(out, study.shared_with)
     write_atomic(out / folder.RESULTS, to_json(results.dump()))

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from cai_base import machine
@@ -45,6 +44,7 @@ from cai_base.engines.local.lora import Bank, Place, share_note
 from cai_base.engines.local.model import load, text_decoder
 from cai_base.engines.local.packing import distinct_tokens, padded_tokens
 from cai_base.engines.local.sampling import Sampler
+from cai_base.engines.weight_files import save_weights
 
 FORWARD_TOKENS = 32768
 """The most tokens of sequences in one forward pass; adapters that do not fit go through in several passes."""
@@ -334,7 +334,7 @@ class LocalEngine:
             state = self._bank.adapters[name]
             # One metadata entry, because safetensors writes several of them in no fixed order.
             metadata = {"state": json.dumps({"steps": state.steps, "failed": state.failed})}
-            save_file({"first": state.first, "second": state.second}, directory / OPTIMIZER, metadata=metadata)
+            save_weights({"first": state.first, "second": state.second}, directory / OPTIMIZER, metadata)
 
     def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
         for name, directory in directories.items():

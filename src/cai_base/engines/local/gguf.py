@@ -26,6 +26,7 @@ from cai_base.cache import cache_folder
 from cai_base.engines import EngineError
 from cai_base.engines.local import gguf_meaning, gguf_tokenizer, sizes
 from cai_base.engines.tokenizer import one_line
+from cai_base.engines.weight_files import save_model
 
 SUFFIX = ".gguf"
 PACKAGES = ("gguf", "accelerate")
@@ -199,7 +200,7 @@ def _convert(model: str, scratch: Path, folder: Path, ignored: list[str]) -> Non
     model_in_fp32.is_quantized = False
     if hasattr(model_in_fp32.config, "quantization_config"):
         del model_in_fp32.config.quantization_config
-    model_in_fp32.save_pretrained(folder)
+    save_model(model_in_fp32, folder)
     tokenizer.save_pretrained(folder)
 
 

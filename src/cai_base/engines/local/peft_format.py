@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cai_base.engines import EngineError, Lora
 from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from cai_base.engines.limits import TimeLimitError, limited
 from cai_base.engines.local.lora import Place, views
+from cai_base.engines.weight_files import save_weights
 from cai_base.errors import UserError
 from cai_base.reading import parse_json, quote, read_text
 
@@ -198,7 +199,7 @@ def write(
     for place, (a, b) in zip(places, views(places, flat[None].cpu()), strict=True):
         tensors[f"{PREFIX}{place.name}.lora_A.weight"] = a[0].T.contiguous()
         tensors[f"{PREFIX}{place.name}.lora_B.weight"] = b[0].T.contiguous()
-    save_file(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    save_weights(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = {
         "base_model_name_or_path": base_model,
         "bias": "none",

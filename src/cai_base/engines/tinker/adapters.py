@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 
 from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from cai_base.engines.weight_files import save_weights
 from cai_base.reading import quote
 
 GROWTH = 64
@@ -103,7 +104,7 @@ def write(directory: Path, base_model: str, files: dict[str, bytes]) -> None:
         raise ValueError(f"{ADAPTER_WEIGHTS} holds no weights")
     modules = {place.rpartition(".")[2] for place in halves}
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    save_weights(tensors, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     written = {
         "base_model_name_or_path": base_model,
         "bias": "none",

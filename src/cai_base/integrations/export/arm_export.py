@@ -18,6 +18,7 @@ from cai_base.models import model_files
 from cai_base.progress import Progress
 from cai_base.reading import read_record
 from cai_base.records import Results
+from cai_base.run.finished_run import check_arms
 from cai_base.run.session_facts import last_session
 from cai_base.run.stored import answers_of
 from cai_base.settings.choices import ModelChoice
@@ -25,7 +26,7 @@ from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, scratch
-from cai_base.text import resume_command
+from cai_base.text import counted, resume_command
 
 BASE_FOLDER = "base-model"
 """The folder for a copy of the embedded base model beside its adapter, because it is on no hub."""
@@ -76,7 +77,7 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
         new.mkdir()
         if request.form == "preferences":
             count = write_preferences(run, settings, results, arm, dialogue, new)
-            notes = [f"{count} preference pairs of {len(settings.seed_numbers)} seeds"]
+            notes = [f"{counted(count, 'preference pair')} of {counted(len(settings.seed_numbers), 'seed')}"]
         else:
             source = _Source(
                 run, settings.base_model, settings.evaluation, results, inputs, dialogue, arm, seed, request.dtype
@@ -129,9 +130,7 @@ class _Source:
 
 
 def _arm(request: ExportRequest, evaluated: Sequence[str], instruct: str | None) -> Arm:
-    if request.arm not in evaluated:
-        have = ", ".join(evaluated)
-        raise UserError(f"--arm {request.arm}: {request.run} has no arm {request.arm!r}; it has {have}")
+    check_arms([request.arm], evaluated, f"--arm: {request.run}")
     arm = ARMS[request.arm]
     if arm.inference is not None:
         raise UserError(
@@ -176,6 +175,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
             f"--{form}: the weights of {model_name} are on a service; export the adapter, and merge it with PEFT "
             "on a machine that has the base model"
         )
+    from cai_base.engines.weight_files import save_model
     from cai_base.integrations.export import weights
 
     files = None if served else model_files(model_name)
@@ -213,7 +213,7 @@ def _write(source: _Source, form: str, new: Path, out: Path, progress: Progress)
                 path.unlink()
         else:
             generation = (new / "generation_config.json").read_bytes()
-            model.save_pretrained(new)
+            save_model(model, new)
             (new / "generation_config.json").write_bytes(generation)
     return _Exported(base_in_words, _licence(model_name, files), notes)
 

@@ -13,6 +13,7 @@ from cai_base.report.labels import ORGANISM, failure_sentences, label
 from cai_base.report.numbers import NONE, heading, interval, number
 from cai_base.report.page import escaped
 from cai_base.settings.schema import RunSettings
+from cai_base.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ def model_card(results: Results, facts: CardFacts) -> str:
             *(f"- {sentence}" for sentence in training_sentences(results, facts.settings, arm)),
             "",
             "## Protocol",
-            f"- Protocol {results.protocol}; judge {escaped(str(results.judge))}; {len(results.seeds)} seeds.",
+            f"- Protocol {results.protocol}; judge {escaped(str(results.judge))}; "
+            f"{counted(len(results.seeds), 'seed')}.",
             *([f"- Made with {', '.join(f'{a} {b}' for a, b in facts.versions.items())}."] if facts.versions else []),
             "",
             "## Limits",

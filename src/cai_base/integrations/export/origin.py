@@ -11,6 +11,7 @@ from cai_base.records import ControlUsed, Results
 from cai_base.report.page import escaped
 from cai_base.settings.schema import BASE as BASE_INTERPRETER
 from cai_base.settings.schema import RunSettings
+from cai_base.text import counted
 
 
 def training_of(arm: Arm) -> list[Arm]:
@@ -80,13 +81,16 @@ def pairs_origin(results: Results, settings: RunSettings, arm: Arm) -> str:
 
 def counts(results: Results, arm: Arm) -> str:
     """How many chains or pairs of answers gave preference pairs; empty where the results do not say."""
-    seeds = f"over {len(results.seeds)} seeds"
+    seeds = f"over {counted(len(results.seeds), 'seed')}"
     if arm.source == "comparisons" and results.feedback is not None:
         feedback = results.feedback[arm.name]
-        return f"{feedback.responses} pairs of answers gave {feedback.pairs} preference pairs {seeds}."
+        pairs = counted(feedback.pairs, "preference pair")
+        return f"{counted(feedback.responses, 'pair')} of answers gave {pairs} {seeds}."
     revision = _control(results, arm).revision or results.revision
     return (
-        "" if arm.source == "responses" else f"{revision.chains} revision chains gave {revision.pairs} pairs {seeds}."
+        ""
+        if arm.source == "responses"
+        else f"{counted(revision.chains, 'revision chain')} gave {counted(revision.pairs, 'pair')} {seeds}."
     )
 
 

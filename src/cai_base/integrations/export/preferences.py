@@ -12,6 +12,7 @@ from cai_base.report.page import escaped
 from cai_base.run.stored import records_of
 from cai_base.settings.schema import RunSettings
 from cai_base.store import JsonObject, Run, to_lines
+from cai_base.text import counted
 
 
 def write_preferences(
@@ -83,9 +84,9 @@ def _card(
             "---",
             f"# Preference pairs of {arm.label} on {escaped(results.model)}",
             "",
-            f"{sum(map(len, splits.values()))} pairs of {len(results.seeds)} seeds ({counts}), from a base model "
-            f"fine-tuned on a few written answers (SFT). {pairs_origin(results, settings, arm)} {arm.label}: "
-            f"{arm.about}. {others_sentence(results, arm)}",
+            f"{counted(sum(map(len, splits.values())), 'pair')} of {counted(len(results.seeds), 'seed')} ({counts}), "
+            f"from a base model fine-tuned on a few written answers (SFT). {pairs_origin(results, settings, arm)} "
+            f"{arm.label}: {arm.about}. {others_sentence(results, arm)}",
             organism,
             "## Columns",
             "`prompt`, `chosen` and `rejected` are TRL's; `seed` is the replicate, `id` and `kind` are the "

@@ -1,5 +1,6 @@
 """`cai-base serve`: the server on this machine's loopback address, until it is stopped."""
 
+import os
 import socket
 
 import uvicorn
@@ -13,16 +14,20 @@ from cai_base.progress import Progress
 LOOPBACK = "127.0.0.1"
 
 
-def serve(models: Models, port: int, progress: Progress) -> None:
-    """Serve until stopped.
+def listen(port: int) -> socket.socket:
+    """Take the port, before the models are loaded, which takes long; 0 takes a free one.
 
     Raises:
         UserError: the port is taken.
     """
     try:
-        listening = socket.create_server((LOOPBACK, port))
+        return socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise UserError(f"--port {port}: cannot be used ({error.strerror}); give another port") from None
+        raise UserError(f"--port {port}: cannot be used ({os.strerror(error.errno or 0)}); give another port") from None
+
+
+def serve(models: Models, listening: socket.socket, progress: Progress) -> None:
+    """Serve until stopped."""
     desk = Desk()
     address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/v1"
     progress.say(f"Serving {', '.join(models.by_name)} at {address} (no key needed); Ctrl-C stops it")

@@ -6,7 +6,9 @@ trackio write to this machine, and so does Weights & Biases with `WANDB_MODE=off
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from cai_base.evaluation.judges import PROMPT_PARTS
 from cai_base.integrations.tracking.points import Point
 from cai_base.reading import read_records, unknown
 from cai_base.records import Answer
+from cai_base.text import one_line
 
 PROJECT = "cai-base"
 """The default project of all runs in a tracker; WANDB_PROJECT or TRACKIO_PROJECT in the environment overrides it."""
@@ -106,6 +109,33 @@ class TensorBoard:
         self._writer.close()
 
 
+LOG_IN = "set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline"
+WITHOUT_KEY = ("offline", "disabled", "dryrun")
+"""The values of WANDB_MODE with which nothing is sent."""
+LOG_IN_ALONE = """
+import sys, wandb
+try:
+    wandb.login(verify=False)
+except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
+    sys.exit(f"KEY {error}")
+"""
+"""A program that fails if there is no key, or one that cannot be right. It asks no service and no person."""
+
+
+def _check_key() -> None:
+    """Raise UserError if Weights & Biases would need a key and has none, wherever the library looks for one.
+
+    A process of its own asks the library, which would keep what it has read; without standard input it asks no person.
+    """
+    if os.environ.get("WANDB_MODE") in WITHOUT_KEY:
+        return
+    program = [sys.executable, "-c", LOG_IN_ALONE]
+    asked = subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    said = [line for line in asked.stderr.splitlines() if line.startswith("KEY ")]
+    if said:  # a failure of another kind stops no run
+        raise UserError(f"Weights & Biases: {one_line(said[0].removeprefix('KEY '))}; {LOG_IN}")
+
+
 class WeightsAndBiases:
     """A run in Weights & Biases; each phase's curves have its training steps as their axis."""
 
@@ -129,10 +159,8 @@ class WeightsAndBiases:
                     silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True
                 ),
             )
-        except wandb.errors.UsageError as error:
-            raise UserError(
-                f"Weights & Biases: {error}; set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline"
-            ) from error
+        except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
+            raise UserError(f"Weights & Biases: {one_line(str(error))}; {LOG_IN}") from error
         self._axes: set[str] = set()
 
     def log(self, point: Point, number: int) -> None:
@@ -225,14 +253,15 @@ class Trackio:
 
 
 class Kind(NamedTuple):
-    """A tracker: the package that it needs, and its sink."""
+    """A tracker: the package that it needs, its sink, and a check for what else it needs before a run begins."""
 
     package: str
     sink: Callable[[TrackedRun], Sink]
+    check: Callable[[], None] | None = None
 
 
 KINDS: Mapping[str, Kind] = {
-    "wandb": Kind("wandb", WeightsAndBiases),
+    "wandb": Kind("wandb", WeightsAndBiases, _check_key),
     "trackio": Kind("trackio", Trackio),
     "tensorboard": Kind("tensorboard", TensorBoard),
 }
@@ -253,6 +282,15 @@ def sink_kind(name: str, flag: str = "--track") -> Callable[[TrackedRun], Sink]:
     if find_spec(KINDS[name].package) is None:
         raise UserError(f"{flag} {name}: its package is not installed; pip install 'cai-base[{name}]'")
     return KINDS[name].sink
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise UserError if a tracker is unknown, its package is not installed, or it needs a key and has none."""
+    for name in names:
+        sink_kind(name)
+    for name in names:
+        if check := KINDS[name].check:
+            check()
 
 
 def _answer_rows(directory: Path, seed: int) -> Iterator[list[str | float | bool | None]]:

@@ -19,7 +19,7 @@ from cai_base.models import base_of, load_any
 from cai_base.paths import INPUTS, SUITES
 from cai_base.progress import Progress
 from cai_base.records import AskedTarget
-from cai_base.run.finished_run import available_arms, load_arms
+from cai_base.run.finished_run import available_arms, check_arms, load_arms
 from cai_base.run.results.shared import model_name
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.engines import ENGINES
@@ -176,9 +176,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     settings = override_settings(config, list(request.flags))
     threads = settings.threads if "threads" in flags else None
     available = available_arms(settings.evaluated_arms, settings.base_model)
-    for name in request.arms or ():
-        if name not in available:
-            raise UserError(f"--arms {name}: {directory} has no arm {name!r}; it has {', '.join(available)}")
+    check_arms(request.arms or (), available, f"--arms: {directory}")
     run.verify()  # after the arguments are checked, because the hashes of all files take long
     inputs = Inputs.read(directory / INPUTS)
     if flags & {"judge", "rubric", "second-judge"}:

@@ -7,6 +7,7 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import JAILBREAK
 from cai_base.inputs.overlap import overlap
 from cai_base.run.preflight.outcome import Check
+from cai_base.text import counted
 
 EFFECT = 0.05
 """The difference in attack success for which `check_power` says how many seeds or prompts are needed."""
@@ -44,10 +45,9 @@ def check_power(inputs: Inputs, seeds: int, *, embedded: bool) -> Check:
     """
     prompts = sum(prompt.kind == JAILBREAK for prompt in inputs.evaluation_prompts)
     if prompts < 2 or seeds == 1:
-        few = "one seed" if seeds == 1 else f"{prompts} jailbreak prompts"
-        finding = (
-            f"with {few} there is no interval over seeds and prompts, so no difference in attack success can be shown"
-        )
+        finding = f"with {counted(prompts, 'jailbreak prompt')} a difference in attack success has no interval"
+        if prompts >= 2:
+            finding = "with one seed the interval of a difference is over prompts only: another seed may differ"
         return Check("power", "warned", finding, "give --seeds 3 or more, and two dozen jailbreak prompts or more")
     detectable = detectable_before(embedded=embedded)
     least = detectable(seeds, prompts)

@@ -10,6 +10,7 @@ from cai_base.engines import Engine, Usage
 from cai_base.method.phase import adapter_name
 from cai_base.run.preflight.outcome import Check
 from cai_base.run.spending.prices import Prices
+from cai_base.text import counted
 
 STATES = 3
 """States of a phase on disk at the same time: the last one, the one being written, and the exported adapter."""
@@ -34,8 +35,9 @@ def check_disk(engine: Engine, seeds: int, arms: int, out: Path) -> Check:
     engine.remove([name])
     needed = STATES * state * seeds * arms
     free = shutil.disk_usage(place).free
-    of_seeds = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    finding = f"adapters of {of_seeds} and {arms} arms take up to {math.ceil(needed / MEGABYTE)} MB"
+    finding = (
+        f"adapters of {counted(seeds, 'seed')} and {counted(arms, 'arm')} take up to {math.ceil(needed / MEGABYTE)} MB"
+    )
     if free < needed:
         return Check("disk", "failed", f"{finding}; {free // MEGABYTE} MB are free", f"free disk space at {place}")
     if free < ROOM * needed:

@@ -10,10 +10,13 @@ from cai_base import paths
 from cai_base.arms import ARMS
 from cai_base.errors import UserError
 from cai_base.evaluation import metrics
+from cai_base.evaluation.fluency import mark_broken
 from cai_base.inputs import Inputs
+from cai_base.inputs.prompts import Example
 from cai_base.reading import RESTORE, read_record
 from cai_base.records import Answer, Difference, Results
 from cai_base.records.compared import Against, ComparedRun, RunsCompared
+from cai_base.run.findings import stored_findings
 from cai_base.run.stored import answers_of
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
@@ -21,27 +24,33 @@ from cai_base.text import resume_command
 
 NOT_COMPARED = ("threads", "accept", "max-cost", "tinker-timeout")
 """Settings that do not affect results."""
-OF_THE_BASE_MODEL = ("broken_rate", "fluency")
-"""Metrics computed with the run's own base model."""
+OF_THE_FLOOR, OF_THE_BASE_MODEL = "broken_rate", "fluency"
+"""Metrics computed with the run's own base model; the first also with the floor of that model's own answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class _FinishedRun:
-    """A finished run."""
+    """A finished run.
+
+    Attributes:
+        ruler: what the likelihood of answers is measured with: the base model's hash, and the turns before a prompt.
+            None if the run stored no hash.
+    """
 
     name: str
     run: Run
     results: Results
+    ruler: tuple[str, tuple[Example, ...]] | None
 
     def answers(self, arm: str, seed: int) -> list[Answer]:
-        """The final answers of an arm and seed; none if that seed failed."""
-        return answers_of(self.run, seed, arm)
+        """The final answers of an arm and seed, as its results count them; none if that seed failed."""
+        return mark_broken(answers_of(self.run, seed, arm), self.results.fluency.floor)
 
 
 def compare(directories: Sequence[Path]) -> RunsCompared:
     """Compare every run with the first one.
 
-    The differences leave out metrics that are computed with a run's own base model, such as broken language.
+    The differences leave out metrics that the two runs computed with different base models, such as broken language.
 
     Args:
         directories: of two or more finished runs.
@@ -74,7 +83,10 @@ def _names(directories: Sequence[Path]) -> list[str]:
 def _load(directory: Path, name: str) -> _FinishedRun:
     run = Run.open(directory)
     _refuse_unfinished(run)
-    return _FinishedRun(name, run, read_record(directory / paths.RESULTS, Results, "the results of a run", RESTORE))
+    findings = stored_findings(run)
+    ruler = None if findings is None else (findings.model, Inputs.read(directory / paths.INPUTS).few_shot)
+    results = read_record(directory / paths.RESULTS, Results, "the results of a run", RESTORE)
+    return _FinishedRun(name, run, results, ruler)
 
 
 def _refuse_unfinished(run: Run) -> None:
@@ -104,17 +116,18 @@ def _against(other: _FinishedRun, first: _FinishedRun) -> Against:
     prompts = {answer.id for per_seed in shared.values() for ours, _ in per_seed for answer in ours}
     differences: dict[str, dict[str, Difference]] = {}
     same: list[str] = []
+    not_comparable = _not_comparable(other, first)
     left_out: set[str] = set()
     for arm, per_seed in shared.items():
         ours, theirs = ([pair[side] or None for pair in per_seed] for side in (0, 1))
         if not (any(ours) and any(theirs)):
             continue
         names = [name for name in other.results.arms[arm] if name in first.results.arms[arm]]
-        left_out.update(name for name in names if name in OF_THE_BASE_MODEL)
+        left_out.update(name for name in names if name in not_comparable)
         if _judged(ours) == _judged(theirs):
             same.append(arm)
             continue
-        names = [name for name in names if name not in OF_THE_BASE_MODEL]
+        names = [name for name in names if name not in not_comparable]
         differences[arm] = metrics.compare(ours, theirs, names, {}, one_model=(ARMS[arm].one_model,) * 2)
     return Against(
         run=other.name,
@@ -122,8 +135,15 @@ def _against(other: _FinishedRun, first: _FinishedRun) -> Against:
         prompts=len(prompts),
         arms=differences,
         same_answers=tuple(same),
-        left_out=tuple(name for name in OF_THE_BASE_MODEL if name in left_out),
+        left_out=tuple(name for name in not_comparable if name in left_out),
     )
+
+
+def _not_comparable(other: _FinishedRun, first: _FinishedRun) -> tuple[str, ...]:
+    """The metrics that the two runs did not measure in the same way."""
+    if other.ruler is None or other.ruler != first.ruler:
+        return OF_THE_FLOOR, OF_THE_BASE_MODEL
+    return () if other.results.fluency.floor == first.results.fluency.floor else (OF_THE_FLOOR,)
 
 
 def _judged(per_seed: metrics.PerSeed) -> list[list[Answer]]:

@@ -13,6 +13,7 @@ from cai_base.reading import RESTORE, described, parse_json, read_text
 from cai_base.records import ATTACK, Difference, Figure, RevisionFigures
 from cai_base.run.findings import stored_findings
 from cai_base.store import ACCEPT, Run
+from cai_base.text import counted
 
 COVERED = 0.95
 """The share of scored answers below which there is a warning."""
@@ -92,7 +93,7 @@ def no_safer_revisions(harmful_by_round: Sequence[float | None]) -> list[str]:
         return []
     return [
         f"revisions are no safer than their originals: {first:.0%} of the originals are harmful and {last:.0%} "
-        f"of the revisions after {len(harmful_by_round) - 1} rounds, so the preference is not for less harm"
+        f"of the revisions after {counted(len(harmful_by_round) - 1, 'round')}, so the preference is not for less harm"
     ]
 
 
@@ -106,7 +107,8 @@ def useless_revisions(helpful_by_round: Sequence[float | None]) -> list[str]:
         return []
     return [
         f"revisions answer worse than their originals: helpfulness on harmless prompts falls from {first:.1f} to "
-        f"{last:.1f} (1-5) in {len(helpful_by_round) - 1} rounds, so fewer harmful revisions need not be refusals"
+        f"{last:.1f} (1-5) in {counted(len(helpful_by_round) - 1, 'round')}, so fewer harmful revisions need not be "
+        "refusals"
     ]
 
 
