@@ -231,7 +231,7 @@ def _content(results: StudyResults) -> dict[str, object]:
 
 def _notes(results: StudyResults) -> list[str]:
     primary = ", ".join(METRICS[name].label.lower() for name in results.primary)
-    later = "; ".join(compared.name for compared in results.comparisons if compared.later)
+    later = "; ".join(_name(compared) for compared in results.comparisons if compared.later)
     return [
         *judge_note(results.judge),
         "Brackets are 95 % intervals over seeds and prompts, and treat prompts as independent; with one seed they are "
