@@ -130,10 +130,10 @@ def _check_key() -> None:
     if os.environ.get("WANDB_MODE") in WITHOUT_KEY:
         return
     program = [sys.executable, "-c", LOG_IN_ALONE]
-    asked = subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    said = [line for line in asked.stderr.splitlines() if line.startswith("KEY ")]
-    if said:  # a failure of another kind stops no run
-        raise UserError(f"Weights & Biases: {one_line(said[0].removeprefix('KEY '))}; {LOG_IN}")
+    answer = subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    fault = [line for line in answer.stderr.splitlines() if line.startswith("KEY ")]
+    if fault:  # a failure of another kind stops no run
+        raise UserError(f"Weights & Biases: {one_line(fault[0].removeprefix('KEY '))}; {LOG_IN}")
 
 
 class WeightsAndBiases:
