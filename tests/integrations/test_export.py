@@ -1,6 +1,7 @@
 """Other programs load the output of `cai-base export`, and give the arm's answers with it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,19 @@ def test_a_gguf_file_answers_in_llama_cpp_as_the_arm_does(exports: Path, expecte
         }
         answer = server.handle_chat_completions(request)
         assert answer["choices"][0]["message"]["content"].strip() == text
+
+
+@pytest.mark.parametrize(("library", "form"), [("transformers", "merged"), ("xllamacpp", "gguf")])
+def test_the_programs_of_the_page_print_the_answer_of_the_arm(
+    exports: Path, expected: dict[str, str], capsys: pytest.CaptureFixture[str], library: str, form: str
+) -> None:
+    pytest.importorskip(library)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (program,) = [one for one in programs if re.match(f"(?:from|import) {library}", one)]
+    capsys.readouterr()
+    exec(program.replace("DIR", str(exports / form)), {})
+    assert capsys.readouterr().out.strip() == expected[PROMPTS[0]]
 
 
 def test_preference_data_load_with_datasets_and_train_with_trl(exports: Path, tmp_path: Path) -> None:
