@@ -1,6 +1,7 @@
 """A study's page and table, from its results alone."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -111,3 +112,20 @@ def test_failures_of_another_arm_are_refused(study: Path) -> None:
     )
     with pytest.raises(UserError, match="the failures of a cell must be of its arm"):
         load(study)
+
+
+def test_a_long_name_is_whole_in_the_figure_with_a_minus_sign_and_one_run_is_one(study: Path) -> None:
+    results = load(study)
+    name = "training 1000 pairs, 300 steps - training 42 pairs, 300 steps"
+    (compared,) = results.comparisons
+    changed = results.model_copy(
+        update={"comparisons": (compared.model_copy(update={"name": name}),), "warnings": {"beware": ("one",)}}
+    )
+    (study / folder.RESULTS).write_bytes(to_json(changed.dump()))
+    page, text = write(study).read_text(encoding="utf-8"), " ".join(table(study).split())
+    parts = [" ".join(part.split()) for part in re.findall(r"<text[^>]*>([^<]*)</text>", page)]
+    assert {"training 1000 pairs, 300 steps −", "training 42 pairs, 300 steps"} <= {*parts}
+    assert f"{name.replace(' - ', ' − ')}: Attack success rate" in text
+    assert "beware (1 run)" in text
+    assert "in 1 run: one" in page
+    assert "corrected over the one comparison and the primary metrics" in page

@@ -1,5 +1,6 @@
 """A study's page, `study.html`, and its table in the terminal, made only from `study.json`."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,10 @@ from cai_base.text import counted
 PAGE = "study.html"
 LEVEL = 0.05
 """The significance level of the summary at the top of the page."""
-NAME = 34
-"""The most characters of a comparison's name in a figure; the table has the full name."""
+NAME, NAME_LINES = 34, 2
+"""The most characters of a line of a comparison's name in a figure, and of its lines; the table has the full name."""
+ROW, TALL_ROW = 0.3, 0.42
+"""Inches of a row of a figure, and of one where names have two lines."""
 
 
 def load(study: Path) -> StudyResults:
@@ -260,10 +263,16 @@ def _pictures(results: StudyResults) -> Sequence[Picture]:
             if name in compared.metrics and compared.metrics[name].difference is not None
         ]
         if rows:
-            size = (7.4, 1.0 + 0.3 * len(rows))
+            height = TALL_ROW if any("\n" in _in_lines(name) for name, _ in rows) else ROW
+            size = (7.4, 1.0 + height * len(rows))
             with sheet.panel(name, f"{METRICS[name].label}, difference", size=size) as axes:
                 _forest(axes, METRICS[name], rows)
     return sheet.pictures
+
+
+def _in_lines(name: str) -> str:
+    """A name in at most `NAME_LINES` lines, which end between words."""
+    return "\n".join(textwrap.wrap(name, NAME, max_lines=NAME_LINES, placeholder=" …", break_on_hyphens=False))
 
 
 def _forest(axes: Axes, metric: Metric, rows: Sequence[tuple[str, Difference]]) -> None:
@@ -279,8 +288,7 @@ def _forest(axes: Axes, metric: Metric, rows: Sequence[tuple[str, Difference]]) 
         axes.plot(
             [centre], [place], marker="o", markersize=5, color=INK, markerfacecolor=INK if significant else "none"
         )
-    names = [name if len(name) <= NAME else f"{name[: NAME - 1]}…" for name, _ in rows]
-    axes.set_yticks(range(len(rows)), names)
+    axes.set_yticks(range(len(rows)), [_in_lines(name) for name, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")

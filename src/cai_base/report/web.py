@@ -31,6 +31,8 @@ def web_environment() -> Environment:
 
 
 def unbroken(text: str) -> Markup:
-    """The text, escaped. No line ends between a number and its per cent sign, or at the hyphen of an arm's name."""
-    escaped = str(escape(text.replace(" %", f"{NO_BREAK}%")))
+    """The text, escaped. No line ends between a number and its sign, as in 5 % and < 0.001, or at the hyphen of an
+    arm's name."""
+    text = text.replace(" %", f"{NO_BREAK}%").replace("< 0", f"<{NO_BREAK}0")
+    escaped = str(escape(text))
     return Markup(HYPHENATED.sub(r'<span class="whole">\g<0></span>', escaped))
