@@ -32,8 +32,8 @@ def test_the_table_has_the_figures_side_by_side(run: Path, stored: StoredRun) ->
     text = render(run)
     lines = text.splitlines()
     names = [line.split("  ")[0] for line in lines]
-    place = names.index("Attack success")  # the name goes over two lines where a failure is marked in the row below
-    assert "Over-refusal" in names[place + 1 : place + 3]
+    place = names.index("Attack success rate (%)")  # in one line, though a mark in the row below leaves less space
+    assert "Over-refusal rate (%)" in names[place + 1 : place + 3]
     for arm in ("sft", "cai", "base"):
         assert f"{100 * stored.results.arms[arm]['attack_success_rate'].mean or 0.0:.1f}" in lines[place]
     assert "SFT-only" in text

@@ -34,7 +34,7 @@ from cai_base.text import command_on, one_line
 
 PIPE_WIDTH, UNBOUNDED = 120, 10_000
 NAMES = 16
-"""Width of a table's first column where space is short."""
+"""The least width of a table's first column; where space is short, it has what the others leave."""
 GLUE = "\ue000"
 """Stands for a space at which no line ends; rich breaks a line at every space that Unicode has."""
 
@@ -137,22 +137,24 @@ def draw(console: Console, table: Table) -> None:
     if table.empty:
         return
     unbounded = console.options.update(width=UNBOUNDED)
-    wide, stacked = _laid_out(table, " "), _laid_out(table, "\n")
+    wide, stacked = _laid_out(table, " ", None), _laid_out(table, "\n", NAMES)
+    spare = console.width - Measurement.get(console, unbounded, stacked).maximum
     if Measurement.get(console, unbounded, wide).maximum <= console.width:
         console.print()
         console.print(wide)
-    elif Measurement.get(console, unbounded, stacked).maximum <= console.width or len(table.columns) == 1:
+    elif spare >= 0 or len(table.columns) == 1:
         console.print()
-        console.print(stacked)
+        console.print(_laid_out(table, "\n", NAMES + max(spare, 0)))
     else:
         half = (len(table.columns) + 1) // 2
         draw(console, table.part(0, half))
         draw(console, table.part(half, len(table.columns)))
 
 
-def _laid_out(table: Table, between: str) -> RichTable:
+def _laid_out(table: Table, between: str, names: int | None) -> RichTable:
+    """The table with `between` a figure and its interval, and a first column of at most `names`; None for no limit."""
     laid_out = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
-    laid_out.add_column(Text(table.corner), min_width=NAMES, max_width=None if between == " " else NAMES)
+    laid_out.add_column(Text(table.corner), min_width=NAMES, max_width=names)
     for column in table.columns:
         # Not wrapped, so that the measured width is the real one: rich would cut off the last columns.
         laid_out.add_column(Text(column.replace(" − ", f" −{between}")), justify="right", no_wrap=True)
