@@ -3,11 +3,13 @@
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cai_base.errors import UserError
 from cai_base.evaluation import metrics
-from cai_base.records import Answer, Verdict
+from cai_base.evaluation.statistics import paired
+from cai_base.records import Answer, Difference, OverFamilies, Verdict
 
 number = count()
 
@@ -137,6 +139,26 @@ def test_p_values_of_primary_metrics_are_corrected_over_all_comparisons() -> Non
     assert [one["attack_success_rate"].p_primary for one in by_pair] == [2 * values[0], values[1]]
     assert all(one["refusal_rate"].p_primary is None for one in by_pair)
     assert by_pair[0]["attack_success_rate"].over_families.families == 3
+    over = [one["attack_success_rate"].over_families for one in by_pair]
+    assert [one.p_primary for one in over] == [2 * over[0].p_value, over[1].p_value]
+    assert by_pair[0]["refusal_rate"].over_families.p_primary is None
+
+
+def test_p_values_over_families_are_corrected_over_the_same_comparisons_as_the_others() -> None:
+    """Those of metrics without families count as they are."""
+
+    def difference(p: float, over_families: float | None) -> Difference:
+        sample = None if over_families is None else OverFamilies(families=6, mean=0, ci95=(0, 0), p_value=over_families)
+        return paired(np.ones((3, 4)), np.ones((3, 4)), None).model_copy(update={"p_value": p, "over_families": sample})
+
+    attack, over_refusal = "attack_success_rate", "over_refusal_rate"
+    compared = [
+        {attack: difference(0.001, 0.01), over_refusal: difference(0.002, None)},
+        {attack: difference(0.003, 0.2), over_refusal: difference(0.5, None)},
+    ]
+    corrected = metrics.correct_primary(compared, [attack, over_refusal])
+    assert [one[name].p_primary for one in corrected for name in one] == pytest.approx([0.004, 0.006, 0.006, 0.5])
+    assert [one[attack].over_families.p_primary for one in corrected] == pytest.approx([0.03, 0.4])
 
 
 def test_an_unknown_primary_metric_is_refused() -> None:

@@ -11,8 +11,8 @@ import pytest
 from cai_base.errors import UserError
 from cai_base.evaluation.failures import RULES, find_failures
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
-from cai_base.records import NamedFailure, StudyCell, StudyContrast, StudyPlan, StudyResults
-from cai_base.report.study_page import load, table, write
+from cai_base.records import NamedFailure, OverFamilies, StudyCell, StudyContrast, StudyPlan, StudyResults
+from cai_base.report.study_page import answer, comparison_table, load, table, write
 from cai_base.store import to_json
 from cai_base.studies import analysis, folder
 
@@ -129,3 +129,57 @@ def test_a_long_name_is_whole_in_the_figure_with_a_minus_sign_and_one_run_is_one
     assert "beware (1 run)" in text
     assert "in 1 run: one" in page
     assert "corrected over the one comparison and the primary metrics" in page
+
+
+def shown(study: Path, p: float, over_families: tuple[float, ...]) -> str:
+    """The answer of a study in which comparisons have these p values, corrected."""
+    results = load(study)
+    (compared,) = results.comparisons
+    template = compared.metrics["attack_success_rate"]
+    comparisons = []
+    for place, p_over in enumerate(over_families):
+        sample = OverFamilies(families=6, mean=-0.3, ci95=(-0.6, -0.1), p_value=p_over, p_primary=p_over)
+        update = {
+            "difference": -0.3,
+            "ci95": (-0.4, -0.2),
+            "ci95_over": "seeds and prompts",
+            "p_primary": p,
+            "over_families": sample,
+        }
+        of_metric = {"attack_success_rate": template.model_copy(update=update)}
+        comparisons.append(compared.model_copy(update={"name": f"part {place}", "metrics": of_metric}))
+    return answer(results.model_copy(update={"comparisons": tuple(comparisons)}))
+
+
+def test_the_answer_says_over_what_it_holds_and_how_much_of_it_over_families(study: Path) -> None:
+    start = "Shown after Holm's correction, over seeds and prompts, for these 6 families of jailbreak prompts: part 0: "
+    after = "With families as a random sample, for other families, "
+    some = shown(study, 0.01, (0.04, 0.2))
+    assert some.startswith(f"{start}attack success rate −30.0 points [−40.0, −20.0]; part 1: ")
+    assert some.endswith(
+        f"{after}1 of the 2 that are about jailbreak prompts holds after the same correction: part 0 (attack success "
+        "rate)."
+    )
+    assert f"{after}none of the 2 that are about jailbreak prompts hold after the same correction." in shown(
+        study, 0.01, (0.3, 0.2)
+    )
+    assert shown(study, 0.2, (0.3, 0.2)) == (
+        "2 of 2 primary comparisons show no difference at the 5 % level, over seeds and prompts, for these 6 families "
+        "of jailbreak prompts."
+    )
+
+
+def test_a_comparison_that_the_run_cannot_detect_at_all_says_none(study: Path) -> None:
+    results = load(study)
+    (compared,) = results.comparisons
+    for least, scale, said in (
+        (0.31, 1, "31.0"),
+        (1.2, 1, "none"),
+        (1.2, 2, "120.0"),
+        (2.4, 2, "none"),
+        (None, 1, "–"),
+    ):
+        one = compared.metrics["attack_success_rate"].model_copy(update={"minimum_detectable": least})
+        changed = compared.model_copy(update={"metrics": {"attack_success_rate": one}, "scale": scale})
+        (row,) = comparison_table(results.model_copy(update={"comparisons": (changed,)})).rows
+        assert row.cells[-1].value == said

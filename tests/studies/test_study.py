@@ -94,7 +94,7 @@ def test_a_study_ends_with_one_page_and_one_file_of_results(study: Path) -> None
     page = (study / "study.html").read_text()
     assert "Preferred to SFT (%)" in page
     assert "Does the direction of the preference matter" in page
-    assert all(name in page for name in names)
+    assert all(name.replace(" - ", " − ") in page for name in names)
     assert "model organism" in page
 
 
@@ -158,7 +158,7 @@ def test_a_finished_study_gains_a_comparison_within_a_level_without_a_new_run(
     again = ["study", str(file), "--out", str(copy), *command[4:]]
     stored = {path: path.read_bytes() for path in (copy / "runs").rglob("*") if path.is_file()}
     assert main(again) == 0
-    assert "2 of 2 runs are finished already" in capsys.readouterr().err
+    assert "finished already: 2 of 2 runs" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (copy / "runs").rglob("*") if path.is_file()} == stored
     before, after = results(study), results(copy)
     assert after["cells"] == before["cells"]

@@ -189,13 +189,22 @@ def compare(
 def correct_primary(
     comparisons: Sequence[Mapping[str, Difference]], primary: Sequence[str]
 ) -> list[dict[str, Difference]]:
-    """The comparisons, with the p values of the primary metrics corrected over all of them (Holm)."""
+    """The comparisons, with the p values of the primary metrics corrected over all of them (Holm).
+
+    With families of prompts as a sample they are corrected once more, with the p values over families in the place of
+    those that have one.
+    """
     places = [(place, name) for place, by_metric in enumerate(comparisons) for name in primary if name in by_metric]
+    differences = [comparisons[place][name] for place, name in places]
+    samples = [difference.over_families for difference in differences]
+    plain = [difference.p_value for difference in differences]
+    over_families = [p if sample is None else sample.p_value for p, sample in zip(plain, samples, strict=True)]
     corrected = [dict(by_metric) for by_metric in comparisons]
-    for (place, name), p in zip(
-        places, holm([comparisons[place][name].p_value for place, name in places]), strict=True
-    ):
-        corrected[place][name] = corrected[place][name].model_copy(update={"p_primary": p})
+    for (place, name), sample, p, p_over in zip(places, samples, holm(plain), holm(over_families), strict=True):
+        update: dict[str, object] = {"p_primary": p}
+        if sample is not None:
+            update["over_families"] = sample.model_copy(update={"p_primary": p_over})
+        corrected[place][name] = corrected[place][name].model_copy(update=update)
     return corrected
 
 

@@ -27,6 +27,8 @@ class OverFamilies(Stored):
         mean: the mean of the families' means; it differs from the mean over prompts if families differ in size.
         ci95: 95 % interval over seeds, families and prompts, or over families and prompts with one seed.
         p_value: of a difference: one end of the interval with confidence 1 - `p_value` is 0.
+        p_primary: of a difference in a primary metric: `p_value` with Holm's correction for the primary metrics of all
+            comparisons, those of metrics without families included.
         minimum_detectable: of a difference: the smallest true difference that the interval excludes 0 at with a power
             of 0.8, with as many families; as in `Difference`.
     """
@@ -35,6 +37,7 @@ class OverFamilies(Stored):
     mean: float
     ci95: Interval
     p_value: float | None = None
+    p_primary: float | None = None
     minimum_detectable: float | None = None
 
 

@@ -74,19 +74,48 @@ def table(study: Path) -> str:
 
 
 def answer(results: StudyResults) -> str:
-    """Which primary comparisons show a difference, and how many do not, in a sentence or two."""
-    differences, open_ones = [], 0
-    for compared in results.comparisons:
-        for name, difference in _primary(results, compared):
-            if difference.p_primary is not None and difference.p_primary < LEVEL and difference.difference is not None:
-                metric = METRICS[name]
-                differences.append(f"{_name(compared)}: {metric.label.lower()} {_difference(metric, difference)}")
-            else:
-                open_ones += 1
-    rest = f"{open_ones} of {len(differences) + open_ones} primary comparisons show no difference at the 5 % level."
-    if not differences:
-        return rest
-    return f"Shown after Holm's correction: {'; '.join(differences)}. {rest if open_ones else ''}".strip()
+    """Which primary comparisons show a difference, over what, whether also over families, and how many do not."""
+    primary = [
+        (compared, name, difference)
+        for compared in results.comparisons
+        for name, difference in _primary(results, compared)
+    ]
+    significant = [one for one in primary if _is_shown(one[2].p_primary) and one[2].difference is not None]
+    families = {one.over_families.families for _, _, one in primary if one.over_families is not None}
+    over = next((one.ci95_over for _, _, one in primary if one.ci95_over is not None), "seeds")
+    of_these = f", for these {max(families)} families of jailbreak prompts" if families else ""
+    count = len(primary) - len(significant)
+    rest = f"{count} of {len(primary)} primary comparisons show no difference at the 5 % level"
+    if not significant:
+        return f"{rest}, over {over}{of_these}."
+    differences = [
+        f"{_name(compared)}: {METRICS[name].label.lower()} {_difference(METRICS[name], difference)}"
+        for compared, name, difference in significant
+    ]
+    sentences = [f"Shown after Holm's correction, over {over}{of_these}: {'; '.join(differences)}."]
+    if any(difference.over_families is not None for _, _, difference in significant):
+        sentences.append(_over_families(significant))
+    return " ".join([*sentences, f"{rest}."] if count else sentences)
+
+
+def _over_families(significant: Sequence[tuple[ComparisonResults, str, Difference]]) -> str:
+    """Which of the differences in metrics with families are also shown with families as a sample."""
+    with_families = [
+        (f"{_name(compared)} ({METRICS[name].label.lower()})", difference.over_families)
+        for compared, name, difference in significant
+        if difference.over_families is not None
+    ]
+    names = [name for name, sample in with_families if _is_shown(sample.p_primary)]
+    which = f": {'; '.join(names)}" if names else ""
+    count = f"{len(names) or 'none'} of the {len(with_families)} that are about jailbreak prompts"
+    return (
+        f"With families as a random sample, for other families, {count} {'holds' if len(names) == 1 else 'hold'} after "
+        f"the same correction{which}."
+    )
+
+
+def _is_shown(p: float | None) -> bool:
+    return p is not None and p < LEVEL
 
 
 def failures(results: StudyResults) -> list[str]:
@@ -104,13 +133,15 @@ def comparison_table(results: StudyResults) -> Table:
                 families_cell(METRICS[name], difference),
                 Cell(p_value(difference.p_value)),
                 Cell(p_value(difference.p_primary)),
+                Cell(p_value(None if difference.over_families is None else difference.over_families.p_primary)),
                 detectable_cell(METRICS[name], difference, compared.scale),
             ),
         )
         for compared in results.comparisons
         for name, difference in _primary(results, compared)
     ]
-    return Table("comparison", ("difference", "over families", "p", "p, Holm", "smallest detectable"), tuple(rows))
+    columns = ("difference", "over families", "p", "p, Holm", "over families", "smallest detectable")
+    return Table("comparison", columns, tuple(rows))
 
 
 def _marked(cell: Cell, results: StudyResults, compared: ComparisonResults) -> Cell:
@@ -241,8 +272,8 @@ def _notes(results: StudyResults) -> list[str]:
         "over prompts only.",
         f"p, Holm: corrected over {_all_comparisons(results)} and the primary metrics ({primary}), "
         "which the settings name before the study begins. All other figures are descriptive, without correction.",
-        "Over families: with the jailbreak families as a random sample too, for families that were not tested. All "
-        "other figures are for these families.",
+        "Over families: with the jailbreak families as a random sample too, for families that were not tested; its p "
+        "value has Holm's correction over the same comparisons. All other figures are for these families.",
         "Preferred to SFT: pairwise helpfulness on benign prompts, both orders, a tie one half; 50 is no difference.",
         "A comparison averages over the levels of the other factors, cell by cell with the same seeds and prompts.",
         *([f"Added after the runs had begun, perhaps with their results in view: {later}."] if later else []),
@@ -283,7 +314,7 @@ def _forest(axes: Axes, metric: Metric, rows: Sequence[tuple[str, Difference]]) 
     for place, (_, difference) in enumerate(rows):
         low, high = difference.ci95 or (difference.difference or 0.0,) * 2
         centre = factor * (difference.difference or 0.0)
-        significant = difference.p_primary is not None and difference.p_primary < LEVEL
+        significant = _is_shown(difference.p_primary)
         axes.plot([factor * low, factor * high], [place, place], color=INK, linewidth=1.4)
         axes.plot(
             [centre], [place], marker="o", markersize=5, color=INK, markerfacecolor=INK if significant else "none"
