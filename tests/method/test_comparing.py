@@ -61,7 +61,7 @@ def asked(engine: Interpreting, **settings: Any) -> Any:
     return one, tokens
 
 
-def test_a_preference_for_a_letter_cancels_over_both_orders() -> None:
+def test_a_preference_for_a_letter_decides_nothing_over_both_orders() -> None:
     engine = Interpreting(lambda text: 0.9)
     one, tokens = asked(engine)
     assert probability([one]) == pytest.approx(0.5)
@@ -71,6 +71,27 @@ def test_a_preference_for_a_letter_cancels_over_both_orders() -> None:
     assert "(A) Gladly." in first
     assert "(B) Gladly." in second, "the solved comparisons are turned as well"
     assert all("Gladly" in text and "The better answer is (" in text for text in engine.texts)
+
+
+def test_a_preference_for_a_letter_keeps_the_side_of_a_label_and_draws_it_towards_one_half() -> None:
+    """The letter and the merit of the good answer add up in the log-odds, as docs/method.md has it."""
+
+    def sigmoid(log_odds: float) -> float:
+        return 1 / (1 + math.exp(-log_odds))
+
+    def label(letter: float, merit: float = 2.0) -> float:
+        def first(text: str) -> float:
+            return sigmoid(letter + (merit if likes_the_good_one(text) > 0.5 else -merit))
+
+        return probability([asked(Interpreting(first))[0]])
+
+    labels = [label(letter) for letter in (0.0, 2.0, 4.0, 8.0)]
+    assert labels[0] == pytest.approx(sigmoid(2.0))
+    assert labels == sorted(labels, reverse=True)
+    assert 0.5 < labels[-1] < 0.51, "the same merit, under a large preference for a letter, says next to nothing"
+    assert labels[2] == pytest.approx((sigmoid(4.0 + 2.0) + 1 - sigmoid(4.0 - 2.0)) / 2)
+    assert label(-4.0) == pytest.approx(labels[2]), "whichever letter it is"
+    assert label(4.0, merit=-2.0) == pytest.approx(1 - labels[2])
 
 
 def test_after_a_chain_of_thought_probabilities_are_clamped_to_40_to_60_percent() -> None:

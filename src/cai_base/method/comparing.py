@@ -2,8 +2,8 @@
 
 As in Bai et al. 2022, section 4.1. Solved comparisons stand before the question under one principle. The probability is
 that of the letter (A) against the letter (B) as the next token, normalised over the two. Each pair is shown in both
-orders, with the letters of the solved comparisons turned as well, and the two probabilities are averaged, so that a
-preference for a letter cancels.
+orders, with the letters of the solved comparisons turned as well, and the two probabilities are averaged. So a
+preference for a letter cannot decide which response is preferred, but it does draw the label towards one half.
 """
 
 import math
