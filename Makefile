@@ -53,7 +53,7 @@ test-tinker: $(TINKER_STAMP)
 	PYTHON=$(PYTHON) scripts/tinker-server install
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/tinker -m '$(TINKER_TESTS)' --numprocesses 2 --dist loadfile --timeout 3600
 
-# On a real base model, a 270M Gemma whose packages are installed here (350 MB): docs/real-base-model.md.
+# On a real base model, a 270M Gemma whose packages are installed here (450 MB): docs/real-base-model.md.
 real: install
 	scripts/real install
 	scripts/real run --accept judge,power,critique

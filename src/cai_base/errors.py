@@ -15,6 +15,11 @@ LONGEST_WORD = 500
 """Characters without a space, such as a path; a longer one in a message is a value from a damaged file, and is cut."""
 
 
+def install(extra: str) -> str:
+    """How to install an extra of the package: from a registry, and from a clone."""
+    return f"pip install 'cai-base[{extra}]', or '.[{extra}]' in a clone"
+
+
 class UserError(Exception):
     """The user's input is wrong. The message names the file, line or field, what is wrong, and what would be right.
 

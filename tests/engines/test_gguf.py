@@ -141,7 +141,7 @@ def test_an_architecture_that_transformers_does_not_read(tmp_path: Path) -> None
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "new.gguf").write_text("not yet converted")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert refusal(tmp_path / "new.gguf").endswith("install with pip install 'cai-base[gguf]'")
+    assert refusal(tmp_path / "new.gguf").endswith("install with pip install 'cai-base[gguf]', or '.[gguf]' in a clone")
 
 
 def test_every_flag_that_takes_a_model_takes_a_file(file: Path) -> None:

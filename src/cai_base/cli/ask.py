@@ -6,7 +6,7 @@ from pathlib import Path
 from cai_base.cli import look
 from cai_base.cli.look import accept_changes, refuse_unfinished, write_logs
 from cai_base.cli.parser import Parser, names, nonempty_path, run_parser, take_changes, wants_help
-from cai_base.errors import UserError
+from cai_base.errors import UserError, install
 from cai_base.paths import SUITES
 from cai_base.progress import Progress
 
@@ -153,7 +153,7 @@ def inspect(arguments: list[str]) -> int:
     take_changes(parser)
     args = parser.parse_args(arguments)
     if not look.inspect_is_installed():
-        raise UserError("Inspect is not installed; pip install 'cai-base[inspect]'")
+        raise UserError(f"Inspect is not installed; {install('inspect')}")
     refuse_unfinished(args.run, args.accept_changed)
     for path in write_logs(args.run):
         print(path)

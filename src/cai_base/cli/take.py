@@ -4,7 +4,7 @@ import json
 from importlib.util import find_spec
 
 from cai_base.cli.parser import count, names, nonempty_path, run_parser
-from cai_base.errors import UserError
+from cai_base.errors import UserError, install
 from cai_base.progress import Progress
 from cai_base.text import for_terminal
 
@@ -108,7 +108,7 @@ def serve(arguments: list[str]) -> int:
         raise UserError(f"--port {args.port}: must be from 0 to 65535")
     absent = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if absent:
-        raise UserError(f"serve: needs {' and '.join(absent)}, not installed here; pip install 'cai-base[serve]'")
+        raise UserError(f"serve: needs {' and '.join(absent)}, not installed here; {install('serve')}")
     from cai_base.integrations.server.models import run_models
     from cai_base.integrations.server.run_server import listen
     from cai_base.integrations.server.run_server import serve as run

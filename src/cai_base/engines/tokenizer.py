@@ -13,7 +13,7 @@ from typing import Any, cast
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from cai_base.engines import EngineError, Message
+from cai_base.engines import EngineError, Message, tekken
 from cai_base.engines.limits import TimeLimitError, limited
 
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # without a network it logs two lines for every retry
@@ -42,6 +42,9 @@ class HubTokenizer:
         vocabulary: the number of tokens that the model has embeddings for; None if it is not known.
         thinking: False switches a chat model's thinking off if its template has such a switch; True leaves the choice
             to the template.
+
+    Attributes:
+        notes: what a user should know about its files.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class HubTokenizer:
         vocabulary: int | None = None,
         thinking: bool = True,
     ) -> None:
+        self.notes = tekken.correct(tokenizer)
         self._tokenizer, self._vocabulary, self._turns = tokenizer, vocabulary, _Turns(tokenizer)
         self._switches = {} if thinking else NO_THINKING
         end = tokenizer.eos_token_id

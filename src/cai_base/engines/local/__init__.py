@@ -135,7 +135,7 @@ class LocalEngine:
         base = load(model, place, dtype, tokenizer_of=tokenizer_of, thinking=thinking)
         self.tokenizer = base.tokenizer
         self.context_length = base.context_length
-        self._model, self._digest, self._file_notes = base.model, base.digest, base.notes
+        self._model, self._digest, self._file_notes = base.model, base.digest, base.tokenizer.notes + base.notes
         if lora is not None:
             self._file_notes += share_note(text_decoder(self._model), self._model.get_input_embeddings())
         self.notes: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ from cai_base.engines import EngineError
 from cai_base.engines.local import gguf_meaning, gguf_tokenizer, sizes
 from cai_base.engines.tokenizer import one_line
 from cai_base.engines.weight_files import save_model
+from cai_base.errors import install
 
 SUFFIX = ".gguf"
 PACKAGES = ("gguf", "accelerate")
@@ -62,7 +63,7 @@ def converted(model: str) -> str:
         absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
         if absent:
             reason = f"a GGUF file is read with {' and '.join(absent)}, not installed here"
-            raise EngineError("model", model, reason, "install with pip install 'cai-base[gguf]'")
+            raise EngineError("model", model, reason, f"install with {install('gguf')}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             with _read_once() as ignored:

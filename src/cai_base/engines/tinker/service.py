@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 
 from cai_base.engines import EngineError
 from cai_base.engines.tokenizer import one_line
-from cai_base.errors import Stopped
+from cai_base.errors import Stopped, install
 
 KEY = "TINKER_API_KEY"
 NOTICE = 10.0
@@ -48,7 +48,7 @@ def sdk() -> Any:
         import tinker
     except ImportError as error:
         reason = f"the Tinker SDK is not installed ({error})"
-        raise EngineError("engine", "tinker", reason, "install it: pip install 'cai-base[tinker]'") from error
+        raise EngineError("engine", "tinker", reason, f"install it: {install('tinker')}") from error
     return tinker
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from dotenv import dotenv_values
 
 from cai_base.engines import Meter
-from cai_base.errors import Stopped, UserError
+from cai_base.errors import Stopped, UserError, install
 from cai_base.evaluation.judges.question import EMPTY_ANSWER, Unreadable, whole
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
 from cai_base.reading import quote
@@ -66,9 +66,7 @@ def check_sdk() -> None:
     try:
         import openai  # noqa: F401  # where it is used, since it comes with an extra
     except ImportError as error:
-        raise UserError(
-            "--judge openai:MODEL needs the openai SDK: pip install 'cai-base[judge]', or '.[judge]' in a clone"
-        ) from error
+        raise UserError(f"--judge openai:MODEL needs the openai SDK: {install('judge')}") from error
 
 
 SchemaFor = Callable[[dict[str, Any]], dict[str, Any]]

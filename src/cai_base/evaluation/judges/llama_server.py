@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_base.engines import Meter
-from cai_base.errors import Stopped, UserError
+from cai_base.errors import Stopped, UserError, install
 from cai_base.evaluation.judges.endpoint import Endpoint
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
 from cai_base.progress import Progress
@@ -27,7 +27,7 @@ from cai_base.reading import quote
 from cai_base.settings.schema import Judging
 
 PACKAGES = ("xllamacpp", "openai")
-INSTALL = "pip install 'cai-base[local-judge]', or '.[local-judge]' in a clone"
+INSTALL = install("local-judge")
 REMEDY = "give the path of a chat model's GGUF file"
 CONTEXT = 8192
 """Tokens of a question and its reply together."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cai_base.errors import UserError
+from cai_base.errors import UserError, install
 
 ELSEWHERE = (
     "export with --merged and convert that folder with llama.cpp's convert_hf_to_gguf.py, which supports more models"
@@ -49,7 +49,7 @@ def write_gguf(model: Any, tokenizer: Any, out: Path, name: str, texts: Iterable
     try:
         import gguf
     except ImportError:
-        raise UserError("--gguf: the package gguf is not installed; pip install 'cai-base[gguf]'") from None
+        raise UserError(f"--gguf: the package gguf is not installed; {install('gguf')}") from None
 
     _refuse_other_architectures(model)
     rule, sentence = _rule(tokenizer, list(texts))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from cai_base import paths
-from cai_base.errors import UserError
+from cai_base.errors import UserError, install
 from cai_base.evaluation.judges import PROMPT_PARTS
 from cai_base.integrations.tracking.points import Point
 from cai_base.reading import read_records, unknown
@@ -280,7 +280,7 @@ def sink_kind(name: str, flag: str = "--track") -> Callable[[TrackedRun], Sink]:
     if name not in KINDS:
         raise UserError(f"{flag}: {unknown('tracker', name, KINDS)}")
     if find_spec(KINDS[name].package) is None:
-        raise UserError(f"{flag} {name}: its package is not installed; pip install 'cai-base[{name}]'")
+        raise UserError(f"{flag} {name}: its package is not installed; {install(name)}")
     return KINDS[name].sink
 
 
