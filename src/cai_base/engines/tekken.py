@@ -51,8 +51,8 @@ def correct(tokenizer: Any) -> tuple[str, ...]:
     if divided > FOREIGN * len(words):
         return (f"The tokenizer's files divide text in another way than Mistral's tekken; that is kept, as {what}",)
     backend.pre_tokenizer = whole
-    said = "corrected, so that prompts have the tokens that the model was trained on"
-    return (f"The tokenizer's files divide text in another way than Mistral's tekken, but only {what}: {said}",)
+    outcome = "corrected, so that prompts have the tokens that the model was trained on"
+    return (f"The tokenizer's files divide text in another way than Mistral's tekken, but only {what}: {outcome}",)
 
 
 def _division() -> str:

@@ -175,8 +175,8 @@ def _check_scaling(name: str, raw: Mapping[str, Any], config: Any) -> None:
         read = READ.get(kind, SCALES) if isinstance(kind, str) else SCALES
         lost = [key for key in SCALES if key not in (*read, *passed) and not _is_neutral(table.get(key))]
         if lost:
-            said = f"of type {quote(kind)}" if "rope_type" in table or "type" in table else "without a type of scaling"
-            has = f"{lost[0]} = {quote(table[lost[0]])} in {place} {said}"
+            words = f"of type {quote(kind)}" if "rope_type" in table or "type" in table else "without a type of scaling"
+            has = f"{lost[0]} = {quote(table[lost[0]])} in {place} {words}"
             reason = f"its {MODEL_CONFIG} has {has}, which does not read it: the model would compute something else"
             remedy = f"add the type that the model was trained with, or delete {place} if it was trained without"
             raise EngineError("model", name, reason, remedy)
