@@ -145,6 +145,85 @@ def test_a_tracker_s_links_are_its_own(finished: Path, tmp_path: Path) -> None:
     Run.open(run)
 
 
+def odd(kind: str, folder: Path) -> str:
+    """A path of this kind in the folder, where nothing can be written."""
+    place = folder / "o"
+    match kind:
+        case "below a file":
+            place.write_text("mine")
+            return f"{place}/new"
+        case "a FIFO":
+            os.mkfifo(place)
+        case "a socket":
+            special(place, kind)
+        case "a link to itself":
+            place.symlink_to("o")
+        case "a link to nowhere":
+            place.symlink_to("nowhere")
+        case "a link to a file":
+            (folder / "mine").write_text("mine")
+            place.symlink_to("mine")
+        case "a NUL":
+            return f"{place}\0"
+        case "no UTF-8":
+            return f"{place}\udcff"
+        case "a long name":
+            return f"{folder}/{'n' * 300}"
+        case "a long name in a new folder":
+            return f"{place}/{'n' * 300}"
+    return str(place)
+
+
+ODD = (
+    *("below a file", "a FIFO", "a socket", "a link to itself", "a link to nowhere", "a link to a file", "a NUL"),
+    *("no UTF-8", "a long name", "a long name in a new folder"),
+)
+WRITERS = {
+    "run": "run --out",
+    "run --from": "run --from {run} --out",
+    "evaluate": "evaluate {run} --suite {suite} --out",
+    "export": "export {run} --out",
+    "export --preferences": "export {run} --preferences --out",
+    "compare": "compare {run} {run} --out",
+    "calibrate": "calibrate --judge refusal-phrases --labels {labels} --out",
+    "organism build": "organism build --out",
+    "organism sibling": "organism sibling --out",
+}
+LABELS = "prompt,completion,final_label\nHow?,I'm sorry.,full_refusal\nWhy?,Because.,full_compliance\n"
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("kind", ODD)
+def test_a_place_where_nothing_can_be_written_is_refused_before_any_work(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, kind: str
+) -> None:
+    names = {"run": finished, "suite": tmp_path / "suite.jsonl", "labels": tmp_path / "labels.csv"}
+    names["suite"].write_text('{"kind": "benign", "text": "How would you sweep the mill?"}\n')
+    names["labels"].write_text(LABELS)
+    out = odd(kind, tmp_path)
+    before = {path: path.lstat().st_ino for path in tmp_path.rglob("*")}
+    message = refused(capsys, *[word.format(**names) for word in WRITERS[command].split()], out)
+    assert "--out " in message
+    assert "; give " in " ".join(message.split())
+    assert {path: path.lstat().st_ino for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["figures", "report.html"])
+def test_what_is_in_the_way_of_a_page_is_named_in_a_sentence(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    if name == "figures":
+        (run / name).write_text("mine")
+    else:
+        (run / name).mkdir()
+        monkeypatch.setattr("cai_base.report.figures.draw", lambda stored: [])  # takes seconds, and is not in the way
+    message = refused(capsys, "report", str(run))
+    assert f"{run / name}: cannot be read or written (" in message
+    assert "remove what is in its place, or give this user the right to it" in message
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (tmp_path / "one.jsonl").open("wb") as file:
         file.truncate(reading.LARGEST + 1)  # takes no space on the disk

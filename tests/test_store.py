@@ -293,3 +293,10 @@ def test_a_file_that_another_process_is_writing_now_is_written_whole_by_each(tmp
         assert path.read_bytes() == b"ours again"
         assert new.read_bytes() == b"half of the oth"
     assert {*tmp_path.iterdir()} == {path, new}
+
+
+def test_a_file_whose_place_a_folder_has_is_not_written_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomic(tmp_path / "report.html", b"a page")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

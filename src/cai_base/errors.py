@@ -11,6 +11,11 @@ NO_MEMORY = (
     *("failed to map segment from shared object", "cannot map zero-fill pages"),  # a library that is loaded
 )
 """What libraries say where they raise errors of a type of their own."""
+FORBIDDEN = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.ELOOP, errno.ENAMETOOLONG),
+)
+"""Errors of the file system about what somebody put at a path, or about rights to it."""
 LONGEST_WORD = 500
 """Characters without a space, such as a path; a longer one in a message is a value from a damaged file, and is cut."""
 
@@ -62,3 +67,13 @@ def exhausted(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or (any(words in text for words in NO_MEMORY) and not forbidden):
         return "the memory is exhausted: end other programs, or take a machine with more"
     return None
+
+
+def forbidden(error: BaseException) -> str | None:
+    """What the file system does not allow, in words, if that is what an error is about."""
+    if not isinstance(error, OSError) or error.errno not in FORBIDDEN or error.filename is None:
+        return None
+    return (
+        f"{error.filename2 or error.filename}: cannot be read or written ({error.strerror}); remove what is in its "
+        "place, or give this user the right to it, then give the same command again"
+    )

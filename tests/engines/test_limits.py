@@ -63,6 +63,12 @@ def test_a_chat_template_that_does_not_end_is_refused_in_a_sentence(
     assert resource.getrlimit(resource.RLIMIT_AS) == limits
 
 
+def test_a_chat_template_that_writes_far_more_than_a_conversation_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}{{ 'a' * 1000000 }}")
+    with pytest.raises(EngineError, match="its chat template makes a text of 1,000,006 characters of a conversation"):
+        load_tokenizer(str(folder)).check_chat(MESSAGES)
+
+
 def test_in_a_thread_of_a_server_a_chat_template_has_the_same_time_and_nothing_is_raised_later(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from refusals import refused
 from transformers import AutoModelForCausalLM
 
 from cai_base import embedded
@@ -170,6 +171,25 @@ def test_a_chat_model_is_asked_in_its_own_template_unless_told_otherwise(
     assert main(["evaluate", folder, *small, "--layout", "dialogue", "--out", "told"]) == 0
     assert "Asked in the few-shot dialogue: Model." in capsys.readouterr().out
     assert results("chatted")["layouts"] == {"model": "chat template"}
+
+
+@pytest.mark.parametrize(
+    ("template", "layout", "says"),
+    [
+        ("{{ bos_token }}Answer.", "auto", "--layout auto: the model's chat template leaves out what the user says"),
+        ("", "chat", "its tokenizer has no chat template"),
+        ("{{ messages[0].content }}{{ 1 / 0 }}", "auto", "its chat template does not accept a plain question"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_is_no_reason_to_prompt_a_model_in_another_layout(
+    xstest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], template: str, layout: str, says: str
+) -> None:
+    folder = str(save(tmp_path / "model", {"Yes.": {"kill": 1.0}}, template))
+    message = refused(
+        capsys, "evaluate", folder, "--suite", xstest, "--judge", "none", "--layout", layout, "--out", "e"
+    )
+    assert says in message
+    assert template == "" or "prompt the model as a base model: --layout dialogue" in message
 
 
 def test_a_prompt_longer_than_the_context_is_unscored_and_named(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cai_base import embedded
@@ -185,8 +186,17 @@ def test_a_measurement_does_not_depend_on_the_batch_size(shipped, monkeypatch):
 
 
 def test_a_directory_as_the_file_for_texts_is_refused_before_anything_is_sampled(shipped):
-    with pytest.raises(UserError, match="is a directory"):
+    with pytest.raises(UserError, match="this is no regular file, so it is not replaced; give a new file"):
         measure(shipped, count=1, seed=0, split="test", progress=Progress(io.StringIO()), texts=shipped)
+
+
+@pytest.mark.parametrize("words", ["build --tokens 12000", "sibling"])
+def test_a_folder_with_a_model_of_the_user_s_is_not_written_over(tmp_path, capsys, words):
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / name).write_text("mine")
+    message = refused(capsys, "organism", *words.split(), "--out", str(tmp_path))
+    assert f"--out {tmp_path}: holds config.json, which is not of a {words.split()[0]}; give a new folder" in message
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
 
 
 def test_an_unfinished_build_is_not_measured(tmp_path):

@@ -49,6 +49,8 @@ def test_an_unknown_principle_arm_or_command_is_one_sentence(
         ([ATTACK, "/critique no-harn"], "did you mean no-harm?"),
         (["/revise"], "there is no prompt yet"),
         (["/sav x"], "did you mean /save?"),
+        ([f"/save {'n' * 300}"], "cannot be created (File name too long); give a writable location"),
+        (["/save ~no-such-user/talk"], "/save ~no-such-user/talk: there is no such user"),
         (["word " * 600], "of the model's context"),
     ):
         assert talk(monkeypatch, lines, *arguments) == 2

@@ -14,7 +14,7 @@ from types import FrameType
 from cai_base import __version__
 from cai_base.cli.commands import COMMANDS as COMMANDS
 from cai_base.cli.commands import GROUPS
-from cai_base.errors import ChangedFileError, Stopped, UserError, exhausted
+from cai_base.errors import ChangedFileError, Stopped, UserError, exhausted, forbidden
 from cai_base.text import for_terminal
 
 COLUMN = 22
@@ -47,11 +47,16 @@ def main(args: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except BaseException as error:  # a panic of a library in Rust is no Exception
-        reason = exhausted(error)
-        if reason is None or debug:
+        if debug:
             raise
-        _say(f"cai-base: {for_terminal(reason)}; what is stored is whole, and the same command goes on or begins again")
-        return Stopped.exit_code
+        if reason := exhausted(error):
+            goes_on = "what is stored is whole, and the same command goes on or begins again"
+            _say(f"cai-base: {for_terminal(reason)}; {goes_on}")
+            return Stopped.exit_code
+        if reason := forbidden(error):
+            _say(f"cai-base: {for_terminal(reason)}")
+            return UserError.exit_code
+        raise
 
 
 def _advice(error: Exception) -> str:

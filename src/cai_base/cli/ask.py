@@ -9,6 +9,7 @@ from cai_base.cli.parser import Parser, names, nonempty_path, run_parser, take_c
 from cai_base.errors import UserError, install
 from cai_base.paths import SUITES
 from cai_base.progress import Progress
+from cai_base.text import for_terminal
 
 EVALUATE_USAGE = """\
 usage: cai-base evaluate RUN|MODEL --suite NAME|FILE [flags]
@@ -92,7 +93,7 @@ def evaluate(arguments: list[str]) -> int:
 
     print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
     for path in () if as_json else (results, *pages):
-        print(path)
+        print(for_terminal(str(path)))
     return 0
 
 
@@ -143,7 +144,7 @@ def _show_styles(results: Path, as_json: bool) -> int:
 
     print(results.read_text(encoding="utf-8") if as_json else render(results.parent), end="")
     for path in () if as_json else (results, *pages):
-        print(path)
+        print(for_terminal(str(path)))
     return 0
 
 
@@ -156,5 +157,5 @@ def inspect(arguments: list[str]) -> int:
         raise UserError(f"Inspect is not installed; {install('inspect')}")
     refuse_unfinished(args.run, args.accept_changed)
     for path in write_logs(args.run):
-        print(path)
+        print(for_terminal(str(path)))
     return 0

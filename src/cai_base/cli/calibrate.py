@@ -5,6 +5,7 @@ from pathlib import Path
 from cai_base.cli.parser import Parser, nonempty_path, wants_help
 from cai_base.errors import UserError
 from cai_base.progress import Progress
+from cai_base.text import for_terminal
 
 USAGE = """\
 usage: cai-base calibrate --judge JUDGE --labels FILE [flags]
@@ -57,5 +58,5 @@ def calibrate(arguments: list[str]) -> int:
     print(f"{result.judge}: {result.scored} of {result.answers} labelled answers scored")
     for label, one in rows.items():
         print(f"  {label:<50}{100 * one.value:5.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]")
-    print(out / CALIBRATION)
+    print(for_terminal(str(out / CALIBRATION)))
     return 0

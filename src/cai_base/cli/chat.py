@@ -110,13 +110,17 @@ def save_file(text: str) -> Path:
     """The path for `/save FILE`.
 
     Raises:
-        UserError: there is no name, or the file exists.
+        UserError: there is no name, the file exists, or none can be made there.
     """
     if not text:
         raise UserError("/save: name the file, such as /save talk.jsonl")
-    path = Path(text).expanduser()
+    from cai_base.store import check_new_file
+
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"/save {text}: there is no such user; give the path of a new file") from None
+    check_new_file(path, "/save")
     if path.exists():
         raise UserError(f"/save {path}: already exists; give a new name")
-    if not path.parent.is_dir():
-        raise UserError(f"/save {path}: there is no folder {path.parent}")
     return path

@@ -218,7 +218,10 @@ class Conversation:
 
     def _save(self, name: str) -> None:
         path = save_file(name)
-        path.write_bytes(to_lines(self.record))
+        try:
+            path.write_bytes(to_lines(self.record))
+        except OSError as error:
+            raise UserError(f"/save {path}: cannot be written ({error.strerror}); give another place") from error
         self.say(f"{counted(len(self.record), 'step')} saved in {path}")
 
     def _help(self, _: str) -> None:

@@ -8,7 +8,7 @@ from cai_base.cli.parser import Parser, count, nonempty_path, port, run_parser, 
 from cai_base.errors import UserError
 from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, SUITES
 from cai_base.progress import Progress
-from cai_base.text import command_on, resume_command
+from cai_base.text import command_on, for_terminal, resume_command
 
 
 def report(arguments: list[str]) -> int:
@@ -47,16 +47,16 @@ def compare(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     from cai_base.report.compare import html, render
     from cai_base.run.results.compare_runs import compare as compare_runs
-    from cai_base.store import to_json, write_atomic
+    from cai_base.store import check_new_file, to_json, write_atomic
 
+    if args.out is not None:
+        check_new_file(args.out, "--out")
     compared = compare_runs(args.runs)
     if args.out is not None:
-        if args.out.is_dir() or not args.out.parent.is_dir():
-            raise UserError(f"--out {args.out}: give a file in a folder that exists, such as compare.html")
         write_atomic(args.out, html(compared).encode())
     print(to_json(compared.dump()).decode() if args.json else render(compared), end="")
     if args.out is not None and not args.json:
-        print(args.out)
+        print(for_terminal(str(args.out)))
     return 0
 
 
@@ -115,7 +115,7 @@ def show(directory: Path, *, as_json: bool, at_end: bool = False) -> None:
 
     print(summary(directory) if at_end else render(directory), end="")
     for name in (RESULTS, REPORT_HTML, REPORT_MARKDOWN):
-        print(directory / name)
+        print(for_terminal(str(directory / name)))
 
 
 MOST_LOGGED = 16 << 20

@@ -8,6 +8,7 @@ from pathlib import Path
 from cai_base.cli.parser import Parser, count, nonempty_path, wants_help
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import Progress, wrapped
+from cai_base.text import for_terminal
 
 USAGE = """\
 usage: cai-base study NAME|FILE.toml --out DIR [flags]
@@ -89,7 +90,7 @@ def _show(out: Path, *, as_json: bool) -> None:
         return
     print(study_page.table(out), end="")
     for path in (out / RESULTS, page):
-        print(path)
+        print(for_terminal(str(path)))
 
 
 def _cores() -> int:

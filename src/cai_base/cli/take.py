@@ -25,11 +25,12 @@ def verify(arguments: list[str]) -> int:
     if args.json:
         print(json.dumps(done.dump(), indent=2))
         return 0
+    run = for_terminal(str(args.run))
     if done.absent:
         lacks = f"results.json lacks {len(done.absent)} of the figures that this version computes, named below"
-        print(f"{args.run}: what could be compared agrees, but {lacks}")
+        print(f"{run}: what could be compared agrees, but {lacks}")
     else:
-        print(f"{args.run}: everything that was checked agrees")
+        print(f"{run}: everything that was checked agrees")
     print(f"  {done.files} files have the hash in the manifest")
     if done.verdicts:
         print(f"  {done.verdicts} verdicts equal the judge's recomputed verdicts")
@@ -89,7 +90,7 @@ def export(arguments: list[str]) -> int:
         return 0
     for note in notes:
         progress.say(for_terminal(note))
-    print(args.out)
+    print(for_terminal(str(args.out)))
     return 0
 
 

@@ -30,6 +30,10 @@ class EngineError(UserError):
         return f"{subject}: {self.reason}; {remedy or self.remedy}"
 
 
+class NoChatTemplateError(EngineError):
+    """A tokenizer has no chat template. (One that has a template which cannot be used raises an `EngineError`.)"""
+
+
 class Adapters(dict[str, State]):
     """An engine's adapters by name. An unknown name is an `EngineError`."""
 

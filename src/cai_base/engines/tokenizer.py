@@ -14,6 +14,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cai_base.engines import EngineError, Message, tekken
+from cai_base.engines.errors import NoChatTemplateError
 from cai_base.engines.limits import TimeLimitError, limited
 
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # without a network it logs two lines for every retry
@@ -29,6 +30,8 @@ _PLAIN = AddedToken("")
 PANIC = "PanicException"
 """What the library of tokenizers raises where it gives up: no `Exception`, and in no module that can be imported."""
 TOKENIZER_REMEDY = "give a folder with tokenizer.json"
+MOST_WRITTEN, TIMES_WRITTEN = 1 << 16, 4
+"""The most characters that a chat template may write beside its messages, and how often it may repeat them."""
 CHAT_REMEDY = "give an instruct model that stores its chat template with its tokenizer"
 VOCABULARY_REMEDY = "give the model that the tokenizer was made for, with embeddings for all of its tokens"
 
@@ -140,6 +143,9 @@ class HubTokenizer:
         except Exception as error:  # a template is a program, so it can fail in any way
             reason = f"its chat template does not accept a plain question ({one_line(error) or type(error).__name__})"
             raise self._no_chat(reason) from error
+        most = MOST_WRITTEN + TIMES_WRITTEN * sum(len(message["content"]) for message in escaped)
+        if len(text) > most:
+            raise self._no_chat(f"its chat template makes a text of {len(text):,} characters of a conversation")
         return cast(str, text)
 
     def _chat_tokens(self, text: str) -> list[int]:
@@ -161,11 +167,14 @@ class HubTokenizer:
     def _template(self) -> str:
         """The default chat template, with a fixed date; raises EngineError if there is none."""
         templates = self._tokenizer.chat_template
+        absent = ""
         if not templates:
-            raise self._no_chat("its tokenizer has no chat template")
-        if isinstance(templates, dict) and "default" not in templates:
+            absent = "its tokenizer has no chat template"
+        elif isinstance(templates, dict) and "default" not in templates:
             names = ", ".join(sorted(templates))
-            raise self._no_chat(f"its tokenizer has chat templates for special uses only ({names}), and no default")
+            absent = f"its tokenizer has chat templates for special uses only ({names}), and no default"
+        if absent:
+            raise NoChatTemplateError("tokenizer", self._tokenizer.name_or_path, absent, CHAT_REMEDY)
         template = str(templates["default"] if isinstance(templates, dict) else templates)
         if draws := _DRAWS.search(template):
             words = "draws at random, so no two runs would ask the same"

@@ -21,7 +21,7 @@ from cai_base.organism.model import Settings
 from cai_base.organism.optimizers import steps_per_part
 from cai_base.organism.training_data import corpus_hash, stored_rows, stored_tokenizer
 from cai_base.progress import Progress
-from cai_base.store import write_atomic
+from cai_base.store import make_folder, refuse_others, write_atomic
 from cai_base.village import corpus
 
 SHIPPED_TOKENS = 7_500_000
@@ -104,17 +104,14 @@ def _claim(work: Path, plan: Plan) -> None:
     """Create the work folder of a new build, or check that an existing one belongs to the same build.
 
     Raises:
-        UserError: the folder cannot be created, or a field of its plan differs.
+        UserError: the folder cannot be created, has other files, or a field of its plan differs.
     """
     path = work / "plan.json"
     if not path.exists():
-        try:
-            work.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps(plan).encode())
-        except OSError as error:
-            raise UserError(
-                f"--out {work.parent}: cannot be created ({error.strerror}); give a writable location"
-            ) from error
+        make_folder(work.parent)
+        if not (work.parent / "card.json").exists():
+            refuse_others(work.parent, (work.name,), "a build")
+        write_atomic(path, json.dumps(plan).encode())
         return
     stored = json.loads(path.read_text())
     for field, value in plan.items():

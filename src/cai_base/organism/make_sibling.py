@@ -18,7 +18,7 @@ from cai_base import embedded, randomness
 from cai_base.dialogue import chat_tokens
 from cai_base.embedded import EMBEDDED
 from cai_base.engines import Adam, Batch, Datum, Failed, Lora, Tokenizer
-from cai_base.engines.files import ADAPTER_WEIGHTS
+from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from cai_base.engines.local import LocalEngine
 from cai_base.engines.local.model import check_folder
 from cai_base.engines.weight_files import save_weights
@@ -29,7 +29,7 @@ from cai_base.models import named
 from cai_base.organism.cards import CARD, SiblingCard
 from cai_base.progress import Progress
 from cai_base.settings.schema import LoraSettings, Training
-from cai_base.store import to_json, write_atomic
+from cai_base.store import make_folder, refuse_others, to_json, write_atomic
 from cai_base.village.draw import Draw
 from cai_base.village.instruct_conversations import Turn, conversation
 
@@ -54,6 +54,8 @@ SEQUENCE_LENGTH = 256
 """The engine's longest sequence, in tokens."""
 LOSSES_ON_CARD = 20
 """First and last losses on the card."""
+OWN = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""The files of one that a killed command left behind."""
 ADAPTER = "sibling"
 """The adapter's name in the engine."""
 
@@ -78,15 +80,15 @@ def make_sibling(
         training: steps, batch size, learning rate; those of the shipped sibling by default.
 
     Raises:
-        UserError: there is no base model in `base`, `out` cannot be created, or the adapter's loss is not finite.
+        UserError: there is no base model in `base`, `out` cannot be created or has other files, or the adapter's loss
+            is not finite.
     """
     base = base or embedded.weights()
     with named({"model": "--base"}):
         check_folder(str(base.absolute()))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be created ({error.strerror}); give a writable location") from error
+    make_folder(out)
+    if not (out / CARD).exists():
+        refuse_others(out, OWN, "a sibling")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
         tokenizer = _chat_tokenizer(base, Path(work))

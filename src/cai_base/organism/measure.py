@@ -8,11 +8,10 @@ from pathlib import Path
 from cai_base import randomness
 from cai_base.engines import Lora, SampleRequest
 from cai_base.engines.local import LocalEngine
-from cai_base.errors import UserError
 from cai_base.organism.abilities import Abilities, most_texts, tally
 from cai_base.organism.cards import CARD, base_card, read_base_card
 from cai_base.progress import Bar, Progress
-from cai_base.store import to_lines, write_atomic
+from cai_base.store import check_new_file, to_lines, write_atomic
 from cai_base.village import world
 
 TEMPERATURE = 0.7
@@ -43,11 +42,11 @@ def measure(
         texts: a JSONL file for every counted text, for reading.
 
     Raises:
-        UserError: the folder has no card, or `texts` is a directory.
+        UserError: the folder has no card, or no file can be written at `texts`.
     """
     card = read_base_card(folder)
-    if texts is not None and texts.is_dir():
-        raise UserError(f"--texts {texts}: is a directory; give a file to write to")
+    if texts is not None:
+        check_new_file(texts, "--texts")
     engine = LocalEngine(str(folder), Lora(1, 1.0), sequence_length=CONTEXT, rows=ROWS)
     total = most_texts(count)
     with progress.bar("measuring", total=total) as bar:

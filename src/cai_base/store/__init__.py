@@ -26,10 +26,14 @@ from cai_base.store.files import scratch as scratch
 from cai_base.store.files import to_json as to_json
 from cai_base.store.files import to_lines as to_lines
 from cai_base.store.files import write_atomic as write_atomic
+from cai_base.store.manifest import MANIFEST as MANIFEST
 from cai_base.store.manifest import Manifest, StoredFile
-from cai_base.text import resume_command
+from cai_base.store.places import check_folder_to_write as check_folder_to_write
+from cai_base.store.places import check_new_file as check_new_file
+from cai_base.store.places import make_folder as make_folder
+from cai_base.store.places import refuse_existing as refuse_existing
+from cai_base.store.places import refuse_others as refuse_others
 
-MANIFEST = "manifest.json"
 CONFIG = "config.json"
 TRACKERS = "trackers"
 """The folder of the files of trackers, which may be links: W&B puts its log there. No command follows one."""
@@ -40,17 +44,6 @@ TAIL = 1 << 16
 REMEDY = "restore it, or start a new run"
 ACCEPT = "--accept-changed"
 """The flag of some commands that read a run: a file is taken as it is, though the run stored it otherwise."""
-
-
-def refuse_existing(directory: Path) -> None:
-    """Raise UserError if `directory` exists or cannot be created."""
-    try:
-        exists = directory.exists()
-    except OSError as error:
-        raise UserError(f"--out {directory}: cannot be created ({error.strerror}); give a writable location") from error
-    if exists:
-        more = f", or continue it: {resume_command(directory)}" if (directory / MANIFEST).is_file() else ""
-        raise UserError(f"--out {directory}: already exists; give a new directory{more}")
 
 
 class Run:

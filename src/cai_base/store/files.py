@@ -33,7 +33,11 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-        new.replace(path)
+        try:
+            new.replace(path)
+        except OSError:  # a folder is in its place
+            new.unlink()
+            raise
     fsync(path.parent)
 
 

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cai_base.reading import shortened
 
+MANIFEST = "manifest.json"
+
 
 def _inside(name: str) -> str:
     path = PurePosixPath(name)

@@ -9,7 +9,7 @@ from cai_base.reading import quote, read_record
 from cai_base.records import StudyCell, StudyContrast, StudyPlan
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import Source, check_table, validated
-from cai_base.store import MANIFEST, Run, to_json, write_atomic
+from cai_base.store import MANIFEST, Run, check_folder_to_write, make_folder, to_json, write_atomic
 from cai_base.store.files import unfinished
 from cai_base.studies.checks import check_plan
 from cai_base.studies.design import Design
@@ -122,13 +122,11 @@ def open_folder(study: Path, record: StudyPlan) -> bool:
         if renewed != stored.record:
             write_atomic(path, to_json(renewed.dump()))
         return True
+    check_folder_to_write(study)
     if study.exists() and {*study.iterdir()} - {unfinished(path)}:
         raise UserError(f"--out {study}: exists and is not the folder of a study; give a new folder")
-    try:
-        study.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, to_json(record.dump()))
-    except OSError as error:
-        raise UserError(f"--out {study}: cannot be created ({error.strerror}); give a writable location") from error
+    make_folder(study)
+    write_atomic(path, to_json(record.dump()))
     return False
 
 

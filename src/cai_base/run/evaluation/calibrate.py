@@ -13,7 +13,7 @@ from cai_base.inputs.rubrics import Rubric
 from cai_base.progress import Progress
 from cai_base.records import JudgeLabels
 from cai_base.settings.choices import JudgeChoice
-from cai_base.store import to_json, write_atomic
+from cai_base.store import check_folder_to_write, make_folder, to_json, write_atomic
 
 CALIBRATION = "calibration.json"
 
@@ -58,8 +58,9 @@ def calibrate(
     """
     labelled = read_labels(labels)
     answers, choices = labelled.answers, {choice.flag: choice}
+    check_folder_to_write(out)
     check_judges(choices, progress)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     judge = load_judges(choices, rubrics, out, progress)[choice.flag]
     judgements = judge.judge(judge_errors.responses(answers))
     verdicts = [None if one.verdict is None else one.verdict.refused for one in judgements]

@@ -41,7 +41,7 @@ from cai_base.run.results import style as style_results
 from cai_base.run.results import suite as suite_results
 from cai_base.run.results.shared import EvaluationContext
 from cai_base.run.results.warnings import accepted_changes
-from cai_base.store import MANIFEST, JsonObject, Run, to_json
+from cai_base.store import MANIFEST, JsonObject, Run, check_folder_to_write, to_json
 
 LEAST_QUESTIONS = 3
 """With fewer questions, style and subject could hardly be told apart."""
@@ -234,8 +234,10 @@ def _directory(place: Path, config: JsonObject, *, explicit: bool) -> Run:
     """The directory of the evaluation: an existing one with this configuration, or a new one.
 
     Raises:
-        UserError: `--out` names a directory with other contents.
+        UserError: `--out` names a directory with other contents, or a place where none can be made.
     """
+    if explicit:
+        check_folder_to_write(place)
     number, candidate = 1, place
     while candidate.exists():
         if (candidate / MANIFEST).is_file():

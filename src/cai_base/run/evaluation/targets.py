@@ -9,7 +9,8 @@ from pathlib import Path
 from cai_base import arms
 from cai_base.dialogue import Chat, Dialogue, Layout, LayoutName, chat_tokens
 from cai_base.embedded import is_embedded
-from cai_base.engines import Engine
+from cai_base.engines import Engine, EngineError
+from cai_base.engines.errors import NoChatTemplateError
 from cai_base.engines.files import ADAPTER_CONFIG, MODEL_CONFIG
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks import LoadedArm
@@ -36,6 +37,8 @@ MODEL_FLAGS = {
     *("engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config", "instruct-thinking", "dtype")
 }
 """Flags of `run` that `evaluate` accepts: for a run, only those of the judge and of sampling."""
+
+BASE_LAYOUT = "mend the template, or prompt the model as a base model: --layout dialogue"
 
 OWN_FLAGS = (
     *("--suite", "--limit", "--layout", "--base", "--arms", "--out", "--json"),
@@ -257,13 +260,21 @@ def _ends_turns(engine: Engine) -> bool:
 
 
 def _layout(name: LayoutName, engine: Engine, inputs: Inputs) -> Layout:
-    """The requested layout; by default the chat template if there is one, else the few-shot dialogue."""
+    """The requested layout; by default the chat template if there is one, else the few-shot dialogue.
+
+    Raises:
+        UserError: the chat template cannot be used, or leaves out the question.
+    """
     if name == "dialogue":
         return Dialogue(inputs.few_shot, ())
     try:
-        chat_tokens(engine.tokenizer, (), "Hello!")
-    except UserError:
+        one, other = (chat_tokens(engine.tokenizer, (), text) for text in ("Hello!", "Hello! again"))
+    except NoChatTemplateError:
         if name == "chat":
             raise
         return Dialogue(inputs.few_shot, ())
+    except EngineError as error:
+        raise UserError(error.message_for(error.argument, BASE_LAYOUT)) from error
+    if one == other:
+        raise UserError(f"--layout {name}: the model's chat template leaves out what the user says; {BASE_LAYOUT}")
     return Chat()
