@@ -21,7 +21,7 @@ from cai_base.organism.model import Settings
 from cai_base.organism.optimizers import steps_per_part
 from cai_base.organism.training_data import corpus_hash, stored_rows, stored_tokenizer
 from cai_base.progress import Progress
-from cai_base.store import make_folder, refuse_others, write_atomic
+from cai_base.store import check_folder_to_write, make_folder, refuse_others, write_atomic
 from cai_base.village import corpus
 
 SHIPPED_TOKENS = 7_500_000
@@ -106,6 +106,7 @@ def _claim(work: Path, plan: Plan) -> None:
     Raises:
         UserError: the folder cannot be created, has other files, or a field of its plan differs.
     """
+    check_folder_to_write(work.parent)
     path = work / "plan.json"
     if not path.exists():
         make_folder(work.parent)

@@ -105,6 +105,7 @@ def open_folder(study: Path, record: StudyPlan) -> bool:
     Raises:
         UserError: the folder has other files, or a study with another plan.
     """
+    check_folder_to_write(study)
     path = study / PLAN
     if path.exists():
         stored = read_plan(study)
@@ -122,7 +123,6 @@ def open_folder(study: Path, record: StudyPlan) -> bool:
         if renewed != stored.record:
             write_atomic(path, to_json(renewed.dump()))
         return True
-    check_folder_to_write(study)
     if study.exists() and {*study.iterdir()} - {unfinished(path)}:
         raise UserError(f"--out {study}: exists and is not the folder of a study; give a new folder")
     make_folder(study)
