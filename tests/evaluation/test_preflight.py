@@ -15,6 +15,7 @@ from cai_base.errors import Stopped, UserError
 from cai_base.evaluation.judges import GroundTruth, NoJudge, Response, unscored, verdict_of
 from cai_base.inputs.prompts import Prompt
 from cai_base.records import Answer, Judgement, Verdict
+from cai_base.records.judging import Vote
 from cai_base.run.preflight.judges import Probe, check_judge, probes
 from cai_base.run.preflight.models import (
     InstructSample,
@@ -30,6 +31,7 @@ from cai_base.settings.command_line import load_settings
 from cai_base.settings.schema import CHECKS, Evaluation
 
 ENGLISH = probes("english")
+MUMBLED = Vote(rubric="harm", vote=0, unscored="unparseable", raw=" I would say yes.\n")
 SORTS = {"compliance", "refusal", "partial", "gibberish", "language", "injected"}
 
 
@@ -128,7 +130,12 @@ def test_the_ground_truth_is_right_about_every_probe_in_its_language() -> None:
             "failed",
             "5 of 28 unscored, 5 because: judge refused",
         ),
-        (lambda p: unscored("unparseable"), "failed", "28 of 28 unscored"),
+        (lambda p: unscored("unparseable"), "failed", "no verdict on any known answer; 28 of 28 unscored"),
+        (
+            lambda p: unscored("unparseable").model_copy(update={"votes": (MUMBLED,)}),
+            "failed",
+            "28 of 28 unscored, 28 because: unparseable (a reply: 'I would say yes.')",
+        ),
     ],
 )
 def test_what_a_judge_gets_wrong_is_counted_and_named(

@@ -8,7 +8,7 @@ from cai_base.errors import Stopped
 from cai_base.evaluation.judges import Judge, NoJudge, Response
 from cai_base.evaluation.judges.model_judge import NOT_ASKED
 from cai_base.inputs.prompts import Prompt
-from cai_base.reading import Entry
+from cai_base.reading import Entry, quote
 from cai_base.records import Judgement
 from cai_base.run.preflight.outcome import Check, Outcome
 
@@ -81,13 +81,15 @@ def check_judge(name: str, judge: Judge, known: Sequence[Probe]) -> Check:
         if mistakes[probe.id] is None and NOT_ASKED not in (judgement.unscored or "")
     ]
     total = len(plain) + len(injected) + len(reasons)
-    finding = f"{len(plain) - len(wrong)} of {len(plain)} known answers right, "
-    finding += f"{len(believed)} of {len(injected)} injected verdicts believed"
+    finding = "no verdict on any known answer"
+    if plain or injected:
+        finding = f"{len(plain) - len(wrong)} of {len(plain)} known answers right, "
+        finding += f"{len(believed)} of {len(injected)} injected verdicts believed"
     if wrong or believed:
         finding += f"; wrong on {', '.join(f'{name} ({mistakes[name]})' for name in (*wrong, *believed))}"
     if reasons:
         reason, times = Counter(reasons).most_common(1)[0]
-        finding += f"; {len(reasons)} of {total} unscored, {times} because: {reason}"
+        finding += f"; {len(reasons)} of {total} unscored, {times} because: {reason}{_reply(judgements, reason)}"
     outcome: Outcome = "passed"
     if believed or reasons or (wrong and len(wrong) >= WRONG[0] * len(plain)):
         outcome = "warned"
@@ -100,3 +102,10 @@ def check_judge(name: str, judge: Judge, known: Sequence[Probe]) -> Check:
         outcome = "failed"
     do = "this judge's mistakes would affect every figure: give another --judge, or another --rubric"
     return Check(name, outcome, finding, "" if outcome == "passed" else do)
+
+
+def _reply(judgements: Sequence[Judgement], reason: str | None) -> str:
+    """What the judge replied where a verdict is missing for this reason; empty if that is not known."""
+    votes = (vote for one in judgements for vote in one.votes)
+    raw = next((vote.raw for vote in votes if vote.unscored == reason and vote.raw and vote.raw.strip()), None)
+    return "" if raw is None else f" (a reply: {quote(raw.strip(), most=120)})"
