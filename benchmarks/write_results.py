@@ -17,7 +17,9 @@ CPU were measured beside other work: seconds and ratio there are of CPU time, wh
 of wall time stands beside them. Peers: TRL's trainers on a PEFT model (reference log-probabilities computed beforehand,
 fused AdamW, sdpa, without compilation), and `transformers.generate` with all prompts of an adapter in one batch, on the
 PEFT model as it is (the adapter is not merged). The weights are random, and every length is fixed, but in the rows of
-Gemma-3-270M and of the default run, whose weights are real. Of a recorded GPU pass the recording is not counted.
+Gemma-3-270M and of the default run, whose weights are real. Of a recorded GPU pass the recording is not counted. What
+was measured is named by `source`, a hash of the package's code (`benchmarks/frame.py`); a JSON file has the commit too
+where this repository has it.
 """
 WHY = {
     "first gpu-dpo-step": "A step of one adapter waited for launches: the GPU needs 24 ms for its 14.5 TFLOP.",
