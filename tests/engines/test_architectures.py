@@ -1,6 +1,7 @@
 """Small random models of many architectures: loaded, packed by their windows, sampled from, trained and exported."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,6 @@ def test_a_prefix_kept_once_an_adapter_changes_no_token_or_is_not_kept(
     prompts = [few_shot + tokens(np.random.default_rng(i), i) for i in range(1, 8)]
     asked = [SampleRequest(name, prompt, 20, 1.0, (), i) for name in (None, "a") for i, prompt in enumerate(prompts)]
     samples = engine.sample(asked)
-    assert bool(engine._sampler._shares) == (kind not in PADDED)
-    engine._sampler._shares = False
+    assert engine.findings().layout.cache == ("transformers" if kind in PADDED else "shared")
+    engine._layout = replace(engine._layout, cache="transformers" if kind in PADDED else "rows")
     assert [sample.tokens for sample in engine.sample(asked)] == [sample.tokens for sample in samples]

@@ -190,8 +190,12 @@ class LocalEngine:
         if findings.model != self._digest:
             reason = "its weights differ from those that this run began with"
             raise EngineError("model", self.model, reason, "put those back, or start a new run")
-        own = LocalFindings.model_validate(findings.model_dump())
+        stored = findings.model_dump()
+        own = LocalFindings.model_validate(stored)
         self._layout, self._checked, self.notes = own.layout, own.checked, own.notes
+        if "cache" not in stored["layout"]:  # of a version that chose it when it first drew a response
+            now, _ = choose_layout(self._model, self._digest, own.checked, pack=self.packed)
+            self._layout = replace(self._layout, cache=now.cache)
 
     def _choose_layout(self, length: int, *, pack: bool = True) -> None:
         self._checked = length
@@ -303,7 +307,7 @@ class LocalEngine:
 
     def sample(self, requests: Sequence[SampleRequest], listener: SampleListener | None = None) -> list[Sample]:
         self._expect(max((len(request.prompt) + request.max_tokens for request in requests), default=0))
-        samples = self._sampler.sample(requests, packed=self.packed, listener=listener)
+        samples = self._sampler.sample(requests, cache=self._layout.cache, listener=listener)
         self.meter.count(sampling_usage(requests, [len(sample.tokens) for sample in samples]))
         return samples
 

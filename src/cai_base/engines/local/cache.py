@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import is_
-from typing import Any
+from typing import Any, Literal
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -26,6 +26,9 @@ NAME = "cai_base_shared_prefix"
 
 Columns = tuple[Tensor, Tensor]
 """Keys and values, each `[rows, heads, columns, features]`."""
+CacheKind = Literal["shared", "rows", "transformers"]
+"""Where keys and values are kept while responses are drawn: those of a shared prefix once an adapter, or all of them
+in every row, or in transformers' cache, where rows are padded and have the model's own masks."""
 
 
 class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -57,11 +60,11 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
         start, self.used = self.used, self.used + key_states.shape[2]
         self.keys[:, :, start : self.used] = key_states
         self.values[:, :, start : self.used] = value_states
-        return self.columns()
-
-    def columns(self) -> Columns:
-        """The columns in use, without the prefix."""
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def columns(self) -> Columns | None:
+        """The columns in use, without the prefix; None in a layer that takes them from another one (Gemma 3n)."""
+        return (self.keys[:, :, : self.used], self.values[:, :, : self.used]) if self.is_initialized else None
 
     def get_seq_length(self) -> int:
         """Columns in use, the prefix included."""
@@ -69,10 +72,14 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row `repeats` times."""
+        if not self.is_initialized:
+            return
         self.batch_select_indices(torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """The rows `indices` in place of all. Only the columns in use are copied."""
+        if not self.is_initialized:
+            return
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)[:, :, : self.used]
             new = self._empty(old, len(indices))
@@ -81,6 +88,25 @@ class Buffer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def _empty(self, like: Tensor, rows: int) -> Tensor:
         return like.new_empty(rows, like.shape[1], self.length, like.shape[3])
+
+
+def token_bytes(config: PreTrainedConfig, itemsize: int) -> int:
+    """The bytes of one token's keys and values in all layers.
+
+    Layers may differ in the number and the width of their heads (Gemma 4), and some take those of another layer.
+    """
+    layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers
+    modes = getattr(config, "kv_sharing_modes", None) or [None] * len(layers)
+    own = [layer for layer, mode in zip(layers, modes, strict=True) if mode != "reuse"]
+    return 2 * itemsize * sum(_heads(layer) * _features(layer) for layer in own)
+
+
+def _heads(config: PreTrainedConfig) -> int:
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def _features(config: PreTrainedConfig) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +118,12 @@ class _Entry:
         versions: how often each was changed in place.
     """
 
-    columns: list[Columns]
+    columns: list[Columns | None]
     parameters: tuple[ReferenceType[Tensor] | None, ...]
     versions: tuple[int, ...]
 
     @classmethod
-    def of(cls, columns: list[Columns], parameters: Sequence[Tensor | None]) -> "_Entry":
+    def of(cls, columns: list[Columns | None], parameters: Sequence[Tensor | None]) -> "_Entry":
         return cls(columns, tuple(None if one is None else ref(one) for one in parameters), _versions(parameters))
 
     def is_of(self, parameters: Sequence[Tensor | None]) -> bool:
@@ -125,7 +151,7 @@ class KeptPrefixes:
         self._capacity = capacity
         self._entries: OrderedDict[tuple[int, ...], _Entry] = OrderedDict()
 
-    def get(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None]) -> list[Columns] | None:
+    def get(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None]) -> list[Columns | None] | None:
         """The columns of every layer for these tokens under adapters with these parameters, if they are kept."""
         entry = self._entries.get(tokens)
         if entry is None or not entry.is_of(parameters):
@@ -133,16 +159,16 @@ class KeptPrefixes:
         self._entries.move_to_end(tokens)
         return entry.columns
 
-    def put(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None], columns: list[Columns]) -> None:
+    def put(self, tokens: tuple[int, ...], parameters: Sequence[Tensor | None], columns: list[Columns | None]) -> None:
         """Keep them, in the place of those of earlier parameters and of adapters that are gone."""
         for key in [key for key, entry in self._entries.items() if key == tokens or not entry.can_be_used()]:
             del self._entries[key]
         self._entries[tokens] = _Entry.of(columns, parameters)
-        while (
-            sum(part.nbytes for entry in self._entries.values() for pair in entry.columns for part in pair)
-            > self._capacity
-        ):
+        while self._bytes() > self._capacity:
             self._entries.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(part.nbytes for one in self._entries.values() for pair in one.columns for part in pair or ())
 
 
 def _versions(parameters: Sequence[Tensor | None]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cai_base.engines import Datum
 from cai_base.engines.local import large_head
+from cai_base.engines.local.cache import CacheKind
 from cai_base.engines.local.masks import Masks
 from cai_base.engines.local.packing import Ints, Packed, pack, pad
 
@@ -36,11 +37,13 @@ class Layout:
         own_head: the model's head does more than multiply by its output matrix (scaling, soft caps), so the model's
             own forward makes the logits of the last hidden states.
         attention_cost: see `packing.pack`.
+        cache: where keys and values are kept while responses are drawn; `transformers` if the layout is padded.
     """
 
     packed: bool
     own_head: bool
     attention_cost: float
+    cache: CacheKind = "transformers"
 
 
 class Recorder(Protocol):

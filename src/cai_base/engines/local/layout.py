@@ -1,4 +1,5 @@
-"""Decides how a model's batches are laid out: packed, if packed and padded log-probabilities agree on this model.
+"""Decides how a model's batches are laid out: packed, if packed and padded log-probabilities agree on this model; and
+where the keys and values of responses are kept (`cache_check`).
 
 Layers that are not attention are never packed. For other models the comparison takes two forward passes over sequences
 of the longest expected length, in float32, through the first layers that have every kind of layer. Its outcome depends
@@ -7,7 +8,7 @@ on the weights, the config, the length, the device and the code, so it is cached
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from transformers import PreTrainedModel
 from cai_base import randomness
 from cai_base.cache import recall, remember
 from cai_base.engines import Datum, EngineError
+from cai_base.engines.local.cache import CacheKind
+from cai_base.engines.local.cache_check import choose_cache
 from cai_base.engines.local.depth import every_kind_of_layer, in_float32
 from cai_base.engines.local.forward import Layout, own_logits, weighted_logprobs
 from cai_base.engines.local.masks import FULL, SLIDING
@@ -41,8 +44,18 @@ LOUD = 100.0
 SAME = 1e-3
 """The largest difference of logits that are the same, as a fraction of the largest logit."""
 OTHER_MODEL = "give a causal language model of another architecture"
+NO_CACHE = "its responses cannot be drawn token by token, not even with transformers' own cache of keys and values"
+SLOWER: dict[CacheKind, str] = {
+    "rows": "Responses are drawn with the shared prefix of their prompts in every row: kept once, it is not valid",
+    "transformers": "Responses are drawn padded, with transformers' own cache: that of this program is not valid",
+}
+"""What is said of a model that is packed, and whose responses are not drawn behind one copy of their shared prefix."""
 ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, IndexError)
 """What models raise that cannot be run so."""
+
+
+class NoCacheError(EngineError):
+    """No cache of keys and values works with a model."""
 
 
 def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: bool) -> tuple[Layout, str | None]:
@@ -58,28 +71,26 @@ def choose_layout(model: PreTrainedModel, digest: str, length: int, *, pack: boo
         The layout, and a sentence for the reader of the results if it is padded although `pack` is true.
 
     Raises:
-        EngineError: the model is not causal, or its logits are not those of a head.
+        EngineError: the model is not causal, its logits are not those of a head, or no cache works with it.
     """
-    if not pack:
-        return compare_layouts(model, length, pack=False)
-    facts = _facts(model, digest, length)
+    facts = _facts(model, digest, length, pack)
     record = recall("layouts", facts)
     try:
         if record is not None:
             return Layout(**record["layout"]), record["note"]
     except (KeyError, TypeError):  # of another form
         pass
-    layout, note = compare_layouts(model, length, pack=True)
+    layout, note = compare_layouts(model, length, pack=pack)
     remember("layouts", facts, {"layout": asdict(layout), "note": note})
     return layout, note
 
 
-def _facts(model: PreTrainedModel, digest: str, length: int) -> object:
+def _facts(model: PreTrainedModel, digest: str, length: int, pack: bool) -> object:
     """Everything that the comparison depends on."""
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
     config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
     attention = model.config.get_text_config()._attn_implementation
-    facts = (digest, json.dumps(config, sort_keys=True, default=str), length, str(model.dtype), device, attention)
+    facts = (digest, json.dumps(config, sort_keys=True, default=str), length, pack, str(model.dtype), device, attention)
     return facts, (torch.__version__, transformers.__version__, _code_digest())
 
 
@@ -107,14 +118,32 @@ def compare_layouts(model: PreTrainedModel, length: int, *, pack: bool) -> tuple
     length = max(4, length)
     try:
         with every_kind_of_layer(model), in_float32(model):
-            own_head, reason = _examine(model, length, pack=pack)
-    except ERRORS:  # a model that cannot do without some of its layers, or in another precision
-        own_head, reason = _examine(model, length, pack=pack)
-    note = None if reason is None else f"Packing is not valid for this model ({reason}): it runs padded"
-    return Layout(pack and reason is None, own_head, attention_cost), note
+            layout, note = _examine(model, length, pack=pack)
+    except (*ERRORS, NoCacheError):  # a model that cannot do without some of its layers, or in another precision
+        layout, note = _examine(model, length, pack=pack)
+    return replace(layout, attention_cost=attention_cost), note
 
 
-def _examine(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[bool, str | None]:
+def _examine(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[Layout, str | None]:
+    """The layout, but for its cost of attention, and a sentence about what is not as fast as it could be.
+
+    Raises:
+        EngineError: as `choose_layout`.
+    """
+    own_head, reason = _find_head_and_difference(model, length, pack=pack)
+    packed = pack and reason is None
+    cache, failures = choose_cache(model, packed=packed)
+    if cache is None:
+        raise NoCacheError("model", model.name_or_path, f"{NO_CACHE} ({failures[-1]})", OTHER_MODEL)
+    note = None
+    if reason is not None:
+        note = f"Packing is not valid for this model ({reason}): it runs padded"
+    elif failures:
+        note = f"{SLOWER[cache]} ({failures[-1]})"
+    return Layout(packed, own_head, 0.0, cache), note
+
+
+def _find_head_and_difference(model: PreTrainedModel, length: int, *, pack: bool) -> tuple[bool, str | None]:
     """Whether the model has a head of its own, and why packing is not valid for it; None if it is, or not `pack`."""
     config = model.config.get_text_config()
     tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))

@@ -6,7 +6,7 @@ uniform number from the request's own stream, so the rest of the batch does not 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from cai_base import randomness
 from cai_base.engines import Adapter, Sample, SampleListener, SampleRequest, Tokenizer
-from cai_base.engines.local.cache import Buffer, Columns, KeptPrefixes, prefix_attention
+from cai_base.engines.local.cache import Buffer, CacheKind, Columns, KeptPrefixes, prefix_attention, token_bytes
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.masks import Masks
 
@@ -29,10 +29,6 @@ BLOCK = 512
 """Tokens in a block of a large vocabulary."""
 KEPT_SHARE = 8
 """Prefixes that are kept for later batches take at most this fraction (1/n) of the bytes of a batch's cache."""
-COMPARED_WINDOW = 18
-"""The sliding window under which shared prefixes are compared: it ends within the prefix."""
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
-"""The largest mean difference of log-probabilities behind a shared prefix and behind one in each row, in nats."""
 WHOLE = 8192
 """The largest vocabulary whose whole distribution is computed in fp64."""
 
@@ -52,13 +48,12 @@ class Sampler:
         self.model, self.bank = model, bank
         self._rows, self._cache_bytes = rows, cache_bytes
         self._ends = Ends(tokenizer)
-        self._shares: bool | None = None
         self._prefixes = KeptPrefixes(cache_bytes // KEPT_SHARE)
 
     def sample(
-        self, requests: Sequence[SampleRequest], *, packed: bool, listener: SampleListener | None = None
+        self, requests: Sequence[SampleRequest], *, cache: CacheKind, listener: SampleListener | None = None
     ) -> list[Sample]:
-        """One response per request, in order. `packed` says whether the model accepts ready-made attention masks."""
+        """One response per request, in order. `cache` says where their keys and values are kept."""
         done: dict[int, Sample] = {}
         for groups in self._batches(requests):
             drawings = {
@@ -67,45 +62,17 @@ class Sampler:
                 ]
                 for name, group in groups.items()
             }
-            shares = packed and self._shares_prefix()
-            _Batch(self.model, self.bank, drawings, self._prefixes, packed=packed, shares=shares).run()
+            SampledBatch(self.model, self.bank, drawings, self._prefixes, cache).run()
             for name, group in groups.items():
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
         return [done[i] for i in range(len(requests))]
 
-    def _shares_prefix(self) -> bool:
-        """Whether this model can keep a batch's common prefix once an adapter; found out when it is first asked."""
-        if self._shares is None:
-            self._shares = self._compare_caches()
-        return self._shares
-
-    def _compare_caches(self) -> bool:
-        """Whether a token drawn behind a shared prefix has the probabilities that it has behind one in each row."""
-        masks = Masks.of(self.model)
-        if masks.window is not None:  # a narrow one, so that the few tokens here reach its end
-            masks = replace(masks, window=COMPARED_WINDOW)
-        tokens = randomness.stream("prefix").integers(0, self.model.config.get_text_config().vocab_size, 24).tolist()
-        prompts = ((*tokens[:16], *tokens[16:19]), (*tokens[:16], *tokens[19:]))
-        logprobs = []
-        try:
-            for shares in (False, True):
-                drawings = [Drawing(SampleRequest(None, prompt, 2, 1.0, (), 0), self._ends) for prompt in prompts]
-                none = KeptPrefixes(0)
-                batch = _Batch(self.model, self.bank, {None: drawings}, none, packed=True, shares=shares, masks=masks)
-                logprobs.append(batch.second_logprobs(tokens[0]))
-        except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):  # attention of the model's own
-            return False
-        return bool((logprobs[0] - logprobs[1]).abs().mean() <= TOLERANCE[self.model.dtype])
-
     def _batches(self, requests: Sequence[SampleRequest]) -> Iterator[dict[Adapter | None, list[int]]]:
         """The requests of each batch, as indices by adapter; the rows are shared equally among the adapters with
         requests."""
-        config = self.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        features = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        token_bytes = 2 * config.num_hidden_layers * heads * features * self.model.dtype.itemsize
+        size = token_bytes(self.model.config.get_text_config(), self.model.dtype.itemsize)
         longest = max((len(r.prompt) + r.max_tokens for r in requests), default=1)
-        rows = max(1, min(self._rows, self._cache_bytes // (token_bytes * longest)))
+        rows = max(1, min(self._rows, self._cache_bytes // (size * longest)))
         queues: dict[Adapter | None, list[int]] = {}
         for i in sorted(range(len(requests)), key=lambda i: len(requests[i].prompt)):
             queues.setdefault(requests[i].adapter, []).append(i)
@@ -175,7 +142,7 @@ class Drawing:
         return self.sample
 
 
-class _Batch:
+class SampledBatch:
     """One batch `[adapters * rows]` of drawings, grouped by adapter; an adapter with fewer rows is filled with None."""
 
     def __init__(
@@ -184,36 +151,31 @@ class _Batch:
         bank: Bank,
         drawings: dict[Adapter | None, list[Drawing]],
         prefixes: KeptPrefixes,
-        *,
-        packed: bool,
-        shares: bool,
-        masks: Masks | None = None,
+        cache: CacheKind,
     ) -> None:
-        self.model, self.bank, self.prefixes, self.packed, self.shares = model, bank, prefixes, packed, shares
-        self.masks = masks or Masks.of(model)
+        self.model, self.bank, self.prefixes = model, bank, prefixes
+        self.packed, self.shares = cache != "transformers", cache == "shared"
+        self.masks = Masks.of(model)
         self.names = list(drawings)
         self.width = max(len(group) for group in drawings.values())
         self.grid = [row for group in drawings.values() for row in (*group, *[None] * (self.width - len(group)))]
 
-    def run(self) -> None:
-        """Sample until every row is finished."""
+    def run(self, choose: Callable[[Tensor], None] | None = None) -> None:
+        """Sample until every row is finished.
+
+        Args:
+            choose: adds a token to every row that is not finished, from the logits `[rows, vocabulary]`; by default
+                it is drawn.
+        """
+        choose = choose or self._draw
         with torch.inference_mode(), self.bank.active(self.names):
             logits = self._prefill()
             while True:
-                self._draw(logits)
+                choose(logits)
                 if not any(map(_live, self.grid)):
                     return
                 self._drop_finished()
                 logits = self._next()
-
-    def second_logprobs(self, token: int) -> Tensor:
-        """The log-probabilities `[rows, vocabulary]` behind the prompts and this token."""
-        with torch.inference_mode(), self.bank.active(self.names):
-            self._prefill()
-            for row in self.grid:
-                assert row is not None
-                row.tokens.append(token)
-            return self._next().log_softmax(dim=-1)
 
     def _prefill(self) -> Tensor:
         """Run the prompts through the model, and return the logits `[rows, vocabulary]` of the last position.
@@ -252,7 +214,8 @@ class _Batch:
             else:
                 self._look_at([Buffer(longest) for _ in windows])
                 for buffer, columns in zip(self.buffers, prefix, strict=True):
-                    buffer.update(*columns)
+                    if columns is not None:
+                        buffer.update(*columns)
                 self.cache.batch_repeat_interleave(self.width)
         seen = self.present[:, None, :end] & causal[shared:]
         # Filler attends to itself, so that no row of the attention matrix is empty.
@@ -263,8 +226,8 @@ class _Batch:
     def _look_at(self, buffers: list[Buffer]) -> None:
         self.buffers, self.cache = buffers, Cache(layers=[*buffers])
 
-    def _prefix(self, tokens: tuple[int, ...], causal: Tensor) -> list[Columns]:
-        """Each layer's keys and values of these tokens, a row for each adapter."""
+    def _prefix(self, tokens: tuple[int, ...], causal: Tensor) -> list[Columns | None]:
+        """Each layer's keys and values of these tokens, a row for each adapter; None in a layer that has none."""
         parameters = [None if name is None else self.bank.adapters[name].parameters for name in self.names]
         columns = self.prefixes.get(tokens, parameters)
         if columns is None:
