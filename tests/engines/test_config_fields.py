@@ -3,20 +3,23 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from batches import tokens
 from checkpoints import SHAPE
 from shapes import CONFIGS
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from cai_base import models
-from cai_base.engines import Engine
-from cai_base.engines.local import config_fields
+from cai_base.engines import Datum, Engine, SampleRequest
+from cai_base.engines.local import LocalEngine, config_fields
 from cai_base.errors import UserError
 
 PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -179,3 +182,23 @@ def test_a_size_that_the_files_cannot_hold_is_refused_before_anything_is_made(
     with pytest.raises(UserError, match=rf"config\.json has .*{field} = {value:,}"):
         altered("llama", {field: value})
     assert time.process_time() - began < 3
+
+
+def test_a_window_that_the_architecture_does_not_read_is_no_window(
+    altered: Callable[[str, dict[str, Any]], Engine], folder: Callable[[str], str]
+) -> None:
+    """With Qwen's switch, as configs have it that were copied from a Qwen; without, it is refused."""
+    ours = altered("llama", {"sliding_window": 16, "use_sliding_window": False})
+    plain = models.load_model(Path(folder("llama")), longest=32, threads=1)
+    assert isinstance(ours, LocalEngine)
+    assert ours.packed
+    (note,) = ours.notes
+    assert "transformers does not read: 'sliding_window' = 16" in note
+    row = tokens(np.random.default_rng(0), 60)
+    data = {None: [Datum(row, (0.0, *[1.0] * 59))]}
+    assert ours.compute_logprobs(data) == plain.compute_logprobs(data)
+    asked = [SampleRequest(None, row, 10, 0.0, (), 0)]
+    samples = plain.sample(asked)
+    for cache in ("shared", "transformers"):
+        ours._layout = replace(ours._layout, cache=cache)  # type: ignore[arg-type]
+        assert ours.sample(asked) == samples

@@ -108,7 +108,7 @@ def test_in_bfloat16_a_head_that_caps_or_scales_is_kept_however_small_the_logits
 
 
 def test_a_model_that_is_not_a_decoder_and_a_head_is_refused_in_a_sentence() -> None:
-    with pytest.raises(EngineError, match="Llama4ForCausalLM does more than apply a head"):
+    with pytest.raises(EngineError, match="Llama4ForCausalLM has no base_model apart from its head"):
         layout.compare_layouts(random_model(LLAMA_4, torch.float32), 32, pack=True)
 
 

@@ -140,6 +140,43 @@ def test_weights_outside_the_layers_that_the_config_leaves_out(copy: Path, name:
     assert f"weights that its config leaves out, such as {name}: they would be dropped" in message(copy)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("vision_tower.encoder.layers.0.fc1.weight", "an encoder of images"),
+        ("audio_tower.conv.weight", "an encoder of audio"),
+        ("multi_modal_projector.linear.weight", "a projection of what an encoder makes"),
+        ("mtp.layers.0.fc.weight", "a head that predicts further tokens"),
+    ],
+)
+def test_weights_that_a_text_does_not_need_are_left_out_and_said(copy: Path, name: str, kind: str) -> None:
+    add_tensor(copy, name)
+    (note,) = LocalEngine(str(copy), Lora(4, 4), sequence_length=32, device="cpu").notes
+    assert f"left out: {kind}" in note
+    assert note.endswith(f"such as {name}")
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.image_gate.weight", "model.layers.1.mlp.mtp_norm.weight"])
+def test_a_weight_in_a_layer_of_the_text_is_not_left_out_for_its_name(copy: Path, name: str) -> None:
+    add_tensor(copy, name)
+    assert f"weights that its config leaves out, such as {name}" in message(copy)
+
+
+def test_another_head_than_the_embedding_that_the_config_ties_it_to_is_used_and_said(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    assert not config["tie_word_embeddings"]
+    (copy / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    (note,) = LocalEngine(str(copy), Lora(4, 4), sequence_length=32, device="cpu").notes
+    assert "(tie_word_embeddings), and its files have another head: that one is used" in note
+
+
+def test_weights_in_float16_that_are_rounded_to_bfloat16_are_said(copy: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float16).save_pretrained(copy)
+    on_a_gpu = local_model.load(str(copy), torch.device("cpu"), torch.bfloat16)  # the type that a GPU has by default
+    assert "stored in float16 and rounded to bfloat16" in on_a_gpu.notes[0]
+    assert local_model.load(str(copy), torch.device("cpu"), torch.float32).notes == ()
+
+
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"])
 def test_buffers_of_an_older_version_are_no_fault(copy: Path, name: str) -> None:
     add_tensor(copy, name)

@@ -161,6 +161,16 @@ def test_damaged_weights_are_refused_with_file_and_tensor(
     assert says in message
 
 
+@pytest.mark.parametrize("layer", ["lm_head", "model.embed_tokens"])
+def test_lora_on_the_embedding_or_the_head_is_refused_by_the_name_of_the_layer(
+    folder: Folder, tmp_path: Path, layer: str
+) -> None:
+    make(folder("llama"), tmp_path, target_modules=["q_proj", layer.rpartition(".")[2]])
+    said = refusal(folder, tmp_path)
+    assert f"it adapts {layer}, and only linear layers of the decoder are supported" in said
+    assert "merge it into the model" in said
+
+
 def test_a_file_that_is_cut_off_is_refused(folder: Folder, tmp_path: Path) -> None:
     make(folder("llama"), tmp_path)
     file = tmp_path / "adapter_model.safetensors"

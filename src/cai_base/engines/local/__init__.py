@@ -150,6 +150,7 @@ class LocalEngine:
         self._trained = lora is not None
         self._bank = Bank(decoder, prefix, lora or Lora(rank=1, alpha=1.0))
         self._targets = peft_format.targets(self._model, self._bank.places)
+        self._outside = peft_format.outside(self._model)
         memory = _memory(self._model)
         self._sampler = Sampler(self._model, self._bank, self.tokenizer, rows or ROWS[place.type], memory // 2)
         config = self._model.config.get_text_config()
@@ -342,7 +343,9 @@ class LocalEngine:
 
     def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
         for name, directory in directories.items():
-            state = self._bank.put(name, peft_format.read(directory, self._bank.settings, self._bank.places))
+            state = self._bank.put(
+                name, peft_format.read(directory, self._bank.settings, self._bank.places, self._outside)
+            )
             if optimizer:
                 with safe_open(directory / OPTIMIZER, "pt") as opened:
                     progress = json.loads(opened.metadata()["state"])

@@ -82,8 +82,8 @@ def check(name: str, model: PreTrainedModel) -> tuple[str, ...]:
     config: Any = model.config
     raw, _ = PreTrainedConfig.get_config_dict(name)
     _check_scaling(name, raw, config.get_text_config())
-    own = _words(frozenset(_modules((config, config.get_text_config(), model, model.base_model))))
-    common = _words(frozenset((configuration_utils, modeling_rope_utils))).difference(OWN)
+    own = source_words(frozenset(_modules((config, config.get_text_config(), model, model.base_model))))
+    common = source_words(frozenset((configuration_utils, modeling_rope_utils))).difference(OWN)
     fields = dict(_fields(raw))
     read = {key: value for key, value in fields.items() if key in own | common}
     unread = {key: value for key, value in fields.items() if key not in read and not _is_neutral(value)}
@@ -197,7 +197,7 @@ def _modules(of: Iterable[object]) -> Iterator[ModuleType]:
 
 
 @cache
-def _words(modules: frozenset[ModuleType]) -> frozenset[str]:
+def source_words(modules: frozenset[ModuleType]) -> frozenset[str]:
     """Every name and every key in the modules' source: a field that is read stands there, under its own name.
 
     A docstring or a comment reads nothing.

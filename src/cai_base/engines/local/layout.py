@@ -202,9 +202,11 @@ def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
     Raises:
         EngineError: it has no part without its head, or its logits are not made of that part's hidden states alone.
     """
-    reason, remedy = f"{type(model).__name__} does more than apply a head to the states of its base_model", OTHER_MODEL
+    name, remedy = type(model).__name__, OTHER_MODEL
     if model.base_model is model:
+        reason = f"transformers' {name} has no base_model apart from its head, whose states a head would be applied to"
         raise EngineError("model", model.name_or_path, reason, remedy)
+    reason = f"{name} does more than apply a head to the states of its base_model"
     matrix = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     ids = torch.tensor([tokens], device=model.device)
     with torch.inference_mode():

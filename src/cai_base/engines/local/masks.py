@@ -4,12 +4,15 @@ A sliding window is expressed as a mask over positions. A token in a packed row,
 to exactly the tokens that it would attend to in a row of its own.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from cai_base.engines.local.config_fields import source_words
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """The layer types for which masks are made, as named in `config.layer_types`."""
@@ -36,7 +39,8 @@ class Masks:
         """The form that `model` accepts, according to its config."""
         config = model.config.get_text_config()
         types = getattr(config, "layer_types", None) or ()
-        window = getattr(config, "sliding_window", None) if SLIDING in types or not types else None
+        has_window = SLIDING in types or (not types and reads_window(model))
+        window = getattr(config, "sliding_window", None) if has_window else None
         eager = config._attn_implementation == "eager"
         return cls(window, SLIDING in types, model.dtype if eager else None)
 
@@ -66,3 +70,9 @@ class Masks:
             return mask
         lowest = torch.finfo(self.additive).min
         return torch.zeros_like(mask, dtype=self.additive).masked_fill_(~mask, lowest)
+
+
+def reads_window(model: PreTrainedModel) -> bool:
+    """Whether the model's architecture reads the field `sliding_window`: in others, such as Llama, it is no window."""
+    parts = (type(model), type(model.get_decoder()))  # type: ignore[no-untyped-call]
+    return "sliding_window" in source_words(frozenset(sys.modules[part.__module__] for part in parts))

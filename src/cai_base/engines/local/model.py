@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -93,9 +94,9 @@ def load(
     if absent:
         reason = f"its files lack weights that its config asks for, such as {absent[0]}"
         raise EngineError("model", name, reason, MODEL_REMEDY)
-    _refuse_ignored(name, model, report["unexpected_keys"])
+    notes = _refuse_ignored(name, model, report["unexpected_keys"])
     _refuse_not_finite(name, model)
-    notes = config_fields.check(name, model)
+    notes += config_fields.check(name, model) + _untied_note(model) + _precision_note(name, dtype)
     if not any(isinstance(module, nn.Linear) for module in text_decoder(model).modules()):
         reason = f"{type(model).__name__} has no linear layers that LoRA can adapt"
         raise EngineError("model", name, reason, "give a model with linear layers")
@@ -111,13 +112,18 @@ def load(
     return LoadedModel(model, wrapped, length, weights_digest(model), notes + note)
 
 
-def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> None:
+def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> tuple[str, ...]:
     """Raises EngineError if something in the files is not in the model, and so it is not the model that they hold.
 
     The encoder of a multimodal model is left out on purpose, and a buffer that an older version stored follows from the
     config.
+
+    Returns:
+        A note for each kind of weights that is left out.
     """
-    lost = sorted(key for key in unexpected if not _BUFFER.search(key) and not any(part in key for part in ENCODERS))
+    weights = sorted(key for key in unexpected if not _BUFFER.search(key))
+    kinds = [(key, _left_out(key)) for key in weights]
+    lost = [key for key, kind in kinds if kind is None]
     if lost:
         what = "layers" if _LAYER.search(lost[0]) else "they"
         reason = f"its files have weights that its config leaves out, such as {lost[0]}: {what} would be dropped"
@@ -127,6 +133,41 @@ def _refuse_ignored(name: str, model: PreTrainedModel, unexpected: Iterable[str]
         method = quantization.get(METHOD) if isinstance(quantization, dict) else getattr(quantization, METHOD, None)
         reason = f"its config asks for the quantization {method!r}, which was not applied"
         raise EngineError("model", name, reason, "give a model in plain weights, or one quantized by a known method")
+    first = {kind: key for key, kind in reversed(kinds) if kind is not None}
+    return tuple(
+        f"Weights of the model's files that are left out: {kind}, such as {first[kind]}" for kind in sorted(first)
+    )
+
+
+def _left_out(key: str) -> str | None:
+    """Of what kind a weight is that a causal language model does not have, by what stands before its layer's number.
+
+    None for another weight, such as one in a layer of the text decoder, whatever its name contains.
+    """
+    before = _LAYER.split(key)[0]
+    return next((kind for words, kind in ENCODERS.items() if any(word in before for word in words)), None)
+
+
+def _untied_note(model: PreTrainedModel) -> tuple[str, ...]:
+    """A note if the config ties the head to the embedding, and the files have another one, which is taken."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False) and model._tied_weights_keys
+    if head is None or not tied or head.weight is model.get_input_embeddings().weight:
+        return ()
+    return (
+        f"The model's {MODEL_CONFIG} ties the head to the embedding (tie_word_embeddings), and its files have another "
+        "head: that one is used",
+    )
+
+
+def _precision_note(name: str, dtype: torch.dtype) -> tuple[str, ...]:
+    """A note if weights that are stored in float16 are computed in bfloat16, as on a GPU by default."""
+    raw, _ = PreTrainedConfig.get_config_dict(name)
+    tables = [table for table in (raw, raw.get("text_config")) if isinstance(table, dict)]
+    halves = any(table.get(field) == "float16" for table in tables for field in ("dtype", "torch_dtype"))
+    if dtype != torch.bfloat16 or not halves:
+        return ()
+    return ("The weights are stored in float16 and rounded to bfloat16 (8 of 11 bits); dtype = float32 keeps them",)
 
 
 def _context_length(name: str, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, tuple[str, ...]]:
@@ -215,12 +256,17 @@ def _attention(config: Any) -> str:
     return "eager" if eager else "sdpa"
 
 
-ENCODERS = ("vision", "visual", "audio", "image", "projector", "rotary_emb", "mtp")
-"""Parts of names of weights that a causal language model does not have: of encoders and of extra prediction heads."""
+ENCODERS = {
+    ("vision", "visual", "image"): "an encoder of images, which a text does not go through",
+    ("audio",): "an encoder of audio, which a text does not go through",
+    ("projector",): "a projection of what an encoder makes of images or audio, which a text does not go through",
+    ("mtp",): "a head that predicts further tokens ahead (MTP), on which no token's probability depends",
+}
+"""Parts of names of weights that a causal language model does not have, and what they are."""
 METHOD = "quant_method"
 ORIGINAL = "original_max_position_embeddings"
-_BUFFER = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids)$")
-_LAYER = re.compile(r"(^|\.)(layers|layer|blocks|block|h)\.\d+\.")
+_BUFFER = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids|rotary_emb\.\w+)$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|blocks|block|h)\.\d+\.")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ADAPTER_BESIDE = f"it has an adapter beside the weights ({ADAPTER_CONFIG}), which would be applied to them"
 ADAPTER_REMEDY = "move the adapter to a folder of its own"

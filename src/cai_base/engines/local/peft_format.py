@@ -6,7 +6,7 @@ that is not supported.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cai_base.engines import EngineError, Lora
 from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -27,6 +28,7 @@ from cai_base.reading import parse_json, quote, read_text
 PREFIX = "base_model.model."
 REMEDY = f"give a folder with a plain LoRA adapter as PEFT writes it ({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS})"
 DAMAGED = "give a whole copy of an adapter of this model"
+MERGE = "merge it into the model with PEFT (merge_and_unload) and give the merged folder"
 
 INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """The values of `init_lora_weights` that do not change the base model's weights. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA
@@ -172,6 +174,12 @@ def _chosen(choice: str | list[str], name: str) -> bool:
     return any(name == one or name.endswith(f".{one}") for one in choice)
 
 
+def outside(model: PreTrainedModel) -> list[str]:
+    """The names of a model's embedding and head."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    return [name for name, module in model.named_modules() if any(module is end for end in ends)]
+
+
 def targets(model: nn.Module, places: list[Place]) -> list[str]:
     """The `target_modules` of the adapted layers: short names if no other layer of `model` has them, else full
     names."""
@@ -225,7 +233,7 @@ def shape(directory: Path) -> Lora:
     return Shape.read(directory).lora
 
 
-def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
+def read(directory: Path, settings: Lora, places: list[Place], outside: Sequence[str] = ()) -> Tensor:
     """The flat parameters `[parameters]` of an adapter, zero for layers that it does not adapt.
 
     If a layer's rank is below the engine's, its matrices are padded with zeros; if its scale differs, its B is
@@ -235,6 +243,7 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
         directory: the adapter's folder.
         settings: shape of the engine's adapters.
         places: the layers of the engine's model, at that rank.
+        outside: the names of the model's embedding and head, which are not adapted here.
 
     Raises:
         UserError: the adapter uses a feature that is not supported, or is damaged; names the file and field or tensor.
@@ -268,6 +277,10 @@ def read(directory: Path, settings: Lora, places: list[Place]) -> Tensor:
             view.copy_(stored)
         if scale != settings.alpha / settings.rank:
             b.mul_(scale * settings.rank / settings.alpha)
+    for name in outside:
+        if any(key.startswith(f"{PREFIX}{name}.") for key in tensors):
+            reason = f"it adapts {name}, and only linear layers of the decoder are supported, not its embedding or head"
+            raise EngineError("adapter", directory, reason, MERGE)
     if tensors:
         raise _mismatch(directory, f"it holds {min(tensors)}")
     return flat

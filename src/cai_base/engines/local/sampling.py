@@ -14,14 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from cai_base import randomness
 from cai_base.engines import Adapter, Sample, SampleListener, SampleRequest, Tokenizer
 from cai_base.engines.local.cache import Buffer, CacheKind, Columns, KeptPrefixes, prefix_attention, token_bytes
 from cai_base.engines.local.lora import Bank
-from cai_base.engines.local.masks import Masks
+from cai_base.engines.local.masks import Masks, reads_window
 
 COMPACTION_SHARE = 0.75
 """Finished rows are dropped once at most this share of the batch is unfinished, because it copies the whole cache."""
@@ -200,7 +200,10 @@ class SampledBatch:
         self.positions = positions[:, -1:]
         self.buffers: list[Buffer] = []
         if not self.packed:
-            self.cache: Cache = DynamicCache(config=self.model.config)
+            config = self.model.config
+            layers_differ = getattr(config.get_text_config(), "layer_types", None) or reads_window(self.model)
+            # For a field `sliding_window` that no layer reads, a cache made from the config would drop what they need.
+            self.cache: Cache = DynamicCache(config=config if layers_differ or not _has_window(config) else None)
             return self._logits(ids, positions, self.present[:, :end].long())
         causal = torch.ones(end, end, dtype=torch.bool, device=device).tril()
         windows = self.masks.windows(self.model)
@@ -343,6 +346,10 @@ def _passed_at(cumulative: Tensor, uniforms: Tensor) -> Tensor:
     # A number just below 1 may be rounded up to the total: then the last column with any weight is taken.
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
     return torch.minimum(passed, last).clamp(max=cumulative.shape[-1] - 1)  # if a weight is nan, any column
+
+
+def _has_window(config: PreTrainedConfig) -> bool:
+    return getattr(config.get_text_config(), "sliding_window", None) is not None
 
 
 def _live(row: Drawing | None) -> bool:
