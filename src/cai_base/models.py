@@ -5,6 +5,7 @@ field of a file, that the user wrote.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from cai_base import embedded
 from cai_base.arms import INSTRUCT
 from cai_base.dialogue import chat_tokens
 from cai_base.embedded import EMBEDDED
-from cai_base.engines import Adapter, Engine, EngineError, EngineSpec, Findings, Lora, Tokenizer
+from cai_base.engines import Adapter, Datum, Engine, EngineError, EngineSpec, Findings, Lora, Tokenizer
 from cai_base.engines.files import ADAPTER_CONFIG
 from cai_base.errors import UserError
 from cai_base.progress import Progress
@@ -309,7 +310,18 @@ def _load(
         if source.adapter is None:
             return instance, None
         instance.load({source.adapter_name: source.adapter}, optimizer=False)
+        _check_outputs(instance, source.adapter_name, source.adapter)
         return instance, source.adapter_name
+
+
+def _check_outputs(engine: Engine, name: Adapter, folder: Path) -> None:
+    """Raise EngineError if a text has no finite log-probability under an adapter: its weights are far too large."""
+    tokens = (*engine.tokenizer.bos, *engine.tokenizer.encode("Hello! How are you?"))
+    text = Datum(tokens, (0.0, *[1.0] * (len(tokens) - 1)))
+    (logprob,) = engine.compute_logprobs({name: [text]})[name]
+    if not math.isfinite(logprob):
+        reason = f"its outputs are not finite (the log-probability of a short text is {logprob})"
+        raise EngineError("adapter", folder, reason, "give a whole copy of an adapter of this model")
 
 
 def _construct(kind: EngineKind, host: Host, source: Source, progress: Progress) -> Engine:

@@ -140,6 +140,18 @@ SPOILT: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
         "layers.0.self_attn.q_proj.lora_A.weight is missing",
     ),
     "no tensors": (lambda tensors: tensors.clear(), "holds no tensors"),
+    "whole numbers": (
+        lambda tensors: tensors.update({f"{FIRST}A.weight": tensors[f"{FIRST}A.weight"].int()}),
+        f"{FIRST}A.weight holds torch.int32, and no floating-point numbers",
+    ),
+    "complex numbers": (
+        lambda tensors: tensors.update({f"{FIRST}A.weight": tensors[f"{FIRST}A.weight"].to(torch.complex64)}),
+        f"{FIRST}A.weight holds torch.complex64, and no floating-point numbers",
+    ),
+    "too large for single precision": (
+        lambda tensors: tensors.update({f"{FIRST}A.weight": tensors[f"{FIRST}A.weight"].double() + 1e300}),
+        f"{FIRST}A.weight holds numbers that are not finite",
+    ),
 }
 
 
@@ -169,6 +181,27 @@ def test_lora_on_the_embedding_or_the_head_is_refused_by_the_name_of_the_layer(
     said = refusal(folder, tmp_path)
     assert f"it adapts {layer}, and only linear layers of the decoder are supported" in said
     assert "merge it into the model" in said
+
+
+@pytest.mark.parametrize("rank", [40, 10**9, 10**30])
+def test_a_rank_that_the_weights_do_not_have_is_refused_before_memory_is_taken_for_it(
+    folder: Folder, tmp_path: Path, rank: int
+) -> None:
+    make(folder("llama"), tmp_path, target_modules=["q_proj"])
+    change(tmp_path, r=rank)
+    assert f"its rank is {rank}, and no matrix of adapter_model.safetensors has more than 32 rows" in refusal(
+        folder, tmp_path
+    )
+
+
+def test_weights_in_eight_bits_are_read_as_what_they_are(folder: Folder, tmp_path: Path) -> None:
+    make(folder("llama"), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    eighth = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(file).items()}
+    save_file({name: tensor.float() for name, tensor in eighth.items()}, file)
+    wanted = here(folder("llama"), tmp_path)
+    save_file(eighth, file)
+    assert here(folder("llama"), tmp_path) == wanted
 
 
 def test_a_file_that_is_cut_off_is_refused(folder: Folder, tmp_path: Path) -> None:

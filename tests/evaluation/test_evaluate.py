@@ -1,6 +1,7 @@
 """`cai-base evaluate`: any model is asked a suite, in its own layout, and what came out is kept and shown."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from refusals import refused
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cai_base import embedded
@@ -225,6 +227,17 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = sum(float(logits[place, token]) for place, token in zip(places, said, strict=True))
     (folder / "wanted.json").write_text(json.dumps(wanted))
     return folder
+
+
+def test_an_adapter_with_enormous_weights_is_refused_before_it_is_sampled(
+    adapter: Path, tmp_path: Path, xstest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(adapter, tmp_path / "large")
+    file = tmp_path / "large/adapter_model.safetensors"
+    save_file({name: tensor.fill_(1e20) for name, tensor in load_file(file).items()}, file)
+    flags = ("--suite", xstest, "--judge", "none", "--out", "e")
+    message = " ".join(refused(capsys, "evaluate", str(tmp_path / "large"), *flags).split())
+    assert "large: its outputs are not finite (the log-probability of a short text is nan)" in message
 
 
 def test_an_adapter_made_by_peft_gives_the_log_probabilities_of_peft(

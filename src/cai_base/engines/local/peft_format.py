@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -230,7 +230,18 @@ def shape(directory: Path) -> Lora:
     """
     if not (directory / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{directory}: no {ADAPTER_WEIGHTS} there (pickled weights are not read); {REMEDY}")
-    return Shape.read(directory).lora
+    shape, path = Shape.read(directory), directory / ADAPTER_WEIGHTS
+    try:
+        with safe_open(path, "pt") as file:
+            sides = [side for name in file.keys() for side in file.get_slice(name).get_shape()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if sides and shape.lora.rank > max(sides):
+        raise UserError(
+            f"{shape.path}: its rank is {shape.lora.rank}, and no matrix of {ADAPTER_WEIGHTS} has more than "
+            f"{max(sides)} rows; {DAMAGED}"
+        )
+    return shape.lora
 
 
 def read(directory: Path, settings: Lora, places: list[Place], outside: Sequence[str] = ()) -> Tensor:
@@ -302,13 +313,20 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error}); {DAMAGED}") from error
+        raise _unreadable(path, error) from error
     if not tensors:
         raise UserError(f"{path}: holds no tensors; {DAMAGED}")
     for name, tensor in sorted(tensors.items()):
-        if not tensor.isfinite().all():
+        if not tensor.is_floating_point():
+            raise UserError(f"{path}: {name} holds {tensor.dtype}, and no floating-point numbers; {DAMAGED}")
+        tensors[name] = tensor.float()  # a large number in double precision becomes infinite
+        if not tensors[name].isfinite().all():
             raise UserError(f"{path}: {name} holds numbers that are not finite; {DAMAGED}")
     return tensors
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be read as safetensors ({error}); {DAMAGED}")
 
 
 def _mismatch(directory: Path, detail: str) -> EngineError:
