@@ -1,5 +1,6 @@
 """A chat model is asked in its own chat template, token for token, and in no other."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,3 +224,14 @@ def test_an_adapters_tokenizer_may_go_with_the_base_model(
 ) -> None:
     made = LocalEngine(folder("llama"), Lora(4, 4), sequence_length=32, device="cpu", tokenizer_of=str(chat_folder()))
     assert made.tokenizer.chat([{"role": "user", "content": "bread"}])
+
+
+@pytest.mark.parametrize("value", ["long", "512", "", [512], {"tokens": 512}])
+def test_a_longest_text_that_is_no_number_is_refused_in_a_sentence(
+    chat_folder: Callable[..., Path], value: object
+) -> None:
+    folder = chat_folder()
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": value}))
+    with pytest.raises(EngineError, match=r"model_max_length in its tokenizer_config.json is .*; give a number"):
+        load_tokenizer(str(folder))

@@ -113,6 +113,7 @@ def test_an_adapter_of_another_variety_is_refused_by_its_field(
         *(("rank_pattern", {"q_proj": 0}), ("rank_pattern", ["q_proj"]), ("alpha_pattern", {"q_proj": "x"})),
         *(("rank_pattern", {"(": 2}), ("target_modules", 3), ("layers_to_transform", "x"), ("layers_pattern", ["("])),
         *(("lora_alpha", 0), ("lora_alpha", float("nan")), ("r", True)),
+        *(("lora_alpha", 1e308), ("lora_alpha", 10**400), ("alpha_pattern", {"q_proj": 1e308})),
     ],
 )
 def test_a_field_that_would_change_what_is_computed_is_refused_by_its_name(

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cai_base.engines import EngineError, Message, tekken
 from cai_base.engines.errors import NoChatTemplateError
 from cai_base.engines.limits import TimeLimitError, limited
+from cai_base.reading import quote
 
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # without a network it logs two lines for every retry
 
@@ -61,6 +62,10 @@ class HubTokenizer:
         self.notes = tekken.correct(tokenizer)
         self._tokenizer, self._vocabulary, self._turns = tokenizer, vocabulary, _Turns(tokenizer)
         self._switches = {} if thinking else NO_THINKING
+        longest = tokenizer.model_max_length
+        if not isinstance(longest, int | float):  # transformers compares it with a length at every call
+            reason = f"model_max_length in its tokenizer_config.json is {quote(longest)}"
+            raise EngineError("tokenizer", tokenizer.name_or_path, reason, "give a number of tokens, or leave it out")
         end = tokenizer.eos_token_id
         own = frozenset() if end is None else frozenset([int(end)])
         self.eos: frozenset[int] = own if eos is None else eos

@@ -45,6 +45,10 @@ WITHOUT_EFFECT = (
 """The fields that do not affect what a trained plain LoRA adapter computes."""
 
 
+LARGEST = 1e30
+"""The largest alpha: with a weight it must not leave single precision, which ends at 3.4e38."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The layers that an adapter adapts, their ranks and scales, from its `adapter_config.json`.
@@ -148,7 +152,7 @@ def _is_rank(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _is_regex(pattern: object) -> bool:
