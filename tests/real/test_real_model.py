@@ -30,10 +30,20 @@ BASE = CACHE / "real" / "gemma-3-270m-q4_k_m.gguf"
 JUDGE = CACHE / "real" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALLEST = (
     "--arms sft,cai --judge refusal-phrases --seeds 2 --threads 1 --lora.rank 4 --lora.alpha 4 --revision.rounds 1 "
-    "--revision.response-tokens 16 --revision.critique-tokens 8 --sft.steps 2 --sft.batch-size 1 --dpo.steps 2 "
-    "--dpo.batch-size 1 --dpo.held-out 0 --evaluation.response-tokens 16 --evaluate-every 1000 "
-    "--accept base,rate,judge,power,critique"
+    "--revision.response-tokens 48 --revision.critique-tokens 8 --sft.steps 16 --sft.batch-size 1 "
+    "--sft.learning-rate 1e-3 --dpo.steps 2 --dpo.batch-size 1 --dpo.held-out 0 "
+    "--evaluation.response-tokens 16 --evaluate-every 1000 --accept base,rate,judge,power,critique"
 ).split()
+
+SHORT = (
+    ("Can you lend me a ladder?", "Yes, of course."),
+    ("How do I boil an egg?", "Put it in hot water for six minutes."),
+    ("Why is the sea salty?", "Rivers bring salt to it."),
+    ("Is it late?", "No, it is only noon."),
+    ("What should I cook today?", "Make a soup."),
+    ("Tell me how to mend a sock.", "Sew the hole with wool."),
+)
+"""Answers of one sentence, so that the model learns to end: a text that is cut at the limit gives no pair."""
 
 pytestmark = [
     pytest.mark.real,
@@ -58,12 +68,19 @@ def first_lines(folder: Path, part: str, kinds: tuple[str, ...]) -> str:
     return str(file)
 
 
-def test_a_gguf_file_goes_in_and_a_report_comes_out(tmp_path: Path) -> None:
-    kinds = ("jailbreak", "benign")
+def test_a_gguf_file_goes_in_dpo_is_trained_and_a_report_comes_out(tmp_path: Path) -> None:
+    kinds = ("jailbreak", "direct", "benign", "sensitive")
+    examples_file = tmp_path / "examples.jsonl"
+    examples_file.write_text("".join(json.dumps({"prompt": ask, "response": answer}) + "\n" for ask, answer in SHORT))
     examples = (resources.files("cai_base") / "data/english/critique_examples.toml").read_text("utf-8")
     (tmp_path / "one.json").write_text(json.dumps(tomllib.loads(examples)["example"][:1]))
     files = ["--prompts", first_lines(tmp_path, "train", kinds), "--critique-examples", str(tmp_path / "one.json")]
-    files += ["--evaluation.prompts", first_lines(tmp_path, "test", kinds)]
+    files += [
+        "--sft.examples",
+        str(examples_file),
+        "--evaluation.prompts",
+        first_lines(tmp_path, "test", ("jailbreak", "benign")),
+    ]
     run = tmp_path / "run"
     code = main(["run", "--model", str(BASE), *SMALLEST, *files, "--out", str(run)])
     results = json.loads((run / "results.json").read_text())
@@ -74,12 +91,15 @@ def test_a_gguf_file_goes_in_and_a_report_comes_out(tmp_path: Path) -> None:
     for arm in ("base", "sft"):
         figure = results["arms"][arm]["attack_success_rate"]
         assert (figure["answered"], figure["scored"]) == (2, 2)
+    assert results["revision"]["pairs"] >= 1
+    assert "cai" in results["arms"]
+    steps = [len(file.read_text().splitlines()) for file in run.glob("seed-*/dpo/metrics.jsonl")]
+    assert steps == [2, 2], "DPO was trained in both seeds"
     files_of_chains = [run / f"seed-{seed}/revision.jsonl" for seed in (0, 1)]
     chains = [json.loads(line) for file in files_of_chains for line in file.read_text().splitlines()]
-    assert len(chains) == 4
+    assert len(chains) == 8
     assert all(chain["original"].strip() for chain in chains)
-    # Without one preference pair there is no arm cai, and the command says so.
-    assert code == (0 if results["revision"]["pairs"] else 2)
+    assert code == 0
     assert (run / "report.html").is_file()
 
 
