@@ -70,6 +70,31 @@ def test_a_crash_loses_no_reply_and_only_the_pending_question_is_sent_again(
     assert len((tmp_path / "judge.jsonl").read_text().splitlines()) == 7
 
 
+def test_a_reply_from_another_process_at_the_port_of_a_dead_server_is_not_taken(
+    server: LlamaServer, tmp_path: Path
+) -> None:
+    (tmp_path / "deaths").write_text("1")
+    (tmp_path / "impostor").touch()
+    judgements = judge_of(server, tmp_path).judge(responses(4))
+    assert {one.unscored for one in judgements} == {None}
+    assert len({one.verdict for one in judgements}) == 1, "one is the impostor's"
+    assert server.starts == 2
+
+
+def test_the_server_is_asked_with_a_key_of_its_own_that_no_command_line_shows(
+    server: LlamaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "the-user-s-key")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    judge_of(server, tmp_path).judge(responses(2))
+    key = server.ready().key
+    assert set((tmp_path / "keys").read_text().splitlines()) == {f"Bearer {key}"}
+    command = Path(f"/proc/{server.pid}/cmdline").read_text()
+    assert command
+    assert key not in command
+
+
 def test_no_server_is_started_if_every_reply_is_stored(server: LlamaServer, model: Path, tmp_path: Path) -> None:
     first = judge_of(server, tmp_path).judge(responses(2))
     pid = server.pid

@@ -90,6 +90,19 @@ class _Form:
         return replace(self, schema=False) if self.schema else None
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A server that this program has started. No proxy is asked for it, and the user's key is not read.
+
+    Attributes:
+        key: what it requires.
+        serves: whether it is alive: no retry may succeed at one that is not.
+    """
+
+    key: str
+    serves: Callable[[], bool]
+
+
 class Endpoint:
     """A model behind an OpenAI-compatible endpoint (`/chat/completions`).
 
@@ -98,15 +111,19 @@ class Endpoint:
         url: the base URL, such as `http://localhost:8000/v1`.
         settings: temperature, lengths, concurrency and time-outs.
         schema_for: turns a reply's JSON Schema into the one that is sent.
+        own: a server of this program's; None for one that the user named.
 
     Raises:
         UserError: the SDK is not installed.
     """
 
-    def __init__(self, model: str, url: str, settings: Judging, schema_for: SchemaFor | None = None) -> None:
-        check_sdk()
+    def __init__(
+        self, model: str, url: str, settings: Judging, schema_for: SchemaFor | None = None, own: Own | None = None
+    ) -> None:
+        if own is None:
+            check_sdk()
         self._model, self._url, self._settings, self._schema_for = model, url, settings, schema_for
-        self._key = api_key()
+        self._own, self._key = own, api_key() if own is None else own.key
         self._form = _Form()
         self.meter = Meter()  # an endpoint has its own account
         self._failed_in_a_row = 0
@@ -126,7 +143,9 @@ class Endpoint:
                 keep(question, replace(reply, text=whole(self._without_key(reply.text))))
 
         # A redirect would take the question, and within a host the key, to a place that nobody named.
-        http = DefaultAsyncHttpxClient(follow_redirects=False, event_hooks={"response": [_bound]})
+        http = DefaultAsyncHttpxClient(
+            follow_redirects=False, event_hooks={"response": [_bound]}, trust_env=self._own is None
+        )
         async with AsyncOpenAI(
             api_key=self._key or NO_KEY,
             base_url=self._url,
@@ -151,7 +170,8 @@ class Endpoint:
             if isinstance(outcome, Reply):
                 self._failed_in_a_row = 0
                 return outcome
-            if not outcome.passing or attempt >= self._settings.retries:
+            gone = self._own is not None and not self._own.serves()
+            if gone or not outcome.passing or attempt >= self._settings.retries:
                 return self._failure(outcome.reason, outcome.message)
             await asyncio.sleep(pause(outcome.headers, attempt))
             attempt += 1

@@ -1,13 +1,17 @@
 """A judge on this machine: llama.cpp's server in a process of its own, with a chat model from a GGUF file.
 
-The server listens on the loopback address only. If it dies, it is restarted at the same port, and only the questions
-without a reply are sent again. It ends together with the process that started it, however that process ends.
+The server listens on the loopback address only, at a port that it takes itself and names to the process that started
+it. Each start has a key of its own, which the server requires: other users of the machine have no use of it, and the
+user's own key is sent nowhere. If it dies, it is started anew, and only the questions without a reply are sent again: a
+reply counts only while the process that was asked is alive, so none is taken from whoever took over its port. It ends
+together with the process that started it, however that process ends.
 """
 
 import atexit
 import importlib.util
+import json
 import os
-import socket
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -15,12 +19,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cai_base.engines import Meter
 from cai_base.errors import Stopped, UserError, install
-from cai_base.evaluation.judges.endpoint import Endpoint
+from cai_base.evaluation.judges.endpoint import LARGEST, Endpoint, Own
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
 from cai_base.progress import Progress
 from cai_base.reading import quote
@@ -60,19 +69,35 @@ def check_file(flag: str, file: str) -> None:
         raise UserError(f"{argument}: needs {' and '.join(absent)}, not installed here: {INSTALL}")
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one start of the server answers.
+
+    Attributes:
+        url: the base of its endpoint.
+        key: what it requires with each request.
+        alias: the name of its model, which it tells only to who has the key.
+    """
+
+    url: str
+    key: str
+    alias: str
+
+
 class LlamaServer:
     """The server's process: started at the first use, and again whenever it dies.
 
     Args:
         file: the chat model.
         threads: CPU threads.
-        command: what is started in place of this module, with the file, the port and the number of threads behind it.
+        command: what is started in place of this module, with the file and the number of threads behind it. It reads a
+            line of JSON with `key` and `alias` from standard input, and writes its port to standard output.
     """
 
     def __init__(self, file: Path, threads: int, command: Sequence[str] = ()) -> None:
         self._file, self._threads = file, threads
         self._command = command or (sys.executable, "-m", __name__)
-        self._port = 0
+        self._address: Address | None = None  # of the process that is alive, once it listens
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = threading.Event()
         self._changing = threading.Lock()  # held while the process is started anew, or ended for good
@@ -85,19 +110,18 @@ class LlamaServer:
         """The number of its process; None before the first start."""
         return None if self._process is None else self._process.pid
 
-    def ready(self) -> str:
-        """The base of its endpoint, as soon as it answers there.
+    def ready(self) -> Address:
+        """Its address, as soon as it answers there.
 
         Raises:
             Stopped: it does not come up.
         """
         if self._process is None:
-            self._port = _free_port()
             self._start()
             threading.Thread(target=self._watch, daemon=True).start()
             atexit.register(self.close)
         deadline = time.monotonic() + STARTING
-        while not self._answers():
+        while (address := self._address) is None or not self._answers(address):
             if self._given_up or time.monotonic() > deadline:
                 self.close()
                 raise Stopped(
@@ -105,7 +129,11 @@ class LlamaServer:
                     f"model that this version reads, and that it fits into memory with {CONTEXT} tokens of context"
                 )
             time.sleep(0.1)
-        return f"http://127.0.0.1:{self._port}/v1"
+        return address
+
+    def serves(self, address: Address) -> bool:
+        """Whether the process that named this address is alive, so that no other can have answered there."""
+        return address == self._address and self._alive
 
     def replied(self) -> None:
         """Note that it replied, so that `ATTEMPTS` counts from here again."""
@@ -120,23 +148,43 @@ class LlamaServer:
                 self._process.wait()
 
     @property
+    def _alive(self) -> bool:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return False
+        try:  # `poll` would say nothing while the other thread waits
+            return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
+
+    @property
     def _given_up(self) -> bool:
-        dead = self._process is not None and self._process.poll() is not None
+        dead = self._process is not None and not self._alive
         return dead and self.starts - self._starts_before_reply >= ATTEMPTS
 
     def _start(self) -> None:
         self.starts += 1
-        self._process = subprocess.Popen(
-            [*self._command, str(self._file.resolve()), str(self._port), str(self._threads)],
-            stdin=subprocess.PIPE,  # nobody writes to it, and it closes when this process ends
-            stdout=subprocess.DEVNULL,
+        self._key, self._alias = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        self._process = process = subprocess.Popen(
+            [*self._command, str(self._file.resolve()), str(self._threads)],
+            stdin=subprocess.PIPE,  # it closes when this process ends
+            stdout=subprocess.PIPE,
             stderr=self._log,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already, which `_watch` finds
+            process.stdin.write(json.dumps({"key": self._key, "alias": self._alias}).encode() + b"\n")
+            process.stdin.flush()
 
     def _watch(self) -> None:
-        while self._process is not None:
-            self._process.wait()
+        while (process := self._process) is not None and process.stdout is not None:
+            port = process.stdout.readline().strip()
+            if port.isdigit():
+                self._address = Address(f"http://127.0.0.1:{int(port)}/v1", self._key, self._alias)
+            process.wait()
+            self._address = None
+            process.stdout.close()
             if self._closed.wait(0.2) or self._given_up:
                 return
             with self._changing:
@@ -144,12 +192,14 @@ class LlamaServer:
                     return
                 self._start()
 
-    def _answers(self) -> bool:
+    def _answers(self, address: Address) -> bool:
+        request = urllib.request.Request(f"{address.url}/models", headers={"Authorization": f"Bearer {address.key}"})
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=5) as response:
-                return bool(response.status == 200)
-        except OSError:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
+                content = response.read(LARGEST)
+        except (OSError, HTTPException):  # it still loads, or has died
             return False
+        return address.alias.encode() in content and self.serves(address)
 
     def _last_words(self) -> str:
         self._log.seek(0)
@@ -178,6 +228,8 @@ class LlamaSource:
         failures: dict[str, Reply] = {}
 
         def take(question: Question, reply: Reply) -> None:
+            if not self._server.serves(address):
+                return  # who replied is not known
             if reply.final:
                 self._server.replied()
                 del waiting[question.key]
@@ -188,13 +240,14 @@ class LlamaSource:
         while waiting:
             if not self._server.starts:
                 self._progress.say(f"Starting llama.cpp's server with {self._model}")
-            url, starts = self._server.ready(), self._server.starts
+            address = self._server.ready()
+            own = Own(address.key, partial(self._server.serves, address))
             try:
-                Endpoint(self._model, url, self._settings, enforceable).ask(list(waiting.values()), take)
+                Endpoint(self._model, address.url, self._settings, enforceable, own).ask(list(waiting.values()), take)
             except Stopped:
-                if self._server.starts == starts:
+                if self._server.serves(address):
                     raise
-            if self._server.starts == starts:  # it never died, so what failed would fail again
+            if self._server.serves(address):  # it never died, so what failed would fail again
                 for key, question in waiting.items():
                     keep(question, failures[key])
                 return
@@ -214,23 +267,22 @@ def _enforceable(field: dict[str, Any]) -> dict[str, Any]:
     return field
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def main(file: str, port: str, threads: str) -> None:
+def main(file: str, threads: str) -> None:
     """Serve until standard input closes, which is when the process that started this one has ended."""
     import xllamacpp
 
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = file
-    parameters.hostnames, parameters.port = ["127.0.0.1"], int(port)
-    parameters.n_ctx, parameters.n_parallel = CONTEXT, 1
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(threads)
-    parameters.ui = False
-    server = xllamacpp.Server(parameters)
+    secret = json.loads(sys.stdin.buffer.readline())  # not as arguments, which every user of the machine can read
+    with os.fdopen(os.dup(1), "w") as starter:
+        os.dup2(2, 1)  # what the library prints is no port
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = file
+        parameters.hostnames, parameters.port = ["127.0.0.1"], 0
+        parameters.api_keys, parameters.model_alias = [secret["key"]], {secret["alias"]}
+        parameters.n_ctx, parameters.n_parallel = CONTEXT, 1
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(threads)
+        parameters.ui = False
+        server = xllamacpp.Server(parameters)
+        print(urlsplit(server.listening_address).port, file=starter)
     sys.stdin.buffer.read()
     del server
     os._exit(0)  # it waits for open connections otherwise
