@@ -12,6 +12,7 @@ from report.conftest import _make
 
 from cai_base import reading
 from cai_base.embedded import weights
+from cai_base.errors import UserError
 from cai_base.evaluation.tasks import suite_rows
 from cai_base.store import Run
 
@@ -143,6 +144,17 @@ def test_a_tracker_s_links_are_its_own(finished: Path, tmp_path: Path) -> None:
     (run / "trackers/wandb").mkdir(parents=True)
     (run / "trackers/wandb/debug.log").symlink_to("/dev/null")
     Run.open(run)
+
+
+def test_a_folder_called_trackers_is_looked_at_elsewhere_than_at_the_top_of_a_run(
+    finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "seed-0/trackers").mkdir()
+    (run / "seed-0/trackers/attack.jsonl").symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match=r"seed-0/trackers/attack\.jsonl: is a link out of the run"):
+        Run.open(run)
 
 
 def odd(kind: str, folder: Path) -> str:

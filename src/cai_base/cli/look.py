@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai_base.cli.parser import Parser, count, nonempty_path, port, run_parser, take_changes
 from cai_base.errors import UserError
-from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, SUITES
+from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, STYLE, SUITES
 from cai_base.progress import Progress
 from cai_base.text import command_on, for_terminal, resume_command
 
@@ -143,16 +143,20 @@ def _write(directory: Path, *, logs: bool) -> None:
 
 
 def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
-    """Raises UserError if the directory is not a run, the run has no results yet, or a file of it or of its suites was
-    changed that is not among those to `accept`."""
+    """Raises UserError if the directory is not a run, the run has no results yet, it has results that nobody stored, or
+    a file of it or of its suites was changed that is not among those to `accept`."""
+    from cai_base.run.stored import suite_folders
     from cai_base.settings.validation import stored_settings
     from cai_base.store import MANIFEST, Run
 
     accept_changes(directory, accept)
     Progress().say(f"Checking the files of {directory}")
     run = Run.open(directory)
+    for name in (RESULTS, STYLE):
+        run.vouched(name)
+    suite_folders(directory)
     for suite in sorted(directory.glob(f"{SUITES}/*/{MANIFEST}")):
-        Run.open(suite.parent)
+        Run.open(suite.parent).vouched(RESULTS)
     if not run.progress("results"):
         raise UserError(f"{directory}: has no results yet; finish it first: {resume_command(directory)}")
     stored_settings(run)

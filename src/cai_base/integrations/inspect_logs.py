@@ -34,9 +34,10 @@ from cai_base import __version__
 from cai_base.evaluation import metrics
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.integrations.inspect_tasks import COVERAGE, TASKS, VERDICT, VERSION, Figures
-from cai_base.paths import INSPECT, RESULTS, SUITES, suite_answers
+from cai_base.paths import INSPECT, RESULTS, suite_answers
 from cai_base.records import Answer, Figure, Results, SuiteResults
 from cai_base.report.load import StoredRun, is_suite, load, load_suite, stored_records
+from cai_base.run.stored import suite_folders
 from cai_base.store import Run, scratch
 
 BESIDE = ("kind", "family", "tokens", "truncated", "logprob", "said", "second")
@@ -104,8 +105,8 @@ def _evaluations(directory: Path) -> Iterator[Evaluation]:
         yield from _of_suite(directory)
         return
     yield from _of_run(load(directory))
-    for results in sorted(directory.glob(f"{SUITES}/*/{RESULTS}")):
-        yield from _of_suite(results.parent)
+    for folder in suite_folders(directory):
+        yield from _of_suite(folder)
 
 
 def _of_run(stored: StoredRun) -> Iterator[Evaluation]:

@@ -65,22 +65,24 @@ def check_inside(directory: Path, apart: str = "") -> None:
     Another process may be writing it: what vanishes meanwhile is no fault.
 
     Args:
-        apart: the name of a folder of other programs, which is not looked at.
+        apart: the name of a folder of other programs at the top of `directory`, which is not looked at.
 
     Raises:
         UserError: names the first other entry.
     """
-    root, folders = directory.resolve(), [os.fspath(directory)]
+    root, top = directory.resolve(), os.fspath(directory)
+    folders = [top]
     while folders:
+        folder = folders.pop()
         try:
-            entries = list(os.scandir(folders.pop()))
+            entries = list(os.scandir(folder))
         except OSError:  # whoever reads a file of it says why that fails
             continue
         for entry in entries:
             if entry.is_symlink():
                 _check_link(Path(entry.path), root)
             elif entry.is_dir(follow_symlinks=False):
-                folders += [entry.path] if entry.name != apart else []
+                folders += [] if (folder, entry.name) == (top, apart) else [entry.path]
             elif not entry.is_file(follow_symlinks=False):
                 _check_special(Path(entry.path))
 

@@ -20,7 +20,7 @@ from cai_base.records import (
     TrainingStep,
 )
 from cai_base.report.check import check_comparisons, check_figures, check_run, check_style
-from cai_base.run.stored import answer_files, answers_of
+from cai_base.run.stored import answer_files, answers_of, open_suite
 from cai_base.settings.schema import RunSettings
 from cai_base.store import CONFIG, Run
 from cai_base.text import resume_command
@@ -103,7 +103,8 @@ def load(directory: Path) -> StoredRun:
     """Read a run's directory.
 
     Raises:
-        UserError: the directory has no results, results of another version, or results that are not a run's.
+        UserError: the directory has no results, results of another version, results that are not a run's, or files that
+            the run did not store.
     """
     file = directory / paths.RESULTS
     _refuse_missing(file, f"finish the run first: {resume_command(directory)}")
@@ -113,9 +114,12 @@ def load(directory: Path) -> StoredRun:
     check_run(file, results)
     for name in (paths.INPUTS, CONFIG):
         _refuse_missing(directory / name, A_RUN)
+    run = Run.watch(directory)
+    for name in (paths.RESULTS, paths.INPUTS, CONFIG):
+        run.vouched(name)
     inputs = read_record(directory / paths.INPUTS, Inputs, "the inputs of a run", RESTORE)
     return StoredRun(
-        Run.watch(directory),
+        run,
         results,
         read_record(directory / CONFIG, RunSettings, "the settings of a run", RESTORE),
         {principle.name: principle.critique_request for principle in inputs.constitution.principles},
@@ -126,7 +130,8 @@ def load_suite(directory: Path) -> SuiteResults | ComparisonsResults:
     """Read the results of a suite.
 
     Raises:
-        UserError: the directory has no results, results of another version, or results that are not a suite's.
+        UserError: the directory has no results, results of another version, results that are not a suite's, or results
+            that no evaluation stored.
     """
     file = directory / paths.RESULTS
     _refuse_missing(file, "give a directory that `cai-base evaluate` made")
@@ -135,9 +140,11 @@ def load_suite(directory: Path) -> SuiteResults | ComparisonsResults:
     if isinstance(suite, dict) and (suite.get("name") == COMPARISONS or "comparisons" in suite):
         compared = read_record(file, ComparisonsResults, "the results of comparisons", RESTORE)
         check_comparisons(file, compared)
+        open_suite(directory).vouched(paths.RESULTS)
         return compared
     results = read_record(file, SuiteResults, "the results of a suite", RESTORE)
     check_figures(file, results)
+    open_suite(directory).vouched(paths.RESULTS)
     return results
 
 
@@ -145,7 +152,7 @@ def load_style(directory: Path) -> StyleResults | None:
     """Read the results of a run's style evaluation; None if the run has none.
 
     Raises:
-        UserError: they are of another version, or an arm is unknown.
+        UserError: they are of another version, an arm is unknown, or the run did not store them.
     """
     file = directory / paths.STYLE
     if not file.exists():
@@ -153,6 +160,7 @@ def load_style(directory: Path) -> StyleResults | None:
     _refuse_another_schema(file)
     results = read_record(file, StyleResults, "the results of a style evaluation", RESTORE)
     check_style(file, results)
+    Run.watch(directory).vouched(paths.STYLE)
     return results
 
 

@@ -9,7 +9,7 @@ from cai_base.arms import BASE
 from cai_base.evaluation.tasks.comparisons import ACCURACY, VALUES
 from cai_base.evaluation.tasks.prompts import METRICS, SEPARATE
 from cai_base.evaluation.tasks.suite_files import published
-from cai_base.paths import RESULTS, SUITES
+from cai_base.paths import SUITES
 from cai_base.reading import listed
 from cai_base.records import ATTACK, OVER_REFUSAL, Accuracy, ComparisonsResults, Difference, SuiteResults
 from cai_base.report.labels import failure_sentences, label, pair_label
@@ -17,6 +17,7 @@ from cai_base.report.load import load_suite
 from cai_base.report.notes import interval_note, judge_note
 from cai_base.report.numbers import interval, number
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table, metrics_of, plain_cell
+from cai_base.run.stored import suite_folders
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.text import one_line
 
@@ -52,10 +53,9 @@ def sections(run: Path) -> dict[str, SuiteSection]:
     """A section for every finished suite in a run's directory by its folder, in the order of the folders' names.
 
     Raises:
-        UserError: the results of one are of another version, or are not a suite's.
+        UserError: the results of one are of another version, are not a suite's, or are not stored by an evaluation.
     """
-    folders = sorted(file.parent for file in run.glob(f"{SUITES}/*/{RESULTS}"))
-    places = {folder: f"{SUITES}/{folder.name}" for folder in folders}
+    places = {folder: f"{SUITES}/{folder.name}" for folder in suite_folders(run)}
     return {place: section(load_suite(folder), place) for folder, place in places.items()}
 
 

@@ -19,6 +19,7 @@ from cai_base.progress import Progress
 from cai_base.reading import quote, suggestion
 from cai_base.run.findings import stored_findings
 from cai_base.run.inference import interpreter_of, layout_of, revision_of
+from cai_base.run.stored import stored_adapter
 from cai_base.settings.choices import InstructChoice, ModelChoice, Models, Scope
 from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Prompted, Revision
@@ -98,7 +99,7 @@ def _load(
         # A Tinker service loads only its own checkpoints, not exported adapters.
         states = scope.steps if engine_kind(base.engine).served else {}
         for arm in of_base:
-            models = _adapters(run.directory, seeds, arm, states, engine)
+            models = _adapters(run, seeds, arm, states, engine)
             revises = arm.inference == "revision"
             interpreter = interpreter_of(chosen.interpreter, engine, progress) if revises else itself(engine)
             revise = revision_of(arm, revision, inputs, engine, interpreter)
@@ -119,12 +120,11 @@ def load_instruct_arm(instruct: InstructChoice, seeds: Sequence[int], progress: 
 
 
 def _adapters(
-    directory: Path, seeds: Sequence[int], arm: Arm, states: Mapping[str, int], engine: Engine
+    run: Run, seeds: Sequence[int], arm: Arm, states: Mapping[str, int], engine: Engine
 ) -> dict[int, Adapter | None]:
     """Each seed's adapter, loaded into the engine; None if the arm is the base model itself.
 
     Args:
-        directory: the run's.
         states: by arm, the step whose state is loaded instead of the exported adapter.
     """
     if arm.group == "start":
@@ -133,9 +133,9 @@ def _adapters(
     assert trained.folder is not None
     present = {}
     for seed in seeds:
-        exported = directory / paths.adapter(seed, trained.folder)
-        if exported.is_dir():  # else the seed failed
+        exported = stored_adapter(run, seed, trained.folder)
+        if exported is not None:
             step = states.get(trained.name)
-            present[seed] = exported if step is None else directory / paths.state(seed, trained.folder, step)
+            present[seed] = exported if step is None else run.directory / paths.state(seed, trained.folder, step)
     engine.load({adapter_name(arm.name, seed): folder for seed, folder in present.items()}, optimizer=False)
     return {seed: adapter_name(arm.name, seed) for seed in present}

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from cai_base import paths
+from cai_base.engines.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from cai_base.errors import UserError
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.inputs.prompts import Prompt
 from cai_base.reading import Model, quote, typed
 from cai_base.records import Answer
-from cai_base.store import Run
+from cai_base.store import MANIFEST, Run
 
 
 def records_of(run: Run, name: str, kind: type[Model]) -> list[Model]:
@@ -48,3 +51,43 @@ def answers_of(run: Run, seed: int, arm: str, step: int | None = None) -> list[A
         UserError: a line is not an answer.
     """
     return [answer for name in answer_files(seed, arm, step) for answer in records_of(run, name, Answer)]
+
+
+def suite_folders(directory: Path) -> list[Path]:
+    """The folders of a run's suites that have results, in the order of their names.
+
+    Raises:
+        UserError: the results in one were made by no evaluation.
+    """
+    folders = [file.parent for file in sorted(directory.glob(f"{paths.SUITES}/*/{paths.RESULTS}"))]
+    for folder in folders:
+        open_suite(folder)
+    return folders
+
+
+def open_suite(directory: Path) -> Run:
+    """The evaluation in a folder with results. No file is verified.
+
+    Raises:
+        UserError: the folder is not that of an evaluation.
+    """
+    if not (directory / MANIFEST).is_file():
+        raise UserError(
+            f"{directory / paths.RESULTS}: no evaluation stored it (the folder has no {MANIFEST}); remove the folder, "
+            "and evaluate the suite with: cai-base evaluate"
+        )
+    run = Run.watch(directory)
+    if "suite" not in run.config:
+        raise UserError(f"{directory / MANIFEST}: is not that of an evaluation; remove the folder")
+    return run
+
+
+def stored_adapter(run: Run, seed: int, phase: str) -> Path | None:
+    """The folder of the adapter that a seed exported after a phase; None if the seed failed.
+
+    Raises:
+        UserError: an adapter lies there that the run did not store.
+    """
+    folder = paths.adapter(seed, phase)
+    files = [run.vouched(f"{folder}/{name}") for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    return run.directory / folder if all(files) else None

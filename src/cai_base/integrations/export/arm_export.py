@@ -20,7 +20,7 @@ from cai_base.reading import read_record
 from cai_base.records import Results
 from cai_base.run.finished_run import check_arms
 from cai_base.run.session_facts import last_session
-from cai_base.run.stored import answers_of
+from cai_base.run.stored import answers_of, stored_adapter
 from cai_base.settings.choices import ModelChoice
 from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Evaluation
@@ -123,8 +123,8 @@ class _Source:
         trained = ARMS[self.arm.adapters_of or self.arm.name]
         if trained.folder is None:
             return None
-        folder = self.run.directory / paths.adapter(self.seed, trained.folder)
-        if not folder.is_dir():
+        folder = stored_adapter(self.run, self.seed, trained.folder)
+        if folder is None:
             raise UserError(f"--seed {self.seed}: failed in {trained.folder}, so it has no adapter; give another seed")
         return folder
 

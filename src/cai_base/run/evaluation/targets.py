@@ -22,6 +22,7 @@ from cai_base.progress import Progress
 from cai_base.records import AskedTarget
 from cai_base.run.finished_run import available_arms, check_arms, load_arms
 from cai_base.run.results.shared import model_name
+from cai_base.run.stored import suite_folders
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.engines import ENGINES
 from cai_base.settings.judges import NO_JUDGE
@@ -180,6 +181,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     threads = settings.threads if "threads" in flags else None
     available = available_arms(settings.evaluated_arms, settings.base_model)
     check_arms(request.arms or (), available, f"--arms: {directory}")
+    suite_folders(directory)  # the run's page will show them
     run.verify()  # after the arguments are checked, because the hashes of all files take long
     inputs = Inputs.read(directory / INPUTS)
     if flags & {"judge", "rubric", "second-judge"}:
