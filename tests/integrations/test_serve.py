@@ -19,6 +19,7 @@ from openai import OpenAI
 
 from cai_base.cli import main
 from cai_base.engines.tokenizer import HubTokenizer
+from cai_base.errors import UserError
 from cai_base.integrations.desk import Busy, Desk
 from cai_base.integrations.server.app import LARGEST_BODY, make_app
 from cai_base.integrations.server.models import run_models
@@ -53,6 +54,23 @@ def address(finished: Path, desk: Desk) -> Iterator[str]:
 def client(address: str, monkeypatch: pytest.MonkeyPatch) -> OpenAI:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+
+
+def test_a_panic_of_a_tokenizer_is_told_to_who_waits_and_the_next_request_is_answered() -> None:
+    class PanicException(BaseException):
+        """As the tokenizers library raises it."""
+
+    def panic(*_: object) -> None:
+        raise PanicException("index out of range")
+
+    desk = Desk()
+    broken: Any = SimpleNamespace(sample=panic)
+    request: Any = None
+    for outcome in (desk.do(lambda: panic()), desk.draw(broken, request)):
+        with pytest.raises(UserError, match=r"gave up on this request \(PanicException: index out of range\)"):
+            outcome.result(timeout=10)
+    assert desk.do(lambda: 1).result(timeout=10) == 1
+    desk.close()
 
 
 def test_a_taken_port_is_refused_before_models_are_loaded(

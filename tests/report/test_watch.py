@@ -3,6 +3,8 @@
 import html
 import json
 import shutil
+import socket
+import struct
 import threading
 import urllib.error
 import urllib.parse
@@ -16,9 +18,10 @@ import pytest
 from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.integrations.watch_chat import WatchChat, load_chat
-from cai_base.integrations.watch_server import WatchServer
+from cai_base.integrations.watch_server import TOGETHER, WatchServer
 from cai_base.progress import PRIOR, Progress
 from cai_base.report import watch
+from cai_base.report.reader import page_script, policy_of
 from cai_base.report.watch import Exchange
 from cai_base.run.status import Stage, read_status, seconds_left
 from cai_base.run.talk import Sampling
@@ -186,6 +189,20 @@ def test_a_finished_run_is_served_as_its_report(make_run: MakeRun) -> None:
         server.shutdown()
 
 
+def test_a_report_that_someone_else_wrote_runs_no_script_of_its_own(make_run: MakeRun) -> None:
+    directory = make_run(seeds=1)
+    (directory / "report.html").write_text("<script>alert(1)</script>", encoding="utf-8")
+    with WatchServer(directory) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(server.address, timeout=10) as reply:
+            policy = reply.headers["Content-Security-Policy"]
+        server.shutdown()
+    (script,) = (part.strip() for part in policy.split(";") if part.strip().startswith("script-src"))
+    assert script == f"script-src {policy_of(page_script())}"
+    assert "frame-ancestors 'none'" in policy
+    assert "default-src 'none'" in policy
+
+
 def test_watch_refuses_a_folder_that_is_not_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", str(tmp_path)]) == 2
     assert "not a run" in capsys.readouterr().err
@@ -219,6 +236,46 @@ def post(address: str, prompt: str, **headers: str) -> tuple[int, str]:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def raw(server: WatchServer, request: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
+        connection.sendall(request.encode())
+        return connection.makefile("rb").readline()
+
+
+def test_malformed_requests_are_refused_and_a_closed_tab_is_no_error(
+    talking: WatchServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert b" 400 " in raw(talking, "GET http://[x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    length = "Content-Length: " + "9" * 5000
+    assert b" 413 " in raw(talking, f"POST /{talking.token}/chat HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", talking.server_port)) as tab:
+        tab.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing then resets
+        tab.sendall(b"GET ")
+    assert get(talking.address)[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_what_the_arms_raise_is_shown_on_the_page(
+    talking: WatchServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(prompt: str) -> None:
+        raise RuntimeError("out of <memory>")
+
+    monkeypatch.setattr(talking.chat, "ask", fail)
+    status, page = post(talking.address + "chat", "x")
+    assert status == 500
+    assert "the arms failed (RuntimeError: out of &lt;memory&gt;)" in page
+    assert capfd.readouterr().err == ""
+
+
+def test_too_many_connections_at_once_are_closed(talking: WatchServer) -> None:
+    idle = [socket.create_connection(("127.0.0.1", talking.server_port)) for _ in range(TOGETHER)]
+    with socket.create_connection(("127.0.0.1", talking.server_port), timeout=5) as further:
+        assert further.recv(1) == b""
+    for one in idle:
+        one.close()
 
 
 def test_a_prompt_is_answered_on_the_page_and_stays_text(talking: WatchServer) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cai_base.engines import Engine, Sample, SampleRequest
+from cai_base.errors import UserError
+from cai_base.text import one_line
 
 WAITING = 64
 """The most waiting requests; further ones are refused."""
@@ -159,10 +161,10 @@ def _draw(group: Sequence[_Draw]) -> None:
     heard = any(one.listener is not None for one in group)
     try:
         samples = group[0].engine.sample([one.request for one in group], hear if heard else None)
-    except Exception as error:  # passed to all that wait for this batch
+    except BaseException as error:  # passed to all that wait for this batch
         for one in group:
             if one.outcome.set_running_or_notify_cancel():
-                one.outcome.set_exception(error)
+                one.outcome.set_exception(_for_a_waiter(error))
         return
     for one, sample in zip(group, samples, strict=True):
         if one.outcome.set_running_or_notify_cancel():
@@ -174,5 +176,13 @@ def _settle(outcome: "Future[Any]", work: Callable[[], Any]) -> None:
         return
     try:
         outcome.set_result(work())
-    except Exception as error:  # passed to the caller that waits for it
-        outcome.set_exception(error)
+    except BaseException as error:  # passed to the caller that waits for it
+        outcome.set_exception(_for_a_waiter(error))
+
+
+def _for_a_waiter(error: BaseException) -> Exception:
+    """The error as the caller that waits gets it. A panic of a library in Rust is no `Exception`, and would end the
+    engines' only thread, or the caller's loop."""
+    if isinstance(error, Exception):
+        return error
+    return UserError(f"a library gave up on this request ({type(error).__name__}: {one_line(str(error))}); change it")

@@ -30,6 +30,12 @@ class WatchChat:
         self.exchanges: deque[Exchange] = deque(maxlen=HISTORY)
         self._turn = 0
         self._engines = threading.Lock()
+        self._page = threading.Lock()  # held while the exchanges are read or changed
+
+    def newest(self) -> list[Exchange]:
+        """The exchanges as they are now, the newest first."""
+        with self._page:
+            return list(self.exchanges)
 
     def ask(self, prompt: str) -> None:
         """Have every arm answer; the answers are then the first of the page.
@@ -50,7 +56,8 @@ class WatchChat:
             self._engines.release()
         names = {one.name: f"{arm(one.arm).label} ({one.name})" for one in self.speakers}
         answers = [(names[name], sample.text.strip()) for name, sample in samples.items()]
-        self.exchanges.appendleft(Exchange(prompt, answers))
+        with self._page:
+            self.exchanges.appendleft(Exchange(prompt, answers))
 
 
 def load_chat(directory: Path, seed: int | None, threads: int | None, progress: Progress) -> WatchChat:

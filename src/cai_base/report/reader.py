@@ -43,7 +43,18 @@ class Reader:
     @property
     def policy(self) -> str:
         """The source in a Content-Security-Policy that allows this script and no other."""
-        return f"'sha256-{base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()}'"
+        return policy_of(self.script)
+
+
+def policy_of(script: str) -> str:
+    """The source in a Content-Security-Policy that allows a script and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def page_script() -> str:
+    """The only script of a page that this version writes."""
+    templates = files("cai_base.report").joinpath("templates")
+    return "".join(templates.joinpath(name).read_text(encoding="utf-8") for name in ("reader.js", "readings.js"))
 
 
 class _Text(TypedDict):
@@ -109,9 +120,7 @@ def read(stored: StoredRun, pictures: Sequence[Picture] = (), largest: int = LAR
     }
     figures = {one.name: one.readings for one in pictures if one.readings is not None}
     data = f'{{"head":{_as_json(head)},"items":[{",".join(chosen)}]}}'
-    templates = files("cai_base.report").joinpath("templates")
-    script = "".join(templates.joinpath(name).read_text(encoding="utf-8") for name in ("reader.js", "readings.js"))
-    return Reader(data, _as_json(figures), script, left_out)
+    return Reader(data, _as_json(figures), page_script(), left_out)
 
 
 def _items(stored: StoredRun) -> Iterator[_Prompt | _Chain]:
