@@ -280,6 +280,15 @@ def test_the_scratch_folder_of_a_killed_process_is_removed_and_that_of_a_living_
     assert {*tmp_path.iterdir()} == {alive, elsewhere}
 
 
+def test_a_link_where_a_file_is_written_first_is_refused_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("keep")
+    (tmp_path / ".results.json.new").symlink_to(outside)
+    with pytest.raises(UserError, match=r"\.results\.json\.new: is a link, and another file"):
+        write_atomic(tmp_path / "results.json", b"x")
+    assert outside.read_text() == "keep"
+
+
 def test_a_file_that_another_process_is_writing_now_is_written_whole_by_each(tmp_path: Path) -> None:
     path, new = tmp_path / "page.html", tmp_path / ".page.html.new"
     new.write_bytes(b"left by a killed process, and longer than what is written next")

@@ -21,6 +21,7 @@ from small_run import PROMPTS
 
 from cai_base import paths
 from cai_base.cli import main
+from cai_base.errors import UserError
 from cai_base.integrations.tracking.follow import following
 from cai_base.integrations.tracking.points import Point
 from cai_base.integrations.tracking.send import AnotherSender, Sender, begin
@@ -287,6 +288,36 @@ def test_a_run_with_a_failing_tracker_continues_and_says_how_to_send_the_rest(
     said = " ".join(capsys.readouterr().err.split())
     assert "tensorboard is incomplete" in said
     assert f"cai-base track {run}" in said
+
+
+def test_a_run_that_another_user_tracked_is_not_sent_before_this_user_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(run, ["tensorboard"])
+    file = run / TRACKERS / "tensorboard.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"by": "somebody else"}))
+    with following(run, Progress()):
+        pass
+    said = " ".join(capsys.readouterr().err.split())
+    assert "tensorboard: nothing is sent, because another user or another machine named this tracker" in said
+    assert f"cai-base track {run}" in said
+    assert not (run / TRACKERS / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("name", ["tensorboard.lock", "tensorboard.log", "tensorboard", "tensorboard/seed-0"])
+def test_a_tracker_s_files_are_not_written_through_a_link(run: Path, tmp_path: Path, name: str) -> None:
+    begin(run, ["tensorboard"])
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "events.out.tfevents.1").write_text("keep")
+    link = run / TRACKERS / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(outside)
+    with pytest.raises(UserError, match="is a link, and other files would be written through it; remove it"):
+        Sender(run, "tensorboard")
+    with pytest.raises(UserError, match="is a link"), following(run, Progress.quiet()):
+        pass
+    assert [file.name for file in outside.iterdir()] == ["events.out.tfevents.1"]
 
 
 def test_two_processes_do_not_send_one_run_to_one_tracker(run: Path) -> None:

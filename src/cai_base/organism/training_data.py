@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cai_base.organism.model import Settings
 from cai_base.organism.optimizers import steps_per_part
+from cai_base.store import refuse_links
 from cai_base.village import corpus
 
 BEGIN, END = "<|begin|>", "<|end|>"
@@ -103,7 +104,8 @@ def stored_rows(
     path = work / "rows.npz"
     if not path.exists():
         data = _make_rows(tokenizer, tokens, seed, settings, without)
-        with (part := work / "rows.part").open("wb") as file:
+        refuse_links(part := work / "rows.part")
+        with part.open("wb") as file:
             np.savez(
                 file, validation=data.validation, rows=data.rows, planted=np.array(json.dumps(data.shares_by_kind))
             )

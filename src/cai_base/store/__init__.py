@@ -21,7 +21,9 @@ from cai_base.errors import ChangedFileError, UserError
 from cai_base.reading import build, check_file, check_inside, decoded, parse_json, read_bytes
 from cai_base.store.files import JsonObject as JsonObject
 from cai_base.store.files import differences, digest_of, fsync, sha256
+from cai_base.store.files import open_to_append as open_to_append
 from cai_base.store.files import read_lines as read_lines
+from cai_base.store.files import refuse_links as refuse_links
 from cai_base.store.files import scratch as scratch
 from cai_base.store.files import to_json as to_json
 from cai_base.store.files import to_lines as to_lines

@@ -1,5 +1,6 @@
 """Files of a run as bytes: atomic writes, JSON with equal bytes for equal values, hashes, and how two values differ."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+from cai_base.errors import UserError
 from cai_base.reading import shortened
 
 JsonObject = dict[str, Any]
@@ -20,14 +22,18 @@ JsonObject = dict[str, Any]
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` atomically: at any time, `path` has either its old content or the complete new content."""
+    """Write `content` atomically: at any time, `path` has either its old content or the complete new content.
+
+    Raises:
+        UserError: a link is where the new content is written first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = unfinished(path)
-    file = new.open("ab")
+    file = open_to_append(new)
     if not _is_ours(file, new):  # another process writes the same file now, and is perhaps stopped
         file.close()
         new = path.with_name(f".{path.name}.{os.getpid()}.new")
-        file = new.open("wb")
+        file = open_to_append(new)
     with file:
         file.truncate(0)
         file.write(content)
@@ -39,6 +45,33 @@ def write_atomic(path: Path, content: bytes) -> None:
             new.unlink()
             raise
     fsync(path.parent)
+
+
+def open_to_append(path: Path) -> IO[bytes]:
+    """Open a file of this project's own at its end; it is made if there is none. A link is not followed.
+
+    A folder may be someone else's, and a link under a name that is written could lead to any file of the user's.
+
+    Raises:
+        UserError: the path is a link.
+    """
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "ab")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path}: is a link, and another file would be written through it; remove it") from None
+
+
+def refuse_links(*paths: Path) -> None:
+    """Refuse folders and files that are links, since what is written there would be written elsewhere.
+
+    Raises:
+        UserError: names the first link.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise UserError(f"{path}: is a link, and other files would be written through it; remove it")
 
 
 def _is_ours(file: IO[bytes], path: Path) -> bool:

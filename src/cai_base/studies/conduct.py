@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cai_base.errors import Stopped, UserError
 from cai_base.progress import Pace, Progress
+from cai_base.store import open_to_append, refuse_links
 from cai_base.studies import folder
 from cai_base.studies.shared_stages import Stages, finished
 from cai_base.text import counted
@@ -48,7 +49,8 @@ def start_worker(study: Path, name: str) -> "subprocess.Popen[bytes]":
     """Start a process that executes one run, with its output in the run's log."""
     log = folder.log_file(study, name)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
+    refuse_links(log.parent)
+    with open_to_append(log) as file:
         return subprocess.Popen(
             [sys.executable, "-m", "cai_base.studies.worker", str(study), name],
             stdout=file,

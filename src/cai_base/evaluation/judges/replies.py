@@ -14,6 +14,7 @@ from cai_base.errors import UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.grading import Grading
 from cai_base.reading import check_file
+from cai_base.store import refuse_links
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ReplyFile:
         path: the file; None until the run has a directory, see `keep_in`.
 
     Raises:
-        UserError: a complete line was changed.
+        UserError: a complete line was changed, or the file is a link, through which another would be written.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -97,6 +98,7 @@ class ReplyFile:
         self._end = 0
         self._early: dict[str, tuple[Reply, bytes]] = {}
         if path is not None and path.exists():
+            refuse_links(path)
             check_file(path, "a judge's replies", None)
             self._index(path)
 
@@ -148,6 +150,7 @@ class ReplyFile:
     def _write(self) -> None:
         if self._path is None:
             return
+        refuse_links(self._path)
         with self._path.open("r+b" if self._path.exists() else "wb") as file:
             file.truncate(self._end)  # a write that failed, as on a full disk, may have left a part of a line
             file.seek(self._end)

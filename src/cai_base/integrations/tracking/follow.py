@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cai_base.integrations.tracking.send import AnotherSender, Sender, trackers_of
+from cai_base.integrations.tracking.send import AnotherSender, Sender, check_places, is_ours, trackers_of
 from cai_base.progress import Progress
-from cai_base.store import TRACKERS
+from cai_base.store import TRACKERS, open_to_append
 from cai_base.text import command_on
 
 INTERVAL = 2.0
@@ -27,9 +27,22 @@ RETRY = 30.0
 def following(directory: Path, progress: Progress) -> Iterator[None]:
     """Send the run to its trackers, if it has any, while the block is executed.
 
-    At the end, incomplete trackers are named, with the command that sends the rest.
+    A tracker that somebody else named, or this user on another machine, gets nothing: a folder from elsewhere must not
+    use this user's account. At the end, incomplete trackers are named, with the command that sends the rest.
+
+    Raises:
+        UserError: a place of a tracker's files is a link.
     """
-    followers = {name: _start(directory, name) for name in trackers_of(directory)}
+    names = trackers_of(directory)
+    for name in names:
+        check_places(directory, name)
+    followers = {name: _start(directory, name) for name in names if is_ours(directory, name)}
+    for name in names:
+        if name not in followers:
+            progress.say(
+                f"{name}: nothing is sent, because another user or another machine named this tracker; send it with: "
+                f"{command_on('track', directory)}"
+            )
     try:
         yield
     finally:
@@ -82,7 +95,7 @@ def _only_sender(directory: Path, tracker: str) -> Sender:
 def _start(directory: Path, tracker: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "cai_base.integrations.tracking", str(directory), tracker]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with _log(directory, tracker).open("ab") as log:  # in a new session, so that Ctrl-C does not reach it
+    with open_to_append(_log(directory, tracker)) as log:  # in a new session, so that Ctrl-C does not reach it
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
         )

@@ -6,6 +6,9 @@ during the batch, the next one asks the tracker what it has, so that no step is 
 """
 
 import fcntl
+import hashlib
+import os
+import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from uuid import uuid4
@@ -18,7 +21,7 @@ from cai_base.integrations.tracking.sinks import Sink, TrackedRun, sink_kind
 from cai_base.reading import read_record
 from cai_base.records.stored import Stored
 from cai_base.settings.validation import stored_settings
-from cai_base.store import TRACKERS, Run, to_json, write_atomic
+from cai_base.store import TRACKERS, Run, open_to_append, refuse_links, to_json, write_atomic
 from cai_base.text import command_on
 
 REMEDY = "delete it to send everything again, to new tracked runs"
@@ -50,10 +53,12 @@ class Tracking(Stored):
 
     Attributes:
         experiment: the name that groups the run's seeds in the tracker; renaming the folder does not change it.
+        by: `this_user` of who named the tracker for this run; None in files of earlier versions.
         seeds: what was sent, by the seed's number.
     """
 
     experiment: str
+    by: str | None = None
     seeds: dict[str, Sent] = Field(default_factory=dict)
 
 
@@ -69,11 +74,40 @@ def begin(directory: Path, trackers: Iterable[str], flag: str = "--track") -> No
     trackers = list(trackers)
     for name in trackers:
         sink_kind(name, flag)
+    for name in {*trackers, *trackers_of(directory)}:
+        check_places(directory, name)
     known = [_read(directory, name).experiment for name in trackers_of(directory)]
     experiment = known[0] if known else f"{directory.resolve().name}-{uuid4().hex[:6]}"
     for name in trackers:
-        if not _file(directory, name).exists():
-            _write(directory, name, Tracking(experiment=experiment))
+        exists = _file(directory, name).exists()
+        tracking = _read(directory, name) if exists else Tracking(experiment=experiment)
+        if tracking.by != this_user():
+            _write(directory, name, tracking.model_copy(update={"by": this_user()}))
+
+
+def this_user() -> str:
+    """The user and the machine, as a digest: a run's folder may be given away, and says neither's name."""
+    machine = Path("/etc/machine-id")
+    number = machine.read_text(encoding="utf-8", errors="replace") if machine.is_file() else ""
+    return hashlib.sha256(f"{platform.node()}\n{number}\n{os.getuid()}".encode()).hexdigest()
+
+
+def is_ours(directory: Path, tracker: str) -> bool:
+    """Whether this user, on this machine, named the tracker for this run."""
+    return _read(directory, tracker).by == this_user()
+
+
+def check_places(directory: Path, tracker: str) -> None:
+    """Check that what is written for a tracker lies in the run's folder.
+
+    Raises:
+        UserError: a folder or a file there is a link.
+    """
+    folder = directory / TRACKERS
+    own = folder / tracker
+    inside = sorted(own.iterdir()) if own.is_dir() and not own.is_symlink() else []
+    file = _file(directory, tracker)
+    refuse_links(folder, file, file.with_suffix(".lock"), file.with_suffix(".log"), own, *inside)
 
 
 def trackers_of(directory: Path) -> list[str]:
@@ -90,12 +124,14 @@ class Sender:
 
     Raises:
         AnotherSender: another process is sending it, such as that of a run that was killed, which sends the rest.
+        UserError: a place of its files is a link.
     """
 
     def __init__(self, directory: Path, tracker: str) -> None:
         self._directory, self._tracker = directory, tracker
+        check_places(directory, tracker)
         _file(directory, tracker).parent.mkdir(exist_ok=True)
-        self._lock = _file(directory, tracker).with_suffix(".lock").open("ab")  # held until it is closed
+        self._lock = open_to_append(_file(directory, tracker).with_suffix(".lock"))  # held until it is closed
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
