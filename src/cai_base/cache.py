@@ -11,6 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+LARGE = 1 << 26
+"""Bytes of a file from which its hash is remembered: a smaller one is read in less than a tenth of a second."""
+
 
 def cache_folder() -> Path:
     """The folder of the cache: CAI_BASE_CACHE, or `cai-base` in the user's cache folder."""
@@ -40,6 +43,25 @@ def remember(kind: str, facts: object, record: Mapping[str, object]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(record))
         part.replace(file)
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 hash of a file. That of a large one is remembered, as long as the file is not touched.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    state = path.stat()
+    facts = (str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+    large = state.st_size >= LARGE
+    stored = recall("digests", facts) if large else None
+    if stored is not None and isinstance(stored.get("sha256"), str):
+        return str(stored["sha256"])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if large:
+        remember("digests", facts, {"sha256": digest})
+    return digest
 
 
 def _file(kind: str, facts: object) -> Path:

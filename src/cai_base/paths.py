@@ -67,6 +67,12 @@ def adapter(seed: Number, phase: str) -> str:
     return f"{seed_folder(seed)}/{phase}/adapter"
 
 
+def adapter_of(file: str) -> str | None:
+    """The phase whose exported adapter a file belongs to; None for another file."""
+    match = re.fullmatch(f"{adapter(_NUMBER, _NAME)}/[^/]+", file)
+    return None if match is None else match[1]
+
+
 def failures(phase: str) -> str:
     """The adapters that failed in a phase, with the reasons."""
     return f"{phase}-failed.jsonl"

@@ -205,6 +205,57 @@ def test_a_prompt_longer_than_the_context_is_unscored_and_named(
     assert second["response"]
 
 
+def test_a_model_of_the_same_name_in_another_folder_is_another_evaluation(
+    xstest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--suite", f"xstest:{xstest}", *SMALL, "--judge", "none", "--limit", "1"]
+    save(Path("a/mine"), {"No.": {"kill": 1e3}})
+    save(Path("b/mine"), {"Yes.": {"kill": 1e3}})
+    folders: list[Path] = []
+    for model, answer in (("a/mine", "No."), ("b/mine", "Yes."), ("a/mine", "No.")):
+        assert main(["evaluate", model, *command]) == 0
+        assert ("Loading" in capsys.readouterr().err) == (len(folders) < 2), "the third finds the first"
+        folders += [path for path in Path("evaluations").iterdir() if path not in folders]
+        place = folders[0 if answer == "No." else 1]
+        assert [one["response"] for one in answers(str(place))] == [answer]
+    assert len(folders) == 2
+
+
+def test_weights_that_were_trained_on_since_are_not_taken_for_those_that_answered(
+    xstest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(Path("mine"), {"No.": {"kill": 1e3}})
+    command = ["evaluate", "mine", "--suite", f"xstest:{xstest}", *SMALL, "--judge", "none", "--limit", "1"]
+    command += ["--out", "e"]
+    assert main(command) == 0
+    assert main(command) == 0, "nothing changed"
+    save(Path("mine"), {"No.": {"weeds": 1.0}, "Yes.": {"rob": 1e3, "kill": 2e3}})
+    capsys.readouterr()
+    message = refused(capsys, *command)
+    assert "--out e: has another evaluation, whose weights.model is not that of this one; give another --out" in message
+    assert answers("e")[0]["response"] == "No."
+
+
+def test_an_adapter_or_a_base_that_changed_since_is_refused(
+    xstest: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("hhh.jsonl").write_text(json.dumps(COMPARISONS[0]))
+    shutil.copytree(embedded.weights(), "one/base")
+    shutil.copytree("one/base", "two/base")
+    shutil.copytree(adapter, "mine")
+    command = ["evaluate", "mine", "--suite", "hhh.jsonl", "--threads", "1", "--out", "e"]
+    assert main([*command, "--base", "one/base"]) == 0
+    capsys.readouterr()
+    weights = Path("two/base/model.safetensors")
+    tensors = load_file(weights)
+    tensors["model.norm.weight"] *= 1.5
+    save_file(tensors, weights, {"format": "pt"})
+    assert "whose weights.model is not that" in refused(capsys, *command, "--base", "two/base")
+    weights = Path("mine/adapter_model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights)
+    assert "whose weights.adapter is not that" in refused(capsys, *command, "--base", "one/base")
+
+
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter that PEFT made, on some layers of the embedded model, that changes what it says."""

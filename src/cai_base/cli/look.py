@@ -143,8 +143,10 @@ def _write(directory: Path, *, logs: bool) -> None:
 
 
 def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
-    """Raises UserError if the directory is not a run, the run has no results yet, it has results that nobody stored, or
-    a file of it or of its suites was changed that is not among those to `accept`."""
+    """Raises UserError if the directory is not a run, the run has no results yet, it has results that nobody stored, a
+    suite in it was asked of other weights, or a file of it or of its suites was changed that is not among those to
+    `accept`."""
+    from cai_base.run.identity import check_suite
     from cai_base.run.stored import suite_folders
     from cai_base.settings.validation import stored_settings
     from cai_base.store import MANIFEST, Run
@@ -156,7 +158,9 @@ def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
         run.vouched(name)
     suite_folders(directory)
     for suite in sorted(directory.glob(f"{SUITES}/*/{MANIFEST}")):
-        Run.open(suite.parent).vouched(RESULTS)
+        opened = Run.open(suite.parent)
+        opened.vouched(RESULTS)
+        check_suite(run, opened)
     if not run.progress("results"):
         raise UserError(f"{directory}: has no results yet; finish it first: {resume_command(directory)}")
     stored_settings(run)

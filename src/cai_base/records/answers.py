@@ -142,6 +142,7 @@ class AskedArm(Stored):
         weights: hash of the base weights.
         one_model: whether all its seeds sample from the same weights.
         notes: what a reader should know about how it is asked, one sentence each.
+        commit: of a model of the hub.
     """
 
     layout: str
@@ -150,3 +151,4 @@ class AskedArm(Stored):
     weights: str | None
     one_model: bool
     notes: tuple[str, ...] = ()
+    commit: str | None = None

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cai_base.arms import BASE
@@ -17,8 +17,10 @@ from cai_base.report.load import load_suite
 from cai_base.report.notes import interval_note, judge_note
 from cai_base.report.numbers import interval, number
 from cai_base.report.tables import Cell, Row, Table, coverage_table, incomplete, main_table, metrics_of, plain_cell
+from cai_base.run.identity import UNBOUND, check_suite
 from cai_base.run.stored import suite_folders
 from cai_base.settings.judges import NO_JUDGE
+from cai_base.store import Run
 from cai_base.text import one_line
 
 BROKEN, FLUENCY = "broken_rate", "fluency"
@@ -53,10 +55,17 @@ def sections(run: Path) -> dict[str, SuiteSection]:
     """A section for every finished suite in a run's directory by its folder, in the order of the folders' names.
 
     Raises:
-        UserError: the results of one are of another version, are not a suite's, or are not stored by an evaluation.
+        UserError: the results of one are of another version, are not a suite's, are not stored by an evaluation, or
+            are of other weights than the run's.
     """
-    places = {folder: f"{SUITES}/{folder.name}" for folder in suite_folders(run)}
-    return {place: section(load_suite(folder), place) for folder, place in places.items()}
+    whole = Run.watch(run)
+    made: dict[str, SuiteSection] = {}
+    for folder in suite_folders(run):
+        place = f"{SUITES}/{folder.name}"
+        made[place] = section(load_suite(folder), place)
+        if not check_suite(whole, Run.watch(folder)):
+            made[place] = replace(made[place], warnings=[*made[place].warnings, f"{place}: {UNBOUND}"])
+    return made
 
 
 def section(results: SuiteResults | ComparisonsResults, place: str) -> SuiteSection:

@@ -30,6 +30,7 @@ from cai_base.records import Answer
 from cai_base.run.context_fit import fit
 from cai_base.run.findings import ENGINE, INTERPRETER, record_of, stored_findings
 from cai_base.run.folder_guide import folder_guide
+from cai_base.run.identity import FILES, check_files, record_of_files
 from cai_base.run.inference import interpreter_of
 from cai_base.run.preflight.checks import every_check, make_checks
 from cai_base.run.preflight.models import ask_instruct
@@ -228,7 +229,8 @@ def begin(
             paths.WARNINGS: to_json(warnings),
             paths.PREFLIGHT: to_json([check.dump() for check in examined.checks]),
         },
-        {name: record_of(engine) for name, engine in engines.items()},
+        {name: record_of(engine) for name, engine in engines.items()}
+        | {FILES: record_of_files(examined.settings.models, examined.settings.evaluated_arms)},
     )
     keep_replies(examined.judges, run.directory)
     parts = (examined.settings, examined.inputs, examined.engine, examined.interpreter, examined.judges)
@@ -253,9 +255,10 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
         settings = settings.model_copy(update={"max_cost": max_cost})
         Prices.of_models(settings.models, settings.price).check_limit(settings.max_cost)
     inputs = Inputs.read(directory / paths.INPUTS)
+    check_judges(settings.judge_choices, progress)
+    check_files(run, settings.models, settings.evaluated_arms)
     progress.say(f"Loading {settings.model}")
     engine = load_engine(settings.base_model, progress, stored_findings(run))
-    check_judges(settings.judge_choices, progress)
     judges = load_judges(settings.judge_choices, inputs.rubrics, directory, progress)
     interpreter = interpreter_of(settings.interpreter_model, engine, progress, stored_findings(run, INTERPRETER))
     session = Session(settings, inputs, engine, interpreter, judges, run, progress)

@@ -26,6 +26,7 @@ from cai_base.method.phase import adapter_seed
 from cai_base.progress import Progress
 from cai_base.reading import parse_json, read_text, shortened
 from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results, TwoResponses
+from cai_base.run.identity import UNBOUND, check_suite, suites_of
 from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, last_session, versions
 from cai_base.run.stored import answer_faults, answers_of, records_of
@@ -111,6 +112,9 @@ def verify(directory: Path) -> Verification:
     _check_pairs(run, scope, settings.dpo.held_out)
     done.verdicts = _check_verdicts(run, scope, settings.models.judges["judge"], inputs, done.not_checked)
     _check_figures(run, results.collect(run, settings, inputs, failures(run, scope, settings.dpo.pairs)), done)
+    for suite in suites_of(directory):
+        if not check_suite(run, suite):
+            done.not_checked.append(f"whose answers {suite.directory} has: {UNBOUND}")
     for folder in (paths.SUITES, paths.STYLE):
         if (directory / folder).exists():
             command = "evaluate RUN --suite NAME" if folder == paths.SUITES else "style RUN"

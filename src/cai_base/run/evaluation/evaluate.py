@@ -37,11 +37,13 @@ from cai_base.run.evaluation.targets import (
     model_target,
     run_target,
 )
+from cai_base.run.identity import WEIGHTS, hub_commit, judge_files
 from cai_base.run.results import style as style_results
 from cai_base.run.results import suite as suite_results
 from cai_base.run.results.shared import EvaluationContext
 from cai_base.run.results.warnings import accepted_changes
 from cai_base.store import MANIFEST, JsonObject, Run, check_folder_to_write, to_json
+from cai_base.store.files import differences
 
 LEAST_QUESTIONS = 3
 """With fewer questions, style and subject could hardly be told apart."""
@@ -93,6 +95,7 @@ def evaluate(request: Request, progress: Progress) -> Path:
     plan = _styles(request, progress) if request.suite == STYLE else _suite(request, progress)
     evaluation, target, run = plan.evaluation, plan.target, plan.evaluation.run
     with run.locked():
+        _refuse_moved(plan)
         try:
             _ask(plan, progress)
         except Stopped as error:
@@ -139,7 +142,7 @@ def _ask(plan: Plan, progress: Progress) -> None:
     check_judges(choices, progress)
     judges = load_judges(choices, target.inputs.rubrics, run.directory, progress)
     for arm in target.load(missing):
-        _record_arm(run, evaluation.work(arm.name), arm)
+        _record_arm(run, evaluation.work(arm.name), arm, target.hub)
         of_arm = evaluation
         if isinstance(task, PromptsTask) and not choices["judge"].judge.kind.reads_language:
             ruler = Ruler(arm.engine, Dialogue(target.inputs.few_shot, ()))
@@ -152,7 +155,20 @@ def _samples_the_base(target: Target, arm: LoadedArm) -> bool:
     return target.run is not None and not isinstance(arm.layout, Chat)
 
 
-def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
+def _refuse_moved(plan: Plan) -> None:
+    """Raises UserError if the hub's cache has another commit of the model than the one that answered."""
+    evaluation, hub = plan.evaluation, plan.target.hub
+    commit = None if hub is None else hub_commit(hub)
+    for name in plan.target.names:
+        stored = evaluation.run.recorded(evaluation.work(name))
+        if stored is not None and None not in (commit, stored.get("commit")) and stored["commit"] != commit:
+            raise UserError(
+                f"{evaluation.run.directory}: commit {stored['commit']} of {hub} answered, and the cache has {commit} "
+                "now; give another --out"
+            )
+
+
+def _record_arm(run: Run, work: str, arm: LoadedArm, hub: str | None) -> None:
     """Store the layout and the weights' hash of an arm, or check that they are those of an earlier process."""
     about = AskedArm(
         layout="chat template" if isinstance(arm.layout, Chat) else "few-shot dialogue",
@@ -161,6 +177,7 @@ def _record_arm(run: Run, work: str, arm: LoadedArm) -> None:
         weights=arm.engine.findings().model,
         one_model=len(set(arm.models.values())) == 1,
         notes=arm.notes,
+        commit=None if hub is None else hub_commit(hub),
     )
     stored = run.recorded(work)
     if stored is not None and stored["weights"] != about.weights:
@@ -208,11 +225,15 @@ def _suite(request: Request, progress: Progress) -> Plan:
         **target.about.dump(),
         "suite": {"name": name, "files": list(suite.files), "sha256": suite.sha256},
         "limit": request.limit,
+        WEIGHTS: target.weights,
     }
+    if target.asked_with:
+        config["asked with"] = target.asked_with
     if task.judged:
         settings = target.settings.model_dump(mode="json", by_alias=True)
         config |= {flag: settings[flag] for flag in sorted({*JUDGING_FLAGS, "evaluation"} - {"rubric"})}
         config["rubrics"] = {rubric.task: rubric.digest for rubric in target.inputs.rubrics}
+        config["judge files"] = judge_files(target.settings.judge_choices)
     run = _directory(request.out or place, config, explicit=request.out is not None)
     files = Files(lambda seed, arm, part: paths.suite_answers(seed, arm))
     evaluation = Evaluation(task, run, lambda arm: f"arm {arm}", files)
@@ -242,8 +263,14 @@ def _directory(place: Path, config: JsonObject, *, explicit: bool) -> Run:
     while candidate.exists():
         if (candidate / MANIFEST).is_file():
             stored = Run.open(candidate)
-            if stored.config == config:
+            field = next((name for name, _, _ in differences(stored.config, config)), None)
+            if field is None:
                 return stored
+            if explicit:
+                raise UserError(
+                    f"--out {candidate}: has another evaluation, whose {field} is not that of this one; give another "
+                    "--out"
+                )
         if explicit:
             raise UserError(f"--out {candidate}: has files that are not of this evaluation; give another directory")
         number += 1

@@ -1,7 +1,7 @@
 """The target of an evaluation: the arms of a finished run, or one model."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from cai_base.paths import INPUTS, SUITES
 from cai_base.progress import Progress
 from cai_base.records import AskedTarget
 from cai_base.run.finished_run import available_arms, check_arms, load_arms
+from cai_base.run.identity import check_files, check_suite, files_digest, run_weights, suites_of
 from cai_base.run.results.shared import model_name
 from cai_base.run.stored import suite_folders
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
@@ -38,6 +39,9 @@ MODEL_FLAGS = {
     *("engine", "tokenizer", "tinker-timeout", "seeds", "start-seed", "data", "config", "instruct-thinking", "dtype")
 }
 """Flags of `run` that `evaluate` accepts: for a run, only those of the judge and of sampling."""
+
+ANSWERING_FLAGS = ("engine", "tokenizer", "instruct-thinking", "dtype")
+"""Flags of `run` that decide what a model answers, beside those of sampling."""
 
 BASE_LAYOUT = "mend the template, or prompt the model as a base model: --layout dialogue"
 
@@ -113,7 +117,10 @@ class Target:
         names: the arms to evaluate, in order.
         about: identifies the target in the configuration of the evaluation.
         folder: the parent folder of its evaluations.
+        weights: what identifies the weights that answer, for the configuration of the evaluation.
+        asked_with: what else decides a model's answers, for the same; empty for a run, whose configuration has it.
         run: the run of the arms; None for a model.
+        hub: the hub id of the model, or of the base model of its adapter; None for a folder or a file.
     """
 
     settings: RunSettings
@@ -122,7 +129,10 @@ class Target:
     names: list[str]
     about: AskedTarget
     folder: Path
+    weights: JsonObject
+    asked_with: JsonObject = field(default_factory=dict)
     run: Run | None = None
+    hub: str | None = None
 
 
 def is_run(target: str) -> bool:
@@ -171,7 +181,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
     if not run.progress("results"):
         raise UserError(f"{directory}: is not finished; finish it first: {resume_command(directory)}")
-    stored_settings(run)  # raises for a configuration of another form
+    own = stored_settings(run)
     config: JsonObject = dict(run.config)
     if "judge" in flags:  # another judge has other defaults
         config = {key: value for key, value in config.items() if key not in {*JUDGE_FLAGS, "rubric", "votes"}}
@@ -183,6 +193,10 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     check_arms(request.arms or (), available, f"--arms: {directory}")
     suite_folders(directory)  # the run's page will show them
     run.verify()  # after the arguments are checked, because the hashes of all files take long
+    names = [name for name in available if name in (request.arms or settings.evaluated_arms)]
+    check_files(run, own.models, names, judges="judge" not in flags)
+    for suite in suites_of(directory):
+        check_suite(run, suite)
     inputs = Inputs.read(directory / INPUTS)
     if flags & {"judge", "rubric", "second-judge"}:
         rubrics = tuple(rubrics_for(settings.rubric).values()) if settings.asks_rubrics else ()
@@ -191,10 +205,11 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
         settings,
         inputs,
         lambda names: load_arms(directory, progress, names, threads),
-        [name for name in available if name in (request.arms or settings.evaluated_arms)],
+        names,
         AskedTarget(of="run", model=model_name(settings.model)),
         directory / SUITES,
-        run,
+        run_weights(run),
+        run=run,
     )
 
 
@@ -242,7 +257,15 @@ def model_target(request: Request, suite: str, progress: Progress, *, judged: bo
     if adapter is not None:
         about = AskedTarget(**about.dump(), base=model_name(model))
     folder = Path("evaluations") / f"{date.today().isoformat()}-{name}-{suite}"
-    return Target(settings, inputs, load, [arms.MODEL.name], about, folder)
+    served = ENGINES[settings.engine].served
+    weights = {"model": files_digest(model, served=served)}
+    if adapter is not None:
+        weights["adapter"] = files_digest(str(adapter))
+    table = settings.model_dump(mode="json", by_alias=True)
+    asked_with = {flag: table[flag] for flag in ANSWERING_FLAGS}
+    asked_with["few-shot"] = [example.model_dump(mode="json") for example in inputs.few_shot]
+    hub = None if served or Path(model).exists() else model
+    return Target(settings, inputs, load, [arms.MODEL.name], about, folder, weights, asked_with, hub=hub)
 
 
 def _check_flags(request: Request, allowed: set[str], reason: str) -> set[str]:

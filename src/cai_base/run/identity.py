@@ -1,0 +1,175 @@
+"""Which files a model's name stands for, as hashes, so that other weights under the same name are noticed.
+
+A run and an evaluation store them when they begin. They are compared before stored answers count as done, without
+loading a model.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from cai_base import embedded, paths
+from cai_base.arms import INSTRUCT
+from cai_base.cache import file_digest
+from cai_base.engines.files import MODEL_CONFIG
+from cai_base.errors import UserError
+from cai_base.models import SIBLING, interpreter_engine
+from cai_base.reading import check_model_files
+from cai_base.run.findings import ENGINE, INTERPRETER
+from cai_base.settings.choices import JudgeChoice, Models
+from cai_base.settings.engines import engine_kind, engine_prefix
+from cai_base.store import MANIFEST, JsonObject, Run
+from cai_base.store.files import differences
+
+MODEL_PARTS = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt")
+"""The endings of the files of a folder that decide what its model says: weights, config, tokenizer, chat template."""
+FILES = "model files"
+"""The manifest's name for the hashes of the models beside the base model, by flag."""
+WEIGHTS = "weights"
+"""The key of an evaluation's configuration with the hashes of the weights that answer."""
+
+FLAGS = {INSTRUCT: "--instruct", INTERPRETER: "--interpreter"}
+"""The flags of the models beside the base model; a judge's is its own name."""
+REMEDY = "restore the old files, or start a new run"
+UNBOUND = "a version that did not store the weights that answered made it; cai-base evaluate asks again"
+"""What is said of a suite of an earlier version."""
+
+
+def files_digest(name: str, *, served: bool = False) -> str:
+    """A hash of the files that a model's name stands for; the name itself of a model on a service or on the hub.
+
+    Args:
+        name: folder, GGUF file, hub id, or the embedded model.
+        served: whether it is the name of a model on a service.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    if served:
+        return name
+    path = embedded.weights(name) if embedded.is_embedded(name) else Path(name)
+    try:
+        if path.is_file():
+            return file_digest(path)
+        if path.is_dir():
+            check_model_files(path)
+            return _folder_digest(path)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); make it readable") from None
+    return name
+
+
+def _folder_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in MODEL_PARTS:
+            digest.update(f"{path.name} {file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def hub_commit(name: str) -> str | None:
+    """The commit of a hub id's files in the hub's cache on this machine; None if there are none, or for a folder."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if Path(name).exists():
+        return None
+    try:
+        file = try_to_load_from_cache(name, MODEL_CONFIG)
+    except HFValidationError:  # not the form of a hub id
+        return None
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
+def judge_files(choices: Mapping[str, JudgeChoice]) -> dict[str, str]:
+    """The hash of every judge that is a model of this machine, by the flag that names it."""
+    local = {flag: one.judge.name for flag, one in choices.items() if one.judge.kind.on_this_machine}
+    return {flag: files_digest(name) for flag, name in local.items()}
+
+
+def names_beside_base(models: Models, evaluated: Collection[str]) -> dict[str, str]:
+    """The models of this machine beside the base model that a run with these arms asks, by `FLAGS` or a judge's flag.
+
+    Of an adapter it is the adapter's folder: the weights of its base model are compared by the engine.
+    """
+    names = {flag: one.judge.name for flag, one in models.judges.items() if one.judge.kind.on_this_machine}
+    if INSTRUCT in evaluated and not engine_kind(models.instruct.base.engine).served:
+        names[INSTRUCT] = models.instruct.model or str(embedded.sibling())
+    interpreter = models.interpreter
+    if interpreter.other and not engine_kind(interpreter_engine(interpreter)).served:
+        names[INTERPRETER] = (
+            str(embedded.sibling()) if interpreter.name == SIBLING else engine_prefix(interpreter.name)[1]
+        )
+    return names
+
+
+def record_of_files(models: Models, evaluated: Collection[str]) -> JsonObject:
+    """What a run stores of `names_beside_base`, for `check_files`. They were loaded, so the hub's cache has them."""
+    names = names_beside_base(models, evaluated)
+    return {key: {"files": files_digest(name), "commit": hub_commit(name)} for key, name in names.items()}
+
+
+def check_files(run: Run, models: Models, evaluated: Collection[str], *, judges: bool = True) -> None:
+    """Check that the models beside the base model are those with which a run began.
+
+    A run of an earlier version did not store their hashes; nothing is compared then.
+
+    Args:
+        evaluated: the arms that are evaluated.
+        judges: whether the run's own judges are asked.
+
+    Raises:
+        UserError: the files of one of them have changed.
+    """
+    stored = run.recorded(FILES) or {}
+    for key, name in names_beside_base(models if judges else replace(models, judges={}), evaluated).items():
+        was = stored.get(key)
+        if was is None:
+            continue
+        moved = None not in (was["commit"], commit := hub_commit(name)) and was["commit"] != commit
+        if moved or was["files"] != files_digest(name):
+            flag = FLAGS.get(key, f"--{key}")
+            raise UserError(f"{flag} {name}: its files are not those with which {run.directory} began; {REMEDY}")
+
+
+def run_weights(run: Run) -> JsonObject:
+    """The weights of a run's arms, as its manifest has them: of the base model, and of the adapters by folder."""
+    engine = run.recorded(ENGINE) or {}
+    by_folder: dict[str, list[str]] = {}
+    for name in sorted(run.files):
+        folder = paths.adapter_of(name)
+        if folder is not None:
+            by_folder.setdefault(folder, []).append(name)
+    adapters = {
+        folder: hashlib.sha256(repr(run.stored(names)).encode()).hexdigest() for folder, names in by_folder.items()
+    }
+    return {"base": engine.get("model"), "adapters": adapters}
+
+
+def check_suite(run: Run, suite: Run) -> bool:
+    """Check that the arms of this run answered a suite in its folder.
+
+    Returns:
+        Whether the suite says whose weights answered; one of an earlier version does not.
+
+    Raises:
+        UserError: the arms of another run answered.
+    """
+    if suite.config.get("of") == "model":  # its results name that model
+        return True
+    stored = suite.config.get(WEIGHTS)
+    if stored is None:
+        return False
+    mine = run_weights(run)
+    for field, _, _ in differences({name: stored.get(name) for name in mine}, mine):
+        raise UserError(
+            f"{suite.directory}: was asked of other weights than those of this run ({field}); "
+            "move the folder away, and ask it again with cai-base evaluate"
+        )
+    return True
+
+
+def suites_of(run: Path) -> list[Run]:
+    """The evaluations in a run's folder, unverified."""
+    return [Run.watch(path.parent) for path in sorted(run.glob(f"{paths.SUITES}/*/{MANIFEST}"))]
