@@ -75,17 +75,28 @@ def weights(model: str = EMBEDDED) -> Path:
     """The folder with the weights and the tokenizer, in Hugging Face layout: shipped, or a variant's in the cache.
 
     Raises:
-        UserError: the variant is not built.
+        UserError: the variant is not built, or another model is in its place.
     """
     if model == EMBEDDED:
         return _PACKAGE / "organism" / "weights"
     folder = variant_folder(model)
+    build = (
+        f"build it once, which may take 80 minutes of one thread: cai-base organism build --without {VARIANTS[model]}"
+    )
     if not (folder / "card.json").is_file():
-        raise UserError(
-            f"--model {model}: is not built on this machine (no finished build in {folder}); build it once, which "
-            f"may take 80 minutes of one thread: cai-base organism build --without {VARIANTS[model]}"
-        )
+        raise UserError(f"--model {model}: is not built on this machine (no finished build in {folder}); {build}")
+    if _without(folder / "card.json") != VARIANTS[model]:
+        raise UserError(f"--model {model}: {folder} has another model, by its card.json; move it away, and {build}")
     return folder
+
+
+def _without(card: Path) -> object:
+    """What the corpus of a build lacks, as its card says; None if nothing, or if it is no card."""
+    try:
+        content = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content.get("without") if isinstance(content, dict) else None
 
 
 def sibling() -> Path:

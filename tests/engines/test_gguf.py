@@ -79,6 +79,22 @@ def test_the_second_load_converts_nothing(file: Path, cache: Path, monkeypatch: 
     assert [path.name for path in (cache / "gguf").iterdir()] == [Path(first).name]
 
 
+@pytest.mark.parametrize("damage", ["a torn file", "a file too few", "no hashes", "an empty folder"])
+def test_a_damaged_conversion_is_made_again(file: Path, damage: str) -> None:
+    folder = Path(gguf.converted(str(file)))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if damage == "a torn file":
+        (folder / "model.safetensors").write_bytes(before["model.safetensors"][:-8])
+    elif damage == "an empty folder":
+        for path in folder.iterdir():
+            path.unlink()
+    else:
+        (folder / {"a file too few": "tokenizer.json", "no hashes": gguf.HASHES}[damage]).unlink()
+    assert Path(gguf.converted(str(file))) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name], "nothing else is left there"
+
+
 def test_a_conversion_reads_the_fields_once_shows_nothing_and_is_of_one_version(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from cai_base import embedded
 from cai_base.cli import main
@@ -73,6 +74,28 @@ def test_the_command_measures_a_judge(labels: Path, tmp_path: Path, capsys: pyte
     assert main([*flags, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == stored
     assert main(["calibrate", "--labels", str(labels)]) == 2
+
+
+def test_replies_of_another_server_or_temperature_are_not_taken_for_this_judges(
+    server: Server, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.answer = lambda body: graded(body, refused="I cannot" in str(body))
+    command = ["calibrate", "--judge", "openai:grader", "--labels", str(labels), "--judge-url"]
+    assert main([*command, server.url]) == 0
+    asked = len(server.asked)
+    assert main([*command, server.url]) == 0
+    assert len(server.asked) == asked, "what is the same is not asked again"
+    capsys.readouterr()
+    place = "calibrations/openai-grader-xstest: has the replies of another judge"
+    elsewhere = server.url.replace("/v1", "/other/v1")
+    said = " ".join(refused(capsys, *command, elsewhere).split())
+    assert f'{place} (judge-url was "{server.url}" and is "{elsewhere}"); give another --out' in said
+    said = " ".join(refused(capsys, *command, server.url, "--judging.temperature", "1").split())
+    assert f"{place} (judging.temperature was 0.1 and is 1.0); give another --out" in said
+    (tmp_path / "calibrations/openai-grader-xstest/config.json").unlink()
+    said = " ".join(refused(capsys, *command, server.url).split())
+    assert "has a judge's replies, and no config.json that says how it was asked; give another --out" in said
 
 
 @pytest.mark.parametrize("true_rate", [0.05, 0.3, 0.7])

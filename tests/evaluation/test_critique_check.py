@@ -1,5 +1,6 @@
 """Preflight's check `critique`: whether a model's critiques depend on the answers that they criticise."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,24 @@ def test_a_models_outputs_are_cached_if_its_weights_are_known(tmp_path: Path, mo
     assert check(interpreter, known_weights=True) == first
     assert interpreter.asked == asked
     assert check(Interpreter(ignores_the_answer, "Other weights."), known_weights=True).outcome == "failed"
+
+
+@pytest.mark.parametrize("damage", ["no margins", "ragged margins"])
+def test_a_damaged_record_of_a_models_outputs_is_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path))
+    interpreter = Interpreter(sees_harm, "No.")
+    first, asked = check(interpreter, known_weights=True), interpreter.asked
+    (record,) = (tmp_path / "critiques").iterdir()
+    content = json.loads(record.read_text())
+    if damage == "no margins":
+        del content["margins"]
+    else:
+        content["margins"][0][0] = content["margins"][0][0][1:]
+    record.write_text(json.dumps(content))
+    assert check(interpreter, known_weights=True) == first
+    assert interpreter.asked == 2 * asked, "the model is asked again"
 
 
 def test_the_embedded_model_detects_harm_and_its_revisions_remove_it() -> None:

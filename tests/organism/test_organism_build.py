@@ -66,6 +66,18 @@ def test_a_build_that_is_killed_and_resumed_gives_the_same_losses_and_weights(tm
     assert weights[0] == weights[1]
 
 
+def test_a_build_that_is_killed_while_it_writes_its_weights_has_no_card(tmp_path, monkeypatch):
+    build(tmp_path)
+
+    def killed(model, folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "save_model", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path)
+    assert not (tmp_path / "card.json").exists(), "a folder with a card is complete"
+
+
 def test_a_folder_of_another_build_is_refused_and_the_field_that_differs_is_named(tmp_path):
     build(tmp_path)
     with pytest.raises(UserError, match="seed is 0, and here it is 1"):
@@ -87,6 +99,12 @@ def test_a_build_without_critiques_differs_in_its_corpus_and_not_in_its_tokenize
     assert shares[1] == 0
     assert "Built without critiques" in base_card(embedded.variant_folder(name))
     assert embedded.weights(name) == embedded.variant_folder(name)
+    card = embedded.variant_folder(name) / "card.json"
+    for other in (whole, lacking | {"without": "harm-critiques"}, ["no card"]):
+        card.write_text(json.dumps(other))
+        with pytest.raises(UserError, match=r"organism:no-critiques: .* has another model, by its card.json; move it"):
+            embedded.weights(name)
+    card.write_text(json.dumps(lacking))
     settings = load_settings(["--model", name]).settings
     assert (settings.data, settings.judge, settings.lora.rank) == ("world", "ground-truth", 16), "a preset of its world"
     with pytest.raises(UserError, match="without is None, and here it is critiques"):

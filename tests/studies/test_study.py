@@ -199,8 +199,13 @@ def test_the_study_of_what_was_planted_compares_three_organisms(
     command = ["study", "planted", "--out", str(tmp_path / "out"), "--processes", "1", *small, *prompts]
     assert main(command) == 2
     assert "cai-base organism build --without harm-critiques" in capsys.readouterr().err
-    for name in embedded.VARIANTS:  # the shipped weights in their place: what a build differs in is tested elsewhere
+    for (
+        name,
+        lacks,
+    ) in embedded.VARIANTS.items():  # the shipped weights in their place: their making is tested elsewhere
         shutil.copytree(embedded.weights(), embedded.variant_folder(name))
+        card = embedded.variant_folder(name) / "card.json"
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"without": lacks}))
     assert main(command) == 0
     content = results(tmp_path / "out")
     assert {cell["levels"]["corpus"] for cell in content["cells"]} == {

@@ -16,7 +16,7 @@ import torch
 from cai_base.engines.weight_files import save_model
 from cai_base.errors import UserError
 from cai_base.organism import pretraining
-from cai_base.organism.cards import BaseCard, base_card
+from cai_base.organism.cards import CARD, BaseCard, card_text
 from cai_base.organism.model import Settings
 from cai_base.organism.optimizers import steps_per_part
 from cai_base.organism.training_data import corpus_hash, stored_rows, stored_tokenizer
@@ -94,10 +94,11 @@ def build(
     }
     if without is not None:
         card["without"] = without
-    write_atomic(out / "card.json", json.dumps(card, indent=1).encode())
+    (out / CARD).unlink(missing_ok=True)  # written last: a folder with a card is complete
     tokenizer.save_pretrained(out)
     save_model(model.bfloat16(), out)
-    write_atomic(out / "README.md", base_card(out).encode())
+    write_atomic(out / "README.md", card_text(card).encode())
+    write_atomic(out / CARD, json.dumps(card, indent=1).encode())
 
 
 def _claim(work: Path, plan: Plan) -> None:
@@ -110,7 +111,7 @@ def _claim(work: Path, plan: Plan) -> None:
     path = work / "plan.json"
     if not path.exists():
         make_folder(work.parent)
-        if not (work.parent / "card.json").exists():
+        if not (work.parent / CARD).exists():
             refuse_others(work.parent, (work.name,), "a build")
         write_atomic(path, json.dumps(plan).encode())
         return

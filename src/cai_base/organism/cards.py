@@ -112,7 +112,11 @@ def base_card(folder: Path) -> str:
     Raises:
         UserError: the folder has no card.
     """
-    card = read_base_card(folder)
+    return card_text(read_base_card(folder))
+
+
+def card_text(card: BaseCard) -> str:
+    """The model card of a base model, as Markdown, from its stored facts."""
     threads_used = card["made_with"]["threads"]
     text = _template("base_card").format_map(
         {

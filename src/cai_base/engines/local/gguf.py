@@ -2,13 +2,15 @@
 
 transformers reads the file and dequantises its weights. The folder is then loaded as any other. Its weights are fp32,
 four bytes each. It is kept by the file's hash and what decides what is read how: the versions of the packages, and the
-source of this module and of those that add what transformers leaves out.
+source of this module and of those that add what transformers leaves out. The hashes of its own files are stored in it,
+and compared before it is used.
 """
 
 import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from cai_base.cache import cache_folder
+from cai_base.cache import cache_folder, file_digest
 from cai_base.engines import EngineError
 from cai_base.engines.local import gguf_meaning, gguf_tokenizer, sizes
 from cai_base.engines.tokenizer import one_line
@@ -32,6 +34,8 @@ from cai_base.errors import install
 SUFFIX = ".gguf"
 PACKAGES = ("gguf", "accelerate")
 """What transformers needs to read such a file; the extra `gguf` has them."""
+HASHES = "converted.json"
+"""The file of a conversion with the hashes of its other files, written last."""
 END_FIELDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 """The fields of `tokenizer.ggml` that name a token that ends a text, a turn or a message."""
 
@@ -59,7 +63,7 @@ def converted(model: str) -> str:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     folder = cache_folder() / "gguf" / f"{digest}-{_way()}"
-    if not folder.is_dir():
+    if not _is_whole(folder):
         absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
         if absent:
             reason = f"a GGUF file is read with {' and '.join(absent)}, not installed here"
@@ -68,9 +72,29 @@ def converted(model: str) -> str:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             with _read_once() as ignored:
                 _convert(model, Path(scratch), Path(scratch) / folder.name, ignored)
-            if not folder.is_dir():  # unless another process was faster
-                (Path(scratch) / folder.name).rename(folder)
+            _put(Path(scratch) / folder.name, folder)
     return str(folder)
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Put a finished conversion in its place, unless another process was faster; a damaged one there is removed."""
+    (new / HASHES).write_text(json.dumps({path.name: file_digest(path) for path in sorted(new.iterdir())}))
+    if folder.exists() and not _is_whole(folder):
+        folder.rename(new.with_name("damaged"))  # removed with the folder that both are in
+    try:
+        new.rename(folder)
+    except OSError:
+        if not _is_whole(folder):
+            raise
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder has the files of a finished conversion, as they were written."""
+    try:
+        stored = json.loads((folder / HASHES).read_bytes())
+        return bool({path.name: file_digest(path) for path in folder.iterdir() if path.name != HASHES} == stored)
+    except (OSError, ValueError):
+        return False
 
 
 def _way() -> str:

@@ -10,10 +10,14 @@ from cai_base.evaluation.judges.load import check_judges, judge_name, load_judge
 from cai_base.evaluation.statistics.misclassification import Confusion, Estimate, share
 from cai_base.inputs.labels import LabelledAnswer, read_labels
 from cai_base.inputs.rubrics import Rubric
+from cai_base.paths import replies
 from cai_base.progress import Progress
+from cai_base.reading import parse_json, read_text
 from cai_base.records import JudgeLabels
+from cai_base.run.identity import judge_files
 from cai_base.settings.choices import JudgeChoice
-from cai_base.store import check_folder_to_write, make_folder, to_json, write_atomic
+from cai_base.store import CONFIG, JsonObject, check_folder_to_write, make_folder, to_json, write_atomic
+from cai_base.store.files import differences
 
 CALIBRATION = "calibration.json"
 
@@ -53,7 +57,8 @@ def calibrate(
         rubrics: that a language model answers.
 
     Raises:
-        UserError: the labels or the judge have a fault, or the scored answers lack one of the two labels.
+        UserError: the labels or the judge have a fault, the scored answers lack one of the two labels, or `out` has
+            the replies of another judge, or of this one asked in another way.
         Stopped: the judge became unavailable; the same command continues.
     """
     labelled = read_labels(labels)
@@ -61,6 +66,7 @@ def calibrate(
     check_folder_to_write(out)
     check_judges(choices, progress)
     make_folder(out)
+    _claim(out, choice, _asked_with(choice, rubrics))
     judge = load_judges(choices, rubrics, out, progress)[choice.flag]
     judgements = judge.judge(judge_errors.responses(answers))
     verdicts = [None if one.verdict is None else one.verdict.refused for one in judgements]
@@ -74,6 +80,40 @@ def calibrate(
     result = Calibration(name, len(answers), len(pairs), Confusion.of(pairs), _annotators(answers), by_metric)
     write_atomic(out / CALIBRATION, to_json(result.dump()))
     return result
+
+
+def _asked_with(choice: JudgeChoice, rubrics: Sequence[Rubric]) -> JsonObject:
+    """Everything that decides what the judge replies: stored replies are of these settings alone."""
+    return {
+        "judge": str(choice.judge),
+        "judge-url": choice.url,
+        "judge-tokenizer": None if choice.tokenizer is None else str(choice.tokenizer),
+        "judge files": judge_files({choice.flag: choice}),
+        "votes": choice.votes,
+        "judging": {"temperature": choice.sampling.temperature, "max-tokens": choice.sampling.max_tokens},
+        "rubrics": {rubric.task: rubric.digest for rubric in rubrics},
+        "tinker-url": choice.host.url if choice.judge.kind.served else None,
+        "dtype": choice.host.dtype if choice.judge.kind.on_this_machine else None,
+    }
+
+
+def _claim(out: Path, choice: JudgeChoice, asked_with: JsonObject) -> None:
+    """Store how the judge is asked, or check that the replies in a folder are of these settings.
+
+    Raises:
+        UserError: they are of others, or of an earlier version, which did not store them.
+    """
+    path = out / CONFIG
+    if not path.exists():
+        if (out / replies(choice.flag)).exists():
+            raise UserError(
+                f"{out}: has a judge's replies, and no {CONFIG} that says how it was asked; give another --out"
+            )
+        write_atomic(path, to_json(asked_with))
+        return
+    stored = parse_json(path, read_text(path, "the settings of a calibration"))
+    for field, was, now in differences(stored, asked_with):
+        raise UserError(f"{out}: has the replies of another judge ({field} was {was} and is {now}); give another --out")
 
 
 def _annotators(answers: Sequence[LabelledAnswer]) -> Estimate | None:

@@ -117,8 +117,8 @@ def check_critique(
     weights = (engine.findings(), adapter and engine.fingerprint(adapter))
     sampling = (settings.temperature, settings.critique_tokens, settings.response_tokens)
     facts = (__version__, weights, conditions, probes, sampling)
-    if known_weights and (stored := recall("critiques", facts)) is not None:
-        interpretation = Interpretation.model_validate(stored)
+    if known_weights:
+        interpretation = _remembered(facts, (len(conditions), 2, len(probes.probe)))
     if interpretation is None:
         margins = np.stack([_margins(engine, adapter, *condition, probes) for condition in conditions])
         critiques, revisions = _one_round(engine, adapter, *conditions[0], probes, settings)
@@ -126,6 +126,16 @@ def check_critique(
         if known_weights:
             remember("critiques", facts, interpretation.model_dump())
     return _outcome(interpretation, probes, [example.critique for example in dialogue.critique_examples], judge)
+
+
+def _remembered(facts: object, shape: tuple[int, ...]) -> Interpretation | None:
+    """The cached results for these facts, whose margins must have this shape; None if missing or damaged."""
+    try:
+        one = Interpretation.model_validate(recall("critiques", facts))
+        whole = np.array(one.margins).shape == shape and len(one.critiques) == len(one.revisions) == 2 * SAMPLED
+    except ValueError:  # no such record, or one of another form
+        return None
+    return one if whole else None
 
 
 def critique_cost(dialogue: Dialogue, data: str, settings: Revision, tokenizer: Tokenizer) -> Usage:
