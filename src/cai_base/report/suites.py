@@ -59,13 +59,13 @@ def sections(run: Path) -> dict[str, SuiteSection]:
             are of other weights than the run's.
     """
     whole = Run.watch(run)
-    made: dict[str, SuiteSection] = {}
+    by_place: dict[str, SuiteSection] = {}
     for folder in suite_folders(run):
         place = f"{SUITES}/{folder.name}"
-        made[place] = section(load_suite(folder), place)
+        by_place[place] = section(load_suite(folder), place)
         if not check_suite(whole, Run.watch(folder)):
-            made[place] = replace(made[place], warnings=[*made[place].warnings, f"{place}: {UNBOUND}"])
-    return made
+            by_place[place] = replace(by_place[place], warnings=[*by_place[place].warnings, f"{place}: {UNBOUND}"])
+    return by_place
 
 
 def section(results: SuiteResults | ComparisonsResults, place: str) -> SuiteSection:

@@ -9,13 +9,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from cai_base import embedded, paths
 from cai_base.arms import INSTRUCT
 from cai_base.cache import file_digest
 from cai_base.engines.files import MODEL_CONFIG
 from cai_base.errors import UserError
 from cai_base.models import SIBLING, interpreter_engine
-from cai_base.reading import check_model_files
+from cai_base.reading import RESTORE, build, check_model_files
 from cai_base.run.findings import ENGINE, INTERPRETER
 from cai_base.settings.choices import JudgeChoice, Models
 from cai_base.settings.engines import engine_kind, engine_prefix
@@ -34,6 +36,18 @@ FLAGS = {INSTRUCT: "--instruct", INTERPRETER: "--interpreter"}
 REMEDY = "restore the old files, or start a new run"
 UNBOUND = "a version that did not store the weights that answered made it; cai-base evaluate asks again"
 """What is said of a suite of an earlier version."""
+
+
+class ModelFiles(BaseModel):
+    """The files of a model beside the base model, as a run stores them.
+
+    Attributes:
+        files: see `files_digest`.
+        commit: of a model of the hub.
+    """
+
+    files: str
+    commit: str | None
 
 
 def files_digest(name: str, *, served: bool = False) -> str:
@@ -107,7 +121,8 @@ def names_beside_base(models: Models, evaluated: Collection[str]) -> dict[str, s
 def record_of_files(models: Models, evaluated: Collection[str]) -> JsonObject:
     """What a run stores of `names_beside_base`, for `check_files`. They were loaded, so the hub's cache has them."""
     names = names_beside_base(models, evaluated)
-    return {key: {"files": files_digest(name), "commit": hub_commit(name)} for key, name in names.items()}
+    records = {key: ModelFiles(files=files_digest(name), commit=hub_commit(name)) for key, name in names.items()}
+    return {key: record.model_dump(mode="json") for key, record in records.items()}
 
 
 def check_files(run: Run, models: Models, evaluated: Collection[str], *, judges: bool = True) -> None:
@@ -124,11 +139,12 @@ def check_files(run: Run, models: Models, evaluated: Collection[str], *, judges:
     """
     stored = run.recorded(FILES) or {}
     for key, name in names_beside_base(models if judges else replace(models, judges={}), evaluated).items():
-        was = stored.get(key)
-        if was is None:
+        if key not in stored:
             continue
-        moved = None not in (was["commit"], commit := hub_commit(name)) and was["commit"] != commit
-        if moved or was["files"] != files_digest(name):
+        was = build(ModelFiles, stored[key], f"{run.directory / MANIFEST}: {FILES}: {key}", remedy=RESTORE)
+        commit = hub_commit(name)
+        moved = None not in (was.commit, commit) and was.commit != commit
+        if moved or was.files != files_digest(name):
             flag = FLAGS.get(key, f"--{key}")
             raise UserError(f"{flag} {name}: its files are not those with which {run.directory} began; {REMEDY}")
 
@@ -144,7 +160,7 @@ def run_weights(run: Run) -> JsonObject:
     adapters = {
         folder: hashlib.sha256(repr(run.stored(names)).encode()).hexdigest() for folder, names in by_folder.items()
     }
-    return {"base": engine.get("model"), "adapters": adapters}
+    return {"model": engine.get("model"), "adapters": adapters}
 
 
 def check_suite(run: Run, suite: Run) -> bool:
@@ -161,7 +177,7 @@ def check_suite(run: Run, suite: Run) -> bool:
     stored = suite.config.get(WEIGHTS)
     if stored is None:
         return False
-    mine = run_weights(run)
+    mine, stored = run_weights(run), stored if isinstance(stored, dict) else {}
     for field, _, _ in differences({name: stored.get(name) for name in mine}, mine):
         raise UserError(
             f"{suite.directory}: was asked of other weights than those of this run ({field}); "
