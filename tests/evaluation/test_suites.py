@@ -6,9 +6,11 @@ The rows here are made up, about the embedded model's village; the forms are the
 import gzip
 import io
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import huggingface_hub
 import pytest
@@ -305,11 +307,44 @@ def test_a_suite_in_its_authors_repository_is_downloaded_once(tmp_path: Path, mo
         return io.BytesIO(HARMBENCH.encode())
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(suite_files, "urlopen", answer)
+    monkeypatch.setattr(suite_files, "open_url", answer)
     for _ in range(2):
         assert len(read(*suite_files.locate("harmbench")).prompts) == 2
     assert len(asked) == 1
     assert asked[0].startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [("harmbench", b"x" * 5000, "it has more than 4,096 bytes"), ("hhh", b"{}", "its SHA-256 is .* and not d1ee1802")],
+)
+def test_a_download_that_is_too_large_or_not_the_known_file_is_refused_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, says: str
+) -> None:
+    monkeypatch.setenv("CAI_BASE_CACHE", str(tmp_path))
+    monkeypatch.setattr(suite_files, "LARGEST", 4096)
+    monkeypatch.setattr(suite_files, "open_url", lambda *_: io.BytesIO(content))
+    with pytest.raises(UserError, match=f"--suite {name}: cannot be downloaded .*{says}"):
+        suite_files.locate(name)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("target", ["http://{host}/file", "https://elsewhere.example/file", "/file"])
+def test_a_download_is_not_redirected_to_another_host_or_out_of_https(target: str) -> None:
+    class Redirect(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", target.format(host=self.headers["Host"]))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Redirect) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(HTTPError, match=r"redirected to http.*another host"):
+            suite_files.open_url(f"http://127.0.0.1:{server.server_port}/", 5)
+        server.shutdown()
 
 
 @pytest.mark.parametrize("name", ["xstest", "advbench"])
@@ -320,7 +355,7 @@ def test_without_a_network_the_message_says_where_the_file_is_to_be_had(
         raise URLError("no network")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(suite_files, "urlopen", fail)
+    monkeypatch.setattr(suite_files, "open_url", fail)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(
         UserError, match=rf"--suite {name}: cannot be downloaded .*no network.* get it from https://.* "

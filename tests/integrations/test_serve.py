@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 from openai import OpenAI
+from starlette.testclient import TestClient
 
 from cai_base.cli import main
 from cai_base.engines.tokenizer import HubTokenizer
@@ -54,6 +55,22 @@ def address(finished: Path, desk: Desk) -> Iterator[str]:
 def client(address: str, monkeypatch: pytest.MonkeyPatch) -> OpenAI:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+
+
+def test_with_a_key_nothing_is_answered_without_it() -> None:
+    models: Any = SimpleNamespace(by_name={"cai": None})
+    desk: Any = SimpleNamespace(places=1)
+    with TestClient(make_app(models, desk, "the-key"), base_url="http://127.0.0.1") as asked:
+        for headers in ({}, {"Authorization": "Bearer another"}, {"Authorization": "Bearer the-key\u00e9"}):
+            for reply in (
+                asked.get("/v1/models", headers={k: v.encode() for k, v in headers.items()}),
+                asked.post("/v1/chat/completions", json={}, headers={k: v.encode() for k, v in headers.items()}),
+            ):
+                assert reply.status_code == 401
+                assert reply.json()["error"]["code"] == "invalid_api_key"
+                assert "the-key" not in reply.text
+        reply = asked.get("/v1/models", headers={"Authorization": "Bearer the-key"})
+        assert [one["id"] for one in reply.json()["data"]] == ["cai"]
 
 
 def test_a_panic_of_a_tokenizer_is_told_to_who_waits_and_the_next_request_is_answered() -> None:

@@ -104,6 +104,9 @@ def serve(arguments: list[str]) -> int:
     parser.add_argument("--arms", type=names, default=None, help="comma-separated; all by default")
     parser.add_argument("--port", type=int, default=8017, help="8017 by default; 0 for a free one")
     parser.add_argument("--threads", type=count, default=None, help="CPU threads; the run's by default")
+    parser.add_argument(
+        "--with-key", action="store_true", help="requests need an API key, which is random and shown at the start"
+    )
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 65536:
         raise UserError(f"--port {args.port}: must be from 0 to 65535")
@@ -116,5 +119,5 @@ def serve(arguments: list[str]) -> int:
 
     progress = Progress()
     with listen(args.port) as listening:
-        run(run_models(args.run, args.arms, args.threads, progress), listening, progress)
+        run(run_models(args.run, args.arms, args.threads, progress), listening, progress, with_key=args.with_key)
     return 0

@@ -1,17 +1,21 @@
 """Where the files of a suite come from: the user's disk, or the place where the suite's authors publish them."""
 
-import os
+import hashlib
 import tomllib
 from importlib import resources
 from pathlib import Path
 from textwrap import shorten
-from urllib.request import urlopen
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, build_opener
 
 from pydantic import Field
 
+from cai_base.cache import cache_folder
 from cai_base.errors import UserError
 from cai_base.evaluation.tasks.suite_forms import FORMS, JAILBREAKBENCH
-from cai_base.reading import Entry, listed, suggestion
+from cai_base.reading import LARGEST, Entry, listed, suggestion
 from cai_base.store import write_atomic
 
 TIMEOUT = 60.0
@@ -26,13 +30,18 @@ STYLE = "style"
 
 
 class Published(Entry):
-    """A published suite, and where its authors keep it: `files` of a data set on the `hub`, or a `url`."""
+    """A published suite, and where its authors keep it: `files` of a data set on the `hub`, or a `url`.
+
+    Attributes:
+        sha256: of the file at the `url`, where this version knows it; empty otherwise.
+    """
 
     title: str
     paper: str
     hub: str | None = None
     files: list[str] = Field(default_factory=list)
     url: str = ""
+    sha256: str = ""
 
 
 def published() -> dict[str, Published]:
@@ -90,7 +99,7 @@ def _downloaded(name: str, about: Published) -> list[Path]:
 
             logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the message below says it once
             return [Path(hf_hub_download(about.hub, file, repo_type="dataset")) for file in about.files]
-        return [_cached(name, about.url)]
+        return [_cached(name, about)]
     except Exception as error:  # the hub's client raises nearly everything, as does a network that is not there
         place = about.url or f"https://huggingface.co/datasets/{about.hub}"
         reason = shorten(str(error), 200, placeholder=" …")
@@ -99,13 +108,36 @@ def _downloaded(name: str, about: Published) -> list[Path]:
         ) from error
 
 
-def _cached(name: str, url: str) -> Path:
-    """The file at `url`, downloaded once."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai-base" / "suites"
-    path = cache / name / url.rpartition("/")[2]
-    if path.exists():
-        return path
-    with urlopen(url, timeout=TIMEOUT) as answer:
-        content = answer.read()
-    write_atomic(path, content)
+def _cached(name: str, about: Published) -> Path:
+    """The file at the suite's URL, downloaded once.
+
+    Raises:
+        ValueError: it is too large, or is not the file that this version knows.
+    """
+    path = cache_folder() / "suites" / name / about.url.rpartition("/")[2]
+    if not path.exists():
+        with open_url(about.url, TIMEOUT) as answer:
+            content = answer.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        write_atomic(path, content)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if about.sha256 and digest != about.sha256:
+        path.unlink()
+        raise ValueError(f"its SHA-256 is {digest} and not {about.sha256}: it was changed since this version")
     return path
+
+
+class _SameHost(HTTPRedirectHandler):
+    """Follows a redirect within the host alone, and only over HTTPS."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """As in the base class."""
+        if urlsplit(newurl)[:2] != ("https", urlsplit(req.full_url).netloc):
+            raise HTTPError(req.full_url, code, f"redirected to {newurl}, another host", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def open_url(url: str, timeout: float) -> Any:
+    """The response at a URL."""
+    return build_opener(_SameHost).open(url, timeout=timeout)

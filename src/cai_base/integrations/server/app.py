@@ -31,12 +31,18 @@ LARGEST_BODY = 4 << 20
 """The most bytes of a request."""
 HOSTS = ["127.0.0.1", "localhost"]
 """Host names that the server accepts. Other names are refused, against DNS rebinding by other sites."""
+KEY_NEEDED = "this server needs the API key that it has shown at its start; OpenAI's client takes it as OPENAI_API_KEY"
 CLIENT_GONE = 499
 """The status of a response that nobody reads, as nginx logs it."""
 
 
-def make_app(models: Models, desk: Desk) -> Starlette:
-    """The server application for these models."""
+def make_app(models: Models, desk: Desk, key: str | None = None) -> Starlette:
+    """The server application for these models.
+
+    Args:
+        key: what every request must have as its API key; None if none is needed.
+    """
+    guarded = partial(_guarded, key)
     began, readers = int(time.time()), Readers(desk.places)
 
     async def listed(_: Request) -> Response:
@@ -58,24 +64,30 @@ def make_app(models: Models, desk: Desk) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/v1/models", _guarded(listed)),
-            Route("/v1/models/{name}", _guarded(one_model)),
-            Route("/v1/completions", _guarded(completions), methods=["POST"]),
-            Route("/v1/chat/completions", _guarded(chat), methods=["POST"]),
+            Route("/v1/models", guarded(listed)),
+            Route("/v1/models/{name}", guarded(one_model)),
+            Route("/v1/completions", guarded(completions), methods=["POST"]),
+            Route("/v1/chat/completions", guarded(chat), methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)],
         exception_handlers={404: _no_such_path, 405: _no_such_path},
     )
 
 
-def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Wrap a route: errors have OpenAI's format, and requests from pages of other sites are refused."""
+def _guarded(
+    key: str | None, handle: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap a route: errors have OpenAI's format; requests of other sites' pages or without the key are refused."""
+    expected = f"Bearer {key}".encode()
 
     async def guarded(call: Request) -> Response:
         origin = call.headers.get("origin")
         try:
             if origin is not None and _host(origin) not in HOSTS:
                 raise WrongRequest("pages of other sites may not use this server", status=403)
+            header = call.headers.get("authorization", "")
+            if key is not None and not secrets.compare_digest(header.encode(), expected):
+                raise WrongRequest(KEY_NEEDED, status=401, code="invalid_api_key")
             return await handle(call)
         except WrongRequest as error:
             return _error(str(error), error.status, error.param, error.code)

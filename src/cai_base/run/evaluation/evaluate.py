@@ -198,6 +198,7 @@ def _suite(request: Request, progress: Progress) -> Plan:
             raise UserError(f"--{flag} {request.own[flag]}: applies only to --suite {STYLE}; leave it out")
     progress.say(f"Reading the suite {request.suite}")
     suite = _read(request)
+    progress.say(f"Suite {suite.name}: {', '.join(suite.files)}, SHA-256 {suite.sha256}")
     task: Task[Any, Any]
     collect: Callable[..., Stored]
     if isinstance(suite, Comparisons):
