@@ -10,6 +10,7 @@ from cai_base.errors import UserError
 from cai_base.run.identity import FILES, check_files, files_digest, record_of_files
 from cai_base.settings.command_line import load_settings
 from cai_base.store import Run
+from cai_base.studies.shared_stages import Stages, copy_stages
 
 
 def model(folder: Path, weights: bytes = b"weights") -> Path:
@@ -45,6 +46,20 @@ def test_a_judge_or_an_instruct_model_with_other_files_is_refused_by_its_flag(tm
 def test_a_run_of_a_version_that_stored_no_files_goes_on(tmp_path: Path) -> None:
     settings = load_settings(["--judge", f"hf:{model(tmp_path / 'judge')}"]).settings
     check_files(Run.create(tmp_path / "run", {}, {}), settings.models, settings.evaluated_arms)
+
+
+@pytest.mark.parametrize("other", ["the base model", "the judge", None])
+def test_runs_of_a_study_share_only_what_the_same_weights_made(tmp_path: Path, other: str | None) -> None:
+    records = [
+        {"engine": {"model": number if other == "the base model" else "0"}}
+        | {FILES: {"judge": {"files": number if other == "the judge" else "0", "commit": None}}}
+        for number in "01"
+    ]
+    donor, run = (Run.create(tmp_path / f"run-{place}", {}, {}, one) for place, one in enumerate(records))
+    donor.commit("evaluation of base", 1, write={"seed-0/evaluation/base/attack.jsonl": b"{}\n"})
+    whole = Stages({}, {}, "self")
+    copy_stages(run, whole, donor, whole)
+    assert run.progress("evaluation of base") == (other is None)
 
 
 def test_a_large_file_is_read_once_and_again_when_it_was_touched(

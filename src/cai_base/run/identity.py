@@ -149,6 +149,18 @@ def check_files(run: Run, models: Models, evaluated: Collection[str], *, judges:
             raise UserError(f"{flag} {name}: its files are not those with which {run.directory} began; {REMEDY}")
 
 
+def same_files(one: Run, other: Run, *, interpreter: bool) -> bool:
+    """Whether two runs began with the same weights of the base model, and the same files of their judges and, if
+    `interpreter`, of a separate interpreter.
+
+    Of a model that only one of them stored nothing is known: it is of an earlier version, or has no such model.
+    """
+    bases = {(run.recorded(ENGINE) or {}).get("model") for run in (one, other)} - {None}
+    first, second = one.recorded(FILES) or {}, other.recorded(FILES) or {}
+    apart = {INSTRUCT} if interpreter else {INSTRUCT, INTERPRETER}
+    return len(bases) < 2 and all(first[name] == second[name] for name in (first.keys() & second.keys()) - apart)
+
+
 def run_weights(run: Run) -> JsonObject:
     """The weights of a run's arms, as its manifest has them: of the base model, and of the adapters by folder."""
     engine = run.recorded(ENGINE) or {}

@@ -19,6 +19,7 @@ from cai_base.experiment import phases
 from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES
 from cai_base.method.phase import Interpreting, Phase
+from cai_base.run.identity import same_files
 from cai_base.settings.presets import Table
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import section_models
@@ -92,10 +93,13 @@ def finished(run: Run | None, mine: Stages) -> list[str]:
 def copy_stages(run: Run, mine: Stages, donor: Run, theirs: Stages) -> list[str]:
     """Copy the stages that another run has finished and this run has not begun. Returns their names.
 
+    None if the runs began with other weights under the same name, of the base model, a judge or the interpreter.
+
     Raises:
         UserError: a file of the donor was changed.
     """
-    if not _all_known(donor, theirs):
+    interpreter = mine.interpreter == theirs.interpreter
+    if not _all_known(donor, theirs) or not same_files(run, donor, interpreter=interpreter):
         return []
     equal, done = mine.equal(theirs), finished(donor, theirs)
     names = [name for name in equal if name in done and not _works_of(run, name, mine)]
