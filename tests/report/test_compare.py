@@ -11,7 +11,7 @@ import pytest
 from cai_base.cli import main
 from cai_base.evaluation.judges.refusal_phrases import ABOUT, RefusalPhrases
 from cai_base.paths import answers
-from cai_base.report.compare import html, render
+from cai_base.report.compare import html, render, warnings
 from cai_base.report.labels import label
 from cai_base.run.results.compare_runs import compare
 from cai_base.store import Run, to_lines
@@ -133,6 +133,27 @@ def test_the_page_and_the_terminal_have_the_differences(
         assert "Over-refusal rate (%)" in text
         assert "Paired over the seeds (0, 1) and the" in " ".join(text.split())
     assert "<script" not in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_failures_and_warnings_of_each_run_are_named_first_and_its_figures_marked(
+    runs: tuple[Path, Path], make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first run's full CAI refuses harmless prompts too, so its attack success says nothing."""
+    changed = make_run(seeds=2, helpful=True, warnings=("inputs.json was changed and accepted",)).rename(tmp_path / "b")
+    both = (runs[0], changed)
+    refuser, other = as_json(both, capsys)["runs"]
+    stored = json.loads((runs[0] / "results.json").read_bytes())
+    assert refuser["failures"] == stored["failures"] != []
+    assert refuser["warnings"] == stored["warnings"]
+    assert other["failures"] == []
+    assert "inputs.json was changed and accepted" in other["warnings"]
+    assert "b: inputs.json was changed and accepted" in warnings(compare(both))
+    terminal, page = (" ".join(write(compare(both)).replace("\u2060", "").split()) for write in (render, html))
+    assert terminal.startswith("FAILURE: first, Full CAI: blanket refusal")
+    assert page.index("<strong>Failure.</strong> first, Full CAI: blanket refusal") < page.index("Settings that differ")
+    for text in (terminal, page):
+        assert "b: inputs.json was changed and accepted" in text
+        assert text.count("✗ blanket refusal") == 4, "attack success and over-refusal: as a mean, and as a difference"
 
 
 def test_rates_by_string_matching_are_called_that_beside_the_differences(runs: tuple[Path, Path]) -> None:

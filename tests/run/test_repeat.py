@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from cai_base.cli import main
+from cai_base.progress import Progress
+from cai_base.run.accepted import accept_changed
+from cai_base.run.repeat import read_repeated
 from cai_base.settings.command_line import load_settings
 
 
@@ -21,6 +24,18 @@ def test_a_run_is_repeated_from_its_folder_alone_byte_for_byte(moved: Path, tmp_
     assert main(["run", "--from", str(moved), "--out", str(tmp_path / "again")]) == 0
     for name in ("results.json", "config.json", "inputs.json", "seed-1/dpo/adapter/adapter_model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (moved / name).read_bytes(), name
+
+
+def test_a_run_that_repeats_changed_inputs_says_so(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = Path(shutil.copytree(finished, tmp_path / "changed"))
+    (changed / "inputs.json").write_bytes((changed / "inputs.json").read_bytes() + b"\n")
+    accept_changed(changed, ["inputs.json"], Progress.quiet())
+    repeated = read_repeated(changed)
+    (warning,) = {*repeated.same_warnings([], Progress())} - {*read_repeated(finished).same_warnings([], Progress())}
+    assert warning.startswith("inputs.json is that of the repeated run, where it was changed")
+    assert warning in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_repeated_run_refuses_other_settings(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from small_run import RUN
 
 import cai_base
 from cai_base.cli import main
+from cai_base.store import Run
 
 
 def rewrite(run: Path, name: str, change: Callable[[str], str]) -> None:
@@ -102,7 +103,7 @@ def test_a_figure_that_an_older_version_did_not_store_is_not_checked_and_said(
     assert main(["verify", str(copy)]) == 2
     assert "revision.principles is absent" in capsys.readouterr().err
     monkeypatch.setattr("cai_base.run.session_facts.__version__", "9.9")
-    assert main(["verify", str(copy), "--json"]) == 0
+    assert main(["verify", str(copy), "--json"]) == 2
     assert any(one.startswith("revision.principles: ") for one in json.loads(capsys.readouterr().out)["not_checked"])
 
 
@@ -126,14 +127,33 @@ def test_a_figure_that_another_version_may_not_have_stored_is_named_and_not_said
 
     rewrite(copy, "results.json", without_a_rate)
     monkeypatch.setattr("cai_base.run.session_facts.__version__", "9.9")
-    assert main(["verify", str(copy), "--json"]) == 0
+    assert main(["verify", str(copy), "--json"]) == 2
     checked = json.loads(capsys.readouterr().out)
     assert (checked["verified"], checked["absent"]) == (False, ["arms.cai.over_refusal_rate"])
-    assert main(["verify", str(copy)]) == 0
-    said = capsys.readouterr().out
+    assert main(["verify", str(copy)]) == 2
+    said, error = capsys.readouterr()
+    assert "results.json: arms.cai.over_refusal_rate is absent, but this version computes it" in error
     assert "results.json lacks 1 of the figures" in said
     assert "arms.cai.over_refusal_rate: results.json lacks it" in said
     assert "everything" not in said
+
+
+def test_the_files_of_suites_are_compared_too_and_foreign_files_are_named(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"results.json": b'{"schema": 1}', "sft/seed-0.jsonl": b"{}\n"}
+    Run.create(copy / "suites/mine", {"suite": {"name": "mine"}}, files)
+    (copy / "seed-0/notes.txt").write_text("mine")
+    assert main(["verify", str(copy), "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["files"] == len(json.loads((copy / "manifest.json").read_bytes())["files"]) + 3
+    said = " ".join(checked["not_checked"])
+    assert "files that this run did not store, which no figure rests on: 'seed-0/notes.txt'" in said
+    for name in ("judge.jsonl", "second-judge.jsonl", "trackers/", "the figures of suites, only the hashes"):
+        assert name in said
+    (copy / "suites/mine/sft/seed-0.jsonl").write_bytes(b"[]\n")
+    assert main(["verify", str(copy)]) == 2
+    assert "suites/mine/sft/seed-0.jsonl: differs from what this run stored" in capsys.readouterr().err
 
 
 def test_a_changed_file_is_named_by_its_hash(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,14 @@ FAULTS = {
         TWO.replace('"shuffled"', '"cai"'),
         "two.toml: factor.preference: the levels 'revision' and 'shuffled' have the same settings and arm",
     ),
+    "other seeds": (
+        TWO.replace("revision.refusal-prefill = 0.25", "seeds = 3").replace("[run]\nseeds = 2", "[run]"),
+        "two.toml: prefill-with has other seeds than prefill-without; answers are compared in pairs",
+    ),
+    "another judge": (
+        TWO.replace("revision.refusal-prefill = 0.25", 'judge = "none"'),
+        "two.toml: prefill-with has another judge than prefill-without; answers are compared in pairs",
+    ),
     "one level": (
         'question = "?"\n[factor.a.b]\nsft.steps = 2\n',
         "two.toml: factor.a: has one level; a factor needs at least two",

@@ -1,10 +1,13 @@
 """The commands that export, serve or check a run: `export`, `serve` and `verify`."""
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from cai_base.cli.parser import count, names, nonempty_path, run_parser
 from cai_base.errors import UserError, install
+from cai_base.paths import RESULTS
 from cai_base.progress import Progress
 from cai_base.text import for_terminal
 
@@ -24,6 +27,7 @@ def verify(arguments: list[str]) -> int:
     done = check(args.run)
     if args.json:
         print(json.dumps(done.dump(), indent=2))
+        _refuse_absent(args.run, done.absent)
         return 0
     run = for_terminal(str(args.run))
     if done.absent:
@@ -41,7 +45,18 @@ def verify(arguments: list[str]) -> int:
     print("Not checked:")
     for sentence in done.not_checked:
         print(f"  {for_terminal(sentence)}")
+    _refuse_absent(args.run, done.absent)
     return 0
+
+
+def _refuse_absent(run: Path, absent: Sequence[str]) -> None:
+    """Raises UserError if results lack figures: an older version may not have stored them, or they were deleted."""
+    if absent:
+        more = f", and {len(absent) - 1} more," if len(absent) > 1 else ""
+        raise UserError(
+            f"{run / RESULTS}: {absent[0]}{more} is absent, but this version computes it from the stored answers; if "
+            "another version made this run and did not store it, verify the run with that version"
+        )
 
 
 def export(arguments: list[str]) -> int:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cai_base.records.figures import Difference
+from cai_base.records.figures import Difference, NamedFailure
 from cai_base.records.stored import Stored
 
 
@@ -14,6 +14,8 @@ class ComparedRun(Stored):
     Attributes:
         name: its folder's name; the path where two folders have the same.
         arms: by arm, the mean of every metric over all its seeds and prompts.
+        failures: of its arms, as in its results: with one, a low attack success is no success.
+        warnings: as in its results, also of changed files that were accepted.
     """
 
     name: str
@@ -22,6 +24,8 @@ class ComparedRun(Stored):
     judge: str
     seeds: tuple[int, ...]
     arms: dict[str, dict[str, float | None]]
+    failures: tuple[NamedFailure, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Against(Stored):

@@ -9,17 +9,17 @@ from rich.text import Text
 
 from cai_base.arms import arm, in_order
 from cai_base.evaluation.tasks.prompts import METRICS
-from cai_base.records import Difference
-from cai_base.records.compared import Against, RunsCompared
+from cai_base.records import ATTACK, Difference
+from cai_base.records.compared import Against, ComparedRun, RunsCompared
 from cai_base.report.labels import ORGANISM, label
 from cai_base.report.notes import judge_note
 from cai_base.report.numbers import NONE, heading
 from cai_base.report.plotting import arm_colours
 from cai_base.report.suites import FLUENCY
-from cai_base.report.table import draw, page
+from cai_base.report.table import draw, page, warn
 from cai_base.report.tables import Cell, Row, Table, difference_cell, plain_cell
 from cai_base.report.web import web_environment
-from cai_base.text import counted, one_line
+from cai_base.text import counted
 
 DEFAULT = "default"
 """Shown for a setting that a run was not given."""
@@ -38,10 +38,32 @@ def means_table(compared: RunsCompared) -> Table:
             of_runs = [run.arms.get(one, {}) for run in compared.runs]
             if any(name in figures for figures in of_runs):
                 cells = tuple(
-                    plain_cell(metric, figures[name]) if name in figures else Cell(NONE) for figures in of_runs
+                    _marked(plain_cell(metric, figures[name]), name, one, run) if name in figures else Cell(NONE)
+                    for run, figures in zip(compared.runs, of_runs, strict=True)
                 )
                 rows.append(Row(f"{label(one)}: {heading(metric)}", cells))
     return Table("means, as in each run's report", tuple(run.name for run in compared.runs), tuple(rows))
+
+
+def _marked(cell: Cell, metric: str, one: str, *runs: ComparedRun) -> Cell:
+    """The cell of a table, with a mark if the arm failed in one of these runs and the metric shows it, or looks better
+    for it."""
+    kinds = [f.kind for run in runs for f in run.failures if f.arm == one and metric in (ATTACK, f.metric)]
+    return replace(cell, note=f"✗ {', '.join(dict.fromkeys(kinds))}", failed=True) if kinds else cell
+
+
+def failures(compared: RunsCompared) -> list[str]:
+    """The failures of the arms of every run, a sentence each."""
+    return [f"{run.name}, {label(one.arm)}: {one.text}" for run in compared.runs for one in run.failures]
+
+
+def warnings(compared: RunsCompared) -> list[str]:
+    """What makes a difference hard to read, then every warning of the runs, once, with the runs that have it."""
+    runs: dict[str, list[str]] = {}
+    for run in compared.runs:
+        for warning in run.warnings:
+            runs.setdefault(warning, []).append(run.name)
+    return [*compared.warnings, *(f"{', '.join(names)}: {warning}" for warning, names in runs.items())]
 
 
 def settings_table(compared: RunsCompared) -> Table:
@@ -62,11 +84,15 @@ def difference_table(compared: RunsCompared, against: Against) -> Table:
     """A run minus the first run: one row per metric, one column per arm. An arm with the same answers has no figure."""
     arms = in_order({*against.arms, *against.same_answers})
     names = [name for name in METRICS if any(name in figures for figures in against.arms.values())]
+    runs = [run for run in compared.runs if run.name in (against.run, compared.runs[0].name)]
     rows = tuple(
         Row(
             heading(METRICS[name]),
             tuple(
-                Cell(SAME) if one in against.same_answers else _difference_cell(name, against.arms[one]) for one in arms
+                Cell(SAME)
+                if one in against.same_answers
+                else _marked(_difference_cell(name, against.arms[one]), name, one, *runs)
+                for one in arms
             ),
         )
         for name in names
@@ -120,6 +146,8 @@ def html(compared: RunsCompared) -> str:
         .get_template("compare.html")
         .render(
             compared=compared,
+            failures=failures(compared),
+            warnings=warnings(compared),
             colours=arm_colours(),
             means=means_table(compared),
             settings=replace(settings_table(compared), corner="setting"),
@@ -134,8 +162,7 @@ def html(compared: RunsCompared) -> str:
 
 
 def _write(console: Console, compared: RunsCompared) -> None:
-    for warning in compared.warnings:
-        console.print(Text(f"warning: {one_line(warning)}", style="bold yellow"))
+    warn(console, failures(compared), warnings(compared))
     if compared.settings:
         draw(console, settings_table(compared))
     else:

@@ -140,11 +140,11 @@ def load_suite(directory: Path) -> SuiteResults | ComparisonsResults:
     if isinstance(suite, dict) and (suite.get("name") == COMPARISONS or "comparisons" in suite):
         compared = read_record(file, ComparisonsResults, "the results of comparisons", RESTORE)
         check_comparisons(file, compared)
-        open_suite(directory).vouched(paths.RESULTS)
+        open_suite(directory).check(paths.RESULTS)
         return compared
     results = read_record(file, SuiteResults, "the results of a suite", RESTORE)
     check_figures(file, results)
-    open_suite(directory).vouched(paths.RESULTS)
+    open_suite(directory).check(paths.RESULTS)
     return results
 
 
@@ -160,7 +160,7 @@ def load_style(directory: Path) -> StyleResults | None:
     _refuse_another_schema(file)
     results = read_record(file, StyleResults, "the results of a style evaluation", RESTORE)
     check_style(file, results)
-    Run.watch(directory).vouched(paths.STYLE)
+    Run.watch(directory).check(paths.STYLE)
     return results
 
 

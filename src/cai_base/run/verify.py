@@ -24,16 +24,16 @@ from cai_base.inputs.prompts import Prompt
 from cai_base.method.pairs import NO_PAIRS, Pairs, rule
 from cai_base.method.phase import adapter_seed
 from cai_base.progress import Progress
-from cai_base.reading import parse_json, read_text, shortened
+from cai_base.reading import parse_json, quote, read_text, shortened
 from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results, TwoResponses
 from cai_base.run.identity import UNBOUND, check_suite, suites_of
 from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, last_session, versions
-from cai_base.run.stored import answer_faults, answers_of, records_of
+from cai_base.run.stored import answer_faults, answers_of, records_of, suite_folders
 from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.validation import stored_settings
-from cai_base.store import JsonObject, Run, to_json
+from cai_base.store import MANIFEST, TRACKERS, JsonObject, Run, to_json
 from cai_base.text import resume_command
 
 ROUNDING = 1e-9
@@ -46,10 +46,21 @@ NOT_CHECKED = (
     "log-probabilities of answers and pairs, lengths in tokens, comparisons under the constitution, and the metrics of "
     "training steps: they need the model too",
     "the verdicts on pairs of answers: their figures are computed from them as stored",
-    "files without a hash: the page and its figures, logs for Inspect, README.md and usage.json; cai-base report RUN "
-    "writes the page again",
+    "files without a hash: the page and its figures, logs for Inspect, README.md, usage.json and trackers/; cai-base "
+    "report RUN writes the page again",
+    "the replies of a judge that is a model (judge.jsonl, second-judge.jsonl): they have no hash, but a check in each "
+    "line, which cai-base resume compares",
 )
 """What cannot be checked with only the run's folder."""
+WITHOUT_HASH = (
+    *(MANIFEST, paths.README, paths.USAGE, paths.SPENDING, paths.REPORT_HTML, paths.REPORT_MARKDOWN),
+    *(paths.replies(judge) for judge in ("judge", "second-judge")),
+)
+"""The files of a run that are in no manifest."""
+FOLDERS_WITHOUT = (paths.FIGURES, paths.INSPECT, TRACKERS, paths.SUITES)
+"""The folders whose files are not in the run's manifest."""
+NAMED = 5
+"""The most files that a sentence names."""
 
 
 @dataclass(slots=True)
@@ -57,7 +68,7 @@ class Verification:
     """What was checked.
 
     Attributes:
-        files: files whose hash is right.
+        files: files whose hash is right, those of suites too.
         figures: recomputed numbers of `results.json`.
         rounded: those of them that differ only by rounding.
         verdicts: recomputed verdicts of a judge that needs no model.
@@ -103,7 +114,7 @@ def verify(directory: Path) -> Verification:
             f"{directory}: is not finished, so it has no figures; finish it first: {resume_command(directory)}"
         )
     inputs = Inputs.read(directory / paths.INPUTS)
-    done = Verification(files=len(run.files), not_checked=list(NOT_CHECKED))
+    done = Verification(files=len(run.files) + _check_suites(directory), not_checked=list(NOT_CHECKED))
     done.versions = _other_versions(run)
     scope = settings.scope
     _check_ends(run)
@@ -118,8 +129,33 @@ def verify(directory: Path) -> Verification:
     for folder in (paths.SUITES, paths.STYLE):
         if (directory / folder).exists():
             command = "evaluate RUN --suite NAME" if folder == paths.SUITES else "style RUN"
-            done.not_checked.append(f"the figures of {folder}: cai-base {command} computes them again")
+            done.not_checked.append(f"the figures of {folder}, only the hashes: cai-base {command} computes them again")
+    foreign = _not_stored(run)
+    if foreign:
+        more = f", and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
+        named = ", ".join(map(quote, foreign[:NAMED]))
+        done.not_checked.append(f"files that this run did not store, which no figure rests on: {named}{more}")
     return done
+
+
+def _check_suites(directory: Path) -> int:
+    """Compare every file of the suites with the manifests there. Returns their number."""
+    suites = {*suite_folders(directory), *(file.parent for file in directory.glob(f"{paths.SUITES}/*/{MANIFEST}"))}
+    count = 0
+    for folder in sorted(suites):
+        suite = Run.open(folder)
+        suite.vouched(paths.RESULTS)
+        count += len(suite.files)
+    return count
+
+
+def _not_stored(run: Run) -> list[str]:
+    """The files of a run's folder that it did not store, apart from those that have no hash and from suites."""
+    run.vouched(paths.RESULTS)
+    run.vouched(paths.STYLE)
+    known = {*run.files, *WITHOUT_HASH}
+    files = [path.relative_to(run.directory) for path in sorted(run.directory.rglob("*")) if path.is_file()]
+    return [file.as_posix() for file in files if file.as_posix() not in known and file.parts[0] not in FOLDERS_WITHOUT]
 
 
 def failures(run: Run, scope: Scope, most_pairs: int) -> dict[str, dict[int, str]]:

@@ -198,6 +198,15 @@ class Run:
             raise UserError(f"{self.directory / name}: this run did not store it; remove it")
         return 0 if stored is None else stored.bytes
 
+    def check(self, name: str) -> None:
+        """Compare one file with the manifest.
+
+        Raises:
+            UserError: the run did not store it, or it was changed.
+        """
+        if self.vouched(name):
+            self._verify(name, self._manifest.files[name])
+
     @property
     def config(self) -> JsonObject:
         """The run's configuration at its start."""

@@ -25,6 +25,7 @@ from cai_base.records import (
 )
 from cai_base.run.results.shared import INTERVALS, every_answer, head, model_name
 from cai_base.run.stored import answers_of
+from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 from cai_base.studies import folder
@@ -37,12 +38,15 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
         shared: for every run, its stages that an earlier run made, with that run's name.
 
     Raises:
-        UserError: a run is not finished, or was changed.
+        UserError: a run is not finished, was changed, or is not the planned one; or the runs have other seeds,
+            evaluation prompts or judges than one another, so that their answers cannot be paired.
     """
     plan = folder.read_plan(study)
     record = plan.record
-    runs = {name: _StoredRun(folder.run_folder(study, name)) for name in plan.runs}
+    runs = {name: _StoredRun(folder.run_folder(study, name), plan, name) for name in plan.runs}
     first = next(iter(runs.values()))
+    for name, one in runs.items():
+        _refuse_unpaired(name, one, first)
     settings, inputs = first.settings, first.inputs
     cells = [runs[cell.run].answers(cell.arm) for cell in record.cells]
     margins = metrics.margins(settings.evaluation)
@@ -74,15 +78,21 @@ def collect(study: Path, shared: Mapping[str, Mapping[str, str]]) -> StudyResult
     )
 
 
+NOT_VARIED = (
+    "answers are compared in pairs, so the runs of a study must have equal seeds, evaluation prompts and judges"
+)
+
+
 class _StoredRun:
     """A finished run of the study.
 
     Raises:
-        UserError: it is not finished, or was changed.
+        UserError: it is not finished, was changed, or is not the run of this name in the plan.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, plan: folder.StoredPlan, name: str) -> None:
         self.run = Run.open(directory)
+        folder.check_planned(plan, name, self.run)
         if not self.run.progress("results"):
             raise UserError(f"{directory}: is not finished; run the study's command again")
         self.settings = stored_settings(self.run)
@@ -97,6 +107,26 @@ class _StoredRun:
 
     def _read(self, arm: str) -> metrics.PerSeed:
         return [answers_of(self.run, seed, arm) or None for seed in self.settings.seed_numbers]
+
+
+def _refuse_unpaired(name: str, one: _StoredRun, first: _StoredRun) -> None:
+    """Raises UserError if a run's answers cannot be paired with the first run's, seed by seed and prompt by prompt."""
+    fact = unpaired((one.settings, one.inputs), (first.settings, first.inputs))
+    if fact:
+        raise UserError(f"{one.run.directory}: {name} has {fact} than {first.run.directory.name}; {NOT_VARIED}")
+
+
+def unpaired(one: tuple[RunSettings, Inputs], other: tuple[RunSettings, Inputs]) -> str:
+    """What keeps the answers of two runs from being compared in pairs, as "other seeds"; empty if nothing does."""
+    facts: dict[str, list[object]] = {
+        "other seeds": [settings.seed_numbers for settings, _ in (one, other)],
+        "another judge": [judge_name(settings.judge) for settings, _ in (one, other)],
+        "other evaluation prompts": [
+            [(prompt.id, prompt.kind, prompt.text) for prompt in inputs.evaluation_prompts]
+            for _, inputs in (one, other)
+        ],
+    }
+    return next((fact for fact, values in facts.items() if values[0] != values[1]), "")
 
 
 def _cell(

@@ -22,6 +22,11 @@ def check_plan(file: Path, plan: StudyPlan) -> None:
     for name in plan.runs:
         if Path(name).name != name or name in ("", ".", "..") or not name.isprintable() or len(name) > LONGEST_NAME:
             raise _fault(file, "runs", f"{quote(name)} is not the name of a folder")
+    folders: dict[str, str] = {}
+    for name in plan.runs:
+        other = folders.setdefault(name.casefold(), name)
+        if other != name:
+            raise _fault(file, "runs", f"{quote(other)} and {quote(name)} are one folder on some disks")
     _check_metrics(file, "primary", plan.primary)
     _check_cells(file, plan.cells, plan.factors)
     for cell in plan.cells:

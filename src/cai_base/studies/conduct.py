@@ -66,7 +66,7 @@ def conduct(study: Path, works: Sequence[Work], progress: Progress, *, processes
         most: finish at most this many runs; None for all.
 
     Raises:
-        UserError: a run raised it.
+        UserError: a run raised it, or its folder has another run.
         Stopped: a run stopped.
     """
     waiting = [work for work in works if not _done(study, work.name)]
@@ -100,7 +100,10 @@ def conduct(study: Path, works: Sequence[Work], progress: Progress, *, processes
 
 def _done(study: Path, name: str) -> bool:
     run = folder.watch(study, name)
-    return run is not None and bool(run.progress("results"))
+    if run is None:
+        return False
+    folder.check_planned(folder.read_plan(study), name, run)
+    return bool(run.progress("results"))
 
 
 def _ready(study: Path, waiting: Sequence[Work], running: Sequence[Work]) -> Work | None:

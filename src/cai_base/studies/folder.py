@@ -8,14 +8,16 @@ from cai_base.errors import UserError
 from cai_base.reading import quote, read_record
 from cai_base.records import StudyCell, StudyContrast, StudyPlan
 from cai_base.settings.schema import RunSettings
-from cai_base.settings.validation import Source, check_table, validated
+from cai_base.settings.validation import Source, check_table, stored_settings, validated
 from cai_base.store import MANIFEST, Run, check_folder_to_write, make_folder, to_json, write_atomic
-from cai_base.store.files import unfinished
+from cai_base.store.files import differences, unfinished
 from cai_base.studies.checks import check_plan
 from cai_base.studies.design import Design
 from cai_base.studies.plan import PlannedRun
 
 PLAN, RESULTS, RUNS = "plan.json", "study.json", "runs"
+FITTED = (("revision", "response-tokens"), ("revision", "critique-tokens"), ("evaluation", "response-tokens"))
+"""The settings that a run makes smaller where the model's context has no room for more."""
 TEXTS = ("question", "about")
 """The texts of a plan, by the names of their fields."""
 NICE = 10
@@ -60,6 +62,26 @@ class StoredPlan:
         table = self.record.runs[name]
         check_table(self._file, table)
         return validated(table, Source(None, self._file, table))
+
+
+def check_planned(plan: StoredPlan, name: str, run: Run) -> None:
+    """Check that the run in a run's folder has the settings that the plan gives to this run.
+
+    A run fits the lengths of answers and critiques to its model's context, so they may be smaller than planned.
+
+    Raises:
+        UserError: it is another run, such as that of another level, put or copied here.
+    """
+    planned = plan.settings(name).model_dump(mode="json", by_alias=True)
+    own = stored_settings(run).model_dump(mode="json", by_alias=True)  # with defaults: see `open_folder`
+    for section, field in FITTED:
+        if own[section][field] < planned[section][field]:
+            planned[section][field] = own[section][field]
+    for field, expected, has in differences(planned, own):
+        raise UserError(
+            f"{run.directory}: {field} is {has} in this run and {expected} in the study's {PLAN}, so it is not the run "
+            f"{quote(name)}; put that run back, or remove the folder and give the study's command again"
+        )
 
 
 def read_plan(study: Path) -> StoredPlan:

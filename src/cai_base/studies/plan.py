@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from cai_base import arms
@@ -127,7 +128,8 @@ def _names(design: Design, groups: Sequence[Sequence[int]]) -> list[str]:
     names: list[str] = []
     for levels in firsts:
         name = "_".join(_slug(f"{factor}-{levels[factor]}") for factor in telling) or "run"
-        names.append(name if name not in names else f"{name}-{len(names) + 1}")
+        numbered = (f"{name}-{number}" for number in count(len(names) + 1))
+        names.append(name if name not in names else next(one for one in numbered if one not in names))
     return names
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai_base.embedded import is_embedded
 from cai_base.engines import Usage
-from cai_base.errors import Stopped
+from cai_base.errors import Stopped, UserError
 from cai_base.evaluation import metrics
 from cai_base.evaluation.statistics import families, power
 from cai_base.evaluation.statistics.crossed import Components
@@ -63,6 +63,10 @@ def prepare(design: Design, flags: Table) -> Study:
     runs = plan(design, flags)
     metrics.check_primary(runs[0].settings.evaluation.primary)
     inputs = [gather(run.settings) for run in runs]
+    for run, of_run in zip(runs, inputs, strict=True):
+        fact = analysis.unpaired((run.settings, of_run), (runs[0].settings, inputs[0]))
+        if fact:
+            raise UserError(f"{design.file}: {run.name} has {fact} than {runs[0].name}; {analysis.NOT_VARIED}")
     of_runs = [stages(run.settings, of_run) for run, of_run in zip(runs, inputs, strict=True)]
     shared = sharing(of_runs)
     tokenizers = {run.settings.model: load_tokenizer(run.settings.base_model) for run in _one_by_model(runs)}

@@ -26,12 +26,13 @@ def work(study: Path, name: str, progress: Progress) -> None:
     """Finish one run.
 
     Raises:
-        UserError: a setting is wrong, or a check of preflight failed.
+        UserError: a setting is wrong, a check of preflight failed, or the folder has another run.
         Stopped: the run can be continued.
     """
     plan = folder.read_plan(study)
     directory = folder.run_folder(study, name)
     if (directory / MANIFEST).exists():
+        folder.check_planned(plan, name, Run.watch(directory))
         current = experiment.resume(directory, progress)
     else:
         current = experiment.begin(plan.settings(name), directory, progress)

@@ -105,6 +105,8 @@ def _summary(one: _FinishedRun) -> ComparedRun:
             arm: {metric: figure.mean for metric, figure in figures.items()}
             for arm, figures in one.results.arms.items()
         },
+        failures=tuple(one.results.failures),
+        warnings=tuple(one.results.warnings),
     )
 
 
