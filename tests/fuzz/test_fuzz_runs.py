@@ -39,6 +39,13 @@ COMMANDS: dict[str, str] = {
 }
 REFUSE_EVERY_CHANGE = ("report", "inspect", "style", "evaluate", "resume", "verify")
 """The commands that verify the whole folder before they read it."""
+REFUSE_ADDED = {
+    "style.json": ("report", "inspect", "verify"),
+    "suites/copied/results.json": ("report", "inspect", "verify", "style", "evaluate"),
+}
+"""The commands that would show a file which no command stored there; of the others none reads it."""
+OF_ANOTHER_SEED = ("revision.jsonl", "pairs.jsonl", "sft/adapter/adapter_model.safetensors", "dpo/metrics.jsonl")
+SWAPPED = (("seed-0", "seed-1"), ("seed-0/sft", "seed-0/dpo"), ("seed-0/sft/adapter", "seed-1/sft/adapter"))
 REPLACED = ("a folder", "a link out of the run", "a link to nowhere", "a FIFO", "nothing", "another file of the run")
 
 
@@ -172,3 +179,55 @@ def test_a_damaged_file_of_a_run_is_refused_in_a_sentence_or_not_needed(
             restored(run, finished, name, "manifest.json")
 
     damaged()
+
+
+def swap(run: Path, one: str, other: str) -> None:
+    """Put two folders of a run in each other's place."""
+    (run / one).rename(run / "apart")
+    (run / other).rename(run / one)
+    (run / "apart").rename(run / other)
+
+
+def test_what_belongs_elsewhere_is_taken_by_no_command(
+    folder: Path, finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was added, a file of another seed or run, and folders in each other's place."""
+    run = folder / "run"
+    monkeypatch.setattr(look, "inspect_is_installed", lambda: True)
+    commands = st.sampled_from([name for name in COMMANDS if name != "watch"])  # which only shows how far a run is
+
+    @many(16)
+    @given(data=st.data())
+    def misplaced(data: st.DataObject) -> None:
+        how = data.draw(st.sampled_from(("a file added", "a file of another run", "two folders swapped")))
+        if how == "a file added":
+            name = data.draw(st.sampled_from(tuple(REFUSE_ADDED)))
+            command = data.draw(st.sampled_from(REFUSE_ADDED[name]))
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(finished / "results.json", run / name)
+            try:
+                assert check(command, folder, capsys, f"{name}, {how}") == 2, f"{command} took {name}, {how}"
+            finally:
+                (run / name).unlink()
+                shutil.rmtree(run / "suites", ignore_errors=True)
+        elif how == "a file of another run":
+            name = data.draw(st.sampled_from(OF_ANOTHER_SEED))
+            forged = data.draw(st.booleans()) and name in ("revision.jsonl", "pairs.jsonl")
+            command = "verify" if forged else data.draw(commands)
+            shutil.copy(finished / "seed-1" / name, run / "seed-0" / name)
+            if forged:
+                vouch(run, f"seed-0/{name}")
+            try:
+                assert check(command, folder, capsys, f"{name}, {how}") == 2, f"{command} took {name}, {how}"
+            finally:
+                restored(run, finished, f"seed-0/{name}", "manifest.json")
+        else:
+            one, other = data.draw(st.sampled_from(SWAPPED))
+            command = data.draw(commands)
+            swap(run, one, other)
+            try:
+                assert check(command, folder, capsys, f"{one}, {how}") == 2, f"{command} took {one} for {other}"
+            finally:
+                swap(run, one, other)
+
+    misplaced()
