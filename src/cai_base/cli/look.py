@@ -154,8 +154,6 @@ def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
     accept_changes(directory, accept)
     Progress().say(f"Checking the files of {directory}")
     run = Run.open(directory)
-    for name in (RESULTS, STYLE):
-        run.vouched(name)
     suite_folders(directory)
     for suite in sorted(directory.glob(f"{SUITES}/*/{MANIFEST}")):
         opened = Run.open(suite.parent)
@@ -163,6 +161,8 @@ def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
         check_suite(run, opened)
     if not run.progress("results"):
         raise UserError(f"{directory}: has no results yet; finish it first: {resume_command(directory)}")
+    for name in (RESULTS, STYLE):
+        run.vouched(name)
     stored_settings(run)
 
 
