@@ -128,7 +128,7 @@ FAULTS = {
         "two.toml: factor.preference: the levels 'revision' and 'shuffled' have the same settings and arm",
     ),
     "other seeds": (
-        TWO.replace("revision.refusal-prefill = 0.25", "seeds = 3").replace("[run]\nseeds = 2", "[run]"),
+        TWO.replace("revision.refusal-prefill = 0.25", "seeds = 3"),
         "two.toml: prefill-with has other seeds than prefill-without; answers are compared in pairs",
     ),
     "another judge": (
