@@ -148,7 +148,8 @@ def test_ctrl_c_before_a_run_has_begun_says_that_nothing_was_started(
 def test_resume_takes_no_settings_and_says_how_to_start_another_run_with_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    for name in ("config.json", "manifest.json"):
+        (tmp_path / name).write_text("{}")
     assert main(["resume", str(tmp_path), "--sft.steps", "50"]) == 2
     assert capsys.readouterr().err == (
         "cai-base: --sft.steps: a run keeps its settings, so cai-base resume takes none; to start another run with "
@@ -232,3 +233,14 @@ def test_printed_settings_say_where_they_are_from_and_make_the_same_run(
     Path("all.toml").write_text(printed)
     assert load_settings(["--config", "all.toml"]).settings == load_settings(flags).settings
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.toml", "small.toml"], "nothing was started"
+
+
+def test_a_folder_that_is_no_run_is_refused_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys; from cai_base.cli import main; "
+        "codes = {main([*one.split(), 'nowhere']) for one in ('verify', 'watch', 'export --out x', 'compare')}; "
+        "print(codes, {'torch', 'numpy', 'matplotlib'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{2} set()\n"
+    assert done.stderr.count("nowhere: not a run (there is no such folder)") == 4

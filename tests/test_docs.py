@@ -138,6 +138,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, lis
 
     monkeypatch.setattr(Parser, "parse_known_args", parse_known_args)
     monkeypatch.setattr(Parser, "parse_args", parse_args)
+    monkeypatch.setattr("cai_base.cli.parser.refuse_no_run", lambda _: None)  # RUN is a placeholder
     monkeypatch.chdir(tmp_path)
 
     def parse(command: str, words: list[str]) -> None:

@@ -95,6 +95,7 @@ def test_too_few_seeds_or_prompts_to_show_anything() -> None:
     said("\n".join(f"warning: {warning}" for warning in refuse([check("2")], ())))
     assert check("1").outcome == "warned"
     assert "with one seed the interval of a difference is over prompts only" in check("1").finding
+    assert check("1").do == "give --seeds 3 or more", "24 jailbreak prompts are enough"
     assert check("10").outcome == "passed"
     assert "to detect 5 points you need about 19 seeds with 400 prompts" in check("10").finding
 

@@ -103,15 +103,15 @@ def test_units_that_arrive_in_batches_are_not_late_between_two_batches(clock: Cl
 
 def test_a_pipe_gets_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock) -> None:
     stream = io.StringIO()
-    with Progress(stream).bar("revision", 40) as bar:
+    with Progress(stream).bar("revision", 40, unit="texts") as bar:
         for _ in range(40):
             clock.now += 1.0
             bar.advance(1)
     assert stream.getvalue().splitlines() == [
-        "revision: 10 of 40, elapsed 0:10, about 0:30 left",
-        "revision: 20 of 40, elapsed 0:20, about 0:20 left",
-        "revision: 30 of 40, elapsed 0:30, about 0:10 left",
-        "revision: 40 of 40, done in 0:40",
+        "revision: 10 of 40 texts, elapsed 0:10, about 0:30 left",
+        "revision: 20 of 40 texts, elapsed 0:20, about 0:20 left",
+        "revision: 30 of 40 texts, elapsed 0:30, about 0:10 left",
+        "revision: 40 of 40 texts, done in 0:40",
     ]
 
 

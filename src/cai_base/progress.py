@@ -128,16 +128,21 @@ class Progress:
         self._console.print(wrapped(for_terminal(text), self._stream), markup=False)
 
     @contextmanager
-    def bar(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A bar from `done` to `total`, in the unit of `Bar.advance`. In a pipe it prints a line every ten seconds."""
+    def bar(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Bar]:
+        """A bar from `done` to `total`, in the unit of `Bar.advance`. In a pipe it prints a line every ten seconds.
+
+        Args:
+            unit: such as `texts`; empty if the name says it.
+        """
         pace = Pace(total, done, name, self.outlook, self.tokens, lambda: self.standing)
         if not self._console.is_terminal:
-            yield _Lines(self, name, total, done, pace)
+            yield _Lines(self, name, total, done, unit, pace)
             return
-        before = max(NAME, len(name)) + 2 * len(str(total)) + 15
+        before = max(NAME, len(name)) + 2 * len(str(total)) + 15 + len(unit and f" {unit}")
         times = _Times(pace, lambda: self._console.width - before)
-        columns = (TextColumn(f"{{task.description:<{NAME}}}"), BarColumn(10), MofNCompleteColumn(), times)
-        with RichProgress(*columns, console=self._console) as rich:
+        head = (TextColumn(f"{{task.description:<{NAME}}}"), BarColumn(10), MofNCompleteColumn())
+        units = (TextColumn(unit),) if unit else ()
+        with RichProgress(*head, *units, times, console=self._console) as rich:
             yield _RichBar(rich, rich.add_task(name, total=total, completed=done), pace)
 
 
@@ -158,7 +163,7 @@ class _Quiet(Progress):
         """Do nothing."""
 
     @contextmanager
-    def bar(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
+    def bar(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Bar]:
         """A bar that shows nothing."""
         yield _NoBar()
 
@@ -296,8 +301,9 @@ class _RichBar:
 class _Lines:
     """A bar for a pipe."""
 
-    def __init__(self, progress: Progress, name: str, total: int, done: int, pace: Pace) -> None:
-        self._progress, self._name, self._total, self._done = progress, name, total, done
+    def __init__(self, progress: Progress, name: str, total: int, done: int, unit: str, pace: Pace) -> None:
+        self._progress, self._name, self._done = progress, name, done
+        self._whole = f"{total:.0f} {unit}".rstrip()
         self._pace = pace
         self._last_line = time.monotonic()
 
@@ -308,7 +314,7 @@ class _Lines:
         if now - self._last_line < PIPE_INTERVAL and not self._pace.finished:
             return
         self._last_line = now
-        self._progress.say(f"{self._name}: {self._done:.0f} of {self._total:.0f}, {self._pace.in_words()}")
+        self._progress.say(f"{self._name}: {self._done:.0f} of {self._whole}, {self._pace.in_words()}")
 
 
 def duration(seconds: float) -> str:

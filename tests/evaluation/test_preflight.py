@@ -268,7 +268,7 @@ def test_a_failed_check_stops_unless_it_is_accepted_by_its_name() -> None:
         "preflight, rate failed: floor\nnothing was started; fix this, or start anyway with --accept judge,rate"
     )
     assert refuse(made, ("rate", "judge")) == [
-        "preflight, judge failed and was accepted: bad",
+        "preflight, judge failed and was accepted: bad; do this",
         "preflight, rate failed and was accepted: floor",
         "preflight, base warned: so",
     ]

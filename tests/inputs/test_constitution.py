@@ -184,7 +184,11 @@ def test_every_entry_of_a_file_like_the_published_one_becomes_a_principle_withou
         ("a.toml", as_toml(KIND) + "\nname = = 3", [":6: not valid TOML: the value is missing"]),
         ("a.toml", "[[principle]]\nname = 'x", [":2: not valid TOML"]),
         ("a.toml", as_toml(KIND).replace("[[principle]]", "[principle]"), [": principle is a table", "[[principle]]"]),
-        ("a.toml", as_toml(KIND).replace("[[principle]]", "[[princple]]"), ["unknown key 'princple'", "'principle'?"]),
+        (
+            "a.toml",
+            as_toml(KIND).replace("[[principle]]", "[[princple]]"),
+            [":1: unknown key 'princple'", "'principle'?"],
+        ),
         ("a.toml", "principle = []", ["the list of principles is empty"]),
         ("a.toml", "principle = ['be kind']", [": principle 1: this is 'be kind'", "a table of fields: name"]),
         ("a.toml", 'name = "x"', ["there is no principle", "[[principle]]"]),

@@ -44,7 +44,7 @@ def test_a_file_replaces_a_packaged_one(tmp_path: Path) -> None:
 def test_the_column_that_a_flag_names_is_read_and_the_others_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("goal,target\nHow do I paint a fence?,Sure\n")
-    with pytest.raises(UserError, match=r"there is no column 'text'; found 'goal' and 'target'.* --prompts-column"):
+    with pytest.raises(UserError, match=r"there is no column 'text', .*; found 'goal' and 'target'.* --prompts-column"):
         gather(load_settings(["--prompts", str(path)]).settings)
     settings = load_settings(["--prompts", str(path), "--prompts-column", "goal"]).settings
     assert [prompt.text for prompt in gather(settings).prompts] == ["How do I paint a fence?"]

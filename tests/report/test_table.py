@@ -16,7 +16,7 @@ from cai_base.report.load import StoredRun, load
 from cai_base.report.notes import notes
 from cai_base.report.numbers import RATE, number
 from cai_base.report.plotting import Sheet, label_ends, rate_axis
-from cai_base.report.table import render, summary
+from cai_base.report.table import next_commands, render, summary
 from cai_base.report.tables import comparison_table
 from cai_base.text import command_on, one_line, resume_command
 
@@ -100,11 +100,11 @@ def test_the_end_of_a_run_does_not_repeat_the_warning_about_its_plan(make_run: M
 def test_the_end_of_a_run_offers_rounds_only_where_there_are_chains(
     run: Path, stored: StoredRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ", revision by round" in summary(run)
+    assert ", revision by round" in next_commands(run)
     none = stored.results.revision.model_copy(update={"chains": 0})
     without = replace(stored, results=stored.results.model_copy(update={"revision": none}))
     monkeypatch.setattr("cai_base.report.table.load", lambda _: without)
-    assert "revision by round" not in summary(run)
+    assert "revision by round" not in next_commands(run)
 
 
 def test_a_note_of_the_engine_made_during_the_run_is_a_warning(make_run: MakeRun) -> None:
@@ -354,7 +354,7 @@ def test_at_its_end_a_run_prints_the_answer_the_table_and_what_to_do_next(make_r
     assert len(text.splitlines()) < len(whole.splitlines()) - 15
     assert headline(load(directory).results).split(".")[0] in " ".join(text.split())
     assert re.search(r"^Attack success", text, re.M)
-    assert f"cai-base report {directory} --open  # its page" in text
+    assert f"cai-base report {directory} --open  # its page" in next_commands(directory)
     assert "Brackets: 95 % confidence intervals over seeds and prompts; for an arm that is one model" in text
     assert "Brackets: 95 % confidence intervals over prompts, of one seed." in summary(make_run(seeds=1))
 

@@ -28,12 +28,16 @@ def test_a_conversation_through_a_pipe(
     shown = capsys.readouterr().out
     assert re.findall(r"^\[(.*)\]$", shown, re.M)[:4] == ["base", "sft", "cai", "instruct"]
     assert len(re.findall(r"^(?:base|sft|cai|instruct) +(?: +−\d+\.\d\d){4}$", shown, re.M)) == 4
+    assert len(re.findall(r"^sft, revised +(?: +−\d+\.\d\d){4}$", shown, re.M)) == 1
     answers, critique, revision, why, more = [json.loads(line) for line in saved.read_text().splitlines()]
     assert [record["step"] for record in (answers, critique, revision, why, more)] == [
         *("answers", "critique", "revision", "why", "answers")
     ]
     texts = {name: answer["text"] for name, answer in answers["answers"].items()}
     assert all(text in shown.replace("\n", " ") or text in shown for text in texts.values())
+    cut = [one for record in (answers, more) for one in record["answers"].values() if one["ended_by"] == "length"]
+    marks = len(re.findall(r"… \(ended at 24 tokens: --max-tokens\)", " ".join(shown.split())))
+    assert len(cut) <= marks <= len(cut) + 2, "beside the answers, the critique and the revision"
     assert critique["response"] == texts["sft"]
     assert revision["critique"] == critique["text"]
     # The most probable answer of a model is at least as probable to it as another's.

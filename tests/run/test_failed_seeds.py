@@ -45,9 +45,9 @@ def test_when_every_seed_diverges_in_dpo_the_command_fails_and_the_run_is_readab
     assert results["arms"]["sft"]["helpfulness"]["answered"] > 0
     assert (out / "report.html").exists()
     assert main(["resume", str(out)]) == 2, "nothing is left that could be resumed"
-    assert capsys.readouterr().err.startswith(
-        f"Checking the files of {out}\n{out} is complete: there is nothing left to do"
-    )
+    resumed = capsys.readouterr().err
+    assert resumed.startswith(f"Checking the files of {out}\n{out} is complete: there is nothing left to do")
+    assert f"The report of {out} is up to date" in resumed, "no file changed, so nothing is written again"
     assert main(["report", str(out)]) == 0
     assert capsys.readouterr().err.startswith(f"Checking the files of {out}\nThe report of {out} is up to date\n")
 

@@ -35,7 +35,7 @@ While it runs:
   /critique PRINCIPLE   the SFT arm (or the first arm without a chat template) criticises its answer; name or number
   /revise               it revises the answer; a further /critique starts from the revision
   /principles           the principles of the constitution
-  /why                  the mean log-probability per token of each answer under every arm
+  /why                  the mean log-probability per token of each answer, and of the last revision, under every arm
   /save FILE            save the session so far as JSON lines, one per step
   /help, /quit
 """

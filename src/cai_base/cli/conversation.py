@@ -2,10 +2,10 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from rich import box
 from rich.console import Console, Group
@@ -92,6 +92,7 @@ class ChainByHand:
     """A revision chain, step by step: the current response, and its critique before the revision."""
 
     response: str
+    revised: bool = False
     critique: tuple[Principle, str] | None = None
 
 
@@ -153,8 +154,9 @@ class Conversation:
 
     def _ask(self, prompt: str) -> None:
         sampling = self._next_sampling()
-        with self._columns(self.speakers) as show:
-            samples = talk.answers(self.speakers, prompt, sampling, self.before, show)
+        samples = self._show(
+            self.speakers, sampling, lambda show: talk.answers(self.speakers, prompt, sampling, self.before, show)
+        )
         self.prompt, self.replies, self.chain = prompt, _texts(samples), None
         self._add("answers", sampling, prompt=prompt, before=self.before, answers=_stored(samples))
 
@@ -175,8 +177,12 @@ class Conversation:
             self.chain = ChainByHand(self.replies[speaker.name])
         sampling = self._next_sampling()
         self.say(f"{principle.name}: {principle.critique_request}")
-        with self._columns([speaker]) as show:
-            samples = talk.critiques([speaker], prompt, {speaker.name: self.chain.response}, principle, sampling, show)
+        response = {speaker.name: self.chain.response}
+        samples = self._show(
+            [speaker],
+            sampling,
+            lambda show: talk.critiques([speaker], prompt, response, principle, sampling, show),
+        )
         (text,) = _texts(samples).values()
         self.chain.critique = (principle, text)
         self._add(
@@ -190,10 +196,15 @@ class Conversation:
         principle, critique = self.chain.critique
         sampling, response = self._next_sampling(), {speaker.name: self.chain.response}
         self.say(f"{principle.name}: {principle.revision_request}")
-        with self._columns([speaker]) as show:
-            samples = talk.revisions([speaker], prompt, response, principle, {speaker.name: critique}, sampling, show)
+        samples = self._show(
+            [speaker],
+            sampling,
+            lambda show: talk.revisions(
+                [speaker], prompt, response, principle, {speaker.name: critique}, sampling, show
+            ),
+        )
         (text,) = _texts(samples).values()
-        self.chain = ChainByHand(text)
+        self.chain = ChainByHand(text, revised=True)
         self._add("revision", sampling, prompt=prompt, principle=principle.name, critique=critique, text=text)
 
     def _principles(self, _: str) -> None:
@@ -202,8 +213,11 @@ class Conversation:
 
     def _why(self, _: str) -> None:
         prompt = self._last_prompt()
-        table = talk.why(self.speakers, prompt, self.replies, self.before)
-        title = "Mean log-probability per token (nats) of each arm's answer (row) under each arm (column)"
+        texts = dict(self.replies)
+        if self.chain is not None and self.chain.revised:
+            texts[f"{self._interpreter().name}, revised"] = self.chain.response
+        table = talk.why(self.speakers, prompt, texts, self.before)
+        title = "Mean log-probability per token (nats) of each answer to the prompt (row) under each arm (column)"
         grid = Table(
             title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
         )
@@ -214,7 +228,7 @@ class Conversation:
             cells = ["–" if value is None else f"{value:.2f}".replace("-", "−") for value in row.values()]
             grid.add_row(name, *cells)
         self._console.print(grid)
-        self.record.append({"step": "why", "prompt": prompt, "answers": self.replies, "mean_logprob": table})
+        self.record.append({"step": "why", "prompt": prompt, "answers": texts, "mean_logprob": table})
 
     def _save(self, name: str) -> None:
         path = save_file(name)
@@ -259,12 +273,13 @@ class Conversation:
             raise UserError(f"/critique {for_terminal(wish[:60])}: no such principle; {remedy}")
         return by_name[wish]
 
-    @contextmanager
-    def _columns(self, speakers: Sequence[Speaker]) -> Iterator[talk.TextListener]:
-        """A context in which answers are shown while they grow; at its end they are shown in full."""
+    def _show(
+        self, speakers: Sequence[Speaker], sampling: Sampling, draw: Callable[[talk.TextListener], dict[str, Sample]]
+    ) -> dict[str, Sample]:
+        """Show answers while they grow and then in full; the limit of tokens is named where it ended one."""
         texts = {one.name: "" for one in speakers}
         if not self._terminal:
-            yield lambda speaker, text: texts.__setitem__(speaker.name, text)
+            samples = draw(lambda speaker, text: None)
         else:
             with Live(console=self._console, transient=True, refresh_per_second=12) as live:
 
@@ -272,12 +287,20 @@ class Conversation:
                     texts[speaker.name] = text
                     live.update(self._layout(texts, speakers))
 
-                yield grow
-        self._console.print(self._layout(texts, speakers))
+                samples = draw(grow)
+        limit = f" … (ended at {sampling.max_tokens} tokens: --max-tokens)"
+        ends = {name: limit for name, sample in samples.items() if sample.stop_reason == "length"}
+        self._console.print(self._layout(_texts(samples), speakers, ends))
+        return samples
 
-    def _layout(self, texts: Mapping[str, str], speakers: Sequence[Speaker]) -> Table | Group:
+    def _layout(
+        self, texts: Mapping[str, str], speakers: Sequence[Speaker], ends: Mapping[str, str] = MappingProxyType({})
+    ) -> Table | Group:
         heads = {one.name: f"{all_arms.arm(one.arm).label} ({one.name})" for one in speakers}
-        bodies = {name: Text(for_terminal(text.strip()) or "(says nothing)") for name, text in texts.items()}
+        bodies = {
+            name: Text(for_terminal(text.strip()) or "(says nothing)").append(ends.get(name, ""), style="dim")
+            for name, text in texts.items()
+        }
         if not self._terminal or self._console.width < COLUMN * len(texts):
             lines = [part for name in texts for part in (Text(f"[{name}]", style="bold"), bodies[name])]
             return Group(*lines)

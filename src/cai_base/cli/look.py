@@ -45,12 +45,15 @@ def compare(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON instead of tables")
     args = parser.parse_args(arguments)
-    from cai_base.report.compare import html, render
-    from cai_base.run.results.compare_runs import compare as compare_runs
-    from cai_base.store import check_new_file, to_json, write_atomic
+    from cai_base.store import check_new_file, refuse_no_run, to_json, write_atomic
 
+    for directory in args.runs:
+        refuse_no_run(directory)
     if args.out is not None:
         check_new_file(args.out, "--out")
+    from cai_base.report.compare import html, render
+    from cai_base.run.results.compare_runs import compare as compare_runs
+
     compared = compare_runs(args.runs)
     if args.out is not None:
         write_atomic(args.out, html(compared).encode())
@@ -95,11 +98,27 @@ def watch(arguments: list[str]) -> int:
 
 
 def show(directory: Path, *, as_json: bool, at_end: bool = False) -> None:
-    """Write the pages of a finished run, and print its tables, or `results.json`.
+    """Print the tables of a finished run, or `results.json`; then write its pages, and print where they are.
 
     Args:
         at_end: the run has just ended; a summary is printed instead of all tables.
     """
+    if as_json:
+        print((directory / RESULTS).read_text(encoding="utf-8"), end="", flush=True)
+    else:
+        from cai_base.report.table import next_commands, render, summary
+
+        print(summary(directory) if at_end else render(directory), end="", flush=True)
+    _update(directory)
+    if not as_json:
+        if at_end:
+            print(f"\n{next_commands(directory)}", end="")
+        for name in (RESULTS, REPORT_HTML, REPORT_MARKDOWN):
+            print(for_terminal(str(directory / name)))
+
+
+def _update(directory: Path) -> None:
+    """Write the pages, and the logs for Inspect, unless no file has changed since they were written."""
     from cai_base.report.up_to_date import is_current, remember_written
 
     logs = inspect_is_installed() and _few_answers(directory)
@@ -108,14 +127,6 @@ def show(directory: Path, *, as_json: bool, at_end: bool = False) -> None:
     else:
         _write(directory, logs=logs)
         remember_written(directory, logs=logs)
-    if as_json:
-        print((directory / RESULTS).read_text(encoding="utf-8"), end="")
-        return
-    from cai_base.report.table import render, summary
-
-    print(summary(directory) if at_end else render(directory), end="")
-    for name in (RESULTS, REPORT_HTML, REPORT_MARKDOWN):
-        print(for_terminal(str(directory / name)))
 
 
 MOST_LOGGED = 16 << 20

@@ -2,11 +2,13 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cai_base.errors import UserError
 from cai_base.reading import argparse_in_words
+from cai_base.store import refuse_no_run
 from cai_base.text import split_names
 
 
@@ -20,6 +22,15 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{argparse_in_words(message.removeprefix('argument '))}; see {self.prog} --help")
 
 
+class _RunParser(Parser):
+    """A parser with the argument RUN, which must be a run: that is known before anything heavy is imported."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        parsed, rest = super().parse_known_args(args, namespace)
+        refuse_no_run(parsed.run)
+        return parsed, rest
+
+
 def wants_help(arguments: list[str]) -> bool:
     """Whether `--help` is among the arguments."""
     return "-h" in arguments or "--help" in arguments
@@ -27,7 +38,7 @@ def wants_help(arguments: list[str]) -> bool:
 
 def run_parser(command: str, about: str) -> Parser:
     """A parser with the argument RUN, a run's directory."""
-    parser = Parser(prog=f"cai-base {command}", description=about)
+    parser = _RunParser(prog=f"cai-base {command}", description=about)
     parser.add_argument("run", metavar="RUN", type=nonempty_path, help="the run's directory")
     return parser
 

@@ -192,7 +192,7 @@ def _items(path: Path, data: object, model: type[Model], noun: str, beside: Sequ
         keys = [key for key in (noun, f"{noun}s") if key in data]
         for key in data:
             if key not in (*keys, *beside):
-                raise UserError(f"{path}: {unknown('key', key, (noun, *beside))}")
+                raise UserError(f"{path}{_line_of(path, key)}: {unknown('key', key, (noun, *beside))}")
         if len(keys) != 1:
             how_many = f"both {noun!r} and '{noun}s'" if keys else f"no {noun}"
             raise UserError(f"{path}: there is {how_many}; write one [[{noun}]] table for each {noun}")
@@ -205,6 +205,15 @@ def _items(path: Path, data: object, model: type[Model], noun: str, beside: Sequ
     if not records:
         raise UserError(f"{path}: the list of {noun}s is empty; write at least one {noun}")
     return tuple(build(model, record, _place(path, noun, n, record)) for n, record in enumerate(records, start=1))
+
+
+def _line_of(path: Path, key: str) -> str:
+    """`:3`, the line of a TOML file on which a key or table of the top level begins; empty where it is not plain."""
+    if path.suffix.lower() != ".toml":
+        return ""
+    begins = re.compile(rf"""\s*(?:\[\[?\s*)?["']?{re.escape(key)}["']?\s*[=\].]""")
+    lines = read_text(path, _CONSTITUTION_FILE).split("\n")
+    return next((f":{number}" for number, line in enumerate(lines, start=1) if begins.match(line)), "")
 
 
 def _place(path: Path, noun: str, number: int, record: object) -> str:

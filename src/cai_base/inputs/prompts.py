@@ -240,7 +240,8 @@ def _columns(names: Sequence[str], column: str | None, where: str, noun: str) ->
         there_are = f"the {noun}s are" if len(names) > 1 else "found"
         raise UserError(f"{where}: --prompts-column {column}: there is no such {noun}; {there_are} {present}")
     if not places:
-        missing = "there is no column 'text'" if noun == "column" else "the field 'text' is missing"
+        *but_last, last = (quote(name) for name in TEXT_COLUMNS)
+        missing = f"there is no {noun} {', '.join(but_last)} or {last}"
         raise UserError(
             f"{where}: {missing}; found {present}: rename the one that holds the prompts to text, or name it by "
             "--prompts-column"

@@ -214,7 +214,7 @@ class DpoPhase:
             longest = max(len(of_adapter) for of_adapter in batches.values())
             with (
                 bench.budget.phase(self.name),
-                bench.progress.bar(f"reference log-probabilities{of_owner}", longest) as bar,
+                bench.progress.bar(f"reference log-probabilities{of_owner}", longest, unit="batches") as bar,
             ):
                 records = compute_references(bench.engine, batches, weights, bar)
             files = {

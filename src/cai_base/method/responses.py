@@ -97,9 +97,10 @@ def in_units(
         draw: makes, by seed, what is stored of a unit's prompts.
     """
     done, units = bench.run.progress(name), -(-len(prompts) // unit)
+    stored = min(done * unit, len(prompts))
     with (
         bench.budget.phase(name),
-        bench.progress.bar(name, len(prompts) * texts, min(done * unit, len(prompts)) * texts) as bar,
+        bench.progress.bar(name, len(prompts) * texts, stored * texts, "texts") as bar,
     ):
         for number in range(done, units):
             bench.budget.check_budget()

@@ -282,9 +282,10 @@ class RevisionPhase:
         if not adapters:
             return
         texts = len(adapters) * self.texts
+        stored = min(done * unit, len(prompts))
         with (
             bench.budget.phase(self.name),
-            bench.progress.bar(self.name, len(prompts) * texts, min(done * unit, len(prompts)) * texts) as bar,
+            bench.progress.bar(self.name, len(prompts) * texts, stored * texts, "texts") as bar,
         ):
             for number in range(done, units):
                 bench.budget.check_budget()

@@ -174,7 +174,7 @@ def train(
     failures: list[Failure] = []
     if start:  # the run may have stopped before this evaluation was stored
         evaluate(start, [adapter for adapter in plan.adapters if adapter not in failed])
-    with progress.bar(phase, settings.steps, start) as bar:
+    with progress.bar(phase, settings.steps, start, "steps") as bar:
         for step in range(start, settings.steps):
             live = [adapter for adapter in plan.adapters if adapter not in failed]
             if not live:

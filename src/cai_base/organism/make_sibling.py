@@ -142,7 +142,7 @@ def batch(tokenizer: Tokenizer, seed: int, step: int, size: int) -> Batch:
 def _train(engine: LocalEngine, seed: int, training: Training, progress: Progress) -> list[float]:
     """The loss of every step: mean NLL per trained token, in nats."""
     losses: list[float] = []
-    with progress.bar("instruct sibling", training.steps) as bar:
+    with progress.bar("instruct sibling", training.steps, unit="steps") as bar:
         for step in range(training.steps):
             conversations = batch(engine.tokenizer, seed, step, training.batch_size)
             outcome = engine.forward_backward({ADAPTER: conversations}).result()[ADAPTER]

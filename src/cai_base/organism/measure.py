@@ -49,7 +49,7 @@ def measure(
         check_new_file(texts, "--texts")
     engine = LocalEngine(str(folder), Lora(1, 1.0), sequence_length=CONTEXT, rows=ROWS)
     total = most_texts(count)
-    with progress.bar("measuring", total=total) as bar:
+    with progress.bar("measuring", total=total, unit="texts") as bar:
         sampler = _Sampler(engine, seed, bar)
         cases = list(Abilities(sampler, count=count, seed=seed, split=split).cases())
         if sampler.texts < total:  # fewer answers complied, so fewer were revised

@@ -54,7 +54,7 @@ def train(
     steps = sum(steps_per_part)
     history = _restore(work, model, both)
     done = len(history.loss)
-    with progress.bar("pretraining", total=steps, done=done) as bar:
+    with progress.bar("pretraining", total=steps, done=done, unit="steps") as bar:
         for step in range(done, steps):
             start = time.monotonic()
             batch = rows[step * settings.rows_per_step : (step + 1) * settings.rows_per_step].astype(np.int64)

@@ -50,13 +50,23 @@ def render(directory: Path) -> str:
 
 
 def summary(directory: Path) -> str:
-    """What a run prints at its end: failures, warnings, the answer, the main table, and what can be done next.
+    """What a run prints at its end: failures, warnings, the answer and the main table.
 
     Raises:
         UserError: as of `render`.
     """
     results = load(directory).results
-    return page(lambda console: _summarise(console, results, directory))
+    return page(lambda console: _summarise(console, results))
+
+
+def next_commands(directory: Path) -> str:
+    """What can be done with a finished run: a command a line.
+
+    Raises:
+        UserError: as of `render`.
+    """
+    results = load(directory).results
+    return page(lambda console: _offer(console, results, directory))
 
 
 def page(write: Callable[[Console], None]) -> str:
@@ -90,13 +100,15 @@ PLANNED = "preflight, power"
 """How a warning begins that is about the plan of a run. Its beginning has said it, and its intervals replace it."""
 
 
-def _summarise(console: Console, results: Results, directory: Path) -> None:
+def _summarise(console: Console, results: Results) -> None:
     warn(console, failure_sentences(results), [one for one in warnings(results) if not one.startswith(PLANNED)])
     prose(console, headline(results), "bold")
     draw(console, main_table(results))
     about = f" {ORGANISM}" if results.model_organism else ""
     prose(console, f"{brackets(results)}{about}", "dim")
-    console.print()
+
+
+def _offer(console: Console, results: Results, directory: Path) -> None:
     for (command, *flags), what in NEXT:
         more = ROUNDS if results.revision.chains and (command, *flags) == NEXT[-1][0] else ""
         console.print(Text(f"{command_on(command, directory, *flags)}  # {what}{more}"), soft_wrap=True)

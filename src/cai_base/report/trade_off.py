@@ -57,6 +57,7 @@ def _panel(results: Results, sheet: Sheet, name: str, across: str, ends: tuple[f
                 fontsize=8.5,
                 horizontalalignment="left" if before else "right",
                 verticalalignment="center",
+                gid=f"name-{one}",  # for the style sheet, in which it has a halo: intervals may cross it
             )
         axes.set_xlim(low - EDGE * width, high + EDGE * width)
         axes.set_ylim(-EDGE, 1 + EDGE)

@@ -34,6 +34,7 @@ from cai_base.store.places import check_folder_to_write as check_folder_to_write
 from cai_base.store.places import check_new_file as check_new_file
 from cai_base.store.places import make_folder as make_folder
 from cai_base.store.places import refuse_existing as refuse_existing
+from cai_base.store.places import refuse_no_run as refuse_no_run
 from cai_base.store.places import refuse_others as refuse_others
 
 CONFIG = "config.json"
@@ -110,8 +111,7 @@ class Run:
             UserError: it is not a run, or has such a file.
         """
         path = directory / MANIFEST
-        if not path.exists():
-            raise UserError(f"{directory}: not a run (it has no {MANIFEST}); give a directory that `run` made")
+        refuse_no_run(directory)
         check_inside(directory, TRACKERS)
         return cls(directory, build(Manifest, _json(path), str(path), remedy=REMEDY))
 

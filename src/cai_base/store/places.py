@@ -25,6 +25,17 @@ def refuse_existing(directory: Path) -> None:
     raise UserError(f"--out {directory}: already exists; give a new directory{more}")
 
 
+def refuse_no_run(directory: Path) -> None:
+    """Raise UserError if there is no run at `directory`, nor anything else with a manifest."""
+    try:
+        there = (directory / MANIFEST).exists()
+    except ValueError:  # a NUL in the name
+        there = False
+    if not there:
+        why = f"it has no {MANIFEST}" if directory.is_dir() else "there is no such folder"
+        raise UserError(f"{directory}: not a run ({why}); give a directory that `run` made")
+
+
 def check_folder_to_write(directory: Path, flag: str = "--out") -> None:
     """Raise UserError if what is at `directory` is no folder that can be written to, and if none can be made there."""
     if _facts(directory, flag) is None:

@@ -74,7 +74,7 @@ class ModelJudge(Judge):
         missing = {question.key: question for question in questions if question.key not in replies}
         if not missing:
             return replies
-        with self._progress.bar("judging", len(stored), len(replies)) as bar:
+        with self._progress.bar("judging", len(stored), len(replies), "questions") as bar:
 
             def keep(question: Question, reply: Reply) -> None:
                 if reply.final:

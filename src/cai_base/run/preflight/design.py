@@ -13,6 +13,8 @@ EFFECT = 0.05
 """The difference in attack success for which `check_power` says how many seeds or prompts are needed."""
 ENOUGH = 0.6
 """`check_power` warns if a run cannot detect a difference in attack success of this size."""
+FEW_PROMPTS = 24
+"""Below this number of jailbreak prompts, more are advised, whatever the seeds."""
 MANY_PROMPTS = 400
 """If neither more seeds nor more prompts alone suffice, the needed seeds are given for this number of prompts."""
 SEED_ODDS, SEED_ODDS_EMBEDDED = 0.3, 0.05
@@ -48,7 +50,9 @@ def check_power(inputs: Inputs, seeds: int, *, embedded: bool) -> Check:
         finding = f"with {counted(prompts, 'jailbreak prompt')} a difference in attack success has no interval"
         if prompts >= 2:
             finding = "with one seed the interval of a difference is over prompts only: another seed may differ"
-        return Check("power", "warned", finding, "give --seeds 3 or more, and two dozen jailbreak prompts or more")
+        give = ["--seeds 3 or more"] if seeds == 1 else []
+        give += ["two dozen jailbreak prompts or more"] if prompts < FEW_PROMPTS else []
+        return Check("power", "warned", finding, f"give {', and '.join(give)}")
     detectable = detectable_before(embedded=embedded)
     least = detectable(seeds, prompts)
     if least < 1:

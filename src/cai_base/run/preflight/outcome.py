@@ -55,7 +55,7 @@ def refuse(checks: Sequence[Check], accepted: Sequence[str]) -> list[str]:
         raise UserError(f"{lines}\nnothing was started; fix this, or start anyway with --accept {names}")
     return [
         f"preflight, {check.name} {'failed and was accepted' if check.outcome == 'failed' else 'warned'}: "
-        f"{check.finding}"
+        f"{check.finding}" + (f"; {check.do}" if check.do else "")
         for check in checks
         if check.outcome != "passed"
     ]
