@@ -259,7 +259,7 @@ def _household(row: Row, name: str) -> SuitePrompt:
     ),
     (
         "data/suites.toml",
-        "# the authors' own repository, with its `sha256` where it is known. No row of any of them is in this package.\n",
+        " No row of any of them is in this package.\n",
         """
 [household]
 title = "Household requests"
