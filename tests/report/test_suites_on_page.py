@@ -80,7 +80,7 @@ def test_comparisons_are_shown_with_their_accuracies(ask: Ask) -> None:
     run = ask("hhh")
     file = run / "suites/hhh/results.json"
     head = {name: value for name, value in json.loads(file.read_bytes()).items() if name in HEAD}
-    file.write_bytes(to_json(head | {"suite": asked, "arms": arms}))
+    Run.open(run / "suites/hhh").commit(write={"results.json": to_json(head | {"suite": asked, "arms": arms})})
     html, _ = pages(run)
     section = html[html.index('id="suites"') : html.index('id="figures"')]
     assert '75.0 <span class="interval">[50.0, 90.0]</span> <span class="note">(30 of 40)</span>' in section
