@@ -31,10 +31,11 @@ from cai_base.integrations.tracking.send import Sender, begin
 from cai_base.integrations.watch_server import WatchServer
 from cai_base.records import Answer
 from cai_base.records.compared import RunsCompared
-from cai_base.report import compare, page, watch
+from cai_base.report import compare, page, study_page, watch
 from cai_base.report.load import StoredRun, load
 from cai_base.report.table import render
 from cai_base.store import MANIFEST, TRACKERS, Run
+from cai_base.studies.folder import RESULTS
 from cai_base.text import LONGEST_LINE, for_terminal, without_controls
 
 TEXTS = {
@@ -153,6 +154,32 @@ def test_a_page_has_the_texts_as_text_and_no_element_of_theirs(stored: StoredRun
     assert "default-src 'none'" in html
 
 
+def _study(every: str, folder: Path) -> str:
+    """The page of a study of one cell, in whose results every text is hostile. Its figure has the comparison's name."""
+    over = {"std": None, "ci95_seeds": None, "ci95": (-0.4, -0.2), "ci95_over": "seeds and prompts"}
+    figure = {"mean": 0.5, "per_seed": (0.5,), "scored": 2, "answered": 2, "total": 2, "worst_case": (0.5, 0.5)}
+    difference = {"difference": -0.3, "p_value": 0.01, "minimum_detectable": 0.3, "to_detect": None, "seeds": 1}
+    failure = {"arm": "cai", "kind": every, "metric": "attack_success_rate", "mean": 1.0, "seeds": (0,), "text": every}
+    cell = {"levels": {every: every}, "arm": "cai", "run": every, "minus_sft": {}, "failures": (failure,)}
+    in_one_line = f"$\\x$ {' '.join(every.split())[:2000]}"  # in a figure, math with a command that there is not
+    compared = {"name": in_one_line, "first": (0,), "second": (0,), "scale": 1}
+    texts = dict.fromkeys(("study", "question", "about", "model", "judge", "engine", "intervals"), every)
+    results = texts | {
+        "schema": 1,
+        "model_organism": False,
+        "seeds": (0,),
+        "prompts": {every: 2},
+        "factors": {every: (every,)},
+        "primary": ("attack_success_rate",),
+        "cells": (cell | {"figures": {"attack_success_rate": figure | over | {"by_family": {every: 0.5}}}},),
+        "comparisons": (compared | {"metrics": {"attack_success_rate": difference | over}},),
+        "shared": {every: {every: every}},
+        "warnings": {f"{every}{'z' * (1 << 20)}": (every,)},
+    }
+    (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
+    return study_page.write(folder).read_text(encoding="utf-8")
+
+
 def _small_pages() -> dict[str, str]:
     """The page of a chat and that of a comparison, in which every text of a person, a model or a file is hostile."""
     every = "\n".join(TEXTS.values())
@@ -227,20 +254,21 @@ def test_in_a_browser_the_texts_do_nothing_on_the_watched_page(at_work: Path, tm
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-@pytest.mark.parametrize("name", ["chat", "compare"])
-def test_in_a_browser_the_texts_do_nothing_on_the_pages_of_a_chat_and_of_a_comparison(
+@pytest.mark.parametrize("name", ["chat", "compare", "study"])
+def test_in_a_browser_the_texts_do_nothing_on_the_pages_of_a_chat_a_comparison_and_a_study(
     name: str, tmp_path: Path
 ) -> None:
-    html = _small_pages()[name]
+    html = _study("\n".join(TEXTS.values()), tmp_path) if name == "study" else _small_pages()[name]
     (tmp_path / "page.html").write_text(html, encoding="utf-8", errors="strict")
     shown = _in_chromium((tmp_path / "page.html").as_uri(), tmp_path)
     elements = Elements(shown)
-    assert {"script", "img", "svg"}.isdisjoint(elements.tags)
+    assert {"script", "img"}.isdisjoint(elements.tags)
+    assert elements.tags.count("svg") == (name == "study"), "the figure of a study, and none of the texts'"
     assert elements.handlers == []
     assert "<title>owned" not in shown
     assert "<title>1<" not in shown
     assert TEXTS["script"] in elements.text
-    if name == "chat":
+    if name != "compare":
         assert elements.text.count("z" * (1 << 20)) == 1, "a megabyte in one line is there as it is"
     assert shown.rstrip().endswith("</body></html>"), "no text closed an element early"
 

@@ -71,7 +71,6 @@ def test_the_page_shows_phases_their_newest_values_and_the_newest_chain(unfinish
     assert dpo.latest["margin"] == pytest.approx(sum(step["margin"] for step in last) / 2)
     page = watch.html(status, 5)
     assert '<progress value="10" max="20">' in page
-    assert '<meta http-equiv="refresh" content="5">' in page
     assert status.chain is not None
     assert f"No process is working on this run; this continues it: cai-base resume {unfinished}" in page
 
@@ -85,6 +84,15 @@ def test_the_server_gives_the_page_to_those_who_have_its_address(server: WatchSe
     status, page = get(server.address)
     assert status == 200
     assert "Full CAI" in page
+
+
+def test_the_page_of_a_run_at_work_is_loaded_again_until_its_reader_stops_that(server: WatchServer) -> None:
+    refreshing, still = (urllib.request.urlopen(server.address + name, timeout=10) for name in ("", "still"))
+    with refreshing, still:
+        assert refreshing.headers["Refresh"] == "5"
+        assert '<a href="still">Stop refreshing</a>' in refreshing.read().decode()
+        assert still.headers["Refresh"] is None
+        assert '<a href="./">Refresh it again</a>' in still.read().decode()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +182,8 @@ def test_a_run_that_cannot_be_read_has_a_page_with_the_reason_that_tries_again(
         assert status == 503
         assert reason in page
         assert "<b>" not in page
-        assert '<meta http-equiv="refresh" content="5">' in page
+        assert "tries again every 5 seconds" in page
+        assert "stands still" in get(server.address + "still")[1]
         (run / name).write_bytes(stored)
         assert get(server.address)[0] == 200
         server.shutdown()

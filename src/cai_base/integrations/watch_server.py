@@ -35,6 +35,8 @@ LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNO
 """The `Host` of a request that is answered: a name of this machine. Through a tunnel its port may be another."""
 CHAT = "chat"
 """The name of the chat under the address."""
+STILL = "still"
+"""The name of the page that is not loaded again by itself: a reader must be able to stop that (WCAG 2.2.1, 2.2.2)."""
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 HEADERS: Mapping[str, str] = {
@@ -107,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = self._name()
         if name == CHAT and self.server.chat is not None:
             self._reply(chat_html(self._run_name, self.server.chat.newest()).encode(), self._chat_headers())
-        elif name in ("", REPORT_HTML):
+        elif name in ("", STILL, REPORT_HTML):
             self._send_page(name)
         elif name is not None:
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -174,11 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_page(self, name: str) -> None:
         directory, headers = self.server.directory, dict(HEADERS)
+        every = 0 if name == STILL else EVERY
+        again = {"Refresh": str(every)} if every else {}
         try:
             status = read_status(directory)
         except UserError as error:
-            page = unreadable_html(self._run_name, str(error), EVERY)
-            self._reply(page.encode(), headers, HTTPStatus.SERVICE_UNAVAILABLE)
+            page = unreadable_html(self._run_name, str(error), every)
+            self._reply(page.encode(), headers | again, HTTPStatus.SERVICE_UNAVAILABLE)
             return
         if status.finished and (directory / REPORT_HTML).is_file():
             body = (directory / REPORT_HTML).read_bytes()
@@ -186,11 +190,12 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Security-Policy"] = f"{POLICY}; script-src {policy_of(page_script())}"
             if self.server.chat is not None:
                 body = body.replace(b"</nav>", b'<a href="chat">Talk to it</a></nav>', 1)
-        elif name:
+        elif name == REPORT_HTML:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         else:
-            body = html(status, EVERY).encode()
+            body = html(status, every).encode()
+            headers |= {} if status.finished else again
         self._reply(body, headers)
 
     def _reply(self, body: bytes, headers: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK) -> None:

@@ -42,6 +42,7 @@ def lighter(colour: str, share: float = 0.35) -> str:
 STYLE: Any = {
     "svg.hashsalt": "cai-base",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with two dollar signs is a name
     "pdf.fonttype": 42,
     "font.size": 9.0,
     "axes.titlesize": 10.0,

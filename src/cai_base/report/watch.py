@@ -38,7 +38,7 @@ def html(status: Status, every: int) -> str:
     """The page.
 
     Args:
-        every: seconds between two reloads by the browser; a finished run's page does not reload.
+        every: seconds between two reloads by the browser; 0 if it stands still, as a finished run's page does.
     """
     return (
         web_environment()
