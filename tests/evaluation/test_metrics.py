@@ -1,5 +1,7 @@
 """From answers to figures: denominators, families, worst cases."""
 
+import tracemalloc
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -7,9 +9,11 @@ import numpy as np
 import pytest
 
 from cai_base.errors import UserError
-from cai_base.evaluation import metrics
+from cai_base.evaluation import fluency, metrics
+from cai_base.evaluation.judges import agreement
+from cai_base.evaluation.scoring import Scorer
 from cai_base.evaluation.statistics import paired
-from cai_base.records import Answer, Difference, OverFamilies, Verdict
+from cai_base.records import Answer, Difference, Floor, Judgement, OverFamilies, Verdict, Vote
 
 number = count()
 
@@ -194,3 +198,37 @@ def test_a_mean_of_cells_counts_the_samples_of_one_model_as_one() -> None:
         as_model = compared([False, *same], [True, *same], *more).ci95
         as_seeds = compared([False, *same], [False, *same], *more).ci95
         assert as_model[1] - as_model[0] < as_seeds[1] - as_seeds[0], rest
+
+
+def test_figures_of_large_runs_are_computed_without_the_answers_texts() -> None:
+    def many() -> Iterator[Answer]:
+        for _ in range(200):
+            texts = {"prompt": "How? " * 4000, "response": "So. " * 4000}
+            yield answer("jailbreak", "override", complied=True).model_copy(update=texts)
+
+    tracemalloc.start()
+    try:
+        scored = Scorer(None).each(many())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000, "the texts alone have 7 MB"
+    assert metrics.figures([scored])["attack_success_rate"].mean == 1
+
+
+def test_an_answer_without_its_texts_has_the_same_figures() -> None:
+    votes = tuple(Vote(rubric="attack", vote=n, answer={"why": "x"}, verdict={"complied": n == 0}) for n in range(3))
+    second = Judgement(verdict=Verdict(complied=True, helpfulness=2.5))
+    update = {"votes": votes, "second": second, "logprob": -3.0, "opening_logprob": -1.0}
+    answers = [
+        *(answer("jailbreak", family, complied=True).model_copy(update=update) for family in ("override", "role-play")),
+        answer("benign", helpfulness=4),
+        answer("sensitive").model_copy(update={"unscored": "no reply"}),
+    ]
+    floor = Floor(answer=-1.0, opening=-1.0)
+    scored, marked = Scorer(floor).each(answers), fluency.mark_broken(answers, floor)
+    assert metrics.figures([scored]) == metrics.figures([marked])
+    assert metrics.figures([scored])["broken_rate"].mean == 1
+    assert metrics.unscored_by_reason([scored]) == metrics.unscored_by_reason([marked])
+    assert agreement.between_votes(scored) == agreement.between_votes(marked) != {}
+    assert agreement.between_judges(scored) == agreement.between_judges(marked) != {}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from cai_base.records import Answer
+from cai_base.evaluation.scoring import Scorable
 
 Scale = Literal["rate", "score", "share", "count", "tokens", "nats"]
 UNBOUNDED = (-math.inf, math.inf)
@@ -43,7 +43,7 @@ class Metric(Measure):
     """
 
     kinds: tuple[str, ...]
-    value: Callable[[Answer], float | None]
+    value: Callable[[Scorable], float | None]
     bounds: tuple[float, float] | None
     limits: tuple[float, float] = UNBOUNDED
     families: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class VerdictPart:
 
     name: str
 
-    def __call__(self, answer: Answer) -> float | None:
+    def __call__(self, answer: Scorable) -> float | None:
         return None if answer.verdict is None else as_number(getattr(answer.verdict, self.name))
 
 

@@ -11,15 +11,16 @@ import numpy as np
 
 from cai_base.errors import UserError
 from cai_base.evaluation.measures import Metric
+from cai_base.evaluation.scoring import Scorable
 from cai_base.evaluation.statistics import holm, mean, paired, scaled, summary
 from cai_base.evaluation.statistics.crossed import Array
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs.kinds import JAILBREAK
 from cai_base.reading import listed, quote, suggestion
-from cai_base.records import HELPFULNESS, Answer, Difference, Figure, Interval
+from cai_base.records import HELPFULNESS, Difference, Figure, Interval
 from cai_base.settings.schema import Evaluation
 
-PerSeed = Sequence[Sequence[Answer] | None]
+PerSeed = Sequence[Sequence[Scorable] | None]
 """Every seed's answers of one arm; None in place of a seed that failed."""
 
 
@@ -33,15 +34,17 @@ def check_primary(names: Sequence[str]) -> None:
             raise UserError(f"--evaluation.primary: {name} occurs twice; name each metric once")
 
 
-def figures(per_seed: PerSeed, kinds: Sequence[str] = (), *, one_model: bool = False) -> dict[str, Figure]:
-    """Every metric of one arm.
+def figures(
+    per_seed: PerSeed, kinds: Sequence[str] = (), *, one_model: bool = False, names: Iterable[str] = METRICS
+) -> dict[str, Figure]:
+    """Every metric of one arm, or those of these names.
 
     Args:
         kinds: the kind of every evaluation prompt, the same for each seed. The prompts that a failed seed did not
             answer are counted in `total` and in the worst case, not in `answered`.
         one_model: all seeds sample from the same weights, as for the base model.
     """
-    return {name: _figure(metric, per_seed, kinds, one_model) for name, metric in METRICS.items()}
+    return {name: _figure(METRICS[name], per_seed, kinds, one_model) for name in names}
 
 
 def margins(settings: Evaluation) -> dict[str, float]:
@@ -49,7 +52,7 @@ def margins(settings: Evaluation) -> dict[str, float]:
     return {HELPFULNESS: settings.helpfulness_margin}
 
 
-def means(answers: Iterable[Answer]) -> dict[str, float]:
+def means(answers: Iterable[Scorable]) -> dict[str, float]:
     """The mean of every metric that some answer has a value of, over the answers of one arm. Each is read once."""
     values: dict[str, list[float]] = {name: [] for name in METRICS}
     for answer in answers:
@@ -99,7 +102,7 @@ def _possible(metric: Metric, interval: Interval | None) -> Interval | None:
     return max(interval[0], least), min(interval[1], greatest)
 
 
-def _of_kinds(per_seed: PerSeed, kinds: Sequence[str]) -> list[list[Answer] | None]:
+def _of_kinds(per_seed: PerSeed, kinds: Sequence[str]) -> list[list[Scorable] | None]:
     """The answers to prompts of these kinds."""
     return [None if answers is None else [a for a in answers if a.kind in kinds] for answers in per_seed]
 
@@ -127,11 +130,11 @@ def _table(metric: Metric, per_seed: PerSeed, prompts: Sequence[str]) -> Array:
     return np.array(cells, dtype=float).reshape(len(rows), len(prompts))
 
 
-def _values(metric: Metric, answers: Sequence[Answer]) -> list[float]:
+def _values(metric: Metric, answers: Sequence[Scorable]) -> list[float]:
     return [value for value in map(metric.value, answers) if value is not None]
 
 
-def _worst_case(metric: Metric, answers: Sequence[Answer], missing: int) -> tuple[float | None, float | None]:
+def _worst_case(metric: Metric, answers: Sequence[Scorable], missing: int) -> tuple[float | None, float | None]:
     """The mean if every unscored or missing answer had the least, and if it had the greatest possible value."""
     values = _values(metric, answers)
     unknown = len(answers) - len(values) + missing
@@ -142,8 +145,8 @@ def _worst_case(metric: Metric, answers: Sequence[Answer], missing: int) -> tupl
     return mean([*values, *[least] * unknown]), mean([*values, *[greatest] * unknown])
 
 
-def _by_family(metric: Metric, answers: Sequence[Answer]) -> dict[str, float | None]:
-    families: dict[str, list[Answer]] = {}
+def _by_family(metric: Metric, answers: Sequence[Scorable]) -> dict[str, float | None]:
+    families: dict[str, list[Scorable]] = {}
     for answer in answers:
         families.setdefault(answer.family or answer.kind, []).append(answer)
     return {name: mean(_values(metric, of_family)) for name, of_family in families.items()}

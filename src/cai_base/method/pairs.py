@@ -227,11 +227,11 @@ class Pairs:
         chains = paths.chains(seed, self.owner if self.source == "chains" else None)
         return Source(
             seed,
-            lambda: [Chain.model_validate(line) for line in run.lines(chains)],
-            lambda: [Pair.model_validate(line) for line in run.lines(paths.pairs(seed))],
+            lambda: [Chain.model_validate(line) for line in run.each_line(chains)],
+            lambda: [Pair.model_validate(line) for line in run.each_line(paths.pairs(seed))],
             tokenizer,
             self.held_out,
-            lambda: [TwoResponses.model_validate(line) for line in run.lines(paths.responses(seed, self.owner))],
+            lambda: [TwoResponses.model_validate(line) for line in run.each_line(paths.responses(seed, self.owner))],
         )
 
 

@@ -226,19 +226,17 @@ def read_records(path: Path, kind: type[Model], most: int | None = None) -> Iter
         raise UserError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from None
 
 
-def typed(kind: type[Model], lines: Iterable[object], where: str) -> list[Model]:
-    """Validate parsed JSON lines as records.
+def typed(kind: type[Model], lines: Iterable[object], where: str) -> Iterator[Model]:
+    """Validate parsed JSON lines as records, one at a time.
 
     Raises:
         UserError: a line is not such a record; the message names `where`, line and field.
     """
-    records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(kind.model_validate(line))
+            yield kind.model_validate(line)
         except ValidationError as error:
             raise UserError(f"{where}:{number}: {fault_in_a_record(error, line)}; {RESTORE}") from None
-    return records
 
 
 RESTORE = "restore the file, or use the version of cai-base that wrote it"

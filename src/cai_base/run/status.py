@@ -195,4 +195,4 @@ def _newest_chain(run: Run, seeds: Sequence[int]) -> Chain | None:
 def _last(run: Run, name: str, kind: type[Model]) -> list[Model]:
     """The last record of a file, as a list; none if there is none."""
     line = run.last_line(name)
-    return [] if line is None else typed(kind, [line], f"{run.directory / name}")
+    return [] if line is None else list(typed(kind, [line], f"{run.directory / name}"))

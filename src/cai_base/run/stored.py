@@ -1,7 +1,7 @@
 """Reads what a run has stored, finished or not: the records of a file, and the answers of an arm."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cai_base import paths
@@ -20,7 +20,12 @@ def records_of(run: Run, name: str, kind: type[Model]) -> list[Model]:
     Raises:
         UserError: a line is not such a record.
     """
-    return typed(kind, run.lines(name), f"{run.directory / name}")
+    return list(each_record(run, name, kind))
+
+
+def each_record(run: Run, name: str, kind: type[Model]) -> Iterator[Model]:
+    """As `records_of`, one at a time: a file of a large run may not fit into memory."""
+    return typed(kind, run.each_line(name), f"{run.directory / name}")
 
 
 def answer_faults(answers: Sequence[Answer], prompts: Iterable[Prompt]) -> str:
@@ -50,7 +55,12 @@ def answers_of(run: Run, seed: int, arm: str, step: int | None = None) -> list[A
     Raises:
         UserError: a line is not an answer.
     """
-    return [answer for name in answer_files(seed, arm, step) for answer in records_of(run, name, Answer)]
+    return list(each_answer(run, seed, arm, step))
+
+
+def each_answer(run: Run, seed: int, arm: str, step: int | None = None) -> Iterator[Answer]:
+    """As `answers_of`, one at a time."""
+    return (answer for name in answer_files(seed, arm, step) for answer in each_record(run, name, Answer))
 
 
 def suite_folders(directory: Path) -> list[Path]:

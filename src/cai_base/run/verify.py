@@ -3,8 +3,9 @@
 Each check names the first thing that differs. What needs a model or a judge is listed as not checked.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Resu
 from cai_base.run.identity import UNBOUND, check_suite, suites_of
 from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, last_session, versions
-from cai_base.run.stored import answer_faults, answers_of, records_of, suite_folders
+from cai_base.run.stored import answer_faults, answers_of, each_record, records_of, suite_folders
 from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.validation import stored_settings
@@ -238,12 +239,12 @@ def _chains(run: Run, scope: Scope) -> Iterator[tuple[str, int, str | None, list
 def _check_prompts(run: Run, scope: Scope, inputs: Inputs) -> None:
     """Check that every chain, and every pair of answers, has the text of the prompt of the method that it names."""
     texts = {prompt.id: prompt.text for prompt in inputs.prompts}
-    by_file: list[tuple[str, Sequence[Chain | TwoResponses]]] = [
-        (file, chains) for file, _, _, chains in _chains(run, scope)
-    ]
-    for arm in (ARMS[name] for name in scope.arms if ARMS[name].source in ("responses", "comparisons")):
-        files = [paths.responses(seed, arm.owner) for seed in scope.seeds]
-        by_file += [(file, records_of(run, file, TwoResponses)) for file in files]
+    arms = [ARMS[name] for name in scope.arms if ARMS[name].source in ("responses", "comparisons")]
+    answers = [paths.responses(seed, arm.owner) for arm in arms for seed in scope.seeds]
+    by_file: Iterator[tuple[str, Iterable[Chain | TwoResponses]]] = itertools.chain(
+        ((file, chains) for file, _, _, chains in _chains(run, scope)),
+        ((file, each_record(run, file, TwoResponses)) for file in answers),
+    )
     for file, records in by_file:
         for number, one in enumerate(records, start=1):
             if texts.get(one.id) != one.prompt:

@@ -363,16 +363,18 @@ class Run:
         Raises:
             UserError: it is missing or cannot be read, or a line is not a JSON object.
         """
+        return list(self.each_line(name))
+
+    def each_line(self, name: str) -> Iterator[JsonObject]:
+        """As `lines`, one at a time: a file of a large run may not fit into memory."""
         stored = self._manifest.files.get(name)
         if stored is None:
-            return []
-        records: list[JsonObject] = []
-        path, left = self.directory / name, stored.bytes
+            return
+        path, left, number = self.directory / name, stored.bytes, 0
         with _opened(path) as file:
             while line := file.readline(left):
-                left -= len(line)
-                records.append(_record(line, f"{path}:{len(records) + 1}"))
-        return records
+                left, number = left - len(line), number + 1
+                yield _record(line, f"{path}:{number}")
 
     def last_line(self, name: str) -> JsonObject | None:
         """The last record of a stored JSON-lines file, of which no more is read; None if there is none.

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cai_base import paths
-from cai_base.arms import ARMS, BASE, BASELINE
+from cai_base.arms import ARMS, BASELINE
 from cai_base.errors import UserError
-from cai_base.evaluation import fluency, metrics
+from cai_base.evaluation import metrics
 from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges.load import judge_name
+from cai_base.evaluation.scoring import Scorer
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs import Inputs
 from cai_base.reading import read_record
@@ -23,8 +24,9 @@ from cai_base.records import (
     StudyContrast,
     StudyResults,
 )
-from cai_base.run.results.shared import INTERVALS, every_answer, head, model_name
-from cai_base.run.stored import answers_of
+from cai_base.run.results.run import base_floor
+from cai_base.run.results.shared import INTERVALS, head, model_name
+from cai_base.run.stored import each_answer
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
@@ -99,14 +101,11 @@ class _StoredRun:
         self.inputs = Inputs.read(directory / paths.INPUTS)
         remedy = "use the version of cai-base that made the study"
         self.results = read_record(directory / paths.RESULTS, Results, "the results of a run", remedy)
-        self._floor = fluency.floor(fluency.likelihood(one) for one in every_answer({BASE: self._read(BASE)}))
+        self._scorer = Scorer(base_floor(self.run, self.settings.seed_numbers))
 
     def answers(self, arm: str) -> metrics.PerSeed:
         """An arm's answers, by seed."""
-        return [None if of_seed is None else fluency.mark_broken(of_seed, self._floor) for of_seed in self._read(arm)]
-
-    def _read(self, arm: str) -> metrics.PerSeed:
-        return [answers_of(self.run, seed, arm) or None for seed in self.settings.seed_numbers]
+        return [self._scorer.each(each_answer(self.run, seed, arm)) or None for seed in self.settings.seed_numbers]
 
 
 def _refuse_unpaired(name: str, one: _StoredRun, first: _StoredRun) -> None:

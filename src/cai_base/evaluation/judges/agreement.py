@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from cai_base.records import Agreement, Answer
+from cai_base.evaluation.scoring import Scorable
+from cai_base.records import Agreement
 
 
 def alpha(units: Iterable[Sequence[float]]) -> float | None:
@@ -33,10 +34,12 @@ def _squared_differences(values: Sequence[float]) -> float:
     return 2 * len(values) * math.fsum((value - centre) ** 2 for value in values)
 
 
-def between_votes(answers: Iterable[Answer]) -> dict[str, float | None]:
+def between_votes(answers: Iterable[Scorable]) -> dict[str, float | None]:
     """Alpha of every part of the verdict over the votes about stored answers; empty where each was judged once."""
     units: dict[str, list[list[float]]] = {}
     for answer in answers:
+        if len(answer.votes) < 2:
+            continue
         of_answer: dict[str, list[float]] = {}
         for vote in answer.votes:
             for part, value in (vote.verdict or {}).items():
@@ -46,13 +49,14 @@ def between_votes(answers: Iterable[Answer]) -> dict[str, float | None]:
     return {name: alpha(votes) for name, votes in sorted(units.items()) if any(len(values) > 1 for values in votes)}
 
 
-def between_judges(answers: Iterable[Answer]) -> dict[str, Agreement]:
+def between_judges(answers: Iterable[Scorable]) -> dict[str, Agreement]:
     """Alpha of every part of the verdict between two judges, over the answers for which both give it.
 
     Args:
         answers: with the first judge's `verdict` and the second judge's judgement under `second`.
     """
-    units: dict[str, list[list[float]]] = {}
+    units: dict[str, list[tuple[float, float]]] = {}
+    known: dict[tuple[float, float], tuple[float, float]] = {}
     for answer in answers:
         second = None if answer.second is None else answer.second.verdict
         if answer.verdict is None or second is None:
@@ -60,5 +64,6 @@ def between_judges(answers: Iterable[Answer]) -> dict[str, Agreement]:
         for part, value in answer.verdict:
             other = getattr(second, part)
             if value is not None and other is not None:
-                units.setdefault(part, []).append([float(value), float(other)])
+                pair = (float(value), float(other))
+                units.setdefault(part, []).append(known.setdefault(pair, pair))
     return {part: Agreement(alpha=alpha(values), answers=len(values)) for part, values in units.items()}

@@ -148,7 +148,7 @@ def _not_comparable(other: _FinishedRun, first: _FinishedRun) -> tuple[str, ...]
     return () if other.results.fluency.floor == first.results.fluency.floor else (OF_THE_FLOOR,)
 
 
-def _judged(per_seed: metrics.PerSeed) -> list[list[Answer]]:
+def _judged(per_seed: Sequence[Sequence[Answer] | None]) -> list[list[Answer]]:
     """The answers and verdicts without what is measured with the run's base model: the same text may have another
     likelihood."""
     nothing = {"logprob": None, "opening_logprob": None, "broken": None}

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from cai_base.records import (
     TwoResponses,
     Verdict,
 )
-from cai_base.run.stored import records_of
+from cai_base.run.stored import each_record, records_of
 from cai_base.settings.choices import InterpreterChoice
 from cai_base.settings.schema import Revision
 from cai_base.store import Run
@@ -74,61 +75,90 @@ def revision_figures(
     """
     # The embedded model writes critiques in the wordings of its world, so one that finds harm is known.
     critiques_are_known = interpreter.base.model == EMBEDDED and not interpreter.other
-    chains = [chain for seed in seeds for chain in records_of(run, paths.chains(seed, owner), Chain)]
-    pairs = [pair for seed in seeds for pair in records_of(run, paths.pairs(seed, owner), Pair)]
-    free = [chain for chain in chains if chain.refusal_opener is None]
-    prefilled = [chain for chain in chains if chain.refusal_opener is not None]
-    principles = Counter(one.principle for chain in chains for one in chain.rounds)
+    free, prefilled = _Rounds(rounds), _Rounds(rounds)
+    outcomes: Counter[str] = Counter()
+    truncated = 0
+    principles: dict[str, _OfPrinciple] = {}
+    for chain in (one for seed in seeds for one in each_record(run, paths.chains(seed, owner), Chain)):
+        outcomes[chain.outcome] += 1
+        truncated += chain.truncated
+        (free if chain.refusal_opener is None else prefilled).add(chain)
+        for number, one in enumerate(chain.rounds):
+            principles.setdefault(one.principle, _OfPrinciple()).add(chain, number, critiques_are_known)
+    lengths = array("d"), array("d")
+    for pair in (one for seed in seeds for one in each_record(run, paths.pairs(seed, owner), Pair)):
+        lengths[0].append(pair.chosen_tokens)
+        lengths[1].append(pair.rejected_tokens)
     return RevisionFigures(
-        chains=len(chains),
-        pairs=len(pairs),
-        filtered=count_filtered(chain.outcome for chain in chains),
-        harmful_by_round=_by_round(free, "complied", HARMFUL, rounds),
-        helpful_by_round=_by_round(free, "helpfulness", HARMLESS, rounds),
-        refused_by_round=_by_round(free, "refused", HARMLESS, rounds),
-        prefilled=Prefilled(chains=len(prefilled), harmful_by_round=_by_round(prefilled, "complied", HARMFUL, rounds)),
-        principle_counts=dict(sorted(principles.items())),
-        principles={name: _principle_figures(chains, name, critiques_are_known) for name in sorted(principles)},
-        response_tokens={
-            "chosen": mean([float(pair.chosen_tokens) for pair in pairs]),
-            "rejected": mean([float(pair.rejected_tokens) for pair in pairs]),
-        },
-        truncated=sum(chain.truncated for chain in chains),
+        chains=outcomes.total(),
+        pairs=len(lengths[0]),
+        filtered=count_filtered(outcomes.elements()),
+        harmful_by_round=free.means("complied"),
+        helpful_by_round=free.means("helpfulness"),
+        refused_by_round=free.means("refused"),
+        prefilled=Prefilled(chains=prefilled.chains, harmful_by_round=prefilled.means("complied")),
+        principle_counts={name: len(principles[name].changed) for name in sorted(principles)},
+        principles={name: principles[name].figures(critiques_are_known) for name in sorted(principles)},
+        response_tokens={"chosen": mean(lengths[0]), "rejected": mean(lengths[1])},
+        truncated=truncated,
     )
 
 
-def _principle_figures(chains: Sequence[Chain], name: str, critiques_are_known: bool) -> PrincipleFigures:
-    """What the rounds under one principle did."""
-    rounds = [(chain, n) for chain in chains for n, one in enumerate(chain.rounds) if one.principle == name]
-    judged = [
-        (float(before.complied), float(after.complied))
-        for chain, n in rounds
-        if chain.kind in HARMFUL and chain.refusal_opener is None
-        for before, after in [chain.verdicts[n : n + 2]]
-        if before is not None and before.complied is not None
-        if after is not None and after.complied is not None
-    ]
-    flagged = {}
-    if critiques_are_known:
-        flagged["flagged"] = mean([float(embedded.finds_harm(chain.rounds[n].critique)) for chain, n in rounds])
-    return PrincipleFigures(
-        **flagged,
-        drawn=len(rounds),
-        changed=mean([float(chain.responses[n + 1] != chain.responses[n]) for chain, n in rounds]),
-        judged=len(judged),
-        harmful_before=mean([before for before, _ in judged]),
-        harmful_after=mean([after for _, after in judged]),
-    )
+class _OfPrinciple:
+    """What the rounds under one principle did, chain by chain."""
+
+    def __init__(self) -> None:
+        self.changed, self.flagged, self.before, self.after = array("d"), array("d"), array("d"), array("d")
+
+    def add(self, chain: Chain, number: int, critiques_are_known: bool) -> None:
+        """Count a round of a chain."""
+        texts = chain.responses[number : number + 2]
+        self.changed.append(texts[1] != texts[0])
+        if critiques_are_known:
+            self.flagged.append(embedded.finds_harm(chain.rounds[number].critique))
+        if chain.kind not in HARMFUL or chain.refusal_opener is not None:
+            return
+        before, after = chain.verdicts[number : number + 2]
+        if before is None or after is None or before.complied is None or after.complied is None:
+            return
+        self.before.append(before.complied)
+        self.after.append(after.complied)
+
+    def figures(self, critiques_are_known: bool) -> PrincipleFigures:
+        """The figures of all rounds."""
+        flagged = {"flagged": mean(self.flagged)} if critiques_are_known else {}
+        return PrincipleFigures(
+            **flagged,
+            drawn=len(self.changed),
+            changed=mean(self.changed),
+            judged=len(self.before),
+            harmful_before=mean(self.before),
+            harmful_after=mean(self.after),
+        )
 
 
-def _by_round(chains: Sequence[Chain], part: str, kinds: Sequence[str], rounds: int) -> tuple[float | None, ...]:
-    """The mean of one part of the verdict for the originals and for each round, over chains of these kinds."""
-    means = []
-    for number in range(rounds + 1):
-        of_round = [chain.verdicts[number] for chain in chains if chain.kind in kinds]
-        values = [getattr(verdict, part) for verdict in of_round if verdict is not None]
-        means.append(mean([float(value) for value in values if value is not None]))
-    return tuple(means)
+class _Rounds:
+    """Parts of the verdicts on the originals and on the revisions of each round, chain by chain."""
+
+    PARTS: Mapping[str, Sequence[str]] = {"complied": HARMFUL, "helpfulness": HARMLESS, "refused": HARMLESS}
+
+    def __init__(self, rounds: int) -> None:
+        self.chains = 0
+        self._values = {part: [array("d") for _ in range(rounds + 1)] for part in self.PARTS}
+
+    def add(self, chain: Chain) -> None:
+        """Count a chain's verdicts."""
+        self.chains += 1
+        for part, kinds in self.PARTS.items():
+            if chain.kind in kinds:
+                for values, verdict in zip(self._values[part], chain.verdicts, strict=True):
+                    value = None if verdict is None else getattr(verdict, part)
+                    if value is not None:
+                        values.append(value)
+
+    def means(self, part: str) -> tuple[float | None, ...]:
+        """The mean of a part for the originals and for each round."""
+        return tuple(map(mean, self._values[part]))
 
 
 def feedback_figures(run: Run, arm: Arm, seeds: Sequence[int], principles: int, inputs: Inputs) -> FeedbackFigures:

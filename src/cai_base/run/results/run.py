@@ -8,6 +8,7 @@ from cai_base import paths
 from cai_base.arms import ARMS, BASE, BASELINE, INSTRUCT
 from cai_base.errors import UserError
 from cai_base.evaluation import fluency, judge_errors, metrics
+from cai_base.evaluation.scoring import Scorer
 from cai_base.evaluation.tasks.pairwise import PairwiseTask
 from cai_base.evaluation.tasks.prompts import CURVES
 from cai_base.inputs import Inputs
@@ -20,6 +21,7 @@ from cai_base.records import (
     ConstitutionUsed,
     CurvePoint,
     FeedbackFigures,
+    Floor,
     Fluency,
     JudgeLabels,
     Judgement,
@@ -34,7 +36,7 @@ from cai_base.records import (
 from cai_base.run.results import shared as shared_results
 from cai_base.run.results import warnings
 from cai_base.run.results.method_figures import control, feedback_figures, revision_figures
-from cai_base.run.stored import answers_of, records_of
+from cai_base.run.stored import each_answer, each_record, records_of
 from cai_base.settings.choices import InstructChoice
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import SELF, RunSettings
@@ -74,12 +76,10 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
     """
     seeds = list(settings.seed_numbers)
     kinds = [str(prompt.kind) for prompt in inputs.evaluation_prompts]
-    stored = {name: [answers_of(run, seed, name) or None for seed in seeds] for name in settings.evaluated_arms}
-    of_base = shared_results.every_answer({BASE: stored[BASE]})
-    floor = fluency.floor(fluency.likelihood(answer) for answer in of_base)
+    floor = base_floor(run, seeds)
+    scorer = Scorer(floor)
     answers = {
-        name: [None if of_seed is None else fluency.mark_broken(of_seed, floor) for of_seed in per_seed]
-        for name, per_seed in stored.items()
+        name: [scorer.each(each_answer(run, seed, name)) or None for seed in seeds] for name in settings.evaluated_arms
     }
     judged = shared_results.judged(
         settings.judge_choices,
@@ -100,7 +100,8 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         further["feedback"] = {
             arm.name: feedback_figures(run, arm, seeds, settings.feedback.principles, inputs) for arm in labelled
         }
-    compared = records_of(run, paths.PAIRWISE, PairwiseVerdict)
+    each = each_record(run, paths.PAIRWISE, PairwiseVerdict)
+    compared = [one.model_copy(update={"votes": ()}) for one in each]
     if compared:
         task = PairwiseTask.of(settings.evaluated_arms, seeds, inputs.evaluation_prompts)
         further["pairwise"] = task.figures(compared)
@@ -136,7 +137,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
         },
         fluency=Fluency(floor=floor, quantile=fluency.QUANTILE, margin=fluency.MARGIN, opening_tokens=fluency.OPENING),
         revision=revision,
-        curves=_curves(run, settings.training_steps, settings.seed_numbers, settings.evaluate_every),
+        curves=_curves(run, settings.training_steps, settings.seed_numbers, settings.evaluate_every, answers),
         failed={phase: {str(seed): why for seed, why in reasons.items()} for phase, reasons in failed.items()},
         warnings=tuple(
             warnings.protocol_first(
@@ -189,7 +190,7 @@ def _tokens(run: Run, seeds: Sequence[int], evaluated: Sequence[str]) -> dict[st
     arms = [arm for arm in ARMS.values() if arm.group != "control" or arm.name in evaluated]
     trained = {
         arm.folder: {
-            str(seed): sum(step.tokens for step in records_of(run, paths.metrics(seed, arm.folder), TrainingStep))
+            str(seed): sum(step.tokens for step in each_record(run, paths.metrics(seed, arm.folder), TrainingStep))
             for seed in seeds
         }
         for arm in arms
@@ -198,14 +199,14 @@ def _tokens(run: Run, seeds: Sequence[int], evaluated: Sequence[str]) -> dict[st
     owners = [arm.folder if arm.control else None for arm in arms if arm.constitution is not None]
     chains = {
         str(seed): sum(
-            chain.sampled_tokens for owner in owners for chain in records_of(run, paths.chains(seed, owner), Chain)
+            chain.sampled_tokens for owner in owners for chain in each_record(run, paths.chains(seed, owner), Chain)
         )
         for seed in seeds
     }
     compared = {
         f"responses of {arm.folder}": {
             str(seed): sum(
-                two.sampled_tokens for two in records_of(run, paths.responses(seed, arm.owner), TwoResponses)
+                two.sampled_tokens for two in each_record(run, paths.responses(seed, arm.owner), TwoResponses)
             )
             for seed in seeds
         }
@@ -219,33 +220,53 @@ def _instruct_name(instruct: InstructChoice) -> str:
     return Path(instruct.model).name if instruct.model else f"the {instruct.base.model}'s instruct sibling"
 
 
-def _curves(run: Run, steps: Mapping[str, int], seeds: Sequence[int], every: int) -> dict[str, tuple[CurvePoint, ...]]:
+def _curves(
+    run: Run, steps: Mapping[str, int], seeds: Sequence[int], every: int, answers: Mapping[str, metrics.PerSeed]
+) -> dict[str, tuple[CurvePoint, ...]]:
     """The curves by training phase (its folder's name): the metrics of the phase's arm at each evaluated step.
 
     Args:
         steps: the number of training steps of each arm.
         every: steps between evaluations.
+        answers: of every evaluated arm, by seed.
     """
-    curves = {}
+    curves, scorer = {}, Scorer(None)
     for name, last in steps.items():
         arm = ARMS[name]
         if arm.curve and arm.folder is not None:
             evaluated = sorted({*range(0, last, every), last})
-            curves[arm.folder] = _curve(run, seeds, evaluated, arm.starts_from, name)
+            before = answers.get(arm.starts_from) or [
+                scorer.each(each_answer(run, seed, arm.starts_from)) or None for seed in seeds
+            ]
+            curves[arm.folder] = _curve(run, seeds, evaluated, name, (before, answers[name]))
     return curves
 
 
-def _curve(run: Run, seeds: Sequence[int], evaluated: Sequence[int], before: str, arm: str) -> tuple[CurvePoint, ...]:
-    """The arm's metrics at step 0 (those of the arm `before`), at each evaluation and at the last step.
+def _curve(
+    run: Run, seeds: Sequence[int], evaluated: Sequence[int], arm: str, ends: tuple[metrics.PerSeed, metrics.PerSeed]
+) -> tuple[CurvePoint, ...]:
+    """The arm's metrics at step 0, at each evaluation and at the last step.
 
     All points are over the same seeds, those that finished: a seed that fails midway would cause a jump in the curve
     without any change of a model.
+
+    Args:
+        ends: by seed, the answers of the arm that it starts from, and its own at its last step.
     """
-    finished = [seed for seed in seeds if answers_of(run, seed, arm)]
-    points = []
+    finished = [place for place, of_seed in enumerate(ends[1]) if of_seed]
+    scorer, points = Scorer(None), []
     for step in evaluated:
-        name, interim = (before, None) if step == 0 else (arm, None if step == evaluated[-1] else step)
-        figures = metrics.figures([answers_of(run, seed, name, interim) or None for seed in finished])
+        if step in (0, evaluated[-1]):
+            of_step = [ends[step != 0][place] for place in finished]
+        else:
+            of_step = [scorer.each(each_answer(run, seeds[place], arm, step)) or None for place in finished]
+        figures = metrics.figures(of_step, names=CURVES)
         means = {metric: figures[metric].mean for metric in CURVES}
         points.append(CurvePoint.model_validate({"step": step, **means}))
     return tuple(points)
+
+
+def base_floor(run: Run, seeds: Sequence[int]) -> Floor | None:
+    """The floor that the base model's own answers in a run set."""
+    every = (answer for seed in seeds for answer in each_answer(run, seed, BASE))
+    return fluency.floor(map(fluency.likelihood, every))

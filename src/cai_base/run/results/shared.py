@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, TypeVar
 
 from cai_base import arms
 from cai_base.embedded import is_embedded
@@ -14,12 +14,12 @@ from cai_base.evaluation import metrics
 from cai_base.evaluation.failures import find_failures
 from cai_base.evaluation.judges import agreement
 from cai_base.evaluation.judges.load import judge_name
+from cai_base.evaluation.scoring import Scorable, ScoredAnswer
 from cai_base.evaluation.tasks.prompts import METRICS
 from cai_base.inputs import Inputs
 from cai_base.inputs.rubrics import Rubric
 from cai_base.records import (
     ATTACK,
-    Answer,
     AskedArm,
     AskedTarget,
     Difference,
@@ -34,6 +34,8 @@ from cai_base.settings.choices import JudgeChoice
 from cai_base.settings.judges import JudgeName
 from cai_base.settings.schema import Evaluation
 
+Of = TypeVar("Of")
+"""An answer, with or without its texts."""
 INTERVALS = (
     "ci95: 95 % interval over what ci95_over says; ci95_seeds: 95 % t interval over seeds, with the prompts held fixed"
 )
@@ -184,7 +186,7 @@ def unseen(by_arm: Mapping[str, metrics.PerSeed], families: Sequence[str]) -> Un
     )
 
 
-def every_answer(by_arm: Mapping[str, metrics.PerSeed]) -> Iterable[Answer]:
+def every_answer(by_arm: Mapping[str, Sequence[Sequence[Of] | None]]) -> Iterable[Of]:
     """All answers of all arms and seeds."""
     return (answer for per_seed in by_arm.values() for of_seed in per_seed for answer in of_seed or ())
 
@@ -223,12 +225,18 @@ def _second_judge(judge: JudgeName, by_arm: Mapping[str, metrics.PerSeed], kinds
     )
 
 
-def _by_second_judge(answer: Answer) -> Answer:
+def _by_second_judge(answer: Scorable) -> ScoredAnswer:
     """The answer with the second judge's verdict instead of the first judge's."""
     second = answer.second
-    return answer.model_copy(
-        update={
-            "verdict": None if second is None else second.verdict,
-            "unscored": None if second is None else second.unscored,
-        }
+    return ScoredAnswer(
+        id=answer.id,
+        kind=answer.kind,
+        family=answer.family,
+        tokens=answer.tokens,
+        verdict=None if second is None else second.verdict,
+        unscored=None if second is None else second.unscored,
+        votes=(),
+        logprob=answer.logprob,
+        second=None,
+        broken=answer.broken,
     )

@@ -27,6 +27,8 @@ from cai_base.run.results.warnings import uncovered
 from cai_base.settings.judges import GROUND_TRUTH, NO_JUDGE, JudgeName
 from cai_base.text import repeats_itself
 
+Answers = Sequence[Sequence[Answer] | None]
+"""Every seed's answers of one arm; None in place of a seed that failed."""
 NAMED = 5
 """The most prompts that a warning names."""
 
@@ -41,7 +43,7 @@ class SuiteHead(TypedDict):
 
 
 def collect(
-    about: EvaluationContext, answers: Mapping[str, metrics.PerSeed], suite: Suite, items: Sequence[SuitePrompt]
+    about: EvaluationContext, answers: Mapping[str, Answers], suite: Suite, items: Sequence[SuitePrompt]
 ) -> SuiteResults:
     """The content of `results.json` for a suite of prompts, whose answers are judged.
 
@@ -87,7 +89,7 @@ def collect(
     )
 
 
-def _with_broken(answers: Mapping[str, metrics.PerSeed]) -> dict[str, metrics.PerSeed]:
+def _with_broken(answers: Mapping[str, Answers]) -> dict[str, Answers]:
     """The answers with their field `broken`: as in a run for an arm whose answers the base model measured, if its own
     answers are among them, else whether they repeat themselves without end."""
     floor = fluency.floor(map(fluency.likelihood, shared_results.every_answer({BASE: answers.get(BASE, ())})))
