@@ -276,18 +276,55 @@ def test_a_tracked_run_that_is_killed_and_resumed_has_every_step_once(
     assert {step for name, step in curves if name == "eval/cai/attack_success_rate"} == {2, 4}
 
 
-def test_a_run_with_a_failing_tracker_continues_and_says_how_to_send_the_rest(
-    run: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_says_once_and_at_once_that_a_tracker_fails_and_at_its_end_how_to_send_the_rest(
+    run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     begin(run, ["tensorboard"])
     (run / TRACKERS / "tensorboard").write_text("a file where a folder must be")
-    worked = False
+    said = ""
     with following(run, Progress()):
-        worked = True
-    assert worked
-    said = " ".join(capsys.readouterr().err.split())
-    assert "tensorboard is incomplete" in said
-    assert f"cai-base track {run}" in said
+        until = time.monotonic() + 240  # the process that sends is the last to get a busy machine's time
+        while "tensorboard: nothing can be sent now" not in said and time.monotonic() < until:
+            time.sleep(0.1)
+            said += " ".join(capfd.readouterr().err.split())
+    assert "tensorboard: nothing can be sent now (NotADirectoryError: " in said, "while the run works"
+    assert "The run goes on, and sending is tried again every 30 seconds; see" in said
+    end = " ".join(capfd.readouterr().err.split())
+    assert end.count("nothing can be sent now") == 0
+    assert "tensorboard is incomplete" in end
+    assert f"cai-base track {run}" in end
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cai_base.integrations.tracking.send import Sender
+from cai_base.integrations.tracking.sinks import TensorBoard
+
+log = TensorBoard.log
+
+def killed(sink, point, number):
+    if number == 7:
+        sink.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    log(sink, point, number)
+
+TensorBoard.log = killed
+Sender(Path(sys.argv[1]), "tensorboard").send(files=True)
+"""
+"""Sends a run to TensorBoard, and is killed between two points of a batch, when seven are in its file."""
+
+
+def test_after_kill_9_of_the_process_that_sends_each_step_is_there_once(run: Path) -> None:
+    begin(run, ["tensorboard"])
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(run)], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len({step for _, step, _ in in_tensorboard(run, 0)}) == 7
+    send(run, "tensorboard")
+    for seed in (0, 1):
+        times = Counter((name, step) for name, step, _ in in_tensorboard(run, seed))
+        assert set(times.values()) == {1}
+        assert set(in_run(run, seed)) <= set(times)
 
 
 def test_a_run_that_another_user_tracked_is_not_sent_before_this_user_says_so(
