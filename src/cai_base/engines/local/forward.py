@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cai_base.engines import Datum
 from cai_base.engines.local import large_head
+from cai_base.engines.local.blocks import block_attention
 from cai_base.engines.local.cache import CacheKind
 from cai_base.engines.local.masks import Masks
 from cai_base.engines.local.packing import Ints, Packed, pack, pad
@@ -92,7 +93,8 @@ def weighted_logprobs(
     inputs = model_inputs(model, packings, packed=layout.packed, recorder=recorder)
     targets = [_targets(packed, batch) for packed, batch in zip(packings, batches, strict=True)]
     hidden = None if recorder is None else recorder.hidden(inputs)
-    outputs = model.base_model(**inputs)[0] if hidden is None else hidden
+    with block_attention(model, inputs, packed=layout.packed):
+        outputs = model.base_model(**inputs)[0] if hidden is None else hidden
     matrix = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head = partial(own_logits, model) if layout.own_head else matrix
     by_batch = outputs.view(len(packings), -1, *outputs.shape[1:]).unbind()
