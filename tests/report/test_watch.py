@@ -198,6 +198,19 @@ def test_a_finished_run_is_served_as_its_report(make_run: MakeRun) -> None:
         server.shutdown()
 
 
+def test_a_report_that_is_far_too_large_is_not_read_into_memory(make_run: MakeRun) -> None:
+    directory = make_run(seeds=1)
+    with (directory / "report.html").open("wb") as file:
+        file.truncate(1 << 40)
+    with WatchServer(directory) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        status, page = get(server.address)
+        server.shutdown()
+    assert status == 503
+    assert "report.html: has 1,099,511,627,776 bytes and at most 67,108,864 are read" in page
+    assert "cai-base report" in page
+
+
 def test_a_report_that_someone_else_wrote_runs_no_script_of_its_own(make_run: MakeRun) -> None:
     directory = make_run(seeds=1)
     (directory / "report.html").write_text("<script>alert(1)</script>", encoding="utf-8")

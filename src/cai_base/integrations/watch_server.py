@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from cai_base.errors import UserError
 from cai_base.integrations.watch_chat import WatchChat
 from cai_base.paths import REPORT_HTML
+from cai_base.reading import read_bytes
 from cai_base.report.reader import page_script, policy_of
 from cai_base.report.watch import chat_html, html, unreadable_html
 from cai_base.run.status import read_status
@@ -25,6 +26,8 @@ from cai_base.text import one_line
 EVERY = 5
 """Seconds between two reloads by the browser while the run is not finished."""
 
+LARGEST_PAGE = 1 << 26
+"""The most bytes of a finished run's page; this program writes at most a third of it."""
 LARGEST = 1 << 17
 """The most bytes of a prompt that is sent, as a form encodes it."""
 DIGITS = 9
@@ -178,14 +181,17 @@ class _Handler(BaseHTTPRequestHandler):
         directory, headers = self.server.directory, dict(HEADERS)
         every = 0 if name == STILL else EVERY
         again = {"Refresh": str(every)} if every else {}
+        written, report = None, directory / REPORT_HTML
         try:
             status = read_status(directory)
+            if status.finished and report.is_file():
+                written = read_bytes(report, "the run's page, written by cai-base report", LARGEST_PAGE)
         except UserError as error:
             page = unreadable_html(self._run_name, str(error), every)
             self._reply(page.encode(), headers | again, HTTPStatus.SERVICE_UNAVAILABLE)
             return
-        if status.finished and (directory / REPORT_HTML).is_file():
-            body = (directory / REPORT_HTML).read_bytes()
+        if written is not None:
+            body = written
             # Whoever wrote the file: no script of it runs but the one that this version writes.
             headers["Content-Security-Policy"] = f"{POLICY}; script-src {policy_of(page_script())}"
             if self.server.chat is not None:

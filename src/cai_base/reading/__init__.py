@@ -64,13 +64,16 @@ def read_text(path: Path, description: str) -> str:
     return decoded(path, read_bytes(path, description), description)
 
 
-def read_bytes(path: Path, description: str) -> bytes:
+def read_bytes(path: Path, description: str, most: int = LARGEST) -> bytes:
     """The file's content as bytes.
 
+    Args:
+        most: the largest size in bytes.
+
     Raises:
-        UserError: it is missing, no regular file, too large (see `LARGEST`) or unreadable.
+        UserError: it is missing, no regular file, too large or unreadable.
     """
-    check_file(path, description)
+    check_file(path, description, most)
     try:
         return path.read_bytes()
     except OSError as error:

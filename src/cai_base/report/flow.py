@@ -1,7 +1,7 @@
 """How answers change from one arm to another: each prompt's answer before and after, as bands between two columns."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -36,21 +36,24 @@ def draw_flows(stored: StoredRun, sheet: Sheet) -> None:
     """Add a panel to the sheet for harmful and for harmless prompts, from SFT-only to full CAI, if the run has both."""
     if not {BASELINE, FULL} <= set(stored.results.arms):
         return
-    pairs = list(_pairs(stored))
-    for name, kinds in PROMPTS.items():
-        flow = Counter((state(before), state(after)) for before, after in pairs if before.kind in kinds)
+    flows = _flows(stored)
+    for name, flow in flows.items():
         if any(before != UNSCORED or after != UNSCORED for before, after in flow):
             with sheet.panel(f"flow-{name}", f"Answers to {name} prompts, {flow.total():,}") as axes:
                 _draw(axes, flow)
 
 
-def _pairs(stored: StoredRun) -> Iterator[tuple[Answer, Answer]]:
-    """Each prompt's answers by SFT-only and by full CAI, of every seed that has both."""
+def _flows(stored: StoredRun) -> dict[str, Counter[tuple[str, str]]]:
+    """For each of `PROMPTS`, the states of each prompt's answers by SFT-only and by full CAI, over seeds with both."""
+    flows: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in PROMPTS}
     for seed in stored.seeds:
-        after = {(one.kind, one.id): one for one in stored.answers(FULL, seed)}
+        after = {(one.kind, one.id): state(one) for one in stored.answers(FULL, seed)}
         for before in stored.answers(BASELINE, seed):
             if (before.kind, before.id) in after:
-                yield before, after[before.kind, before.id]
+                for name, kinds in PROMPTS.items():
+                    if before.kind in kinds:
+                        flows[name][state(before), after[before.kind, before.id]] += 1
+    return flows
 
 
 def state(answer: Answer) -> str:

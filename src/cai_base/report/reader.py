@@ -108,8 +108,9 @@ def read(stored: StoredRun, pictures: Sequence[Picture] = (), largest: int = LAR
     chosen: list[str] = []
     size = left_out = 0
     for item in _items(stored):
-        text = _as_json(item)
-        size += len(text.encode()) + 1
+        if size <= largest:
+            text = _as_json(item)
+            size += len(text.encode()) + 1
         if size > largest:
             left_out += 1
         else:
