@@ -233,7 +233,7 @@ class Trackio:
     def close(self) -> None:
         if self._run is not None:
             with redirect_stdout(StringIO()):  # the library prints several lines each time, which nobody needs
-                self._run.finish()
+                self._trackio.finish()  # of a run that is ended by itself, the library prints them at the process's end
             self._run = None
 
     def _opened(self) -> Any:
