@@ -1,6 +1,7 @@
 """A file that was changed after the run: refused by name, or accepted and noted in the results."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,23 @@ def test_every_command_that_reads_a_run_refuses_a_changed_file_and_says_how_to_g
     assert f"--accept-changed {ANSWERS}" in said
     said = refused(capsys, *arguments, "--accept-changed", "no/such.jsonl")
     assert f"--accept-changed no/such.jsonl: {run} stored no such file" in said
+
+
+@pytest.mark.parametrize("command", ["report", "inspect", "style", "evaluate", "verify"])
+def test_a_changed_reply_of_a_judge_is_named_by_every_command_that_reads_a_finished_run(
+    command: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "inspect_is_installed", lambda: True)
+    suite = tmp_path / "mine.jsonl"
+    suite.write_text('{"kind": "benign", "text": "How do I mend the gate?"}\n')
+    record = {"key": "ab" * 32, "text": "It complies.", "failure": None}
+    check = sha256(json.dumps(record).encode()).hexdigest()[:16]
+    line = json.dumps([record, check]) + "\n"
+    (run / "judge.jsonl").write_text(line + line.replace("It complies", "It refuses") + '[{"key": "a torn l')
+    before = (run / "judge.jsonl").read_bytes()
+    said = refused(capsys, command, str(run), *(["--suite", str(suite)] if command == "evaluate" else []))
+    assert f"{run / 'judge.jsonl'}:2: differs from what was written; delete this line to ask again" in said
+    assert (run / "judge.jsonl").read_bytes() == before, "no command that only reads cuts a torn line off"
 
 
 def test_an_accepted_change_is_in_the_figures_in_the_results_and_on_the_page(

@@ -130,6 +130,17 @@ def test_a_suite_that_another_run_was_asked_is_not_this_runs(
         assert says in " ".join(refused(capsys, command[0], str(with_suite), *command[1:]).split())
 
 
+def test_a_suite_copied_from_a_run_with_the_same_weights_and_other_settings_is_refused(
+    with_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((with_suite / "config.json").read_bytes())
+    config["evaluation"]["response-tokens"] += 1
+    restored(with_suite, "config.json", to_json(config))
+    says = f"{with_suite / 'suites/hhh'}: was asked by a run with other settings or inputs; move the folder away"
+    for command in (["report"], ["verify"], ["evaluate", "--suite", str(tmp_path / "hhh.jsonl")]):
+        assert says in " ".join(refused(capsys, command[0], str(with_suite), *command[1:]).split())
+
+
 def test_a_suite_of_a_version_that_stored_no_weights_is_shown_with_a_note(
     with_suite: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,7 +156,8 @@ def _write(directory: Path, *, logs: bool) -> None:
 def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
     """Raises UserError if the directory is not a run, the run has no results yet, it has results that nobody stored, a
     suite in it was asked of other weights, or a file of it or of its suites was changed that is not among those to
-    `accept`."""
+    `accept`, or a line of a judge's replies."""
+    from cai_base.evaluation.judges.replies import check_replies
     from cai_base.run.identity import check_suite
     from cai_base.run.stored import suite_folders
     from cai_base.settings.validation import stored_settings
@@ -165,11 +166,13 @@ def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
     accept_changes(directory, accept)
     Progress().say(f"Checking the files of {directory}")
     run = Run.open(directory)
+    check_replies(directory)
     suite_folders(directory)
     for suite in sorted(directory.glob(f"{SUITES}/*/{MANIFEST}")):
         opened = Run.open(suite.parent)
         opened.vouched(RESULTS)
         check_suite(run, opened)
+        check_replies(suite.parent)
     if not run.progress("results"):
         raise UserError(f"{directory}: has no results yet; finish it first: {resume_command(directory)}")
     for name in (RESULTS, STYLE):

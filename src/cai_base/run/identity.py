@@ -21,7 +21,7 @@ from cai_base.reading import RESTORE, build, check_model_files
 from cai_base.run.findings import ENGINE, INTERPRETER
 from cai_base.settings.choices import JudgeChoice, Models
 from cai_base.settings.engines import engine_kind, engine_prefix
-from cai_base.store import MANIFEST, JsonObject, Run
+from cai_base.store import CONFIG, MANIFEST, JsonObject, Run
 from cai_base.store.files import differences
 
 MODEL_PARTS = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt")
@@ -30,6 +30,9 @@ FILES = "model files"
 """The manifest's name for the hashes of the models beside the base model, by flag."""
 WEIGHTS = "weights"
 """The key of an evaluation's configuration with the hashes of the weights that answer."""
+
+BEGAN = "settings and inputs"
+"""The key below it with the hash of what a run began with."""
 
 FLAGS = {INSTRUCT: "--instruct", INTERPRETER: "--interpreter"}
 """The flags of the models beside the base model; a judge's is its own name."""
@@ -162,7 +165,8 @@ def same_files(one: Run, other: Run, *, interpreter: bool) -> bool:
 
 
 def run_weights(run: Run) -> JsonObject:
-    """The weights of a run's arms, as its manifest has them: of the base model, and of the adapters by folder."""
+    """What answers in a run, as its manifest has it: the weights of the base model, the adapters by folder, and a hash
+    of the settings and the inputs with which the run began."""
     engine = run.recorded(ENGINE) or {}
     by_folder: dict[str, list[str]] = {}
     for name in sorted(run.files):
@@ -172,7 +176,8 @@ def run_weights(run: Run) -> JsonObject:
     adapters = {
         folder: hashlib.sha256(repr(run.stored(names)).encode()).hexdigest() for folder, names in by_folder.items()
     }
-    return {"model": engine.get("model"), "adapters": adapters}
+    began = hashlib.sha256(repr(run.began((CONFIG, paths.INPUTS))).encode()).hexdigest()
+    return {"model": engine.get("model"), "adapters": adapters, BEGAN: began}
 
 
 def check_suite(run: Run, suite: Run) -> bool:
@@ -190,7 +195,14 @@ def check_suite(run: Run, suite: Run) -> bool:
     if stored is None:
         return False
     mine, stored = run_weights(run), stored if isinstance(stored, dict) else {}
+    if BEGAN not in stored:  # of a version that did not store it
+        mine.pop(BEGAN)
     for field, _, _ in differences({name: stored.get(name) for name in mine}, mine):
+        if field == BEGAN:
+            raise UserError(
+                f"{suite.directory}: was asked by a run with other settings or inputs; move the folder away, and "
+                "ask it again with cai-base evaluate"
+            )
         raise UserError(
             f"{suite.directory}: was asked of other weights than those of this run ({field}); "
             "move the folder away, and ask it again with cai-base evaluate"

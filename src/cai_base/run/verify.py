@@ -19,6 +19,7 @@ from cai_base.engines import Tokenizer
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.load import load_judges
+from cai_base.evaluation.judges.replies import check_replies
 from cai_base.evaluation.tasks.pairwise import PairwiseTask
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Prompt
@@ -49,8 +50,8 @@ NOT_CHECKED = (
     "the verdicts on pairs of answers: their figures are computed from them as stored",
     "files without a hash: the page and its figures, logs for Inspect, README.md, usage.json and trackers/; cai-base "
     "report RUN writes the page again",
-    "the replies of a judge that is a model (judge.jsonl, second-judge.jsonl): they have no hash, but a check in each "
-    "line, which cai-base resume compares",
+    "whether lines are missing in the replies of a judge that is a model (judge.jsonl, second-judge.jsonl): they have "
+    "no hash, but a check in each line",
 )
 """What cannot be checked with only the run's folder."""
 WITHOUT_HASH = (
@@ -115,6 +116,7 @@ def verify(directory: Path) -> Verification:
             f"{directory}: is not finished, so it has no figures; finish it first: {resume_command(directory)}"
         )
     inputs = Inputs.read(directory / paths.INPUTS)
+    check_replies(directory)
     done = Verification(files=len(run.files) + _check_suites(directory), not_checked=list(NOT_CHECKED))
     done.versions = _other_versions(run)
     scope = settings.scope
@@ -145,6 +147,7 @@ def _check_suites(directory: Path) -> int:
     count = 0
     for folder in sorted(suites):
         suite = Run.open(folder)
+        check_replies(folder)
         suite.vouched(paths.RESULTS)
         count += len(suite.files)
     return count

@@ -365,6 +365,11 @@ class Run:
         """
         return list(self.each_line(name))
 
+    def began(self, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+        """Name and hash of these files as the run stored them, whatever change of them was accepted since."""
+        files = {**self._manifest.files, **self._manifest.accepted}
+        return tuple((name, files[name].sha256) for name in names if name in files)
+
     def each_line(self, name: str) -> Iterator[JsonObject]:
         """As `lines`, one at a time: a file of a large run may not fit into memory."""
         stored = self._manifest.files.get(name)

@@ -2,17 +2,18 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from cai_base.engines import Message, Meter
 from cai_base.errors import UserError
 from cai_base.evaluation.judges import Response
 from cai_base.evaluation.judges.grading import Grading
+from cai_base.paths import replies
 from cai_base.reading import check_file
 from cai_base.store import refuse_links
 
@@ -55,6 +56,8 @@ class Reply:
     final: bool = True
 
 
+JUDGES = ("judge", "second-judge")
+"""The flags of judges, each with a file of replies."""
 CHECK = 16
 """Digits of a line's check."""
 _BEFORE, _AFTER = b'[{"key": "', b', "%s"]\n'
@@ -62,6 +65,31 @@ _BEFORE, _AFTER = b'[{"key": "', b', "%s"]\n'
 _LENGTH = len(_AFTER % bytes(CHECK))
 
 Keep = Callable[[Question, Reply], None]
+
+
+def check_replies(directory: Path) -> None:
+    """Compare every line of a run's or a suite's files of replies with its check. Nothing is changed.
+
+    Raises:
+        UserError: a complete line was changed.
+    """
+    for path in (directory / replies(flag) for flag in JUDGES):
+        if path.exists():
+            check_file(path, "a judge's replies", None)
+            with path.open("rb") as file:
+                for _ in _each(path, file):
+                    pass
+
+
+def _each(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """The key and the whole of each line, up to one that a crash left incomplete; UserError at one that was changed."""
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            return
+        key = _own_key(line) or _key(line)
+        if key is None:
+            raise UserError(f"{path}:{number}: differs from what was written; delete this line to ask again")
+        yield key, line
 
 
 class Source(Protocol):
@@ -105,15 +133,10 @@ class ReplyFile:
     def _index(self, path: Path) -> None:
         """Check every line and note where it begins; cut off an incomplete one."""
         with path.open("r+b") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    file.truncate(self._end)
-                    return
-                key = _own_key(line) or _key(line)
-                if key is None:
-                    raise UserError(f"{path}:{number}: differs from what was written; delete this line to ask again")
+            for key, line in _each(path, file):
                 self._places[key] = self._end
                 self._end += len(line)
+            file.truncate(self._end)
 
     def get(self, question: Question) -> Reply | None:
         """The reply to an equal question, if there was one."""

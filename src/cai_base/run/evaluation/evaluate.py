@@ -37,7 +37,7 @@ from cai_base.run.evaluation.targets import (
     model_target,
     run_target,
 )
-from cai_base.run.identity import WEIGHTS, hub_commit, judge_files
+from cai_base.run.identity import BEGAN, WEIGHTS, hub_commit, judge_files
 from cai_base.run.results import style as style_results
 from cai_base.run.results import suite as suite_results
 from cai_base.run.results.shared import EvaluationContext
@@ -264,7 +264,10 @@ def _directory(place: Path, config: JsonObject, *, explicit: bool) -> Run:
     while candidate.exists():
         if (candidate / MANIFEST).is_file():
             stored = Run.open(candidate)
-            field = next((name for name, _, _ in differences(stored.config, config)), None)
+            names = [name for name, _, _ in differences(stored.config, config)]
+            if BEGAN not in (stored.config.get(WEIGHTS) or {}):  # of a version that did not store it
+                names = [name for name in names if name != f"{WEIGHTS}.{BEGAN}"]
+            field = next(iter(names), None)
             if field is None:
                 return stored
             if explicit:

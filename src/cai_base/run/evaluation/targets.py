@@ -13,6 +13,7 @@ from cai_base.engines import Engine, EngineError
 from cai_base.engines.errors import NoChatTemplateError
 from cai_base.engines.files import ADAPTER_CONFIG, MODEL_CONFIG
 from cai_base.errors import UserError
+from cai_base.evaluation.judges.replies import check_replies
 from cai_base.evaluation.tasks import LoadedArm
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.rubrics import rubrics_for
@@ -193,6 +194,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     check_arms(request.arms or (), available, f"--arms: {directory}")
     suite_folders(directory)  # the run's page will show them
     run.verify()  # after the arguments are checked, because the hashes of all files take long
+    check_replies(directory)
     names = [name for name in available if name in (request.arms or settings.evaluated_arms)]
     check_files(run, own.models, names, judges="judge" not in flags)
     for suite in suites_of(directory):
