@@ -184,6 +184,48 @@ def test_a_size_that_the_files_cannot_hold_is_refused_before_anything_is_made(
     assert time.process_time() - began < 3
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("eos_token_id", -5, "the number of a token, from 0 on, or a list"),
+        ("eos_token_id", 10**30, "the number of a token, from 0 on, or a list"),
+        ("eos_token_id", [1, "2"], "the number of a token, from 0 on, or a list"),
+        ("bos_token_id", "<s>", "the number of a token, or null"),
+        ("pad_token_id", -7, "the number of a token, or null"),
+        ("max_position_embeddings", 0, "a whole number, 1 to 2,147,483,647"),
+        ("max_position_embeddings", -2048, "a whole number, 1 to "),
+        ("max_position_embeddings", 10**30, "a whole number, 1 to "),
+        ("vocab_size", "32000", "a whole number, 1 to "),
+        ("num_hidden_layers", 0, "a whole number, 1 to "),
+        ("num_hidden_layers", True, "a whole number, 1 to "),
+        ("num_attention_heads", 2.5, "a whole number, 1 to "),
+        ("rope_theta", -1, "a finite number above 0"),
+        ("rope_theta", float("inf"), "a finite number above 0"),
+        ("rope_theta", "10000", "a finite number above 0"),
+        ("rms_norm_eps", -1e-6, "a number from 0 to below 1"),
+        ("tie_word_embeddings", "no", "true or false"),
+    ],
+)
+def test_a_field_of_another_kind_or_out_of_its_range_is_refused_with_what_is_right(
+    altered: Callable[[str, dict[str, Any]], Engine], field: str, value: object, wanted: str
+) -> None:
+    with pytest.raises(UserError, match=rf"config\.json has {field} = .*; it must be {wanted}"):
+        altered("llama", {field: value})
+
+
+def test_a_model_without_an_end_among_its_tokens_is_refused(folder: Callable[[str], str], tmp_path: Path) -> None:
+    model = Path(copytree(folder("llama"), tmp_path / "model"))
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, -1]}))
+    with pytest.raises(UserError, match=r"generation_config\.json has eos_token_id = .*; it must be the number"):
+        models.load_model(model, longest=32, threads=1)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1_000_000]}))
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings.pop("eos_token", None)
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"its end token 1000000 is not among its [0-9,]+ tokens, so no answer would"):
+        models.load_model(model, longest=32, threads=1)
+
+
 def test_a_window_that_the_architecture_does_not_read_is_no_window(
     altered: Callable[[str, dict[str, Any]], Engine], folder: Callable[[str], str]
 ) -> None:

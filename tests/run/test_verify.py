@@ -43,7 +43,7 @@ def with_other_helpfulness(text: str) -> str:
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    return Path(shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("suites")))
 
 
 def test_verify_finds_no_difference_in_an_unchanged_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

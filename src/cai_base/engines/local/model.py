@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from cai_base.engines import EngineError
 from cai_base.engines.files import ADAPTER_CONFIG, MODEL_CONFIG
-from cai_base.engines.local import config_fields, sizes
+from cai_base.engines.local import config_fields, config_values, sizes
 from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line, unreachable
 from cai_base.reading import quote
 
@@ -82,12 +82,14 @@ def load(
     """
     check_folder(name)
     if Path(name).is_dir():
+        config_values.check_folder(Path(name))
         sizes.check_folder(Path(name))
     try:
         model, tokenizer, report = _read(name, tokenizer_of or name, dtype)
     except Exception as error:  # transformers raises errors of nearly every type for a faulty folder
         reason = unreachable(error) or f"cannot be loaded as a causal language model ({one_line(error)})"
         raise EngineError("model", name, reason, MODEL_REMEDY) from error
+    config_values.check(name, MODEL_CONFIG, PreTrainedConfig.get_config_dict(name)[0])
     if getattr(model, "_hf_peft_config_loaded", False):  # of the hub; a folder was checked before
         raise EngineError("model", name, ADAPTER_BESIDE, ADAPTER_REMEDY)
     absent = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
@@ -107,6 +109,9 @@ def load(
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     eos = frozenset(_whole(name, "eos_token_id", end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
+    if eos and min(eos) >= vocabulary:
+        reason = f"its end token {min(eos)} is not among its {vocabulary:,} tokens, so no answer would end"
+        raise EngineError("model", name, reason, "correct eos_token_id, or give the model with its own tokenizer")
     length, note = _context_length(name, model.config.get_text_config(), tokenizer)
     wrapped = HubTokenizer(tokenizer, eos, vocabulary=vocabulary, thinking=thinking)
     return LoadedModel(model, wrapped, length, weights_digest(model), notes + note)
