@@ -5,8 +5,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from checkpoints import SHAPE, save_tokenizer
@@ -354,3 +356,17 @@ def test_a_model_of_the_hub_without_a_network_is_one_sentence(
     with pytest.raises(EngineError, match="is not in the cache, and the hub cannot be reached; check the connection"):
         load("nobody/nothing-of-this-name")
     assert "Retry" not in capfd.readouterr().err
+
+
+def test_a_model_of_the_hub_that_has_no_place_on_the_disk_is_refused_before_a_download(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = [
+        SimpleNamespace(will_download=True, file_size=1 << 60),
+        SimpleNamespace(will_download=False, file_size=1 << 62),
+    ]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: files)
+    monkeypatch.setattr(local_model, "_read", lambda *_: pytest.fail("it was downloaded"))
+    says = message("owner/large")
+    assert "1,152,921,504.6 GB are to be downloaded, and " in says
+    assert "set HF_HOME to a larger disk" in says

@@ -9,6 +9,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError, URLError
 
@@ -285,18 +286,35 @@ def test_a_limit_takes_prompts_from_the_whole_suite() -> None:
 def test_a_suite_on_the_hub_is_downloaded_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def download(repository: str, file: str, *, repo_type: str) -> str:
-        asked.append((repository, file, repo_type))
+    def download(
+        repository: str, file: str, *, repo_type: str, dry_run: bool = False, revision: str | None = None
+    ) -> object:
+        if dry_run:
+            return SimpleNamespace(will_download=True, file_size=len(JBB), commit_hash="c0ffee")
+        asked.append((repository, file, repo_type, revision))
         return str(write(tmp_path / Path(file).name, JBB))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     name, files = suite_files.locate("jailbreakbench")
     assert [one.prompt.kind for one in read(name, files).prompts] == ["jailbreak", "sensitive"]
     assert asked == [
-        ("JailbreakBench/JBB-Behaviors", "data/harmful-behaviors.csv", "dataset"),
-        ("JailbreakBench/JBB-Behaviors", "data/benign-behaviors.csv", "dataset"),
+        ("JailbreakBench/JBB-Behaviors", "data/harmful-behaviors.csv", "dataset", "c0ffee"),
+        ("JailbreakBench/JBB-Behaviors", "data/benign-behaviors.csv", "dataset", "c0ffee"),
     ]
     assert suite_files.locate("jailbreakbench-benign") == ("jailbreakbench-benign", [files[1]])
+
+
+def test_a_suite_on_the_hub_that_is_too_large_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, dry_run: bool = False, **__: object) -> object:
+        assert dry_run, "nothing is downloaded"
+        return SimpleNamespace(will_download=True, file_size=1 << 40, commit_hash="c0ffee")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    says = (
+        r"--suite xstest: cannot be downloaded \(xstest_prompts.csv has 1,099,511,627,776 bytes and at most 268,435,456"
+    )
+    with pytest.raises(UserError, match=says):
+        suite_files.locate("xstest")
 
 
 def test_a_suite_in_its_authors_repository_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from cai_base.engines import EngineError
 from cai_base.engines.files import ADAPTER_CONFIG, MODEL_CONFIG
-from cai_base.engines.local import config_fields, config_values, sizes
+from cai_base.engines.local import config_fields, config_values, hub, sizes
 from cai_base.engines.tokenizer import VOCABULARY_REMEDY, HubTokenizer, one_line, unreachable
 from cai_base.reading import quote
 
@@ -84,6 +84,8 @@ def load(
     if Path(name).is_dir():
         config_values.check_folder(Path(name))
         sizes.check_folder(Path(name))
+    else:
+        hub.check_download(name)
     try:
         model, tokenizer, report = _read(name, tokenizer_of or name, dtype)
     except Exception as error:  # transformers raises errors of nearly every type for a faulty folder

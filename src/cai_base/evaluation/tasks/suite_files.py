@@ -94,11 +94,10 @@ def locate(suite: str) -> tuple[str | None, list[Path]]:
 def _downloaded(name: str, about: Published) -> list[Path]:
     try:
         if about.hub is not None:
-            from huggingface_hub import hf_hub_download
             from huggingface_hub.utils import logging
 
             logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the message below says it once
-            return [Path(hf_hub_download(about.hub, file, repo_type="dataset")) for file in about.files]
+            return [_from_hub(about.hub, file) for file in about.files]
         return [_cached(name, about)]
     except Exception as error:  # the hub's client raises nearly everything, as does a network that is not there
         place = about.url or f"https://huggingface.co/datasets/{about.hub}"
@@ -106,6 +105,24 @@ def _downloaded(name: str, about: Published) -> list[Path]:
         raise UserError(
             f"--suite {name}: cannot be downloaded ({reason}); get it from {place} and give --suite {name}:FILE"
         ) from error
+
+
+def _from_hub(repository: str, file: str) -> Path:
+    """A file of a data set on the hub, downloaded once.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    known = try_to_load_from_cache(repository, file, repo_type="dataset")
+    if isinstance(known, str):
+        return Path(known)
+    facts = hf_hub_download(repository, file, repo_type="dataset", dry_run=True)
+    if (facts.file_size or 0) > LARGEST:
+        raise ValueError(f"{file} has {facts.file_size:,} bytes and at most {LARGEST:,} are downloaded")
+    # The commit whose size was said, and no newer one.
+    return Path(hf_hub_download(repository, file, repo_type="dataset", revision=facts.commit_hash))
 
 
 def _cached(name: str, about: Published) -> Path:
