@@ -19,12 +19,12 @@ from cai_base.errors import UserError
 from cai_base.evaluation import metrics
 from cai_base.evaluation.judges import GroundTruth, NoJudge
 from cai_base.evaluation.judges.grading import RubricGrading
-from cai_base.evaluation.tasks.prompts import answer
+from cai_base.evaluation.tasks.prompts import PROMPT_FIT, answer
 from cai_base.inputs import gather
 from cai_base.inputs.prompts import Prompt
 from cai_base.inputs.rubrics import load_rubric
 from cai_base.method.training import trained_datum
-from cai_base.records import Answer, RevisionFigures, Verdict
+from cai_base.records import Answer, Figure, RevisionFigures, Verdict
 from cai_base.run.preflight.design import check_power
 from cai_base.run.preflight.models import check_instruct, check_rate
 from cai_base.run.preflight.outcome import Check, refuse
@@ -33,6 +33,7 @@ from cai_base.run.results.warnings import (
     no_safer_revisions,
     same_weights,
     uncovered,
+    unrelated_answers,
     useless_revisions,
 )
 from cai_base.settings.command_line import load_settings
@@ -227,6 +228,18 @@ def test_revisions_that_are_no_safer() -> None:
     said(f"warning: {warning}")
     assert no_safer_revisions([0.5, 0.6, 0.25]) == []
     assert no_safer_revisions([None, None]) == []
+
+
+def test_answers_that_are_not_shown_to_be_about_their_prompts_are_a_warning() -> None:
+    def arm(mean: float, low: float) -> dict[str, Figure]:
+        about = {"mean": mean, "ci95": (low, mean + 1), "ci95_over": "prompts", "per_seed": (), "std": None}
+        counts = {"scored": 2, "answered": 2, "total": 2, "worst_case": (None, None), "by_family": {}}
+        return {PROMPT_FIT: Figure.model_validate(about | counts | {"ci95_seeds": None})}
+
+    fitting, unclear, elsewhere = arm(1.3, 1.0), arm(0.2, -0.1), arm(-0.4, -0.6)
+    (warning,) = unrelated_answers({"base": fitting, "sft": unclear, "cai": elsewhere})
+    assert "sft (+0.20 nats per token), cai (-0.40 nats per token)" in warning
+    assert unrelated_answers({"base": fitting}) == unrelated_answers({"cai": {}}) == []
 
 
 def test_revisions_that_answer_nothing_any_more_are_a_warning() -> None:

@@ -1,12 +1,11 @@
 """Which arms are said to have failed, and by which of their answers."""
 
-from typing import Any
-
 import pytest
 
 from cai_base.dialogue import Dialogue
 from cai_base.evaluation import fluency, metrics
 from cai_base.evaluation.failures import find_failures
+from cai_base.evaluation.tasks.prompts import prompt_fit
 from cai_base.inputs import gather
 from cai_base.progress import Progress
 from cai_base.records import Answer, Floor, Verdict
@@ -89,20 +88,47 @@ def test_empty_answers_have_no_fluency() -> None:
     assert figure.worst_case == (None, None)
 
 
-def test_the_base_model_distinguishes_broken_language_from_intact_language() -> None:
+@pytest.fixture(scope="module")
+def base() -> tuple[fluency.Ruler, list[str]]:
+    """The embedded base model, and six evaluation prompts."""
     settings = flags.load_settings(["--threads", "1"]).settings
     inputs, engine = gather(settings), beginning.load_engine(settings.base_model, Progress())
-    asked = [prompt.text for prompt in inputs.evaluation_prompts[:6]]
+    ruler = fluency.Ruler(engine, Dialogue(inputs.few_shot, ()), elsewhere=True)
+    return ruler, [prompt.text for prompt in inputs.evaluation_prompts[:6]]
 
-    def made(kind: answers.AnswerKind) -> list[Any]:
-        result = [(text, world.find_action(text)) for text in asked]
-        return [(text, answers.answer(action, kind, Draw("test", text, kind))) for text, action in result if action]
 
-    own, refusals = made("full"), made("refusal")
+def made(asked: list[str], kind: answers.AnswerKind) -> list[tuple[str, str]]:
+    """Prompts with an answer of a kind to each."""
+    result = [(text, world.find_action(text)) for text in asked]
+    return [(text, answers.answer(action, kind, Draw("test", text, kind))) for text, action in result if action]
+
+
+def test_answers_to_other_prompts_are_less_likely_after_their_prompt_than_answers_to_it(
+    base: tuple[fluency.Ruler, list[str]],
+) -> None:
+    ruler, asked = base
+    fitting = [answer(text=text).model_copy(update={"prompt": prompt}) for prompt, text in made(asked, "full")]
+    exchanged = [
+        one.model_copy(update={"response": other.response})
+        for one, other in zip(fitting, fitting[3:] + fitting[:3], strict=True)
+    ]
+    same = [one.model_copy(update={"response": "It soap, a lamb cloth."}) for one in fitting]
+    fits = [[prompt_fit(one) for one in ruler.measured(texts)] for texts in (fitting, exchanged, same)]
+    assert all(one is not None and one > 0.3 for one in fits[0])
+    assert all(one is not None and one < -0.3 for one in fits[1])
+    assert abs(sum(one or 0 for one in fits[2])) < 0.1, "the same nonsense is as likely after each of the prompts"
+    assert [prompt_fit(one) for one in ruler.measured(fitting[:1])] == [None], "there is no other prompt"
+
+
+def test_the_base_model_distinguishes_broken_language_from_intact_language(
+    base: tuple[fluency.Ruler, list[str]],
+) -> None:
+    ruler, asked = base
+    own, refusals = made(asked, "full"), made(asked, "refusal")
     cloth = [(text, "It soap, a lamb cloth.") for text in asked]
     openings = [(text, f"Lamb soap of {words}") for text, words in own]
-    sets = [own, refusals, cloth, openings, [(asked[0], "")]]
-    likelihoods = [fluency.measure(engine, Dialogue(inputs.few_shot, ()), texts) for texts in sets]
+    sets: list[list[tuple[str, str]]] = [own, refusals, cloth, openings, [(asked[0], "")]]
+    likelihoods = [fluency.measure(ruler.engine, ruler.dialogue, texts) for texts in sets]
     floor = fluency.floor(likelihoods[0])
     broken = [
         [fluency.is_broken(text, one, floor) for (_, text), one in zip(texts, measured, strict=True)]

@@ -80,12 +80,12 @@ METRIC = [
     (
         "evaluation/tasks/prompts.py",
         AFTER_METRICS,
-        """    "question_rate": Metric(
-        "Question rate",
+        """    "short_rate": Metric(
+        "Short answers",
         "rate",
-        "all prompts; answers that end in a question",
+        "all prompts; answers of fewer than eight tokens",
         EVERY,
-        lambda answer: float(answer.response.rstrip().endswith("?")),
+        lambda answer: None if answer.tokens is None else float(answer.tokens < 8),
         None,
         limits=SHARE,
         binary=True,

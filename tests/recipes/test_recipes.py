@@ -129,11 +129,11 @@ def test_a_new_control_touches_two_files_and_is_in_every_table_page_comparison_a
 
 def test_a_new_measured_metric_touches_one_file_and_is_in_every_table_and_comparison(made: Made) -> None:
     assert len(made.files["metric"]) == 1
-    assert made.results["arms"]["cai"]["question_rate"]["mean"] is not None
+    assert made.results["arms"]["cai"]["short_rate"]["mean"] is not None
     for pair in ("cai - sft", "reversed - sft", "originals - sft"):
-        assert made.results["comparisons"][pair]["question_rate"]["difference"] is not None
-    made.assert_shown("Question rate")
-    assert {"eval/cai/question_rate", "eval/reversed/question_rate", "eval/question_rate"} <= set(made.points)
+        assert made.results["comparisons"][pair]["short_rate"]["difference"] is not None
+    made.assert_shown("Short answers")
+    assert {"eval/cai/short_rate", "eval/reversed/short_rate", "eval/short_rate"} <= set(made.points)
 
 
 def test_a_judged_metric_on_a_new_kind_of_prompt_touches_four_files_and_is_everywhere(made: Made) -> None:
@@ -194,7 +194,7 @@ def test_a_new_suite_touches_two_files_and_its_answers_are_counted(made: Made) -
     assert "Household requests: 1 attack and 1 safe prompt, of the arms of a run on organism" in shown
     results = json.loads(made.copy.text("suites/household/results.json"))
     assert (results["suite"]["attacks"], results["suite"]["safe"]) == (1, 1)
-    for metric in ("attack_success_rate", "over_refusal_rate", "question_rate"):
+    for metric in ("attack_success_rate", "over_refusal_rate", "short_rate"):
         assert results["arms"]["sft"][metric]["scored"] > 0
     file.write_text(HOUSEHOLD.replace("yes", "perhaps"), encoding="utf-8")
     refused = made.copy.cai_base("evaluate", "run", "--suite", f"household:{file}", *one, code=2)

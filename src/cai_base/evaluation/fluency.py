@@ -8,6 +8,9 @@ cloth." The limits of this measure:
 - A mean hides a short break in a long text. Only the opening, where preference training breaks language first, is
   measured separately.
 - Large models find endless repetition likely. It is detected from the words instead (`text.repeats_itself`).
+
+Fluent language about another subject is not broken. Where no judge can say how much an answer helps, each is also
+measured after another prompt: one that says something about its own prompt is less likely there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,14 +69,16 @@ def measure(engine: Engine, dialogue: Dialogue, texts: Sequence[tuple[str, str]]
     return [Likelihood(by_part.get((index, 0)), by_part.get((index, 1))) for index in range(len(texts))]
 
 
-def fluency_cost(questions: Sequence[int], response_tokens: int) -> Usage:
-    """An upper bound on the base model's tokens for `measure` of one response to each question.
+def fluency_cost(questions: Sequence[int], response_tokens: int, *, elsewhere: bool) -> Usage:
+    """An upper bound on the base model's tokens for measuring one response to each question.
 
     Args:
         questions: tokens of each question with the few-shot prefix before it.
         response_tokens: tokens of the longest response.
+        elsewhere: see `Ruler`.
     """
-    return Usage(prefilled=2 * sum(questions) + len(questions) * (response_tokens + OPENING))  # the answer, its opening
+    once = Usage(prefilled=2 * sum(questions) + len(questions) * (response_tokens + OPENING))  # the answer, its opening
+    return once * (2 if elsewhere else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +88,32 @@ class Ruler:
     Attributes:
         engine: the engine with the base model.
         dialogue: the few-shot turns that it reads before a prompt.
+        elsewhere: whether it also measures each answer after another of the prompts.
     """
 
     engine: Engine
     dialogue: Dialogue
+    elsewhere: bool = False
 
     def measured(self, answers: Sequence[Answer]) -> list[Answer]:
         """The answers with their mean log-probabilities under the base model."""
         likelihoods = measure(self.engine, self.dialogue, [(one.prompt, one.response) for one in answers])
-        return [
+        measured = [
             one.model_copy(update={"logprob": likelihood.answer, "opening_logprob": likelihood.opening})
+            for one, likelihood in zip(answers, likelihoods, strict=True)
+        ]
+        return self._measured_elsewhere(measured) if self.elsewhere else measured
+
+    def _measured_elsewhere(self, answers: Sequence[Answer]) -> list[Answer]:
+        """The answers with their mean log-probabilities after another prompt: that half of all prompts further on,
+        since neighbours are often of one family."""
+        prompts = list(dict.fromkeys(one.prompt for one in answers))
+        if len(prompts) < 2:
+            return list(answers)
+        other = {prompt: prompts[place - len(prompts) // 2] for place, prompt in enumerate(prompts)}
+        likelihoods = measure(self.engine, self.dialogue, [(other[one.prompt], one.response) for one in answers])
+        return [
+            one.model_copy(update={"elsewhere_logprob": likelihood.answer})
             for one, likelihood in zip(answers, likelihoods, strict=True)
         ]
 

@@ -28,6 +28,8 @@ class Scorable(Protocol):
     @property
     def logprob(self) -> float | None: ...
     @property
+    def elsewhere_logprob(self) -> float | None: ...
+    @property
     def second(self) -> Judgement | None: ...
     @property
     def broken(self) -> bool | None: ...
@@ -45,6 +47,7 @@ class ScoredAnswer:
     unscored: str | None
     votes: tuple[Vote, ...]
     logprob: float | None
+    elsewhere_logprob: float | None
     second: Judgement | None
     broken: bool | None
 
@@ -73,6 +76,7 @@ class Scorer:
             unscored=None if one.unscored is None else self._strings.setdefault(one.unscored, one.unscored),
             votes=self._only_verdicts(one.votes),
             logprob=one.logprob,
+            elsewhere_logprob=one.elsewhere_logprob,
             second=self._second(one.second),
             broken=is_broken(one.response, likelihood(one), self._floor),
         )

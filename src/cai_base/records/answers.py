@@ -24,6 +24,8 @@ class Answer(Stored):
         truncated: whether it reached the length limit.
         logprob, opening_logprob: mean log-probability per token under the base model, of the whole answer and of its
             opening, in nats; None for an empty answer. Absent from evaluations during training.
+        elsewhere_logprob: the same of the whole answer after another of the prompts; only in a run whose judge cannot
+            say how much an answer helps.
         second: the second judge's judgement, if there is a second judge.
         broken: whether its log-probability is below the floor set by the base model's own answers; never stored.
     """
@@ -40,6 +42,7 @@ class Answer(Stored):
     votes: tuple[Vote, ...] = Field((), alias="said")
     logprob: float | None = None
     opening_logprob: float | None = None
+    elsewhere_logprob: float | None = None
     second: Judgement | None = None
     broken: Annotated[bool | None, Field(exclude=True)] = None
 

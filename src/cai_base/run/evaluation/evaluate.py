@@ -145,7 +145,7 @@ def _ask(plan: Plan, progress: Progress) -> None:
         _record_arm(run, evaluation.work(arm.name), arm, target.hub)
         of_arm = evaluation
         if isinstance(task, PromptsTask) and not choices["judge"].judge.kind.reads_language:
-            ruler = Ruler(arm.engine, Dialogue(target.inputs.few_shot, ()))
+            ruler = Ruler(arm.engine, Dialogue(target.inputs.few_shot, ()), elsewhere=True)
             of_arm = replace(evaluation, task=replace(task, ruler=ruler if _samples_the_base(target, arm) else None))
         ask(of_arm, arm, settings.evaluation, judges, progress, evaluation.done(arm.name, plan.seeds))
 

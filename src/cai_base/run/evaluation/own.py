@@ -6,7 +6,7 @@ from functools import partial
 
 from cai_base import arms, paths
 from cai_base.arms import Arm
-from cai_base.engines import Adapter
+from cai_base.engines import Adapter, Engine
 from cai_base.evaluation import judge_errors
 from cai_base.evaluation.fluency import Ruler
 from cai_base.evaluation.judges import Response
@@ -76,7 +76,7 @@ class RunEvaluation:
             )
             layout = layout_of(arm, session.inputs, session.settings.prompted)
             arm_models = LoadedArm(arm.name, session.engine, layout, models, arm.draw, revise=revise)
-            ruler = Ruler(session.engine, session.dialogue) if step is None else None
+            ruler = self._ruler(session.engine) if step is None else None
             with session.budget.phase("evaluation"):
                 self._ask(arm, step, arm_models, ruler)
             if outlook is not None:
@@ -96,7 +96,7 @@ class RunEvaluation:
             session.budget.follow(arm.name, arm_models.engine.meter)
             # A separate instruct model replaces the base model in memory, so fluency is not measured.
             is_adapter = any(adapter is not None for adapter in arm_models.models.values())
-            self._ask(arm, None, arm_models, Ruler(arm_models.engine, session.dialogue) if is_adapter else None)
+            self._ask(arm, None, arm_models, self._ruler(arm_models.engine) if is_adapter else None)
 
     def compare_helpfulness(self) -> None:
         """Have the judge compare every arm's answers to benign prompts with SFT's, unless that is stored."""
@@ -110,6 +110,10 @@ class RunEvaluation:
                 task = PairwiseTask.of(scope.arms, scope.seeds, session.inputs.evaluation_prompts)
                 verdicts = task.verdicts(partial(answers_of, session.run), session.judges["judge"])
                 session.run.commit(pairwise.NAME, 1, write={paths.PAIRWISE: to_lines(one.dump() for one in verdicts)})
+
+    def _ruler(self, engine: Engine) -> Ruler:
+        choice = self._session.settings.judge_choices["judge"]
+        return Ruler(engine, self._session.dialogue, elsewhere=not choice.judge.kind.compares)
 
     def _done(self, arm: Arm, step: int | None) -> bool:
         return bool(self._session.run.progress(_work(arm.name, step)))

@@ -11,6 +11,7 @@ from cai_base.arms import ARMS
 from cai_base.errors import UserError
 from cai_base.evaluation import metrics
 from cai_base.evaluation.fluency import mark_broken
+from cai_base.evaluation.tasks.prompts import PROMPT_FIT
 from cai_base.inputs import Inputs
 from cai_base.inputs.prompts import Example
 from cai_base.reading import RESTORE, read_record
@@ -24,7 +25,7 @@ from cai_base.text import resume_command
 
 NOT_COMPARED = ("threads", "accept", "max-cost", "tinker-timeout")
 """Settings that do not affect results."""
-OF_THE_FLOOR, OF_THE_BASE_MODEL = "broken_rate", "fluency"
+OF_THE_FLOOR, OF_THE_BASE_MODEL = "broken_rate", ("fluency", PROMPT_FIT)
 """Metrics computed with the run's own base model; the first also with the floor of that model's own answers."""
 
 
@@ -144,14 +145,14 @@ def _against(other: _FinishedRun, first: _FinishedRun) -> Against:
 def _not_comparable(other: _FinishedRun, first: _FinishedRun) -> tuple[str, ...]:
     """The metrics that the two runs did not measure in the same way."""
     if other.ruler is None or other.ruler != first.ruler:
-        return OF_THE_FLOOR, OF_THE_BASE_MODEL
+        return OF_THE_FLOOR, *OF_THE_BASE_MODEL
     return () if other.results.fluency.floor == first.results.fluency.floor else (OF_THE_FLOOR,)
 
 
 def _judged(per_seed: Sequence[Sequence[Answer] | None]) -> list[list[Answer]]:
     """The answers and verdicts without what is measured with the run's base model: the same text may have another
     likelihood."""
-    nothing = {"logprob": None, "opening_logprob": None, "broken": None}
+    nothing = {"logprob": None, "opening_logprob": None, "elsewhere_logprob": None, "broken": None}
     return [[answer.model_copy(update=nothing) for answer in answers or ()] for answers in per_seed]
 
 

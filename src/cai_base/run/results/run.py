@@ -148,6 +148,7 @@ def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str
                     *warnings.at_the_floor(judged["arms"][BASELINE][ATTACK].mean),
                     *warnings.no_safer_revisions(revision.harmful_by_round),
                     *warnings.useless_revisions(revision.helpful_by_round),
+                    *warnings.unrelated_answers(judged["arms"]),
                     *warnings.filtered_chains(revision),
                     *warnings.same_weights(run.directory, from_another, seeds),
                     *warnings.differs_from_itself(judged["comparisons"]),

@@ -237,6 +237,7 @@ def _by_second_judge(answer: Scorable) -> ScoredAnswer:
         unscored=None if second is None else second.unscored,
         votes=(),
         logprob=answer.logprob,
+        elsewhere_logprob=answer.elsewhere_logprob,
         second=None,
         broken=answer.broken,
     )

@@ -8,7 +8,7 @@ from cai_base import paths
 from cai_base.arms import ARMS, pair_name
 from cai_base.engines.files import ADAPTER_WEIGHTS
 from cai_base.errors import UserError
-from cai_base.evaluation.tasks.prompts import CURVES, METRICS
+from cai_base.evaluation.tasks.prompts import CURVES, METRICS, PROMPT_FIT
 from cai_base.reading import RESTORE, described, parse_json, read_text
 from cai_base.records import ATTACK, Difference, Figure, RevisionFigures
 from cai_base.run.findings import stored_findings
@@ -119,6 +119,22 @@ def filtered_chains(revision: RevisionFigures) -> list[str]:
         return []
     reasons = ", ".join(f"{number} {reason}" for reason, number in revision.filtered.items() if number)
     return [f"{lost} of {revision.chains} revision chains gave no preference pair: {reasons}"]
+
+
+def unrelated_answers(arms: Mapping[str, Mapping[str, Figure]]) -> list[str]:
+    """Warn if an arm's answers are not shown to be likelier after their own prompts than after others."""
+    fits = {name: arm[PROMPT_FIT] for name, arm in arms.items() if PROMPT_FIT in arm}
+    unrelated = [
+        f"{name} ({figure.mean:+.2f} nats per token)"
+        for name, figure in fits.items()
+        if figure.mean is not None and (figure.mean <= 0 or (figure.ci95 is not None and figure.ci95[0] <= 0))
+    ]
+    if not unrelated:
+        return []
+    return [
+        f"answers are not shown to be about their prompts: {', '.join(unrelated)}; under the base model they are "
+        "hardly likelier after their own prompt than after another one"
+    ]
 
 
 def differs_from_itself(comparisons: Mapping[str, Mapping[str, Difference]]) -> list[str]:

@@ -60,7 +60,14 @@ def estimate(settings: RunSettings, inputs: Inputs, tokenizer: Tokenizer, phases
             usages[phase.name] = cost
     answers = settings.evaluation.response_tokens
     own, of_interpreter = _evaluation(
-        settings.scope, answers, settings.answer_revision, settings.prompted, inputs, size, questions
+        settings.scope,
+        answers,
+        settings.answer_revision,
+        settings.prompted,
+        inputs,
+        size,
+        questions,
+        elsewhere=not settings.judge_choices["judge"].judge.kind.compares,
     )
     if not settings.other_interpreter:
         own, of_interpreter = own + of_interpreter, Usage()
@@ -90,6 +97,8 @@ def _evaluation(
     inputs: Inputs,
     size: Size,
     questions: Sequence[int],
+    *,
+    elsewhere: bool,
 ) -> tuple[Usage, Usage]:
     """What the answers of all arms but the instruct model take, and apart from it the revision of answers.
 
@@ -97,8 +106,10 @@ def _evaluation(
         revision: of the arm that revises its answers.
         prompted: of the arm that states principles before every question.
         questions: tokens of each evaluation prompt with the few-shot prefix before it.
+        elsewhere: whether answers are also measured after another prompt.
     """
-    own = fluency_cost(questions, response_tokens) * len(scope.arms)  # of every arm's answers, once, at its end
+    fluency = fluency_cost(questions, response_tokens, elsewhere=elsewhere)
+    own = fluency * len(scope.arms)  # of every arm's answers, once, at its end
     revising = Usage()
     for arm in map(arms.arm, scope.arms):
         if arm.name == arms.INSTRUCT:
