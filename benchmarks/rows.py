@@ -137,6 +137,18 @@ def ceiling(bench: Bench) -> dict[str, Any]:
     return {"matmul TFLOP/s": bench.matmul / 1e12, "copy GB/s": bench.copy / 1e9}
 
 
+def same_losses(bench: Bench, shape: str, *kinds: str) -> dict[str, Any]:
+    """Whether our engine and TRL learn the same from one adapter and one batch: see `training.trajectory`."""
+    engine, folder, work = bench.engine(shape), bench.folder(shape), bench.work
+    compared = {
+        kind: training.trajectory(kind, engine, folder, bench.scratch / "same", work.examples(), work.pairs(BATCH))
+        for kind in kinds
+    }
+    return {
+        f"{kind}, {training.CHECKED} steps, {training.APART}": one[training.APART] for kind, one in compared.items()
+    }
+
+
 def dpo(bench: Bench) -> Comparison:
     """A DPO step of one adapter against TRL's, and of ten together."""
     engine, peer = bench.engine(bench.scale.shape), bench.peer(bench.scale.shape)
@@ -148,6 +160,7 @@ def dpo(bench: Bench) -> Comparison:
         f"one DPO step: {BATCH} few-shot CAI pairs, LoRA 32, {bench.scale.about}",
         ours="engine, 1 adapter",
         goals={TRL: bench.scale.goals["dpo"]},
+        equal=same_losses(bench, bench.scale.shape, "dpo"),
     )
     row.measure(
         {
@@ -185,6 +198,7 @@ def sft(bench: Bench) -> Comparison:
         f"one SFT step: {BATCH} of the packaged examples, LoRA 32, {bench.scale.about}",
         ours="engine, 1 adapter",
         goals={TRL: bench.scale.goals["sft"], TRL_PACKED: bench.scale.goals["sft"]},
+        equal=same_losses(bench, bench.scale.shape, "sft", "packed sft"),
     )
     row.measure(
         {
@@ -231,6 +245,7 @@ def seeds(bench: Bench, shape: str, to_one: float | None) -> Comparison:
         ours=ours,
         goals={theirs: bench.scale.goals["seeds"]},
         times={theirs: number},
+        equal=same_losses(bench, shape, "sft", "dpo"),
         notes=[f"One run of TRL was measured and counted {number} times."],
     )
     contenders = {theirs: _joined(training.laps(sft_trainer), training.laps(dpo_trainer)), **engines}
