@@ -27,8 +27,8 @@ class OneAtATime:
     def __init__(self, engine: LocalEngine) -> None:
         self.engine, self.tokenizer = engine, engine.tokenizer
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
-        """One response a request, in order."""
+    def sample(self, requests: Sequence[SampleRequest], listener: object = None) -> list[Sample]:
+        """One response a request, in order; nobody listens."""
         return [self.engine.sample([request])[0] for request in requests]
 
 
@@ -54,7 +54,7 @@ class Generate:
         self.model, self.tokenizer = model.eval(), tokenizer
         self._padding = with_end(folder).pad_token_id or 0
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: object = None) -> list[Sample]:
         """One response a request, in order, all of the first one's temperature; the batch ends with its longest."""
         end = max(len(request.prompt) for request in requests)
         ids = torch.full((len(requests), end), self._padding)

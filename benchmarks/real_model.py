@@ -251,7 +251,7 @@ class Recorder:
         self.engine, self.tokenizer = engine, engine.tokenizer
         self.batches: list[list[SampleRequest]] = []
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+    def sample(self, requests: Sequence[SampleRequest], listener: object = None) -> list[Sample]:
         """The responses."""
         samples = self.engine.sample(requests)
         lengths = zip(requests, samples, strict=True)

@@ -5,6 +5,7 @@ Every row is a function from a `Bench` to a `Comparison`, or to plain figures. `
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -385,13 +386,18 @@ def default_run(bench: Bench) -> dict[str, Any]:
         environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})}
         command = [sys.executable, "-m", "cai_base", "run", "--out", str(bench.scratch / f"run {device}")]
         began = time.perf_counter()
-        try:
-            left = min(150.0, max(10.0, bench.deadline - began))
-            made = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=left)
-        except subprocess.TimeoutExpired:
-            out[device] = f"not done within {left:.0f} s"
-            continue
-        out[device] = {"seconds": time.perf_counter() - began, "exit code": made.returncode}
-        if made.returncode:
-            out[device]["end of its output"] = (made.stdout + made.stderr)[-2000:]
+        left = min(150.0, max(10.0, bench.deadline - began))
+        log = bench.scratch / f"run {device}.log"
+        with log.open("w", encoding="utf-8") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            try:
+                code = process.wait(timeout=left)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # whatever processes it has begun
+                process.wait()
+                out[device] = f"not done within {left:.0f} s"
+                continue
+        out[device] = {"seconds": time.perf_counter() - began, "exit code": code}
+        if code:
+            out[device]["end of its output"] = log.read_text(encoding="utf-8")[-2000:]
     return out

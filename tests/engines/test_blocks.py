@@ -57,7 +57,7 @@ def test_a_model_has_the_same_sums_and_gradients_with_attention_in_blocks(
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * b.abs().max().item())
 
 
-def test_only_long_packed_rows_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_long_packed_rows_in_fp32_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save("Llama", tmp_path)
     batch = pairs(3, 4)
     padded = LocalEngine(str(tmp_path), LORA, sequence_length=LENGTH, device="cpu", pack=False)
@@ -71,6 +71,10 @@ def test_only_long_packed_rows_are_divided(tmp_path: Path, monkeypatch: pytest.M
         assert bool(lengths) == bool(divided)
     config = packed._model.config.get_text_config()
     assert config._attn_implementation == "sdpa", "as it was, once the pass is over"
+    halves = LocalEngine(str(tmp_path), LORA, sequence_length=LENGTH, device="cpu", dtype=torch.bfloat16)
+    lengths.clear()
+    halves.compute_logprobs({None: batch})
+    assert not lengths
 
 
 @pytest.mark.parametrize(
