@@ -167,6 +167,19 @@ def test_a_stopped_evaluation_continues_with_the_missing_arms(
     assert (run / "style.json").read_bytes() == (styled / "style.json").read_bytes()
 
 
+def test_styles_whose_file_was_written_and_not_yet_in_the_manifest_are_computed_again(
+    styled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a process leaves them that is killed between the two, when it asks further arms."""
+    run = Path(shutil.copytree(styled, tmp_path / "run"))
+    (run / "style.json").write_text("{}\n")
+    assert main(["report", str(run)]) == 2
+    assert f"cai-base style {run} computes it again" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(targets, "load_arms", lambda *_: pytest.fail("asked again"))
+    assert main(["style", str(run), *ASKED]) == 0
+    assert (run / "style.json").read_bytes() == (styled / "style.json").read_bytes()
+
+
 def test_the_page_shows_it(styled: Path) -> None:
     for page in ("report.html", "report.md"):
         text = (styled / page).read_text(encoding="utf-8")

@@ -113,6 +113,18 @@ def test_accepting_one_file_does_not_accept_another(run: Path, capsys: pytest.Ca
     assert main(["report", str(run), "--accept-changed", ANSWERS, "--accept-changed", other]) == 0
 
 
+def test_a_change_whose_acceptance_was_killed_after_the_results_is_accepted_again(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(run)
+    manifest = (run / "manifest.json").read_bytes()
+    assert main(["report", str(run), "--accept-changed", ANSWERS]) == 0
+    results = (run / "results.json").read_bytes()
+    (run / "manifest.json").write_bytes(manifest)  # the process was killed before it was replaced
+    assert main(["report", str(run), "--accept-changed", ANSWERS]) == 0
+    assert (run / "results.json").read_bytes() == results
+
+
 def test_an_edit_of_what_is_computed_is_not_accepted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, manifest = run / "results.json", (run / "manifest.json").read_bytes()
     path.write_bytes(to_json(json.loads(path.read_bytes()) | {"model": "a better model"}))

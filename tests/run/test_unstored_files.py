@@ -25,7 +25,8 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def test_styles_of_another_run_are_not_shown_as_this_run_s(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "style.json").write_text('{"schema": 1}')
-    assert "style.json: this run did not store it; remove it" in refused(capsys, "report", str(run))
+    says = f"style.json: this run did not store it; compute it again with cai-base style {run}, or remove it"
+    assert says in refused(capsys, "report", str(run))
     with pytest.raises(UserError, match=r"style\.json"):
         render(run)
 

@@ -175,8 +175,8 @@ def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
         check_replies(suite.parent)
     if not run.progress("results"):
         raise UserError(f"{directory}: has no results yet; finish it first: {resume_command(directory)}")
-    for name in (RESULTS, STYLE):
-        run.vouched(name)
+    run.vouched(RESULTS)
+    run.vouched(STYLE, f"compute it again with {command_on('style', directory)}, or remove it")
     stored_settings(run)
 
 

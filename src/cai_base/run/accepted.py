@@ -15,6 +15,7 @@ from cai_base.run.stored import answer_faults, records_of
 from cai_base.run.verify import failures
 from cai_base.settings.validation import stored_settings
 from cai_base.store import ACCEPT, CONFIG, MANIFEST, Run, to_json
+from cai_base.text import command_on
 
 COMPUTED = (paths.RESULTS, paths.STYLE)
 """The names of files of figures, which a command computes from other files."""
@@ -31,7 +32,10 @@ def advice(directory: Path, name: str) -> str:
         name: the file's path in it.
     """
     if Path(name).name in COMPUTED:
-        return f"; it {NOT_TAKEN}"
+        again = {paths.STYLE: command_on("style", directory)}.get(name, "")
+        if directory.parent.name == paths.SUITES:
+            again = "the same cai-base evaluate"
+        return f"; it {NOT_TAKEN}{again and f'; {again} computes it again'}"
     if name == CONFIG:
         return ""
     run = directory
@@ -66,7 +70,8 @@ def accept_changed(directory: Path, names: Sequence[str], progress: Progress) ->
                 progress.say(f"{ACCEPT} {name}: is as the run stored it; there was nothing to accept")
             if not changed:
                 continue
-            run.verify()  # the figures depend on the other files too
+            # The figures depend on the other files too, and are computed again.
+            run.verify(computed=paths.RESULTS if "suite" not in run.config else None)
             for name in changed:
                 _refuse_other_ids(run, name)
             finished = run.progress("results") and "suite" not in run.config

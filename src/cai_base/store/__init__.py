@@ -90,14 +90,17 @@ class Run:
         return cls(directory, manifest)
 
     @classmethod
-    def open(cls, directory: Path) -> "Run":
+    def open(cls, directory: Path, *, computed: str | None = None) -> "Run":
         """Open a run to continue or read it. Nothing is written: another process may be working on it.
+
+        Args:
+            computed: as for `verify`.
 
         Raises:
             UserError: it is not a run, or its configuration or a stored file was changed since it was written.
         """
         run = cls.watch(directory)
-        run.verify()
+        run.verify(computed=computed)
         return run
 
     @classmethod
@@ -115,15 +118,20 @@ class Run:
         check_inside(directory, TRACKERS)
         return cls(directory, build(Manifest, _json(path), str(path), remedy=REMEDY))
 
-    def verify(self) -> None:
+    def verify(self, *, computed: str | None = None) -> None:
         """Compare every stored file with the manifest.
+
+        Args:
+            computed: a file that the caller computes again from the others: it is not compared, since a process that
+                was killed between it and the manifest left another content.
 
         Raises:
             UserError: the configuration or a file was changed since it was written.
         """
         self._refuse_changed_config()
         for name, file in self._manifest.files.items():
-            self._verify(name, file)
+            if name != computed:
+                self._verify(name, file)
 
     def _refuse_changed_config(self) -> None:
         path = self.directory / CONFIG
@@ -187,15 +195,18 @@ class Run:
         """The files that were changed after the run stored them, and are taken as they are."""
         return tuple(sorted(self._manifest.accepted))
 
-    def vouched(self, name: str) -> int:
+    def vouched(self, name: str, remedy: str = "remove it") -> int:
         """How many bytes of a file the manifest vouches for; 0 of one that is not there.
+
+        Args:
+            remedy: what to do with one that the run did not store.
 
         Raises:
             UserError: the file is there, and the run did not store it.
         """
         stored = self._manifest.files.get(name)
         if stored is None and (self.directory / name).exists():
-            raise UserError(f"{self.directory / name}: this run did not store it; remove it")
+            raise UserError(f"{self.directory / name}: this run did not store it; {remedy}")
         return 0 if stored is None else stored.bytes
 
     def check(self, name: str) -> None:

@@ -15,10 +15,11 @@ from cai_base.engines.files import ADAPTER_CONFIG, MODEL_CONFIG
 from cai_base.errors import UserError
 from cai_base.evaluation.judges.replies import check_replies
 from cai_base.evaluation.tasks import LoadedArm
+from cai_base.evaluation.tasks.suite_files import STYLE as STYLES
 from cai_base.inputs import Inputs, gather
 from cai_base.inputs.rubrics import rubrics_for
 from cai_base.models import base_of, load_any
-from cai_base.paths import INPUTS, SUITES
+from cai_base.paths import INPUTS, STYLE, SUITES
 from cai_base.progress import Progress
 from cai_base.records import AskedTarget
 from cai_base.run.finished_run import available_arms, check_arms, load_arms
@@ -193,7 +194,8 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     available = available_arms(settings.evaluated_arms, settings.base_model)
     check_arms(request.arms or (), available, f"--arms: {directory}")
     suite_folders(directory)  # the run's page will show them
-    run.verify()  # after the arguments are checked, because the hashes of all files take long
+    again = STYLE if request.suite == STYLES else None
+    run.verify(computed=again)  # after the arguments are checked, because the hashes of all files take long
     check_replies(directory)
     names = [name for name in available if name in (request.arms or settings.evaluated_arms)]
     check_files(run, own.models, names, judges="judge" not in flags)
