@@ -167,7 +167,7 @@ def test_a_bar_in_a_narrow_terminal_breaks_between_statements(clock: Clock, monk
 
 
 def test_work_that_was_done_before_is_not_said_to_be_done_in_no_time(clock: Clock) -> None:
-    assert Pace(total=40, done=40).in_words() == "was done before"
+    assert Pace(total=40, done=40).in_words() == "done before"
     pace = Pace(total=40, done=30)
     clock.now = 5.0
     pace.advance(10)

@@ -250,7 +250,7 @@ class Pace:
         rate 70.8 % (sft); 5,210 tokens/s`."""
         left = self.left()
         if self.finished:
-            how = f"done in {duration(self.elapsed())}" if self._done > self._before else "was done before"
+            how = f"done in {duration(self.elapsed())}" if self._done > self._before else "done before"
             return "; ".join(filter(None, (how, self._values)))
         text = f"elapsed {duration(self.elapsed())}"
         if left is not None:

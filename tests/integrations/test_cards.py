@@ -7,7 +7,7 @@ import pytest
 
 from cai_base.arms import ARMS
 from cai_base.cli import main
-from cai_base.integrations.export.origin import others_sentence, pairs_origin, tags, training_sentences
+from cai_base.integrations.export.origin import aid_sentences, others_sentence, pairs_origin, tags, training_sentences
 from cai_base.records import Results
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
@@ -27,7 +27,7 @@ def results(finished: Path) -> Results:
 def test_a_card_of_sft_has_no_stage_that_sft_did_not_have(finished: Path, tmp_path: Path) -> None:
     assert main(["export", str(finished), "--arm", "sft", "--out", str(tmp_path / "sft")]) == 0
     card = (tmp_path / "sft" / "README.md").read_text(encoding="utf-8")
-    assert "- SFT on a few written answers (2 steps)." in card
+    assert "- SFT on a few written answers (2 steps of 1 example, peak learning rate 0.0003, cosine schedule)." in card
     assert "tags: [cai-base]" in card
     for untrue in ("DPO", "revision chains", "criticised", "Constitutional AI from"):
         assert untrue not in card.partition("## Limits")[0], untrue
@@ -37,8 +37,12 @@ def test_a_card_of_sft_has_no_stage_that_sft_did_not_have(finished: Path, tmp_pa
     ("arm", "tagged", "says"),
     [
         ("base", [], "None: it is the base model"),
-        ("resample", [], "SFT on a few written answers (2 steps). LoRA of rank 2."),
-        ("cai", ["constitutional-ai", "dpo"], "Training on them: DPO, with the loss sigmoid (2 steps)."),
+        ("resample", [], "cosine schedule). LoRA of rank 2, alpha 16."),
+        (
+            "cai",
+            ["constitutional-ai", "dpo"],
+            "Training on them: DPO, with the loss sigmoid (2 steps of 2 pairs, peak learning rate",
+        ),
         ("shuffled", ["constitutional-ai", "dpo"], "else they are swapped."),
     ],
 )
@@ -63,3 +67,30 @@ def test_the_data_card_of_shuffled_says_what_the_coin_did(finished: Path, tmp_pa
     card = (tmp_path / "pairs" / "README.md").read_text(encoding="utf-8")
     assert "a coin then decided for each pair" in card
     assert "`chosen` is the last revision, `rejected` the original" not in card
+
+
+def test_cards_name_the_aids_besides_the_principles(finished: Path, tmp_path: Path) -> None:
+    for name, flags in (("adapter", []), ("merged", ["--merged"]), ("gguf", ["--gguf"]), ("data", ["--preferences"])):
+        assert main(["export", str(finished), *flags, "--out", str(tmp_path / name)]) == 0
+        card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        assert "peak learning rate 7e-05, cosine schedule, beta 0.1, nll-weight 1)" in card, name
+        assert "Refusal prefill: 25.0 % of the originals were sampled after the opening of a refusal" in card, name
+        assert "Worked examples: none before a critique or revision request." in card, name
+        assert "mean NLL per token with the weight 1." in card, name
+    gguf = (tmp_path / "gguf" / "README.md").read_text(encoding="utf-8")
+    assert "generation_config.json" not in gguf, "the folder of a GGUF file has none"
+    assert '"stop": ["\\nUser:"], "temperature": 0.7, "max_tokens": 24}' in gguf
+    assert "- Many `rejected` texts begin with a refusal because of the refusal prefill" in card
+
+
+def test_aids_that_were_not_used_are_named_as_such(results: Results, settings: RunSettings) -> None:
+    without = settings.model_copy(update={"revision": settings.revision.model_copy(update={"refusal_prefill": 0.0})})
+    sentences = aid_sentences(results, without, ARMS["cai"], worked=0)
+    assert sentences[0].startswith("Refusal prefill: none")
+    assert sentences[1].startswith("Worked examples: none")
+    worked = aid_sentences(results, settings, ARMS["cai"], worked=3)[1]
+    assert (
+        worked
+        == "Worked examples: 3 worked critiques, with their revisions, before every critique and revision request."
+    )
+    assert aid_sentences(results, settings, ARMS["sft"], worked=3) == []

@@ -42,6 +42,7 @@ def test_a_conversation_through_a_pipe(
     assert revision["critique"] == critique["text"]
     # The most probable answer of a model is at least as probable to it as another's.
     assert why["mean_logprob"]["instruct"]["instruct"] > why["mean_logprob"]["sft"]["instruct"]
+    assert answers["before"] == {}, "a record keeps the turns that came before it, also after a further turn"
     assert more["before"]["sft"] == [[ATTACK, texts["sft"]]]
 
 
@@ -51,6 +52,7 @@ def test_an_unknown_principle_arm_or_command_is_one_sentence(
     arguments = (str(finished), "--arm", "base", "--threads", "1", "--max-tokens", "4")
     for lines, message in (
         ([ATTACK, "/critique no-harn"], "did you mean no-harm?"),
+        ([ATTACK, "/critique"], "/critique: name a principle or give its number from 1 to 18: /principles"),
         (["/revise"], "there is no prompt yet"),
         (["/sav x"], "did you mean /save?"),
         ([f"/save {'n' * 300}"], "cannot be created (File name too long); give a writable location"),
@@ -59,11 +61,15 @@ def test_an_unknown_principle_arm_or_command_is_one_sentence(
     ):
         assert talk(monkeypatch, lines, *arguments) == 2
         assert message in " ".join(capsys.readouterr().err.split())
-    for arm, message in (
-        ("sl-cai", f"{finished}: has no arm 'sl-cai'; it has base, sft, cai, shuffled, resample, instruct"),
-        ("sff", f"{finished}: has no arm 'sff'; did you mean sft? It has base, sft, cai, shuffled, resample, instruct"),
+    for flag, arm, message in (
+        ("--arm", "sl-cai", f"{finished}: has no arm 'sl-cai'; it has base, sft, cai, shuffled, resample, instruct"),
+        (
+            "--arms",
+            "sff",
+            f"{finished}: has no arm 'sff'; did you mean sft? It has base, sft, cai, shuffled, resample, instruct",
+        ),
     ):
-        assert talk(monkeypatch, [], str(finished), "--arm", arm) == 2
+        assert talk(monkeypatch, [], str(finished), flag, arm) == 2
         assert capsys.readouterr().err.rstrip().endswith(message)
     assert talk(monkeypatch, [], str(finished), "--seed", "9") == 2
     assert "has no such seed; it has 0, 1" in capsys.readouterr().err

@@ -19,7 +19,7 @@ Type a prompt: the base model, SFT-only, full CAI and the instruct model answer 
 run's; with the embedded model it is its shipped sibling, even if the run has no such arm. Every prompt starts a new
 conversation, as in the evaluation, in each arm's own layout. From a pipe, each line is a prompt.
 
-  --arm base,sft,cai    arms of a run; by default all but the controls
+  --arms base,sft,cai   arms of a run (also --arm); by default all but the controls
   --seed N              seed of a run; by default the first
   --temperature X       0 takes the most probable token; by default as in the run's evaluation
   --max-tokens N        most tokens of an answer; by default as in the run's evaluation
@@ -50,7 +50,7 @@ def chat(arguments: list[str]) -> int:
     if target.startswith("-"):
         raise UserError(f"{target}: the run or the model comes first: cai-base chat RUN|MODEL")
     parser = Parser(prog="cai-base chat", usage=CHAT_USAGE, add_help=False)
-    parser.add_argument("--arm", type=names, default=None)
+    parser.add_argument("--arms", "--arm", dest="arms", type=names, default=None)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--temperature", type=float, default=None)
     parser.add_argument("--max-tokens", type=count, default=None)
@@ -65,7 +65,7 @@ def chat(arguments: list[str]) -> int:
     check_target(target)
     from cai_base.cli.conversation import ChatFlags, open_conversation
 
-    flags = ChatFlags(args.arm, args.seed, args.temperature, args.max_tokens, args.threads, args.base, args.layout)
+    flags = ChatFlags(args.arms, args.seed, args.temperature, args.max_tokens, args.threads, args.base, args.layout)
     conversation = open_conversation(target, flags, Progress())
     try:
         _converse(conversation)

@@ -58,7 +58,7 @@ def open_conversation(target: str, flags: ChatFlags, progress: Progress) -> "Con
     """
     if is_run(target):
         return _of_run(Path(target), flags, progress)
-    for flag, value in (("--arm", flags.arms), ("--seed", flags.seed)):
+    for flag, value in (("--arms", flags.arms), ("--seed", flags.seed)):
         if value is not None:
             raise UserError(f"{flag}: {target} is not a run and has no arms or seeds; leave it out")
     threads = () if flags.threads is None else ("--threads", str(flags.threads))
@@ -158,7 +158,8 @@ class Conversation:
             self.speakers, sampling, lambda show: talk.answers(self.speakers, prompt, sampling, self.before, show)
         )
         self.prompt, self.replies, self.chain = prompt, _texts(samples), None
-        self._add("answers", sampling, prompt=prompt, before=self.before, answers=_stored(samples))
+        before = {name: list(turns) for name, turns in self.before.items()}  # a copy: `/more` adds to the lists
+        self._add("answers", sampling, prompt=prompt, before=before, answers=_stored(samples))
 
     def _more(self, text: str) -> None:
         prompt = self._last_prompt()
@@ -269,6 +270,10 @@ class Conversation:
         if wish.isdecimal() and 1 <= int(wish) <= len(principles):
             return principles[int(wish) - 1]
         if wish not in by_name:
+            if not wish:
+                raise UserError(
+                    f"/critique: name a principle or give its number from 1 to {len(principles)}: /principles"
+                )
             remedy = suggestion(wish, by_name) or f"give a name or a number from 1 to {len(principles)}: /principles"
             raise UserError(f"/critique {for_terminal(wish[:60])}: no such principle; {remedy}")
         return by_name[wish]

@@ -92,6 +92,7 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
                 exported.notes,
                 versions=last_session(run).versions,
                 settings=settings,
+                worked_critiques=len(dialogue.critique_examples),
             )
             (new / "README.md").write_text(model_card(results, card), encoding="utf-8")
             notes = exported.notes

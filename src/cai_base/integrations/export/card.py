@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from cai_base.arms import BASE, SFT, Arm
 from cai_base.evaluation.tasks.prompts import METRICS
-from cai_base.integrations.export.origin import others_sentence, tags, training_of, training_sentences
+from cai_base.integrations.export.origin import aid_sentences, others_sentence, tags, training_of, training_sentences
 from cai_base.records import Figure, Results
 from cai_base.report.labels import ORGANISM, failure_sentences, label
 from cai_base.report.numbers import NONE, heading, interval, number
 from cai_base.report.page import escaped
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import Evaluation, RunSettings
 from cai_base.text import counted
 
 
@@ -27,6 +27,7 @@ class CardFacts:
         notes: notes about this export, a sentence each.
         versions: the versions with which the run was made.
         settings: the run's.
+        worked_critiques: the number of worked critiques of the run.
     """
 
     arm: Arm
@@ -37,6 +38,7 @@ class CardFacts:
     notes: Sequence[str]
     versions: Mapping[str, str]
     settings: RunSettings
+    worked_critiques: int
 
 
 def model_card(results: Results, facts: CardFacts) -> str:
@@ -62,6 +64,7 @@ def model_card(results: Results, facts: CardFacts) -> str:
             "",
             "## Training",
             *(f"- {sentence}" for sentence in training_sentences(results, facts.settings, arm)),
+            *_aids(aid_sentences(results, facts.settings, arm, facts.worked_critiques)),
             "",
             "## Protocol",
             f"- Protocol {results.protocol}; judge {escaped(str(results.judge))}; "
@@ -77,6 +80,10 @@ def model_card(results: Results, facts: CardFacts) -> str:
             "",
         ]
     )
+
+
+def _aids(sentences: Sequence[str]) -> list[str]:
+    return ["", "## Aids besides the principles", *(f"- {one}" for one in sentences)] if sentences else []
 
 
 def _fields(results: Results, facts: CardFacts) -> list[str]:
@@ -108,11 +115,10 @@ def _usage(facts: CardFacts) -> list[str]:
     ]
     stops = (
         "The arm ends an answer by beginning the next turn. `generation_config.json` has these stop strings; "
-        "transformers "
-        'needs the tokenizer for them. For vLLM and llama.cpp, pass them in each request: `stop=["\\nUser:"]`.'
+        'transformers needs the tokenizer for them. For vLLM, pass them in each request: `stop=["\\nUser:"]`.'
     )
     if facts.form == "gguf":
-        return [stops, "", "```", "llama-server -m model.gguf --jinja", "```"]
+        return _usage_of_gguf(facts.settings.evaluation)
     first = (
         [
             "from peft import PeftModel",
@@ -132,6 +138,26 @@ def _usage(facts: CardFacts) -> list[str]:
         ]
     )
     return [stops, "", "```python", *first, *asking, "```"]
+
+
+def _usage_of_gguf(evaluation: Evaluation) -> list[str]:
+    """The commands that serve and ask the file; it holds no stop strings, so the request has them."""
+    request = {
+        "messages": [{"role": "user", "content": "Hello!"}],
+        "stop": ["\nUser:"],
+        "temperature": evaluation.temperature,
+        "max_tokens": evaluation.response_tokens,
+    }
+    return [
+        "The arm ends an answer by beginning the next turn. A GGUF file has the chat template but no stop strings and "
+        "no sampling settings: give them in each request, with the run's values as below. Without the stop string an "
+        "answer goes on with turns of its own.",
+        "",
+        "```sh",
+        "llama-server -m model.gguf --jinja",
+        f"curl http://localhost:8080/v1/chat/completions -d '{json.dumps(request)}'",
+        "```",
+    ]
 
 
 def _figures(results: Results, arm: Arm, seed: int) -> list[str]:

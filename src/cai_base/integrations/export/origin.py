@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from cai_base.arms import ARMS, BASE, SFT, Arm
 from cai_base.records import ControlUsed, Results
+from cai_base.report.numbers import percent
 from cai_base.report.page import escaped
 from cai_base.settings.schema import BASE as BASE_INTERPRETER
-from cai_base.settings.schema import RunSettings
+from cai_base.settings.schema import RunSettings, Training
 from cai_base.text import counted
 
 
@@ -35,21 +36,77 @@ def training_sentences(results: Results, settings: RunSettings, arm: Arm) -> lis
     if not stages:
         return ["None: it is the base model, as it was before the run."]
     sentences = [sentence for one in stages for sentence in _stage(results, settings, one)]
-    return [*sentences, f"LoRA of rank {settings.lora.rank}."]
+    return [*sentences, f"LoRA of rank {settings.lora.rank}, alpha {settings.lora.alpha:g}."]
+
+
+def aid_sentences(results: Results, settings: RunSettings, arm: Arm, worked: int) -> list[str]:
+    """What else helped to make the arm's pairs or entered its loss, a sentence each; none for SFT and the base model.
+
+    Args:
+        worked: the number of worked critiques of the run.
+    """
+    last = next((one for one in training_of(arm)[::-1] if one.section not in (None, SFT)), None)
+    if last is None:
+        return []
+    control, revision = _control(results, last), settings.revision
+    share = revision.refusal_prefill if control.refusal_prefill is None else control.refusal_prefill
+    by_chains = last.source in (None, "chains")
+    made = "of the originals" if by_chains else "of the answers in the pairs"
+    sentences = [
+        f"Refusal prefill: {percent(share)} {made} were sampled after the opening of a refusal, whatever the prompt "
+        f"(`revision.refusal-prefill` {share:g}{_prefilled(results, last) if by_chains else ''})."
+        if share
+        else f"Refusal prefill: none {made} were sampled after the opening of a refusal."
+    ]
+    count = worked if control.worked_critiques is None else control.worked_critiques
+    if by_chains:
+        sentences.append(
+            f"Worked examples: {counted(count, 'worked critique')}, with their revisions, before every critique and "
+            "revision request."
+            if count
+            else "Worked examples: none before a critique or revision request."
+        )
+    loss = results.losses[last.name].settings
+    if "nll_weight" in loss:
+        sentences.append(
+            f"NLL term: the loss has the chosen response's mean NLL per token with the weight {loss['nll_weight']:g}."
+        )
+    if not (share or (by_chains and count) or loss.get("nll_weight")):
+        return sentences
+    return [
+        *sentences,
+        "Such an aid can change the figures without any principle; only a control without it, in the same run, can "
+        "tell by how much.",
+    ]
+
+
+def _prefilled(results: Results, arm: Arm) -> str:
+    revision = _control(results, arm).revision or results.revision
+    return f"; {revision.prefilled.chains} of {counted(revision.chains, 'chain')}"
+
+
+def _optimizer(settings: Training, of: str, loss: Mapping[str, float]) -> str:
+    """Such as `300 steps of 4 pairs, peak learning rate 7e-05, cosine schedule, beta 0.1, nll-weight 1`."""
+    batch = f"{counted(settings.steps, 'step')} of {counted(settings.batch_size, of)}"
+    values = (f"{name.replace('_', '-')} {value:g}" for name, value in loss.items())
+    return ", ".join(
+        (batch, f"peak learning rate {settings.learning_rate:g}", f"{settings.schedule} schedule", *values)
+    )
 
 
 def _stage(results: Results, settings: RunSettings, arm: Arm) -> list[str]:
     assert arm.section is not None
-    steps, loss = settings.training(arm.section).steps, results.losses[arm.name]
+    training, loss = settings.training(arm.section), results.losses[arm.name]
     if arm.section == "sft":
         replaced = f", of which {settings.sft.refusals} were replaced by refusals" if arm.replaces else ""
-        return [f"SFT on a few written answers{replaced} ({steps} steps)."]
+        return [f"SFT on a few written answers{replaced} ({_optimizer(training, 'example', {})})."]
     source, count = pairs_origin(results, settings, arm), counts(results, arm)
     how = {
         "dpo": "the NLL of the chosen responses alone" if arm.chosen_only else f"DPO, with the loss {loss.name}",
         "sl_cai": "SFT on the last revisions",
     }[arm.section]
-    return [source, *([count] if count else []), f"Training on them: {how} ({steps} steps)."]
+    batches = _optimizer(training, "revision" if arm.section == "sl_cai" else "pair", loss.settings)
+    return [source, *([count] if count else []), f"Training on them: {how} ({batches})."]
 
 
 def pairs_origin(results: Results, settings: RunSettings, arm: Arm) -> str:

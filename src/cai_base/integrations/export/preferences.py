@@ -6,7 +6,14 @@ from cai_base import paths
 from cai_base.arms import Arm
 from cai_base.dialogue import END, Dialogue, escape
 from cai_base.errors import UserError
-from cai_base.integrations.export.origin import lost_by_reason, others_sentence, pairs_origin, tags
+from cai_base.integrations.export.origin import (
+    aid_sentences,
+    lost_by_reason,
+    others_sentence,
+    pairs_origin,
+    tags,
+    training_sentences,
+)
 from cai_base.records import Pair, Results
 from cai_base.report.page import escaped
 from cai_base.run.stored import records_of
@@ -48,12 +55,17 @@ def write_preferences(
         (out / name).mkdir(parents=True)
         for split in present:
             (out / name / f"{split}.jsonl").write_bytes(to_lines(records[split]))
-    (out / "README.md").write_text(_card(settings, results, arm, splits, present), encoding="utf-8")
+    (out / "README.md").write_text(_card(settings, results, arm, dialogue, splits, present), encoding="utf-8")
     return sum(map(len, splits.values()))
 
 
 def _card(
-    settings: RunSettings, results: Results, arm: Arm, splits: dict[str, list[JsonObject]], present: list[str]
+    settings: RunSettings,
+    results: Results,
+    arm: Arm,
+    dialogue: Dialogue,
+    splits: dict[str, list[JsonObject]],
+    present: list[str],
 ) -> str:
     configs = []
     for name in ("plain", "dialogue"):
@@ -102,7 +114,14 @@ def _card(
             'pairs = load_dataset("FOLDER", "dialogue", split="train")  # FOLDER stands for this folder',
             "```",
             "",
+            "## How the run made and used them",
+            *(f"- {sentence}" for sentence in training_sentences(results, settings, arm)),
+            "",
+            "## Aids besides the principles",
+            *(f"- {sentence}" for sentence in aid_sentences(results, settings, arm, len(dialogue.critique_examples))),
+            "",
             "## Limits",
+            *_prefilled(settings, arm),
             *([f"- Of the {'chains' if revised else 'pairs of answers'}, these gave no pair: {lost}."] if lost else []),
             *(
                 ["- A revision is not always better than the original: see `revision` in the run's results.json."]
@@ -114,3 +133,13 @@ def _card(
             "",
         ]
     )
+
+
+def _prefilled(settings: RunSettings, arm: Arm) -> list[str]:
+    """What the refusal prefill did to the texts, as a line of the card; none without it."""
+    if not settings.revision.refusal_prefill:
+        return []
+    where = "`rejected` texts begin" if arm.pairs == "revisions" else "texts in both columns begin"
+    return [
+        f"- Many {where} with a refusal because of the refusal prefill above, not because the model refused by itself."
+    ]
