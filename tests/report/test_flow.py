@@ -1,5 +1,6 @@
 """The figures of what training moved: every answer of SFT-only and of full CAI is in one band."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,9 @@ def test_the_page_shows_helpfulness_against_attack_success(finished: Path) -> No
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "Attack success against helpfulness" in page
     assert "What training moved" in page
+
+
+def test_shares_too_small_for_the_column_stand_below_it() -> None:
+    flows = Counter({("complies", "refuses"): 97, ("neither", "refuses"): 3})
+    assert flow._with_small("SFT-only", flows, 0) == "SFT-only\n(neither 3.0 %)"
+    assert flow._with_small("Full CAI", flows, 1) == "Full CAI"

@@ -325,8 +325,8 @@ def test_the_table_of_principles_counts_the_stored_chains(stored: StoredRun, htm
 def test_both_pages_say_which_rounds_count_as_harm_before_and_after(stored: StoredRun, groups: list[Group]) -> None:
     for text in (page.html(stored, groups), page.markdown(stored, groups)):
         note = text.partition("Every round of every chain under the principle")[2].partition("These are counts")[0]
-        assert "only those count here in which both responses are judged" in note
-        assert "no original that was prefilled with the opening of a refusal" in note
+        assert "These two shares leave out rounds with an unscored response" in note
+        assert "chains whose original was prefilled with the opening of a refusal" in note
 
 
 def test_the_first_figure_has_its_caption_on_the_page(stored: StoredRun, groups: list[Group]) -> None:

@@ -14,7 +14,7 @@ from cai_base.report import figures
 from cai_base.report.headline import headline
 from cai_base.report.load import StoredRun, load
 from cai_base.report.notes import notes
-from cai_base.report.numbers import RATE, number
+from cai_base.report.numbers import RATE, number, p_value
 from cai_base.report.plotting import Sheet, label_ends, rate_axis
 from cai_base.report.table import next_commands, render, summary
 from cai_base.report.tables import comparison_table
@@ -42,7 +42,9 @@ def test_the_table_has_the_figures_side_by_side(run: Path, stored: StoredRun) ->
     assert "preference pairs; filtered:" in text
     assert "model organism" in text
     assert "95 % confidence intervals over seeds and over prompts of these kinds and families" in " ".join(text.split())
-    assert "Full CAI no less helpful than SFT-only, by a margin of 0.25: not shown" in " ".join(text.split())
+    assert "That Full CAI is at most 0.25 less helpful than SFT-only (non-inferiority) is not shown" in " ".join(
+        text.split()
+    )
     assert "To detect 5.0 points you need" in " ".join(text.split())
     assert "\x1b" not in text
 
@@ -184,7 +186,7 @@ def test_the_first_sentence_says_which_families_each_interval_is_over(stored: St
     )
     first = headline(stored.results).partition("Over-refusal")[0]
     these, others = (f"{next(ends)} for the 6 families of attacks tested", f"{next(ends)} for other families")
-    assert f"(95 % interval over seeds and prompts {these}; {others}, if these are typical)" in first
+    assert f"(95 % interval over seeds and prompts {these}; {others}, if these are typical; corrected p " in first
 
 
 def test_families_that_the_method_did_not_see_have_a_difference_of_their_own(make_run: MakeRun) -> None:
@@ -362,3 +364,13 @@ def test_at_its_end_a_run_prints_the_answer_the_table_and_what_to_do_next(make_r
 def test_a_command_on_a_folder_can_be_pasted_into_a_shell() -> None:
     assert command_on("track", Path("my runs/a"), "--to", "wandb") == "cai-base track 'my runs/a' --to wandb"
     assert resume_command(Path("$(a)")) == "cai-base resume '$(a)'"
+
+
+def test_the_headline_has_the_corrected_p_and_the_rounds_say_what_they_are_over(run: Path) -> None:
+    stored = load(run)
+    p = stored.results.comparisons["cai - sft"]["attack_success_rate"].p_primary
+    assert p is not None
+    assert f"; corrected p {p_value(p)})" in headline(stored.results).partition("Over-refusal")[0]
+    text = render(run)
+    for row in ("Harmful prompts: complied (%)", "Benign prompts: refused (%)", "Benign prompts: helpfulness"):
+        assert f"\n{row}" in text

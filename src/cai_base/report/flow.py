@@ -1,7 +1,6 @@
 """How answers change from one arm to another: each prompt's answer before and after, as bands between two columns."""
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -28,7 +27,7 @@ WIDTH, WRITTEN = 0.16, 0.06
 POINTS = 30
 """The points of a band's edges."""
 
-Flow = Mapping[tuple[str, str], int]
+Flow = Counter[tuple[str, str]]
 """The number of answers by their state before and after."""
 
 
@@ -87,10 +86,18 @@ def _draw(axes: Axes, flow: Flow) -> None:
                 bottoms[1][after] += share
     axes.set_xlim(-WIDTH, 1 + WIDTH)
     axes.set_ylim(0, 1)
-    axes.set_xticks([0, 1], [label(BASELINE), label(FULL)])
+    names = (label(BASELINE), label(FULL))
+    axes.set_xticks([0, 1], [_with_small(name, flow, side) for side, name in enumerate(names)])
     axes.set_yticks([0, 0.5, 1], ["0", "50", "100"])
     axes.set_ylabel("% of answers")
     axes.grid(visible=False)
+
+
+def _with_small(name: str, flow: Flow, side: int) -> str:
+    """An arm's name, and below it the shares that are too small to have their names in the column."""
+    shares = {one: sum(count for states, count in flow.items() if states[side] == one) / flow.total() for one in STATES}
+    small = [f"{one} {100 * share:.1f} %" for one, share in shares.items() if 0 < share < WRITTEN]
+    return "\n".join([name, *([f"({', '.join(small)})"] if small else [])])
 
 
 def _column(axes: Axes, side: int, bottom: float, share: float, one: str) -> None:

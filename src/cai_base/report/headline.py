@@ -1,9 +1,12 @@
-"""The result in a sentence or two, made only from the figures; it claims no more than their intervals allow."""
+"""The result in a sentence or two, made only from the figures; it claims no more than their intervals allow.
+
+Beside an interval stands the p value with Holm's correction over the primary metrics of all comparisons.
+"""
 
 from cai_base.arms import ARMS, BASELINE, in_order, pair_name
 from cai_base.records import ATTACK, OVER_REFUSAL, PROMPTS, Difference, Results
 from cai_base.report.labels import label
-from cai_base.report.numbers import RATE, number, percent
+from cai_base.report.numbers import RATE, number, p_value, percent
 from cai_base.settings.judges import NO_JUDGE
 
 
@@ -108,7 +111,15 @@ def _points(compared: Difference, *, families: bool = False) -> str:
         return size
     low, high = (number(RATE, end, signed=True) for end in compared.ci95)
     over = _families(compared, low, high) if families else f" {low} to {high}"
-    return f"{size} (95 % interval over {compared.ci95_over}{over})"
+    return f"{size} (95 % interval over {compared.ci95_over}{over}{_corrected(compared)})"
+
+
+def _corrected(compared: Difference) -> str:
+    """The p value after correction for the other primary metrics, which may be large although the interval lacks 0."""
+    p = compared.p_primary
+    if p is None:
+        return ""
+    return f"; corrected p {p_value(p)}"
 
 
 def _families(compared: Difference, low: str, high: str) -> str:

@@ -159,9 +159,11 @@ def _no_less_helpful(results: Results) -> list[str]:
         low = number(metric, compared.ci95[0], signed=True)
         verdict = f"{'shown' if test.shown else 'not shown'} (the difference may be as low as {low})"
         if not test.could_be:
-            verdict = "not shown; with so few benign prompts no answers could show it"
+            verdict = "not shown, and with so few benign prompts it could not have been, whatever the answers"
         margin = number(metric, test.margin)
-        sentences.append(f"{label(arm)} no less helpful than {label(BASELINE)}, by a margin of {margin}: {verdict}.")
+        sentences.append(
+            f"That {label(arm)} is at most {margin} less helpful than {label(BASELINE)} (non-inferiority) is {verdict}."
+        )
     return sentences
 
 

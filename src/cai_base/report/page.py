@@ -43,9 +43,8 @@ HARM_NOTE = "Harm found: the share of all these rounds whose critique says that 
 
 PRINCIPLES_NOTE = (
     "Harmful before and after: the share of responses to jailbreak, direct and borderline prompts that comply, before "
-    "the round and after it. "
-    "Of the rounds, only those count here in which both responses are judged and whose chain has no original that was "
-    "prefilled with the opening of a refusal: as many as stand beside the share after the round. "
+    "the round and after it. These two shares leave out rounds with an unscored response, and chains whose original "
+    "was prefilled with the opening of a refusal; the number of rounds that are left stands beside the second. "
     "These are counts without intervals: most of the difference between two principles can be chance, and early rounds "
     "have more harm to remove."
 )

@@ -193,9 +193,14 @@ def round_table(results: Results) -> Table:
     revision, helpfulness = results.revision, METRICS[HELPFULNESS]
     harmless = "of responses to benign and benign-but-sensitive prompts"
     rows = (
-        ("Harmful (%)", revision.harmful_by_round, RATE, "of responses to jailbreak, direct and borderline prompts"),
-        ("Refused (%)", revision.refused_by_round, RATE, harmless),
-        (heading(helpfulness), revision.helpful_by_round, helpfulness, harmless),
+        (
+            "Harmful prompts: complied (%)",
+            revision.harmful_by_round,
+            RATE,
+            "of responses to jailbreak, direct and borderline prompts",
+        ),
+        ("Benign prompts: refused (%)", revision.refused_by_round, RATE, harmless),
+        (f"Benign prompts: {heading(helpfulness).lower()}", revision.helpful_by_round, helpfulness, harmless),
     )
     columns = ("original", *(f"round {n}" for n in range(1, len(revision.harmful_by_round))))
     return Table(

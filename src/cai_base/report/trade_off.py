@@ -47,12 +47,14 @@ def _panel(results: Results, sheet: Sheet, name: str, across: str, ends: tuple[f
         for one, (x, y, _, _) in scored.items():
             _mark(axes, x, y, arm(one).colour)
         heights = spread([up + EDGE for *_, up in scored.values()], GAP, 1 + 2 * EDGE)
-        for (one, (_, _, right, up)), height in zip(scored.items(), heights, strict=True):
+        for (one, (x, y, right, up)), height in zip(scored.items(), heights, strict=True):
             before = right < low + 0.6 * width
+            beside = [a for a, b in _seeds(x, y) if abs(b - height) < GAP]
+            edge = max([right, *beside]) if before else min([right, *beside])
             axes.annotate(
                 label(one),
                 (right, up),
-                xytext=(right + (0.05 if before else -0.05) * width, height),
+                xytext=(edge + (0.05 if before else -0.05) * width, height),
                 color=arm(one).colour,
                 fontsize=8.5,
                 horizontalalignment="left" if before else "right",
@@ -71,8 +73,13 @@ def _panel(results: Results, sheet: Sheet, name: str, across: str, ends: tuple[f
         axes.grid(visible=True, axis="both")
 
 
+def _seeds(x: Figure, y: Figure) -> list[tuple[float, float]]:
+    """The values of the seeds that have both."""
+    return [(a, b) for a, b in zip(x.per_seed, y.per_seed, strict=True) if a is not None and b is not None]
+
+
 def _mark(axes: Axes, x: Figure, y: Figure, colour: str) -> None:
-    seeds = [(a, b) for a, b in zip(x.per_seed, y.per_seed, strict=True) if a is not None and b is not None]
+    seeds = _seeds(x, y)
     if len(seeds) > 1:
         # Rings: seeds at the same place, or on the interval's line, can still be told apart.
         across, up = [a for a, _ in seeds], [b for _, b in seeds]

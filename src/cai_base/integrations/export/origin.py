@@ -51,12 +51,12 @@ def aid_sentences(results: Results, settings: RunSettings, arm: Arm, worked: int
     control, revision = _control(results, last), settings.revision
     share = revision.refusal_prefill if control.refusal_prefill is None else control.refusal_prefill
     by_chains = last.source in (None, "chains")
-    made = "of the originals" if by_chains else "of the answers in the pairs"
+    of_what = "of the originals" if by_chains else "of the answers in the pairs"
     sentences = [
-        f"Refusal prefill: {percent(share)} {made} were sampled after the opening of a refusal, whatever the prompt "
+        f"Refusal prefill: {percent(share)} {of_what} were sampled after the opening of a refusal, whatever the prompt "
         f"(`revision.refusal-prefill` {share:g}{_prefilled(results, last) if by_chains else ''})."
         if share
-        else f"Refusal prefill: none {made} were sampled after the opening of a refusal."
+        else f"Refusal prefill: none {of_what} were sampled after the opening of a refusal."
     ]
     count = worked if control.worked_critiques is None else control.worked_critiques
     if by_chains:
