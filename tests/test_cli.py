@@ -1,6 +1,7 @@
 """What the command itself does: help, misspelt commands, signals, keys, and what it imports before it answers."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,9 @@ import pytest
 
 from cai_base import __version__
 from cai_base.cli import COMMANDS, main
+from cai_base.engines.tinker import service
+from cai_base.errors import UserError
+from cai_base.evaluation.judges import endpoint
 from cai_base.settings.command_line import load_settings
 
 TINY = (
@@ -176,6 +180,41 @@ def test_a_key_that_a_library_reads_may_be_in_dotenv(tmp_path: Path, monkeypatch
     main(["resume", "nowhere"])
     assert os.environ[key] == "from_the_file"
     assert "SEEDS" not in os.environ
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"A=1\nHF_TOKEN=\xff\n", ".env:2: not UTF-8 text (byte 0xff)"),
+        (b"A=1\n\nHF_TOKEN=secret\0word\n", ".env:3: has the character NUL"),
+        ("HF_TOKEN=sécret\n".encode(), ".env: HF_TOKEN: no key has such characters in it"),
+        (b"A=" + b"a" * 2**20, ".env: has 1,048,578 bytes and at most 1,048,576 are read"),
+        (None, ".env: this is a FIFO and no regular file"),
+    ],
+)
+def test_a_spoiled_dotenv_is_refused_with_file_and_line_and_without_its_values(
+    content: bytes | None,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key in ("OPENAI_API_KEY", "TINKER_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    if content is None:
+        os.mkfifo(".env")
+    else:
+        Path(".env").write_bytes(content)
+    assert main(["resume", "nowhere"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert says in said
+    assert "cret" not in said
+    if "HF_TOKEN:" not in says:  # another key is read where it is used
+        for read in (endpoint.api_key, service.api_key):
+            with pytest.raises(UserError, match=re.escape(says)):
+                read()
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

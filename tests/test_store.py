@@ -39,6 +39,20 @@ def test_a_torn_tail_is_dropped_and_written_again(run: Run) -> None:
     assert Run.open(run.directory).lines("log.jsonl") == [{"x": 1}, {"x": 2}]
 
 
+def test_a_line_after_the_end_of_a_complete_file_is_a_change(run: Run) -> None:
+    for name in ("whole.jsonl", "growing.jsonl"):
+        run.commit("revision", 1, append={name: to_lines([{"x": 1}])})
+    run.commit("results", 1, complete=["whole.jsonl"])
+    for name in ("growing.jsonl", "whole.jsonl"):
+        Run.open(run.directory)
+        with (run.directory / name).open("ab") as file:
+            file.write(b'{"x": 2}\n')
+    with pytest.raises(UserError, match=r"whole.jsonl: differs from what this run stored"):
+        Run.open(run.directory)
+    Run.watch(run.directory).commit("more", 1, append={"whole.jsonl": to_lines([{"x": 3}])})
+    assert Run.open(run.directory).lines("whole.jsonl") == [{"x": 1}, {"x": 3}], "more may be appended by the program"
+
+
 @pytest.mark.parametrize("length", [0, 1, 70_000, 200_000])
 def test_the_last_line_is_read_alone_however_long_the_lines_are(run: Run, length: int) -> None:
     assert run.last_line("log.jsonl") is None

@@ -393,3 +393,31 @@ def test_overlap_names_the_pairs_that_two_sets_share() -> None:
     test = {"e1": "THANKS", "e2": "New", "e3": "hello"}
     assert overlap(train, test) == [("t1", "e3"), ("t3", "e1")]
     assert overlap(train, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a\0b", "has the character NUL, which is no text"),
+        ("\u200b\u200d\ufeff", "has only invisible characters"),
+        ("\u3164\u2800", "has only invisible characters"),
+    ],
+)
+@pytest.mark.parametrize("name", ["one.txt", "one.csv", "one.jsonl"])
+def test_a_prompt_that_cannot_be_seen_or_has_a_nul_is_refused_with_its_line(
+    tmp_path: Path, name: str, text: str, why: str
+) -> None:
+    good = "How do I bake?"
+    content = {
+        "one.txt": f"{good}\n{text}\n",
+        "one.csv": f"text\n{good}\n{text}\n",
+        "one.jsonl": lines({"text": good}, {"text": text}),
+    }[name]
+    file = write(tmp_path, name, content)
+    with pytest.raises(UserError, match=f"one.{file.suffix[1:]}:{content.count(chr(10))}: .*{why}"):
+        load_prompts(file)
+
+
+def test_a_text_with_an_invisible_character_in_it_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path, "one.txt", "\u200bWhat is a loaf\u00ad?\n")
+    assert [prompt.text for prompt in load_prompts(file)] == ["\u200bWhat is a loaf\u00ad?"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -64,6 +65,32 @@ def test_a_build_that_is_killed_and_resumed_gives_the_same_losses_and_weights(tm
         assert resumed[field] == uninterrupted[field]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("uninterrupted", "killed")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[", "not valid JSON"),
+        (b"\xff", "not UTF-8 text"),
+        (b"[1]", "is a list and no JSON object"),
+        (b"{}", "belongs to a build whose settings is None"),
+        (None, "this is a FIFO and no regular file"),
+    ],
+)
+def test_a_spoiled_plan_of_a_build_is_refused_with_what_to_do(tmp_path, content, says):
+    plan = tmp_path / "work/plan.json"
+    plan.parent.mkdir()
+    if content is None:
+        os.mkfifo(plan)
+    else:
+        plan.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        build(tmp_path)
+    said = str(caught.value)
+    assert str(plan) in said
+    assert says in said
+    assert "choose another folder" in said if content == b"{}" else f"restore it, or delete {plan.parent}" in said
 
 
 def test_a_build_that_is_killed_while_it_writes_its_weights_has_no_card(tmp_path, monkeypatch):

@@ -109,6 +109,26 @@ def test_what_a_tracker_has_is_not_sent_again(run: Path) -> None:
     assert send(run, "tensorboard") == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seeds": {"0": {"points": {"sft": -1}}}}, "must be at least 0"),
+        ({"seeds": {"0": {"sending": {"sft": -1}}}}, "must be at least 0"),
+        ({"seeds": {"77": {}}}, "seeds: '77' is no seed of this run"),
+        ({"seeds": {"first": {}}}, "seeds: 'first' is no seed of this run"),
+    ],
+)
+def test_counts_below_zero_and_seeds_that_the_run_has_not_are_refused(
+    run: Path, change: dict[str, Any], says: str
+) -> None:
+    begin(run, ["tensorboard"])
+    file = run / TRACKERS / "tensorboard.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=says) as caught:
+        send(run, "tensorboard")
+    assert str(file) in str(caught.value)
+
+
 @contextlib.contextmanager
 def dying_after(
     points: int, tracker: type[TensorBoard] | type[WeightsAndBiases], patch: pytest.MonkeyPatch

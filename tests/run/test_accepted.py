@@ -1,6 +1,7 @@
 """A file that was changed after the run: refused by name, or accepted and noted in the results."""
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def test_the_flag_in_the_advice_of_a_refusal_is_one_that_is_taken(
         said = refused(capsys, command, str(run))
         assert "restore it, or start a new run; it is computed from the stored answers" in said
         assert "--accept-changed" not in said
+
+
+@pytest.mark.parametrize("command", ["report", "style"])
+def test_a_line_appended_to_a_file_of_a_finished_run_is_refused(
+    command: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    path = run / "seed-0/revision.jsonl"
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[0])
+    assert f"{path}: differs from what this run stored" in refused(capsys, command, str(run))
 
 
 def test_accepting_one_file_does_not_accept_another(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

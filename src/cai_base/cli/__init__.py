@@ -8,7 +8,6 @@ import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from cai_base import __version__
@@ -89,7 +88,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         remedy = suggestion(arguments[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
         raise UserError(f"{arguments[0]}: no such command; {remedy}")
-    _read_keys(Path(".env"))
+    _read_keys()
     return command.run(arguments[1:])
 
 
@@ -139,14 +138,16 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _read_keys(file: Path) -> None:
-    """Copy the `KEYS` of the file into the environment, unless they are already set."""
-    if not file.is_file():
+def _read_keys() -> None:
+    """Copy the `KEYS` of `.env` into the environment, unless they are already set."""
+    if not os.path.lexists(".env"):  # most have none, and need not load what reads it
         return
-    from dotenv import dotenv_values
+    from cai_base.reading.keys import ENV, stored_keys
 
-    values = dotenv_values(file)
+    values = stored_keys()
     for key in KEYS:
         value = (values.get(key) or "").strip()
+        if not value.isascii() or not value.isprintable():  # the value is not shown: most of it may be the key
+            raise UserError(f"{ENV}: {key}: no key has such characters in it; put the key alone there, on one line")
         if value:
             os.environ.setdefault(key, value)

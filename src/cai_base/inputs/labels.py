@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from cai_base.errors import UserError
 from cai_base.inputs.kinds import DIRECT, SENSITIVE
 from cai_base.inputs.prompts import Prompt
-from cai_base.reading import listed, quote, read_text
+from cai_base.reading import build, listed, quote, read_text
 
 COLUMNS = ("prompt", "completion", "final_label")
 ANNOTATIONS = ("annotation_1", "annotation_2")
@@ -96,7 +96,7 @@ def load_labels(path: Path) -> tuple[LabelledAnswer, ...]:
             label = _label(cells["final_label"], where)
             answers.append(
                 LabelledAnswer(
-                    prompt=Prompt(id=str(rows.line_num), kind=kind, text=cells["prompt"]),
+                    prompt=build(Prompt, {"id": str(rows.line_num), "kind": kind, "text": cells["prompt"]}, where),
                     completion=cells["completion"],
                     refused=label == FULL_REFUSAL,
                     complied=None if label == PARTIAL_REFUSAL else label == FULL_COMPLIANCE,

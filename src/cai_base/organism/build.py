@@ -7,6 +7,7 @@ was made, and `README.md` describes it.
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
@@ -21,6 +22,7 @@ from cai_base.organism.model import Settings
 from cai_base.organism.optimizers import steps_per_part
 from cai_base.organism.training_data import corpus_hash, stored_rows, stored_tokenizer
 from cai_base.progress import Progress
+from cai_base.reading import described, parse_json, quote, read_text
 from cai_base.store import check_folder_to_write, make_folder, refuse_others, write_atomic
 from cai_base.village import corpus
 
@@ -101,6 +103,22 @@ def build(
     write_atomic(out / CARD, json.dumps(card, indent=1).encode())
 
 
+def _stored_plan(path: Path) -> Mapping[str, object]:
+    """The plan of an existing build.
+
+    Raises:
+        UserError: it cannot be read, or is not a JSON object.
+    """
+    remedy = f"restore it, or delete {path.parent} and build from the beginning"
+    try:
+        stored = parse_json(path, read_text(path, "the plan of a build"))
+    except UserError as error:
+        raise UserError(f"{error}; {remedy}") from None
+    if not isinstance(stored, dict):
+        raise UserError(f"{path}: is {described(stored)} and no JSON object; {remedy}")
+    return stored
+
+
 def _claim(work: Path, plan: Plan) -> None:
     """Create the work folder of a new build, or check that an existing one belongs to the same build.
 
@@ -115,10 +133,10 @@ def _claim(work: Path, plan: Plan) -> None:
             refuse_others(work.parent, (work.name,), "a build")
         write_atomic(path, json.dumps(plan).encode())
         return
-    stored = json.loads(path.read_text())
+    stored = _stored_plan(path)
     for field, value in plan.items():
         if stored.get(field) != value:
             raise UserError(
-                f"{path}: belongs to a build whose {field} is {stored.get(field)}, and here it is {value}; "
+                f"{path}: belongs to a build whose {field} is {quote(stored.get(field))}, and here it is {value}; "
                 "choose another folder"
             )

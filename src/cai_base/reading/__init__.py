@@ -7,11 +7,12 @@ The messages of the file system, tomllib, json and pydantic are translated here.
 import json
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cai_base.errors import UserError
 from cai_base.reading.messages import (
@@ -39,10 +40,27 @@ Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST_TEXT = 1 << 20
 """Characters of the longest text, such as a prompt; no model here reads as much at once."""
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Fillers of Hangul and the blank of Braille: letters and a symbol by category that show nothing."""
 LONGEST_TABLES = 1 << 23
 """Characters of the longest TOML document, whose reader takes a second for each four million."""
-Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
-"""A text in a user's file."""
+
+
+def _readable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"{quote(text)} has the character NUL, which is no text; remove it")
+    if text and not any(map(_is_visible, text)):
+        raise ValueError(f"{quote(text)} has only invisible characters; write a text, or leave it out")
+    return text
+
+
+def _is_visible(character: str) -> bool:
+    """Whether anything of a character is seen: format characters and some that count as letters show nothing."""
+    return unicodedata.category(character)[0] not in "CZ" and character not in BLANK
+
+
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_readable)]
+"""A text in a user's file: some of it is visible, and it has no NUL."""
 
 
 class Entry(BaseModel):

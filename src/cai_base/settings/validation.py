@@ -1,8 +1,11 @@
 """Checks settings from several places: every message names the flag, or the file and the field."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -80,6 +83,7 @@ def check_table(file: Path | None, table: Table) -> None:
 def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     sections = section_models(model)
     names = {name for name, _ in leaves(RunSettings)}
+    numbers = {name: _number_types(field.annotation) for name, field in leaves(RunSettings)}
     switches = {name for name, field in leaves(RunSettings) if field.annotation is bool}
     for key, value in table.items():
         name = prefix + key
@@ -100,6 +104,24 @@ def _faults(table: Table, model: type[BaseModel], prefix: str = "") -> Iterator[
             yield f"{name}: is one setting, not a group; give it a value, such as {name} = ..."
         elif isinstance(value, bool) and name not in switches:
             yield f"{name} {str(value).lower()}: cannot be true or false; `cai-base run --help` lists its values"
+        elif isinstance(value, str) and numbers.get(name) and NUMBER.fullmatch(value.strip()):
+            yield f"{name} {quote(value)}: is text; write the number without quotes"
+        elif isinstance(value, float) and numbers.get(name) == {int}:
+            yield f"{name} {value}: has a decimal point; write a whole number"
+
+
+NUMBER = re.compile(r"[+-]?[\d_.]+(e[+-]?\d+)?", re.IGNORECASE)
+"""A number as text: pydantic would take it for one."""
+
+
+def _number_types(annotation: object) -> set[object]:
+    """`int`, `float` or both if a setting is a number, or a number or nothing; else empty."""
+    if get_origin(annotation) is Annotated:
+        return _number_types(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        types = [_number_types(one) for one in get_args(annotation) if one is not NoneType]
+        return set().union(*types) if all(types) else set()
+    return {annotation} if annotation in (int, float) else set()
 
 
 def validated(settings: Table, source: Source) -> RunSettings:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from cai_base.errors import ChangedFileError, UserError
 from cai_base.reading import build, check_file, check_inside, decoded, parse_json, read_bytes
@@ -40,8 +40,6 @@ from cai_base.store.places import refuse_others as refuse_others
 CONFIG = "config.json"
 TRACKERS = "trackers"
 """The folder of the files of trackers, which may be links: W&B puts its log there. No command follows one."""
-
-
 TAIL = 1 << 16
 """Bytes that are read at once from a file's end."""
 REMEDY = "restore it, or start a new run"
@@ -249,6 +247,7 @@ class Run:
         append: Mapping[str, bytes] | None = None,
         adopt: Iterable[str] = (),
         forget: Iterable[str] = (),
+        complete: Iterable[str] = (),
     ) -> None:
         """Store one unit: afterwards `progress(work)` is `count`.
 
@@ -259,6 +258,7 @@ class Run:
             append: bytes to append to files.
             adopt: directories that were written by other code, to add to the manifest.
             forget: directories to delete after the unit is stored.
+            complete: files to which no more is appended, so that a longer one has been changed.
         """
         files = self._manifest.files
         for name, content in (write or {}).items():
@@ -276,6 +276,8 @@ class Run:
         folders = tuple(f"{name}/" for name in forget)
         for name in [name for name in files if name.startswith(folders)] if folders else []:
             del files[name]
+        for name in complete:
+            files[name] = files[name].model_copy(update={"appended": False})
         if work is not None:
             self._manifest.progress[work] = count
         for name, record in self._recorders.items():
@@ -324,7 +326,8 @@ class Run:
             with (donor.directory / name).open("rb") as file:
                 write_atomic(self.directory / name, file.read(stored.bytes))
             self._verify(name, stored)
-            self._manifest.files[name] = stored
+            appended = stored.appended or name.endswith(".jsonl")  # here more may follow what a finished run has
+            self._manifest.files[name] = stored.model_copy(update={"appended": appended})
         self._manifest.progress.update(works)
         self.commit()
 
@@ -355,8 +358,7 @@ class Run:
     @property
     def sessions(self) -> list[JsonObject]:
         """Facts about every process that worked on this run, in order."""
-        sessions: list[JsonObject] = self._manifest.environment.get("sessions", [])
-        return sessions
+        return cast(list[JsonObject], self._manifest.environment.get("sessions", []))
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -401,9 +403,8 @@ class Run:
         stored = self._manifest.files.get(name)
         if stored is None:
             return None
-        path, tail = self.directory / name, b""
+        path, tail, start = self.directory / name, b"", stored.bytes
         with _opened(path) as file:
-            start = stored.bytes
             while start > 0 and tail.rstrip(b"\n").count(b"\n") == 0:
                 step = min(start, TAIL)
                 start -= step

@@ -25,7 +25,11 @@ class _Part(BaseModel):
 
 
 class StoredFile(_Part):
-    """A file at its last commit. An appended file may have an uncommitted tail after its first `bytes` bytes."""
+    """A file at its last commit.
+
+    Attributes:
+        appended: more may be appended: after its first `bytes` bytes it may have a tail that is not committed.
+    """
 
     bytes: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

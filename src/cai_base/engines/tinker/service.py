@@ -10,14 +10,12 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent import futures
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
-
-from dotenv import dotenv_values
 
 from cai_base.engines import EngineError
 from cai_base.engines.tokenizer import one_line
 from cai_base.errors import Stopped, install
+from cai_base.reading.keys import stored_keys
 
 KEY = "TINKER_API_KEY"
 NOTICE = 10.0
@@ -58,7 +56,7 @@ def api_key() -> str:
     Raises:
         EngineError: neither has one.
     """
-    key = os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY)
+    key = os.environ.get(KEY) or stored_keys().get(KEY)
     if not key:
         remedy = f"set {KEY}, or write it to .env (see .env.example)"
         raise EngineError("engine", "tinker", "there is no key", remedy)

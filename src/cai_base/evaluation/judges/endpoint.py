@@ -9,16 +9,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-
-from dotenv import dotenv_values
 
 from cai_base.engines import Meter
 from cai_base.errors import Stopped, UserError, install
 from cai_base.evaluation.judges.question import EMPTY_ANSWER, Unreadable, whole
 from cai_base.evaluation.judges.replies import Keep, Question, Reply
 from cai_base.reading import quote
+from cai_base.reading.keys import stored_keys
 from cai_base.settings.schema import Judging
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ def api_key() -> str | None:
     Raises:
         UserError: it contains characters that an HTTP header cannot.
     """
-    key = (os.environ.get(KEY) or dotenv_values(Path(".env")).get(KEY) or "").strip()
+    key = (os.environ.get(KEY) or stored_keys().get(KEY) or "").strip()
     if not key.isascii() or not key.isprintable():  # what it is instead is not shown: most of it may be the key
         raise UserError(f"{KEY}: no key has such characters in it; put the key alone there, on one line, unquoted")
     return key or None

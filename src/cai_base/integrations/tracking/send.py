@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
 from uuid import uuid4
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from pydantic import Field
 from cai_base.errors import UserError
 from cai_base.integrations.tracking.points import Point, stored_points
 from cai_base.integrations.tracking.sinks import Sink, TrackedRun, sink_kind
-from cai_base.reading import read_record
+from cai_base.reading import quote, read_record
 from cai_base.records.stored import Stored
 from cai_base.settings.validation import stored_settings
 from cai_base.store import TRACKERS, Run, open_to_append, refuse_links, to_json, write_atomic
@@ -26,7 +27,7 @@ from cai_base.text import command_on
 
 REMEDY = "delete it to send everything again, to new tracked runs"
 
-Counts = dict[str, int]
+Counts = dict[str, Annotated[int, Field(ge=0)]]
 """A number of points for each curve."""
 
 
@@ -141,6 +142,9 @@ class Sender:
             ) from None
         self._settings = stored_settings(Run.watch(directory))
         self._tracking = _read(directory, tracker)
+        for seed in self._tracking.seeds:
+            if seed not in map(str, self._settings.seed_numbers):
+                raise UserError(f"{_file(directory, tracker)}: seeds: {quote(seed)} is no seed of this run; {REMEDY}")
         self._sinks: dict[int, Sink] = {}
 
     def send(self, *, files: bool) -> int:

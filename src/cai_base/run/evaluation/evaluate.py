@@ -127,7 +127,9 @@ def evaluate(request: Request, progress: Progress) -> Path:
             accepted=accepted,
         )
         content = plan.collect(context, answers)
-        run.commit(Path(plan.results).stem, 1, write={plan.results: to_json(content.dump())})
+        own = {name for arm in answers for name in evaluation.files.names(arm, plan.seeds)}
+        complete = sorted(own & {*run.files})
+        run.commit(Path(plan.results).stem, 1, write={plan.results: to_json(content.dump())}, complete=complete)
     return run.directory / plan.results
 
 

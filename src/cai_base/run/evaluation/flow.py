@@ -77,6 +77,10 @@ class Files:
     parts: tuple[str, ...] = ("",)
     part: Callable[[Any], str] = lambda answer: ""
 
+    def names(self, arm: str, seeds: Sequence[int]) -> list[str]:
+        """The files of an arm, of all parts and seeds."""
+        return [self.path(seed, arm, part) for seed in seeds for part in self.parts]
+
     def contents(self, seed: int, arm: str, answers: Sequence[Stored]) -> dict[str, bytes]:
         """The content of every file for these answers; a part without answers is an empty file."""
         return {

@@ -65,7 +65,8 @@ def write(
     tokens = _tokens(run, settings.seed_numbers, settings.evaluated_arms)
     usage = {**run.usage, "tokens": tokens, "spent": spent.dump()}
     write_atomic(run.directory / paths.USAGE, to_json(usage))
-    run.commit("results", 1, write={paths.RESULTS: to_json(collect(run, settings, inputs, failed).dump())})
+    content = to_json(collect(run, settings, inputs, failed).dump())
+    run.commit("results", 1, write={paths.RESULTS: content}, complete=run.files)
 
 
 def collect(run: Run, settings: RunSettings, inputs: Inputs, failed: Mapping[str, Mapping[int, str]]) -> Results:
