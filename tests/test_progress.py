@@ -2,11 +2,12 @@
 
 import io
 import re
+from collections.abc import Mapping
 
 import pytest
 
 from cai_base import progress
-from cai_base.progress import Outlook, Pace, Progress, duration, in_minutes, wrapped
+from cai_base.progress import Outlook, Pace, Progress, duration, in_minutes, time_left, wrapped
 
 
 class Clock:
@@ -128,7 +129,7 @@ def test_a_bar_in_a_terminal_labels_elapsed_time_and_time_left(clock: Clock, mon
 def test_a_bar_says_the_time_left_for_the_whole_the_newest_values_and_the_speed(clock: Clock) -> None:
     stream, tokens = io.StringIO(), 100
     progress = Progress(stream)
-    progress.follow(Outlook({"sft": 40.0, "dpo": 200.0}), lambda: tokens)
+    progress.follow(Outlook({"sft": 40.0, "dpo": 200.0}, lambda: {"sft": clock.now}), lambda: tokens)
     with progress.bar("sft", 4) as bar:
         clock.now, tokens = 20.0, 2100
         bar.advance(2, "loss 0.693")  # half of sft in 20 seconds, as was expected
@@ -174,18 +175,44 @@ def test_work_that_was_done_before_is_not_said_to_be_done_in_no_time(clock: Cloc
     assert pace.in_words() == "done in 0:05"
 
 
-def test_the_time_left_for_the_whole_follows_the_speed_and_not_what_was_done_before(clock: Clock) -> None:
-    outlook = Outlook({"sft": 100.0, "dpo": 1000.0})
-    assert outlook.left() == 1100
-    outlook.begin("sft", 1.0)  # by an earlier process
-    assert outlook.left() == 1000
-    outlook.begin("reference log-probabilities", 0.5)  # is no part, and changes nothing
-    for _ in range(5):
-        clock.now += 200.0
-        outlook.note("dpo", clock.now / 2000)  # half as fast as was expected
-    assert outlook.left() == pytest.approx(1000, rel=0.05)
-    outlook.note("dpo", 1.0)
-    assert outlook.left() == 0
+def test_a_phase_at_work_sets_the_time_left_of_the_run_by_its_own_pace() -> None:
+    forecast = {"sft": 170.0, "revision": 220.0, "dpo": 3000.0, "evaluation": 100.0}
+    seconds = {"sft": 110.0, "revision": 1050.0, "evaluation": 80.0}
+    begun = {"sft": 1.0, "revision": 1.0, "evaluation": 0.8}
+    assert (time_left(forecast, begun, seconds) or 0.0) > 6000, "dpo has not begun, and the others were slow"
+    half = time_left(forecast, begun | {"dpo": 0.5}, seconds | {"dpo": 200.0})
+    assert half == pytest.approx(200 + 20, rel=0.15), "half of dpo, and a fifth of the evaluations"
+    assert time_left(forecast, dict.fromkeys(forecast, 1.0), seconds) == 0
+    assert time_left({}, begun, seconds) is None
+
+
+def test_what_no_share_is_known_of_is_done_before_a_part_that_has_begun_and_else_left_by_its_time() -> None:
+    forecast = {"sft": 100.0, "feedback-responses": 500.0, "feedback": 200.0}
+    assert time_left(forecast, {"sft": 1.0, "feedback": 0.5}, {"sft": 100.0, "feedback": 100.0}) == pytest.approx(100)
+    spent = {"sft": 100.0, "feedback-responses": 9.0}
+    assert time_left(forecast, {"sft": 1.0}, spent) == 491.0 + 200.0
+
+
+def test_a_phase_is_done_in_its_own_time_without_the_evaluations_in_it(clock: Clock) -> None:
+    seconds = {"dpo": 30.0}  # of an earlier process
+    pace = Pace(4, 2, "dpo", Outlook({}, lambda: seconds))
+    for _ in range(2):
+        clock.now += 100.0  # of which 90 are an evaluation's
+        seconds["dpo"] += 10.0
+        pace.advance(1)
+        assert pace.finished or pace.in_words().startswith("elapsed 0:40, about 0:10 left")
+    clock.now, seconds["dpo"] = 500.0, 60.0
+    assert pace.in_words() == "done in 0:50"
+
+
+def test_other_processes_are_told_of_the_shares_every_few_seconds(clock: Clock) -> None:
+    notes: list[tuple[Mapping[str, float], Mapping[str, float]]] = []
+    outlook = Outlook({}, lambda: {"dpo": clock.now}, lambda *note: notes.append(note))
+    for second in range(1, 12):
+        clock.now = float(second)
+        outlook.note("dpo", second / 20)
+    assert notes == [({"dpo": 0.25}, {"dpo": 5.0}), ({"dpo": 0.5}, {"dpo": 10.0})]
+    assert outlook.left() is None, "a short run has no forecast"
 
 
 def test_texts_to_be_looked_at_are_shown_in_a_terminal_alone_and_not_too_often(clock: Clock) -> None:

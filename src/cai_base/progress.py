@@ -32,6 +32,10 @@ PRIOR = 20.0
 """The weight of the first estimate of the whole, in seconds of measured time."""
 NAME = 16
 """Columns of a bar's name; a longer name takes more."""
+EVALUATION = "evaluation"
+"""The part of a run that works in between the others."""
+BETWEEN_NOTES = 5.0
+"""Seconds between two notes for other processes."""
 BETWEEN_TEXTS = 30.0
 """Seconds between two sample texts in the terminal."""
 
@@ -48,35 +52,65 @@ class Bar(Protocol):
         ...
 
 
-class Outlook:
-    """The time left for a run of several parts: a first estimate of each part, corrected by the measured time.
+def time_left(forecast: Mapping[str, float], shares: Mapping[str, float], seconds: Mapping[str, float]) -> float | None:
+    """The time left of a run: a part that has begun at its own pace, one that has not at that of the others.
+
+    Parts work one after another, evaluations in between: without a share, a part before one that has begun is done, and
+    of a later one only the time tells how much is done.
 
     Args:
-        parts: the estimated seconds of each part.
+        forecast: the expected seconds by part, in the order of the parts, the evaluations last; without one there is
+            no estimate.
+        shares: how much of each part is done, where that is known.
+        seconds: those spent so far, by part.
+    """
+    if not forecast:
+        return None
+    begun = {name: share for name, share in shares.items() if share and name in forecast}
+    expected = sum(forecast[name] * share for name, share in begun.items())
+    pace = (sum(seconds.get(name, 0.0) for name in begun) + PRIOR) / (expected + PRIOR)
+    order = list(forecast)
+    last = max((order.index(name) for name in begun if name != EVALUATION), default=-1)
+    left = 0.0
+    for place, name in enumerate(order):
+        spent, share, whole = seconds.get(name, 0.0), begun.get(name), pace * forecast[name]
+        if share is not None:  # its own pace, of which the first seconds say little
+            left += (1 - share) * (spent + PRIOR) / (share + (PRIOR / whole if whole else 1.0))
+        elif name in shares or place > last:
+            left += max(0.0, whole - spent)
+    return left
+
+
+class Outlook:
+    """How much of each part of a run is done, and the time left of the run.
+
+    Args:
+        forecast: the expected seconds of each part; empty if there is no estimate.
+        seconds: returns the seconds spent so far in each part, by earlier processes too.
+        tell: is given the shares and the seconds at most every `BETWEEN_NOTES` seconds, for other processes.
     """
 
-    def __init__(self, parts: Mapping[str, float]) -> None:
-        self.parts = dict(parts)
-        self._start = time.monotonic()
-        self._shares = dict.fromkeys(parts, 0.0)
-        self._before = 0.0
-
-    def begin(self, part: str, share: float) -> None:
-        """Start a part, of which an earlier process did this share."""
-        if part in self._shares and share > self._shares[part]:
-            self._before += self.parts[part] * (share - self._shares[part])
-            self._shares[part] = share
+    def __init__(
+        self,
+        forecast: Mapping[str, float],
+        seconds: Callable[[], Mapping[str, float]],
+        tell: Callable[[Mapping[str, float], Mapping[str, float]], object] | None = None,
+    ) -> None:
+        self.forecast, self.seconds, self._tell = dict(forecast), seconds, tell
+        self._shares: dict[str, float] = {}
+        self._last = time.monotonic()
 
     def note(self, part: str, share: float) -> None:
         """Set the finished share of a part."""
-        if part in self._shares:
-            self._shares[part] = min(1.0, max(share, self._shares[part]))
+        self._shares[part] = min(1.0, max(share, self._shares.get(part, 0.0)))
+        now = time.monotonic()
+        if self._tell is not None and now - self._last >= BETWEEN_NOTES:
+            self._last = now
+            self._tell(dict(self._shares), self.seconds())
 
-    def left(self) -> float:
-        """Seconds until all parts are done."""
-        done = sum(self.parts[part] * share for part, share in self._shares.items())
-        elapsed = time.monotonic() - self._start
-        return (sum(self.parts.values()) - done) * (elapsed + PRIOR) / (done - self._before + PRIOR)
+    def left(self) -> float | None:
+        """Seconds until all parts are done; None without a forecast."""
+        return time_left(self.forecast, dict(self._shares), self.seconds())
 
 
 class Progress:
@@ -101,7 +135,7 @@ class Progress:
         """From now on, bars show the time left for the run and the tokens per second.
 
         Args:
-            outlook: its parts have the names of the bars; None if there is no estimate.
+            outlook: its parts have the names of the bars.
             tokens: returns the number of tokens processed so far.
         """
         self.outlook, self.tokens = outlook, tokens
@@ -201,11 +235,19 @@ class Pace:
         self._name, self._outlook, self._tokens, self._standing = name, outlook, tokens, standing
         self._tokens_before = tokens() if tokens else 0
         self._values = ""
+        # A part of the run has a clock of its own, which stands still during the evaluations within it.
+        self._own = outlook is not None and name in outlook.seconds()
         if outlook is not None and total:
-            outlook.begin(name, done / total)
-        self._start = time.monotonic()
+            outlook.note(name, done / total)
+        self._begun = time.monotonic()
+        self._start = self._seconds()
+        self._zero = 0.0 if self._own else self._start
+        self._whole: float | None = None
         self._marks = deque([(self._start, done)])
         self._end: float | None = None
+
+    def _seconds(self) -> float:
+        return self._outlook.seconds()[self._name] if self._outlook is not None and self._own else time.monotonic()
 
     @property
     def finished(self) -> bool:
@@ -214,9 +256,11 @@ class Pace:
 
     def advance(self, amount: float, values: str = "") -> None:
         """Add `amount` to the finished work, with its newest values."""
-        now = time.monotonic()
+        now = self._seconds()
         self._done += amount
         self._values = values or self._values
+        if self.finished and self._whole is None:
+            self._whole = now - self._zero
         if self._outlook is not None and self._total:
             self._outlook.note(self._name, self._done / self._total)
         self._marks.append((now, self._done))
@@ -230,8 +274,8 @@ class Pace:
             self._end = end if self._end is None else self._end + SMOOTHING * (end - self._end)
 
     def elapsed(self) -> float:
-        """Seconds since this process started the work."""
-        return time.monotonic() - self._start
+        """Seconds that the work took; of a part of the run, by its own clock and with earlier processes."""
+        return self._seconds() - self._zero if self._whole is None else self._whole
 
     def left(self) -> float | None:
         """Estimated seconds left; None before the first update.
@@ -241,7 +285,7 @@ class Pace:
         """
         if self._end is None:
             return None
-        now, times = time.monotonic(), [mark for mark, _ in self._marks]
+        now, times = self._seconds(), [mark for mark, _ in self._marks]
         late = now - times[-1] - max(after - before for before, after in pairwise(times))
         return max(self._end - now, late, 0.0)
 
@@ -255,15 +299,17 @@ class Pace:
         text = f"elapsed {duration(self.elapsed())}"
         if left is not None:
             text += f", about {duration(max(left, 1.0))} left"
-            if self._outlook is not None:
-                text += f"; whole run: about {duration(max(self._outlook.left(), left, 1.0))} left"
+            run = None if self._outlook is None else self._outlook.left()
+            if run is not None:
+                text += f"; whole run: about {duration(max(run, 1.0))} left"
         return "; ".join(filter(None, (text, self._values, self._standing(), self._speed())))
 
     def _speed(self) -> str:
         """Tokens per second since the work began; empty if they are not counted, or the newest values have them."""
         if self._values.endswith("tokens/s"):
             return ""
-        tokens, seconds = (self._tokens() - self._tokens_before if self._tokens else 0), self.elapsed()
+        tokens = self._tokens() - self._tokens_before if self._tokens else 0
+        seconds = time.monotonic() - self._begun
         return f"{tokens / seconds:,.0f} tokens/s" if tokens and seconds else ""
 
 

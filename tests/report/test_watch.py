@@ -19,11 +19,11 @@ from cai_base.cli import main
 from cai_base.errors import UserError
 from cai_base.integrations.watch_chat import WatchChat, load_chat
 from cai_base.integrations.watch_server import TOGETHER, WatchServer
-from cai_base.progress import PRIOR, Progress
+from cai_base.progress import Progress
 from cai_base.report import watch
 from cai_base.report.reader import page_script, policy_of
 from cai_base.report.watch import Exchange
-from cai_base.run.status import Stage, read_status, seconds_left
+from cai_base.run.status import read_status
 from cai_base.run.talk import Sampling
 from cai_base.store import Run
 
@@ -118,21 +118,25 @@ def test_through_a_tunnel_the_page_may_have_another_port(server: WatchServer, ho
     assert get(server.address, Host=host)[0] == 200
 
 
-def test_the_time_left_of_the_run_is_its_forecast_at_the_pace_measured_so_far() -> None:
-    stages = [Stage("sft", "SFT", 10, 10, 200, {}), Stage("dpo", "Full CAI", 0, 10, 0, {})]
-    forecast = {"sft": 100.0, "dpo": 300.0, "evaluation": 50.0}
-    pace = (200 + PRIOR) / (100 + PRIOR)
-    left = seconds_left(forecast, stages, {"sft": 200.0, "evaluation": 30.0})
-    assert left == pytest.approx(pace * 300 + pace * 50 - 30)
-    assert seconds_left({}, stages, {"sft": 200.0}) is None
+def test_between_two_stored_units_the_page_moves_by_what_the_working_process_notes(unfinished: Path) -> None:
+    live = unfinished / "live.json"
+    live.write_text('{"shares": {"dpo": 0.75}, "seconds": {"dpo": 12.0}}')
+    try:
+        assert "10 of 20 steps" in watch.html(read_status(unfinished), 5), "of a process that has ended"
+        with Run.open(unfinished).locked():
+            status = read_status(unfinished)
+        assert "15 of 20 steps" in watch.html(status, 5)
+        assert next(stage for stage in status.stages if stage.name == "dpo").left == pytest.approx(4.0)
+    finally:
+        live.unlink()
 
 
-def test_a_phase_that_was_faster_than_expected_leaves_no_time_behind_it() -> None:
-    stages = [Stage("sft", "SFT", 10, 10, 100, {}), Stage("feedback", "Feedback", 5, 10, 100, {})]
-    forecast = {"sft": 100.0, "feedback-responses": 500.0, "feedback": 200.0}
-    assert seconds_left(forecast, stages, {"sft": 100.0, "feedback-responses": 9.0, "feedback": 100.0}) == 100.0
-    later = [stages[0], replace(stages[1], done=0, seconds=0)]
-    assert seconds_left(forecast, later, {"sft": 100.0, "feedback-responses": 9.0}) == 491.0 + 200.0
+def test_revision_is_counted_in_texts(unfinished: Path) -> None:
+    revision = next(stage for stage in read_status(unfinished).stages if stage.name == "revision")
+    prompts = len(json.loads((unfinished / "inputs.json").read_bytes())["prompts"])
+    rounds = json.loads((unfinished / "config.json").read_bytes())["revision"]["rounds"]
+    assert (revision.done, revision.unit) == (revision.total, "texts")
+    assert revision.total == prompts * 2 * (1 + 2 * rounds)
 
 
 def test_the_page_shows_the_time_left_of_the_whole_run(unfinished: Path) -> None:

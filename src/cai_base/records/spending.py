@@ -13,6 +13,18 @@ class TokensUsed(Stored):
     sampled: int
 
 
+class Live(Stored):
+    """What is done between two stored units, as `live.json` holds it for `watch`.
+
+    Attributes:
+        shares: how much of each part of the run is done.
+        seconds: spent so far, by part.
+    """
+
+    shares: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
 class Spending(Stored):
     """Tokens and money.
 

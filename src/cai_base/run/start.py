@@ -235,7 +235,16 @@ def begin(
     keep_replies(examined.judges, run.directory)
     parts = (examined.settings, examined.inputs, examined.engine, examined.interpreter, examined.judges)
     session = Session(*parts, run, progress)
-    forecast.first(examined.settings, examined.inputs, examined.engine, phases, examined.pilot, run, progress)
+    forecast.first(
+        examined.settings,
+        examined.inputs,
+        examined.engine,
+        phases,
+        examined.pilot,
+        run,
+        session.budget.seconds,
+        progress,
+    )
     run.commit()  # stores preflight's tokens, even if no unit is ever stored
     return session
 
@@ -262,7 +271,7 @@ def resume(directory: Path, progress: Progress, max_cost: float | None = None) -
     judges = load_judges(settings.judge_choices, inputs.rubrics, directory, progress)
     interpreter = interpreter_of(settings.interpreter_model, engine, progress, stored_findings(run, INTERPRETER))
     session = Session(settings, inputs, engine, interpreter, judges, run, progress)
-    forecast.follow(run, engine, progress)
+    forecast.follow(run, engine, session.budget.seconds, progress)
     lost = session.budget.lost
     if lost != Usage():
         progress.say(

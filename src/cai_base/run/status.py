@@ -2,8 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from cai_base import paths
 from cai_base.arms import ARMS, SFT, Arm
 from cai_base.evaluation.metrics import means
 from cai_base.inputs import Inputs
-from cai_base.progress import PRIOR
-from cai_base.reading import Model, read_records, typed
+from cai_base.progress import EVALUATION, time_left
+from cai_base.reading import RESTORE, Model, read_record, read_records, typed
 from cai_base.records import MAIN_METRICS, Answer, Chain, TrainingStep
-from cai_base.records.spending import Spending
+from cai_base.records.spending import Live, Spending
 from cai_base.run.spending.forecast import RECORD as FORECAST
-from cai_base.run.stored import answer_files
+from cai_base.run.stored import answer_files, evaluation_work
 from cai_base.settings.choices import Scope
+from cai_base.settings.schema import Revision
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
 
@@ -30,7 +31,7 @@ class Stage:
     """A stage of a run.
 
     Attributes:
-        done, total: training steps, or units of revision.
+        done, total: in its unit, training steps or texts of revision.
         seconds: its duration so far.
         latest: the newest values of its training, means over seeds.
     """
@@ -41,6 +42,7 @@ class Stage:
     total: int
     seconds: float
     latest: Mapping[str, float]
+    unit: str = "steps"
 
     @property
     def left(self) -> float | None:
@@ -83,43 +85,27 @@ def read_status(directory: Path) -> Status:
     run = Run.watch(directory)
     settings = stored_settings(run)
     scope = settings.scope
-    seconds = run.usage.get("seconds", {})
-    spent, finished = run.recorded("spent"), bool(run.progress("results"))
-    stages = list(_stages(run, scope, settings.revision.unit, seconds))
+    spent, finished, working = run.recorded("spent"), bool(run.progress("results")), _locked(directory)
+    live = _live(directory) if working else Live(shares={}, seconds={})
+    seconds = {**run.usage.get("seconds", {}), **live.seconds}
+    stages = [_at(one, live) for one in _stages(run, scope, settings.revision, seconds)]
+    shares = {one.name: one.done / one.total for one in stages if one.total} | {
+        name: share for name, share in live.shares.items() if name not in {one.name for one in stages}
+    }
+    shares[EVALUATION] = max(shares.get(EVALUATION, 0.0), _evaluations(run, scope) / scope.evaluations)
     return Status(
         directory=directory,
         name=directory.resolve().name,
         model=settings.model,
         finished=finished,
-        working=_locked(directory),
+        working=working,
         stages=stages,
         rates=_rates(run, scope),
         chain=_newest_chain(run, scope.seeds),
         seconds=sum(seconds.values()),
-        left=None if finished else seconds_left(run.usage.get(FORECAST, {}), stages, seconds),
+        left=None if finished else time_left(run.usage.get(FORECAST, {}), shares, seconds),
         dollars=None if spent is None else Spending.model_validate(spent).dollars,
     )
-
-
-def seconds_left(forecast: Mapping[str, float], stages: Iterable[Stage], seconds: Mapping[str, float]) -> float | None:
-    """The time left of a run: its forecast, at the pace measured so far.
-
-    Args:
-        forecast: the expected seconds by phase, in the order of the phases, the evaluations last; empty if there is
-            no forecast.
-        seconds: those spent so far, by phase.
-    """
-    if not forecast:
-        return None
-    shares = {one.name: one.done / one.total for one in stages if one.total and one.name in forecast}
-    expected = sum(forecast[name] * share for name, share in shares.items())
-    pace = (sum(seconds.get(name, 0.0) for name in shares) + PRIOR) / (expected + PRIOR)
-    left = sum(pace * forecast[name] * (1 - share) for name, share in shares.items())
-    # Phases work one after another: those before the last that has begun are done. Of the others, such as the
-    # evaluations, only the time tells how much is done.
-    begun = max((number for number, name in enumerate(forecast) if shares.get(name)), default=-1)
-    others = [name for number, name in enumerate(forecast) if name not in shares and number > begun]
-    return left + sum(max(0.0, pace * forecast[name] - seconds.get(name, 0.0)) for name in others)
 
 
 def _locked(directory: Path) -> bool:
@@ -134,7 +120,32 @@ def _locked(directory: Path) -> bool:
     return False
 
 
-def _stages(run: Run, scope: Scope, unit: int, seconds: Mapping[str, float]) -> Iterator[Stage]:
+def _live(directory: Path) -> Live:
+    """What the working process noted since it stored its last unit; it deletes the file at the end."""
+    path = directory / paths.LIVE
+    return read_record(path, Live, "what a run does now", RESTORE) if path.exists() else Live(shares={}, seconds={})
+
+
+def _at(stage: Stage, live: Live) -> Stage:
+    """The stage with what is done of it but not stored yet."""
+    return replace(stage, done=max(stage.done, round(live.shares.get(stage.name, 0.0) * stage.total)))
+
+
+def _evaluations(run: Run, scope: Scope) -> int:
+    """How many evaluations of arms are stored."""
+    return sum(
+        bool(run.progress(evaluation_work(name, step)))
+        for name in scope.arms
+        for step in (None, *_interim(scope, ARMS[name]))
+    )
+
+
+def _interim(scope: Scope, arm: Arm) -> range:
+    """The steps of training after which an arm is evaluated, but for the last."""
+    return range(scope.every, scope.steps.get(arm.name, 0), scope.every) if arm.curve else range(0)
+
+
+def _stages(run: Run, scope: Scope, revision: Revision, seconds: Mapping[str, float]) -> Iterator[Stage]:
     """SFT, the revision of the run's own chains, and the training of every other arm."""
     for name, steps in scope.steps.items():
         arm = ARMS[name]
@@ -144,9 +155,10 @@ def _stages(run: Run, scope: Scope, unit: int, seconds: Mapping[str, float]) -> 
         yield Stage(arm.folder, arm.label, run.progress(arm.folder), steps, seconds.get(arm.folder, 0.0), latest)
         if name == SFT and any(ARMS[one].on_run_pairs for one in scope.arms):
             prompts = len(Inputs.read(run.directory / paths.INPUTS).prompts)
-            units = -(-prompts // unit)
-            done = run.progress("revision")
-            yield Stage("revision", "Critique and revision", done, units, seconds.get("revision", 0.0), {})
+            texts = len(scope.seeds) * (1 + 2 * revision.rounds)
+            done = min(run.progress("revision") * revision.unit, prompts) * texts
+            so_far = seconds.get("revision", 0.0)
+            yield Stage("revision", "Critique and revision", done, prompts * texts, so_far, {}, "texts")
 
 
 def _latest(run: Run, seeds: Sequence[int], phase: str) -> dict[str, float]:
@@ -172,8 +184,7 @@ def _rates(run: Run, scope: Scope) -> dict[str, dict[str, float]]:
 
 def _newest(run: Run, scope: Scope, arm: Arm, seed: int) -> tuple[tuple[str, int, str], ...]:
     """The files of an arm's newest answers: those at the end of its training, or at the last evaluated step."""
-    interim = range(scope.every, scope.steps.get(arm.name, 0), scope.every) if arm.curve else range(0)
-    for step in (None, *reversed(interim)):
+    for step in (None, *reversed(_interim(scope, arm))):
         if files := run.stored(answer_files(seed, arm.name, step)):
             return files
     return ()

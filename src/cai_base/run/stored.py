@@ -49,6 +49,11 @@ def answer_files(seed: int, arm: str, step: int | None = None) -> list[str]:
     return [paths.answers(seed, arm, file, step) for file in ANSWER_FILES]
 
 
+def evaluation_work(arm: str, step: int | None) -> str:
+    """The name in the manifest of an arm's evaluation, at its end or at a training step."""
+    return f"evaluation of {arm}" + (f" at step {step}" if step else "")
+
+
 def answers_of(run: Run, seed: int, arm: str, step: int | None = None) -> list[Answer]:
     """An arm's stored answers, at the end or at a training step; none if the seed failed before its evaluation.
 

@@ -55,7 +55,7 @@ NOT_CHECKED = (
 )
 """What cannot be checked with only the run's folder."""
 WITHOUT_HASH = (
-    *(MANIFEST, paths.README, paths.USAGE, paths.SPENDING, paths.REPORT_HTML, paths.REPORT_MARKDOWN),
+    *(MANIFEST, paths.README, paths.USAGE, paths.SPENDING, paths.LIVE, paths.REPORT_HTML, paths.REPORT_MARKDOWN),
     *(paths.replies(judge) for judge in ("judge", "second-judge")),
 )
 """The files of a run that are in no manifest."""

@@ -17,12 +17,13 @@ from cai_base.evaluation.tasks.prompts import METRICS, PromptsTask
 from cai_base.evaluation.tasks.suite_forms import SuitePrompt
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.inputs.prompts import Prompt
+from cai_base.progress import EVALUATION
 from cai_base.records import ATTACK, MAIN_METRICS, Judgement
 from cai_base.run.evaluation.flow import Evaluation, Files, ask
 from cai_base.run.finished_run import load_instruct_arm
 from cai_base.run.inference import layout_of, revision_of
 from cai_base.run.start import Session
-from cai_base.run.stored import answers_of
+from cai_base.run.stored import answers_of, evaluation_work
 from cai_base.store import to_lines
 
 LABELLED = "judge on labelled answers"
@@ -48,7 +49,7 @@ class RunEvaluation:
         if labels is None or session.run.progress(LABELLED):
             return
         session.progress.say(f"{LABELLED}: {len(labels.answers)} of {labels.name}")
-        with session.budget.phase("evaluation"):
+        with session.budget.phase(EVALUATION):
             session.budget.check_budget()
             judgements = session.judges["judge"].judge(judge_errors.responses(labels.answers))
         session.run.commit(LABELLED, 1, write={paths.JUDGE_LABELS: to_lines(one.dump() for one in judgements)})
@@ -69,7 +70,7 @@ class RunEvaluation:
         outlook = session.progress.outlook
         if self._done(arm, step):
             if outlook is not None:
-                outlook.begin("evaluation", self._number / self._times)
+                outlook.note(EVALUATION, self._number / self._times)
         else:
             revise = revision_of(
                 arm, session.settings.answer_revision, session.inputs, session.engine, session.interpreter
@@ -77,10 +78,10 @@ class RunEvaluation:
             layout = layout_of(arm, session.inputs, session.settings.prompted)
             arm_models = LoadedArm(arm.name, session.engine, layout, models, arm.draw, revise=revise)
             ruler = self._ruler(session.engine) if step is None else None
-            with session.budget.phase("evaluation"):
+            with session.budget.phase(EVALUATION):
                 self._ask(arm, step, arm_models, ruler)
             if outlook is not None:
-                outlook.note("evaluation", self._number / self._times)
+                outlook.note(EVALUATION, self._number / self._times)
 
     def instruct(self) -> None:
         """Sample and store the instruct model's answers."""
@@ -89,7 +90,7 @@ class RunEvaluation:
             return
         session.release_engine()  # no longer needed; two models may not fit into memory
         gc.collect()
-        with session.budget.phase("evaluation"):
+        with session.budget.phase(EVALUATION):
             arm_models = load_instruct_arm(
                 session.settings.instruct_model, session.settings.seed_numbers, session.progress
             )
@@ -104,7 +105,7 @@ class RunEvaluation:
         judge = session.settings.judge_choices["judge"].judge
         if judge.kind.compares and not session.run.progress(pairwise.NAME):
             session.progress.say("Comparing answers to benign prompts with those of SFT")
-            with session.budget.phase("evaluation"):
+            with session.budget.phase(EVALUATION):
                 session.budget.check_budget()
                 scope = session.settings.scope
                 task = PairwiseTask.of(scope.arms, scope.seeds, session.inputs.evaluation_prompts)
@@ -116,7 +117,7 @@ class RunEvaluation:
         return Ruler(engine, self._session.dialogue, elsewhere=not choice.judge.kind.compares)
 
     def _done(self, arm: Arm, step: int | None) -> bool:
-        return bool(self._session.run.progress(_work(arm.name, step)))
+        return bool(self._session.run.progress(evaluation_work(arm.name, step)))
 
     def _ask(self, arm: Arm, step: int | None, arm_models: LoadedArm, ruler: Ruler | None) -> None:
         session = self._session
@@ -125,7 +126,7 @@ class RunEvaluation:
         evaluation = Evaluation(
             PromptsTask(self._items, len(self._items), ruler),  # one unit
             session.run,
-            lambda name: _work(name, step),
+            lambda name: evaluation_work(name, step),
             Files(
                 lambda seed, name, file: paths.answers(seed, name, file, step),
                 ANSWER_FILES,
@@ -138,13 +139,9 @@ class RunEvaluation:
         if ATTACK in values:
             session.progress.standing = f"{_in_words(ATTACK, values[ATTACK])} ({arm.name})"
         figures = ", ".join(_in_words(name, value) for name, value in values.items() if name in MAIN_METRICS)
-        session.progress.say(f"{_work(arm.name, step)}: {figures or 'unscored'}")
+        session.progress.say(f"{evaluation_work(arm.name, step)}: {figures or 'unscored'}")
 
 
 def _in_words(metric: str, value: float) -> str:
     about = METRICS[metric]
     return f"{about.label.lower()} " + (f"{100 * value:.1f} %" if about.scale == "rate" else f"{value:.2f}")
-
-
-def _work(arm: str, step: int | None) -> str:
-    return f"evaluation of {arm}" + (f" at step {step}" if step else "")

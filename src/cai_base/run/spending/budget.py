@@ -83,6 +83,14 @@ class Budget:
             self._count()
             self._phase = outer
 
+    def seconds(self) -> dict[str, float]:
+        """The seconds spent so far in each phase. Changes nothing, so that another thread may ask."""
+        now, phase = self._clock, self._phase
+        seconds = dict(self._seconds)
+        if phase != PREFLIGHT:
+            seconds[phase] = seconds.get(phase, 0.0) + time.monotonic() - now
+        return seconds
+
     def spending(self) -> Spending:
         """What the run has spent so far."""
         self._count()
@@ -106,8 +114,9 @@ class Budget:
             )
 
     def close(self) -> None:
-        """Delete `spending.json`: the run is finished, and its `usage.json` has the account."""
-        (self._run.directory / paths.SPENDING).unlink(missing_ok=True)
+        """Delete `spending.json` and `live.json`: the run is finished, and its `usage.json` has the account."""
+        for name in (paths.SPENDING, paths.LIVE):
+            (self._run.directory / name).unlink(missing_ok=True)
 
     def _write_spending(self) -> None:
         write_atomic(self._run.directory / paths.SPENDING, to_json(self.spending().dump()))

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_base import arms
@@ -11,12 +11,14 @@ from cai_base.dialogue import prompt_tokens
 from cai_base.engines import Adam, Batch, Datum, Engine, LinearLoss, SampleRequest, Usage
 from cai_base.inputs import Inputs
 from cai_base.method.phase import Phase, Size, adapter_name
+from cai_base.paths import LIVE
 from cai_base.progress import Outlook, Progress, in_minutes
 from cai_base.records import Answer
+from cai_base.records.spending import Live
 from cai_base.run.spending import cost
 from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import RunSettings
-from cai_base.store import Run
+from cai_base.store import Run, to_json, write_atomic
 from cai_base.text import for_terminal
 
 LONG = 200_000
@@ -137,6 +139,7 @@ def first(
     phases: Callable[[RunSettings, Inputs], Sequence[Phase]],
     pilot: Sequence[Answer],
     run: Run,
+    seconds: Callable[[], Mapping[str, float]],
     progress: Progress,
 ) -> None:
     """Before a run: print the estimate if the run is long and local, show one answer, and show the time left in
@@ -153,14 +156,23 @@ def first(
     if pilot and progress.in_terminal:
         one = next((answer for answer in pilot if answer.response), pilot[0])
         progress.say(for_terminal(f"An answer of the base model. Prompt: {one.prompt}\n  answer: {one.response}"))
-    follow(run, engine, progress)
+    follow(run, engine, seconds, progress)
 
 
-def follow(run: Run, engine: Engine, progress: Progress) -> None:
-    """Show the time left for the run in bars, from the stored forecast, if there is one."""
+def follow(run: Run, engine: Engine, seconds: Callable[[], Mapping[str, float]], progress: Progress) -> None:
+    """Show the time left for the run in bars, from the stored forecast, if there is one, and note it for `watch`.
+
+    Args:
+        seconds: returns the seconds spent so far in each phase.
+    """
+
+    def tell(shares: Mapping[str, float], so_far: Mapping[str, float]) -> None:
+        write_atomic(run.directory / LIVE, to_json(Live(shares=dict(shares), seconds=dict(so_far)).dump()))
+
+    (run.directory / LIVE).unlink(missing_ok=True)  # an earlier process's, with work that is done again
     stored = run.usage.get(RECORD, {})
     meter = engine.meter  # not the engine, which is released when it is no longer needed
     progress.follow(
-        Outlook(stored) if stored else None,
+        Outlook(stored, seconds, tell),
         lambda: sum(used.trained + used.sampled for used in meter.used.values()),
     )
