@@ -359,3 +359,27 @@ def test_the_arms_of_a_finished_run_answer_side_by_side(finished: Path) -> None:
 def test_the_chat_of_a_run_at_work_is_refused(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", str(unfinished), "--chat"]) == 2
     assert "is not finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report", "chat", "verify", "export --out /nowhere/x"])
+def test_a_run_at_work_is_not_offered_to_be_finished_by_another_process(
+    unfinished: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *flags = command.split()
+    with Run.open(unfinished).locked():
+        assert main([name, str(unfinished), *flags]) == 2
+    said = capsys.readouterr().err
+    assert f"another process is working on it; wait for it, or look at it with: cai-base watch {unfinished}" in said
+    assert main([name, str(unfinished), *flags]) == 2
+    assert f"finish it first: cai-base resume {unfinished}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("resume",), ("verify",), ("chat",), ("run", "--from")])
+def test_a_misspelt_run_is_answered_with_those_beside_it(
+    unfinished: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = unfinished.with_name(f"{unfinished.name}x")
+    assert main([*command, str(wrong)]) == 2
+    said = capsys.readouterr().err
+    assert f"{wrong}: there is no such run; {wrong.parent} has " in said
+    assert unfinished.name in said.partition(" has ")[2]

@@ -8,7 +8,7 @@ from cai_base.cli.parser import Parser, count, nonempty_path, port, run_parser, 
 from cai_base.errors import UserError
 from cai_base.paths import REPORT_HTML, REPORT_MARKDOWN, RESULTS, STYLE, SUITES
 from cai_base.progress import Progress
-from cai_base.text import command_on, for_terminal, resume_command
+from cai_base.text import command_on, for_terminal
 
 
 def report(arguments: list[str]) -> int:
@@ -159,7 +159,7 @@ def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
     `accept`, or a line of a judge's replies."""
     from cai_base.evaluation.judges.replies import check_replies
     from cai_base.run.identity import check_suite
-    from cai_base.run.stored import suite_folders
+    from cai_base.run.stored import check_finished, suite_folders
     from cai_base.settings.validation import stored_settings
     from cai_base.store import MANIFEST, Run
 
@@ -173,8 +173,7 @@ def refuse_unfinished(directory: Path, accept: Sequence[str] = ()) -> None:
         opened.vouched(RESULTS)
         check_suite(run, opened)
         check_replies(suite.parent)
-    if not run.progress("results"):
-        raise UserError(f"{directory}: has no results yet; finish it first: {resume_command(directory)}")
+    check_finished(run)
     run.vouched(RESULTS)
     run.vouched(STYLE, f"compute it again with {command_on('style', directory)}, or remove it")
     stored_settings(run)

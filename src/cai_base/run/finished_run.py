@@ -19,13 +19,12 @@ from cai_base.progress import Progress
 from cai_base.reading import quote, suggestion
 from cai_base.run.findings import stored_findings
 from cai_base.run.inference import interpreter_of, layout_of, revision_of
-from cai_base.run.stored import stored_adapter
+from cai_base.run.stored import check_finished, stored_adapter
 from cai_base.settings.choices import InstructChoice, ModelChoice, Models, Scope
 from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Prompted, Revision
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
-from cai_base.text import resume_command
 
 
 def load_arms(
@@ -44,8 +43,7 @@ def load_arms(
         UserError: the run is not finished, it has no such arm, or its models cannot be loaded.
     """
     run = Run.watch(directory)
-    if not run.progress("results"):
-        raise UserError(f"{directory}: is not finished; finish it first: {resume_command(directory)}")
+    check_finished(run)
     settings = stored_settings(run)
     if threads is not None:
         settings = settings.model_copy(update={"threads": threads})

@@ -1,7 +1,5 @@
 """The progress of a run, read from its folder only, while another process works on it."""
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +14,7 @@ from cai_base.reading import RESTORE, Model, read_record, read_records, typed
 from cai_base.records import MAIN_METRICS, Answer, Chain, TrainingStep
 from cai_base.records.spending import Live, Spending
 from cai_base.run.spending.forecast import RECORD as FORECAST
-from cai_base.run.stored import answer_files, evaluation_work
+from cai_base.run.stored import answer_files, evaluation_work, is_locked
 from cai_base.settings.choices import Scope
 from cai_base.settings.schema import Revision
 from cai_base.settings.validation import stored_settings
@@ -85,7 +83,7 @@ def read_status(directory: Path) -> Status:
     run = Run.watch(directory)
     settings = stored_settings(run)
     scope = settings.scope
-    spent, finished, working = run.recorded("spent"), bool(run.progress("results")), _locked(directory)
+    spent, finished, working = run.recorded("spent"), bool(run.progress("results")), is_locked(directory)
     live = _live(directory) if working else Live(shares={}, seconds={})
     seconds = {**run.usage.get("seconds", {}), **live.seconds}
     stages = [_at(one, live) for one in _stages(run, scope, settings.revision, seconds)]
@@ -106,18 +104,6 @@ def read_status(directory: Path) -> Status:
         left=None if finished else time_left(run.usage.get(FORECAST, {}), shares, seconds),
         dollars=None if spent is None else Spending.model_validate(spent).dollars,
     )
-
-
-def _locked(directory: Path) -> bool:
-    """Whether a process holds the run's lock; it is released when the process ends."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _live(directory: Path) -> Live:

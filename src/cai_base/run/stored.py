@@ -1,5 +1,7 @@
 """Reads what a run has stored, finished or not: the records of a file, and the answers of an arm."""
 
+import fcntl
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +14,35 @@ from cai_base.inputs.prompts import Prompt
 from cai_base.reading import Model, quote, typed
 from cai_base.records import Answer
 from cai_base.store import MANIFEST, Run
+from cai_base.text import command_on, resume_command
+
+
+def check_finished(run: Run) -> None:
+    """Check that a run has its results.
+
+    Raises:
+        UserError: it has none yet; the message says whether a process is working on it.
+    """
+    if run.progress("results"):
+        return
+    if is_locked(run.directory):
+        raise UserError(
+            f"{run.directory}: is not finished, and another process is working on it; wait for it, or look at it with: "
+            f"{command_on('watch', run.directory)}"
+        )
+    raise UserError(f"{run.directory}: is not finished; finish it first: {resume_command(run.directory)}")
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds the run's lock; it is released when the process ends."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def records_of(run: Run, name: str, kind: type[Model]) -> list[Model]:

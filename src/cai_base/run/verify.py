@@ -31,12 +31,11 @@ from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Resu
 from cai_base.run.identity import UNBOUND, check_suite, suites_of
 from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, last_session, versions
-from cai_base.run.stored import answer_faults, answers_of, each_record, records_of, suite_folders
+from cai_base.run.stored import answer_faults, answers_of, check_finished, each_record, records_of, suite_folders
 from cai_base.settings.choices import JudgeChoice, Scope
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.validation import stored_settings
 from cai_base.store import MANIFEST, TRACKERS, JsonObject, Run, to_json
-from cai_base.text import resume_command
 
 ROUNDING = 1e-9
 """Relative difference up to which two figures count as equal: another machine or library may round differently."""
@@ -111,10 +110,7 @@ def verify(directory: Path) -> Verification:
     if "suite" in run.config:
         raise UserError(f"{directory}: is an evaluation and not a run; give the run's folder")
     settings = stored_settings(run)
-    if not run.progress("results"):
-        raise UserError(
-            f"{directory}: is not finished, so it has no figures; finish it first: {resume_command(directory)}"
-        )
+    check_finished(run)
     inputs = Inputs.read(directory / paths.INPUTS)
     check_replies(directory)
     done = Verification(files=len(run.files) + _check_suites(directory), not_checked=list(NOT_CHECKED))

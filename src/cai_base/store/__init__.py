@@ -34,6 +34,7 @@ from cai_base.store.places import check_folder_to_write as check_folder_to_write
 from cai_base.store.places import check_new_file as check_new_file
 from cai_base.store.places import make_folder as make_folder
 from cai_base.store.places import refuse_existing as refuse_existing
+from cai_base.store.places import refuse_misspelt as refuse_misspelt
 from cai_base.store.places import refuse_no_run as refuse_no_run
 from cai_base.store.places import refuse_others as refuse_others
 

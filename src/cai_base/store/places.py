@@ -7,6 +7,7 @@ write: each would else be an error of the file system at the end.
 import os
 import stat
 from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 
 from cai_base.errors import UserError
@@ -14,6 +15,8 @@ from cai_base.store.manifest import MANIFEST
 from cai_base.text import resume_command
 
 WRITABLE = "give a writable location"
+MOST_NAMES = 8
+"""The number of runs that a message about a misspelt one names."""
 
 
 def refuse_existing(directory: Path) -> None:
@@ -32,8 +35,21 @@ def refuse_no_run(directory: Path) -> None:
     except ValueError:  # a NUL in the name
         there = False
     if not there:
+        refuse_misspelt(directory)
         why = f"it has no {MANIFEST}" if directory.is_dir() else "there is no such folder"
         raise UserError(f"{directory}: not a run ({why}); give a directory that `run` made")
+
+
+def refuse_misspelt(directory: Path) -> None:
+    """Raise UserError if there is nothing at `directory`, but there are runs beside it, which it names."""
+    try:
+        beside = [] if directory.exists() else sorted(one.parent.name for one in directory.parent.glob(f"*/{MANIFEST}"))
+    except (ValueError, OSError):  # no path, such as one with a NUL
+        beside = []
+    if beside:
+        more = f" and {len(beside) - MOST_NAMES} more" if len(beside) > MOST_NAMES else ""
+        near = get_close_matches(directory.name, beside, MOST_NAMES, 0.0)[:MOST_NAMES]
+        raise UserError(f"{directory}: there is no such run; {directory.parent} has {', '.join(near)}{more}")
 
 
 def check_folder_to_write(directory: Path, flag: str = "--out") -> None:

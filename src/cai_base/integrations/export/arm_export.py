@@ -20,13 +20,13 @@ from cai_base.reading import read_record
 from cai_base.records import Results
 from cai_base.run.finished_run import check_arms
 from cai_base.run.session_facts import last_session
-from cai_base.run.stored import answers_of, stored_adapter
+from cai_base.run.stored import answers_of, check_finished, stored_adapter
 from cai_base.settings.choices import ModelChoice
 from cai_base.settings.engines import engine_kind
 from cai_base.settings.schema import Evaluation
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run, refuse_existing, scratch
-from cai_base.text import counted, resume_command
+from cai_base.text import counted
 
 BASE_FOLDER = "base-model"
 """The folder for a copy of the embedded base model beside its adapter, because it is on no hub."""
@@ -62,8 +62,7 @@ def export(request: ExportRequest, progress: Progress) -> list[str]:
     refuse_existing(request.out)
     run = Run.watch(request.run)
     settings = stored_settings(run)
-    if not run.progress("results"):
-        raise UserError(f"{request.run}: is not finished; finish it first: {resume_command(request.run)}")
+    check_finished(run)
     arm = _arm(request, settings.scope.arms, settings.instruct)
     seed = _seed(request, settings.seed_numbers)
     progress.say(f"Checking the files of {request.run}")

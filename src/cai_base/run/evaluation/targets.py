@@ -25,14 +25,13 @@ from cai_base.records import AskedTarget
 from cai_base.run.finished_run import available_arms, check_arms, load_arms
 from cai_base.run.identity import check_files, check_suite, files_digest, run_weights, suites_of
 from cai_base.run.results.shared import model_name
-from cai_base.run.stored import suite_folders
+from cai_base.run.stored import check_finished, suite_folders
 from cai_base.settings.command_line import check_folder, flag_names, load_settings, override_settings
 from cai_base.settings.engines import ENGINES
 from cai_base.settings.judges import NO_JUDGE
 from cai_base.settings.schema import RunSettings
 from cai_base.settings.validation import stored_settings
-from cai_base.store import MANIFEST, JsonObject, Run
-from cai_base.text import resume_command
+from cai_base.store import MANIFEST, JsonObject, Run, refuse_misspelt
 
 JUDGE_FLAGS = {"judge", "judge-url", "judge-tokenizer", "second-judge", "second-judge-url", "second-judge-tokenizer"}
 JUDGING_FLAGS = {*JUDGE_FLAGS, "rubric", "votes", "judging"}
@@ -156,8 +155,7 @@ def check_target(target: str) -> None:
         return
     if folder.exists():
         raise UserError(f"{target}: has neither a run ({MANIFEST}) nor a model ({MODEL_CONFIG} or {ADAPTER_CONFIG})")
-    if runs := sorted(manifest.parent.name for manifest in folder.parent.glob(f"*/{MANIFEST}")):
-        raise UserError(f"{target}: there is no such run; {folder.parent} has {', '.join(runs)}")
+    refuse_misspelt(folder)
     if target.startswith((".", "/", "~")):
         raise UserError(f"{target}: there is no such folder; give the folder of a run or of a model")
     if "/" not in target:
@@ -181,8 +179,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     run = Run.watch(directory)
     if "suite" in run.config:
         raise UserError(f"{directory}: is an evaluation, not a run; give the run or the model that was evaluated")
-    if not run.progress("results"):
-        raise UserError(f"{directory}: is not finished; finish it first: {resume_command(directory)}")
+    check_finished(run)
     own = stored_settings(run)
     config: JsonObject = dict(run.config)
     if "judge" in flags:  # another judge has other defaults

@@ -18,10 +18,9 @@ from cai_base.reading import RESTORE, read_record
 from cai_base.records import Answer, Difference, Results
 from cai_base.records.compared import Against, ComparedRun, RunsCompared
 from cai_base.run.findings import stored_findings
-from cai_base.run.stored import answers_of
+from cai_base.run.stored import answers_of, check_finished
 from cai_base.settings.validation import stored_settings
 from cai_base.store import Run
-from cai_base.text import resume_command
 
 NOT_COMPARED = ("threads", "accept", "max-cost", "tinker-timeout")
 """Settings that do not affect results."""
@@ -64,7 +63,7 @@ def compare(directories: Sequence[Path]) -> RunsCompared:
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise UserError("a run is named twice, and has no difference from itself; name each run once")
     for directory in directories:
-        _refuse_unfinished(Run.watch(directory))  # before the hashes of all files are compared, which takes long
+        check_finished(Run.watch(directory))  # before the hashes of all files are compared, which takes long
     runs = [_load(directory, name) for directory, name in zip(directories, _names(directories), strict=True)]
     first, *others = runs
     return RunsCompared(
@@ -83,16 +82,11 @@ def _names(directories: Sequence[Path]) -> list[str]:
 
 def _load(directory: Path, name: str) -> _FinishedRun:
     run = Run.open(directory)
-    _refuse_unfinished(run)
+    check_finished(run)
     findings = stored_findings(run)
     ruler = None if findings is None else (findings.model, Inputs.read(directory / paths.INPUTS).few_shot)
     results = read_record(directory / paths.RESULTS, Results, "the results of a run", RESTORE)
     return _FinishedRun(name, run, results, ruler)
-
-
-def _refuse_unfinished(run: Run) -> None:
-    if not run.progress("results"):
-        raise UserError(f"{run.directory}: is not finished; finish it first: {resume_command(run.directory)}")
 
 
 def _summary(one: _FinishedRun) -> ComparedRun:
