@@ -24,7 +24,7 @@ from cai_base.run.evaluation import targets
 from cai_base.run.evaluation.evaluate import evaluate
 from cai_base.run.evaluation.targets import Request
 from cai_base.run.results import style as style_results
-from cai_base.store import Run, read_lines
+from cai_base.store import Run, read_lines, to_lines
 
 RUN = (
     "--seeds 2 --threads 1 --sft.steps 2 --sft.batch-size 1 --revision.prompts 12 --revision.rounds 1 --dpo.steps 2 "
@@ -178,6 +178,22 @@ def test_styles_whose_file_was_written_and_not_yet_in_the_manifest_are_computed_
     monkeypatch.setattr(targets, "load_arms", lambda *_: pytest.fail("asked again"))
     assert main(["style", str(run), *ASKED]) == 0
     assert (run / "style.json").read_bytes() == (styled / "style.json").read_bytes()
+
+
+def test_an_accepted_change_of_answers_in_styles_is_in_their_figures_and_verify_computes_them_again(
+    styled: Path, tmp_path: Path
+) -> None:
+    run, name = tmp_path / "run", "style/cai/seed-0.jsonl"
+    shutil.copytree(styled, run)
+    assert main(["verify", str(run)]) == 0
+    changed = [record | {"adherence": 0.0} for record in read_lines(run / name)]
+    (run / name).write_bytes(to_lines(changed))
+    assert main(["report", str(run), "--accept-changed", name]) == 0
+    before, after = (content(one)["arms"] for one in (styled, run))
+    assert after["cai"]["adherence"]["mean"] < before["cai"]["adherence"]["mean"]
+    assert after["instruct"] == before["instruct"]
+    assert name in json.loads((run / "results.json").read_bytes())["warnings"][0]
+    assert main(["verify", str(run)]) == 0
 
 
 def test_the_page_shows_it(styled: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from report.conftest import _make
+from small_run import PROMPTS
 
 from cai_base.cli import look, main
 from cai_base.records import Answer
 from cai_base.report.load import stored_records
+from cai_base.run.evaluation.again import suite_again
 from cai_base.store import Run, to_json, to_lines
 
 ANSWERS = "seed-0/evaluation/cai/attack.jsonl"
@@ -88,14 +90,74 @@ def test_an_accepted_change_is_in_the_figures_in_the_results_and_on_the_page(
     assert main(["report", str(run)]) == 0, "what is accepted is not refused again"
 
 
+@pytest.fixture(scope="module")
+def asked(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run whose arms were asked a suite."""
+    folder = tmp_path_factory.mktemp("asked")
+    run = Path(shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("suites", "style*")))
+    suite = folder / "mine.jsonl"
+    suite.write_text(PROMPTS)
+    assert main(["evaluate", str(run), "--suite", str(suite), "--arms", "base,sft"]) == 0
+    return run
+
+
+def test_a_suite_is_computed_again_from_its_answers_byte_for_byte(asked: Path) -> None:
+    suite = Run.open(asked / "suites/mine")
+    again = to_json(suite_again(Run.open(asked), suite).dump())
+    assert again == (suite.directory / "results.json").read_bytes()
+
+
+def test_a_forged_figure_of_a_suite_is_found_by_verify(
+    asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(asked, tmp_path / "run"))
+    suite = Run.open(run / "suites/mine")
+    assert main(["verify", str(run)]) == 0
+    assert "figures of suites/mine" not in capsys.readouterr().out
+    forged = json.loads((suite.directory / "results.json").read_bytes())
+    forged["arms"]["sft"]["over_refusal_rate"]["mean"] = 0.125
+    suite.commit(write={"results.json": to_json(forged)})
+    said = refused(capsys, "verify", str(run))
+    assert f"{suite.directory / 'results.json'}: arms.sft.over_refusal_rate.mean is 0.125, but the stored" in said
+
+
+def test_an_accepted_change_of_a_suite_is_in_its_figures_in_its_results_and_on_the_page(
+    asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(asked, tmp_path / "run"))
+    name, suite = "suites/mine/sft/seed-0.jsonl", run / "suites/mine"
+    before = json.loads((suite / "results.json").read_bytes())
+    lines = [json.loads(line) for line in (run / name).read_bytes().splitlines()]
+    for one in lines:
+        one["verdict"]["refused"] = not one["verdict"]["refused"]
+    (run / name).write_bytes(to_lines(lines))
+    assert f"--accept-changed {name}" in refused(capsys, "report", str(run))
+    assert main(["report", str(run), "--accept-changed", name]) == 0
+    assert f"{name} is taken as it is; the results say so" in " ".join(capsys.readouterr().err.split())
+    sentence = "sft/seed-0.jsonl was changed after this run stored it, and accepted with --accept-changed"
+    after = json.loads((suite / "results.json").read_bytes())
+    assert after["warnings"][0].startswith(sentence)
+    for metric in ("refusal_rate", "over_refusal_rate"):
+        assert after["arms"]["sft"][metric]["mean"] != before["arms"]["sft"][metric]["mean"]
+    assert after["arms"]["base"] == before["arms"]["base"]
+    for page in ("report.html", "report.md"):
+        assert sentence in (run / page).read_text(encoding="utf-8").replace("&#x2F;", "/"), page
+    assert main(["report", str(run)]) == 0, "what is accepted is not refused again"
+    (run / name).write_bytes(to_lines(lines[:1]))
+    assert "must have one answer to each of the 2 prompts" in refused(
+        capsys, "report", str(run), "--accept-changed", name
+    )
+
+
 def test_the_flag_in_the_advice_of_a_refusal_is_one_that_is_taken(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    suite = Run.create(run / "suites" / "mine", {"suite": {"name": "mine"}}, {"seed-0/cai.jsonl": b"{}\n"})
-    (suite.directory / "seed-0/cai.jsonl").write_bytes(b"{ }\n")
+    suite = Run.create(run / "suites" / "mine", {"suite": {"name": "mine"}}, {"sft/seed-0.jsonl": b"{}\n"})
+    (suite.directory / "sft/seed-0.jsonl").write_bytes(b"{ }\n")
     said = refused(capsys, "report", str(run))
-    assert "--accept-changed suites/mine/seed-0/cai.jsonl" in said
-    assert main(["report", str(run), "--accept-changed", "suites/mine/seed-0/cai.jsonl"]) == 0
+    assert "--accept-changed suites/mine/sft/seed-0.jsonl" in said
+    assert main(["report", str(run), "--accept-changed", "suites/mine/sft/seed-0.jsonl"]) == 0
+    assert "the results will say so" in " ".join(capsys.readouterr().err.split()), "an evaluation that is not finished"
     (run / "results.json").write_bytes((run / "results.json").read_bytes() + b"\n")
     for command in ("verify", "report"):
         said = refused(capsys, command, str(run))

@@ -134,7 +134,7 @@ def test_a_figure_that_another_version_may_not_have_stored_is_named_and_not_said
     assert main(["verify", str(copy)]) == 2
     said, error = capsys.readouterr()
     assert "results.json: arms.cai.over_refusal_rate is absent, but this version computes it" in error
-    assert "results.json lacks 1 of the figures" in said
+    assert "the results lack 1 of the figures" in said
     assert "arms.cai.over_refusal_rate: results.json lacks it" in said
     assert "everything" not in said
 
@@ -150,7 +150,7 @@ def test_the_files_of_suites_are_compared_too_and_foreign_files_are_named(
     assert checked["files"] == len(json.loads((copy / "manifest.json").read_bytes())["files"]) + 3
     said = " ".join(checked["not_checked"])
     assert "files that this run did not store, which no figure rests on: 'seed-0/notes.txt'" in said
-    for name in ("judge.jsonl", "second-judge.jsonl", "trackers/", "the figures of suites, only the hashes"):
+    for name in ("judge.jsonl", "second-judge.jsonl", "trackers/", "suites/mine has, and its figures, only the hashes"):
         assert name in said
     (copy / "suites/mine/sft/seed-0.jsonl").write_bytes(b"[]\n")
     assert main(["verify", str(copy)]) == 2
@@ -174,6 +174,12 @@ def test_a_changed_file_is_named_by_its_hash(copy: Path, capsys: pytest.CaptureF
 def test_lines_added_to_a_finished_run_are_named(copy: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     lines = (copy / name).read_text(encoding="utf-8").splitlines(keepends=True)
     (copy / name).write_text("".join([*lines, lines[-1]]), encoding="utf-8")
+    assert main(["verify", str(copy)]) == 2
+    assert f"{copy / name}: differs from what this run stored" in capsys.readouterr().err
+    # In a run of an earlier version no file is complete.
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    manifest["files"][name]["appended"] = True
+    (copy / "manifest.json").write_text(json.dumps(manifest))
     assert main(["verify", str(copy)]) == 2
     assert f"{copy / name}:{len(lines) + 1}: was added after what this run stored" in capsys.readouterr().err
 

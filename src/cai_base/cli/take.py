@@ -31,7 +31,7 @@ def verify(arguments: list[str]) -> int:
         return 0
     run = for_terminal(str(args.run))
     if done.absent:
-        lacks = f"results.json lacks {len(done.absent)} of the figures that this version computes, named below"
+        lacks = f"the results lack {len(done.absent)} of the figures that this version computes, named below"
         print(f"{run}: what could be compared agrees, but {lacks}")
     else:
         print(f"{run}: everything that was checked agrees")
@@ -39,7 +39,8 @@ def verify(arguments: list[str]) -> int:
     if done.verdicts:
         print(f"  {done.verdicts} verdicts equal the judge's recomputed verdicts")
     rounded = f"; {done.rounded} of them differ only by rounding" if done.rounded else ""
-    print(f"  {done.figures} figures of results.json equal those recomputed from the stored answers{rounded}")
+    figures = f"{done.figures} figures of the results, suites and styles"
+    print(f"  {figures} equal those recomputed from the stored answers{rounded}")
     for name, (then, here) in done.versions.items():
         print(f"  {name} was {then} and is {here} here")
     print("Not checked:")

@@ -10,11 +10,12 @@ from cai_base.inputs import Inputs
 from cai_base.inputs.kinds import ANSWER_FILES, PROMPT_KINDS
 from cai_base.progress import Progress
 from cai_base.records import Answer
+from cai_base.run.evaluation.again import style_again, suite_again
 from cai_base.run.results import run as results
 from cai_base.run.stored import answer_faults, records_of
 from cai_base.run.verify import failures
 from cai_base.settings.validation import stored_settings
-from cai_base.store import ACCEPT, CONFIG, MANIFEST, Run, to_json
+from cai_base.store import ACCEPT, CONFIG, MANIFEST, JsonObject, Run, to_json
 from cai_base.text import command_on
 
 COMPUTED = (paths.RESULTS, paths.STYLE)
@@ -71,13 +72,20 @@ def accept_changed(directory: Path, names: Sequence[str], progress: Progress) ->
             if not changed:
                 continue
             # The figures depend on the other files too, and are computed again.
-            run.verify(computed=paths.RESULTS if "suite" not in run.config else None)
+            run.verify(computed=COMPUTED)
             for name in changed:
                 _refuse_other_ids(run, name)
-            finished = run.progress("results") and "suite" not in run.config
-            run.commit(write={paths.RESULTS: _results_again(run)} if finished else {})
+            of_suite = folder != directory
+            again: dict[str, bytes] = {}
+            if run.progress("results"):
+                computed = suite_again(Run.watch(directory), run).dump() if of_suite else _results_again(run)
+                again[paths.RESULTS] = to_json(computed)
+            if not of_suite and run.progress("style"):
+                again[paths.STYLE] = to_json(style_again(run).dump())
+            run.commit(write=again)
+            says = "the results say so" if again else "the results will say so"
             for name in changed:
-                progress.say(f"{folder / name} is taken as it is; the results say so")
+                progress.say(f"{folder / name} is taken as it is; {says}")
 
 
 def _refuse_other_ids(run: Run, name: str) -> None:
@@ -98,12 +106,12 @@ def _refuse_other_ids(run: Run, name: str) -> None:
         )
 
 
-def _results_again(run: Run) -> bytes:
+def _results_again(run: Run) -> JsonObject:
     """The content of a finished run's `results.json`, computed from its current files."""
     settings = stored_settings(run)
     inputs = Inputs.read(run.directory / paths.INPUTS)
     failed = failures(run, settings.scope, settings.dpo.pairs)
-    return to_json(results.collect(run, settings, inputs, failed).dump())
+    return results.collect(run, settings, inputs, failed).dump()
 
 
 def _owner(directory: Path, name: str) -> tuple[Path, str]:

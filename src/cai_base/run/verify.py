@@ -1,4 +1,4 @@
-"""Checks a finished run without a model: hashes, then every figure of `results.json` from the stored answers.
+"""Checks a finished run without a model: hashes, then every figure from the stored answers.
 
 Each check names the first thing that differs. What needs a model or a judge is listed as not checked.
 """
@@ -27,7 +27,8 @@ from cai_base.method.pairs import NO_PAIRS, Pairs, rule
 from cai_base.method.phase import adapter_seed
 from cai_base.progress import Progress
 from cai_base.reading import parse_json, quote, read_text, shortened
-from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Results, TwoResponses
+from cai_base.records import Answer, Chain, Failure, Pair, PairwiseVerdict, Stored, TwoResponses
+from cai_base.run.evaluation.again import style_again, suite_again
 from cai_base.run.identity import UNBOUND, check_suite, suites_of
 from cai_base.run.results import run as results
 from cai_base.run.session_facts import commit, last_session, versions
@@ -69,8 +70,9 @@ class Verification:
     """What was checked.
 
     Attributes:
+        directory: of the run.
         files: files whose hash is right, those of suites too.
-        figures: recomputed numbers of `results.json`.
+        figures: recomputed numbers of `results.json`, also of suites, and of `style.json`.
         rounded: those of them that differ only by rounding.
         verdicts: recomputed verdicts of a judge that needs no model.
         absent: the figures that this version computes and `results.json` lacks, by their dotted names.
@@ -78,6 +80,7 @@ class Verification:
         versions: the library versions and the commit that differ from the run's, each with the run's and today's.
     """
 
+    directory: Path
     files: int = 0
     figures: int = 0
     rounded: int = 0
@@ -113,7 +116,7 @@ def verify(directory: Path) -> Verification:
     check_finished(run)
     inputs = Inputs.read(directory / paths.INPUTS)
     check_replies(directory)
-    done = Verification(files=len(run.files) + _check_suites(directory), not_checked=list(NOT_CHECKED))
+    done = Verification(directory, files=len(run.files) + _check_suites(directory), not_checked=list(NOT_CHECKED))
     done.versions = _other_versions(run)
     scope = settings.scope
     _check_ends(run)
@@ -121,14 +124,18 @@ def verify(directory: Path) -> Verification:
     _check_prompts(run, scope, inputs)
     _check_pairs(run, scope, settings.dpo.held_out)
     done.verdicts = _check_verdicts(run, scope, settings.models.judges["judge"], inputs, done.not_checked)
-    _check_figures(run, results.collect(run, settings, inputs, failures(run, scope, settings.dpo.pairs)), done)
+    computed = results.collect(run, settings, inputs, failures(run, scope, settings.dpo.pairs))
+    _check_figures(directory / paths.RESULTS, computed, done)
     for suite in suites_of(directory):
+        name = f"{paths.SUITES}/{suite.directory.name}"
         if not check_suite(run, suite):
-            done.not_checked.append(f"whose answers {suite.directory} has: {UNBOUND}")
-    for folder in (paths.SUITES, paths.STYLE):
-        if (directory / folder).exists():
-            command = "evaluate RUN --suite NAME" if folder == paths.SUITES else "style RUN"
-            done.not_checked.append(f"the figures of {folder}, only the hashes: cai-base {command} computes them again")
+            done.not_checked.append(f"whose answers {name} has, and its figures, only the hashes: {UNBOUND}")
+        elif suite.progress("results"):
+            _check_figures(suite.directory / paths.RESULTS, suite_again(run, suite), done)
+        else:
+            done.not_checked.append(f"the figures of {name}: this evaluation is not finished")
+    if run.progress("style"):
+        _check_figures(directory / paths.STYLE, style_again(run), done)
     foreign = _not_stored(run)
     if foreign:
         more = f", and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
@@ -327,12 +334,12 @@ def _by_id(prompts: Iterable[Prompt]) -> dict[str, Prompt]:
     return {prompt.id: prompt for prompt in prompts}
 
 
-def _check_figures(run: Run, computed: Results, done: Verification) -> None:
-    """Compare `results.json` as it was computed again with what is stored."""
-    path = run.directory / paths.RESULTS
-    stored = parse_json(path, read_text(path, "the results of a run"))
+def _check_figures(path: Path, computed: Stored, done: Verification) -> None:
+    """Compare a file of figures as it was computed again with what is stored."""
+    stored = parse_json(path, read_text(path, "the figures of a run"))
     again = parse_json(path, to_json(computed.dump()).decode())
-    required = _required(stored)
+    required, name = _required(stored, type(computed)), path.relative_to(done.directory).as_posix()
+    own = "" if name == paths.RESULTS else f"{name}: "
     for place, was, now in _leaves(stored, again):
         number = isinstance(was, int | float) and isinstance(now, int | float) and not isinstance(was, bool)
         if was == now and type(was) is type(now):
@@ -342,10 +349,9 @@ def _check_figures(run: Run, computed: Results, done: Verification) -> None:
             done.rounded += 1
         elif was is ABSENT and place not in required and done.versions.keys() & {"cai-base", "commit"}:
             # An older version may not have stored it. A figure that somebody deleted looks the same.
-            done.absent.append(place)
+            done.absent.append(f"{own}{place}")
             done.not_checked.append(
-                f"{place}: {paths.RESULTS} lacks it; another version made this run and may not have stored it, or it "
-                "was deleted"
+                f"{place}: {name} lacks it; another version made this run and may not have stored it, or it was deleted"
             )
         else:
             others = ", ".join(f"{name} {a} then, {b} here" for name, (a, b) in done.versions.items())
@@ -355,10 +361,10 @@ def _check_figures(run: Run, computed: Results, done: Verification) -> None:
             )
 
 
-def _required(stored: Any) -> set[str]:
+def _required(stored: Any, kind: type[Stored]) -> set[str]:
     """The dotted names of what stored results lack although the schema requires it in every version."""
     try:
-        Results.model_validate(stored)
+        kind.model_validate(stored)
     except ValidationError as error:
         missing = [one["loc"] for one in error.errors() if one["type"] == "missing"]
         return {

@@ -89,7 +89,7 @@ class Run:
         return cls(directory, manifest)
 
     @classmethod
-    def open(cls, directory: Path, *, computed: str | None = None) -> "Run":
+    def open(cls, directory: Path, *, computed: tuple[str, ...] = ()) -> "Run":
         """Open a run to continue or read it. Nothing is written: another process may be working on it.
 
         Args:
@@ -117,19 +117,19 @@ class Run:
         check_inside(directory, TRACKERS)
         return cls(directory, build(Manifest, _json(path), str(path), remedy=REMEDY))
 
-    def verify(self, *, computed: str | None = None) -> None:
+    def verify(self, *, computed: tuple[str, ...] = ()) -> None:
         """Compare every stored file with the manifest.
 
         Args:
-            computed: a file that the caller computes again from the others: it is not compared, since a process that
-                was killed between it and the manifest left another content.
+            computed: files that the caller computes again from the others: they are not compared, since a process that
+                was killed between them and the manifest left another content.
 
         Raises:
             UserError: the configuration or a file was changed since it was written.
         """
         self._refuse_changed_config()
         for name, file in self._manifest.files.items():
-            if name != computed:
+            if name not in computed:
                 self._verify(name, file)
 
     def _refuse_changed_config(self) -> None:

@@ -265,7 +265,7 @@ def _directory(place: Path, config: JsonObject, *, explicit: bool) -> Run:
     number, candidate = 1, place
     while candidate.exists():
         if (candidate / MANIFEST).is_file():
-            stored = Run.open(candidate, computed=paths.RESULTS)
+            stored = Run.open(candidate, computed=(paths.RESULTS,))
             names = [name for name, _, _ in differences(stored.config, config)]
             if BEGAN not in (stored.config.get(WEIGHTS) or {}):  # of a version that did not store it
                 names = [name for name in names if name != f"{WEIGHTS}.{BEGAN}"]

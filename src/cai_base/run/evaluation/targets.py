@@ -191,7 +191,7 @@ def run_target(request: Request, allowed: set[str], progress: Progress) -> Targe
     available = available_arms(settings.evaluated_arms, settings.base_model)
     check_arms(request.arms or (), available, f"--arms: {directory}")
     suite_folders(directory)  # the run's page will show them
-    again = STYLE if request.suite == STYLES else None
+    again = (STYLE,) if request.suite == STYLES else ()
     run.verify(computed=again)  # after the arguments are checked, because the hashes of all files take long
     check_replies(directory)
     names = [name for name in available if name in (request.arms or settings.evaluated_arms)]

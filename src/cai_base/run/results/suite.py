@@ -52,6 +52,28 @@ def collect(
         items: the prompts that were used.
     """
     kinds = [str(item.prompt.kind) for item in items]
+    sizes = SuiteAsked(
+        name=suite.name,
+        files=suite.files,
+        sha256=suite.sha256,
+        prompts=len(suite.prompts),
+        asked=len(items),
+        attacks=sum(kind in METRICS[ATTACK].kinds for kind in kinds),
+        apart=sum(kind in SEPARATE for kind in kinds),
+        safe=sum(kind in HARMLESS for kind in kinds),
+        left_out=dict(suite.left_out),
+    )
+    return judged_suite(about, answers, sizes, kinds)
+
+
+def judged_suite(
+    about: EvaluationContext, answers: Mapping[str, Answers], sizes: SuiteAsked, kinds: Sequence[str]
+) -> SuiteResults:
+    """As `collect`, where the suite's own figures are known.
+
+    Args:
+        kinds: the kind of every prompt that was used.
+    """
     if not about.judges["judge"].judge.kind.reads_language:
         answers = _with_broken(answers)
     judged = shared_results.judged(
@@ -68,17 +90,7 @@ def collect(
         **shared_results.head(about.model, about.seeds, about.target.model),
         **_head(about),
         **judged,
-        suite=SuiteAsked(
-            name=suite.name,
-            files=suite.files,
-            sha256=suite.sha256,
-            prompts=len(suite.prompts),
-            asked=len(items),
-            attacks=sum(kind in METRICS[ATTACK].kinds for kind in kinds),
-            apart=sum(kind in SEPARATE for kind in kinds),
-            safe=sum(kind in HARMLESS for kind in kinds),
-            left_out=dict(suite.left_out),
-        ),
+        suite=sizes,
         failed={},
         warnings=(
             *about.accepted,
@@ -124,13 +136,23 @@ def collect_comparisons(
         answers: of every finished arm, by seed.
         items: the comparisons that were used.
     """
+    sizes = ComparisonsAsked(
+        name=suite.name, files=suite.files, sha256=suite.sha256, comparisons=len(suite.items), asked=len(items)
+    )
+    return compared_suite(about, answers, sizes)
+
+
+def compared_suite(
+    about: EvaluationContext,
+    answers: Mapping[str, Sequence[Sequence[ComparedAnswers] | None]],
+    sizes: ComparisonsAsked,
+) -> ComparisonsResults:
+    """As `collect_comparisons`, where the suite's own figures are known."""
     tables = {name: Tables(per_seed, one_model=about.arms[name].one_model) for name, per_seed in answers.items()}
     return ComparisonsResults(
         **shared_results.head(about.model, about.seeds, about.target.model),
         **_head(about),
-        suite=ComparisonsAsked(
-            name=suite.name, files=suite.files, sha256=suite.sha256, comparisons=len(suite.items), asked=len(items)
-        ),
+        suite=sizes,
         intervals=shared_results.INTERVALS,
         arms={name: table.figures() for name, table in tables.items()},
         comparisons={pair_name(a, b): tables[a].less(tables[b]) for a, b in comparisons(tables)},
