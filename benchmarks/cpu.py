@@ -33,6 +33,7 @@ SCALE = Scale(
     answer=16,
     few=2,
     goals={"dpo": 4, "sft": 2.5, "seeds": 3.5, "one request": 15, "generate": 4},
+    patience=8,
 )
 SMALL = replace(SCALE, seeds=2, prompts=8, rounds=2)
 ROWS: dict[str, Callable[[Bench], Comparison]] = {

@@ -44,6 +44,7 @@ class Scale:
         answer: tokens of an evaluation's answers.
         few: prompts on which one request at a time is measured.
         goals: how many times faster than each peer we want to be.
+        patience: how many times a row's usual time may pass before no further round begins.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Scale:
     answer: int
     few: int
     goals: Mapping[str, float]
+    patience: float = 1.0
 
 
 @dataclass
@@ -171,7 +173,7 @@ def dpo(bench: Bench) -> Comparison:
         },
         bench.scale.rounds,
         bench.scale.steps,
-        at_most=50,
+        at_most=50 * bench.scale.patience,
     )
     if bench.device == "cuda":  # a CPU's rate depends on what else it does
         for batch, names in ((one, ["0"]), (ten, bench.adapters)):
@@ -212,7 +214,7 @@ def sft(bench: Bench) -> Comparison:
         },
         bench.scale.rounds,
         bench.scale.steps,
-        at_most=40,
+        at_most=40 * bench.scale.patience,
     )
     row.notes.append(f"A packed row of TRL holds {per_row:.1f} examples; its time is scaled to {BATCH}.")
     return row
@@ -250,7 +252,7 @@ def seeds(bench: Bench, shape: str, to_one: float | None) -> Comparison:
         notes=[f"One run of TRL was measured and counted {number} times."],
     )
     contenders = {theirs: _joined(training.laps(sft_trainer), training.laps(dpo_trainer)), **engines}
-    row.measure(contenders, bench.scale.rounds, bench.scale.steps, at_most=45)
+    row.measure(contenders, bench.scale.rounds, bench.scale.steps, at_most=45 * bench.scale.patience)
     row.figures[f"{number} seeds over one"] = round(row.median(ours) / row.median("engine, 1 seed"), 2)
     if to_one is not None:
         row.figures[f"{number} seeds over one, goal"] = to_one
@@ -343,7 +345,7 @@ def evaluation(bench: Bench) -> Comparison:
         },
         bench.scale.rounds,
         1,
-        at_most=40,
+        at_most=40 * bench.scale.patience,
     )
     return row
 
@@ -374,7 +376,7 @@ def comparisons(bench: Bench) -> Comparison:
         },
         bench.scale.rounds,
         1,
-        at_most=30,
+        at_most=30 * bench.scale.patience,
     )
     return row
 
