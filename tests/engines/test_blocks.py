@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from batches import gradient, nll, pairs, stir
-from checkpoints import LENGTH, LORA
+from checkpoints import LENGTH, LORA, VOCABULARY, save_tokenizer
 from shapes import CONFIGS, EAGER, PADDED, save
+from transformers import FalconConfig, FalconForCausalLM
 
 from cai_base.engines import Batch
 from cai_base.engines.local import LocalEngine, blocks
@@ -69,8 +70,7 @@ def test_only_long_packed_rows_in_fp32_are_divided(tmp_path: Path, monkeypatch: 
         assert not lengths
         packed.compute_logprobs({None: batch})
         assert bool(lengths) == bool(divided)
-    config = packed._model.config.get_text_config()
-    assert config._attn_implementation == "sdpa", "as it was, once the pass is over"
+    assert not blocks._masks.known, "none is, once the pass is over"
     halves = LocalEngine(str(tmp_path), LORA, sequence_length=LENGTH, device="cpu", dtype=torch.bfloat16)
     lengths.clear()
     halves.compute_logprobs({None: batch})
@@ -101,5 +101,40 @@ def test_random_masks_give_what_the_whole_attention_gives(
     torch.testing.assert_close(out, whole, **near)  # type: ignore[arg-type]
     for a, b in zip(*(torch.autograd.grad(one, inputs, upstream) for one in (out, whole)), strict=True):
         torch.testing.assert_close(a, b, **near)  # type: ignore[arg-type]
-    other, _ = blocks.attention(torch.nn.Module(), *inputs[:1], key, value, mask.clone(), scaling=0.3)
-    torch.testing.assert_close(other, whole, rtol=0, atol=0)
+    bare = torch.nn.Module()
+    other, _ = blocks.attention(bare, query, key, value, mask.clone(), scaling=0.3)
+    torch.testing.assert_close(other, whole, rtol=0, atol=0, msg="of a mask that is not known")
+    strided = query.detach().transpose(2, 3).contiguous().transpose(2, 3)
+    assert strided.stride(-1) != 1
+    other, _ = blocks.attention(bare, strided, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(other, whole, **near)  # type: ignore[arg-type]
+    mask.logical_and_(torch.ones(length, length, dtype=torch.bool).tril())
+    now = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=0.3).transpose(1, 2)
+    other, _ = blocks.attention(bare, query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(other, now, rtol=0, atol=0, msg="of a mask that was changed")
+    with pytest.raises(ValueError, match="softcap"):
+        blocks.attention(bare, query, key, value, mask, scaling=0.3, softcap=2.0)
+
+
+def test_a_model_with_attention_of_its_own_is_packed_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Falcon's layers take another path under any other name than sdpa."""
+    torch.manual_seed(0)
+    config = FalconConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        alibi=False,
+        bias=False,
+        initializer_range=0.15,
+    )
+    FalconForCausalLM(config).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path, bos=True)
+    batch = pairs(3, 4)
+    engines = [
+        LocalEngine(str(tmp_path), LORA, sequence_length=LENGTH, device="cpu", pack=pack) for pack in (True, False)
+    ]
+    assert [engine.packed for engine in engines] == [True, False]
+    monkeypatch.setattr(blocks, "LEAST", 1)
+    sums = [engine.compute_logprobs({None: batch})[None] for engine in engines]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-4)

@@ -3,9 +3,11 @@
 In a row that holds a trie a token attends to its own sequence, and so to a fifth of the row where eight answers stand
 behind one few-shot prefix. PyTorch's attention for CPUs computes all scores and masks them. Here the queries are taken
 in blocks, each with the columns that one of its queries attends to; within a block the same kernel does the work, so
-that the result is that of the whole row up to rounding.
+that the result is that of the whole row up to rounding. A mask that no pass of the engine has made known is left to
+transformers.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +21,8 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-NAME = "cai_base_blocks"
-"""What transformers calls this attention."""
+SDPA = "sdpa"
+"""What transformers calls its attention by this kernel."""
 LEAST = 800
 """Tokens of a row below which nothing is left out: the gain is small there, and a result keeps its very bits."""
 BLOCK = 256
@@ -74,12 +76,12 @@ def _ranges(columns: npt.NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     return tuple(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
-class _Masks:
-    """The masks of the pass that is being made, and the blocks of their rows once a layer has asked for them."""
+class _Masks(threading.local):
+    """The masks of the pass that this thread makes, and the blocks of their rows once a layer has asked for them."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[int, torch.Size], Tensor] = {}
-        self._blocks: dict[tuple[int, torch.Size], list[list[Block]]] = {}
+        self.known: dict[Place, Tensor] = {}
+        self._blocks: dict[Place, list[list[Block]]] = {}
 
     def begin(self, masks: list[Tensor]) -> None:
         """Know these masks, and no other."""
@@ -95,9 +97,13 @@ class _Masks:
         return self._blocks[place]
 
 
-def _place(mask: Tensor) -> tuple[int, torch.Size]:
-    """Where a mask is in memory. While a known one lives, only it and its views are there."""
-    return mask.data_ptr(), mask.shape
+Place = tuple[int, tuple[int, ...], tuple[int, ...], int]
+
+
+def _place(mask: Tensor) -> Place:
+    """Where a mask is in memory, its form, and how often it was changed. While a known one lives, only it and its
+    views are there."""
+    return mask.data_ptr(), tuple(mask.shape), mask.stride(), 0 if mask.is_inference() else mask._version
 
 
 _masks = _Masks()
@@ -105,24 +111,21 @@ _masks = _Masks()
 
 @contextmanager
 def block_attention(model: PreTrainedModel, inputs: dict[str, Any], *, packed: bool) -> Iterator[None]:
-    """Within it the model's attention is `attention`, where `inputs` are long packed rows in fp32 on a CPU.
+    """Within it the masks of `inputs` are known, where they are long packed rows in fp32 on a CPU.
 
     Args:
         inputs: see `forward.model_inputs`.
     """
-    config = model.config.get_text_config()
-    before, length = config._attn_implementation, inputs["input_ids"].shape[1]
+    uses_kernel = model.config.get_text_config()._attn_implementation == SDPA
     in_float32 = model.device.type == "cpu" and model.dtype == torch.float32  # in bfloat16 nothing is gained
-    if not packed or before != "sdpa" or not in_float32 or length < LEAST:
+    if not (packed and uses_kernel and in_float32) or inputs["input_ids"].shape[1] < LEAST:
         yield
         return
     masks = inputs["attention_mask"]
     _masks.begin([masks] if isinstance(masks, Tensor) else list(masks.values()))
-    config._attn_implementation = NAME
     try:
         yield
     finally:
-        config._attn_implementation = before
         _masks.begin([])
 
 
@@ -135,7 +138,7 @@ def attention(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Attention `[rows, queries, heads, features]`, or transformers' own where the blocks are not for it.
+    """Attention `[rows, queries, heads, features]` under a known mask, and transformers' own under any other.
 
     Args:
         module: the layer's attention.
@@ -144,9 +147,8 @@ def attention(
         scaling: of the scores.
         more: what else transformers gives to its own.
     """
-    plain = value.shape[-1] == query.shape[-1] and more.get("position_bias") is None and not more.get("dropout")
-    blocks = _masks.blocks(attention_mask, query.dtype) if plain and attention_mask is not None else None
-    if blocks is None:
+    blocks = _masks.blocks(attention_mask, query.dtype) if _masks.known and attention_mask is not None else None
+    if attention_mask is None or blocks is None or not _is_plain(query, key, value, attention_mask, more):
         result: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **more
         )
@@ -154,6 +156,17 @@ def attention(
     groups = query.shape[1] // key.shape[1]
     out = _Attention.apply(query, repeat_kv(key, groups), repeat_kv(value, groups), blocks, scaling)  # type: ignore[no-untyped-call]
     return out, None
+
+
+def _is_plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, more: dict[str, Any]) -> bool:
+    """Whether the kernel takes these as they are: it checks nothing itself."""
+    rows, heads, length, features = query.shape
+    fit = key.shape == value.shape == (rows, key.shape[1], length, features) and heads % key.shape[1] == 0
+    dense = all(one.stride(-1) == 1 for one in (query, key, value))
+    asks_more = any(more.get(name) for name in ("dropout", "softcap", "output_attentions")) or any(
+        more.get(name) is not None for name in ("position_bias", "cache", "s_aux")
+    )
+    return fit and dense and mask.shape == (rows, 1, length, length) and not asks_more
 
 
 class _Attention(torch.autograd.Function):
@@ -206,4 +219,6 @@ class _Attention(torch.autograd.Function):
         return to_query, to_key, to_value, None, None
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
+# Under transformers' own name: some models have code of their own for every other name (Falcon's adds a mask of truth
+# values to the scores).
+ALL_ATTENTION_FUNCTIONS[SDPA] = attention
