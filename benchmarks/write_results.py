@@ -12,14 +12,24 @@ HERE = Path(__file__).parent
 HEAD = """# Speed, measured
 
 Made by `python benchmarks/write_results.py` from the JSON files beside it. Ratio: the peer's median time divided by
-ours, per round; the median over rounds, with the least and the greatest in brackets where there are several. Rows on a
-CPU were measured beside other work: seconds and ratio there are of CPU time, which hardly depends on it, and the ratio
-of wall time stands beside them. Peers: TRL's trainers on a PEFT model (reference log-probabilities computed beforehand,
-fused AdamW, sdpa, without compilation), and `transformers.generate` with all prompts of an adapter in one batch, on the
-PEFT model as it is (the adapter is not merged). The weights are random, and every length is fixed, but in the rows of
-Gemma-3-270M and of the default run, whose weights are real. Of a recorded GPU pass the recording is not counted. What
-was measured is named by `source`, a hash of the package's code (`benchmarks/frame.py`); a JSON file has the commit too
-where this repository has it.
+ours, per round; the median over rounds, with the least and the greatest in brackets where there are several. It is
+computed here from the times of all steps: `ratio` in the GPU's files is of an earlier definition. Rows on a CPU were
+measured beside other work, so that their verdicts are by CPU time, and the ratio of wall time stands beside them. CPU
+time depends on other work, too: one DPO step of ours on the 5M model took 0.6 to 1.8 CPU seconds on different days, and
+its ratio was 2.0 to 2.9. Contenders take turns; read ratios, not seconds. Peers: TRL's trainers on a PEFT model
+(reference log-probabilities computed beforehand, fused AdamW, sdpa, without compilation; TRL 1.16 refuses
+`padding_free` in DPO), and `transformers.generate` with all prompts of an adapter in one batch, on the PEFT model as it
+is (the adapter is not merged). The weights are random, and every length is fixed, but in the rows of Gemma-3-270M and
+of the default run, whose weights are real. Of a recorded GPU pass the recording is not counted. What was measured is
+named by `source`, a hash of the package's code (`benchmarks/frame.py`); a JSON file has the commit too where this
+repository has it. Rows of Gemma-3-270M, `where.py` and everything on a GPU are older than attention in blocks (28
+November, [LOG.md](../docs/LOG.md)), with which a DPO step of the 5M model takes about 0.7 of its time.
+"""
+COMMANDS = """Rows of the 5M model: `OMP_NUM_THREADS=1 python benchmarks/cpu.py` (`make bench`); of Gemma-3-270M:
+`python benchmarks/real_model.py --rows dpo --small --threads 1`, the same with `sft`, and `--rows load`, `draw`,
+`revision` with `--threads 1` (revision with `--rounds 1` and `--padded WORKTREE`); in bfloat16:
+`python benchmarks/precision.py`; the default run: `python benchmarks/original_way.py --share 12`. On a GPU: `python
+benchmarks/gpu.py --out FOLDER`.
 """
 WHY = {
     "first gpu-dpo-step": "A step of one adapter waited for launches: the GPU needs 24 ms for its 14.5 TFLOP.",
@@ -27,12 +37,17 @@ WHY = {
     "first gpu-ten-seeds-3b": "Ten adapters use 26 % of the matmul rate; where the rest goes was not profiled.",
     "second gpu-ten-seeds-135m": "Passes of more than 4,096 tokens are not recorded.",
     "second gpu-comparisons": "One at a time is a single short forward pass, which wastes little of a GPU.",
-    "results cpu-dpo-step": "A step is arithmetic here, and packing leaves about 1,150 of 2,832 tokens.",
+    "results cpu-dpo-step": "A step is arithmetic here, and packing leaves about 1,150 of 2,696 tokens.",
     "results cpu-sft-step": "As the DPO step, with one prefix for four answers.",
-    "results cpu-comparisons": "8 prompts and 2 adapters, not 42 and 10; and as the DPO step.",
+    "results cpu-ten-seeds-5m": "On a CPU ten adapters are ten times the arithmetic.",
+    "results cpu-comparisons": "Of 28,812 tokens of an adapter packing leaves 12,404, and a pass of one sequence wastes "
+    "little of a thread.",
+    "results cpu-evaluation": "A batch saves what a request alone wastes of a thread, and no arithmetic.",
+    "results real-sft-step": "TRL's padded batch alone: its packed one was not measured on this model.",
+    "results precision-dpo": "The goal is this project's own.",
+    "results precision-revision": "The goal is this project's own.",
     "results cpu-original-way": "The embedded model is so small that a request alone wastes little of one thread.",
     "results real-revision": "Every contender multiplies by the 262,144 rows of the head for each token that it draws.",
-    "results cpu-evaluation": "8 prompts and 2 adapters, not 42 and 10.",
 }
 """Why a goal was not reached, by file or folder and row."""
 SHARE = 0.45
@@ -44,11 +59,18 @@ OPEN = (
         "the GPU's time was over; `first.json` is without",
     ),
     ("vLLM on a GPU", "no GPU was at hand where it could be installed"),
-    ("growth at 4,096 tokens and over models", "`growth.py` was stopped before its last points"),
-    ("threads, alone and beside a busy process (`threads.py`)", "the machine was never idle"),
-    ("the share of the matmul rate on a CPU", "the rate depends on what else the machine does"),
-    ("Gemma-3-270M on two threads, and in more rounds than one", "one core was free, and a round takes half an hour"),
-    ("the report of 10,000 prompts of revision data, and the default run on a GPU", "not run"),
+    (
+        "threads, alone and beside a busy process (`threads.py`)",
+        "eight whole runs in turn, for which no core was free; whether the default is within 1.2 times the best is open",
+    ),
+    (
+        "the share of the matmul rate on a CPU",
+        "measured once as 1.23, because the rate, too, depends on what else the machine does: no ceiling",
+    ),
+    ("Gemma-3-270M on two threads", "one core was free"),
+    ("Gemma-3-270M's DPO, SFT and revision in more rounds than one", "a round takes 13 to 30 minutes of a core"),
+    ("TRL's packed batch, and more than one step a round, on Gemma-3-270M", "the same"),
+    ("the default run on a GPU", "not run"),
 )
 """Rows that nobody has run, and why."""
 
@@ -61,6 +83,7 @@ def main() -> None:
     if own:
         parts += [
             "## CPU\n",
+            COMMANDS,
             cpu_table(own),
             notes(own, "results"),
         ]
@@ -194,7 +217,7 @@ def growth(record: dict[str, Any]) -> str:
     lines = [
         "## Growth, CPU, one thread\n",
         "`python benchmarks/growth.py`; what each axis is stands at its top. A power of 1 is linear; it is that of the",
-        "last three points.\n",
+        "last three points. Length: what a token attends to grows with it. Model: larger matrices use a core better.\n",
         "![Seconds and memory along each axis](growth.svg)\n",
         "| axis | points: seconds of CPU, MB at most | power of seconds | power of memory |",
         "| --- | --- | --- | --- |",
