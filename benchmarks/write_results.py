@@ -40,8 +40,8 @@ WHY = {
     "results cpu-dpo-step": "A step is arithmetic here, and packing leaves about 1,150 of 2,696 tokens.",
     "results cpu-sft-step": "As the DPO step, with one prefix for four answers.",
     "results cpu-ten-seeds-5m": "On a CPU ten adapters are ten times the arithmetic.",
-    "results cpu-comparisons": "Of 28,812 tokens of an adapter packing leaves 12,404, and a pass of one sequence wastes "
-    "little of a thread.",
+    "results cpu-comparisons": "Of 28,812 tokens of an adapter packing leaves 12,404, and a sequence alone "
+    "wastes little of a thread.",
     "results cpu-evaluation": "A batch saves what a request alone wastes of a thread, and no arithmetic.",
     "results real-sft-step": "TRL's padded batch alone: its packed one was not measured on this model.",
     "results precision-dpo": "The goal is this project's own.",
@@ -61,7 +61,7 @@ OPEN = (
     ("vLLM on a GPU", "no GPU was at hand where it could be installed"),
     (
         "threads, alone and beside a busy process (`threads.py`)",
-        "eight whole runs in turn, for which no core was free; whether the default is within 1.2 times the best is open",
+        "eight whole runs in turn: no core was free; whether the default is within 1.2 times the best is open",
     ),
     (
         "the share of the matmul rate on a CPU",
