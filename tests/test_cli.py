@@ -237,6 +237,21 @@ def test_bash_completes_commands_and_the_flags_of_each(capsys: pytest.CaptureFix
     assert completed("study", "planted", "--from") == []
     assert completed("evaluate", "RUN", "--judging.con") == ["--judging.concurrency"]
     assert completed("evaluate", "RUN", "--dpo") == []
+    assert completed("evaluate", "RUN", "--dt") == ["--dtype"]
+    assert completed("study", "st") == ["stages"]
+    assert completed("completion", "b") == ["bash"]
+    assert completed("organism", "b") == ["build"]
+    assert completed("organism", "build", "--w") == ["--without"]
+    assert completed("run", "--dpo.loss", "s") == ["sigmoid", "simpo"]
+    assert completed("evaluate", "RUN", "--dtype", "b") == ["bfloat16"]
+    assert completed("organism", "measure", "x", "--split", "t") == ["train", "test"]
+    assert completed("chat", "RUN", "--arm") == ["--arm", "--arms"]
+    for command in (*COMMANDS, *(f"organism {word}" for word in ("build", "measure", "sibling", "card"))):
+        words = command.split()
+        with suppress(SystemExit):
+            main([*words, "--help"])
+        listed = set(re.findall(r"(?m)^ +(?:-\w, )?(--[\w.-]+)", capsys.readouterr().out))
+        assert listed <= set(completed(*words, *(["x"] if len(words) == 1 else []), "--")), command
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

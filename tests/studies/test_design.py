@@ -7,6 +7,7 @@ import pytest
 
 from cai_base.cli import main
 from cai_base.errors import UserError
+from cai_base.run.spending import forecast
 from cai_base.studies.design import packaged_studies, read_design
 from cai_base.studies.folder import open_folder, plan_record
 from cai_base.studies.plan import plan
@@ -184,10 +185,14 @@ def test_the_estimate_says_cost_and_detectable_difference_and_makes_nothing(
 ) -> None:
     file = written(tmp_path, TWO)
     monkeypatch.chdir(tmp_path)
-    assert main(["study", str(file), "--estimate"]) == 0
+    speed = forecast.Speed(trained=0.001, read=0.0, sampled=0.0, memory=0)
+    monkeypatch.setattr(forecast, "measured_speed", lambda *_: speed)  # the real one is timed in test_forecast
+    assert main(["study", str(file), "--estimate", "--processes", "2"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("Does the preference matter, or the prefill?\n4 cells in 2 runs of 2 seeds; ")
-    assert "tokens trained on" in said
+    trained = int(said.partition("At most ")[2].partition(" tokens trained on")[0].replace(",", ""))
+    about = said.partition("timed steps: about ")[2].partition(" with 2 processes")[0]
+    assert int(about.removesuffix(" min")) == pytest.approx(trained * 0.001 / 2 / 60, rel=0.5, abs=2)
     assert "a comparison of two cells detects a difference in attack success with less power than 0.8" in said
     assert "2 comparisons x 2 primary metrics (attack_success_rate, over_refusal_rate)" in said
     assert list(tmp_path.iterdir()) == [file]

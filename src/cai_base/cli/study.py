@@ -19,7 +19,7 @@ costs. The same command continues a stopped study.
 
   --out DIR        the study's folder: a new one, or that of a study to continue
   --quick          a small variant, if the file has one, for a first look
-  --estimate       only print the plan, the cost and what it can detect
+  --estimate       only print the plan, the cost, the time and what it can detect
   --processes N    concurrent runs, by default one per core; each has one thread by default
   --runs N         finish at most N runs, then stop; the study can be resumed
   --json           print study.json instead of the table
@@ -61,17 +61,19 @@ def study(arguments: list[str]) -> int:
     from cai_base.studies.plan import plan
 
     plan(design, table)  # raises for a wrong setting before torch is imported, which takes seconds
-    from cai_base.studies.study import do, outlook, prepare
+    from cai_base.studies.study import do, outlook, prepare, time_needed
 
     progress = Progress()
     progress.say("Computing the plan, its cost and what it can detect")
     prepared = prepare(design, table)
     print(wrapped(outlook(prepared), sys.stdout), end="" if args.estimate else "\n", flush=True)
+    processes = args.processes or _cores()
     if args.estimate:
+        print(wrapped(time_needed(prepared, processes, progress), sys.stdout), end="")
         return 0
     again = shlex.join(["cai-base", "study", *arguments])
     try:
-        do(prepared, args.out, progress, processes=args.processes or _cores(), most=args.runs)
+        do(prepared, args.out, progress, processes=processes, most=args.runs)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; continue with: {again}") from None
     except Stopped as error:

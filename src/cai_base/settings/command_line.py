@@ -40,7 +40,7 @@ from cai_base.settings.validation import (
     stored_settings,
     validated,
 )
-from cai_base.settings.values import OneOf, TokenPrices
+from cai_base.settings.values import DIRECTORY, FILE, OneOf, TokenPrices
 from cai_base.store import CONFIG, Run
 from cai_base.text import split_names
 
@@ -256,14 +256,19 @@ def flag_table(args: list[str], command: str, own: Sequence[str]) -> dict[str, o
 class _Command(RunSettings, BaseSettings):  # type: ignore[misc]  # only the types of their configurations differ
     """`RunSettings` with everything optional, for reading only flags, and the flags that are not settings."""
 
-    config: str | None = Field(None, description="a TOML file with any of these settings, or the config.json of a run")
+    config: str | None = Field(
+        None, json_schema_extra=FILE, description="a TOML file with any of these settings, or the config.json of a run"
+    )
     from_: str | None = Field(
         None,
+        json_schema_extra=DIRECTORY,
         alias="from",
         description="repeat the run in this directory, using only its files; results.json will be byte-identical",
     )
     out: str | None = Field(
-        None, description="the run's directory, which must not exist; runs/<date>-<model> by default"
+        None,
+        json_schema_extra=DIRECTORY,
+        description="the run's directory, which must not exist; runs/<date>-<model> by default",
     )
     track: str | None = Field(None, description="comma-separated trackers for the curves: wandb, trackio, tensorboard")
     json_: CliImplicitFlag[bool] = Field(False, alias="json", description="print results.json instead of the table")
@@ -344,6 +349,8 @@ def _flat(settings: Table, prefix: str = "") -> dict[str, object]:
 
 def _takes(field: FieldInfo) -> str:
     """A flag's choices, or the name of its type."""
+    if isinstance(field.json_schema_extra, dict):
+        return str(field.json_schema_extra["takes"])
     for one in field.metadata:
         if isinstance(one, OneOf):
             return "|".join(one.names)

@@ -32,7 +32,7 @@ from cai_base.settings.training import PreferenceLoss as PreferenceLoss
 from cai_base.settings.training import Sft as Sft
 from cai_base.settings.training import SlCai as SlCai
 from cai_base.settings.training import Training as Training
-from cai_base.settings.values import Dtype, Names, OneOf, TokenPrices, is_endpoint
+from cai_base.settings.values import FOLDER, Dtype, Names, OneOf, TokenPrices, is_endpoint
 
 CHECKS = (
     *("judge", "second-judge", "base", "rate", "critique", "instruct", "arms"),
@@ -139,7 +139,9 @@ class RunSettings(Section):
     )
     max_cost: numbers.Dollars | None = Field(None, description="stop the run, resumable, after this many dollars")
     tokenizer: Path | None = Field(
-        None, description=f"for {SERVED}: folder of the model's tokenizer; by default from the service"
+        None,
+        json_schema_extra=FOLDER,
+        description=f"for {SERVED}: folder of the model's tokenizer; by default from the service",
     )
     judge: JudgeName | None = Field(None, description=f"judge of the answers: {JUDGE_HELP}")
     judge_url: str | None = Field(
@@ -147,13 +149,17 @@ class RunSettings(Section):
         description="where openai:MODEL is served, such as http://localhost:8000/v1; key from OPENAI_API_KEY or .env",
     )
     judge_tokenizer: Path | None = Field(
-        None, description="for a judge tinker:MODEL: folder of its tokenizer; by default from the service"
+        None,
+        json_schema_extra=FOLDER,
+        description="for a judge tinker:MODEL: folder of its tokenizer; by default from the service",
     )
     second_judge: JudgeName | None = Field(
         None, description="a second judge of the final answers; its agreement with the first is reported"
     )
     second_judge_url: str | None = Field(None, description="URL of the second judge, if it is openai:MODEL")
-    second_judge_tokenizer: Path | None = Field(None, description="the same for the second judge")
+    second_judge_tokenizer: Path | None = Field(
+        None, json_schema_extra=FOLDER, description="the same for the second judge"
+    )
     judge_labels: Path | None = Field(
         None, description="answers that people labelled (XSTest's form): rates are corrected for the judge's errors"
     )
@@ -178,7 +184,9 @@ class RunSettings(Section):
         "--model; not needed for the embedded model; on a Tinker service, a model that it serves",
     )
     instruct_tokenizer: Path | None = Field(
-        None, description=f"for {SERVED}: folder of the instruct model's tokenizer; by default from the service"
+        None,
+        json_schema_extra=FOLDER,
+        description=f"for {SERVED}: folder of the instruct model's tokenizer; by default from the service",
     )
     instruct_thinking: CliImplicitFlag[bool] = Field(
         False, description="let a chat model think before it answers; by default off, if its template has a switch"

@@ -25,7 +25,7 @@ class Training(Section):
     """The settings common to SFT, DPO and SFT on revisions: steps, batches, and learning rate."""
 
     steps: numbers.Steps = Field(description="optimizer steps")
-    batch_size: numbers.BatchSize = Field(description="examples (SFT) or preference pairs (DPO) per step")
+    batch_size: numbers.BatchSize = Field(description="examples per step")
     learning_rate: numbers.LearningRate = Field(description="peak learning rate")
     warmup: numbers.Share = Field(description="share of the steps for linear warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field(description="learning rate after warm-up")
@@ -46,6 +46,7 @@ class Sft(Training):
 class SlCai(Training):
     """SFT on revisions."""
 
+    batch_size: numbers.BatchSize = Field(description="revisions per step")
     as_dpo: CliImplicitFlag[bool] = Field(
         False,
         description="use the steps, batch size and learning rate of DPO, so that the arms differ only in the loss",
@@ -84,6 +85,7 @@ LOSSES: Mapping[str, PreferenceLoss] = {
 class Dpo(Training):
     """The settings of training on preference pairs: a `Training`, the loss and its settings, and which pairs."""
 
+    batch_size: numbers.BatchSize = Field(description="preference pairs per step")
     loss: Annotated[str, OneOf(LOSSES)] = Field(
         next(iter(LOSSES)),
         description="preference loss: "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, JsonValue, PlainSerializer
 from pydantic_core import CoreSchema, core_schema
 
 from cai_base.text import distinct, split_names
@@ -19,6 +19,12 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, _: object, __: object) -> CoreSchema:
         return core_schema.literal_schema(list(self.names))
+
+
+FOLDER: dict[str, JsonValue] = {"takes": "FOLDER"}
+"""As a field's `json_schema_extra`: what `--help` says that the flag takes, where its type does not say it."""
+DIRECTORY: dict[str, JsonValue] = {"takes": "DIR"}
+FILE: dict[str, JsonValue] = {"takes": "FILE"}
 
 
 Dtype = Literal["auto", "float32", "bfloat16"]

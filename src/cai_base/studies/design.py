@@ -145,8 +145,8 @@ def find(name: str) -> Path:
         return packaged[name]
     if name.endswith(".toml") or Path(name).is_file():
         return Path(name)
-    remedy = suggestion(name, packaged) or f"the packaged ones are {listed(list(packaged))}"
-    raise UserError(f"{name}: no such study; {remedy}; or give your own TOML file")
+    remedy = suggestion(name, packaged) or f"the packaged ones are {listed(list(packaged))}."
+    raise UserError(f"{name}: no such study; {remedy} You can also give your own TOML file")
 
 
 def read_design(file: Path, *, quick: bool = False) -> Design:

@@ -12,11 +12,12 @@ from cai_base.evaluation.statistics import families, power
 from cai_base.evaluation.statistics.crossed import Components
 from cai_base.inputs import gather
 from cai_base.inputs.kinds import JAILBREAK
-from cai_base.models import load_tokenizer
-from cai_base.progress import Progress
+from cai_base.models import load_engine, load_tokenizer
+from cai_base.progress import Progress, in_minutes
 from cai_base.run.preflight.design import SEED_ODDS, SEED_ODDS_EMBEDDED
-from cai_base.run.spending import cost
+from cai_base.run.spending import cost, forecast
 from cai_base.run.spending.prices import Prices
+from cai_base.settings.engines import engine_kind
 from cai_base.settings.presets import Table
 from cai_base.store import to_json, write_atomic
 from cai_base.studies import analysis, folder
@@ -35,6 +36,7 @@ class Study:
         stages: the stages of every run.
         shared: for every run, the stages that an earlier run makes, each with the index of that run.
         usages: for every run, an upper bound on the tokens of the stages that it makes itself.
+        phases: of those, for every run, the tokens by phase without preflight and judges.
         families: of each jailbreak prompt.
     """
 
@@ -43,6 +45,7 @@ class Study:
     stages: tuple[Stages, ...]
     shared: tuple[dict[str, int], ...]
     usages: tuple[Usage, ...]
+    phases: tuple[dict[str, Usage], ...]
     families: tuple[str, ...]
 
     @property
@@ -70,13 +73,15 @@ def prepare(design: Design, flags: Table) -> Study:
     of_runs = [stages(run.settings, of_run) for run, of_run in zip(runs, inputs, strict=True)]
     shared = sharing(of_runs)
     tokenizers = {run.settings.model: load_tokenizer(run.settings.base_model) for run in _one_by_model(runs)}
-    usages = []
+    usages, phases = [], []
     for run, of_run, mine, copied in zip(runs, inputs, of_runs, shared, strict=True):
         usage = cost.estimate(run.settings, of_run, tokenizers[run.settings.model], tuple(mine.phases.values()))
-        usages.append(sum((tokens for work, tokens in usage.items() if work not in copied), Usage()))
+        own = {work: tokens for work, tokens in usage.items() if work not in copied}
+        usages.append(sum(own.values(), Usage()))
+        phases.append(forecast.of_phases(own, run.settings))
     jailbreaks = [prompt for prompt in inputs[0].evaluation_prompts if prompt.kind == JAILBREAK]
     of_each = tuple(prompt.family or prompt.id for prompt in jailbreaks)
-    return Study(design, runs, tuple(of_runs), tuple(shared), tuple(usages), of_each)
+    return Study(design, runs, tuple(of_runs), tuple(shared), tuple(usages), tuple(phases), of_each)
 
 
 def _one_by_model(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -102,6 +107,27 @@ def outlook(study: Study) -> str:
         "Holm's correction is over all of them.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def time_needed(study: Study, processes: int, progress: Progress) -> str:
+    """The expected time of a study whose models run in this process, from a few timed steps, as a line of text."""
+    by_model: dict[str, forecast.Speed] = {}
+    for run in _one_by_model(study.runs):
+        if engine_kind(run.settings.engine).served:
+            return "No estimate of its time: steps on a service cost money.\n"
+        progress.say(f"Timing a few steps of {run.settings.model}")
+        engine = load_engine(run.settings.base_model, progress)
+        by_model[run.settings.model] = forecast.measured_speed(run.settings, gather(run.settings), engine)
+    seconds = sum(
+        sum(forecast.expected_seconds(usages, by_model[run.settings.model]).values())
+        for run, usages in zip(study.runs, study.phases, strict=True)
+    )
+    at_once = min(processes, len(study.runs))
+    return (
+        f"Estimate from a few timed steps: about {in_minutes(seconds / at_once)} with "
+        f"{counted(at_once, 'process', 'processes')}, "
+        "if each has a core of its own and every answer has the most tokens that it may have.\n"
+    )
 
 
 def _dollars(study: Study) -> str:

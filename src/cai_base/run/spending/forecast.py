@@ -57,16 +57,35 @@ def forecast(
         pilot: answers of the base model; their mean length is the expected length of all responses.
     """
     usages = cost.estimate(settings, inputs, engine.tokenizer, phases)
-    usages = {name: usages[name] for name in usages if name != "preflight" and name not in settings.judges}
+    usages = of_phases(usages, settings)
     whole = sum(usages.values(), Usage())
     if whole.trained + whole.sampled < LONG:
         return None
+    speed = measured_speed(settings, inputs, engine)
+    share = sum(one.tokens or 0 for one in pilot) / (len(pilot) * settings.evaluation.response_tokens) if pilot else 1.0
+    return expected_seconds(usages, speed, share), speed
+
+
+def of_phases(usages: Mapping[str, Usage], settings: RunSettings) -> dict[str, Usage]:
+    """The tokens of what is forecast: all but preflight and the judges."""
+    return {name: usages[name] for name in usages if name != "preflight" and name not in settings.judges}
+
+
+def measured_speed(settings: RunSettings, inputs: Inputs, engine: Engine) -> Speed:
+    """The speed of an engine at batches and units of these settings. Its state does not change."""
     on_pairs = any(arms.arm(name).section == "dpo" for name in (*settings.trained_arms, *settings.controls))
     sequences = 2 * settings.dpo.batch_size if on_pairs else settings.sft.batch_size
     size = cost.run_size(settings.seeds, settings.revision, settings.evaluate_every, inputs, engine.tokenizer)
-    speed = measure(engine, size, settings.revision.unit, sequences)
-    share = sum(one.tokens or 0 for one in pilot) / (len(pilot) * settings.evaluation.response_tokens) if pilot else 1.0
-    return {name: _seconds(usage, speed, share) for name, usage in usages.items()}, speed
+    return measure(engine, size, settings.revision.unit, sequences)
+
+
+def expected_seconds(usages: Mapping[str, Usage], speed: Speed, share: float = 1.0) -> dict[str, float]:
+    """The expected seconds by phase.
+
+    Args:
+        share: the expected length of responses, as a share of the longest.
+    """
+    return {name: _seconds(usage, speed, share) for name, usage in usages.items()}
 
 
 def _seconds(usage: Usage, speed: Speed, share: float) -> float:
