@@ -113,6 +113,7 @@ def test_an_adapter_of_another_variety_is_refused_by_its_field(
         *(("rank_pattern", {"q_proj": 0}), ("rank_pattern", ["q_proj"]), ("alpha_pattern", {"q_proj": "x"})),
         *(("rank_pattern", {"(": 2}), ("target_modules", 3), ("layers_to_transform", "x"), ("layers_pattern", ["("])),
         *(("lora_alpha", 0), ("lora_alpha", float("nan")), ("r", True)),
+        *(("lora_alpha", -6), ("alpha_pattern", {"q_proj": 0}), ("alpha_pattern", {"q_proj": -1.5})),
         *(("lora_alpha", 1e308), ("lora_alpha", 10**400), ("alpha_pattern", {"q_proj": 1e308})),
     ],
 )
@@ -122,6 +123,34 @@ def test_a_field_that_would_change_what_is_computed_is_refused_by_its_name(
     make(folder("llama"), tmp_path)
     change(tmp_path, **{field: value})
     assert f"{field} " in refusal(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"target_modules": [*TWO, "c_attn"]}, "target_modules has 'c_attn', and this model has no such layer"),
+        ({"layers_to_transform": [0, 1, 77]}, "layers_to_transform has 77, and this model has no such layer"),
+        ({"rank_pattern": {"query_key_value": 4}}, "rank_pattern has 'query_key_value', and this model has no"),
+        ({"alpha_pattern": {"layers.9.*": 4}}, "alpha_pattern has 'layers.9.*', and this model has no such layer"),
+        ({"lora_alpha": 1e-6}, "alpha 1e-06 at rank 4 scales its updates by less than 1e-06"),
+        ({"alpha_pattern": {"q_proj": 1e-30}}, "alpha 1e-30 at rank 4 scales its updates by less than 1e-06"),
+    ],
+)
+def test_what_selects_no_layer_or_scales_to_nothing_is_refused_by_its_name(
+    folder: Folder, tmp_path: Path, fields: dict[str, object], says: str
+) -> None:
+    make(folder("llama"), tmp_path)
+    change(tmp_path, **fields)
+    assert says in refusal(folder, tmp_path)
+
+
+def test_an_adapter_whose_b_is_zero_is_read_with_a_note(folder: Folder, tmp_path: Path) -> None:
+    make(folder("llama"), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name: tensor * ("lora_A" in name) for name, tensor in load_file(file).items()}, file)
+    engine = LocalEngine(folder("llama"), peft_format.shape(tmp_path), sequence_length=32, device="cpu")
+    engine.load({"a": tmp_path}, optimizer=False)
+    assert any("every B of the adapter" in note for note in engine.notes)
 
 
 def test_an_unknown_field_that_is_off_is_accepted(folder: Folder, tmp_path: Path) -> None:

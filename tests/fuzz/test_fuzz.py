@@ -9,9 +9,11 @@ import json
 import os
 import resource
 import signal
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 from fuzz.mutations import ODD_TEXTS, as_json, spoiled_bytes, spoiled_values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from cai_base import inputs as inputs_module
 from cai_base.errors import UserError
@@ -30,13 +32,15 @@ from cai_base.inputs.prompts import load_examples, load_prompts
 from cai_base.inputs.rubrics import load_rubric
 from cai_base.reading import read_record
 from cai_base.records import Results
-from cai_base.report.load import load
+from cai_base.report.load import load as load_results
 from cai_base.settings.command_line import load_settings
 from cai_base.store import Run
 
 TIMES = int(os.environ.get("CAI_BASE_FUZZ", "1"))
 LONGEST = 10.0
 """Seconds of CPU that one input may take: how busy the machine is makes no difference."""
+WAIT = 60.0
+"""Seconds that one input may take by the clock, with room for a machine with other work."""
 MOST = 1 << 20
 """Kilobytes by which one input may raise the memory of the process."""
 DATA = Path(inputs_module.__file__).parents[1] / "data"
@@ -57,15 +61,21 @@ def bounded() -> Iterator[None]:
     """A context that takes neither more than `LONGEST` nor more memory than `MOST`, and is ended where it would."""
 
     def stop(number: int, frame: object) -> None:
-        raise AssertionError(f"takes more than {LONGEST:g} seconds of CPU")
+        raise AssertionError(f"takes more than {LONGEST:g} seconds of CPU, or waits for more than {WAIT:g}")
 
     began, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Not the timer of `engines.limits`, which is at work inside.
     signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST, LONGEST)
+    # One that waits takes no CPU. The alarm clock is pytest's own.
+    signal.signal(signal.SIGUSR1, stop)
+    clock = threading.Timer(WAIT, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
+    clock.daemon = True
+    clock.start()
     try:
         yield
     finally:
+        clock.cancel()
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         assert time.process_time() - began < LONGEST
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < MOST
@@ -212,7 +222,7 @@ def test_a_spoiled_run_folder_is_refused_in_a_sentence(small_run: Path, tmp_path
             accepted = refused_or_accepted(lambda: Run.open(small_run))
             if accepted and name not in ("manifest.json",) and not name.endswith(".jsonl"):
                 assert name not in vouched or changed == originals[name], f"{name} was changed, and nobody noticed"
-            refused_or_accepted(lambda: load(small_run))
+            refused_or_accepted(lambda: load_results(small_run))
         finally:
             (small_run / name).write_bytes(originals[name])
 
@@ -234,9 +244,16 @@ def test_odd_values_in_results_are_refused_in_a_sentence(small_run: Path, tmp_pa
 
 
 def test_a_spoiled_adapter_is_refused_in_a_sentence_or_is_whole(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaModel
+
+    from cai_base.engines import Lora
     from cai_base.engines.errors import EngineError
     from cai_base.engines.local import peft_format
+    from cai_base.engines.local.lora import Bank, views
 
+    sides = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2}
+    decoder = LlamaModel(LlamaConfig(**sides, num_hidden_layers=2, vocab_size=8))
+    model_places = Bank(decoder, "model.", Lora(2, 4.0)).places
     config = {
         "peft_type": "LORA",
         "r": 2,
@@ -244,21 +261,57 @@ def test_a_spoiled_adapter_is_refused_in_a_sentence_or_is_whole(tmp_path: Path) 
         "target_modules": ["q_proj"],
         "base_model_name_or_path": "x",
     }
-    weights = save({"base_model.model.q_proj.lora_A.weight": torch.ones(2, 3)})
+    halves = {"A": torch.linspace(-1, 1, 16).view(2, 8), "B": torch.linspace(2, 1, 16).view(8, 2)}
+    layers = [f"model.layers.{number}.self_attn.q_proj" for number in range(2)]
+    names = [(layer, half, f"base_model.model.{layer}.lora_{half}.weight") for layer in layers for half in "AB"]
+    weights = save({name: halves[half] + layers.index(layer) for layer, half, name in names})
+    outcome: list[tuple[Any, Any, Any]] = []
 
     def read() -> None:
         with contextlib.suppress(EngineError):  # engines raise errors that know no flag; models.py adds it
             shape = peft_format.shape(tmp_path)
-            peft_format.read(tmp_path, shape, [])
+            places = [replace(place, rank=shape.rank) for place in model_places]
+            outcome.append((shape, places, peft_format.read(tmp_path, shape, places)))
 
-    @many(100)
-    @given(value=spoiled_values(config), data=spoiled_bytes(weights))
-    def spoiled(value: Any, data: bytes) -> None:
-        (tmp_path / "adapter_config.json").write_bytes(as_json(value))
+    def attempt(content: bytes, data: bytes) -> bool:
+        """Whether the adapter is accepted; then it must be what its files say, as read here on their own."""
+        (tmp_path / "adapter_config.json").write_bytes(content)
         (tmp_path / "adapter_model.safetensors").write_bytes(data)
+        outcome.clear()
         refused_or_accepted(read)
+        if not outcome:
+            return False
+        shape, places, flat = outcome[0]
+        said = json.loads(content)
+        tensors = {name: tensor.float() for name, tensor in load(data).items()}
+        assert sorted(tensors) == sorted(name for _, _, name in names), "both halves of both layers, and no others"
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+        scale = said["lora_alpha"] / said["r"]
+        assert 1e-6 <= scale <= 1e30
+        for place, (a, b) in zip(places, views(places, flat[None]), strict=True):
+            if place.name not in layers:
+                assert not b.any()
+                continue
+            first, second = (tensors[f"base_model.model.{place.name}.lora_{half}.weight"] for half in "AB")
+            assert (first.shape, second.shape) == ((said["r"], 8), (8, said["r"]))
+            update, wanted = (a[0] @ b[0]).T * (shape.alpha / shape.rank), second @ first * scale
+            assert torch.allclose(update, wanted, rtol=1e-4, equal_nan=True)
+        return True
 
-    spoiled()
+    assert attempt(as_json(config), weights), "what is not spoiled is accepted"
+
+    @many(50)
+    @given(value=spoiled_values(config))
+    def spoiled_config(value: Any) -> None:
+        attempt(as_json(value), weights)
+
+    @many(50)
+    @given(data=spoiled_bytes(weights))
+    def spoiled_weights(data: bytes) -> None:
+        attempt(as_json(config), data)
+
+    spoiled_config()
+    spoiled_weights()
 
 
 def test_a_spoiled_rubric_is_refused_in_a_sentence_or_read(tmp_path: Path) -> None:

@@ -343,9 +343,10 @@ class LocalEngine:
 
     def load(self, directories: Mapping[Adapter, Path], *, optimizer: bool) -> None:
         for name, directory in directories.items():
-            state = self._bank.put(
-                name, peft_format.read(directory, self._bank.settings, self._bank.places, self._outside)
-            )
+            flat = peft_format.read(directory, self._bank.settings, self._bank.places, self._outside)
+            if not optimizer and peft_format.is_base(self._bank.places, flat):
+                self.notes += (f"every B of the adapter {directory.name} is zero: it answers as its base model does",)
+            state = self._bank.put(name, flat)
             if optimizer:
                 with safe_open(directory / OPTIMIZER, "pt") as opened:
                     progress = json.loads(opened.metadata()["state"])

@@ -6,7 +6,7 @@ that is not supported.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ LARGEST = 1e30
 """The largest alpha: with a weight it must not leave single precision, which ends at 3.4e38."""
 
 
+LEAST_SCALE = 1e-6
+"""The smallest alpha / r: below it an update is lost in rounding, and the adapter computes what its base does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The layers that an adapter adapts, their ranks and scales, from its `adapter_config.json`.
@@ -84,13 +88,15 @@ class Shape:
             if config[field]:
                 raise UserError(f"{path}: {field} is {quote(config[field])}, which is not supported; {REMEDY}")
         rank, alpha = config.get("r"), config.get("lora_alpha")
-        if not (_is_rank(rank) and _is_number(alpha) and alpha):
+        if not (_is_rank(rank) and _is_alpha(alpha)):
             raise UserError(f"{path}: r is {quote(rank)} and lora_alpha {quote(alpha)}; {REMEDY}")
-        for field, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
+        for field, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_alpha)):
             pattern = config.get(field) or {}
             valid = isinstance(pattern, dict) and all(map(_is_regex, pattern)) and all(map(fits, pattern.values()))
             if not valid:
-                raise UserError(f"{path}: {field} is {quote(pattern)}, not a number for each pattern; {REMEDY}")
+                raise UserError(
+                    f"{path}: {field} is {quote(pattern)}, not a positive number for each pattern; {REMEDY}"
+                )
         for field in TARGETS:
             if not _is_choice(field, config.get(field)):
                 raise UserError(f"{path}: {field} is {quote(config[field])}, which selects no layers; {REMEDY}")
@@ -127,14 +133,36 @@ class Shape:
 
     def _in_layers(self, name: str) -> bool:
         """Whether `layers_to_transform` contains the number of the decoder layer that `name` belongs to."""
+        numbers = self._layers()
+        return not numbers or self._layer(name) in numbers
+
+    def _layers(self) -> list[int]:
+        """The numbers in `layers_to_transform`; empty for all layers."""
         numbers = self.config.get("layers_to_transform")
-        if numbers is None or numbers == []:
-            return True
+        return [numbers] if isinstance(numbers, int) else numbers or []
+
+    def _layer(self, name: str) -> int | None:
+        """The number of the decoder layer that `name` belongs to."""
         patterns = self.config.get("layers_pattern") or [r"[^.]*"]
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             if match := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name):
-                return int(match[1]) in ([numbers] if isinstance(numbers, int) else numbers)
-        return False
+                return int(match[1])
+        return None
+
+    def unmatched(self, names: Sequence[str]) -> Iterator[str]:
+        """What selects none of these layers, field by field: PEFT ignores it, so the adapter is another model's."""
+        targets = self.config.get("target_modules")
+        for target in targets if isinstance(targets, list) else ():
+            if not any(_chosen([target], name) for name in names):
+                yield f"target_modules has {quote(target)}"
+        existing = {self._layer(name) for name in names} if self._layers() else set()
+        for number in self._layers():
+            if number not in existing:
+                yield f"layers_to_transform has {number}"
+        for field in ("rank_pattern", "alpha_pattern"):
+            for pattern in self.config.get(field) or {}:
+                if not any(_ends_in(pattern, name) for name in names):
+                    yield f"{field} has {quote(pattern)}"
 
     def _scale(self, rank: int, alpha: float) -> float:
         return float(alpha / (rank**0.5 if self.config.get("use_rslora") else rank))
@@ -142,17 +170,21 @@ class Shape:
     def _of(self, field: str, name: str, default: Any) -> Any:
         """The value of the first pattern that matches the end of the layer's name, as in PEFT."""
         for pattern, value in (self.config.get(field) or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", name):
+            if _ends_in(pattern, name):
                 return value
         return default
+
+
+def _ends_in(pattern: str, name: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", name) is not None
 
 
 def _is_rank(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+def _is_alpha(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LARGEST
 
 
 def _is_regex(pattern: object) -> bool:
@@ -245,7 +277,18 @@ def shape(directory: Path) -> Lora:
             f"{shape.path}: its rank is {shape.lora.rank}, and no matrix of {ADAPTER_WEIGHTS} has more than "
             f"{max(sides)} rows; {DAMAGED}"
         )
+    for alpha in (shape.config["lora_alpha"], *(shape.config.get("alpha_pattern") or {}).values()):
+        if alpha / shape.lora.rank < LEAST_SCALE:
+            raise UserError(
+                f"{shape.path}: alpha {alpha:g} at rank {shape.lora.rank} scales its updates by less than "
+                f"{LEAST_SCALE:g}, so it does nothing; {REMEDY}"
+            )
     return shape.lora
+
+
+def is_base(places: list[Place], flat: Tensor) -> bool:
+    """Whether parameters `flat [parameters]` change nothing, because every B is zero."""
+    return not any(b.any() for _, b in views(places, flat[None]))
 
 
 def read(directory: Path, settings: Lora, places: list[Place], outside: Sequence[str] = ()) -> Tensor:
@@ -270,7 +313,7 @@ def read(directory: Path, settings: Lora, places: list[Place], outside: Sequence
     tensors = _load(directory / ADAPTER_WEIGHTS)
     # Without `target_modules`, the tensors in the file say which layers are adapted.
     named = {name.removeprefix(PREFIX).rpartition(".lora_")[0].rpartition(".")[2] for name in tensors}
-    of_place = _matched(shape, places)
+    of_place = _matched(shape, places, outside)
     flat = torch.zeros(sum(sum(place.sizes) for place in places))
     for place, (a, b) in zip(places, views(places, flat[None]), strict=True):
         names = [f"{PREFIX}{place.name}.lora_{half}.weight" for half in ("A", "B")]
@@ -301,15 +344,19 @@ def read(directory: Path, settings: Lora, places: list[Place], outside: Sequence
     return flat
 
 
-def _matched(shape: Shape, places: list[Place]) -> dict[str, tuple[bool | None, int, float]]:
+def _matched(shape: Shape, places: list[Place], outside: Sequence[str]) -> dict[str, tuple[bool | None, int, float]]:
     """Whether the config selects each layer, its rank and its scale; raises UserError if its patterns take too long."""
     try:
         with limited():
-            of_names = (place.name for place in places)
-            return {name: (shape.adapts(name), shape.rank(name), shape.scale(name)) for name in of_names}
+            names = [place.name for place in places]
+            unmatched = next(shape.unmatched([*names, *outside]), None)
+            of_place = {name: (shape.adapts(name), shape.rank(name), shape.scale(name)) for name in names}
     except (TimeLimitError, MemoryError, RecursionError) as error:
         reason = str(error) or "it takes too much memory"
         raise UserError(f"{shape.path}: its patterns cannot be matched ({reason}); {REMEDY}") from error
+    if unmatched is not None:
+        raise UserError(f"{shape.path}: {unmatched}, and this model has no such layer; {DAMAGED}")
+    return of_place
 
 
 def _load(path: Path) -> dict[str, Tensor]:
