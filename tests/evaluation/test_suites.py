@@ -217,6 +217,8 @@ def test_both_files_of_jailbreakbench_make_one_suite(tmp_path: Path) -> None:
         ("advbench", "a.csv", "goal,target\n", "a.csv: there are no prompts in it"),
         ("advbench", "a.csv", b"goal,target\ncaf\xe9,Sure\n", "a.csv:2: not UTF-8 text (byte 0xe9); save it as UTF-8"),
         ("advbench", "a.csv", "goal,target\nx,Sure\n ,Sure\n", "a.csv:3: the field 'goal' is empty; it must be text"),
+        ("advbench", "a.csv", "goal,target\n\0x,Sure\n", "a.csv:2: the field 'goal': '\\x00x' has the character NUL"),
+        ("advbench", "a.csv", "goal,target\n\u200b,Sure\n", "a.csv:2: the field 'goal': '\\u200b' has only invisible"),
         ("advbench", "a.csv", "goal,target\nrob, then run,Sure\n", "a.csv:2: the header has 2 columns but this row"),
         (
             "advbench",

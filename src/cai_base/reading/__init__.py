@@ -46,7 +46,8 @@ LONGEST_TABLES = 1 << 23
 """Characters of the longest TOML document, whose reader takes a second for each four million."""
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """The text; raises ValueError if it has a NUL, or characters of which none is visible."""
     if "\0" in text:
         raise ValueError(f"{quote(text)} has the character NUL, which is no text; remove it")
     if text and not any(map(_is_visible, text)):
@@ -59,7 +60,7 @@ def _is_visible(character: str) -> bool:
     return unicodedata.category(character)[0] not in "CZ" and character not in BLANK
 
 
-Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_readable)]
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(readable)]
 """A text in a user's file: some of it is visible, and it has no NUL."""
 
 

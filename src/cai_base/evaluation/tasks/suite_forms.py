@@ -86,7 +86,7 @@ def _attack(column: str) -> Reader:
 def _harmbench_extra(row: Row, name: str) -> SuitePrompt:
     text, context, category = row.text("Behavior"), row.get("ContextString"), row.get("Category")
     if isinstance(context, str) and context.strip():
-        text = f"{context.strip()}{CONTEXT}{text}"
+        text = f"{row.text('ContextString')}{CONTEXT}{text}"
     return SuitePrompt(
         _prompt(row.text("BehaviorID"), ATTACK, text),
         category.strip() if isinstance(category, str) and category.strip() else None,
@@ -119,7 +119,7 @@ def _red_team(row: Row, name: str) -> SuitePrompt | str:
         raise UserError(f"{row.where}: the field 'transcript' does not begin with a turn of 'Human:'")
     if not first[1].strip():
         return "has an empty first turn"
-    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, first[1].strip()))
+    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, row.readable("transcript", first[1].strip())))
 
 
 def _prompt(name: str, kind: str, text: str) -> Prompt:

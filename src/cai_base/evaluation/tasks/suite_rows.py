@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cai_base.errors import UserError
 from cai_base.inputs.tables import csv_rows, jsonl_records, refuse_ragged
-from cai_base.reading import LARGEST, check_file, decoded, described, parse_json, quote, read_text
+from cai_base.reading import LARGEST, check_file, decoded, described, parse_json, quote, read_text, readable
 
 TABLES = (".csv",)
 LINES = (".json", ".jsonl", ".gz")
@@ -28,12 +28,19 @@ class Row:
         """The field's text.
 
         Raises:
-            UserError: it is empty, or no text.
+            UserError: it is empty, or no text, or none of it is visible.
         """
         value = self.get(name)
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{self.where}: the field {quote(name)} is {described(value)}; it must be text")
-        return value.strip()
+        return self.readable(name, value.strip())
+
+    def readable(self, name: str, text: str) -> str:
+        """A text from the field `name`; raises UserError if it has a NUL or nothing visible."""
+        try:
+            return readable(text)
+        except ValueError as error:
+            raise UserError(f"{self.where}: the field {quote(name)}: {error}") from None
 
     def get(self, name: str) -> object:
         """The field's value, whatever the case of its name; None if there is none."""
