@@ -291,7 +291,7 @@ def test_markdown_has_the_texts_in_fences_alone_and_no_control(stored: StoredRun
 
 def test_a_model_card_escapes_what_files_say(stored: StoredRun) -> None:
     base = 'evil/"\nlicense: mit\nmodel: x'
-    facts = CardFacts(ARMS["cai"], 0, "adapter", base, "mit\nbase_model: y", (), {}, stored.settings)
+    facts = CardFacts(ARMS["cai"], 0, "adapter", base, "mit\nbase_model: y", (), {}, stored.settings, 0)
     card = model_card(stored.results.model_copy(update={"model_organism": False}), facts)
     assert not CONTROLS.search(card)
     _, fields, body = card.split("---\n", 2)

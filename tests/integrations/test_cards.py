@@ -74,7 +74,9 @@ def test_cards_name_the_aids_besides_the_principles(finished: Path, tmp_path: Pa
         assert main(["export", str(finished), *flags, "--out", str(tmp_path / name)]) == 0
         card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
         assert "peak learning rate 7e-05, cosine schedule, beta 0.1, nll-weight 1)" in card, name
-        assert "Refusal prefill: 25.0 % of the originals were sampled after the opening of a refusal" in card, name
+        assert (
+            "each original began with the opening of a refusal with a chance of 25.0 %, whatever the prompt" in card
+        ), name
         assert "Worked examples: none before a critique or revision request." in card, name
         assert "mean NLL per token with the weight 1." in card, name
     gguf = (tmp_path / "gguf" / "README.md").read_text(encoding="utf-8")
@@ -86,7 +88,7 @@ def test_cards_name_the_aids_besides_the_principles(finished: Path, tmp_path: Pa
 def test_aids_that_were_not_used_are_named_as_such(results: Results, settings: RunSettings) -> None:
     without = settings.model_copy(update={"revision": settings.revision.model_copy(update={"refusal_prefill": 0.0})})
     sentences = aid_sentences(results, without, ARMS["cai"], worked=0)
-    assert sentences[0].startswith("Refusal prefill: none")
+    assert sentences[0].startswith("Refusal prefill: no original")
     assert sentences[1].startswith("Worked examples: none")
     worked = aid_sentences(results, settings, ARMS["cai"], worked=3)[1]
     assert (

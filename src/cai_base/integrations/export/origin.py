@@ -51,12 +51,12 @@ def aid_sentences(results: Results, settings: RunSettings, arm: Arm, worked: int
     control, revision = _control(results, last), settings.revision
     share = revision.refusal_prefill if control.refusal_prefill is None else control.refusal_prefill
     by_chains = last.source in (None, "chains")
-    of_what = "of the originals" if by_chains else "of the answers in the pairs"
+    what = "original" if by_chains else "answer in the pairs"
     sentences = [
-        f"Refusal prefill: {percent(share)} {of_what} were sampled after the opening of a refusal, whatever the prompt "
-        f"(`revision.refusal-prefill` {share:g}{_prefilled(results, last) if by_chains else ''})."
+        f"Refusal prefill: each {what} began with the opening of a refusal with a chance of {percent(share)}, whatever "
+        f"the prompt (`revision.refusal-prefill` {share:g}{_prefilled(results, last) if by_chains else ''})."
         if share
-        else f"Refusal prefill: none {of_what} were sampled after the opening of a refusal."
+        else f"Refusal prefill: no {what} began with an opening that was given."
     ]
     count = worked if control.worked_critiques is None else control.worked_critiques
     if by_chains:
