@@ -241,7 +241,7 @@ sycophantic = "flatters"
 SUITE = [
     (
         "evaluation/tasks/suite_forms.py",
-        '    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, first[1].strip()))\n',
+        '    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, text))\n',
         """
 
 def _household(row: Row, name: str) -> SuitePrompt:

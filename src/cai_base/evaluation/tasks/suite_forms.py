@@ -117,9 +117,10 @@ def _red_team(row: Row, name: str) -> SuitePrompt | str:
     first = _FIRST_TURN.match(transcript)
     if first is None:
         raise UserError(f"{row.where}: the field 'transcript' does not begin with a turn of 'Human:'")
-    if not first[1].strip():
+    text = row.readable("transcript", first[1].strip())
+    if not text:
         return "has an empty first turn"
-    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, row.readable("transcript", first[1].strip())))
+    return SuitePrompt(_prompt(f"{name}-{row.number}", ATTACK, text))
 
 
 def _prompt(name: str, kind: str, text: str) -> Prompt:
