@@ -76,6 +76,10 @@ def _ranges(columns: npt.NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     return tuple(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
+Place = tuple[int, tuple[int, ...], tuple[int, ...], int]
+"""Where a mask is in memory, its shape and strides, and how often it was changed."""
+
+
 class _Masks(threading.local):
     """The masks of the pass that this thread makes, and the blocks of their rows once a layer has asked for them."""
 
@@ -97,12 +101,8 @@ class _Masks(threading.local):
         return self._blocks[place]
 
 
-Place = tuple[int, tuple[int, ...], tuple[int, ...], int]
-
-
 def _place(mask: Tensor) -> Place:
-    """Where a mask is in memory, its form, and how often it was changed. While a known one lives, only it and its
-    views are there."""
+    """Tells a known mask from any other: while it lives, only it and its views are where it is in memory."""
     return mask.data_ptr(), tuple(mask.shape), mask.stride(), 0 if mask.is_inference() else mask._version
 
 
