@@ -238,6 +238,10 @@ def attention(
     rows, heads, queries, features = query.shape
     each = rows // len(keys)
     if queries > 1:  # a prompt's rest, once: as if the prefix stood in every row
+        if window is not None:  # the first token after the prefix looks at one fewer
+            out_of_sight = max(0, keys.shape[2] - (window - 1))
+            keys, values = keys[:, :, out_of_sight:], values[:, :, out_of_sight:]
+            attention_mask = attention_mask[..., out_of_sight:]
         whole = [torch.cat([p.repeat_interleave(each, 0), own], 2) for p, own in ((keys, key), (values, value))]
         arguments = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, **more}
         arguments = {name: value for name, value in arguments.items() if value is not None}

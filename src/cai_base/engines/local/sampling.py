@@ -22,6 +22,7 @@ from cai_base.engines import Adapter, Sample, SampleListener, SampleRequest, Tok
 from cai_base.engines.local.cache import Buffer, CacheKind, Columns, KeptPrefixes, prefix_attention, token_bytes
 from cai_base.engines.local.lora import Bank
 from cai_base.engines.local.masks import Masks, reads_window
+from cai_base.engines.local.ordered import OrderedWeights
 
 COMPACTION_SHARE = 0.75
 """Finished rows are dropped once at most this share of the batch is unfinished, because it copies the whole cache."""
@@ -49,6 +50,7 @@ class Sampler:
         self._rows, self._cache_bytes = rows, cache_bytes
         self._ends = Ends(tokenizer)
         self._prefixes = KeptPrefixes(cache_bytes // KEPT_SHARE)
+        self._ordered = OrderedWeights(model)
 
     def sample(
         self, requests: Sequence[SampleRequest], *, cache: CacheKind, listener: SampleListener | None = None
@@ -62,7 +64,8 @@ class Sampler:
                 ]
                 for name, group in groups.items()
             }
-            SampledBatch(self.model, self.bank, drawings, self._prefixes, cache).run()
+            with self._ordered.used():
+                SampledBatch(self.model, self.bank, drawings, self._prefixes, cache).run()
             for name, group in groups.items():
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})
         return [done[i] for i in range(len(requests))]
