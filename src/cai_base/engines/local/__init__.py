@@ -138,6 +138,7 @@ class LocalEngine:
         self._model, self._digest, self._file_notes = base.model, base.digest, base.tokenizer.notes + base.notes
         if lora is not None:
             self._file_notes += share_note(text_decoder(self._model), self._model.get_input_embeddings())
+        large_head.read_once(self._model.get_output_embeddings())  # type: ignore[no-untyped-call]
         self.notes: tuple[str, ...] = ()
         self.meter = Meter()
         if findings is None:
@@ -146,7 +147,6 @@ class LocalEngine:
             self._restore(findings)
         decoder = text_decoder(self._model)
         prefix = next((f"{name}." for name, module in self._model.named_modules() if name and module is decoder), "")
-        large_head.read_once(self._model.get_output_embeddings())  # type: ignore[no-untyped-call]
         self._trained = lora is not None
         self._bank = Bank(decoder, prefix, lora or Lora(rank=1, alpha=1.0))
         self._targets = peft_format.targets(self._model, self._bank.places)

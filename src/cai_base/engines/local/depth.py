@@ -1,14 +1,14 @@
 """Temporarily reduces a model to its first layers, as few as include every kind of layer, and to float32.
 
-Whether packing is valid depends on the kinds of layers, not on their number. Checking it on six layers instead of
-eighteen, or on two instead of thirty, takes proportionally less time.
+Whether packing is valid depends on the kinds of layers, not on their number. Checking it on two layers instead of
+eighteen takes proportionally less time.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cai_base.engines.local.model import text_decoder
@@ -31,13 +31,70 @@ def every_kind_of_layer(model: PreTrainedModel) -> Iterator[None]:
     if not isinstance(layers, nn.ModuleList) or len(layers) != config.num_hidden_layers:
         yield
         return
-    kinds = [_kind(layer, i, getattr(config, "layer_types", None)) for i, layer in enumerate(layers)]
-    last = max(kinds.index(kind) for kind in set(kinds))
-    decoder.layers = layers[: max(LEAST, last + 1)]
+    decoder.layers = layers[: max(LEAST, max(_first_of_kinds(model, layers)) + 1)]
     try:
         yield
     finally:
         decoder.layers = layers
+
+
+@contextmanager
+def one_of_each_kind(model: PreTrainedModel) -> Iterator[None]:
+    """A context in which the states pass unchanged through every layer whose kind an earlier layer has.
+
+    A layer keeps its index, by which models look up what else belongs to it. At least `LEAST` layers compute. A model
+    is unchanged where its layers are not a list named `layers`, or return more than the states.
+    """
+    decoder = text_decoder(model)
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or not _return_states(model, layers):
+        yield
+        return
+    computing = _first_of_kinds(model, layers)
+    computing |= set(range(LEAST)) if len(computing) < LEAST else set()
+    decoder.layers = nn.ModuleList(one if i in computing else _Through(one) for i, one in enumerate(layers))
+    try:
+        yield
+    finally:
+        decoder.layers = layers
+
+
+class _Through(nn.Module):
+    """In the place of a layer: returns the states that it is given."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        for name, value in vars(layer).items():  # such as `attention_type`, for which a decoder asks its layers
+            if not name.startswith("_") and isinstance(value, (bool, int, str)):
+                setattr(self, name, value)
+
+    def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+        """The states."""
+        return hidden_states
+
+
+def _return_states(model: PreTrainedModel, layers: nn.ModuleList) -> bool:
+    """Whether every layer takes the states first and returns them alone, as two tokens show."""
+    passed: list[bool] = []
+
+    def look(_: nn.Module, given: tuple[object, ...], returned: object) -> None:
+        passed.append(bool(given) and isinstance(given[0], Tensor) and isinstance(returned, Tensor))
+
+    hooks = [layer.register_forward_hook(look) for layer in layers]
+    try:
+        with torch.inference_mode():
+            model.base_model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return len(passed) == len(layers) and all(passed)
+
+
+def _first_of_kinds(model: PreTrainedModel, layers: nn.ModuleList) -> set[int]:
+    """The index of the first layer of each kind."""
+    types = getattr(model.config.get_text_config(), "layer_types", None)
+    kinds = [_kind(layer, i, types) for i, layer in enumerate(layers)]
+    return {kinds.index(kind) for kind in set(kinds)}
 
 
 @contextmanager

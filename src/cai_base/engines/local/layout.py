@@ -22,7 +22,7 @@ from cai_base.cache import recall, remember
 from cai_base.engines import Datum, EngineError
 from cai_base.engines.local.cache import CacheKind
 from cai_base.engines.local.cache_check import choose_cache
-from cai_base.engines.local.depth import every_kind_of_layer, in_float32
+from cai_base.engines.local.depth import every_kind_of_layer, in_float32, one_of_each_kind
 from cai_base.engines.local.forward import Layout, own_logits, weighted_logprobs
 from cai_base.engines.local.masks import FULL, SLIDING
 from cai_base.engines.tokenizer import one_line
@@ -38,7 +38,9 @@ states are wrong, and as many at the end, where windows are."""
 END = 32
 """The least number of tokens behind the branch, if a sequence is twice as long."""
 FEW = 4
-"""The number of tokens on which the model's own head is compared with its output matrix, and causality is tested."""
+"""The number of tokens on which causality is tested."""
+HEAD_TOKENS = 2
+"""The number of tokens on which the model's own head is compared with its output matrix, which it does to each alike."""
 LOUD = 100.0
 """The largest logit of hidden states that are scaled up so that a soft cap on the logits shows."""
 SAME = 1e-3
@@ -152,7 +154,7 @@ def _find_head_and_difference(model: PreTrainedModel, length: int, *, pack: bool
     tokens[1, :shared] = tokens[0, :shared]
     tokens[1, shared] = (tokens[0, shared] + 1) % config.vocab_size
     first, second = sorted(map(tuple, tokens.tolist()))  # the order of a packed row
-    own_head = _has_own_head(model, first[:FEW])
+    own_head = _has_own_head(model, first[:HEAD_TOKENS])
     _check_causal(model, own_head, first[: 4 * FEW])
     if not pack:
         return own_head, None
@@ -160,7 +162,8 @@ def _find_head_and_difference(model: PreTrainedModel, length: int, *, pack: bool
     if others:
         attention = "its layers of the type " + ", ".join(others) + " are not full or sliding attention"
         return own_head, f"{attention}, and would take in other sequences of a packed row"
-    return own_head, _difference(model, own_head, first, second, shared)
+    with one_of_each_kind(model):
+        return own_head, _difference(model, own_head, first, second, shared)
 
 
 def _difference(

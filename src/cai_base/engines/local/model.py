@@ -211,7 +211,8 @@ def _refuse_not_finite(name: str, model: PreTrainedModel) -> None:
             raise EngineError(
                 "model", name, f"its weights {key} are in {kind}", "give the model in bfloat16 or float16"
             )
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        # The least and the greatest number are NaN if one is, and take a tenth of the time of `isfinite`.
+        if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             raise EngineError("model", name, f"its weights {key} hold numbers that are not finite", "give a whole copy")
 
 
