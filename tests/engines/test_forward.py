@@ -141,6 +141,34 @@ def test_packing_is_checked_on_as_few_layers_as_have_every_kind() -> None:
     assert depths[-2:] == [5, 5], "that layer is a kind of its own"
 
 
+@pytest.mark.parametrize("wrong", [None, 0, 2, 3])
+def test_long_sequences_go_through_the_first_layer_of_each_kind_alone(wrong: int | None) -> None:
+    """A layer is wrong here that adds to a token what depends on its column in the row."""
+    types = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    shape = SHAPE | {"num_hidden_layers": 4, "layer_types": types, "sliding_window": 24, "head_dim": 8}
+    model = AutoModelForCausalLM.from_config(Gemma3TextConfig(**shape)).eval()
+    computed: list[int] = []
+
+    def of_layer(place: int) -> Any:
+        def look(_: Any, given: Any, states: torch.Tensor) -> torch.Tensor:
+            if states.shape[1] < 64:
+                return states
+            computed.append(place)
+            columns = torch.linspace(0, 1, states.shape[1])[:, None] * torch.arange(states.shape[2])
+            return states + columns if place == wrong else states
+
+        return look
+
+    for place, layer in enumerate(model.model.layers):
+        if place == wrong == 3:
+            layer.self_attn.of_its_own_kind = True
+        layer.register_forward_hook(of_layer(place))
+    packed = layout.compare_layouts(model, 64, pack=True)[0].packed
+    assert packed == (wrong is None)
+    assert set(computed) == ({0, 2, 3} if wrong == 3 else {0, 2})
+    assert [layer.self_attn.layer_idx for layer in model.model.layers] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("length", [64, 200])
 def test_the_comparison_of_layouts_computes_logits_only_where_it_looks(length: int) -> None:
     shape = SHAPE | {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 24, "head_dim": 8}
