@@ -151,6 +151,7 @@ class Comparison:
                     "median": _rounded(self.median(name)),
                     "cpu": _rounded(self.median(name, "cpu")),
                     "rounds": [[_rounded(one.wall) for one in turn] for turn in rounds],
+                    "rounds_cpu": [[_rounded(one.cpu) for one in turn] for turn in rounds],
                     "times": self.times.get(name, 1.0),
                 }
                 for name, rounds in self.seconds.items()

@@ -125,10 +125,13 @@ def cpu_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         for peer, one in row["ratios"].items():
             ours, theirs = row["seconds"][row["ours"]]["cpu"], row["seconds"][peer]["cpu"]
-            every = rounds(row["seconds"][peer], row["seconds"][row["ours"]])
+            both = row["seconds"][peer], row["seconds"][row["ours"]]
+            every = rounds(*both)
+            by_cpu = rounds(*both, "rounds_cpu") if "rounds_cpu" in both[0] else []
+            around = f" [{min(by_cpu):.2f}, {max(by_cpu):.2f}]" if len(by_cpu) > 1 else ""
             verdict = "reached" if one["cpu_ratio"] >= one["goal"] else "not reached"
             lines.append(
-                f"| {row['what']} | {peer} | {ours:.3g} | {theirs:.3g} | {one['cpu_ratio']} | {spread(every)} "
+                f"| {row['what']} | {peer} | {ours:.3g} | {theirs:.3g} | {one['cpu_ratio']}{around} | {spread(every)} "
                 f"| {one['goal']:g} | {verdict} | {places[line_of(row['machine'])]} |"
             )
     return "\n".join([*lines, "", *(f"- {letter}: {line}." for line, letter in places.items())]) + "\n"
@@ -158,10 +161,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rounds(peer: dict[str, Any], ours: dict[str, Any]) -> list[float]:
-    """The ratio of every round."""
+def rounds(peer: dict[str, Any], ours: dict[str, Any], measure: str = "rounds") -> list[float]:
+    """The ratio of every round, by the clock or by CPU time (`rounds_cpu`, which files before 28 November lack)."""
     scale = peer["times"] / ours["times"]
-    turns = zip(peer["rounds"], ours["rounds"], strict=False)
+    turns = zip(peer[measure], ours[measure], strict=False)
     return [scale * statistics.median(theirs) / statistics.median(mine) for theirs, mine in turns]
 
 

@@ -1,6 +1,7 @@
 """The reader on a run's page: all answers and chains, as text, under a policy that allows only its script."""
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -48,10 +49,14 @@ def html(stored: StoredRun) -> str:
     return page.html(stored, [])
 
 
-def data_of(html: str) -> dict[str, object]:
+def reader_data(html: str) -> str:
     element = re.search(r'<script id="reader-data" type="application/json">([^<]*)</script>', html)
     assert element is not None
-    content: dict[str, object] = json.loads(element.group(1))
+    return element.group(1)
+
+
+def data_of(html: str) -> dict[str, object]:
+    content: dict[str, object] = json.loads(reader_data(html))
     return content
 
 
@@ -168,6 +173,38 @@ def test_in_a_browser_an_item_is_shown_by_its_link_and_hostile_text_stays_text(h
     assert "<ins>" in item
     assert "<title>owned" not in shown
     assert f"{number + 1} of {len(items)}" in shown
+
+
+def test_many_texts_are_in_the_page_compressed_and_the_same_each_time(
+    stored: StoredRun, html: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "PACKED", 1000)
+    packed, again = reader.read(stored), reader.read(stored)
+    assert packed == again
+    assert packed.packed
+    assert json.loads(gzip.decompress(base64.b64decode(packed.data))) == data_of(html)
+    assert len(packed.data) < len(reader_data(html)) / 2
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_in_a_browser_compressed_texts_are_read_too(
+    stored: StoredRun, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "PACKED", 1000)
+    text = page.html(stored, [])
+    assert 'id="reader-data" type="application/gzip"' in text
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    items = data_of(html)["items"]
+    assert isinstance(items, list)
+    flags = "--headless --no-sandbox --disable-gpu --virtual-time-budget=8000".split()
+    shown = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}", "--dump-dom", f"file://{tmp_path}/page.html#item-1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"2 of {len(items)}" in shown
+    assert items[1]["id"] in shown.partition('id="reader-item"')[2].partition("</article>")[0]
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")

@@ -19,7 +19,7 @@ def write(directory: Path) -> list[Path]:
     """
     # matplotlib takes seconds, and a table needs none of it.
     from cai_base.report.figures import draw
-    from cai_base.report.page import html, markdown
+    from cai_base.report.page import content_of, html, markdown
 
     stored = load(directory)
     groups = draw(stored)
@@ -28,7 +28,8 @@ def write(directory: Path) -> list[Path]:
             write_atomic(directory / FIGURES / f"{picture.name}.svg", picture.svg)
         if group.pictures:
             write_atomic(directory / FIGURES / f"{group.sheet.name}.pdf", group.sheet.pdf())
-    pages = {REPORT_HTML: html(stored, groups), REPORT_MARKDOWN: markdown(stored, groups)}
+    content = content_of(stored)
+    pages = {REPORT_HTML: html(stored, groups, content), REPORT_MARKDOWN: markdown(stored, groups, content)}
     for name, text in pages.items():
         write_atomic(directory / name, text.encode())
     return [directory / name for name in pages]

@@ -50,8 +50,12 @@ PRINCIPLES_NOTE = (
 )
 
 
-def html(stored: StoredRun, groups: Sequence[Group]) -> str:
-    """`report.html`: one file that loads nothing. Its only script is that of the reader."""
+def html(stored: StoredRun, groups: Sequence[Group], content: Mapping[str, object] | None = None) -> str:
+    """`report.html`: one file that loads nothing. Its only script is that of the reader.
+
+    Args:
+        content: what `content_of` returned, if it has been asked.
+    """
     glance = [picture for group in groups[:1] for picture in group.pictures]
     pictures = [picture for group in groups for picture in group.pictures]
     only_here = {
@@ -59,11 +63,15 @@ def html(stored: StoredRun, groups: Sequence[Group]) -> str:
         "glance_caption": groups[0].caption if groups else "",
         "reader": reader.read(stored, pictures),
     }
-    return web_environment().get_template("report.html").render(_content(stored, groups[1:]) | only_here)
+    return (
+        web_environment()
+        .get_template("report.html")
+        .render({**(content or content_of(stored)), "groups": groups[1:], **only_here})
+    )
 
 
-def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:
-    """`report.md`: every value is escaped, and every text of a model is a fenced block."""
+def markdown(stored: StoredRun, groups: Sequence[Group], content: Mapping[str, object] | None = None) -> str:
+    """`report.md`: every value is escaped, and every text of a model is a fenced block; see `html`."""
     environment = Environment(
         loader=PackageLoader("cai_base.report"),
         autoescape=False,
@@ -73,11 +81,11 @@ def markdown(stored: StoredRun, groups: Sequence[Group]) -> str:
         lstrip_blocks=True,
     )
     tools = {"fenced": fenced, "laid_out": laid_out}
-    return environment.get_template("report.md").render(_content(stored, groups) | tools)
+    return environment.get_template("report.md").render({**(content or content_of(stored)), "groups": groups, **tools})
 
 
-def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
-    """The variables of both templates, by name."""
+def content_of(stored: StoredRun) -> dict[str, object]:
+    """The variables of both templates, by name, without the figures."""
     results, prefill = stored.results, stored.settings.revision.refusal_prefill
     return {
         "results": results,
@@ -98,7 +106,6 @@ def _content(stored: StoredRun, groups: Sequence[Group]) -> dict[str, object]:
         "principles": principle_table(results),
         "principles_note": (HARM_NOTE if _reads_critiques(results) else "") + PRINCIPLES_NOTE,
         "pairs": pair_sentence(results),
-        "groups": groups,
         "prefill": percent(prefill) if prefill else "",
         "opened": _opened(results.revision.prefilled),
         "chains": shown_chains(stored),

@@ -2,10 +2,11 @@
 
 The texts are in the page as JSON, in an element that browsers do not execute. The page's only script shows them as
 text, and the page's Content-Security-Policy allows that script by its hash. Without scripts the page shows the examples
-only.
+only. Many texts are compressed, so that the page of ten thousand chains can be sent by mail.
 """
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,9 @@ from cai_base.report.load import StoredRun
 from cai_base.report.plotting import Picture
 
 LARGEST = 18_000_000
-"""The most bytes of text in a page, which with its figures stays under 20 MB: it opens in seconds and can be sent."""
+"""The most bytes of text in a page, which opens in a second."""
+PACKED = 2_000_000
+"""More bytes of text than these are compressed: a smaller page can be searched as a file, and compared line by line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,14 @@ class Reader:
 
     Attributes:
         data: the items as JSON that is safe inside a page: it has no `<`.
+        packed: whether `data` is that JSON as gzip makes it, in base64.
         readings: the values of the figures, likewise.
         script: the page's script, for the reader and for values under the pointer.
         left_out: the number of items that do not fit.
     """
 
     data: str
+    packed: bool
     readings: str
     script: str
     left_out: int
@@ -121,7 +126,10 @@ def read(stored: StoredRun, pictures: Sequence[Picture] = (), largest: int = LAR
     }
     figures = {one.name: one.readings for one in pictures if one.readings is not None}
     data = f'{{"head":{_as_json(head)},"items":[{",".join(chosen)}]}}'
-    return Reader(data, _as_json(figures), page_script(), left_out)
+    packed = size > PACKED
+    if packed:
+        data = base64.b64encode(gzip.compress(data.encode(), mtime=0)).decode()
+    return Reader(data, packed, _as_json(figures), page_script(), left_out)
 
 
 def _items(stored: StoredRun) -> Iterator[_Prompt | _Chain]:

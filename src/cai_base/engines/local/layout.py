@@ -40,7 +40,7 @@ END = 32
 FEW = 4
 """The number of tokens on which causality is tested."""
 HEAD_TOKENS = 2
-"""The number of tokens on which the model's own head is compared with its output matrix, which it does to each alike."""
+"""The number of tokens on which the model's own head is compared with its output matrix."""
 LOUD = 100.0
 """The largest logit of hidden states that are scaled up so that a soft cap on the logits shows."""
 SAME = 1e-3

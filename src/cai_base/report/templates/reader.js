@@ -1,10 +1,24 @@
 "use strict";
 // The reader: shows one item of the page's data at a time. Every text is set as text, never as markup.
-(() => {
-  const data = JSON.parse(document.getElementById("reader-data").textContent);
+(async () => {
+  const element = (name) => document.getElementById(`reader-${name}`);
+
+  // The data of a page of many texts is compressed.
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+
+  const isPacked = element("data").type !== "application/json";
+  if (isPacked && !("DecompressionStream" in window)) {
+    element("panel").hidden = false;
+    element("item").textContent = "This browser cannot unpack the texts; a newer one can.";
+    return;
+  }
+  const stored = element("data").textContent;
+  const data = JSON.parse(isPacked ? await unpacked(stored) : stored);
   const { arms, principles } = data.head;
   const items = data.items;
-  const element = (name) => document.getElementById(`reader-${name}`);
   const filters = { what: "", arm: "", verdict: "", kind: "", seed: "", principle: "", ended: "" };
   let shown = [];
   let place = 0;
