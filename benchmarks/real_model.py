@@ -43,6 +43,7 @@ BASE = cache_folder() / "real" / "gemma-3-270m-q4_k_m.gguf"
 LENGTH = 1792
 """The longest sequence of a run on the packaged inputs, in tokens."""
 ROWS_DRAWN = 24
+DRAWS = 3
 TRL, GENERATE, PADDED = "TRL and PEFT", "generate", "padded engine of commit 488aaaf"
 LLAMA = "llama.cpp's server, 8 slots"
 ADAPTER = "0"
@@ -181,13 +182,19 @@ def drawing(bench: Bench) -> Comparison:
     model = bench.engine._model
     vocabulary, generator = int(model.get_output_embeddings().weight.shape[0]), torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(ROWS_DRAWN, vocabulary, generator=generator)
+    turns = max(3, bench.scale.rounds)
+    fresh = [logits.clone() for _ in range(turns * (DRAWS + 1))]  # a draw overwrites them, and begins with a warm-up
     temperatures = torch.full((ROWS_DRAWN,), 0.7, dtype=torch.float64)
     uniforms = torch.rand(ROWS_DRAWN, dtype=torch.float64, generator=generator)
     tokens = torch.randint(0, vocabulary, (ROWS_DRAWN, 1), generator=generator)
 
     @torch.inference_mode()
     def step() -> object:
-        return model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+        with bench.engine._sampler._ordered.used():
+            return model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+
+    def drawn() -> object:
+        return draw(fresh.pop(), temperatures, uniforms)
 
     row = Comparison(
         "real-draw",
@@ -197,9 +204,9 @@ def drawing(bench: Bench) -> Comparison:
     )
     contenders = {
         "decoding step without a cache": steps_of(step),
-        "draw": steps_of(lambda: draw(logits, temperatures, uniforms)),
+        "draw": steps_of(drawn),
     }
-    row.measure(contenders, max(3, bench.scale.rounds), 3)
+    row.measure(contenders, turns, DRAWS)
     return row
 
 

@@ -141,7 +141,7 @@ def test_frequencies_of_20000_draws_from_a_large_vocabulary_are_the_softmax(temp
     n, logits = 20_000, large_logits()
     uniforms = torch.from_numpy(np.random.default_rng(5).random(n))
     chunks = [
-        draw(logits.expand(len(part), -1), torch.full((len(part),), temperature, dtype=torch.float64), part)
+        draw(logits.repeat(len(part), 1), torch.full((len(part),), temperature, dtype=torch.float64), part)
         for part in uniforms.split(500)
     ]
     counts = np.bincount(torch.cat(chunks).numpy(), minlength=LARGE)
@@ -157,7 +157,7 @@ def test_a_draw_from_a_large_vocabulary_is_that_from_the_whole_distribution() ->
     logits = large_logits()
     uniforms = torch.from_numpy(np.random.default_rng(6).random(500))
     uniforms[:2] = torch.tensor([0.0, 1 - 1e-16], dtype=torch.float64)
-    drawn = draw(logits.expand(500, -1), torch.ones(500, dtype=torch.float64), uniforms)
+    drawn = draw(logits.repeat(500, 1), torch.ones(500, dtype=torch.float64), uniforms)
     cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
     wanted = torch.searchsorted(cumulative, uniforms * cumulative[-1], right=True)
     assert (drawn[1:] == wanted[1:]).float().mean() > 0.99
@@ -178,9 +178,9 @@ def test_a_draw_from_a_large_vocabulary_does_not_depend_on_the_other_rows() -> N
     logits = 3.0 * torch.randn(64, LARGE, generator=generator)
     uniforms = torch.from_numpy(np.random.default_rng(7).random(64))
     temperatures = torch.tensor([0.0, 0.6, 1.0, 1.4], dtype=torch.float64).repeat(16)
-    together = draw(logits, temperatures, uniforms)
+    together = draw(logits.clone(), temperatures, uniforms)
     assert together.tolist() == [
-        int(draw(logits[i : i + 1], temperatures[i : i + 1], uniforms[i : i + 1])) for i in range(64)
+        int(draw(logits[i : i + 1].clone(), temperatures[i : i + 1], uniforms[i : i + 1])) for i in range(64)
     ]
     assert together[::4].tolist() == logits[::4].argmax(dim=-1).tolist()
 

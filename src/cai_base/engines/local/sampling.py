@@ -305,27 +305,28 @@ def draw(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
     the block is chosen, then the token within it, so that only one block per row is converted to fp64.
 
     Args:
-        logits: `[rows, vocabulary]`.
+        logits: `[rows, vocabulary]`; those of a large vocabulary are overwritten.
         temperatures, uniforms: `[rows]` in fp64.
 
     Returns:
         Tokens `[rows]`.
     """
     warm = temperatures > 0
-    if not warm.any():
-        return logits.argmax(dim=-1)
+    coldest = None if warm.all() else logits.argmax(dim=-1)
+    if coldest is not None and not warm.any():
+        return coldest
     divisors = torch.where(warm, temperatures, 1.0)
     if logits.shape[-1] <= WHOLE:
         sampled = _passed((logits.double() / divisors[:, None]).softmax(dim=-1), uniforms)
     else:
         sampled = _draw_in_blocks(logits, divisors, uniforms)
-    return sampled if warm.all() else torch.where(warm, sampled, logits.argmax(dim=-1))
+    return sampled if coldest is None else torch.where(warm, sampled, coldest)
 
 
 def _draw_in_blocks(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
     """`draw` for a large vocabulary, at temperatures above 0."""
     # In place, because allocating a tensor of this size costs as much as computing its values.
-    scores = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperatures[:, None].to(logits.dtype)).exp_()
+    scores = logits.sub_(logits.amax(dim=-1, keepdim=True)).div_(temperatures[:, None].to(logits.dtype)).exp_()
     rest = -logits.shape[-1] % BLOCK
     weights = (F.pad(scores, (0, rest)) if rest else scores).view(len(logits), -1, BLOCK)
     # The order of additions within a block does not depend on the rest of the batch.
