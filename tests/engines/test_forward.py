@@ -150,7 +150,7 @@ def test_long_sequences_go_through_the_first_layer_of_each_kind_alone(wrong: int
     computed: list[int] = []
 
     def of_layer(place: int) -> Any:
-        def look(_: Any, given: Any, states: torch.Tensor) -> torch.Tensor:
+        def look(_: Any, inputs: Any, states: torch.Tensor) -> torch.Tensor:
             if states.shape[1] < 64:
                 return states
             computed.append(place)

@@ -75,10 +75,10 @@ class _Through(nn.Module):
 
 def _return_states(model: PreTrainedModel, layers: nn.ModuleList) -> bool:
     """Whether every layer takes the states first and returns them alone, as two tokens show."""
-    passed: list[bool] = []
+    verdicts: list[bool] = []
 
-    def look(_: nn.Module, given: tuple[object, ...], returned: object) -> None:
-        passed.append(bool(given) and isinstance(given[0], Tensor) and isinstance(returned, Tensor))
+    def look(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        verdicts.append(bool(inputs) and isinstance(inputs[0], Tensor) and isinstance(output, Tensor))
 
     hooks = [layer.register_forward_hook(look) for layer in layers]
     try:
@@ -87,7 +87,7 @@ def _return_states(model: PreTrainedModel, layers: nn.ModuleList) -> bool:
     finally:
         for hook in hooks:
             hook.remove()
-    return len(passed) == len(layers) and all(passed)
+    return len(verdicts) == len(layers) and all(verdicts)
 
 
 def _first_of_kinds(model: PreTrainedModel, layers: nn.ModuleList) -> set[int]:
