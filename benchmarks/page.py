@@ -16,26 +16,33 @@ import os
 import re
 import subprocess
 import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 
 from cai_base.paths import REPORT_HTML
 from cai_base.report.reader import PACKED
 
-DATA = re.compile(r'(<script id="reader-data" type="application/json">)(.*?)(</script>)', re.DOTALL)
-AS_PACKED = '<script id="reader-data" type="application/gzip">{}</script>'
+DATA = re.compile(r'<script id="reader-data" type="application/(json|gzip)">(.*?)</script>', re.DOTALL)
+ELEMENT = '<script id="reader-data" type="application/{}">{}</script>'
 CHROMIUM = (
     "chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --dump-dom"
 ).split()
 POLICY = re.compile('<meta http-equiv="Content-Security-Policy"[^>]*>')
-PROBE = """<script>addEventListener("load", async () => {
+PROBE = """<img src="ADDRESS/wait" alt=""><script>addEventListener("DOMContentLoaded", async () => {
   const panel = document.getElementById("reader-panel");
   while (panel && panel.hidden) await new Promise((done) => setTimeout(done, 1)); // it unpacks its texts
   document.body.getBoundingClientRect(); // lays the page out
   document.body.dataset.opened = performance.now();
+  fetch("ADDRESS/done", { mode: "no-cors" });
 })</script></body>"""
+"""Chromium writes the page's elements once it is loaded, and the picture is not before the texts are shown."""
 OPENED = re.compile(r'data-opened="([0-9.]+)"')
 TIMES = 5
 """How often each page is opened."""
@@ -48,10 +55,11 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=10_000)
     args = parser.parse_args()
     page = (args.run / REPORT_HTML).read_text("utf-8")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, gate() as address:
+        probe = PROBE.replace("ADDRESS", address)
         empty, many = Path(folder) / "empty.html", Path(folder) / "many.html"
-        empty.write_text(f"<!doctype html><title>empty</title><body>{PROBE}", "utf-8")
-        many.write_text(POLICY.sub("", repeated(page, args.items)).replace("</body>", PROBE), "utf-8")
+        empty.write_text(f"<!doctype html><title>empty</title><body>{probe}", "utf-8")
+        many.write_text(POLICY.sub("", repeated(page, args.items)).replace("</body>", probe), "utf-8")
         rounds = [[open_page(one) for one in (empty, many)] for _ in range(TIMES)]
         size = many.stat().st_size
     (_, before), (opened, after) = (
@@ -71,15 +79,42 @@ def repeated(page: str, count: int) -> str:
     match = DATA.search(page)
     if match is None:
         sys.exit("the page has no reader: write it again with cai-base report RUN")
-    data = json.loads(match.group(2))
+    form, stored = match.groups()
+    data = json.loads(stored if form == "json" else gzip.decompress(base64.b64decode(stored)))
     items = data["items"]
     data["items"] = [items[n % len(items)] | {"id": f"{items[n % len(items)]['id']}-{n}"} for n in range(count)]
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c").encode()
     if len(text) > PACKED:
-        whole = AS_PACKED.format(base64.b64encode(gzip.compress(text, mtime=0)).decode())
+        element = ELEMENT.format("gzip", base64.b64encode(zlib.compress(text, 6, wbits=31)).decode())
     else:
-        whole = match.group(1) + text.decode() + match.group(3)
-    return page[: match.start()] + whole + page[match.end() :]
+        element = ELEMENT.format("json", text.decode())
+    return page[: match.start()] + element + page[match.end() :]
+
+
+@contextmanager
+def gate() -> Iterator[str]:
+    """The address of a server whose `/wait` answers once `/done` was asked for, for one page at a time."""
+    is_done = Event()
+
+    class Gate(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/wait":
+                is_done.wait(60)
+                is_done.clear()
+            else:
+                is_done.set()
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gate)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
 
 
 def open_page(page: Path) -> tuple[float, float]:

@@ -190,7 +190,7 @@ def drawing(bench: Bench) -> Comparison:
 
     @torch.inference_mode()
     def step() -> object:
-        with bench.engine._sampler._ordered.used():
+        with bench.engine._sampler.ordered.used():
             return model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
 
     def drawn() -> object:

@@ -47,7 +47,7 @@ WHY = {
     "results precision-dpo": "The goal is this project's own.",
     "results precision-revision": "The goal is this project's own.",
     "results cpu-original-way": "The embedded model is so small that a request alone wastes little of one thread.",
-    "results cpu-revision": "Against one request at a time as the evaluation: what a batch saves is what a request alone "
+    "results cpu-revision": "Against one request at a time as the evaluation: a batch saves what a request alone "
     "wastes of a thread, and the prefix that all share.",
     "results real-revision": "Every contender multiplies by the 262,144 rows of the head for each token that it draws.",
 }

@@ -1,4 +1,4 @@
-"""Random small models of three architectures, saved in Hugging Face layout with a byte-level tokenizer."""
+"""Random small models, saved in Hugging Face layout with a byte-level tokenizer."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,13 +9,15 @@ from checkpoints import LENGTH, LORA, SHAPE, save_tokenizer
 from transformers import LlamaConfig, MistralConfig, Qwen3Config
 
 from cai_base.engines import Findings, Lora
-from cai_base.engines.local import LocalEngine, masks
+from cai_base.engines.local import LocalEngine, large_head, masks
 
 CONFIGS = {
     "llama": LlamaConfig(**SHAPE, tie_word_embeddings=False),
     "qwen3": Qwen3Config(**SHAPE, head_dim=16, tie_word_embeddings=True),
     "mistral": MistralConfig(**SHAPE, sliding_window=None),
     "windowed": MistralConfig(**SHAPE, sliding_window=24),
+    # Its weights are put in oneDNN's order, and its window ends within the prefix that prompts share.
+    "large": MistralConfig(**SHAPE | {"vocab_size": large_head.LARGE + 100}, sliding_window=8),
 }
 
 

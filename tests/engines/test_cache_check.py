@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,17 @@ def spoil_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that take another's keys when one is dropped."""
     select = cache.Buffer.batch_select_indices
     monkeypatch.setattr(cache.Buffer, "batch_select_indices", lambda self, rows: select(self, torch.zeros_like(rows)))
+
+
+def spoil_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that look at less of a shared prefix than their window."""
+    of = cache._Prefixes.of
+
+    def narrower(self: Any, keys: torch.Tensor) -> Any:
+        prefix, window = of(self, keys)
+        return prefix, window - 3
+
+    monkeypatch.setattr(cache._Prefixes, "of", narrower)
 
 
 def spoil_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +73,12 @@ def test_a_cache_that_is_wrong_for_a_model_is_not_used_and_said(
     spoil_transformers(monkeypatch)
     with pytest.raises(EngineError, match="responses cannot be drawn token by token, not even with transformers' own"):
         engine("qwen3")
+
+
+@pytest.mark.parametrize("kind", ["windowed", "large"])
+def test_a_window_that_is_cut_too_short_is_seen(engine: Make, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    spoil_window(monkeypatch)
+    assert engine(kind).findings().layout.cache == "rows"
 
 
 def test_one_wrong_token_of_a_large_vocabulary_is_seen() -> None:

@@ -1,5 +1,6 @@
 """Weights in oneDNN's order: where responses are drawn from a large vocabulary, and nowhere else."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from cai_base.engines.local import large_head, ordered
+from cai_base.engines import Datum, SampleRequest
+from cai_base.engines.local import LocalEngine, large_head, ordered
 from cai_base.engines.local.ordered import OrderedWeights
 
 pytestmark = pytest.mark.skipif(
@@ -66,6 +68,30 @@ def test_copies_take_no_more_memory_than_they_may(monkeypatch: pytest.MonkeyPatc
         with torch.inference_mode(), OrderedWeights(model).used(), torch.profiler.profile() as profiled:
             model(input_ids=torch.zeros(1, 3, dtype=torch.long))
         assert [event.name for event in profiled.events()].count("mkldnn::_linear_pointwise") == layers
+
+
+@pytest.mark.parametrize("part", ["head", "layers"])
+def test_a_model_of_two_precisions_has_copies_of_what_is_in_float32(part: str) -> None:
+    model = model_of(large_head.LARGE + 5)
+    head = cast(nn.Linear, model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    (head if part == "head" else model.base_model).to(torch.bfloat16)
+    with torch.inference_mode(), OrderedWeights(model).used(), torch.profiler.profile() as profiled:
+        head(torch.zeros(1, 32, dtype=head.weight.dtype))
+    names = [event.name for event in profiled.events()]
+    assert names.count("mkldnn::_linear_pointwise") == (part == "layers")
+
+
+def test_an_engine_draws_by_them_and_trains_without(engine: Callable[..., LocalEngine]) -> None:
+    ours = engine("large")
+    ours.create({"a": 0})
+    requests = [SampleRequest("a", prompt, 3, 1.0, (), 0) for prompt in ((5, 6, 7), (5, 6, 8, 9))]
+    names = []
+    for work in (lambda: ours.sample(requests), lambda: ours.compute_logprobs({"a": [Datum((5, 6, 7), (0, 0, 1))]})):
+        with torch.profiler.profile() as profiled:
+            work()
+        names.append({event.name for event in profiled.events()})
+    assert "mkldnn::_linear_pointwise" in names[0]
+    assert "mkldnn::_linear_pointwise" not in names[1]
 
 
 def test_without_pytorch_s_operation_the_plain_product_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

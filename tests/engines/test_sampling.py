@@ -32,7 +32,7 @@ def request(adapter: str | None, prompt: tuple[int, ...], seed: int = 0, **chang
     return SampleRequest(adapter, prompt, seed=seed, **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "windowed"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "windowed", "large"])
 def test_a_prefix_kept_once_an_adapter_changes_no_token(engine: Make, kind: str) -> None:
     ours = engine(kind)
     ours.create({"a": 1, "b": 2})
@@ -68,7 +68,7 @@ def test_a_prefix_kept_from_the_batch_before_changes_no_token_and_goes_with_the_
     assert drawn(ours) == drawn(stirred(2)) != first
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "windowed"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "windowed", "large"])
 def test_at_temperature_0_responses_are_those_of_generate(
     engine: Make, folder: Callable[[str], str], tmp_path: Path, kind: str
 ) -> None:

@@ -172,7 +172,11 @@ class LocalEngine:
         """Why so many adapters cannot be trained together in the device's memory; None if they can."""
         weights = sum(sum(place.sizes) for place in self._bank.places)
         on_cpu = self._model.device.type == "cpu"
-        room = machine.memory() if on_cpu else int(torch.cuda.mem_get_info(self._model.device)[0])
+        room = (
+            machine.memory() - self._sampler.ordered.size
+            if on_cpu
+            else int(torch.cuda.mem_get_info(self._model.device)[0])
+        )
         return machine.too_large(adapters, weights, room)
 
     def precision_advice(self) -> str | None:

@@ -23,8 +23,8 @@ from cai_base.engines.tokenizer import one_line
 
 PREFIX, ENDS, TOKENS = 16, (3, 5, 8), (3, 3, 1)
 """Tokens that the prompts share, that each has of its own, and that are given to each: the last row ends first."""
-WINDOW = 18
-"""The sliding window under which caches are compared: it ends within the prefix."""
+WINDOW = 12
+"""The sliding window under which caches are compared: it begins and ends within the prefix."""
 LIKELY = 64
 """How many of the most probable tokens are compared. The others are nearly never drawn."""
 TOLERANCE = {torch.float32: 5e-4, torch.bfloat16: 0.25}

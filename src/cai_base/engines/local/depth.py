@@ -1,4 +1,4 @@
-"""Temporarily reduces a model to its first layers, as few as include every kind of layer, and to float32.
+"""Temporarily reduces a model to few layers, such that every kind of layer is among them, and to float32.
 
 Whether packing is valid depends on the kinds of layers, not on their number. Checking it on two layers instead of
 eighteen takes proportionally less time.
@@ -132,4 +132,4 @@ def _kind(layer: nn.Module, place: int, types: list[str] | None) -> object:
             if key != PLACE and not key.startswith("_") and isinstance(value, (bool, int, float, str, type(None)))
         }
         modules.append((name, type(module).__qualname__, tuple(sorted(plain.items(), key=lambda item: item[0]))))
-    return types[place] if types else None, tuple(modules)
+    return types[place] if types and place < len(types) else None, tuple(modules)

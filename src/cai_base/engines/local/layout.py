@@ -2,7 +2,7 @@
 where the keys and values of responses are kept (`cache_check`).
 
 Layers that are not attention are never packed. For other models the comparison takes two forward passes over sequences
-of the longest expected length, in float32, through the first layers that have every kind of layer. Its outcome depends
+of the longest expected length, in float32, through the first layer of each kind. Its outcome depends
 on the weights, the config, the length, the device and the code, so it is cached under a hash of these.
 """
 
@@ -38,7 +38,7 @@ states are wrong, and as many at the end, where windows are."""
 END = 32
 """The least number of tokens behind the branch, if a sequence is twice as long."""
 FEW = 4
-"""The number of tokens on which causality is tested."""
+"""The number of tokens that are compared to test causality."""
 HEAD_TOKENS = 2
 """The number of tokens on which the model's own head is compared with its output matrix."""
 LOUD = 100.0

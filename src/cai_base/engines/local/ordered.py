@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cai_base.engines.local import large_head
+from cai_base.engines.local.model import text_decoder
 
 MOST = 2 << 30
 """Bytes of copies at most; of a model with more, the head alone, or nothing."""
@@ -21,7 +22,7 @@ ROWS = 24
 
 
 class OrderedWeights:
-    """The copies of one model's weights, made when they are first used and kept.
+    """The copies of one model's weights, made when they are first used, and kept as long as the model.
 
     Only models whose head is large (`large_head.takes`) have them, in fp32 on a CPU. Whether a weight has a copy
     depends on the model alone, so that no response depends on what was drawn before.
@@ -34,9 +35,14 @@ class OrderedWeights:
         self._layers = _chosen(model)
         self._copies: list[Tensor] = []
 
+    @property
+    def size(self) -> int:
+        """Bytes of the copies, made or not."""
+        return sum(one.weight.nbytes for one in self._layers)
+
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Within it the linear layers multiply by their copies; they have no gradient."""
+        """Within it the linear layers multiply by their copies; they have no gradient. One caller at a time."""
         if len(self._copies) < len(self._layers):
             self._copies = [torch.ops.mkldnn._reorder_linear_weight(one.weight.detach(), ROWS) for one in self._layers]
         for layer, copy in zip(self._layers, self._copies, strict=True):
@@ -45,7 +51,7 @@ class OrderedWeights:
             yield
         finally:
             for layer in self._layers:
-                del layer.forward
+                vars(layer).pop("forward", None)
 
 
 class _Product:
@@ -60,10 +66,17 @@ class _Product:
 
 
 def _chosen(model: PreTrainedModel) -> list[nn.Linear]:
+    """The layers that have copies: of the text decoder and the head, none of an encoder for images."""
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     # The two operations are PyTorch's own, but not public: without them its plain product is taken.
-    can = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")  # type: ignore[no-untyped-call]
-    if not (can and large_head.takes(head) and head.weight.device.type == "cpu" and head.weight.dtype == torch.float32):
+    has_operations = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")  # type: ignore[no-untyped-call]
+    if not (has_operations and large_head.takes(head) and _can_be_copied(head)):
         return []
-    frozen = [one for one in model.modules() if type(one) is nn.Linear and not one.weight.requires_grad]
-    return next((layers for layers in (frozen, [head]) if sum(one.weight.nbytes for one in layers) <= MOST), [])
+    inside = [one for one in text_decoder(model).modules() if type(one) is nn.Linear and _can_be_copied(one)]
+    every = [*(one for one in inside if one is not head), head]
+    return next((layers for layers in (every, [head]) if sum(one.weight.nbytes for one in layers) <= MOST), [])
+
+
+def _can_be_copied(layer: nn.Linear) -> bool:
+    weight, whole = layer.weight, (torch.float32, "cpu")
+    return (weight.dtype, weight.device.type) == whole and weight.numel() > 0 and not weight.requires_grad

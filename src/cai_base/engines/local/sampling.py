@@ -50,7 +50,7 @@ class Sampler:
         self._rows, self._cache_bytes = rows, cache_bytes
         self._ends = Ends(tokenizer)
         self._prefixes = KeptPrefixes(cache_bytes // KEPT_SHARE)
-        self._ordered = OrderedWeights(model)
+        self.ordered = OrderedWeights(model)
 
     def sample(
         self, requests: Sequence[SampleRequest], *, cache: CacheKind, listener: SampleListener | None = None
@@ -64,7 +64,7 @@ class Sampler:
                 ]
                 for name, group in groups.items()
             }
-            with self._ordered.used():
+            with self.ordered.used():
                 SampledBatch(self.model, self.bank, drawings, self._prefixes, cache).run()
             for name, group in groups.items():
                 done.update({i: drawing.finished() for i, drawing in zip(group, drawings[name], strict=True)})

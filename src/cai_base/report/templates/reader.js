@@ -9,14 +9,15 @@
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   }
 
-  const isPacked = element("data").type !== "application/json";
-  if (isPacked && !("DecompressionStream" in window)) {
-    element("panel").hidden = false;
-    element("item").textContent = "This browser cannot unpack the texts; a newer one can.";
+  const stored = element("data").textContent;
+  let data;
+  try {
+    data = JSON.parse(element("data").type === "application/json" ? stored : await unpacked(stored));
+  } catch (error) {
+    element("failed").hidden = false;
+    element("failed").textContent = `The texts could not be unpacked (${error.message}). A newer browser may be able to.`;
     return;
   }
-  const stored = element("data").textContent;
-  const data = JSON.parse(isPacked ? await unpacked(stored) : stored);
   const { arms, principles } = data.head;
   const items = data.items;
   const filters = { what: "", arm: "", verdict: "", kind: "", seed: "", principle: "", ended: "" };
