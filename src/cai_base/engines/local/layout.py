@@ -36,11 +36,9 @@ COMPARED = 8
 """The number of tokens that are compared right behind the branch of two sequences, where convolutions and recurrent
 states are wrong, and as many at the end, where windows are."""
 END = 32
-"""The least number of tokens behind the branch, if a sequence is twice as long."""
+"""The number of tokens behind the branch, if a sequence is twice as long."""
 FEW = 4
 """The number of tokens that are compared to test causality."""
-HEAD_TOKENS = 2
-"""The number of tokens on which the model's own head is compared with its output matrix."""
 LOUD = 100.0
 """The largest logit of hidden states that are scaled up so that a soft cap on the logits shows."""
 SAME = 1e-3
@@ -150,11 +148,11 @@ def _find_head_and_difference(model: PreTrainedModel, length: int, *, pack: bool
     config = model.config.get_text_config()
     tokens = randomness.stream("layout").integers(0, config.vocab_size, size=(2, length))
     # A longer end would make the packed row longer, and the comparison no stricter.
-    shared = length - max(length // 8, min(length // 2, END))
+    shared = length - min(length // 2, END)
     tokens[1, :shared] = tokens[0, :shared]
     tokens[1, shared] = (tokens[0, shared] + 1) % config.vocab_size
     first, second = sorted(map(tuple, tokens.tolist()))  # the order of a packed row
-    own_head = _has_own_head(model, first[:HEAD_TOKENS])
+    own_head = _has_own_head(model, first[0])
     _check_causal(model, own_head, first[: 4 * FEW])
     if not pack:
         return own_head, None
@@ -199,8 +197,10 @@ def _check_causal(model: PreTrainedModel, own_head: bool, tokens: tuple[int, ...
         raise EngineError("model", model.name_or_path, reason, "give a causal language model")
 
 
-def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
+def _has_own_head(model: PreTrainedModel, token: int) -> bool:
     """Whether the model's head does more than multiply by its output matrix, as scales and soft caps do.
+
+    The logits of one token tell: a large vocabulary takes longer to multiply by than a few layers.
 
     Raises:
         EngineError: it has no part without its head, or its logits are not made of that part's hidden states alone.
@@ -211,7 +211,7 @@ def _has_own_head(model: PreTrainedModel, tokens: tuple[int, ...]) -> bool:
         raise EngineError("model", model.name_or_path, reason, remedy)
     reason = f"{name} does more than apply a head to the states of its base_model"
     matrix = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    ids = torch.tensor([tokens], device=model.device)
+    ids = torch.tensor([[token]], device=model.device)
     with torch.inference_mode():
         hidden = model.base_model(input_ids=ids, use_cache=False)[0]
         logits = model(input_ids=ids, use_cache=False).logits
