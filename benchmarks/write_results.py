@@ -22,9 +22,11 @@ its ratio was 2.0 to 2.9. Contenders take turns; read ratios, not seconds. Peers
 is (the adapter is not merged). The weights are random, and every length is fixed, but in the rows of Gemma-3-270M and
 of the default run, whose weights are real. Of a recorded GPU pass the recording is not counted. What was measured is
 named by `source`, a hash of the package's code (`benchmarks/frame.py`); a JSON file has the commit too where this
-repository has it. The steps of Gemma-3-270M, its rows in bfloat16, and everything on a GPU are older than attention in
-blocks (28 November, [LOG.md](../docs/LOG.md)), with which a DPO step of the 5M model takes about 0.7 of its time; the
-rows in bfloat16 are older than weights in oneDNN's order, too, with which drawing in fp32 takes three quarters.
+repository has it. That both compute the same is checked where losses or log-probabilities can be compared: the notes
+say how far apart they were; of drawing, lengths are fixed and greedy answers equal `generate` in a test. The steps of
+Gemma-3-270M, its rows in bfloat16, and everything on a GPU are older than attention in blocks (28 November,
+[LOG.md](../docs/LOG.md)), with which a DPO step of the 5M model takes three quarters of its time; the rows in bfloat16
+are older than weights in oneDNN's order, too, with which drawing in fp32 takes three quarters.
 """
 COMMANDS = """Rows of the 5M model: `OMP_NUM_THREADS=1 python benchmarks/cpu.py` (`make bench`); of Gemma-3-270M:
 `python benchmarks/real_model.py --rows dpo --small --threads 1`, the same with `sft`, and `--rows load`, `draw`,
@@ -36,6 +38,8 @@ WHY = {
     "first gpu-dpo-step": "A step of one adapter waited for launches: the GPU needs 24 ms for its 14.5 TFLOP.",
     "first gpu-sft-step": "As the DPO step: launches, not arithmetic.",
     "first gpu-ten-seeds-3b": "Ten adapters use 26 % of the matmul rate; where the rest goes was not profiled.",
+    "second gpu-dpo-step": "Where the rest of a recorded step goes was not profiled.",
+    "second decoding": "a step of so few rows waits for launches, of which none is recorded",
     "second gpu-ten-seeds-135m": "Passes of more than 4,096 tokens are not recorded.",
     "second gpu-comparisons": "One at a time is a single short forward pass, which wastes little of a GPU.",
     "results cpu-dpo-step": "A step is arithmetic here, and packing leaves about 1,150 of 2,696 tokens.",
@@ -50,7 +54,8 @@ WHY = {
     "results cpu-original-way": "The embedded model is so small that a request alone wastes little of one thread.",
     "results cpu-revision": "Against one request at a time as the evaluation: a batch saves what a request alone "
     "wastes of a thread, and the prefix that all share.",
-    "results real-revision": "Every contender multiplies by the 262,144 rows of the head for each token that it draws.",
+    "results real-revision": "Half of our time is matrix products at 55 of some 60 GFLOP/s that the core has in one; "
+    "every contender multiplies by the 262,144 rows of the head for each token that it draws.",
 }
 """Why a goal was not reached, by file or folder and row."""
 SHARE = 0.45
@@ -79,10 +84,20 @@ OPEN = (
         "the share of the matmul rate on a CPU",
         "measured once as 1.23, because the rate, too, depends on what else the machine does: no ceiling",
     ),
-    ("Gemma-3-270M on two threads", "one core was free"),
-    ("Gemma-3-270M's DPO, SFT and revision in more rounds than one", "a round takes 13 to 30 minutes of a core"),
+    ("the CPU's rows, Gemma-3-270M's among them, on two threads", "one core was free"),
+    ("Gemma-3-270M's DPO, SFT and revision in more rounds than one", "a round takes 13 to 61 minutes of a core"),
     ("TRL's packed batch, and more than one step a round, on Gemma-3-270M", "the same"),
     ("the default run on a GPU", "not run"),
+    ("growth of a model from 135M to 270M, with real weights", "`growth.py` ends at the shape of 135M"),
+    (
+        "llama.cpp's server on 42 prompts, 4 rounds and 10 seeds",
+        "it has one adapter a request; beside it stand 24 prompts, one round and one adapter of Gemma-3-270M",
+    ),
+    ("the bf16 checks on a GPU with a larger model", "`matrix.py` checks nine things on the embedded model's 2.6M"),
+    (
+        "10,000 prompts of revision data drawn from a model",
+        "the folder of `large_run.py` is written by the store alone",
+    ),
 )
 """Rows that nobody has run, and why."""
 
@@ -109,7 +124,7 @@ def main() -> None:
             machines([machine]),
             notes(named, file.stem),
         ]
-        parts.append(plain(content["rows"]))
+        parts.append(plain(content["rows"], file.stem))
     if (HERE / "where.json").is_file():
         parts.append(where(json.loads((HERE / "where.json").read_bytes())))
     if (HERE / "growth.json").is_file():
@@ -261,7 +276,7 @@ def limits(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n\n" + machines([record["machine"]])
 
 
-def plain(rows: dict[str, dict[str, Any]]) -> str:
+def plain(rows: dict[str, dict[str, Any]], folder: str) -> str:
     """Rows that are figures alone, checks among them, and rows that failed or were left out."""
     lines = []
     for name, row in rows.items():
@@ -274,7 +289,8 @@ def plain(rows: dict[str, dict[str, Any]]) -> str:
             lines.append(f"- {name}: failed ({row['failed'].strip().splitlines()[-1][:200]}).")
         elif "ratios" not in row and "left out" not in row:
             figures = "; ".join(f"{key}: {short(value)}" for key, value in row.items() if key != "took")
-            lines.append(f"- {name}: {figures}{of_goal(row)}.")
+            why = WHY.get(f"{folder} {name}")
+            lines.append(f"- {name}: {figures}{of_goal(row)}{f' ({why})' if why else ''}.")
     return "\n".join(lines) + "\n"
 
 
