@@ -63,12 +63,13 @@ SHARE = 0.45
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ALSO = """## Also measured
 
-- `python benchmarks/large_run.py --replies 100000 --chains 10000`, 28 November 2026, one thread beside another job: the
-  report of a run with 10,000 chains of revision and 75,000 answers takes 15 CPU seconds (23 s by the clock; goal 10:
-  not reached) and 513 MB, of which the imports are 307. With `--replies 2000`, which leaves the chains and 1,500
-  answers, it takes 12.7 CPU seconds, of which 4.5 write logs for Inspect, where that is installed. The page has 0.9 MB
-  in both cases, because texts are compressed (before: 18 and 14 MB; goal 5: reached). These texts repeat themselves:
-  compressed so, this project's own pages take 0.43 of their size, so 14 MB of natural texts would take 6.
+- `python benchmarks/large_run.py --replies 100000 --chains 10000`, 28 November 2026, one thread beside another job:
+  the report of a run with 10,000 chains of revision and 75,000 answers takes 14 to 16 CPU seconds (21 to 23 s by the
+  clock; goal 10: not reached) and 513 MB, of which the imports are 307. With `--replies 2000`, which leaves the
+  chains and 1,500 answers, it takes 12.7 CPU seconds, of which 4.5 write logs for Inspect, where that is installed.
+  The page has 0.9 MB in both cases, because texts are compressed (before: 18 and 14 MB; goal 5: reached). These texts
+  repeat themselves: compressed so, this project's own pages take 0.43 of their size, so 14 MB of natural texts would
+  take 6.
 """
 OPEN = (
     (
