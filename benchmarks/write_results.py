@@ -59,6 +59,10 @@ WHY = {
 }
 """Why a goal was not reached, by file or folder and row."""
 THREADS = "cpu-threads"
+THREADS_SAID = """`python benchmarks/threads.py --rounds 1`, two cores, seconds by the clock: whole runs with the
+settings as they are (one thread a core, which sleeps while it waits), and with others. Goal: at most 1.2 times the
+best. The first and the last have the same settings: by so much one round differs from another.
+"""
 SHARE = 0.45
 """Of the matmul rate, on a GPU."""
 SLOWER = 1.2
@@ -166,9 +170,7 @@ def threads(rows: list[dict[str, Any]]) -> str:
     """What a run takes with the threads that it chooses, beside other choices: by the clock, which is what counts."""
     lines = [
         "## Threads, alone and beside a busy process\n",
-        "`python benchmarks/threads.py --rounds 1`, two cores, seconds by the clock: whole runs with the settings as they\n"
-        "are (one thread a core, which sleeps while it waits), and with others. Goal: at most 1.2 times the best. The first\n"
-        "and the last have the same settings: by so much one round differs from another.\n",
+        THREADS_SAID,
         "| what | " + " | ".join(rows[0]["seconds"]) + " | as it is, times the best | | same `results.json` |",
         "| --- |" + " --- |" * (len(rows[0]["seconds"]) + 3),
     ]
