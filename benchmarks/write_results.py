@@ -31,8 +31,8 @@ are older than weights in oneDNN's order, too, with which drawing in fp32 takes 
 COMMANDS = """Rows of the 5M model: `OMP_NUM_THREADS=1 python benchmarks/cpu.py` (`make bench`); of Gemma-3-270M:
 `python benchmarks/real_model.py --rows dpo --small --threads 1`, the same with `sft`, and `--rows load`, `draw`,
 `revision` with `--threads 1` (revision with `--rounds 1` and `--padded WORKTREE`); in bfloat16:
-`python benchmarks/precision.py`; the default run: `python benchmarks/original_way.py --share 12`. On a GPU: `python
-benchmarks/gpu.py --out FOLDER`.
+`python benchmarks/precision.py`; the default run: `python benchmarks/original_way.py --share 12`, and beside the first
+edition `python benchmarks/before.py --rounds 1`. On a GPU: `python benchmarks/gpu.py --out FOLDER`.
 """
 WHY = {
     "first gpu-dpo-step": "A step of one adapter waited for launches: the GPU needs 24 ms for its 14.5 TFLOP.",
@@ -54,6 +54,8 @@ WHY = {
     "results cpu-original-way": "The embedded model is so small that a request alone wastes little of one thread.",
     "results cpu-revision": "Against one request at a time as the evaluation: a batch saves what a request alone "
     "wastes of a thread, and the prefix that all share.",
+    "results cpu-run-before": "The first edition had packing, shared prefixes and stacked adapters already; what came "
+    "since is for windows, large vocabularies and long rows, which this model has not.",
     "results real-revision": "Half of our time is matrix products at 55 of some 60 GFLOP/s that the core has in one; "
     "every contender multiplies by the 262,144 rows of the head for each token that it draws.",
 }
