@@ -61,9 +61,9 @@ WHY = {
 }
 """Why a goal was not reached, by file or folder and row."""
 THREADS = "cpu-threads"
-THREADS_SAID = """`python benchmarks/threads.py --rounds 1`, two cores, seconds by the clock: whole runs with the
-settings as they are (one thread a core, which sleeps while it waits), and with others. Goal: at most 1.2 times the
-best. The first and the last have the same settings: by so much one round differs from another.
+THREADS_SAID = """`python benchmarks/threads.py`, two cores, seconds by the clock, medians of two rounds alone and of
+one beside another: whole runs with the settings as they are (one thread a core, which sleeps while it waits), and with
+others. Goal: at most 1.2 times the best. The first and the last have the same settings: so much is noise.
 """
 SHARE = 0.45
 """Of the matmul rate, on a GPU."""
