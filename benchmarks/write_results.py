@@ -183,7 +183,7 @@ def threads(rows: list[dict[str, Any]]) -> str:
         same = "yes" if row["equal"]["different results.json"] == 1 else "no"
         figures = " | ".join(f"{one:.1f}" for one in taken.values())
         lines.append(f"| {row['what']} | {figures} | {times:.2f} | {verdict} | {same} |")
-    return "\n".join([*lines, "", machines([row["machine"] for row in rows])]) + ""
+    return "\n".join([*lines, "", machines([row["machine"] for row in rows])])
 
 
 def spread(every: list[float]) -> str:

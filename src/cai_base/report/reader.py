@@ -22,7 +22,7 @@ from cai_base.report.load import StoredRun
 from cai_base.report.plotting import Picture
 
 LARGEST = 18_000_000
-"""The most bytes of text in a page, which opens in a second."""
+"""The most bytes of text in a page, which opens in seconds."""
 PACKED = 2_000_000
 """More bytes of text than these are compressed: the texts of a smaller page can be searched for in the file."""
 
@@ -32,8 +32,8 @@ class Reader:
     """The reader's part of the page.
 
     Attributes:
-        data: the items as JSON that is safe inside a page: it has no `<`.
-        packed: whether `data` is that JSON as gzip makes it, in base64.
+        data: the items as JSON that is safe inside a page (it has no `<`), or compressed.
+        packed: whether `data` is that JSON as gzip makes it, in base64, which has no `<` either.
         readings: the values of the figures, likewise.
         script: the page's script, for the reader and for values under the pointer.
         left_out: the number of items that do not fit.
